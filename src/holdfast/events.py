@@ -1,0 +1,192 @@
+"""What may reach the core and what comes out of it: requests, facts, changes and actions.
+
+Records only; `holdfast.lifecycle` says what they do.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import attrs
+
+from holdfast.identity import ProcessIdentity
+from holdfast.records import ExperimentState, ResultRef
+from holdfast.status import Entity, Reason
+
+__all__ = [
+    "Action",
+    "Change",
+    "Event",
+    "Fact",
+    "Ignored",
+    "Launch",
+    "ProcessExited",
+    "ProcessLaunched",
+    "ProcessLost",
+    "Requested",
+    "Step",
+    "Stop",
+]
+
+
+def _aware(_: object, attribute: "attrs.Attribute[Any]", value: datetime | None) -> None:
+    if value is not None and value.tzinfo is None:
+        raise ValueError(f"{attribute.name} must be timezone-aware, got {value.isoformat()}")
+
+
+#: The facts that a request may bring, and what each must be. A misspelt one would otherwise be
+#: no fact at all, and `complete` be refused for want of an exit code that was given.
+_FACTS: Final[dict[str, type]] = {
+    "exit_code": int,
+    "signal": int,
+    "stop_requested": object,
+    "max_attempts": int,
+    "requested_by_user": bool,
+    "proven_dead": bool,
+    "result_lost": bool,
+    "result": ResultRef,
+    "identity": ProcessIdentity,
+    "host": str,
+}
+
+
+def _known_facts(_: object, attribute: "attrs.Attribute[Any]", facts: Mapping[str, Any]) -> None:
+    for name, value in facts.items():
+        if name not in _FACTS:
+            raise TypeError(f"unknown fact {name!r}; known: {', '.join(_FACTS)}")
+        kind = _FACTS[name]
+        wrong = value is not None and not isinstance(value, kind)
+        if wrong or (kind is int and isinstance(value, bool)):
+            raise TypeError(f"fact {name} must be {kind.__name__} or None, got {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class Requested:
+    """An event that somebody asks for; the machine may refuse it.
+
+    Attributes:
+        process: Which process, for events of one.
+        facts: What the guards look at and the record keeps: `exit_code`, `signal`,
+            `stop_requested`, `max_attempts`, `requested_by_user`, `proven_dead`, `result_lost`,
+            `result`, `identity`, `host`.
+    """
+
+    entity: Entity
+    event: str
+    at: datetime = attrs.field(validator=_aware)
+    process: int | None = None
+    reason: Reason | None = attrs.field(default=None, converter=attrs.converters.optional(Reason))
+    error_message: str | None = None
+    evidence: str | None = None
+    facts: Mapping[str, Any] = attrs.field(factory=dict, validator=_known_facts)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.entity == "process") != (self.process is not None):
+            raise ValueError("an event of a process names its index, one of an experiment none")
+
+
+@attrs.frozen(kw_only=True)
+class ProcessLaunched:
+    """The attempt's shim is running: who it is."""
+
+    process: int
+    attempt: int
+    at: datetime = attrs.field(validator=_aware)
+    identity: ProcessIdentity | None
+
+
+@attrs.frozen(kw_only=True)
+class ProcessExited:
+    """The attempt ended, and its exit record says how.
+
+    Attributes:
+        stop_reason: Why it had been asked to stop; None if nobody had. An attempt that was asked
+            to stop is never completed, even with exit code 0: it may have cut its work short.
+        reason: `exit`, `signal`, `timeout`, `out_of_memory` or `launch_error`.
+        result: The proven result file; None if the process wrote none.
+        result_error: Why the file that it wrote is not a result; fails the attempt.
+    """
+
+    process: int
+    attempt: int
+    at: datetime = attrs.field(validator=_aware)
+    exit_code: int | None = None
+    signal: int | None = None
+    stop_reason: Reason | None = None
+    reason: Reason = Reason.EXIT
+    error_message: str | None = None
+    result: ResultRef | None = None
+    host: str | None = None
+    started_at: datetime | None = attrs.field(default=None, validator=_aware)
+    result_error: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ProcessLost:
+    """The attempt is proven dead and left no exit record: nobody will ever know its exit code."""
+
+    process: int
+    attempt: int
+    at: datetime = attrs.field(validator=_aware)
+    evidence: str
+    reason: Reason = Reason.LOST
+
+
+Fact = ProcessLaunched | ProcessExited | ProcessLost
+Event = Requested | Fact
+
+
+@attrs.frozen
+class Launch:
+    """Start this attempt: its intent is recorded (save first, then act)."""
+
+    process: int
+    attempt: int
+
+
+@attrs.frozen
+class Stop:
+    """Stop this attempt: the experiment does not go on."""
+
+    process: int
+    attempt: int
+    reason: Reason | None
+
+
+@attrs.frozen
+class Ignored:
+    """A fact that came too late to change anything."""
+
+    why: str
+
+
+Action = Launch | Stop | Ignored
+
+
+@attrs.frozen(kw_only=True)
+class Change:
+    """What one event did to one record: what a journal keeps.
+
+    Attributes:
+        event: The machine's event, or `launched`, which moves nothing (*source* is *target*).
+        at: When; becomes the experiment's `last_updated`.
+        fields: The fields of the record that were set, typed, `status` among them if it moved.
+    """
+
+    entity: Entity
+    process: int | None
+    event: str
+    source: str
+    target: str
+    at: datetime
+    reason: Reason | None = None
+    evidence: str | None = None
+    fields: Mapping[str, Any]
+
+
+class Step(NamedTuple):
+    """What an event led to."""
+
+    state: ExperimentState
+    changes: tuple[Change, ...]
+    actions: tuple[Action, ...]
