@@ -1,0 +1,130 @@
+"""holdfast: crash-proof experiment lifecycles.
+
+It runs the processes of an experiment, records every step of theirs so that no crash can lose one,
+and picks up exactly where it stopped. Names are imported when they are first used: a reader of
+states never pays for the machines, and nobody for the terminal.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from holdfast.claim import Claim
+    from holdfast.engines.local import LocalEngine
+    from holdfast.errors import (
+        AggregationError,
+        AlreadyOwnedError,
+        AmbiguousExperimentError,
+        ClaimClosedError,
+        ConfigError,
+        ConfigProblem,
+        EngineError,
+        ExperimentExistsError,
+        ExperimentNotFoundError,
+        HoldfastError,
+        InvalidIdError,
+        InvalidTransitionError,
+        OwnershipLostError,
+        Refusal,
+        ResultLostError,
+        SchemaTooNewError,
+        StaleStateError,
+        StateCorruptError,
+        StateWriteError,
+        UnknownLivenessError,
+        UnreadableStateWarning,
+        UnsupportedPlatformError,
+    )
+    from holdfast.experiment_file import Experiment, load_config
+    from holdfast.hashing import compute_config_hash
+    from holdfast.history import Transition
+    from holdfast.identity import ProcessIdentity, Verdict
+    from holdfast.ids import sanitize_experiment_id
+    from holdfast.machines import ExperimentMachine, ProcessMachine
+    from holdfast.manager import StateManager
+    from holdfast.orchestrator import Orchestrator, Outcome
+    from holdfast.records import ExperimentState, ProcessProgress
+    from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+
+__all__ = [
+    "AggregationError",
+    "AlreadyOwnedError",
+    "AmbiguousExperimentError",
+    "Claim",
+    "ClaimClosedError",
+    "ConfigError",
+    "ConfigProblem",
+    "EngineError",
+    "Experiment",
+    "ExperimentExistsError",
+    "ExperimentMachine",
+    "ExperimentNotFoundError",
+    "ExperimentState",
+    "ExperimentStatus",
+    "HoldfastError",
+    "InvalidIdError",
+    "InvalidTransitionError",
+    "LocalEngine",
+    "Orchestrator",
+    "Outcome",
+    "OwnershipLostError",
+    "ProcessIdentity",
+    "ProcessMachine",
+    "ProcessProgress",
+    "ProcessStatus",
+    "Reason",
+    "Refusal",
+    "ResultLostError",
+    "SchemaTooNewError",
+    "StaleStateError",
+    "StateCorruptError",
+    "StateManager",
+    "StateWriteError",
+    "Transition",
+    "UnknownLivenessError",
+    "UnreadableStateWarning",
+    "UnsupportedPlatformError",
+    "Verdict",
+    "__version__",
+    "compute_config_hash",
+    "load_config",
+    "sanitize_experiment_id",
+]
+
+__version__ = "0.1.0"
+
+# Everything that is not here is an error and lives in `holdfast.errors`.
+_HOMES: Final = {
+    "Claim": "claim",
+    "Experiment": "experiment_file",
+    "ExperimentMachine": "machines",
+    "ExperimentState": "records",
+    "ExperimentStatus": "status",
+    "LocalEngine": "engines.local",
+    "Orchestrator": "orchestrator",
+    "Outcome": "orchestrator",
+    "ProcessIdentity": "identity",
+    "ProcessMachine": "machines",
+    "ProcessProgress": "records",
+    "ProcessStatus": "status",
+    "Reason": "status",
+    "StateManager": "manager",
+    "Transition": "history",
+    "Verdict": "identity",
+    "compute_config_hash": "hashing",
+    "load_config": "experiment_file",
+    "sanitize_experiment_id": "ids",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Tools probe for dunder names (`__path__`, `__wrapped__`); those must not load anything.
+    if name.startswith("_") or name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,60 @@
+"""Who a process is, and what an observer could prove about it. Records only; no I/O.
+
+`holdfast.liveness` finds these facts out.
+"""
+
+from typing import Literal
+
+import attrs
+
+__all__ = ["LockState", "ProcessIdentity", "Verdict", "VerdictKind"]
+
+VerdictKind = Literal["alive", "dead", "unknown"]
+LockState = Literal["held", "free"]
+
+
+@attrs.frozen(kw_only=True)
+class ProcessIdentity:
+    """One process, told apart from every other that ever ran, here or elsewhere.
+
+    A pid alone is reused within hours, so it is kept together with the boot it belongs to and
+    the kernel's start time. `None` means that the platform could not say.
+
+    Attributes:
+        start_ticks: Start time in clock ticks since boot (Linux, `/proc/PID/stat` field 22), in
+            microseconds since the epoch elsewhere. Never changes while the process lives.
+        locked: Whether this process held the experiment's `flock` when it wrote this. A free lock
+            then proves death, in any pid namespace of the same boot.
+        released: Whether this process let the experiment go in good order. It may live on.
+    """
+
+    host: str = ""
+    machine_id: str | None = None
+    boot_id: str | None = None
+    pid_namespace: str | None = None
+    pid: int | None = None
+    start_ticks: int | None = None
+    locked: bool = False
+    released: bool = False
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} on {self.host or 'an unnamed host'}"
+
+
+@attrs.frozen(kw_only=True)
+class Verdict:
+    """Whether a process lives, with the evidence: shown to the user, stored with what it caused.
+
+    Attributes:
+        method: Which rule decided: `lock`, `pid`, `boot`, `legacy_pid`, `host`, `none`.
+        compared: What was compared, as text: `recorded` against `observed`.
+        observer: Who looked: `pid N on HOST`.
+    """
+
+    kind: VerdictKind
+    method: str
+    compared: str
+    observer: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.method}: {self.compared}; seen by {self.observer})"

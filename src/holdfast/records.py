@@ -1,0 +1,306 @@
+"""The records: what is known of an experiment and its processes. Frozen, without behaviour that
+moves them; `holdfast.lifecycle` makes the next record, `holdfast.codec` makes them JSON.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final, Self
+
+import attrs
+
+from holdfast.identity import ProcessIdentity, Verdict
+from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "ExperimentState",
+    "ProcessProgress",
+    "ProcessTable",
+    "ResultRef",
+    "summarise",
+]
+
+#: The schema that this version writes. Schema 0 is a file without a `schema_version`.
+SCHEMA_VERSION: Final = 1
+
+_CHUNK: Final = 64
+
+
+def _aware(_: object, attribute: "attrs.Attribute[Any]", value: datetime | None) -> None:
+    if value is not None and value.tzinfo is None:
+        raise ValueError(f"{attribute.name} must be timezone-aware, got {value.isoformat()}")
+
+
+def _not_negative(_: object, attribute: "attrs.Attribute[Any]", value: int) -> None:
+    if value < 0:
+        raise ValueError(f"{attribute.name} must be 0 or more, got {value}")
+
+
+@attrs.frozen(kw_only=True)
+class ResultRef:
+    """A result file as it was when its process completed: proof against loss and alteration.
+
+    Attributes:
+        path: Relative to the experiment's folder, `results/<index>.<attempt>.json`.
+        size: Bytes.
+        sha256: Hex digest of the file's bytes.
+    """
+
+    path: str
+    size: int
+    sha256: str
+
+
+@attrs.frozen(kw_only=True)
+class ProcessProgress:
+    """One process of an experiment: where it stands and how its last attempt went.
+
+    Attributes:
+        attempt: Number of the last attempt that was started; 0 before the first.
+        failures: Failed attempts that count against the retry budget.
+        interruptions: Attempts that ended through no fault of theirs; never charged.
+        started_at: When the last attempt was started; None while pending.
+        completed_at: When the last attempt ended; None until then.
+        identity: The attempt's shim, while running and known.
+        result: The proven result file; None when the process wrote none.
+    """
+
+    status: ProcessStatus = attrs.field(default=ProcessStatus.PENDING, converter=ProcessStatus)
+    attempt: int = attrs.field(default=0, validator=_not_negative)
+    failures: int = attrs.field(default=0, validator=_not_negative)
+    interruptions: int = attrs.field(default=0, validator=_not_negative)
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: Reason | None = attrs.field(default=None, converter=attrs.converters.optional(Reason))
+    error_message: str | None = None
+    started_at: datetime | None = attrs.field(default=None, validator=_aware)
+    completed_at: datetime | None = attrs.field(default=None, validator=_aware)
+    host: str | None = None
+    identity: ProcessIdentity | None = None
+    result: ResultRef | None = None
+
+
+_PENDING: Final = ProcessProgress()
+
+
+class ProcessTable(Mapping[int, ProcessProgress]):
+    """The processes 0 … n - 1: an immutable mapping whose next version shares what did not change.
+
+    A transition of one process in an experiment of 10,000 must not copy 10,000 entries, so the
+    table is a tuple of chunks, of which `replace` copies one. It also keeps the count of every
+    status, which guards and progress displays ask for constantly.
+    """
+
+    __slots__ = ("_chunks", "_counts", "_size")
+
+    #: The one entry that stands for every process before its first attempt.
+    UNTRIED: Final = _PENDING
+    _chunks: tuple[tuple[ProcessProgress, ...], ...]
+    _counts: dict[ProcessStatus, int]
+    _size: int
+
+    def __init__(self, entries: Iterable[ProcessProgress] = ()) -> None:
+        """Hold *entries*, numbered from 0 in their order."""
+        flat = tuple(entries)
+        self._chunks = tuple(flat[i : i + _CHUNK] for i in range(0, len(flat), _CHUNK))
+        self._size = len(flat)
+        self._counts = dict.fromkeys(ProcessStatus, 0)
+        for entry in flat:
+            self._counts[entry.status] += 1
+
+    @classmethod
+    def pending(cls, size: int) -> Self:
+        """*size* processes of which none has been tried."""
+        return cls((_PENDING,) * size)
+
+    @classmethod
+    def from_mapping(cls, entries: Mapping[int, ProcessProgress], size: int) -> Self:
+        """*size* processes: those in *entries*, the missing ones pending.
+
+        Raises:
+            ValueError: An index in *entries* is not one of 0 … size - 1.
+        """
+        stray = sorted(index for index in entries if not 0 <= index < size)
+        if stray:
+            raise ValueError(f"process_progress has index {stray[0]}, but num_processes is {size}")
+        return cls(entries.get(index, _PENDING) for index in range(size))
+
+    def replace(self, changed: Mapping[int, ProcessProgress]) -> "ProcessTable":
+        """The table with *changed* entries; everything else is shared with this one.
+
+        Raises:
+            KeyError: An index that this table does not have.
+        """
+        chunks = list(self._chunks)
+        counts = self._counts.copy()
+        for index, entry in changed.items():
+            if not 0 <= index < self._size:
+                raise KeyError(index)
+            at, offset = divmod(index, _CHUNK)
+            chunk = chunks[at]
+            counts[chunk[offset].status] -= 1
+            counts[entry.status] += 1
+            chunks[at] = (*chunk[:offset], entry, *chunk[offset + 1 :])
+        new = object.__new__(ProcessTable)
+        new._chunks, new._counts, new._size = tuple(chunks), counts, self._size
+        return new
+
+    def count(self, status: ProcessStatus) -> int:
+        """How many processes have *status*, in constant time."""
+        return self._counts[status]
+
+    def indices(self, *statuses: ProcessStatus) -> list[int]:
+        """The processes that have one of *statuses*, ascending."""
+        return [index for index, entry in enumerate(self.values()) if entry.status in statuses]
+
+    def __getitem__(self, index: int) -> ProcessProgress:
+        # bool is an int, and -1 must not mean the last process.
+        if type(index) is not int or not 0 <= index < self._size:
+            raise KeyError(index)
+        return self._chunks[index // _CHUNK][index % _CHUNK]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self._size))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def values(self) -> "Iterator[ProcessProgress]":  # type: ignore[override]
+        """The entries in the order of their index."""
+        for chunk in self._chunks:
+            yield from chunk
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ProcessTable):
+            return self._chunks == other._chunks
+        if isinstance(other, Mapping):
+            return dict(enumerate(self.values())) == dict(other)
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {status}" for status, n in self._counts.items() if n)
+        return f"<ProcessTable of {self._size}: {counts or 'empty'}>"
+
+    def __reduce__(self) -> tuple[type[Self], tuple[tuple[ProcessProgress, ...]]]:
+        return type(self), (tuple(self.values()),)
+
+
+@attrs.frozen(kw_only=True)
+class ExperimentState:
+    """Everything that is known of one experiment at one revision.
+
+    Only the id is required, so that a record can be made by hand. `num_processes` defaults to the
+    number of entries in `process_progress`; processes without an entry are pending.
+
+    Attributes:
+        process_progress: `{index: ProcessProgress}`, held as a `ProcessTable`.
+        reason: Why the status was reached, e.g. `user` for Ctrl-C, `stale` for a dead owner.
+        config: What was asked for, JSON-like; `config_hash` is over the part that defines the work.
+        cwd: Directory in which the processes run.
+        owner: The last process that claimed the experiment; see `holdfast.identity`.
+        subprocess_pid: Only in files of other tools, which recorded no more than a pid.
+        epoch: Number of the journal that this state was read from; 0 before the first claim.
+        revision: Grows by one with every recorded line.
+        extra: Unknown keys of a file made by hand or by another tool, kept.
+    """
+
+    experiment_id: str = attrs.field(validator=attrs.validators.min_len(1))
+    name: str | None = None
+    status: ExperimentStatus = attrs.field(
+        default=ExperimentStatus.INITIALISED, converter=ExperimentStatus
+    )
+    reason: Reason | None = attrs.field(default=None, converter=attrs.converters.optional(Reason))
+    error_message: str | None = None
+    config: Mapping[str, Any] = attrs.field(factory=dict)
+    config_hash: str | None = None
+    config_path: str | None = attrs.field(
+        default=None, converter=lambda path: None if path is None else str(path)
+    )
+    cwd: str | None = attrs.field(
+        default=None, converter=lambda path: None if path is None else str(path)
+    )
+    num_processes: int = attrs.field(default=0, validator=_not_negative)
+    process_progress: Mapping[int, ProcessProgress] = attrs.field(factory=ProcessTable)
+    owner: ProcessIdentity | None = None
+    subprocess_pid: int | None = None
+    epoch: int = attrs.field(default=0, validator=_not_negative)
+    revision: int = attrs.field(default=0, validator=_not_negative)
+    schema_version: int = SCHEMA_VERSION
+    created_at: datetime | None = attrs.field(default=None, validator=_aware)
+    started_at: datetime | None = attrs.field(default=None, validator=_aware)
+    finished_at: datetime | None = attrs.field(default=None, validator=_aware)
+    last_updated: datetime | None = attrs.field(default=None, validator=_aware)
+    extra: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        given = self.process_progress
+        size = self.num_processes
+        if type(given) is ProcessTable and len(given) == size:
+            return
+        if size == 0 and given:
+            size = max(given) + 1
+            object.__setattr__(self, "num_processes", size)
+        object.__setattr__(self, "process_progress", ProcessTable.from_mapping(given, size))
+
+    @property
+    def processes(self) -> ProcessTable:
+        """`process_progress` by its real type, for counts and indices in constant time."""
+        table = self.process_progress
+        assert isinstance(table, ProcessTable)
+        return table
+
+    @property
+    def processes_completed(self) -> int:
+        """Number of processes that are completed."""
+        return self.processes.count(ProcessStatus.COMPLETED)
+
+    @property
+    def processes_failed(self) -> int:
+        """Number of processes that are failed."""
+        return self.processes.count(ProcessStatus.FAILED)
+
+    @property
+    def processes_running(self) -> int:
+        """Number of processes that are running, as far as is recorded."""
+        return self.processes.count(ProcessStatus.RUNNING)
+
+    @property
+    def processes_pending(self) -> int:
+        """Number of processes that are pending."""
+        return self.processes.count(ProcessStatus.PENDING)
+
+    def can_aggregate(self) -> bool:
+        """Whether every index 0 … num_processes - 1 is completed, whatever the status."""
+        return self.processes_completed == self.num_processes
+
+    def allowed_events(self) -> tuple[str, ...]:
+        """The experiment events that its machine would accept now, in order of declaration."""
+        from holdfast.machines import ExperimentMachine  # importing the machines costs 60 ms
+
+        return ExperimentMachine(self).allowed()
+
+    def liveness(self) -> Verdict:
+        """What this machine can prove about the recorded owner, without looking at any lock.
+
+        `StateManager.liveness` also looks at the lock and knows more.
+        """
+        from holdfast import liveness  # psutil is loaded only when somebody asks
+
+        if self.owner is None and self.subprocess_pid is not None:
+            return liveness.judge_legacy_pid(self.subprocess_pid)
+        return liveness.judge(self.owner)
+
+    def is_subprocess_running(self) -> bool:
+        """False for no recorded process or proven death only: doubt counts as running."""
+        if self.owner is None and self.subprocess_pid is None:
+            return False
+        return self.liveness().kind != "dead"
+
+
+def summarise(indices: list[int], limit: int = 10) -> str:
+    """`2, 5, 7` or, beyond *limit*, `0, 1, 2 … (10,000 in all)`: a message stays readable."""
+    if len(indices) <= limit:
+        return ", ".join(map(str, indices))
+    return ", ".join(map(str, indices[:limit])) + f" … ({len(indices):,} in all)"

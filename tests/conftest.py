@@ -1,0 +1,59 @@
+"""What every test may ask for: a state directory, clocks that obey, and the hypothesis profiles."""
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# No deadline: a shared machine stalls for longer than any example takes.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("dev", max_examples=50, **_COMMON)
+# The same examples every time, so that a failure in CI is one that everybody sees.
+settings.register_profile("ci", max_examples=200, derandomize=True, print_blob=True, **_COMMON)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+START = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)
+
+
+class TickingClock:
+    """A clock that moves only when it is told to, or by a fixed step at every look."""
+
+    def __init__(self, now: datetime = START, step_s: float = 0.0) -> None:
+        self.now = now
+        self.step = timedelta(seconds=step_s)
+
+    def __call__(self) -> datetime:
+        now = self.now
+        self.now += self.step
+        return now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    """Where this test's experiments live; not there yet, as on a newcomer's first run."""
+    return tmp_path / ".experiment_state"
+
+
+@pytest.fixture
+def fixed_clock() -> Callable[[], datetime]:
+    """A clock that always shows 2024-01-15 12:34:56 UTC."""
+    return TickingClock()
+
+
+@pytest.fixture
+def clock() -> TickingClock:
+    """A clock that moves one second at every look, and further by `advance`."""
+    return TickingClock(step_s=1.0)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A developer's own settings, or a run of the suite inside a holdfast process, must not leak in.
+    for name in [name for name in os.environ if name.startswith("HOLDFAST_")]:
+        monkeypatch.delenv(name)
