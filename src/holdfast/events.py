@@ -104,6 +104,8 @@ class ProcessExited:
             to stop is never completed, even with exit code 0: it may have cut its work short.
         reason: `exit`, `signal`, `timeout`, `out_of_memory` or `launch_error`.
         result: The proven result file; None if the process wrote none.
+        started_at: When the command began and (*ended_at*) ended, by the attempt's own clock; *at*
+            is when that was learnt, which may be much later.
         result_error: Why the file that it wrote is not a result; fails the attempt.
     """
 
@@ -118,6 +120,7 @@ class ProcessExited:
     result: ResultRef | None = None
     host: str | None = None
     started_at: datetime | None = attrs.field(default=None, validator=_aware)
+    ended_at: datetime | None = attrs.field(default=None, validator=_aware)
     result_error: str | None = None
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import attrs
 
+from holdfast.effects import EFFECTS
 from holdfast.errors import InvalidTransitionError, Refusal
 from holdfast.events import (
     Action,
@@ -215,7 +216,7 @@ def _process(state: ExperimentState, event: Requested) -> Step:
     target = _target("process", process, event.event, event.facts)
     if target is None:
         _refuse(state, event, process)
-    fields = {"status": ProcessStatus(target), **_EFFECTS[event.event](process, event)}
+    fields = {"status": ProcessStatus(target), **EFFECTS[event.event](process, event)}
     actions: tuple[Action, ...] = ()
     if target == ProcessStatus.RUNNING:
         actions = (Launch(index, fields["attempt"]),)
@@ -245,70 +246,6 @@ def _moved(
     return Step(replay(state, change), (change,), actions)
 
 
-#: What a new attempt knows nothing of yet.
-_OF_AN_ATTEMPT: Final = (
-    *("completed_at", "exit_code", "signal", "reason", "error_message"),
-    *("host", "identity", "result"),
-)
-
-
-def _started(process: ProcessProgress, event: Requested) -> dict[str, Any]:
-    return {
-        "attempt": process.attempt + 1,
-        "started_at": event.at,
-        **dict.fromkeys(_OF_AN_ATTEMPT),
-    }
-
-
-def _completed(process: ProcessProgress, event: Requested) -> dict[str, Any]:
-    facts = event.facts
-    return {
-        "completed_at": event.at,
-        "exit_code": facts.get("exit_code"),
-        "reason": Reason.EXIT,
-        "error_message": None,
-        "host": facts.get("host") or process.host,
-        "result": facts.get("result"),
-        "identity": None,
-    }
-
-
-def _failed(process: ProcessProgress, event: Requested) -> dict[str, Any]:
-    facts = event.facts
-    return {
-        "failures": process.failures + 1,
-        "completed_at": event.at,
-        "exit_code": facts.get("exit_code"),
-        "signal": facts.get("signal"),
-        "reason": event.reason,
-        "error_message": event.error_message,
-        "host": facts.get("host") or process.host,
-        "identity": None,
-    }
-
-
-def _requeued(process: ProcessProgress, event: Requested) -> dict[str, Any]:
-    if process.status is ProcessStatus.FAILED:
-        # Why it failed stays until the next attempt starts, and when: backoff counts from there.
-        fields: dict[str, Any] = {"started_at": None}
-        if event.facts.get("requested_by_user"):
-            fields["failures"] = 0
-        return fields
-    fields = dict.fromkeys(("started_at", "completed_at", "identity"))
-    fields["error_message"] = event.error_message
-    if process.status is ProcessStatus.COMPLETED:
-        return {**fields, "reason": Reason.RESULT_LOST, "result": None, "exit_code": None}
-    return {**fields, "reason": event.reason, "interruptions": process.interruptions + 1}
-
-
-_EFFECTS: Final[dict[str, Callable[[ProcessProgress, Requested], dict[str, Any]]]] = {
-    "start": _started,
-    "complete": _completed,
-    "fail": _failed,
-    "requeue": _requeued,
-}
-
-
 def _fact(state: ExperimentState, fact: Fact) -> Step:
     late = _too_late(state, fact)
     if late is not None:
@@ -320,12 +257,14 @@ def _fact(state: ExperimentState, fact: Fact) -> Step:
     if fact.stop_reason is not None:
         return _process(state, _requeue(fact, fact.stop_reason, error=fact.error_message))
     step = _process(state, _ended(fact))
-    if fact.started_at is None:
+    # The attempt's own clock knows better than we when it began and ended.
+    known = {"started_at": fact.started_at, "completed_at": fact.ended_at}
+    times = {name: at for name, at in known.items() if at is not None}
+    if not times:
         return step
-    # The attempt's own clock knows better than the recorded intent when it began.
     change = step.changes[-1]
-    known = attrs.evolve(change, fields={**change.fields, "started_at": fact.started_at})
-    return Step(replay(state, known), (known,), step.actions)
+    change = attrs.evolve(change, fields={**change.fields, **times})
+    return Step(replay(state, change), (change,), step.actions)
 
 
 def _too_late(state: ExperimentState, fact: Fact) -> str | None:
