@@ -63,7 +63,7 @@ class _RecordMachine(StateMachine, Generic[Record]):
     def _passes(self, guard: str) -> bool:
         return self._guards[guard](self.record, self._facts) is None
 
-    def send(self, event: str, *args: Any, **facts: Any) -> Record:  # type: ignore[override]
+    def send(self, event: str, *args: Any, **facts: Any) -> Record:
         """Ask for one transition; returns the record with the new status and nothing else changed.
 
         Raises:

@@ -4,6 +4,7 @@ moves them; `holdfast.lifecycle` makes the next record, `holdfast.codec` makes t
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from pathlib import PurePath
 from typing import Any, Final, Self
 
 import attrs
@@ -34,6 +35,10 @@ def _aware(_: object, attribute: "attrs.Attribute[Any]", value: datetime | None)
 def _not_negative(_: object, attribute: "attrs.Attribute[Any]", value: int) -> None:
     if value < 0:
         raise ValueError(f"{attribute.name} must be 0 or more, got {value}")
+
+
+def _text(path: str | PurePath | None) -> str | None:
+    return None if path is None else str(path)
 
 
 @attrs.frozen(kw_only=True)
@@ -215,12 +220,8 @@ class ExperimentState:
     error_message: str | None = None
     config: Mapping[str, Any] = attrs.field(factory=dict)
     config_hash: str | None = None
-    config_path: str | None = attrs.field(
-        default=None, converter=lambda path: None if path is None else str(path)
-    )
-    cwd: str | None = attrs.field(
-        default=None, converter=lambda path: None if path is None else str(path)
-    )
+    config_path: str | None = attrs.field(default=None, converter=_text)
+    cwd: str | None = attrs.field(default=None, converter=_text)
     num_processes: int = attrs.field(default=0, validator=_not_negative)
     process_progress: Mapping[int, ProcessProgress] = attrs.field(factory=ProcessTable)
     owner: ProcessIdentity | None = None
