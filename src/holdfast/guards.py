@@ -3,13 +3,14 @@
 Each returns None if it lets the event pass, else why not, as a sentence for the user.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, cast
 
+from holdfast.errors import Refusal
 from holdfast.records import ExperimentState, ProcessProgress, summarise
-from holdfast.status import ProcessStatus
+from holdfast.status import Entity, ProcessStatus
 
-__all__ = ["EXPERIMENT_GUARDS", "FROM_RECORD", "PROCESS_GUARDS", "Facts"]
+__all__ = ["EXPERIMENT_GUARDS", "FROM_RECORD", "PROCESS_GUARDS", "Facts", "refusals"]
 
 Facts = Mapping[str, Any]
 
@@ -88,3 +89,19 @@ PROCESS_GUARDS: Final[dict[str, Callable[[ProcessProgress, Facts], str | None]]]
 #: Guards that the record alone decides: an event that they refuse is not allowed now, whatever
 #: facts come with it.
 FROM_RECORD: Final = frozenset(EXPERIMENT_GUARDS)
+
+
+def refusals(
+    entity: Entity,
+    record: ExperimentState | ProcessProgress,
+    guards: Iterable[str],
+    facts: Facts,
+) -> tuple[Refusal, ...]:
+    """Those of *guards* that refuse, with their reasons; empty if the event may pass."""
+    known = cast(
+        Mapping[str, Callable[[Any, Facts], str | None]],
+        EXPERIMENT_GUARDS if entity == "experiment" else PROCESS_GUARDS,
+    )
+    return tuple(
+        Refusal(guard, why) for guard in guards if (why := known[guard](record, facts)) is not None
+    )

@@ -20,6 +20,9 @@ __all__ = ["Plan", "Policy", "Scheduler", "retry_at"]
 
 _LONGEST_S: Final = 86_400.0 * 365
 
+#: Nothing is started from here; a failed process is, once the same plan has requeued it.
+_MOVED_ON: Final = frozenset({ProcessStatus.RUNNING, ProcessStatus.COMPLETED})
+
 
 @attrs.frozen(kw_only=True)
 class Policy:
@@ -158,7 +161,7 @@ class Scheduler:
         found: list[int] = []
         while self._ready and len(found) < free:
             index = heapq.heappop(self._ready)
-            if index not in found and state.processes[index].status is not ProcessStatus.RUNNING:
+            if state.processes[index].status not in _MOVED_ON:
                 found.append(index)
         return found
 

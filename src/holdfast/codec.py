@@ -1,0 +1,299 @@
+"""Records to JSON and back, with cattrs; knows every schema that was ever released.
+
+JSON is ASCII, so that no locale and no terminal can break it. What a record has by default is left
+out of processes, which are many, and kept in experiments, which people read.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Final, cast
+
+import attrs
+import cattrs
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from holdfast.errors import SchemaTooNewError, StateCorruptError
+from holdfast.identity import ProcessIdentity
+from holdfast.lifecycle import Change
+from holdfast.records import (
+    SCHEMA_VERSION,
+    ExperimentState,
+    ProcessProgress,
+    ProcessTable,
+    ResultRef,
+)
+from holdfast.status import SETTLED, Entity, ExperimentStatus, ProcessStatus, Reason
+
+__all__ = [
+    "change_from_json",
+    "change_to_json",
+    "dumps",
+    "identity_from_json",
+    "identity_to_json",
+    "state_from_json",
+    "state_to_json",
+    "view",
+]
+
+Json = dict[str, Any]
+
+#: Compact, ASCII, and no NaN: what other languages' parsers refuse must not get in.
+dumps: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def _strict(kind: type) -> Callable[[Any, Any], Any]:
+    def structure(value: Any, _: Any) -> Any:
+        # bool is an int to Python, not to a reader of JSON; and int("5") would hide a mistake.
+        if type(value) is not kind:
+            raise ValueError(f"expected {kind.__name__}, found {type(value).__name__}")
+        return value
+
+    return structure
+
+
+def _time(value: Any, _: Any = None) -> datetime:
+    if type(value) is not str:
+        raise ValueError(f"expected a time in ISO 8601, found {type(value).__name__}")
+    time = datetime.fromisoformat(value)
+    # A naive time was written by hand or by a tool that did not care: local, as such tools mean it.
+    return time if time.tzinfo is UTC else time.astimezone(UTC)
+
+
+def _table(value: Any, _: Any) -> dict[int, ProcessProgress]:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object of processes, found {type(value).__name__}")
+    structure = _converter(detailed=False).get_structure_hook(ProcessProgress)
+    table = {}
+    for key, entry in value.items():
+        # int() also takes " 1", "1_0" and other scripts' digits: two names of one process.
+        if not (key.isascii() and key.isdigit()) or (len(key) > 1 and key[0] == "0"):
+            raise ValueError(f"process_progress has {key[:40]!r} for an index")
+        if not isinstance(entry, dict):
+            raise ValueError(f"process {key}: expected an object, found {type(entry).__name__}")
+        if len(key) > 9:
+            raise ValueError(f"process_progress has the index {key[:40]}")
+        try:
+            table[int(key)] = structure(entry, ProcessProgress)
+        except Exception as err:
+            raise ValueError(f"process {key}: {_why(err, ProcessProgress, entry)}") from err
+    return table
+
+
+@cache
+def _converter(*, detailed: bool) -> cattrs.Converter:
+    # Without detailed validation it is twice as fast; a failure is repeated with it.
+    converter = cattrs.Converter(detailed_validation=detailed)
+    for kind in (int, str, bool):
+        converter.register_structure_hook(kind, _strict(kind))
+    converter.register_structure_hook(datetime, _time)
+    converter.register_unstructure_hook(datetime, datetime.isoformat)
+    for record in (ProcessIdentity, ResultRef):
+        converter.register_unstructure_hook(
+            record, make_dict_unstructure_fn(record, converter, _cattrs_omit_if_default=True)
+        )
+    converter.register_unstructure_hook(
+        ProcessProgress,
+        make_dict_unstructure_fn(
+            ProcessProgress,
+            converter,
+            _cattrs_omit_if_default=True,
+            status=override(omit_if_default=False),
+        ),
+    )
+    converter.register_structure_hook(
+        ExperimentState,
+        make_dict_structure_fn(
+            ExperimentState,
+            converter,
+            process_progress=override(struct_hook=_table),
+            config=override(struct_hook=_object),
+            extra=override(struct_hook=_object),
+        ),
+    )
+    converter.register_unstructure_hook(
+        ExperimentState,
+        make_dict_unstructure_fn(
+            ExperimentState, converter, process_progress=override(unstruct_hook=_table_to_json)
+        ),
+    )
+    return converter
+
+
+def _object(value: Any, _: Any) -> Json:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, found {type(value).__name__}")
+    return value
+
+
+def _table_to_json(table: Mapping[int, ProcessProgress]) -> Json:
+    unstructure = _converter(detailed=False).get_unstructure_hook(ProcessProgress)
+    pending = {"status": "pending"}
+    values = table.values() if isinstance(table, ProcessTable) else dict(table).values()
+    return {
+        str(index): pending if entry is ProcessTable.UNTRIED else unstructure(entry)
+        for index, entry in enumerate(values)
+    }
+
+
+def _why(err: Exception, kind: type, value: Any) -> str:
+    """The first cause, with the path of the key that it is about."""
+    try:
+        _converter(detailed=True).structure(value, kind)
+    except Exception as detailed:
+        return "; ".join(cattrs.transform_error(detailed, path="")).replace(" @ .", " at ")
+    return str(err)
+
+
+def identity_to_json(identity: ProcessIdentity) -> Json:
+    """*identity* as JSON types."""
+    return cast(Json, _converter(detailed=False).unstructure(identity))
+
+
+def identity_from_json(plain: Json) -> ProcessIdentity:
+    """The identity in *plain*. Raises ValueError."""
+    try:
+        return _converter(detailed=False).structure(plain, ProcessIdentity)
+    except Exception as err:
+        raise ValueError(f"no process identity: {_why(err, ProcessIdentity, plain)}") from err
+
+
+def state_to_json(state: ExperimentState) -> Json:
+    """*state* as JSON types."""
+    return cast(Json, _converter(detailed=False).unstructure(state))
+
+
+def view(state: ExperimentState) -> bytes:
+    """*state* as a file that people read: a line for every field and every process."""
+    plain = state_to_json(state)
+    lines = []
+    for key, value in plain.items():
+        if key == "process_progress" and value:
+            inner = ",\n".join(f'    "{index}": {dumps(entry)}' for index, entry in value.items())
+            lines.append(f'  "process_progress": {{\n{inner}\n  }}')
+        else:
+            lines.append(f"  {dumps(key)}: {dumps(value)}")
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode("ascii")
+
+
+def state_from_json(value: Any, path: Path) -> ExperimentState:
+    """The state in *value*, brought up to today's schema; *path* only names it in errors.
+
+    Raises:
+        SchemaTooNewError: A newer holdfast wrote it.
+        StateCorruptError: It is no state, or one that the machines do not allow.
+    """
+    if not isinstance(value, dict):
+        raise StateCorruptError(path, f"expected a JSON object, found {type(value).__name__}")
+    version = value.get("schema_version", 0)
+    if type(version) is not int or version < 0:
+        raise StateCorruptError(path, f"schema_version is {version!r:.40}, not a number")
+    if version > SCHEMA_VERSION:
+        raise SchemaTooNewError(path, version, SCHEMA_VERSION)
+    value = _with_extra(_from_schema_0(value, path) if version == 0 else value)
+    try:
+        state = _converter(detailed=False).structure(value, ExperimentState)
+    except Exception as err:
+        raise StateCorruptError(path, _why(err, ExperimentState, value)) from err
+    if state.status in SETTLED and not state.can_aggregate():
+        raise StateCorruptError(
+            path,
+            f"status is {state.status}, but only {state.processes_completed} of "
+            f"{state.num_processes} processes are completed, which the machine does not allow",
+        )
+    return state
+
+
+_FIELDS: Final = frozenset(field.name for field in attrs.fields(ExperimentState))
+
+
+def _with_extra(value: Json) -> Json:
+    unknown = value.keys() - _FIELDS
+    if not unknown:
+        return value
+    known = {key: entry for key, entry in value.items() if key in _FIELDS}
+    extra = _object(known.get("extra", {}), None)
+    return known | {"extra": extra | {key: value[key] for key in sorted(unknown)}}
+
+
+def _from_schema_0(value: Json, path: Path) -> Json:
+    """Made by hand or by an older tool: `total_runs` may stand in, progress may be missing."""
+    value = {**value, "schema_version": SCHEMA_VERSION}
+    value.setdefault("experiment_id", path.stem)
+    if value.get("num_processes") is None:
+        value.pop("num_processes", None)
+        total = value.pop("total_runs", None)
+        if total is not None:
+            value["num_processes"] = total
+    if value.get("process_progress") is None:
+        value.pop("process_progress", None)
+    return value
+
+
+@cache
+def _field_hooks(entity: Entity) -> dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]]:
+    """`{field: (to JSON, from JSON)}` for the few fields that a change names."""
+    converter = _converter(detailed=False)
+    kinds: dict[str, Any] = {
+        "status": ProcessStatus if entity == "process" else ExperimentStatus,
+        "reason": Reason,
+        "identity": ProcessIdentity,
+        "owner": ProcessIdentity,
+        "result": ResultRef,
+    }
+    times = ("started_at", "completed_at", "finished_at", "created_at", "last_updated")
+    hooks: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = dict.fromkeys(
+        times, (datetime.isoformat, _time)
+    )
+    for name, kind in kinds.items():
+        if issubclass(kind, str):
+            hooks[name] = (str, kind)
+        else:
+            hooks[name] = (
+                converter.get_unstructure_hook(kind),
+                partial(converter.structure, cl=kind),
+            )
+    return hooks
+
+
+def change_to_json(change: Change, at: datetime) -> Json:
+    """One recorded change in a line of time *at*; what is None or said by the line is left out."""
+    hooks = _field_hooks(change.entity)
+    plain: Json = {"event": change.event, "from": change.source, "to": change.target}
+    if change.at != at:
+        plain["at"] = change.at.isoformat()
+    if change.process is not None:
+        plain["process"] = change.process
+    if change.reason is not None:
+        plain["reason"] = str(change.reason)
+    if change.evidence is not None:
+        plain["evidence"] = change.evidence
+    plain["set"] = {
+        name: hooks[name][0](value) if value is not None and name in hooks else value
+        for name, value in change.fields.items()
+    }
+    return plain
+
+
+def change_from_json(plain: Json, at: datetime) -> Change:
+    """The change in *plain*, of a line of time *at* whose checksum was right: types are trusted."""
+    process = plain.get("process")
+    entity: Entity = "experiment" if process is None else "process"
+    hooks = _field_hooks(entity)
+    reason = plain.get("reason")
+    return Change(
+        entity=entity,
+        process=process,
+        event=plain["event"],
+        source=plain["from"],
+        target=plain["to"],
+        at=datetime.fromisoformat(plain["at"]) if "at" in plain else at,
+        reason=None if reason is None else Reason(reason),
+        evidence=plain.get("evidence"),
+        fields={
+            name: hooks[name][1](value) if value is not None and name in hooks else value
+            for name, value in plain["set"].items()
+        },
+    )

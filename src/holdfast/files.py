@@ -1,0 +1,128 @@
+"""The store's only door to the file system: one method, one system call.
+
+It is handed in, so that a test can run the store's real code while it schedules, counts, records
+or fails every operation. Everything else about files (order, durability, names) is decided above.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+from holdfast.errors import UnsupportedPlatformError
+
+if sys.platform == "win32":
+    raise UnsupportedPlatformError("POSIX file locks and directory descriptors")
+
+import fcntl
+
+__all__ = ["Files"]
+
+# flock says so in these words where a file system has no locks (NFS `nolock`, Lustre).
+NO_LOCKS: Final = frozenset({"ENOLCK", "ENOSYS", "EOPNOTSUPP", "ENOTSUP"})
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Files:
+    """The operating system's files, relative to directory descriptors. Raises OSError as it is."""
+
+    def open_dir(self, name: str | os.PathLike[str], dir_fd: int | None = None) -> int:
+        """A descriptor of a directory; below *dir_fd* a symbolic link is refused."""
+        flags = _DIRECTORY if dir_fd is None else _DIRECTORY | os.O_NOFOLLOW
+        return os.open(name, flags, dir_fd=dir_fd)
+
+    def open_read(self, name: str, dir_fd: int) -> int:
+        """Open for reading without following a link and without waiting for a FIFO's writer."""
+        return os.open(
+            name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=dir_fd
+        )
+
+    def open_append(self, name: str, dir_fd: int, *, exclusive: bool = False) -> int:
+        """Open for appending, made if missing; *exclusive* refuses what exists."""
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(name, flags | (os.O_EXCL if exclusive else 0), 0o666, dir_fd=dir_fd)
+
+    def mkdir(self, name: str, dir_fd: int | None = None) -> None:
+        os.mkdir(name, 0o777, dir_fd=dir_fd)
+
+    def read(self, fd: int, size: int, offset: int) -> bytes:
+        return os.pread(fd, size, offset)
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        """One write, which may be short."""
+        return os.write(fd, data)
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def fsync(self, fd: int) -> None:
+        """Content, size and names to the disk itself."""
+        if sys.platform == "darwin":
+            # There fsync leaves the data in the drive's cache, which a power cut empties.
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(fd)
+
+    def fdatasync(self, fd: int) -> None:
+        """Content and size to the disk; times may stay behind."""
+        if sys.platform == "darwin":
+            self.fsync(fd)
+        else:
+            os.fdatasync(fd)
+
+    def link(self, source: str, target: str, dir_fd: int) -> None:
+        os.link(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+
+    def rename(self, source: str, target: str, dir_fd: int) -> None:
+        os.rename(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+    def unlink(self, name: str, dir_fd: int) -> None:
+        os.unlink(name, dir_fd=dir_fd)
+
+    def rmdir(self, name: str, dir_fd: int) -> None:
+        os.rmdir(name, dir_fd=dir_fd)
+
+    def names(self, fd: int) -> list[str]:
+        """What is in the directory *fd*, in no order."""
+        return os.listdir(fd)
+
+    def stat(self, name: str, dir_fd: int | None = None) -> os.stat_result:
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        return os.fstat(fd)
+
+    def flock(self, fd: int, operation: int) -> None:
+        fcntl.flock(fd, operation)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    @contextlib.contextmanager
+    def directory(self, name: str | os.PathLike[str], dir_fd: int | None = None) -> Iterator[int]:
+        """`open_dir` for the length of a `with`."""
+        fd = self.open_dir(name, dir_fd)
+        try:
+            yield fd
+        finally:
+            self.close(fd)
+
+    def write_all(self, fd: int, data: bytes) -> None:
+        """Write until everything is written: a disk about to be full writes short first."""
+        done = self.write(fd, data)
+        while done < len(data):
+            done += self.write(fd, memoryview(data)[done:])
+
+    def read_all(self, fd: int, limit: int) -> bytes:
+        """Everything in *fd*; of more than *limit* bytes, *limit* + 1."""
+        parts: list[bytes] = []
+        got = 0
+        while got <= limit:
+            part = self.read(fd, min(1 << 20, limit + 1 - got), got)
+            if not part:
+                break
+            parts.append(part)
+            got += len(part)
+        return b"".join(parts)

@@ -1,0 +1,258 @@
+"""The journal of one epoch: lines of `crc32 json`, appended by one owner; and how it is read.
+
+The first line is the `claim` of its owner, the second the `base`: the state that the owner took
+over. After them every line is one acknowledged step: `changes`, `saved` or `deleted`. Reading
+takes no lock. What a crash can leave is a torn last line, since no line is begun before the one
+before it is on the disk; anything else that does not fit its checksum is damage and is refused.
+"""
+
+import errno
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from holdfast import lifecycle
+from holdfast.codec import Json, change_from_json, dumps, state_from_json
+from holdfast.errors import StateCorruptError
+from holdfast.files import Files
+from holdfast.records import ExperimentState
+
+__all__ = ["Journal", "Truth", "encode", "epochs", "file_name", "read_journal", "read_truth"]
+
+#: Larger than any journal that compaction lets grow; more is not ours.
+SIZE_LIMIT: Final = 4 << 30
+_SUFFIX: Final = ".jsonl"
+
+
+def file_name(epoch: int) -> str:
+    """The name of the journal of *epoch*, like `00000003.jsonl`."""
+    return f"{epoch:08d}{_SUFFIX}"
+
+
+def epochs(names: list[str]) -> list[int]:
+    """The epochs among the names of a journal directory, ascending."""
+    return sorted(
+        int(name[: -len(_SUFFIX)])
+        for name in names
+        if name.endswith(_SUFFIX) and name[: -len(_SUFFIX)].isdecimal() and name.isascii()
+    )
+
+
+def encode(payload: Mapping[str, Any]) -> bytes:
+    """*payload* as one line under its checksum."""
+    body = dumps(payload).encode("ascii")
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def _decode(line: bytes) -> Json | None:
+    body = line[9:]
+    try:
+        if line[8:9] != b" " or zlib.crc32(body) != int(line[:8], 16):
+            return None
+        payload = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return payload if isinstance(payload, dict) else None
+
+
+@attrs.frozen
+class Journal:
+    """What is valid in one journal file.
+
+    Attributes:
+        lines: Every valid line with the offset behind it; a torn tail is not among them.
+        size: Bytes of the valid lines.
+    """
+
+    epoch: int
+    path: Path
+    lines: tuple[tuple[int, Json], ...]
+    size: int
+
+    @property
+    def claim(self) -> Json | None:
+        """The owner's claim; None if the crash came before it was whole."""
+        if self.lines and self.lines[0][1].get("kind") == "claim":
+            return self.lines[0][1]
+        return None
+
+    @property
+    def base(self) -> Json | None:
+        """What the owner took over; None if it died first, and then readers look past it."""
+        if len(self.lines) > 1 and self.lines[1][1].get("kind") == "base":
+            return self.lines[1][1]
+        return None
+
+    def steps(self, until: int | None = None) -> Iterator[Json]:
+        """The lines after the base, up to offset *until*."""
+        for end, payload in self.lines[2:]:
+            if until is not None and end > until:
+                return
+            yield payload
+
+
+@attrs.frozen
+class Truth:
+    """The state that the journals tell.
+
+    Attributes:
+        offset: Bytes of the journal that were folded: what a successor names in its base.
+        deleted: The last line says so; the experiment counts as not found.
+    """
+
+    state: ExperimentState
+    epoch: int
+    offset: int
+    deleted: bool
+
+
+def _read(files: Files, name: str, journal_fd: int) -> bytes:
+    fd = files.open_read(name, journal_fd)
+    try:
+        return files.read_all(fd, SIZE_LIMIT)
+    finally:
+        files.close(fd)
+
+
+def _parse(data: bytes) -> tuple[list[tuple[int, Json]], int | None]:
+    """The valid lines, and the offset of a bad line that has a valid one behind it."""
+    lines: list[tuple[int, Json]] = []
+    bad: int | None = None
+    start = 0
+    while (end := data.find(b"\n", start)) >= 0:
+        payload = _decode(data[start:end])
+        if payload is None:
+            bad = start if bad is None else bad
+        elif bad is not None:
+            return lines, bad
+        else:
+            lines.append((end + 1, payload))
+        start = end + 1
+    return lines, None
+
+
+def read_journal(files: Files, journal_fd: int, epoch: int, path: Path) -> Journal:
+    """What is valid in the journal of *epoch*.
+
+    Raises:
+        FileNotFoundError: There is none.
+        StateCorruptError: A line is damaged and the lines behind it are not.
+    """
+    name = file_name(epoch)
+    data = _read(files, name, journal_fd)
+    lines, bad = _parse(data)
+    if bad is not None:
+        # A failed append is cut off and written over while we read: only what stays is damage.
+        again = _read(files, name, journal_fd)
+        lines, bad = _parse(again)
+        if bad is not None and again[: len(data)] == data:
+            raise StateCorruptError(
+                path / name, f"the line at byte {bad} is damaged, and valid lines follow it"
+            )
+        if bad is not None:
+            lines, bad = _parse(again[:bad])
+    return Journal(epoch, path / name, tuple(lines), lines[-1][0] if lines else 0)
+
+
+def fold(journal: Journal, until: int | None = None) -> Truth:
+    """The state after every line of *journal* (up to offset *until*), which has a base.
+
+    Raises:
+        StateCorruptError: A line does not continue the one before it.
+    """
+    base = journal.base
+    assert base is not None
+    state = state_from_json(base["state"], journal.path)
+    revision = state.revision
+    deleted = False
+    pending: list[lifecycle.Change] = []
+    offset = journal.lines[1][0]
+    for end, payload in journal.lines[2:]:
+        if until is not None and end > until:
+            break
+        offset = end
+        kind = payload.get("kind")
+        found = payload.get("revision")
+        if kind == "changes":
+            # No crash leaves a hole between two lines: each is on the disk before the next.
+            if found not in (revision, revision + 1):
+                raise StateCorruptError(
+                    journal.path, f"revision {found} follows revision {revision}"
+                )
+            try:
+                at = datetime.fromisoformat(payload["at"])
+                pending += [change_from_json(change, at) for change in payload["changes"]]
+            except (KeyError, TypeError, ValueError) as err:
+                raise StateCorruptError(
+                    journal.path, f"the line of revision {found} is no change: {err!r}"
+                ) from err
+        elif kind == "saved":
+            state, pending = state_from_json(payload["state"], journal.path), []
+        elif kind == "deleted":
+            deleted = True
+        else:
+            raise StateCorruptError(journal.path, f"unknown line {kind!r:.40}")
+        revision = found if isinstance(found, int) else revision
+    try:
+        state = lifecycle.replay_many(state, pending)
+    except (KeyError, TypeError, ValueError) as err:
+        raise StateCorruptError(journal.path, f"a change does not fit the state: {err!r}") from err
+    state = attrs.evolve(state, revision=revision, epoch=journal.epoch)
+    return Truth(state, journal.epoch, offset, deleted)
+
+
+def read_truth(
+    files: Files, folder_fd: int, path: Path, *, below: int | None = None
+) -> Truth | None:
+    """The state that the highest epoch with a valid base tells; None if there is no such epoch.
+
+    Lock-free: a journal that is superseded while it is read is given up for its successor.
+
+    Args:
+        below: Look only at epochs below this one: a new owner folds its predecessor.
+
+    Raises:
+        StateCorruptError: That journal is damaged. Older ones are never taken in its place, since
+            acknowledged steps would be lost.
+    """
+    try:
+        journal_fd = files.open_dir("journal", folder_fd)
+    except OSError as err:
+        if err.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    try:
+        while True:
+            seen = epochs(files.names(journal_fd))
+            found = _highest(files, journal_fd, path / "journal", seen, below)
+            if below is not None or epochs(files.names(journal_fd)) == seen:
+                return None if found is None else fold(found)
+    finally:
+        files.close(journal_fd)
+
+
+def _highest(
+    files: Files, journal_fd: int, path: Path, seen: list[int], below: int | None
+) -> Journal | None:
+    for epoch in reversed(seen):
+        if below is not None and epoch >= below:
+            continue
+        try:
+            journal = read_journal(files, journal_fd, epoch, path)
+        except FileNotFoundError:
+            continue  # the folder is being deleted under our eyes
+        if journal.base is not None:
+            return journal
+    return None
+
+
+def cause(err: OSError) -> str:
+    """What went wrong, like `No space left on device (ENOSPC)`."""
+    name = errno.errorcode.get(err.errno or 0, "?")
+    return f"{os.strerror(err.errno) if err.errno else err} ({name})"

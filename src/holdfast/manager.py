@@ -1,0 +1,516 @@
+"""The durable store of experiments: create, load, claim, find, delete.
+
+Owns the promises of DESIGN §7 towards its callers; how they are kept is in `ownership`, `claim`,
+`journal`, `view` and `deletion`. It knows no engine and starts no process.
+"""
+
+import contextlib
+import fcntl
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from holdfast import catalog, codec, deletion, history, liveness, ownership, saving, stored, view
+from holdfast.claim import Claim
+from holdfast.errors import (
+    AlreadyOwnedError,
+    AmbiguousExperimentError,
+    ExperimentExistsError,
+    ExperimentNotFoundError,
+    HoldfastError,
+    InvalidIdError,
+    StaleStateError,
+    StateWriteError,
+    UnknownLivenessError,
+    UnreadableStateWarning,
+)
+from holdfast.files import Files
+from holdfast.hashing import compute_config_hash
+from holdfast.history import Transition
+from holdfast.identity import Verdict
+from holdfast.ids import candidates, sanitize_experiment_id
+from holdfast.journal import cause
+from holdfast.records import ExperimentState
+from holdfast.status import ExperimentStatus, Reason
+
+__all__ = ["StateManager", "utc_now"]
+
+
+def utc_now() -> datetime:
+    """Now, aware, UTC."""
+    return datetime.now(UTC)
+
+
+class StateManager:
+    """The experiments under one directory.
+
+    Nothing is kept in memory between calls, so that any number of managers, processes and hosts
+    can share a directory. The directory is made by the first `create`.
+
+    Example:
+        >>> manager = StateManager()
+        >>> state = manager.create("exp_123", num_processes=4)
+        >>> with manager.claim("exp_123") as claim:
+        ...     claim.record("start")
+    """
+
+    def __init__(
+        self,
+        state_dir: Path | str = Path(".experiment_state"),
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        files: Files | None = None,
+    ) -> None:
+        """Look after the experiments under *state_dir*.
+
+        Args:
+            state_dir: Made if missing, but only when something is stored.
+            clock: Says what time it is, aware.
+            files: The operating system, for tests that fail or schedule it.
+        """
+        self.state_dir = Path(state_dir)
+        self._clock = clock
+        self._files = Files() if files is None else files
+        self._unreadable: list[tuple[Path, HoldfastError]] = []
+
+    # -- one experiment ---------------------------------------------------------------------------
+
+    def create(
+        self,
+        experiment_id: str | None = None,
+        *,
+        num_processes: int | None = None,
+        total_runs: int | None = None,
+        config: Mapping[str, Any] | None = None,
+        config_hash: str | None = None,
+        config_path: Path | str | None = None,
+        name: str | None = None,
+        cwd: Path | str | None = None,
+    ) -> ExperimentState:
+        """Store a new experiment with pending processes; durable once it returns.
+
+        Args:
+            experiment_id: Made from the time if None, and unique however many are made at once.
+            num_processes: How many processes; *total_runs* is another word for it. Default 1.
+            config: What is to be done, JSON-like.
+            config_hash: Over what defines the work; over all of *config* if None.
+            config_path: The file that *config* came from.
+            name: For people.
+            cwd: Where the processes run.
+
+        Raises:
+            ExperimentExistsError: The id is taken, be it by a call at the same instant.
+            InvalidIdError: The id cannot be one.
+            ValueError: The number of processes is not positive, or given twice and different.
+            StateWriteError: The file system refused; nothing is stored.
+        """
+        state = ExperimentState(
+            experiment_id=experiment_id or "new",
+            name=name,
+            config=dict(config or {}),
+            config_hash=config_hash or (compute_config_hash(config) if config else None),
+            config_path=None if config_path is None else str(config_path),
+            cwd=None if cwd is None else str(cwd),
+            num_processes=_number(num_processes, total_runs),
+            created_at=self._clock(),
+            last_updated=self._clock(),
+        )
+        if experiment_id is not None:
+            return self._create(state)
+        assert state.created_at is not None
+        for candidate in candidates(state.created_at):
+            with contextlib.suppress(ExperimentExistsError):
+                return self._create(attrs.evolve(state, experiment_id=candidate))
+        raise AssertionError("candidates never end")
+
+    def _create(self, state: ExperimentState) -> ExperimentState:
+        stem = sanitize_experiment_id(state.experiment_id)
+        # Before anything is made: what JSON cannot hold must not fail half way.
+        codec.view(state)
+        self._make_state_dir()
+        with self._directory() as dir_fd:
+            try:
+                deletion.finish_interrupted(self._files, stem, dir_fd, self.state_dir)
+            except ExperimentExistsError as err:
+                raise ExperimentExistsError(
+                    state.experiment_id, self.state_dir, err.detail
+                ) from None
+            try:
+                view.create(self._files, stem, dir_fd, state, self.state_dir)
+            except ExperimentExistsError:
+                raise self._taken(state.experiment_id, stem, dir_fd) from None
+        return state
+
+    def _taken(self, experiment_id: str, stem: str, dir_fd: int) -> ExperimentExistsError:
+        detail = ""
+        with contextlib.suppress(HoldfastError, OSError):
+            path = self.state_dir / view.file_name(stem)
+            other = view.read(self._files, path.name, dir_fd, path)
+            # A file system that folds case gives Exp and exp one file.
+            if other is not None and other.experiment_id != experiment_id:
+                detail = f"its file is that of {other.experiment_id!r}"
+        return ExperimentExistsError(experiment_id, self.state_dir, detail)
+
+    def load(self, experiment_id: str) -> ExperimentState:
+        """The experiment's state: what its journals tell, else its view. Takes no lock.
+
+        Warns:
+            UnreadableStateWarning: The view disagrees with the journals, which count.
+
+        Raises:
+            ExperimentNotFoundError: There is none; it names close matches.
+            StateCorruptError: It cannot be read; the file is left as it is.
+            SchemaTooNewError: A newer holdfast wrote it.
+        """
+        with self._existing_directory(experiment_id) as dir_fd:
+            state = catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
+            if state.epoch:
+                stem = sanitize_experiment_id(experiment_id)
+                problem = stored.view_problem(
+                    self._files, stem, dir_fd, self.state_dir, state, owned=True
+                )
+                if problem is not None:
+                    warnings.warn(
+                        f"{view.file_name(stem)} {problem}; the journal counts, and the next claim "
+                        f"rewrites the file",
+                        UnreadableStateWarning,
+                        stacklevel=2,
+                    )
+            return state
+
+    def claim(self, experiment_id: str, *, wait_s: float = 0.0, force: bool = False) -> Claim:
+        """Become the owner of the experiment until the claim is released or the process ends.
+
+        Args:
+            experiment_id: Which one.
+            wait_s: How long to wait for another owner to let go.
+            force: Take it although its last owner cannot be proven dead. Make sure yourself.
+
+        Raises:
+            AlreadyOwnedError: Another owner lives; says who, where, since when.
+            UnknownLivenessError: Whether it lives cannot be told from here, and not *force*.
+            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`.
+            StateWriteError: The file system refused; nothing has changed.
+        """
+        stem = sanitize_experiment_id(experiment_id)
+        with self._existing_directory(experiment_id) as dir_fd:
+            try:
+                owned = ownership.acquire(
+                    self._files,
+                    stem,
+                    dir_fd,
+                    self.state_dir,
+                    experiment_id,
+                    now=self._clock,
+                    wait_s=wait_s,
+                    force=force,
+                )
+            except ExperimentNotFoundError:
+                close = catalog.close_matches(self._files, experiment_id, dir_fd)
+                raise ExperimentNotFoundError(experiment_id, self.state_dir, close) from None
+            return Claim(
+                self._files,
+                owned,
+                stem=stem,
+                state_dir=self.state_dir,
+                state_dir_fd=os.dup(dir_fd),
+                now=self._clock,
+            )
+
+    def save(self, state: ExperimentState) -> ExperimentState:
+        """Store *state*, changed by hand, if nobody changed it since it was loaded.
+
+        Each status may differ from the stored one by one event that its machine allows.
+
+        Returns:
+            The stored state, with the next revision.
+
+        Raises:
+            StaleStateError: The stored revision is another one; nothing was written.
+            InvalidTransitionError: No single allowed event leads there; nothing was written.
+            AlreadyOwnedError, UnknownLivenessError, StateWriteError: As for `claim`.
+            ValueError: The id, the number of processes or the time of creation was changed.
+        """
+        with self.claim(state.experiment_id) as claim:
+            current = claim.state
+            if state.revision != current.revision:
+                raise StaleStateError(state.experiment_id, state.revision, current.revision)
+            return claim.record_saved(state, saving.transitions(current, state, self._clock()))
+
+    def delete(self, experiment_id: str, *, force: bool = False) -> None:
+        """Remove the experiment with everything in its folder: attempts, results, history.
+
+        Args:
+            experiment_id: Which one.
+            force: Delete it although its owner or an attempt cannot be proven dead.
+
+        Raises:
+            AlreadyOwnedError: Its owner, or an attempt of one of its processes, is alive.
+            UnknownLivenessError: That cannot be told, and not *force*.
+            ExperimentNotFoundError: There is none.
+            StateWriteError: The file system refused; a later delete or create finishes it.
+        """
+        stem = sanitize_experiment_id(experiment_id)
+        with self._existing_directory(experiment_id) as dir_fd:
+            with self.claim(experiment_id, force=force) as claim:
+                self._refuse_if_running(claim, force=force)
+                deletion.remove(self._files, claim, stem, dir_fd, self.state_dir)
+            deletion.sweep(self._files, dir_fd)
+
+    def _refuse_if_running(self, claim: Claim, *, force: bool) -> None:
+        """An attempt can outlive its owner; deleting its files would have it run on unseen."""
+        for index, verdict, identity in liveness.attempts(claim.folder, claim.dir_fd):
+            who = f"{claim.state.experiment_id}/{index}"
+            if verdict.kind == "alive":
+                raise AlreadyOwnedError(who, identity, None, verdict)
+            if verdict.kind == "unknown" and not force:
+                raise UnknownLivenessError(who, identity, None, verdict)
+
+    def history(self, experiment_id: str) -> list[Transition]:
+        """Every recorded step, oldest first.
+
+        Raises:
+            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`.
+        """
+        stem = sanitize_experiment_id(experiment_id)
+        with self._existing_directory(experiment_id) as dir_fd:
+            catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
+            folder_fd = stored.open_folder(self._files, stem, dir_fd)
+            if folder_fd is None:
+                return []
+            try:
+                return list(history.read(self._files, folder_fd, self.state_dir / stem))
+            except FileNotFoundError:
+                return []
+            finally:
+                self._files.close(folder_fd)
+
+    def liveness(self, experiment_id: str) -> Verdict:
+        """Whether the experiment's owner lives, by its lock and its identity, with the evidence.
+
+        Raises:
+            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`.
+        """
+        with self._existing_directory(experiment_id) as dir_fd:
+            state = catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
+            return self._verdict(state, dir_fd)
+
+    def _verdict(self, state: ExperimentState, dir_fd: int) -> Verdict:
+        stem = sanitize_experiment_id(state.experiment_id)
+        lock = ownership.lock_state(self._files, stem, dir_fd)
+        if lock != "held" and state.owner is None and state.subprocess_pid is not None:
+            return liveness.judge_legacy_pid(state.subprocess_pid)
+        return liveness.judge(state.owner, lock=lock)
+
+    def folder(self, experiment_id: str) -> Path:
+        """The folder of the experiment's journals, attempts and results, there or not."""
+        return self.state_dir / sanitize_experiment_id(experiment_id)
+
+    # -- all of them ------------------------------------------------------------------------------
+
+    def states(self) -> Iterator[ExperimentState]:
+        """Every readable experiment in the order of its file name.
+
+        Warns:
+            UnreadableStateWarning: Files were passed over; `unreadable()` names them.
+        """
+        self._unreadable = []
+        try:
+            dir_fd = self._files.open_dir(self.state_dir)
+        except FileNotFoundError:
+            return
+        try:
+            for entry in catalog.entries(self._files, dir_fd, self.state_dir):
+                if entry.state is not None:
+                    yield entry.state
+                elif entry.error is not None:
+                    self._unreadable.append((entry.path, entry.error))
+        finally:
+            self._files.close(dir_fd)
+        if self._unreadable:
+            warnings.warn(
+                f"{len(self._unreadable)} unreadable in {self.state_dir}: "
+                + ", ".join(path.name for path, _ in self._unreadable[:5]),
+                UnreadableStateWarning,
+                stacklevel=2,
+            )
+
+    def unreadable(self) -> list[tuple[Path, HoldfastError]]:
+        """Every file that should hold a state and cannot be read, each with its error."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnreadableStateWarning)
+            for _ in self.states():
+                pass
+        return list(self._unreadable)
+
+    def list_experiments(self) -> list[str]:
+        """The ids of all readable experiments, sorted."""
+        return sorted(state.experiment_id for state in self.states())
+
+    def find_incomplete(self) -> list[ExperimentState]:
+        """Every experiment that is not aggregated, in the order of its file name."""
+        return [state for state in self.states() if not _finished(state)]
+
+    def find_by_config_hash(
+        self, config_hash: str, *, include_finished: bool = False
+    ) -> ExperimentState | None:
+        """The experiment that was made for this work; None if there is none.
+
+        Args:
+            config_hash: From `compute_config_hash`.
+            include_finished: Look at aggregated ones too.
+
+        Raises:
+            AmbiguousExperimentError: More than one fits; it names them.
+        """
+        fits = [
+            state
+            for state in self.states()
+            if state.config_hash == config_hash and (include_finished or not _finished(state))
+        ]
+        if len(fits) > 1:
+            raise AmbiguousExperimentError(
+                f"config hash {config_hash[:12]}", tuple(state.experiment_id for state in fits)
+            )
+        return fits[0] if fits else None
+
+    def resolve(self, query: str) -> str:
+        """The id that *query* names: itself, a unique prefix of it, or `@last`, the newest.
+
+        Raises:
+            ExperimentNotFoundError, AmbiguousExperimentError: None or several.
+        """
+        if query != "@last":
+            with (
+                contextlib.suppress(ExperimentNotFoundError, InvalidIdError),
+                self._existing_directory(query) as dir_fd,
+            ):
+                found = catalog.lookup(self._files, query, dir_fd, self.state_dir)
+                return found.experiment_id
+            return catalog.resolve(self.list_experiments(), query, self.state_dir)
+        newest = max(self.states(), key=_created, default=None)
+        if newest is None:
+            raise ExperimentNotFoundError(query, self.state_dir)
+        return newest.experiment_id
+
+    def cleanup_stale(self, *, dry_run: bool = False, force: bool = False) -> list[str]:
+        """Mark running experiments whose owner is proven dead as interrupted, with the evidence.
+
+        Leaves alone what is alive or unknown. Attempts of their processes are judged at resume.
+
+        Args:
+            dry_run: Only say which ones.
+            force: Take *unknown* for dead.
+
+        Returns:
+            The ids.
+        """
+        found = []
+        for state in list(self.states()):
+            if state.status is not ExperimentStatus.RUNNING:
+                continue
+            with contextlib.suppress(ExperimentNotFoundError):
+                if self._cleanup(state, dry_run=dry_run, force=force):
+                    found.append(state.experiment_id)
+        return found
+
+    def _cleanup(self, state: ExperimentState, *, dry_run: bool, force: bool) -> bool:
+        verdict = self.liveness(state.experiment_id)
+        if verdict.kind == "alive" or (verdict.kind == "unknown" and not force):
+            return False
+        if dry_run:
+            return True
+        # Somebody may resume it between our look and our claim: then it is theirs.
+        with (
+            contextlib.suppress(AlreadyOwnedError),
+            self.claim(state.experiment_id, force=force) as claim,
+        ):
+            running = claim.state.status is ExperimentStatus.RUNNING
+            if not running or claim.previous != state.owner:
+                return False
+            claim.record("interrupt", reason=Reason.STALE, evidence=str(verdict))
+            return True
+        return False
+
+    @contextlib.contextmanager
+    def run_lock(self, *, wait_s: float = 60.0) -> Iterator[None]:
+        """Hold `.run.lock`, from the look-up of a config hash to the claim of what it led to.
+
+        Two runs of one file, started at once, cannot both create an experiment then.
+
+        Raises:
+            StateWriteError: It cannot be had, or not within *wait_s* seconds.
+        """
+        self._make_state_dir()
+        path = self.state_dir / ".run.lock"
+        with self._directory() as dir_fd:
+            fd = self._files.open_append(".run.lock", dir_fd)
+        try:
+            deadline = time.monotonic() + wait_s
+            while ownership.try_lock(self._files, fd) is False:
+                if time.monotonic() > deadline:
+                    raise StateWriteError(
+                        path, "locking", f"another run held it for more than {wait_s:.0f} s"
+                    )
+                time.sleep(0.005)
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                self._files.flock(fd, fcntl.LOCK_UN)
+            self._files.close(fd)
+
+    # -- the directory ----------------------------------------------------------------------------
+
+    def _directory(self) -> contextlib.AbstractContextManager[int]:
+        return self._files.directory(self.state_dir)
+
+    @contextlib.contextmanager
+    def _existing_directory(self, experiment_id: str) -> Iterator[int]:
+        try:
+            fd = self._files.open_dir(self.state_dir)
+        except (FileNotFoundError, NotADirectoryError):
+            raise ExperimentNotFoundError(experiment_id, self.state_dir) from None
+        try:
+            yield fd
+        finally:
+            self._files.close(fd)
+
+    def _make_state_dir(self) -> None:
+        if self.state_dir.is_dir():
+            return
+        try:
+            missing = [self.state_dir, *self.state_dir.parents]
+            for path in reversed([each for each in missing if not each.exists()]):
+                with contextlib.suppress(FileExistsError):
+                    self._files.mkdir(str(path))
+                # A directory is only there for good once its parent says so on the disk.
+                with self._files.directory(path.parent) as parent:
+                    self._files.fsync(parent)
+        except OSError as err:
+            raise StateWriteError(self.state_dir, "making the directory", cause(err)) from err
+
+
+def _number(num_processes: int | None, total_runs: int | None) -> int:
+    if num_processes is not None and total_runs is not None and num_processes != total_runs:
+        raise ValueError(
+            f"num_processes={num_processes} and total_runs={total_runs} mean the same: give one"
+        )
+    number = num_processes if num_processes is not None else total_runs
+    number = 1 if number is None else number
+    if type(number) is not int or number < 1:
+        raise ValueError(f"an experiment needs at least one process, got {number!r}")
+    return number
+
+
+def _finished(state: ExperimentState) -> bool:
+    return state.status is ExperimentStatus.AGGREGATED
+
+
+def _created(state: ExperimentState) -> datetime:
+    return state.created_at or datetime.min.replace(tzinfo=UTC)
