@@ -1,0 +1,194 @@
+"""Pictures and tables of the two machines, all from what `holdfast.machines` declares.
+
+Owns the notations: Mermaid, Graphviz' dot, a transition table in Markdown. `holdfast.drawing` lays
+the same arrows out as SVG, because Graphviz is not there on a bare machine and differs between its
+versions.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import attrs
+
+from holdfast import drawing
+from holdfast.guards import EXPERIMENT_GUARDS, PROCESS_GUARDS
+from holdfast.machines import MACHINES, edges
+from holdfast.status import Entity
+
+__all__ = ["FORMATS", "Arrow", "arrows", "files", "final", "initial", "render", "statuses"]
+
+#: Where an arrow may be taken: any one of the alternatives, each of which is a set of guards.
+Alternatives = tuple[tuple[str, ...], ...]
+
+_ABOUT: Final[Mapping[Entity, str]] = {
+    "experiment": "What may happen to an experiment.",
+    "process": "What may happen to one process of an experiment.",
+}
+
+
+@attrs.frozen
+class Arrow:
+    """One event from one status to another; *alternatives* is empty if nothing guards it."""
+
+    event: str
+    source: str
+    target: str
+    alternatives: Alternatives
+
+    @property
+    def guard(self) -> str:
+        """The condition as text, `attempts_left or requested_by_user`; empty if there is none."""
+        return " or ".join(" and ".join(guards) for guards in self.alternatives)
+
+    @property
+    def label(self) -> str:
+        """`event [guard]`, as UML writes it."""
+        return f"{self.event} [{self.guard}]" if self.alternatives else self.event
+
+
+def arrows(entity: Entity) -> tuple[Arrow, ...]:
+    """The arrows of a machine, by event in the order of declaration.
+
+    Declared transitions that differ in their guard only are one arrow: whoever reads a picture
+    wants to know from where to where.
+    """
+    found: dict[tuple[str, str, str], list[tuple[str, ...]]] = {}
+    for edge in edges(MACHINES[entity]):
+        found.setdefault((edge.event, edge.source, edge.target), []).append(edge.guards)
+    return tuple(
+        # One way without a guard makes all others of the same arrow pointless.
+        Arrow(*key, () if () in alternatives else tuple(alternatives))
+        for key, alternatives in found.items()
+    )
+
+
+def statuses(entity: Entity) -> tuple[str, ...]:
+    """Every status of a machine, in the order of declaration."""
+    return tuple(str(state.value) for state in MACHINES[entity].states)
+
+
+def initial(entity: Entity) -> str:
+    """Where a record starts."""
+    return next(str(state.value) for state in MACHINES[entity].states if state.initial)
+
+
+def final(entity: Entity) -> tuple[str, ...]:
+    """The statuses that no event leaves."""
+    left = {arrow.source for arrow in arrows(entity)}
+    return tuple(status for status in statuses(entity) if status not in left)
+
+
+def mermaid(entity: Entity) -> str:
+    """A Mermaid `stateDiagram-v2`, which GitHub and GitLab draw."""
+    lines = ["stateDiagram-v2", "    direction LR", f"    [*] --> {initial(entity)}"]
+    lines += [f"    {arrow.source} --> {arrow.target} : {arrow.label}" for arrow in arrows(entity)]
+    lines += [f"    {status} --> [*]" for status in final(entity)]
+    return "\n".join(lines) + "\n"
+
+
+def dot(entity: Entity) -> str:
+    """A digraph for Graphviz."""
+    ends = final(entity)
+    lines = [
+        f"digraph {entity} {{",
+        "    rankdir=LR",
+        '    node [shape=box, style=rounded, fontname="sans-serif"]',
+        '    edge [fontname="sans-serif", fontsize=11]',
+        '    "*" [shape=point, width=0.15]',
+        f'    "*" -> "{initial(entity)}"',
+    ]
+    lines += [
+        f'    "{status}"' + (" [peripheries=2]" if status in ends else "")
+        for status in statuses(entity)
+    ]
+    lines += [
+        f'    "{arrow.source}" -> "{arrow.target}" [label="{arrow.label}"]'
+        for arrow in arrows(entity)
+    ]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def svg(entity: Entity) -> str:
+    """A drawing that is the same on every machine, for light and dark pages."""
+    return drawing.draw(
+        title=f"The {entity} machine",
+        description="; ".join(
+            f"{arrow.label} from {arrow.source} to {arrow.target}" for arrow in arrows(entity)
+        ),
+        statuses=statuses(entity),
+        initial=initial(entity),
+        final=final(entity),
+        arrows=[
+            drawing.Line(
+                arrow.source,
+                arrow.target,
+                (arrow.event, *_guard_lines(arrow.alternatives)),
+            )
+            for arrow in arrows(entity)
+        ],
+        places=drawing.PLACES[entity],
+    )
+
+
+def _guard_lines(alternatives: Alternatives) -> list[str]:
+    texts = [f"[{' and '.join(guards)}]" for guards in alternatives]
+    return [*(f"{text} or" for text in texts[:-1]), *texts[-1:]]
+
+
+def markdown(entity: Entity) -> str:
+    """A page: the Mermaid diagram, the transition table, and what each guard demands."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for arrow in arrows(entity):
+        rows.setdefault((arrow.event, arrow.target, arrow.guard), []).append(arrow.source)
+    ends = final(entity)
+    guards = EXPERIMENT_GUARDS if entity == "experiment" else PROCESS_GUARDS
+    lines = [
+        f"# The {entity} machine",
+        "",
+        f"{_ABOUT[entity]} Drawn from its declaration; not edited by hand.",
+        "",
+        "```mermaid",
+        mermaid(entity).rstrip("\n"),
+        "```",
+        "",
+        "| event | from | to | guard |",
+        "|---|---|---|---|",
+    ]
+    for (event, target, guard), sources in rows.items():
+        to = f"{target} (final)" if target in ends else target
+        code = f"`{guard.replace(' or ', '` or `')}`" if guard else ""
+        lines.append(f"| `{event}` | {', '.join(sources)} | {to} | {code} |")
+    lines += ["", "| guard | lets the event pass if |", "|---|---|"]
+    for name, function in guards.items():
+        says = (function.__doc__ or "").strip().splitlines()[0].rstrip(".")
+        lines.append(f"| `{name}` | {says[:1].lower()}{says[1:]} |")
+    return "\n".join(lines) + "\n"
+
+
+#: `--format` word to what writes it, and how such a file ends.
+FORMATS: Final[Mapping[str, tuple[Callable[[Entity], str], str]]] = {
+    "mermaid": (mermaid, "mmd"),
+    "dot": (dot, "dot"),
+    "svg": (svg, "svg"),
+    "markdown": (markdown, "md"),
+}
+
+
+def render(entity: Entity, notation: str) -> str:
+    """The machine of *entity* in one of `FORMATS`, ending in a newline.
+
+    Raises:
+        KeyError: There is no such notation.
+    """
+    write, _ = FORMATS[notation]
+    return write(entity)
+
+
+def files() -> dict[str, str]:
+    """`{file name: content}` of the folder `diagrams/`."""
+    return {
+        f"{entity}.{ending}": write(entity)
+        for entity in MACHINES
+        for write, ending in FORMATS.values()
+        if ending != "dot"
+    }

@@ -1,0 +1,115 @@
+"""The pictures in `diagrams/` show the declared machines, all of them and nothing else."""
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from holdfast import diagrams, drawing
+from holdfast.machines import MACHINES, edges
+from holdfast.status import Entity
+
+FOLDER = Path(__file__).parents[2] / "diagrams"
+ENTITIES = get_args(Entity)
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def declared(entity: Entity) -> set[tuple[str, str, str]]:
+    return {(edge.event, edge.source, edge.target) for edge in edges(MACHINES[entity])}
+
+
+def guards(entity: Entity) -> set[str]:
+    return {guard for edge in edges(MACHINES[entity]) for guard in edge.guards}
+
+
+def test_the_committed_diagrams_are_current():
+    """Every file in `diagrams/` is what the declared machines give today, and none is left over."""
+    committed = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir()}
+    assert committed == diagrams.files(), (
+        "run: for m in experiment process; do for f in mermaid:mmd svg:svg markdown:md; do "
+        "holdfast diagram $m --format ${f%:*} > diagrams/$m.${f#*:}; done; done"
+    )
+
+
+@pytest.mark.parametrize("entity", ENTITIES)
+def test_mermaid_shows_every_transition_and_no_other(entity):
+    """Reading the Mermaid text back gives exactly the declared transitions and guards."""
+    text = diagrams.render(entity, "mermaid")
+    found = re.findall(r"^    (\w+) --> (\w+) : (\w+)(?: \[(.*)\])?$", text, re.MULTILINE)
+    assert {(event, source, target) for source, target, event, _ in found} == declared(entity)
+    assert {name for *_, guard in found for name in re.findall(r"\w+_\w+", guard)} == guards(entity)
+
+
+@pytest.mark.parametrize("entity", ENTITIES)
+def test_the_table_shows_every_transition_and_no_other(entity):
+    """Reading the Markdown table back gives exactly the declared transitions."""
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([\w, ]+) \| (\w+)(?: \(final\))? \| .* ?\|$",
+        diagrams.render(entity, "markdown"),
+        re.MULTILINE,
+    )
+    found = {
+        (event, source, target) for event, sources, target in rows for source in sources.split(", ")
+    }
+    assert found == declared(entity)
+
+
+@pytest.mark.parametrize("entity", ENTITIES)
+def test_dot_shows_every_transition_and_no_other(entity):
+    """Reading the dot text back gives exactly the declared transitions."""
+    found = re.findall(r'"(\w+)" -> "(\w+)" \[label="(\w+)', diagrams.render(entity, "dot"))
+    assert {(event, source, target) for source, target, event in found} == declared(entity)
+
+
+@pytest.mark.parametrize("entity", ENTITIES)
+def test_the_drawing_is_well_formed_and_has_every_status_and_event(entity):
+    """The SVG has a box per status and a label per arrow, and describes itself in words."""
+    root = ET.fromstring(diagrams.render(entity, "svg"))
+    texts = [(text.get("class"), text.text) for text in root.iter(f"{SVG}text")]
+    assert [text for kind, text in texts if kind == "name"] == list(diagrams.statuses(entity))
+    assert sorted(text for kind, text in texts if kind == "event") == sorted(
+        event for event, _, _ in declared(entity)
+    )
+    described = root.findtext(f"{SVG}desc", "")
+    for event, source, target in declared(entity):
+        assert re.search(rf"{event}( \[[^]]*\])? from {source} to {target}", described)
+
+
+@pytest.mark.parametrize("entity", ENTITIES)
+def test_nothing_in_the_drawing_overlaps_or_leaves_the_page(entity):
+    """No two boxes or labels of the SVG cover each other, and all of them are on the page."""
+    root = ET.fromstring(diagrams.render(entity, "svg"))
+    width, height = float(root.get("width", 0)), float(root.get("height", 0))
+    areas = []
+    for box in root.iter(f"{SVG}rect"):
+        if box.get("class") != "page":
+            x, y, w, h = (float(box.get(name, 0)) for name in ("x", "y", "width", "height"))
+            areas.append((x, y, x + w, y + h))
+    for text in root.iter(f"{SVG}text"):
+        if text.get("class") == "name":
+            continue
+        x, y = float(text.get("x", 0)), float(text.get("y", 0))
+        wide = 7.2 * len(text.text or "")
+        left = x - wide * {"start": 0, "middle": 0.5, "end": 1}[text.get("text-anchor", "start")]
+        areas.append((left, y - 10, left + wide, y + 3))
+    for number, (x0, y0, x1, y1) in enumerate(areas):
+        assert x0 >= 0
+        assert y0 >= 0
+        assert x1 <= width
+        assert y1 <= height
+        for left, top, right, bottom in areas[:number]:
+            assert x1 <= left or right <= x0 or y1 <= top or bottom <= y0
+
+
+def test_every_status_has_a_place_in_the_drawing():
+    """A newly declared status fails here, and not at a user's `holdfast diagram`."""
+    for entity in ENTITIES:
+        assert set(drawing.PLACES[entity]) == set(diagrams.statuses(entity))
+
+
+def test_only_an_aggregated_experiment_is_final():
+    """A process never is: a lost result sends even a completed one back."""
+    assert diagrams.final("experiment") == ("aggregated",)
+    assert diagrams.final("process") == ()

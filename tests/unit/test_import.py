@@ -1,0 +1,72 @@
+"""`import holdfast` costs next to nothing, and yet everything public is there."""
+
+import subprocess
+import sys
+
+import holdfast
+
+HEAVY = {"statemachine", "attrs", "attr", "cattrs", "psutil", "click", "rich", "tomllib", "sqlite3"}
+
+
+def loaded_after(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter holds after *code*."""
+    script = (
+        f"{code}\nimport sys\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(run.stdout.splitlines()[-1].split())
+
+
+def test_importing_holdfast_loads_nothing_heavy():
+    """Neither a dependency nor a slow standard module comes with `import holdfast`."""
+    assert not HEAVY & loaded_after("import holdfast; holdfast.__version__; dir(holdfast)")
+
+
+def test_statuses_load_no_dependency():
+    """A script that only compares statuses stays as quick as one without holdfast."""
+    assert not HEAVY & loaded_after("from holdfast import ExperimentStatus, ProcessStatus, Reason")
+
+
+def test_making_a_record_by_hand_loads_no_machine():
+    """Readers of states never pay for python-statemachine."""
+    code = (
+        "from holdfast import ExperimentState; ExperimentState(experiment_id='x').can_aggregate()"
+    )
+    assert not (HEAVY - {"attrs", "attr"}) & loaded_after(code)
+
+
+def test_every_public_name_is_there():
+    """Each name of `__all__` can be had, and is listed by `dir`."""
+    for name in holdfast.__all__:
+        assert getattr(holdfast, name) is not None
+    assert set(holdfast.__all__) <= set(dir(holdfast))
+
+
+def test_every_error_is_public():
+    """Whoever catches an error can import it from `holdfast`."""
+    from holdfast import errors
+
+    assert set(errors.__all__) - {"printable"} <= set(holdfast.__all__)
+    assert all(
+        issubclass(getattr(holdfast, name), holdfast.HoldfastError)
+        for name in holdfast.__all__
+        if name.endswith("Error")
+    )
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    """A misspelt name fails as in any other module, also for `hasattr`."""
+    assert not hasattr(holdfast, "StateManger")
+    assert not hasattr(holdfast, "__wrapped__")
+
+
+def test_the_version_is_the_packages_version():
+    """`holdfast.__version__` and the installed distribution agree."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        assert version("holdfast") == holdfast.__version__
+    except PackageNotFoundError:  # Run from a checkout that is on the path only.
+        assert holdfast.__version__[0].isdigit()
