@@ -1,0 +1,278 @@
+"""The planner: what starts, what is tried again, when it is over; with crashes at any moment."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast import lifecycle
+from holdfast.events import Event, Launch, ProcessExited, ProcessLost, Requested
+from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.scheduling import Plan, Policy, Scheduler, retry_at
+from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+
+NOW = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)
+
+
+def later(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def started(size: int) -> ExperimentState:
+    state = ExperimentState(experiment_id="exp_7", num_processes=size)
+    return lifecycle.apply(state, Requested(entity="experiment", event="start", at=NOW)).state
+
+
+def exited(index: int, attempt: int = 1, code: int = 0, at: float = 0) -> ProcessExited:
+    return ProcessExited(process=index, attempt=attempt, at=later(at), exit_code=code)
+
+
+@attrs.define
+class Turns:
+    """A scheduler and the state that its plans lead to."""
+
+    state: ExperimentState
+    policy: Policy
+    scheduler: Scheduler = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.scheduler = Scheduler(self.state, self.policy)
+
+    def turn(
+        self, *facts: Event, at: float = 0, stopping: Reason | None = None
+    ) -> tuple[list[int], Plan]:
+        """Plan and record; the processes that were started."""
+        plan = self.scheduler.plan(self.state, facts, later(at), stopping=stopping)
+        step = lifecycle.apply_many(self.state, plan.events)
+        self.state = step.state
+        return [act.process for act in step.actions if isinstance(act, Launch)], plan
+
+
+def test_as_many_start_as_may_run_at_a_time() -> None:
+    """In the order of their index; an exit makes room for the next, in the same line."""
+    turns = Turns(started(4), Policy(jobs=2))
+    assert turns.turn()[0] == [0, 1]
+    assert turns.turn()[0] == []
+    assert turns.turn(exited(1))[0] == [2]
+    assert turns.turn(exited(0), exited(2))[0] == [3]
+    assert turns.state.status is ExperimentStatus.RUNNING
+    turns.turn(exited(3))
+    assert turns.state.status is ExperimentStatus.COMPLETED
+
+
+def test_one_failure_does_not_stop_the_others() -> None:
+    """The experiment goes on to its end, then is failed, and says which."""
+    turns = Turns(started(3), Policy(jobs=1))
+    turns.turn()
+    assert turns.turn(exited(0, code=1))[0] == [1]
+    assert turns.turn(exited(1))[0] == [2]
+    turns.turn(exited(2, code=1))
+    assert turns.state.status is ExperimentStatus.FAILED
+    assert turns.state.error_message == "2 of 3 processes failed: 0, 2"
+
+
+def test_fail_fast_stops_the_others_after_the_first_final_failure() -> None:
+    """What runs is to be stopped, nothing more starts, and the end is `failed`."""
+    turns = Turns(started(3), Policy(jobs=2, fail_fast=True, max_attempts=2, backoff_s=0))
+    turns.turn()
+    launched, plan = turns.turn(exited(0, code=1))
+    assert (launched, plan.stop_others) == ([0], False)
+    launched, plan = turns.turn(exited(0, attempt=2, code=1))
+    assert (launched, plan.stop_others) == ([], True)
+    stopped = ProcessExited(process=1, attempt=1, at=NOW, signal=15, stop_reason=Reason.USER)
+    turns.turn(stopped)
+    assert turns.state.status is ExperimentStatus.FAILED
+    assert turns.state.processes[1].status is ProcessStatus.PENDING
+
+
+def test_a_retry_waits_twice_as_long_every_time() -> None:
+    """10 s, 20 s, 40 s … after the failure, while others go on."""
+    turns = Turns(started(2), Policy(jobs=1, max_attempts=4, backoff_s=10))
+    turns.turn()
+    assert turns.turn(exited(0, code=1, at=1), at=1)[0] == [1]
+    launched, plan = turns.turn(exited(1, at=2), at=2)
+    assert (launched, plan.wait_s) == ([], 9)
+    assert turns.turn(at=10.9)[0] == []
+    assert turns.turn(at=11)[0] == [0]
+    _, plan = turns.turn(exited(0, attempt=2, code=1, at=12), at=12)
+    assert plan.wait_s == 20
+    assert turns.turn(at=32)[0] == [0]
+    _, plan = turns.turn(exited(0, attempt=3, code=1, at=33), at=33)
+    assert plan.wait_s == 40
+    turns.turn(at=73)
+    turns.turn(exited(0, attempt=4, code=1, at=74), at=74)
+    assert turns.state.status is ExperimentStatus.FAILED
+    assert turns.state.processes[0].failures == 4
+
+
+def test_a_crash_neither_forgets_a_pause_nor_starts_it_anew() -> None:
+    """The pause is read off the record."""
+    policy = Policy(jobs=1, max_attempts=2, backoff_s=10)
+    turns = Turns(started(1), policy)
+    turns.turn()
+    turns.turn(exited(0, code=1, at=1), at=1)
+    again = Turns(turns.state, policy)
+    launched, plan = again.turn(at=4)
+    assert (launched, plan.wait_s) == ([], 7)
+    assert again.turn(at=11)[0] == [0]
+
+
+def test_a_clock_that_was_set_back_does_not_hold_a_retry() -> None:
+    """A moment before the failure itself can only be another clock's."""
+    turns = Turns(started(1), Policy(jobs=1, max_attempts=2, backoff_s=10))
+    turns.turn()
+    turns.turn(exited(0, code=1, at=7200), at=7200)
+    assert turns.turn(at=5)[0] == [0]
+
+
+def test_a_lost_attempt_starts_again_at_once() -> None:
+    """It was no fault of the process, so that neither budget nor pause is charged."""
+    turns = Turns(started(1), Policy(jobs=1))
+    turns.turn()
+    lost = ProcessLost(process=0, attempt=1, at=NOW, evidence="gone")
+    assert turns.turn(lost)[0] == [0]
+    assert turns.state.processes[0].attempt == 2
+
+
+def test_nothing_starts_while_stopping_and_the_end_is_interrupted() -> None:
+    """The experiment is interrupted once the last process has ended."""
+    turns = Turns(started(3), Policy(jobs=1, max_attempts=2, backoff_s=0))
+    turns.turn()
+    assert turns.turn(stopping=Reason.USER)[0] == []
+    assert turns.state.status is ExperimentStatus.RUNNING
+    assert turns.turn(exited(0, code=1), stopping=Reason.USER)[0] == []
+    assert turns.state.status is ExperimentStatus.INTERRUPTED
+    assert turns.state.reason is Reason.USER
+
+
+def test_a_stop_that_comes_after_the_last_exit_still_completes() -> None:
+    """Work that is all done is not called interrupted."""
+    turns = Turns(started(1), Policy(jobs=1))
+    turns.turn()
+    turns.turn(exited(0), stopping=Reason.USER)
+    assert turns.state.status is ExperimentStatus.COMPLETED
+
+
+def test_an_experiment_without_open_work_ends_in_the_first_turn() -> None:
+    """All of it completed before the crash: nothing is launched again."""
+    done = {0: ProcessProgress(status="completed", attempt=1)}
+    turns = Turns(attrs.evolve(started(1), process_progress=done), Policy(jobs=1))
+    assert turns.turn()[0] == []
+    assert turns.state.status is ExperimentStatus.COMPLETED
+
+
+def test_a_huge_number_of_failures_does_not_overflow_the_pause() -> None:
+    """Doubling stops before time does."""
+    process = ProcessProgress(failures=5_000, completed_at=NOW)
+    due = retry_at(process, Policy(jobs=1, max_attempts=9_999, backoff_s=1e6))
+    assert due is not None
+    assert due <= NOW + timedelta(days=366)
+
+
+@attrs.define
+class World:
+    """What really runs: shims that live on when the orchestrator dies."""
+
+    rng: random.Random
+    failing: dict[int, int]
+    living: dict[tuple[int, int], float] = attrs.field(factory=dict)
+    exits: dict[tuple[int, int], int] = attrs.field(factory=dict)
+    ended_well: list[int] = attrs.field(factory=list)
+
+    def launch(self, index: int, attempt: int, now: float) -> None:
+        assert not any(living == index for living, _ in self.living), "two attempts at a time"
+        assert index not in self.ended_well, "ran again after it was completed"
+        self.living[index, attempt] = now + self.rng.uniform(0.1, 5)
+
+    def advance(self, now: float) -> None:
+        for (index, attempt), end in sorted(self.living.items()):
+            if end > now:
+                continue
+            del self.living[index, attempt]
+            code = 0
+            if self.failing.get(index, 0) > 0:
+                self.failing[index] -= 1
+                code = 1
+            else:
+                self.ended_well.append(index)
+            self.exits[index, attempt] = code
+
+    def seen(self, state: ExperimentState, now: float) -> list[Event]:
+        """The exits of the attempts that are recorded as running."""
+        return [
+            exited(index, attempt, self.exits[index, attempt], at=now)
+            for index, attempt in (
+                (index, state.processes[index].attempt)
+                for index in state.processes.indices(ProcessStatus.RUNNING)
+            )
+            if (index, attempt) in self.exits
+        ]
+
+    def lost(self, state: ExperimentState, now: float) -> list[Event]:
+        """Recorded starts that were never carried out, as a resume finds them."""
+        return [
+            ProcessLost(process=index, attempt=attempt, at=later(now), evidence="revoked")
+            for index in state.processes.indices(ProcessStatus.RUNNING)
+            if (index, attempt := state.processes[index].attempt) not in self.living
+            and (index, attempt) not in self.exits
+        ]
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    size=st.integers(1, 12),
+    jobs=st.integers(1, 4),
+    crash_rate=st.sampled_from([0.0, 0.2, 0.6]),
+)
+def test_with_crashes_anywhere_every_process_ends_exactly_once(
+    seed: int, size: int, jobs: int, crash_rate: float
+) -> None:
+    """Before recording, between recording and launching, or after: nothing is lost or run twice."""
+    rng = random.Random(seed)
+    failing = {index: 2 for index in range(size) if rng.random() < 0.3}
+    policy = Policy(jobs=jobs, max_attempts=3, backoff_s=1)
+    world = World(rng=rng, failing=dict(failing))
+    stored = started(size)
+    now = 0.0
+    scheduler: Scheduler | None = None
+    for _ in range(20_000):
+        now += rng.uniform(0, 2)
+        world.advance(now)
+        facts: list[Event] = []
+        if scheduler is None:
+            facts = world.lost(stored, now)
+            scheduler = Scheduler(stored, policy)
+        facts += world.seen(stored, now)
+        plan = scheduler.plan(stored, facts, later(now))
+        dies = rng.random() < crash_rate
+        if dies and rng.random() < 0.5:
+            scheduler = None  # nothing of the plan was recorded
+            continue
+        step = lifecycle.apply_many(stored, plan.events)
+        stored = step.state
+        launches = [action for action in step.actions if isinstance(action, Launch)]
+        if dies:
+            launches = launches[: rng.randint(0, len(launches))]
+            scheduler = None
+        for launch in launches:
+            world.launch(launch.process, launch.attempt, now)
+        if stored.status is not ExperimentStatus.RUNNING:
+            break
+    assert stored.status is ExperimentStatus.COMPLETED
+    assert sorted(world.ended_well) == list(range(size))
+    assert all(stored.processes[index].failures == 2 for index in failing)
+    assert not world.living
+
+
+@pytest.mark.parametrize("size", [10_000])
+def test_a_turn_does_not_look_through_ten_thousand_processes(size: int) -> None:
+    """Each process is put into the queue once and taken out once."""
+    turns = Turns(started(size), Policy(jobs=1))
+    launched, _ = turns.turn()
+    for turn in range(50):
+        assert launched == [turn]
+        launched, _ = turns.turn(exited(turn))
+    assert len(turns.scheduler._ready) == size - 51
