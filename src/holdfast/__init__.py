@@ -5,9 +5,8 @@ and picks up exactly where it stopped. Names are imported when they are first us
 states never pays for the machines, and nobody for the terminal.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
-
+# Type checkers know this name; importing it would cost `typing`, more than all the rest here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from holdfast.claim import Claim
     from holdfast.engines.local import LocalEngine
@@ -94,7 +93,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 # Everything that is not here is an error and lives in `holdfast.errors`.
-_HOMES: Final = {
+_HOMES = {
     "Claim": "claim",
     "Experiment": "experiment_file",
     "ExperimentMachine": "machines",
@@ -117,10 +116,12 @@ _HOMES: Final = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # Tools probe for dunder names (`__path__`, `__wrapped__`); those must not load anything.
     if name.startswith("_") or name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
     globals()[name] = value
     return value
