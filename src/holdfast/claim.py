@@ -10,7 +10,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -93,7 +93,8 @@ class Claim:
         self._mutex = threading.RLock()
         self._notes: list[Event] = []
         self._view_at = now()
-        self._view_revision = -1
+        # Before the first claim the view is the truth, and needs no second writing.
+        self._view_revision = -1 if owned.inherited else owned.state.revision
         self._view_problem: str | None = None
         _live.add(self)
         self._refresh_view()
@@ -206,16 +207,16 @@ class Claim:
                 owner=self._state.owner,
                 last_updated=at,
             )
-            self._append(
-                {
-                    "kind": "saved",
-                    "revision": state.revision,
-                    "at": at.isoformat(),
-                    "changes": [codec.change_to_json(change, at) for change in changes],
-                    "state": codec.state_to_json(state),
-                }
-            )
-            self._state = state
+            line = {
+                "kind": "saved",
+                "revision": state.revision,
+                "at": at.isoformat(),
+                "changes": [codec.change_to_json(change, at) for change in changes],
+                "state": codec.state_to_json(state),
+            }
+            with self._doubt():
+                self._append(line)
+                self._state = state
             self._refresh_view()
             return state
 
@@ -300,8 +301,9 @@ class Claim:
     def _append_changes(self, state: ExperimentState, changes: Sequence[Change]) -> None:
         before = self._state
         state = attrs.evolve(state, revision=before.revision + 1)
-        self._append_line(changes, state.revision)
-        self._state = state
+        with self._doubt():
+            self._append_line(changes, state.revision)
+            self._state = state
         if self._size > max(COMPACT_BYTES, COMPACT_BASES * self._base_size):
             self._compact()
         moved = state.status is not before.status
@@ -321,6 +323,17 @@ class Claim:
             }
         )
 
+    @contextlib.contextmanager
+    def _doubt(self) -> Iterator[None]:
+        """Leave the claim unusable if anything stops us between the first byte and the new state.
+
+        A Ctrl-C in between would else have the next line continue a state that is not the one on
+        the disk. Whoever knows better says so in `_closed`.
+        """
+        self._closed = "it was interrupted while it wrote"
+        yield
+        self._closed = None
+
     def _append(self, payload: Mapping[str, Any]) -> None:
         line = journal.encode(payload)
         path = self.folder / "journal" / journal.file_name(self._epoch)
@@ -328,19 +341,12 @@ class Claim:
             self._files.write_all(self._file_fd, line)
         except OSError as err:
             self._take_back(path, err)
-        except BaseException:
-            # Ctrl-C between two writes: what stands there is half a line.
-            self._closed = "a write was interrupted"
-            raise
         try:
             self._files.fdatasync(self._file_fd)
         except OSError as err:
             # The kernel may have dropped the pages and call the next fsync clean: never ask twice.
             self._closed = f"fdatasync failed: {cause(err)}"
             raise StateWriteError(path, "fdatasync", cause(err), "unknown") from err
-        except BaseException:
-            self._closed = "fdatasync was interrupted"
-            raise
         self._size += len(line)
         self._fence(path)
 
@@ -351,6 +357,7 @@ class Claim:
         except OSError as second:
             self._closed = f"a failed write could not be taken back: {cause(second)}"
             raise StateWriteError(path, "writing", cause(err), "unknown") from err
+        self._closed = None
         raise StateWriteError(path, "writing", cause(err), "old") from err
 
     def _fence(self, path: Path) -> None:

@@ -68,12 +68,14 @@ class Journal:
     Attributes:
         lines: Every valid line with the offset behind it; a torn tail is not among them.
         size: Bytes of the valid lines.
+        torn: Whether something that is no line stands behind them.
     """
 
     epoch: int
     path: Path
     lines: tuple[tuple[int, Json], ...]
     size: int
+    torn: bool
 
     @property
     def claim(self) -> Json | None:
@@ -110,6 +112,7 @@ class Truth:
     epoch: int
     offset: int
     deleted: bool
+    torn: bool = False
 
 
 def _read(files: Files, name: str, journal_fd: int) -> bytes:
@@ -149,15 +152,16 @@ def read_journal(files: Files, journal_fd: int, epoch: int, path: Path) -> Journ
     lines, bad = _parse(data)
     if bad is not None:
         # A failed append is cut off and written over while we read: only what stays is damage.
-        again = _read(files, name, journal_fd)
-        lines, bad = _parse(again)
-        if bad is not None and again[: len(data)] == data:
+        before, data = data, _read(files, name, journal_fd)
+        lines, bad = _parse(data)
+        if bad is not None and data[: len(before)] == before:
             raise StateCorruptError(
                 path / name, f"the line at byte {bad} is damaged, and valid lines follow it"
             )
         if bad is not None:
-            lines, bad = _parse(again[:bad])
-    return Journal(epoch, path / name, tuple(lines), lines[-1][0] if lines else 0)
+            lines, _ = _parse(data[:bad])
+    size = lines[-1][0] if lines else 0
+    return Journal(epoch, path / name, tuple(lines), size, torn=size != len(data))
 
 
 def fold(journal: Journal, until: int | None = None) -> Truth:
@@ -181,7 +185,7 @@ def fold(journal: Journal, until: int | None = None) -> Truth:
         found = payload.get("revision")
         if kind == "changes":
             # No crash leaves a hole between two lines: each is on the disk before the next.
-            if found not in (revision, revision + 1):
+            if found != revision + 1 and (found != revision or not _moves_nothing(payload)):
                 raise StateCorruptError(
                     journal.path, f"revision {found} follows revision {revision}"
                 )
@@ -204,7 +208,11 @@ def fold(journal: Journal, until: int | None = None) -> Truth:
     except (KeyError, TypeError, ValueError) as err:
         raise StateCorruptError(journal.path, f"a change does not fit the state: {err!r}") from err
     state = attrs.evolve(state, revision=revision, epoch=journal.epoch)
-    return Truth(state, journal.epoch, offset, deleted)
+    return Truth(state, journal.epoch, offset, deleted, journal.torn)
+
+
+def _moves_nothing(payload: Json) -> bool:
+    return all(change.get("event") == "released" for change in payload.get("changes", ()))
 
 
 def read_truth(

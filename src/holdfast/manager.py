@@ -170,19 +170,26 @@ class StateManager:
         """
         with self._existing_directory(experiment_id) as dir_fd:
             state = catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
-            if state.epoch:
-                stem = sanitize_experiment_id(experiment_id)
-                problem = stored.view_problem(
-                    self._files, stem, dir_fd, self.state_dir, state, owned=True
-                )
-                if problem is not None:
-                    warnings.warn(
-                        f"{view.file_name(stem)} {problem}; the journal counts, and the next claim "
-                        f"rewrites the file",
-                        UnreadableStateWarning,
-                        stacklevel=2,
-                    )
+            problem = self._view_problem(state, dir_fd)
+            if problem is not None:
+                # The owner may have recorded, refreshed and let go since: look once more.
+                state = catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
+                problem = self._view_problem(state, dir_fd)
+            if problem is not None:
+                warnings.warn(problem, UnreadableStateWarning, stacklevel=2)
             return state
+
+    def _view_problem(self, state: ExperimentState, dir_fd: int) -> str | None:
+        stem = sanitize_experiment_id(state.experiment_id)
+        if not state.epoch:
+            return None
+        problem = stored.view_problem(self._files, stem, dir_fd, self.state_dir, state)
+        if problem is None or ownership.lock_state(self._files, stem, dir_fd) == "held":
+            return None
+        return (
+            f"{view.file_name(stem)} {problem}; the journal counts, and the next claim rewrites "
+            f"the file"
+        )
 
     def claim(self, experiment_id: str, *, wait_s: float = 0.0, force: bool = False) -> Claim:
         """Become the owner of the experiment until the claim is released or the process ends.

@@ -28,7 +28,7 @@ from holdfast.files import NO_LOCKS, Files
 from holdfast.identity import LockState, ProcessIdentity, Verdict
 from holdfast.journal import Truth, cause
 from holdfast.records import ExperimentState
-from holdfast.stored import open_folder, read
+from holdfast.stored import exists, open_folder, read
 
 __all__ = ["Owned", "acquire", "lock_state", "publish_epoch", "successor", "try_lock"]
 
@@ -43,6 +43,7 @@ class Owned:
         locked: False where the file system has no locks: then epochs alone protect.
         previous: The owner before, and *verdict* what was known of it.
         base_size: Bytes of the journal's base line.
+        inherited: Whether the state came from a journal; before the first claim there is none.
     """
 
     state: ExperimentState
@@ -56,6 +57,7 @@ class Owned:
     base_size: int
     previous: ProcessIdentity | None
     verdict: Verdict | None
+    inherited: bool
 
 
 def _flock(files: Files, fd: int, operation: int) -> bool | None:
@@ -138,7 +140,7 @@ def acquire(
     deadline = time.monotonic() + wait_s
     while True:
         # Nothing is made for an experiment that does not exist.
-        if read(files, stem, dir_fd, state_dir) is None:
+        if not exists(files, stem, dir_fd):
             raise ExperimentNotFoundError(experiment_id, state_dir)
         with contextlib.ExitStack() as opened:
             try:
@@ -151,7 +153,7 @@ def acquire(
             if locked is False:
                 raise _owned(files, stem, dir_fd, folder_fd, state_dir, experiment_id)
             # The folder may have been moved away by a delete while we waited for its lock.
-            if not _still_there(files, stem, dir_fd, folder_fd):
+            if not _still_there(files, stem, dir_fd, folder_fd, lock_fd):
                 continue
             owned = _take_over(
                 files,
@@ -184,9 +186,11 @@ def _open_lock(
     return folder_fd, lock_fd
 
 
-def _still_there(files: Files, stem: str, dir_fd: int, folder_fd: int) -> bool:
+def _still_there(files: Files, stem: str, dir_fd: int, folder_fd: int, lock_fd: int) -> bool:
     try:
-        return os.path.samestat(files.stat(stem, dir_fd), files.fstat(folder_fd))
+        return os.path.samestat(
+            files.stat(stem, dir_fd), files.fstat(folder_fd)
+        ) and os.path.samestat(files.stat("lock", folder_fd), files.fstat(lock_fd))
     except FileNotFoundError:
         return False
 
@@ -223,10 +227,11 @@ def _take_over(
     path = state_dir / stem
     truth = read(files, stem, dir_fd, state_dir)
     if truth is None:
-        # Deleted before we had the lock. The folder may be one that we made: leave nothing behind.
+        # Deleted before we had the lock. If the folder is one that we made, leave nothing behind.
         with contextlib.suppress(OSError):
-            files.unlink("lock", folder_fd)
-            files.rmdir(stem, dir_fd)
+            if files.names(folder_fd) == ["lock"]:
+                files.unlink("lock", folder_fd)
+                files.rmdir(stem, dir_fd)
         raise ExperimentNotFoundError(experiment_id, state_dir)
     previous, verdict = _judge_previous(truth.state, locked=locked)
     if verdict is not None and verdict.kind != "dead" and not force:
@@ -254,7 +259,8 @@ def _take_over(
                 raise AlreadyOwnedError(experiment_id, None, at, None)
         opened.callback(files.close, file_fd)
         # Only now, when every older owner is fenced, is what they wrote complete.
-        truth = read(files, stem, dir_fd, state_dir, below=epoch) or truth
+        if not _unchanged(files, journal_fd, epoch, truth):
+            truth = read(files, stem, dir_fd, state_dir, below=epoch) or truth
         state = attrs.evolve(truth.state, owner=me, epoch=epoch)
         base_line = _base_line(state, truth, at)
         files.write_all(file_fd, base_line)
@@ -276,7 +282,21 @@ def _take_over(
         base_size=len(base_line),
         previous=previous,
         verdict=verdict,
+        inherited=truth.epoch > 0,
     )
+
+
+def _unchanged(files: Files, journal_fd: int, epoch: int, truth: Truth) -> bool:
+    """Whether *truth*, read before the epoch was ours, is still all that the predecessor wrote.
+
+    Journals only grow; one that is cut back had a torn tail when it was read.
+    """
+    older = [each for each in journal.epochs(files.names(journal_fd)) if each < epoch]
+    if not older:
+        return truth.epoch == 0
+    if older[-1] != truth.epoch or truth.torn:
+        return False
+    return files.stat(journal.file_name(truth.epoch), journal_fd).st_size == truth.offset
 
 
 def _judge_previous(

@@ -1,5 +1,6 @@
 """What is stored of one experiment: the truth of its journals, else its view (DESIGN §4)."""
 
+import contextlib
 import errno
 import json
 from pathlib import Path
@@ -9,7 +10,7 @@ from holdfast.files import Files
 from holdfast.journal import Truth
 from holdfast.records import ExperimentState
 
-__all__ = ["open_folder", "read", "view_problem"]
+__all__ = ["exists", "open_folder", "read", "view_problem"]
 
 
 def open_folder(files: Files, stem: str, dir_fd: int) -> int | None:
@@ -46,12 +47,21 @@ def read(
     return None if state is None else Truth(state, 0, 0, deleted=False)
 
 
+def exists(files: Files, stem: str, dir_fd: int) -> bool:
+    """Whether there is a view or a journal. One of an experiment being deleted counts."""
+    for name in (view.file_name(stem), f"{stem}/journal"):
+        with contextlib.suppress(OSError):
+            files.stat(name, dir_fd)
+            return True
+    return False
+
+
 def view_problem(
-    files: Files, stem: str, dir_fd: int, state_dir: Path, truth: ExperimentState, *, owned: bool
+    files: Files, stem: str, dir_fd: int, state_dir: Path, truth: ExperimentState
 ) -> str | None:
     """In what the view disagrees with the *truth* of the journals; None if it does not.
 
-    An owner refreshes its view once a second, so that *owned* ones may lie behind.
+    A view that an owner is about to refresh disagrees, too: ask only where there is no owner.
     """
     path = state_dir / view.file_name(stem)
     try:
@@ -62,21 +72,14 @@ def view_problem(
         return f"cannot be opened: {journal.cause(err)}"
     try:
         plain = json.loads(files.read_all(fd, view.SIZE_LIMIT))
-        seen = plain["epoch"], plain["revision"]
-        status = plain["status"]
+        seen = plain["epoch"], plain["revision"], plain["status"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "cannot be read"
     finally:
         files.close(fd)
-    try:
-        behind = seen < (truth.epoch, truth.revision)
-    except TypeError:
-        return "cannot be read"
-    if behind and owned:
-        return None
-    if seen == (truth.epoch, truth.revision) and status == truth.status:
+    if seen == (truth.epoch, truth.revision, str(truth.status)):
         return None
     return (
-        f"tells of epoch {seen[0]}, revision {seen[1]}, {status!r:.20}, the journal of epoch "
-        f"{truth.epoch}, revision {truth.revision}, {str(truth.status)!r}"
+        f"tells of epoch {seen[0]!r:.20}, revision {seen[1]!r:.20}, {seen[2]!r:.20}; the journal "
+        f"of epoch {truth.epoch}, revision {truth.revision}, {str(truth.status)!r}"
     )
