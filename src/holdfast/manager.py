@@ -16,7 +16,18 @@ from typing import Any
 
 import attrs
 
-from holdfast import catalog, codec, deletion, history, liveness, ownership, saving, stored, view
+from holdfast import (
+    attempts,
+    catalog,
+    codec,
+    deletion,
+    history,
+    liveness,
+    ownership,
+    saving,
+    stored,
+    view,
+)
 from holdfast.claim import Claim
 from holdfast.errors import (
     AlreadyOwnedError,
@@ -272,8 +283,9 @@ class StateManager:
 
     def _refuse_if_running(self, claim: Claim, *, force: bool) -> None:
         """An attempt can outlive its owner; deleting its files would have it run on unseen."""
-        for index, verdict, identity in liveness.attempts(claim.folder, claim.dir_fd):
-            who = f"{claim.state.experiment_id}/{index}"
+        found = attempts.survivors(claim.folder, claim.state.experiment_id)
+        for name, identity, verdict in found:
+            who = f"{claim.state.experiment_id}/{name}"
             if verdict.kind == "alive":
                 raise AlreadyOwnedError(who, identity, None, verdict)
             if verdict.kind == "unknown" and not force:
