@@ -24,7 +24,7 @@ def block(language: str, containing: str) -> str:
     return found
 
 
-def tests_in(path: Path) -> set[str]:
+def names_of_tests(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {
         node.name
@@ -42,7 +42,7 @@ def test_every_promise_links_to_tests_that_exist():
         assert proofs, f"no proof is linked for: {row}"
         for name, path in proofs:
             assert (ROOT / path).is_file(), f"{path} is not there"
-            assert name.strip("`") in tests_in(ROOT / path), f"{path} has no {name}"
+            assert name.strip("`") in names_of_tests(ROOT / path), f"{path} has no {name}"
 
 
 def test_every_link_leads_somewhere():
