@@ -1,0 +1,70 @@
+"""SIGINT and SIGTERM while an experiment runs: counted and answered by the loop, never raised.
+
+An exception out of a signal handler could strike between recording a start and launching it.
+"""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Final, Self
+
+from holdfast.status import Reason
+
+__all__ = ["Interrupts"]
+
+#: Ctrl-C is a person's. SIGTERM comes from a batch system, a service manager or a shutdown.
+_REASONS: Final = {signal.SIGINT: Reason.USER, signal.SIGTERM: Reason.PREEMPTED}
+
+
+class Interrupts:
+    """Context in which both signals ask the loop to stop instead of ending the interpreter.
+
+    Only the main thread can handle signals; elsewhere the context does nothing. A signal that was
+    ignored before (`nohup`, a shell's background job) stays ignored.
+
+    Attributes:
+        count: How many came: the first asks processes to stop, the second kills them.
+        first: The signal that came first; it decides the reason and the exit code.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """*wake* ends the loop's wait; it is called from a signal handler."""
+        self._wake = wake
+        self._before: dict[signal.Signals, Any] = {}
+        self.count = 0
+        self.first: signal.Signals | None = None
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the experiment is to be interrupted; None while it is not."""
+        return None if self.first is None else _REASONS[self.first]
+
+    @property
+    def exit_code(self) -> int:
+        """130 after SIGINT, 143 after SIGTERM, as a shell reports them."""
+        return 0 if self.first is None else 128 + self.first
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        for number in _REASONS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            # None is a handler that was not installed from Python and cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        self.first = self.first or signal.Signals(number)
+        self._wake()

@@ -1,0 +1,98 @@
+"""What an attempt is run with: command, environment, directories.
+
+Owns the `HOLDFAST_*` variables, which are the contract with the user's program.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from holdfast.attempts import AGGREGATE, Attempt, AttemptName
+from holdfast.errors import StateWriteError
+from holdfast.experiment_file import Experiment
+
+__all__ = ["Launcher"]
+
+
+@attrs.frozen(kw_only=True)
+class Launcher:
+    """Makes the attempts of one experiment.
+
+    Attributes:
+        folder: The experiment's folder.
+        state_dir: The directory that it is in.
+        cwd: Where the commands run; None for where holdfast does.
+    """
+
+    experiment_id: str
+    experiment: Experiment
+    folder: Path = attrs.field(converter=lambda path: Path(path).absolute())
+    state_dir: Path = attrs.field(converter=lambda path: Path(path).absolute())
+    cwd: str | None
+
+    def name(self, index: int, attempt: int) -> AttemptName:
+        """What the attempt is called everywhere."""
+        return AttemptName(self.experiment_id, index, attempt)
+
+    def process(self, index: int, attempt: int) -> Attempt:
+        """An attempt of process *index*; makes the directories that it may write to.
+
+        Raises:
+            StateWriteError: They cannot be made.
+        """
+        checkpoints = self.folder / "checkpoints" / str(index)
+        result = self.result_path(index, attempt)
+        _make(checkpoints, result.parent)
+        return self._attempt(
+            self.name(index, attempt),
+            self.experiment.argv(index),
+            {
+                "HOLDFAST_INDEX": str(index),
+                "HOLDFAST_PARAMS": json.dumps(dict(self.experiment.params[index])),
+                "HOLDFAST_RESULT": str(result),
+                "HOLDFAST_CHECKPOINT_DIR": str(checkpoints),
+            },
+        )
+
+    def aggregation(self, attempt: int, command: tuple[str, ...], results: Path) -> Attempt:
+        """An attempt of the user's own aggregation, which finds the results in *results*."""
+        result = self.result_path(AGGREGATE, attempt)
+        _make(result.parent)
+        return self._attempt(
+            self.name(AGGREGATE, attempt),
+            command,
+            {"HOLDFAST_RESULTS": str(results), "HOLDFAST_RESULT": str(result)},
+        )
+
+    def result_path(self, index: int, attempt: int) -> Path:
+        """The file to which that attempt may write its JSON result."""
+        return self.folder / "results" / f"{self.name(index, attempt)}.json"
+
+    def _attempt(self, name: AttemptName, argv: tuple[str, ...], env: Mapping[str, str]) -> Attempt:
+        experiment = self.experiment
+        return Attempt(
+            name=name,
+            argv=argv,
+            env={
+                **experiment.env,
+                "HOLDFAST_EXPERIMENT_ID": self.experiment_id,
+                "HOLDFAST_STATE_DIR": str(self.state_dir),
+                "HOLDFAST_COUNT": str(len(experiment.params)),
+                "HOLDFAST_ATTEMPT": str(name.attempt),
+                **env,
+            },
+            cwd=self.cwd,
+            timeout_s=experiment.limits.timeout_s,
+            grace_s=experiment.limits.grace_s,
+            folder=self.folder,
+        )
+
+
+def _make(*paths: Path) -> None:
+    for path in paths:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise StateWriteError(path, "making the directory", str(err)) from err

@@ -1,0 +1,393 @@
+"""Run, resume, aggregate: from a configuration to its result, over any number of crashes.
+
+Owns which experiment a call is about and what its end means; `holdfast.loop` runs it,
+`holdfast.recovery` takes up what was left.
+"""
+
+import contextlib
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from holdfast import aggregation, recovery
+from holdfast.claim import Claim
+from holdfast.concluding import conclude
+from holdfast.engines import Engine
+from holdfast.errors import (
+    AggregationError,
+    ExperimentExistsError,
+    ExperimentNotFoundError,
+    ResultLostError,
+)
+from holdfast.events import Requested
+from holdfast.experiment_file import Experiment
+from holdfast.interrupts import Interrupts
+from holdfast.launching import Launcher
+from holdfast.loop import Loop, Watch
+from holdfast.manager import StateManager, utc_now
+from holdfast.records import ExperimentState
+from holdfast.scheduling import Policy
+from holdfast.status import ExperimentStatus, Reason
+
+__all__ = ["Orchestrator", "Outcome"]
+
+#: Exit codes: everything done; ended with failed processes (or a failed aggregation).
+_DONE: Final = 0
+_FAILED: Final = 3
+
+_DEFAULT_STATE_DIR: Final = Path(".experiment_state")
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """How a run, resume or aggregation ended.
+
+    Attributes:
+        aggregate: What `aggregate.json` holds; None if it did not come to that.
+        exit_code: 0 done or nothing to do, 3 something failed, 130 SIGINT, 143 SIGTERM.
+        message: One sentence for people.
+        next_command: What to type to go on; None if nothing is left to do.
+        skipped: Processes that were completed before and were not run again.
+        adopted: Outcomes and running processes taken over from an orchestrator that died.
+        already_done: Whether everything was aggregated before this call.
+    """
+
+    state: ExperimentState
+    aggregate: Mapping[str, Any] | None = None
+    exit_code: int = _DONE
+    message: str
+    next_command: str | None = None
+    skipped: int = 0
+    adopted: int = 0
+    already_done: bool = False
+
+
+class Orchestrator:
+    """Drives experiments to their end with one manager and one engine.
+
+    SIGINT (Ctrl-C) and SIGTERM stop all processes within their grace period and leave the
+    experiment `interrupted`, with the reason `user` or `preempted`; a second one kills at once.
+    An orchestrator that is killed leaves its processes running: `resume` adopts them.
+
+    Example:
+        >>> with LocalEngine() as engine:
+        ...     outcome = Orchestrator(StateManager(), engine).run(
+        ...         {"command": ["python", "measure.py", "{index}"], "processes": 3}
+        ...     )
+    """
+
+    def __init__(
+        self,
+        manager: StateManager,
+        engine: Engine,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        on_change: Callable[[ExperimentState], None] | None = None,
+        force: bool = False,
+        wait_s: float = 2.0,
+        gone_grace_s: float = 2.0,
+    ) -> None:
+        """Drive experiments of *manager* on *engine*.
+
+        Args:
+            clock: Says what time it is, aware.
+            on_change: Called in the loop with every new state that is recorded.
+            force: Take owners and attempts whose death cannot be proven for dead.
+            wait_s: How long to wait for a claim that another program holds for a moment.
+            gone_grace_s: How long an exit record may come after the engine's word that an attempt
+                is gone, before the attempt is taken for lost.
+        """
+        self._manager = manager
+        self._engine = engine
+        self._clock = clock
+        self._on_change = on_change
+        self._force = force
+        self._wait_s = wait_s
+        self._gone_grace_s = gone_grace_s
+
+    def run(
+        self,
+        config: Experiment | Mapping[str, Any],
+        *,
+        experiment_id: str | None = None,
+        fresh: bool = False,
+        jobs: int | None = None,
+        aggregate: bool = True,
+    ) -> Outcome:
+        """Run the experiment that *config* describes, or go on with the one that does already.
+
+        Args:
+            config: From `load_config`, or a mapping with the keys of an experiment file.
+            experiment_id: Name of the experiment; one of that name must be of the same work.
+            fresh: Make a new experiment whatever there is.
+            jobs: At most so many processes at a time; default as configured, else all CPUs.
+            aggregate: Whether to go on to the aggregation once all processes are completed.
+
+        Raises:
+            ConfigError: *config* cannot be used.
+            AmbiguousExperimentError: Several experiments are of this work.
+            ExperimentExistsError: *experiment_id* is of other work, or taken and *fresh*.
+            AlreadyOwnedError, UnknownLivenessError: Somebody else owns it, or may.
+            StateWriteError: The file system refused. What runs goes on; resume adopts it.
+        """
+        experiment = self._experiment(config, None)
+        with contextlib.ExitStack() as held:
+            # Held until the claim: two runs of one file, started at once, make one experiment.
+            with self._manager.run_lock():
+                state = self._match(experiment, experiment_id, fresh=fresh)
+                if state is None:
+                    state = self._create(experiment, experiment_id)
+                elif state.status is ExperimentStatus.AGGREGATED:
+                    return self._shown(state)
+                claim = held.enter_context(self._claim(state.experiment_id))
+            return self._carry_on(claim, experiment, jobs=jobs, aggregate=aggregate)
+
+    def resume(
+        self, experiment_id: str, *, jobs: int | None = None, aggregate: bool = True
+    ) -> Outcome:
+        """Go on with an experiment, with the configuration that it was made with.
+
+        Completed processes are not run again, running ones are adopted, failed ones are tried
+        again if the experiment had failed.
+
+        Raises:
+            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: It cannot be loaded.
+            ConfigError: It was made without a configuration that can be run.
+            AlreadyOwnedError, UnknownLivenessError, StateWriteError: As for `run`.
+        """
+        state = self._manager.load(experiment_id)
+        if state.status is ExperimentStatus.AGGREGATED:
+            return self._shown(state)
+        experiment = self._experiment(state.config, state.cwd)
+        with self._claim(experiment_id) as claim:
+            return self._carry_on(claim, experiment, jobs=jobs, aggregate=aggregate)
+
+    def aggregate(self, experiment_id: str) -> Outcome:
+        """Aggregate an experiment whose processes are all completed; runs none of them.
+
+        Raises:
+            InvalidTransitionError: Not all of them are; it says which.
+            ResultLostError: A recorded result is missing or altered.
+            ExperimentNotFoundError, AlreadyOwnedError, ConfigError, StateWriteError: As for
+                `resume`.
+        """
+        state = self._manager.load(experiment_id)
+        if state.status is ExperimentStatus.AGGREGATED:
+            return self._shown(state)
+        experiment = self._experiment(state.config, state.cwd)
+        with self._claim(experiment_id) as claim, self._interrupts() as interrupts:
+            state = claim.state
+            for index, problem in recovery.lost_results(state, claim.folder).items():
+                path, _, what = problem.partition(": ")
+                raise ResultLostError(experiment_id, index, path, what)
+            if state.status is not ExperimentStatus.COMPLETED and state.can_aggregate():
+                at = self._clock()
+                events = recovery.reopening(state, (), {}, at, evidence=_evidence(claim))
+                done = Requested(entity="experiment", event="complete", at=at)
+                claim.record_many([*events, done])
+            if claim.state.status is not ExperimentStatus.COMPLETED:
+                # Refused by the machine, with all its reasons.
+                claim.record("aggregate")
+            watch = self._watch(claim, experiment)
+            skipped = state.processes_completed
+            return self._concluded(claim, watch, interrupts, skipped=skipped, adopted=0)
+
+    # -- which experiment -------------------------------------------------------------------------
+
+    def _experiment(self, config: Experiment | Mapping[str, Any], cwd: str | None) -> Experiment:
+        if isinstance(config, Experiment):
+            return config
+        return Experiment.from_config(config, Path(cwd) if cwd is not None else Path.cwd())
+
+    def _match(
+        self, experiment: Experiment, experiment_id: str | None, *, fresh: bool
+    ) -> ExperimentState | None:
+        """The experiment to go on with; None if a new one is to be made."""
+        wanted = experiment.config_hash(self._manager.state_dir)
+        if experiment_id is not None:
+            try:
+                named = self._manager.load(experiment_id)
+            except ExperimentNotFoundError:
+                return None
+            if not fresh and named.config_hash == wanted:
+                return named
+            detail = "a fresh one was asked for" if fresh else "it is of other work"
+            raise ExperimentExistsError(experiment_id, self._manager.state_dir, detail)
+        if fresh:
+            return None
+        # Unfinished work comes first: an aggregated twin must not hide it.
+        unfinished = self._manager.find_by_config_hash(wanted)
+        if unfinished is not None:
+            return unfinished
+        return self._manager.find_by_config_hash(wanted, include_finished=True)
+
+    def _create(self, experiment: Experiment, experiment_id: str | None) -> ExperimentState:
+        return self._manager.create(
+            experiment_id,
+            num_processes=len(experiment.params),
+            config=experiment.to_config(),
+            config_hash=experiment.config_hash(self._manager.state_dir),
+            config_path=experiment.path,
+            name=experiment.name,
+            cwd=experiment.cwd,
+        )
+
+    def _claim(self, experiment_id: str) -> Claim:
+        return self._manager.claim(experiment_id, wait_s=self._wait_s, force=self._force)
+
+    def _interrupts(self) -> Interrupts:
+        return Interrupts(self._engine.wake)
+
+    def _watch(self, claim: Claim, experiment: Experiment) -> Watch:
+        return Watch(
+            engine=self._engine,
+            launcher=Launcher(
+                experiment_id=claim.state.experiment_id,
+                experiment=experiment,
+                folder=claim.folder,
+                state_dir=self._manager.state_dir,
+                cwd=claim.state.cwd,
+            ),
+            clock=self._clock,
+            gone_grace_s=self._gone_grace_s,
+            force=self._force,
+        )
+
+    # -- to its end -------------------------------------------------------------------------------
+
+    def _carry_on(
+        self, claim: Claim, experiment: Experiment, *, jobs: int | None, aggregate: bool
+    ) -> Outcome:
+        # Somebody else may have finished it while we waited for the claim.
+        if claim.state.status is ExperimentStatus.AGGREGATED:
+            return self._shown(claim.state)
+        with self._interrupts() as interrupts:
+            watch = self._watch(claim, experiment)
+            state, at, folder = claim.state, self._clock(), watch.launcher.folder
+            found = recovery.inspect(
+                state, folder, at, grace_s=experiment.limits.grace_s, force=self._force
+            )
+            lost = recovery.lost_results(state, folder)
+            watch.adopt(found.running)
+            counts = {
+                "skipped": state.processes_completed - len(lost),
+                "adopted": found.adopted,
+            }
+            self._record(
+                claim,
+                recovery.reopening(state, found.facts, lost, at, evidence=_evidence(claim)),
+            )
+            policy = _policy(experiment, jobs)
+            while True:
+                if claim.state.status is ExperimentStatus.RUNNING:
+                    Loop(claim, watch, policy, interrupts, self._on_change).drive()
+                done = claim.state.status is ExperimentStatus.COMPLETED
+                if not done or not aggregate or interrupts.count:
+                    return self._ended(claim.state, interrupts, **counts)
+                lost = recovery.lost_results(claim.state, folder)
+                if not lost:
+                    return self._concluded(claim, watch, interrupts, **counts)
+                again = recovery.reopening(claim.state, (), lost, self._clock(), evidence="")
+                self._record(claim, again)
+
+    def _record(self, claim: Claim, events: list[Any]) -> None:
+        if events:
+            claim.record_many(events)
+            self._changed(claim)
+
+    def _changed(self, claim: Claim) -> None:
+        if self._on_change is not None:
+            self._on_change(claim.state)
+
+    def _concluded(
+        self, claim: Claim, watch: Watch, interrupts: Interrupts, *, skipped: int, adopted: int
+    ) -> Outcome:
+        try:
+            found = conclude(claim, watch, interrupts)
+        except AggregationError as err:
+            claim.record("fail", reason=Reason.EXIT, error_message=f"aggregation: {err.problem}")
+            found = None
+        self._changed(claim)
+        state = claim.state
+        if found is None:
+            return self._ended(state, interrupts, skipped=skipped, adopted=adopted)
+        return Outcome(
+            state=state,
+            aggregate=found,
+            message=f"{state.experiment_id}: {_processes(state)} completed and aggregated",
+            skipped=skipped,
+            adopted=adopted,
+        )
+
+    def _ended(
+        self, state: ExperimentState, interrupts: Interrupts, *, skipped: int, adopted: int
+    ) -> Outcome:
+        """An end that leaves something to do."""
+        verb, exit_code = "resume", interrupts.exit_code
+        count = f"{state.processes_completed:,} of {_processes(state)} completed"
+        if state.status is ExperimentStatus.COMPLETED:
+            verb = "aggregate"
+            message = f"{count}, not aggregated"
+        elif state.status is ExperimentStatus.FAILED:
+            if state.can_aggregate():
+                verb = "aggregate"
+            exit_code = exit_code or _FAILED
+            message = f"failed: {state.error_message}"
+        else:
+            message = f"interrupted; {count}"
+        return Outcome(
+            state=state,
+            exit_code=exit_code,
+            message=f"{state.experiment_id}: {message}",
+            next_command=self._command(verb, state.experiment_id),
+            skipped=skipped,
+            adopted=adopted,
+        )
+
+    def _shown(self, state: ExperimentState) -> Outcome:
+        """The result of an experiment that was aggregated before."""
+        folder = self._manager.folder(state.experiment_id)
+        return Outcome(
+            state=state,
+            aggregate=aggregation.read(folder),
+            message=f"{state.experiment_id}: aggregated already, nothing to do",
+            skipped=state.processes_completed,
+            already_done=True,
+        )
+
+    def _command(self, verb: str, experiment_id: str) -> str:
+        where: list[str] = []
+        if self._manager.state_dir != _DEFAULT_STATE_DIR:
+            where = ["-C", str(self._manager.state_dir)]
+        return shlex.join(["holdfast", *where, verb, experiment_id])
+
+
+def _evidence(claim: Claim) -> str:
+    if claim.verdict is not None:
+        return str(claim.verdict)
+    return f"its last owner ({claim.previous or 'not recorded'}) let it go"
+
+
+def _policy(experiment: Experiment, jobs: int | None) -> Policy:
+    return Policy(
+        jobs=jobs or experiment.limits.jobs or _cpus(),
+        max_attempts=experiment.retry.max_attempts,
+        backoff_s=experiment.retry.backoff_s,
+        fail_fast=experiment.limits.fail_fast,
+    )
+
+
+def _cpus() -> int:
+    # A container or batch job may have been given fewer than the machine has.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processes(state: ExperimentState) -> str:
+    return f"{state.num_processes:,} process" + ("" if state.num_processes == 1 else "es")
