@@ -7,6 +7,7 @@ out of processes, which are many, and kept in experiments, which people read.
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final, cast
@@ -54,6 +55,26 @@ def _strict(kind: type) -> Callable[[Any, Any], Any]:
     return structure
 
 
+def _word(kind: type[StrEnum]) -> Callable[[Any, Any], Any]:
+    def structure(value: Any, _: Any) -> Any:
+        try:
+            return kind(value)
+        except ValueError:
+            raise ValueError(f"{value!r:.40} is none of {', '.join(kind)}") from None
+
+    return structure
+
+
+def _record(kind: type, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    inner = make_dict_structure_fn(kind, converter)
+
+    def structure(value: Any, _: Any) -> Any:
+        # The generated code asks `"pid" in value`, which a string answers, too.
+        return inner(_object(value, None), kind)
+
+    return structure
+
+
 def _time(value: Any, _: Any = None) -> datetime:
     if type(value) is not str:
         raise ValueError(f"expected a time in ISO 8601, found {type(value).__name__}")
@@ -90,7 +111,12 @@ def _converter(*, detailed: bool) -> cattrs.Converter:
         converter.register_structure_hook(kind, _strict(kind))
     converter.register_structure_hook(datetime, _time)
     converter.register_unstructure_hook(datetime, datetime.isoformat)
+    if detailed:
+        # The records' own converters do this otherwise, but do not say which key was wrong.
+        for words in (ExperimentStatus, ProcessStatus, Reason):
+            converter.register_structure_hook(words, _word(words))
     for record in (ProcessIdentity, ResultRef):
+        converter.register_structure_hook(record, _record(record, converter))
         converter.register_unstructure_hook(
             record, make_dict_unstructure_fn(record, converter, _cattrs_omit_if_default=True)
         )
@@ -139,11 +165,19 @@ def _table_to_json(table: Mapping[int, ProcessProgress]) -> Json:
 
 
 def _why(err: Exception, kind: type, value: Any) -> str:
-    """The first cause, with the path of the key that it is about."""
+    """The first causes, each with the path of the key that it is about."""
     try:
         _converter(detailed=True).structure(value, kind)
     except Exception as detailed:
-        return "; ".join(cattrs.transform_error(detailed, path="")).replace(" @ .", " at ")
+        found = cattrs.transform_error(detailed, path="", format_exception=_sentence)
+        # What a validator of the whole record says names the key itself, and has no path.
+        return "; ".join(text.removesuffix(" @ ").replace(" @ .", " at ") for text in found)
+    return str(err)
+
+
+def _sentence(err: BaseException, _: type | None) -> str:
+    if isinstance(err, KeyError):
+        return f"{err} is missing"
     return str(err)
 
 

@@ -1,0 +1,363 @@
+"""Records to JSON and back: nothing is lost, and what is no record is refused by name."""
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast import codec, records, view
+from holdfast.errors import SchemaTooNewError, StateCorruptError
+from holdfast.events import Change
+from holdfast.files import Files
+from holdfast.identity import ProcessIdentity
+from holdfast.records import ExperimentState, ProcessProgress, ProcessTable, ResultRef
+from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
+
+SCHEMAS = Path(__file__).parents[1] / "data" / "schemas"
+PATH = Path("somewhere/exp_7.json")
+
+texts = st.text(max_size=12)
+counts = st.integers(0, 2**40)
+moments = st.datetimes(
+    min_value=datetime(1971, 1, 1),  # noqa: DTZ001
+    max_value=datetime(9000, 1, 1),  # noqa: DTZ001
+    timezones=st.just(UTC),
+)
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+identities = st.builds(
+    ProcessIdentity,
+    host=texts,
+    machine_id=st.none() | texts,
+    boot_id=st.none() | texts,
+    pid_namespace=st.none() | texts,
+    pid=st.none() | st.integers(),
+    start_ticks=st.none() | counts,
+    locked=st.booleans(),
+    released=st.booleans(),
+)
+results = st.builds(ResultRef, path=texts, size=counts, sha256=texts)
+reasons = st.none() | st.sampled_from(Reason)
+processes = st.builds(
+    ProcessProgress,
+    status=st.sampled_from(ProcessStatus),
+    attempt=counts,
+    failures=counts,
+    interruptions=counts,
+    exit_code=st.none() | st.integers(0, 255),
+    signal=st.none() | st.integers(1, 64),
+    reason=reasons,
+    error_message=st.none() | texts,
+    started_at=st.none() | moments,
+    completed_at=st.none() | moments,
+    host=st.none() | texts,
+    identity=st.none() | identities,
+    result=st.none() | results,
+)
+states = st.builds(
+    ExperimentState,
+    experiment_id=st.text(min_size=1, max_size=12),
+    name=st.none() | texts,
+    status=st.sampled_from([each for each in ExperimentStatus if each not in SETTLED]),
+    reason=reasons,
+    error_message=st.none() | texts,
+    config=st.dictionaries(texts, json_values, max_size=3),
+    config_hash=st.none() | texts,
+    config_path=st.none() | texts,
+    cwd=st.none() | texts,
+    process_progress=st.lists(processes | st.just(ProcessTable.UNTRIED), max_size=4).map(
+        lambda entries: dict(enumerate(entries))
+    ),
+    owner=st.none() | identities,
+    subprocess_pid=st.none() | st.integers(),
+    epoch=counts,
+    revision=counts,
+    created_at=st.none() | moments,
+    started_at=st.none() | moments,
+    finished_at=st.none() | moments,
+    last_updated=st.none() | moments,
+    extra=st.dictionaries(texts.map("x-".__add__), json_values, max_size=2),
+)
+
+
+@given(states)
+def test_a_state_survives_its_view(state: ExperimentState) -> None:
+    """decode∘encode is the identity, through the very bytes that the view holds."""
+    data = codec.view(state)
+    assert data.isascii()
+    assert codec.state_from_json(json.loads(data), PATH) == state
+
+
+@given(states)
+def test_a_state_survives_a_journal_line(state: ExperimentState) -> None:
+    """The compact form of a base line tells the same as the view."""
+    plain = json.loads(codec.dumps(codec.state_to_json(state)))
+    assert codec.state_from_json(plain, PATH) == state
+
+
+_PROCESS_FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "status": st.sampled_from(ProcessStatus),
+    "attempt": counts,
+    "failures": counts,
+    "exit_code": st.none() | st.integers(),
+    "reason": reasons,
+    "error_message": st.none() | texts,
+    "started_at": st.none() | moments,
+    "completed_at": st.none() | moments,
+    "identity": st.none() | identities,
+    "result": st.none() | results,
+}
+_EXPERIMENT_FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "status": st.sampled_from(ExperimentStatus),
+    "reason": reasons,
+    "error_message": st.none() | texts,
+    "started_at": st.none() | moments,
+    "finished_at": st.none() | moments,
+    "owner": st.none() | identities,
+}
+
+
+def changes(process: int | None) -> st.SearchStrategy[Change]:
+    known = _EXPERIMENT_FIELDS if process is None else _PROCESS_FIELDS
+    return st.builds(
+        Change,
+        entity=st.just("experiment" if process is None else "process"),
+        process=st.just(process),
+        event=texts,
+        source=texts,
+        target=texts,
+        at=moments,
+        reason=reasons,
+        evidence=st.none() | texts,
+        fields=st.fixed_dictionaries({}, optional=known),
+    )
+
+
+@given(changes(None) | changes(3), moments)
+def test_a_change_survives_its_line(change: Change, at: datetime) -> None:
+    """decode∘encode is the identity for a change, whether or not its time is that of the line."""
+    plain = json.loads(codec.dumps(codec.change_to_json(change, at)))
+    back = codec.change_from_json(plain, at)
+    assert back == change
+    assert {name: type(value) for name, value in back.fields.items()} == {
+        name: type(value) for name, value in change.fields.items()
+    }
+
+
+@given(identities)
+def test_an_identity_survives_its_claim(identity: ProcessIdentity) -> None:
+    """What a claim line says of its owner is everything that liveness needs."""
+    plain = json.loads(codec.dumps(codec.identity_to_json(identity)))
+    assert codec.identity_from_json(plain) == identity
+
+
+def read(name: str) -> ExperimentState:
+    files = Files()
+    with files.directory(SCHEMAS) as dir_fd:
+        state = view.read(files, name, dir_fd, SCHEMAS / name)
+    assert state is not None
+    return state
+
+
+def test_every_released_schema_has_a_file_here() -> None:
+    """A schema that is released without a file in `tests/data/schemas` can break unseen."""
+    found = {int(path.name.split("_")[1].split(".")[0]) for path in SCHEMAS.iterdir()}
+    assert found == set(range(records.SCHEMA_VERSION + 1))
+
+
+@pytest.mark.parametrize("path", sorted(SCHEMAS.iterdir()), ids=lambda path: path.name)
+def test_every_released_schema_can_be_read(path: Path) -> None:
+    """A file of any release is read, and what is written from it is today's schema."""
+    state = read(path.name)
+    again = codec.state_from_json(json.loads(codec.view(state)), path)
+    assert again == state
+    assert again.schema_version == records.SCHEMA_VERSION
+
+
+def test_schema_0_total_runs_stands_in_for_num_processes() -> None:
+    """Four planned runs of which two are told of: the other two are pending."""
+    state = read("schema_0_total_runs.json")
+    assert state.num_processes == 4
+    assert [process.status for process in state.processes.values()] == [
+        ProcessStatus.COMPLETED,
+        ProcessStatus.PENDING,
+        ProcessStatus.FAILED,
+        ProcessStatus.PENDING,
+    ]
+    assert state.process_progress[2].error_message == "out of luck"
+    assert state.subprocess_pid == 4194304
+
+
+def test_schema_0_times_are_local_unless_they_say_otherwise() -> None:
+    """A naive time means the clock on the wall of whoever wrote it; all become UTC."""
+    state = read("schema_0_total_runs.json")
+    assert state.created_at == datetime(2024, 1, 15, 12, 34, 56).astimezone(UTC)  # noqa: DTZ001
+    assert state.started_at == datetime(2024, 1, 15, 11, 35, 0, 250000, tzinfo=UTC)
+    assert state.process_progress[0].completed_at == datetime(2024, 1, 15, 12, 36, tzinfo=UTC)
+    assert state.created_at is not None
+    assert state.created_at.tzinfo is UTC
+
+
+def test_schema_0_keeps_unknown_keys() -> None:
+    """What an older tool wrote and holdfast does not know is not thrown away."""
+    assert read("schema_0_total_runs.json").extra == {
+        "seed": 42,
+        "notes": ["made by an older tool", {"nested": True}],
+    }
+
+
+def test_schema_0_takes_null_for_absent() -> None:
+    """`null` for the number of processes or their progress means that it is not there."""
+    state = read("schema_0_nulls.json")
+    assert state.num_processes == 2
+    assert state.processes_pending == 2
+    assert state.config == {"lr": 0.1}
+
+
+def test_schema_0_counts_processes_where_no_number_is_given() -> None:
+    """A finished experiment made by hand has as many processes as it tells of."""
+    state = read("schema_0_aggregated.json")
+    assert (state.num_processes, state.status) == (2, ExperimentStatus.AGGREGATED)
+
+
+def test_schema_0_without_an_id_is_named_after_its_file() -> None:
+    """The file name is all that a hand-made `{}` says."""
+    assert codec.state_from_json({}, PATH).experiment_id == "exp_7"
+
+
+def test_schema_1_keeps_everything() -> None:
+    """Every field of a real view of schema 1 arrives typed."""
+    state = read("schema_1.json")
+    assert state.owner is not None
+    assert state.owner.released
+    assert state.epoch == 2
+    assert state.process_progress[1].reason is Reason.EXIT
+    assert state.process_progress[0].result is not None
+
+
+def test_a_newer_schema_names_both_versions() -> None:
+    """A file of a later holdfast is refused with what it is and what can be read."""
+    with pytest.raises(SchemaTooNewError) as caught:
+        codec.state_from_json({"schema_version": 7, "experiment_id": "x"}, PATH)
+    assert (caught.value.found, caught.value.supported) == (7, records.SCHEMA_VERSION)
+    assert str(PATH) in str(caught.value)
+
+
+def plain(**changed: Any) -> dict[str, Any]:
+    state = ExperimentState(experiment_id="exp_7", num_processes=2)
+    return json.loads(codec.dumps(codec.state_to_json(state))) | changed
+
+
+def progress(**changed: Any) -> dict[str, Any]:
+    return plain(process_progress={"0": {"status": "pending", **changed}})
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        pytest.param([], "object", id="a list"),
+        pytest.param("state", "object", id="a string"),
+        pytest.param(None, "object", id="null"),
+        pytest.param(plain(schema_version="1"), "schema_version", id="schema as text"),
+        pytest.param(plain(schema_version=True), "schema_version", id="schema true"),
+        pytest.param(plain(schema_version=-1), "schema_version", id="negative schema"),
+        pytest.param(plain(schema_version=1.0), "schema_version", id="schema as float"),
+        pytest.param(plain(experiment_id=7), "experiment_id", id="id as number"),
+        pytest.param(plain(experiment_id=""), "experiment_id", id="empty id"),
+        pytest.param(plain(experiment_id=None), "experiment_id", id="null id"),
+        pytest.param(plain(status="done"), "status", id="unknown status"),
+        pytest.param(plain(status=None), "status", id="null status"),
+        pytest.param(plain(status=["running"]), "status", id="status as list"),
+        pytest.param(plain(reason="bored"), "reason", id="unknown reason"),
+        pytest.param(plain(num_processes="2"), "num_processes", id="number as text"),
+        pytest.param(plain(num_processes=2.0), "num_processes", id="number as float"),
+        pytest.param(plain(num_processes=True), "num_processes", id="number as bool"),
+        pytest.param(plain(num_processes=-2), "num_processes", id="negative number"),
+        pytest.param(plain(revision=-1), "revision", id="negative revision"),
+        pytest.param(plain(epoch=None), "epoch", id="null epoch"),
+        pytest.param(plain(created_at=1705322096), "created_at", id="time as number"),
+        pytest.param(plain(created_at="yesterday"), "created_at", id="no time"),
+        pytest.param(plain(config=[1]), "config", id="config as list"),
+        pytest.param(plain(extra="more"), "extra", id="extra as text"),
+        pytest.param(plain(owner="me"), "owner", id="owner as text"),
+        pytest.param(plain(owner={"pid": "7"}), "pid", id="owner's pid as text"),
+        pytest.param(plain(subprocess_pid="7"), "subprocess_pid", id="pid as text"),
+        pytest.param(plain(process_progress=[]), "process_progress", id="progress as list"),
+        pytest.param(plain(process_progress={"a": {}}), "'a'", id="index a word"),
+        pytest.param(plain(process_progress={"-1": {}}), "'-1'", id="negative index"),
+        pytest.param(plain(process_progress={"01": {}}), "'01'", id="index with zero"),
+        pytest.param(plain(process_progress={" 1": {}}), "' 1'", id="index with space"),
+        pytest.param(plain(process_progress={"1_0": {}}), "'1_0'", id="index with underscore"),
+        pytest.param(plain(process_progress={"\u0661": {}}), "index", id="index in Arabic digits"),
+        pytest.param(plain(process_progress={"9": {}}), "index 9", id="index beyond the number"),
+        pytest.param(plain(process_progress={"9" * 5000: {}}), "index", id="huge index"),
+        pytest.param(plain(process_progress={"0": None}), "process 0", id="null process"),
+        pytest.param(plain(process_progress={"0": []}), "process 0", id="process as list"),
+        pytest.param(progress(status="initialised"), "process 0", id="experiment's status"),
+        pytest.param(progress(attempt=-1), "attempt", id="negative attempt"),
+        pytest.param(progress(attempt="1"), "attempt", id="attempt as text"),
+        pytest.param(progress(exit_code=False), "exit_code", id="exit code as bool"),
+        pytest.param(progress(completed_at={}), "completed_at", id="time as object"),
+        pytest.param(progress(result={"path": "x"}), "size", id="result without size"),
+        pytest.param(progress(result=3), "result", id="result as number"),
+    ],
+)
+def test_what_is_no_state_is_refused_by_file_and_key(value: Any, names: str) -> None:
+    """A wrong type, an unknown word or a stray index is told with the file and the key."""
+    with pytest.raises(StateCorruptError) as caught:
+        codec.state_from_json(value, PATH)
+    assert str(PATH) in str(caught.value)
+    assert names in caught.value.problem
+
+
+@pytest.mark.parametrize("status", sorted(each.value for each in SETTLED))
+@pytest.mark.parametrize("process", ["pending", "running", "failed"])
+def test_what_the_machines_cannot_reach_is_refused(status: str, process: str) -> None:
+    """A completed or aggregated experiment with a process that is not completed is no state."""
+    value = plain(
+        status=status,
+        process_progress={"0": {"status": "completed"}, "1": {"status": process}},
+    )
+    with pytest.raises(StateCorruptError, match="1 of 2 processes are completed"):
+        codec.state_from_json(value, PATH)
+
+
+def test_unknown_keys_of_today_s_schema_are_kept_too() -> None:
+    """A key that somebody added by hand does not vanish at the next write."""
+    state = codec.state_from_json(plain(comment="keep me"), PATH)
+    assert state.extra == {"comment": "keep me"}
+    assert codec.state_from_json(json.loads(codec.view(state)), PATH) == state
+
+
+def test_times_of_other_zones_become_utc() -> None:
+    """Two files that mean the same instant are equal."""
+    elsewhere = datetime(2024, 1, 15, 13, 0, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+    state = codec.state_from_json(plain(created_at=elsewhere.isoformat()), PATH)
+    assert state.created_at == elsewhere
+    assert state.created_at is not None
+    assert state.created_at.utcoffset() == timedelta(0)
+
+
+def test_nan_cannot_be_written() -> None:
+    """What other parsers refuse never gets into a file."""
+    state = ExperimentState(experiment_id="exp_7", config={"lr": float("nan")})
+    with pytest.raises(ValueError, match="JSON"):
+        codec.view(state)
+
+
+def test_the_view_has_a_line_for_every_process() -> None:
+    """`grep` and `diff` work on a view."""
+    state = ExperimentState(experiment_id="exp_7", num_processes=3)
+    lines = codec.view(state).decode("ascii").splitlines()
+    assert sum('"status":"pending"' in line for line in lines) == 3
