@@ -22,6 +22,7 @@ LAYERS = {
     "orchestration": [
         "orchestrator", "loop", "scheduling", "launching", "recovery", "interrupts", "outcomes",
         "concluding",
+        "concluding",
         "aggregation", "results", "doctor",
     ],
     "store": [
@@ -30,7 +31,10 @@ LAYERS = {
     ],
     "engines": ["engines", "engines.*"],
     "attempts": ["attempts"],
-    "experiment file": ["experiment_file", "durations", "hashing"],
+    "experiment file": [
+        "experiment_file", "declaration", "matrix", "overrides", "placeholders", "durations",
+        "hashing",
+    ],
     "pictures": ["diagrams", "drawing"],
     "lifecycle": ["lifecycle", "effects", "events"],
     "liveness": ["liveness"],
@@ -63,12 +67,12 @@ CONVENIENCES = {("records", "machines"), ("records", "liveness")}
 #: Who may import what is not ours. Swapping one of these is a change to one place.
 OWNERS = {
     "statemachine": ["machines"],
-    "cattrs": ["codec", "experiment_file"],
+    "cattrs": ["codec", "declaration"],
     "psutil": ["liveness"],
     "click": ["cli", "cli.*"],
     "rich": ["cli", "cli.*"],
     "subprocess": ["engines.*"],
-    "tomllib": ["experiment_file"],
+    "tomllib": ["experiment_file", "overrides"],
     "sqlite3": ["index"],
 }
 
