@@ -1,0 +1,493 @@
+"""The files of attempts and what they prove: names, `.live`, `.exit`, revocation, judgement.
+
+Shared by every engine and the orchestrator. `holdfast.engines.shim` writes `.live` and `.exit`; who
+else writes here only ever adds a revoked `.live`, and nobody rewrites or removes another's file.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import attrs
+
+from holdfast import liveness
+from holdfast.errors import StateCorruptError, StateWriteError
+from holdfast.identity import ProcessIdentity, Verdict
+from holdfast.status import Reason
+
+__all__ = [
+    "AGGREGATE",
+    "Attempt",
+    "AttemptName",
+    "Dead",
+    "ExitRecord",
+    "Exited",
+    "Judgement",
+    "LiveState",
+    "Running",
+    "Undecided",
+    "attempts_dir",
+    "error_path",
+    "judge",
+    "live_state",
+    "names",
+    "output_path",
+    "prepare",
+    "read_exit",
+    "revoke",
+    "survivors",
+]
+
+#: The index of the aggregation's own process.
+AGGREGATE: Final = -1
+
+_MAX_BYTES: Final = 64 * 1024
+
+
+@attrs.frozen(order=True)
+class AttemptName:
+    """What every engine can find an attempt by again. As text, `2.1`: process 2, attempt 1."""
+
+    experiment_id: str
+    index: int
+    attempt: int
+
+    def __str__(self) -> str:
+        stem = "aggregate" if self.index == AGGREGATE else str(self.index)
+        return f"{stem}.{self.attempt}"
+
+    @classmethod
+    def parse(cls, experiment_id: str, text: str) -> Self | None:
+        """The name that `str()` made *text* of, None if it is none."""
+        stem, _, number = text.rpartition(".")
+        if not (number.isascii() and number.isdigit()):
+            return None
+        if stem == "aggregate":
+            return cls(experiment_id, AGGREGATE, int(number))
+        if not (stem.isascii() and stem.isdigit()):
+            return None
+        return cls(experiment_id, int(stem), int(number))
+
+
+def _words(argv: Iterable[str]) -> tuple[str, ...]:
+    return tuple(argv)
+
+
+@attrs.frozen(kw_only=True)
+class Attempt:
+    """One run of one command, as an engine is asked for it.
+
+    Attributes:
+        env: Only what is added to the environment of whoever runs it.
+        cwd: Directory it runs in; None for the engine's own.
+        timeout_s: Seconds after which it is stopped; None for never.
+        grace_s: Seconds between TERM and KILL when it is stopped.
+        folder: The experiment's folder, in which `attempts/` is.
+    """
+
+    name: AttemptName
+    argv: tuple[str, ...] = attrs.field(converter=_words, validator=attrs.validators.min_len(1))
+    env: Mapping[str, str] = attrs.field(factory=dict)
+    cwd: str | None = attrs.field(
+        default=None, converter=lambda path: None if path is None else str(path)
+    )
+    timeout_s: float | None = None
+    grace_s: float = 30.0
+    folder: Path = attrs.field(converter=Path)
+
+
+@attrs.frozen(kw_only=True)
+class ExitRecord:
+    """How an attempt ended, as its shim saw it.
+
+    Attributes:
+        exit_code: None if it was ended by *signal* or was never started.
+        stop_requested: Who asked it to stop before it ended, `user`; None if nobody did.
+        timed_out: Whether it was stopped because of its timeout.
+        out_of_memory: Whether the kernel killed something for want of memory when this one was.
+        error: Why it could not be started; None if it was.
+        max_rss_bytes: Peak memory of the largest of its processes.
+        cpu_s: User and system time of all its processes that were waited for.
+        identity: The shim.
+    """
+
+    exit_code: int | None = None
+    signal: int | None = None
+    stop_requested: str | None = None
+    timed_out: bool = False
+    out_of_memory: bool = False
+    error: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    max_rss_bytes: int | None = None
+    cpu_s: float | None = None
+    host: str | None = None
+    identity: ProcessIdentity | None = None
+
+    @property
+    def stop_reason(self) -> Reason | None:
+        """Why it was asked to stop; None if it was not, or had run out of time before."""
+        return None if self.stop_requested is None else Reason(self.stop_requested)
+
+    @property
+    def reason(self) -> Reason:
+        """What ended it."""
+        if self.error is not None:
+            return Reason.LAUNCH_ERROR
+        if self.timed_out:
+            return Reason.TIMEOUT
+        if self.out_of_memory:
+            return Reason.OUT_OF_MEMORY
+        return Reason.EXIT if self.signal is None else Reason.SIGNAL
+
+
+@attrs.frozen
+class LiveState:
+    """What an attempt's `.live` says.
+
+    Attributes:
+        kind: `absent`: no shim has begun; `revoked`: none may any more; `held`: the shim lives;
+            `free`: it does not; `unknown`: the file system has no locks to tell by.
+        identity: The shim, where its file could be read.
+    """
+
+    kind: Literal["absent", "revoked", "held", "free", "unknown"]
+    identity: ProcessIdentity | None = None
+
+
+@attrs.frozen
+class Exited:
+    """The attempt is over; adopt its outcome."""
+
+    record: ExitRecord
+
+
+@attrs.frozen
+class Running:
+    """The attempt runs; adopt it, never start a second."""
+
+    identity: ProcessIdentity | None
+    evidence: str
+
+
+@attrs.frozen
+class Dead:
+    """The attempt left no outcome and cannot come back; nothing of it runs any more."""
+
+    evidence: str
+
+
+@attrs.frozen
+class Undecided:
+    """Nothing can be proven from here: do not start it again."""
+
+    evidence: str
+    verdict: Verdict | None = None
+
+
+Judgement = Exited | Running | Dead | Undecided
+
+
+def attempts_dir(folder: Path) -> Path:
+    """Where the files of all attempts of the experiment in *folder* are."""
+    return folder / "attempts"
+
+
+def output_path(folder: Path, name: AttemptName) -> Path:
+    """What the attempt wrote to its standard output."""
+    return attempts_dir(folder) / f"{name}.out"
+
+
+def error_path(folder: Path, name: AttemptName) -> Path:
+    """What the attempt wrote to its standard error."""
+    return attempts_dir(folder) / f"{name}.err"
+
+
+def prepare(folder: Path) -> None:
+    """Make the directory of the attempts, durably.
+
+    Raises:
+        StateWriteError: The file system refused.
+    """
+    path = attempts_dir(folder)
+    try:
+        path.mkdir()
+        # The parent too: a power cut could take the directory back with every outcome in it.
+        fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except FileExistsError:
+        return
+    except OSError as err:
+        raise StateWriteError(path, "making it", str(err)) from err
+
+
+def names(folder: Path, experiment_id: str, suffix: str = ".live") -> list[AttemptName]:
+    """Attempts that have a file with *suffix*, ascending."""
+    try:
+        files = os.listdir(attempts_dir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    parsed = (
+        AttemptName.parse(experiment_id, file[: -len(suffix)])
+        for file in files
+        if file.endswith(suffix)
+    )
+    return sorted(name for name in parsed if name is not None)
+
+
+def _open(path: Path) -> int:
+    # A FIFO or a link put here by somebody must neither block nor lead elsewhere.
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    plain = json.loads(data)
+    if not isinstance(plain, dict):
+        raise ValueError(f"expected an object, found {type(plain).__name__}")
+    return plain
+
+
+_IDENTITY_FIELDS: Final = {
+    "host": str,
+    "machine_id": str,
+    "boot_id": str,
+    "pid_namespace": str,
+    "pid": int,
+    "start_ticks": int,
+    "locked": bool,
+}
+
+
+def _identity(plain: Mapping[str, Any]) -> ProcessIdentity:
+    # By hand, and not with the store's codec: an orchestrator's loop reads hundreds of these.
+    return ProcessIdentity(**_fields(plain, _IDENTITY_FIELDS))
+
+
+def _fields(plain: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
+    found = {}
+    for name, kind in kinds.items():
+        value = plain.get(name)
+        if value is None:
+            continue
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise ValueError(f"{name} is {type(value).__name__}, expected {kind.__name__}")
+        found[name] = value
+    return found
+
+
+_EXIT_FIELDS: Final = {
+    "exit_code": int,
+    "signal": int,
+    "stop_requested": str,
+    "timed_out": bool,
+    "out_of_memory": bool,
+    "error": str,
+    "max_rss_bytes": int,
+    "cpu_s": float,
+    "host": str,
+}
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
+
+
+def read_exit(folder: Path, name: AttemptName) -> ExitRecord | None:
+    """How the attempt ended; None if no outcome is published.
+
+    Raises:
+        StateCorruptError: The file is there but no exit record: it is left as it is.
+    """
+    path = attempts_dir(folder) / f"{name}.exit"
+    try:
+        fd = _open(path)
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        raise StateCorruptError(path, f"cannot be opened: {err.strerror}") from err
+    try:
+        data = os.read(fd, _MAX_BYTES)
+        plain = _parse(data)
+        identity = plain.get("identity")
+        record = ExitRecord(
+            **_fields(plain, _EXIT_FIELDS),
+            started_at=_time(plain.get("started_at")),
+            ended_at=_time(plain.get("ended_at")),
+            identity=None if identity is None else _identity(identity),
+        )
+        if record.stop_requested is not None:
+            Reason(record.stop_requested)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as err:
+        raise StateCorruptError(path, f"is no exit record: {err}") from err
+    finally:
+        os.close(fd)
+    return record
+
+
+def live_state(folder: Path, name: AttemptName) -> LiveState:
+    """What `.live` and its lock say now.
+
+    A `.live` that cannot be parsed was torn by a power cut (a shim links only whole files): its
+    lock still tells whether anybody holds it.
+    """
+    path = attempts_dir(folder) / f"{name}.live"
+    try:
+        fd = _open(path)
+    except FileNotFoundError:
+        return LiveState("absent")
+    except OSError as err:
+        if err.errno == errno.ENOTDIR:
+            return LiveState("absent")
+        return LiveState("unknown")
+    try:
+        identity = None
+        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+            plain = _parse(os.read(fd, _MAX_BYTES))
+            if plain.get("revoked") is True:
+                return LiveState("revoked", _identity(plain))
+            identity = _identity(plain)
+        return LiveState(_probe(fd), identity)
+    finally:
+        os.close(fd)
+
+
+def _probe(fd: int) -> Literal["held", "free", "unknown"]:
+    """Whether somebody holds the lock: a shared one is had for a moment only if nobody does."""
+    import fcntl  # here, so that Windows can say clearly that it is not supported
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "held"
+    except OSError:
+        # Without locks, `free` would be a guess that starts an attempt twice.
+        return "unknown"
+    return "free"
+
+
+def revoke(folder: Path, name: AttemptName) -> bool:
+    """Take the right to run away from an attempt whose shim has not begun.
+
+    Returns:
+        False if a `.live` is there already: look again.
+
+    Raises:
+        StateWriteError: The file system refused.
+    """
+    prepare(folder)
+    directory = attempts_dir(folder)
+    me = liveness.me()
+    content = {"revoked": True, "attempt": str(name)}
+    content |= attrs.asdict(me, filter=lambda _, value: value is not None)
+    content["at"] = datetime.now(UTC).isoformat()
+    temporary = directory / f".{secrets.token_hex(8)}.tmp"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            os.write(fd, json.dumps(content).encode("ascii"))
+            os.fsync(fd)
+            mine = os.fstat(fd)
+        finally:
+            os.close(fd)
+        target = directory / f"{name}.live"
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            # The answer to a link that succeeded can be lost on NFS: the inode tells.
+            return os.path.samestat(mine, os.stat(target))
+        finally:
+            temporary.unlink()
+    except OSError as err:
+        raise StateWriteError(directory / f"{name}.live", "revoking", str(err)) from err
+    return True
+
+
+def judge(
+    folder: Path,
+    name: AttemptName,
+    *,
+    grace_s: float,
+    observer: liveness.Observer | None = None,
+) -> Judgement:
+    """What became of an attempt that is recorded as running and that nobody watched.
+
+    May act: it revokes an attempt that never began, and stops what a dead shim left running
+    (TERM, *grace_s* seconds, KILL).
+
+    Raises:
+        StateCorruptError: `.exit` is there but no exit record.
+        StateWriteError: The attempt could not be revoked.
+    """
+    while True:
+        record = read_exit(folder, name)
+        if record is not None:
+            return Exited(record)
+        live = live_state(folder, name)
+        if live.kind == "absent":
+            if revoke(folder, name):
+                return Dead("it never began, and was revoked")
+            continue  # a shim was first: look again
+        if live.kind == "revoked":
+            return Dead("it was revoked before it began")
+        lock = live.kind if live.kind in ("held", "free") else None
+        verdict = liveness.judge(live.identity, lock=lock, observer=observer)
+        if live.kind == "free" and live.identity is None:
+            verdict = attrs.evolve(
+                verdict, kind="dead", method="lock", compared="its lock is free, `.live` was torn"
+            )
+        if verdict.kind == "alive":
+            return Running(live.identity, str(verdict))
+        # It may have published between our first look and its end.
+        record = read_exit(folder, name)
+        if record is not None:
+            return Exited(record)
+        if verdict.kind == "unknown":
+            return Undecided(str(verdict), verdict)
+        return _bury(live.identity, verdict, grace_s, observer)
+
+
+def survivors(
+    folder: Path, experiment_id: str
+) -> Iterator[tuple[AttemptName, ProcessIdentity | None, Verdict]]:
+    """The attempts that are not proven to be over, each with what is known of it.
+
+    Only looks: nothing is stopped or revoked.
+    """
+    for name in names(folder, experiment_id):
+        live = live_state(folder, name)
+        if live.kind in ("absent", "revoked"):
+            continue
+        lock = live.kind if live.kind in ("held", "free") else None
+        verdict = liveness.judge(live.identity, lock=lock)
+        if verdict.kind != "dead" and not (attempts_dir(folder) / f"{name}.exit").exists():
+            yield name, live.identity, verdict
+
+
+def _bury(
+    identity: ProcessIdentity | None,
+    verdict: Verdict,
+    grace_s: float,
+    observer: liveness.Observer | None,
+) -> Judgement:
+    if identity is None:
+        return Dead(str(verdict))
+    found, left = liveness.stop_session(identity, grace_s, observer=observer)
+    if left:
+        return Undecided(f"{verdict}; processes it left cannot be stopped: {_list(left)}", verdict)
+    stopped = f"; processes it left were stopped: {_list(found)}" if found else ""
+    return Dead(f"{verdict}{stopped}")
+
+
+def _list(pids: Iterable[int]) -> str:
+    return ", ".join(map(str, pids))

@@ -1,0 +1,414 @@
+"""The shim: outlives a dead orchestrator, runs one attempt, and owns the truth about it.
+
+A fork of `starter.py`, in an interpreter without site-packages: the standard library only, and few
+modules of it, because every attempt has one of these in memory for as long as it runs. It never
+reads what others wrote; `holdfast.attempts` reads what it writes.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing would double what a shim holds in memory
+    from collections.abc import Callable
+    from typing import Any
+
+#: What a shim waits for. Blocked from before its birth, so that no request to stop can be missed.
+WATCHED = {
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGCHLD,
+    signal.SIGALRM,
+}
+_STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+# Exit statuses of the shim itself, for the engine's text only.
+DONE, NOT_FIRST, GAVE_UP, BROKEN = 0, 3, 4, 70
+
+_RESERVED_BYTES = 4096
+_RETRY_S = 1.0
+_KILLED_WITHIN_S = 5.0
+_FOREVER_S = 1e8
+_WAITED_FOR = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENFILE, errno.ENOMEM}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+def start_ticks(process: "int | str") -> int | None:
+    """When *process* (a pid, or "self") began, in clock ticks since boot; None without `/proc`."""
+    try:
+        with open(f"/proc/{process}/stat", "rb", buffering=0) as file:
+            stat = file.read(1024)
+        return int(stat[stat.rindex(b")") + 2 :].split()[19])
+    except (OSError, ValueError):
+        return None
+
+
+def timestamp(seconds: float) -> str:
+    """*seconds* since the epoch as ISO 8601, UTC; importing datetime would cost more than this."""
+    whole = int(seconds)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+    return f"{text}.{int((seconds - whole) * 1e6):06d}+00:00"
+
+
+class Shim:
+    """One attempt, from the right to run it to its published outcome.
+
+    Args:
+        job: `name`, `experiment`, `dir`, `argv`, `env`, `cwd`, `timeout_s`, `grace_s`, `python`;
+            what the operating system gets is in bytes.
+        facts: What does not differ between the shims of one starter: host, machine_id, boot_id,
+            pid_namespace.
+    """
+
+    def __init__(self, job: "dict[str, Any]", facts: "dict[str, Any]") -> None:
+        self.job = job
+        self.grace_s = max(0.0, float(job["grace_s"]))
+        self.asked: str | None = None
+        self.timed_out = False
+        self.kill_now = False
+        self.reserved: str | None = None
+        self.reserved_fd = -1
+        self.synced = False
+        self.identity = {
+            **{key: value for key, value in facts.items() if value is not None},
+            "pid": os.getpid(),
+            "start_ticks": start_ticks("self"),
+            "locked": True,
+        }
+        self.mark = f"{self.identity['pid']}.{self.identity['start_ticks']}"
+
+    def main(self) -> int:
+        """Run it and return the shim's exit status; signals in `WATCHED` are blocked already."""
+        os.setsid()
+        self.dir = os.open(self.job["dir"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if not self._become_live():
+            return NOT_FIRST
+        # Before the command runs: an outcome that finds no room would be lost with the shim.
+        if not self._patiently(self._reserve):
+            return GAVE_UP
+        content = json.dumps(self._execute()).encode("ascii")
+        return DONE if self._patiently(self._publish, content) else GAVE_UP
+
+    # --- the right to run
+
+    def _temporary(self) -> tuple[str, int]:
+        name = f".{os.urandom(8).hex()}.tmp"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        return name, os.open(name, flags, 0o666, dir_fd=self.dir)
+
+    def _link(self, temporary: str, fd: int, target: str) -> bool:
+        try:
+            os.link(temporary, target, src_dir_fd=self.dir, dst_dir_fd=self.dir)
+        except FileExistsError:
+            # The answer to a link that succeeded can be lost on NFS: the inode tells.
+            there = os.stat(target, dir_fd=self.dir, follow_symlinks=False)
+            mine = os.fstat(fd)
+            return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
+        return True
+
+    def _become_live(self) -> bool:
+        temporary, fd = self._temporary()
+        try:
+            # Locked before it is visible: whoever sees it free knows that its shim is dead.
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as err:
+                if err.errno not in _NO_LOCKS:
+                    raise
+                self.identity["locked"] = False
+            live = {
+                **self.identity,
+                "attempt": self.job["name"],
+                "experiment": self.job["experiment"],
+                "started_at": timestamp(time.time()),
+            }
+            os.write(fd, json.dumps(live).encode("ascii"))
+            # The descriptor stays open, and with it the lock, until this process ends.
+            return self._link(temporary, fd, f"{self.job['name']}.live")
+        finally:
+            os.unlink(temporary, dir_fd=self.dir)
+
+    # --- the command
+
+    def _execute(self) -> "dict[str, Any]":
+        began = time.time()
+        killed_before = _oom_kills()
+        outcome: dict[str, Any] = {}
+        if signal.sigpending() & (_STOP | {signal.SIGUSR1}):
+            self.asked = "user"  # before it began: there is nothing to stop
+        else:
+            try:
+                pid = self._spawn()
+            except (OSError, ValueError) as err:
+                outcome["error"] = _explain(err, self.job)
+            else:
+                outcome = self._supervise(pid)
+                killed = outcome["signal"] == signal.SIGKILL or outcome["exit_code"] == 137
+                unasked = self.asked is None and not self.timed_out
+                outcome["out_of_memory"] = killed and unasked and _oom_kills() > killed_before
+        return {
+            "exit_code": None,
+            "signal": None,
+            "error": None,
+            "out_of_memory": False,
+            **outcome,
+            "stop_requested": self.asked,
+            "timed_out": self.timed_out,
+            "started_at": timestamp(began),
+            "ended_at": timestamp(time.time()),
+            "host": self.identity.get("host"),
+            "identity": self.identity,
+        }
+
+    def _spawn(self) -> int:
+        job = self.job
+        env = {**os.environb, **job["env"], b"HOLDFAST_SESSION": self.mark.encode("ascii")}
+        if job["cwd"] is not None:
+            os.chdir(job["cwd"])
+        program = _find(job["argv"][0], env.get(b"PATH", os.defpath.encode()), job["python"])
+        append = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        opened = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)]
+        try:
+            for suffix in ("out", "err"):
+                opened.append(os.open(f"{job['name']}.{suffix}", append, 0o666, dir_fd=self.dir))
+            return os.posix_spawn(
+                program,
+                job["argv"],
+                env,
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(opened)],
+                setpgroup=0,
+                setsigmask=(),
+                # Python ignores SIGPIPE and SIGXFSZ, which a command would inherit.
+                setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+            )
+        finally:
+            for fd in opened:
+                os.close(fd)
+            os.chdir("/")  # not to keep a file system busy that somebody wants to unmount
+
+    def _supervise(self, pid: int) -> "dict[str, Any]":
+        if self.job["timeout_s"] is not None:
+            signal.setitimer(signal.ITIMER_REAL, min(max(self.job["timeout_s"], 1e-3), _FOREVER_S))
+        stopping = False
+        while True:
+            got = signal.sigwait(WATCHED)
+            if got == signal.SIGCHLD:
+                done, status, usage = os.wait4(pid, os.WNOHANG)
+                if done:
+                    break
+                continue
+            if got == signal.SIGALRM and not stopping:
+                self.timed_out = True
+            elif got != signal.SIGALRM and not self.timed_out:
+                self.asked = "user"
+            # A second request to stop does not shorten the grace period; SIGUSR1 does.
+            if got == signal.SIGUSR1 or (got == signal.SIGALRM and stopping) or not self.grace_s:
+                self.kill_now = got == signal.SIGUSR1
+                _signal_group(pid, signal.SIGKILL)
+            elif not stopping:
+                _signal_group(pid, signal.SIGTERM)
+                signal.setitimer(signal.ITIMER_REAL, self.grace_s)
+            stopping = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._clear_group(pid)
+        code = os.waitstatus_to_exitcode(status)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return {
+            "exit_code": code if code >= 0 else None,
+            "signal": -code if code < 0 else None,
+            "max_rss_bytes": usage.ru_maxrss * unit,
+            "cpu_s": round(usage.ru_utime + usage.ru_stime, 6),
+        }
+
+    def _clear_group(self, pgid: int) -> None:
+        """Whoever sees the outcome may start the next attempt: nothing of this one may be left."""
+        grace = 0.0 if self.kill_now else self.grace_s
+        for number, patience_s in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILLED_WITHIN_S)):
+            if not _group_lives(pgid):
+                return
+            _signal_group(pgid, number)
+            deadline = time.monotonic() + patience_s
+            wait_s = 0.002
+            while time.monotonic() < deadline and not self.kill_now:
+                self._pause(wait_s)
+                if not _group_lives(pgid):
+                    return
+                wait_s = min(wait_s * 1.5, 0.1)
+            self.kill_now = False
+
+    def _pause(self, seconds: float) -> None:
+        """Let time pass, but hear SIGUSR1: kill now, or give up writing."""
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        while True:
+            got = signal.sigwait(WATCHED)
+            if got == signal.SIGUSR1:
+                self.kill_now = True
+            if got in (signal.SIGUSR1, signal.SIGALRM):
+                break
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    # --- the outcome
+
+    def _patiently(self, step: "Callable[..., bool]", *args: bytes) -> bool:
+        """Do *step* as often as it takes for the disk to have room; False once told to give up."""
+        self.kill_now = False
+        while True:
+            try:
+                return step(*args)
+            except OSError as err:
+                if err.errno not in _WAITED_FOR:
+                    raise
+            # `.live` stays locked meanwhile: nobody can take the attempt for lost.
+            self._pause(_RETRY_S)
+            if self.kill_now:
+                return False
+
+    def _reserve(self) -> bool:
+        temporary, fd = self._temporary()
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, _RESERVED_BYTES)
+            else:
+                os.write(fd, bytes(_RESERVED_BYTES))
+        except OSError:
+            os.close(fd)
+            os.unlink(temporary, dir_fd=self.dir)
+            raise
+        self.reserved, self.reserved_fd, self.synced = temporary, fd, False
+        return True
+
+    def _publish(self, content: bytes) -> bool:
+        if self.reserved is None:
+            self._reserve()
+        assert self.reserved is not None
+        if not self.synced:
+            try:
+                os.pwrite(self.reserved_fd, content, 0)
+                os.ftruncate(self.reserved_fd, len(content))
+                sync(self.reserved_fd)
+            except OSError:
+                # After a failed fsync a file may look written and not be: it is not used again.
+                temporary, self.reserved = self.reserved, None
+                os.close(self.reserved_fd)
+                os.unlink(temporary, dir_fd=self.dir)
+                raise
+            self.synced = True
+        # A link that finds no room is tried again, with the file that is safely on the disk.
+        self._link(self.reserved, self.reserved_fd, f"{self.job['name']}.exit")
+        with contextlib.suppress(OSError):
+            os.unlink(self.reserved, dir_fd=self.dir)
+        sync(self.dir)
+        return True
+
+
+def sync(fd: int) -> None:
+    """To the disk itself."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # there fsync stops at the drive's cache
+    else:
+        os.fsync(fd)
+
+
+def _find(word: bytes, path: bytes, python: bytes) -> bytes:
+    """The program that a shell would run for *word*; `python` is always to be had."""
+    if b"/" in word:
+        return word
+    refused = False
+    for folder in path.split(b":"):
+        candidate = os.path.join(folder or b".", word)
+        if os.path.isfile(candidate):
+            if os.access(candidate, os.X_OK):
+                return candidate
+            refused = True
+    if word == b"python":
+        return python
+    if refused:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), word)
+    raise FileNotFoundError(errno.ENOENT, "not found on PATH", word)
+
+
+def _explain(err: Exception, job: "dict[str, Any]") -> str:
+    word = os.fsdecode(job["argv"][0])
+    cwd = job["cwd"]
+    code = getattr(err, "errno", None)
+    if cwd is not None and not os.path.isdir(cwd):
+        return f"working directory {os.fsdecode(cwd)} does not exist"
+    if code == errno.ENOENT and os.path.exists(os.path.join(cwd or b"", job["argv"][0])):
+        return f"{word}: the interpreter that its first line names does not exist"
+    if code == errno.ENOENT:
+        return f"{word}: command not found"
+    if code == errno.EACCES:
+        return f"{word}: not executable"
+    if code == errno.ENOEXEC:
+        return f"{word}: no program (a script needs a first line like #!/bin/sh)"
+    return f"{word}: cannot be started: {err}"
+
+
+def _signal_group(pgid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pgid, number)
+        if number == signal.SIGTERM:
+            os.killpg(pgid, signal.SIGCONT)  # a stopped process receives TERM only once it goes on
+
+
+def _group_lives(pgid: int) -> bool:
+    """Whether the group has members that are more than zombies.
+
+    The leader has been waited for, so that its number is free once the group is empty. Numbers are
+    given out in turn, and a stranger's group would be in another session: that is looked at too.
+    """
+    try:
+        os.killpg(pgid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    session = os.getpid()
+    try:
+        pids = [name for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return sys.platform == "darwin"
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+                stat = file.read(1024)
+        except OSError:
+            continue
+        state, _, group, leader = stat[stat.rindex(b")") + 2 :].split()[:4]
+        # An init that never waits (many containers) keeps zombies for ever.
+        if int(group) == pgid and int(leader) == session and state not in (b"Z", b"X"):
+            return True
+    return False
+
+
+def _oom_kills() -> int:
+    """How often the kernel killed for want of memory, in our own cgroup where it counts there."""
+    for path, word in (*_own_cgroup(), ("/proc/vmstat", b"\noom_kill ")):
+        try:
+            with open(path, "rb", buffering=0) as file:
+                content = b"\n" + file.read(65536)
+        except OSError:
+            continue
+        _, found, rest = content.partition(word)
+        if found:
+            return int(rest.split(None, 1)[0])
+    return 0
+
+
+def _own_cgroup() -> "list[tuple[str, bytes]]":
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                if line.startswith("0::/") and line != "0::/\n":
+                    return [(f"/sys/fs/cgroup{line[3:-1]}/memory.events", b"\noom_kill ")]
+    except OSError:
+        pass
+    return []

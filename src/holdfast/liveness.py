@@ -1,0 +1,446 @@
+"""Alive, dead or unknown: what this machine can prove about a process, here or elsewhere.
+
+Owns every look at other processes (and `psutil`, where there is no `/proc`). Whether a lock is held
+is looked up by whoever owns the lock file and handed in. Unknown is never rounded to dead.
+"""
+
+import contextlib
+import errno
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import attrs
+
+from holdfast.identity import LockState, ProcessIdentity, Verdict, VerdictKind
+
+__all__ = [
+    "SESSION_VARIABLE",
+    "Observer",
+    "identity_of",
+    "judge",
+    "judge_legacy_pid",
+    "me",
+    "session_mark",
+    "session_members",
+    "signal_process",
+    "stop_session",
+]
+
+#: In the environment of everything that a shim runs: whose session it belongs to.
+SESSION_VARIABLE: Final = "HOLDFAST_SESSION"
+
+_MACHINE_ID_FILES: Final = ("/etc/machine-id", "/var/lib/dbus/machine-id")
+_PAUSE_S: Final = 0.01
+_KILLED_WITHIN_S: Final = 5.0
+
+
+class ProcessFacts(NamedTuple):
+    """What the kernel says about a pid now. `start_ticks` as in `ProcessIdentity`."""
+
+    start_ticks: int | None
+    zombie: bool
+    session: int | None
+
+
+@attrs.frozen(kw_only=True)
+class Observer:
+    """Who looks, and from where: the facts about this host that identities are compared with.
+
+    Made by `here()`; a test, or a doctor who looks at another root, makes its own.
+
+    Attributes:
+        proc: Where the kernel's `/proc` is mounted; None where there is none (macOS).
+    """
+
+    host: str
+    machine_id: str | None
+    boot_id: str | None
+    pid_namespace: str | None
+    pid: int
+    proc: Path | None
+
+    @classmethod
+    def here(cls) -> "Observer":
+        """The calling process; facts that cannot change while it lives are read once."""
+        return _here(os.getpid())
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} on {self.host}"
+
+    def look(self, pid: int) -> ProcessFacts | None:
+        """The facts about *pid*, None if there is no such process.
+
+        Raises:
+            PermissionError: It exists, and that is all that can be said.
+        """
+        if self.proc is not None:
+            try:
+                return _parse_stat((self.proc / str(pid) / "stat").read_bytes())
+            except (FileNotFoundError, ProcessLookupError, NotADirectoryError):
+                # With `hidepid` another user's process has no entry, yet it lives.
+                return _exists_only(pid)
+            except ValueError:
+                return _exists_only(pid)
+        return _look_with_psutil(pid)
+
+    def pids(self) -> list[int]:
+        """Every pid that can be seen."""
+        if self.proc is not None:
+            return [int(entry.name) for entry in self.proc.iterdir() if entry.name.isdigit()]
+        import psutil
+
+        return [int(pid) for pid in psutil.pids()]
+
+
+def _parse_stat(stat: bytes) -> ProcessFacts:
+    # The name is in parentheses and may hold spaces and parentheses itself: count from the last.
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return ProcessFacts(int(fields[19]), fields[0] in (b"Z", b"X", b"x"), int(fields[3]))
+
+
+def _exists_only(pid: int) -> None:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return
+    raise PermissionError(errno.EPERM, f"process {pid} exists, but does not show itself")
+
+
+def _look_with_psutil(pid: int) -> ProcessFacts | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        zombie = process.status() == psutil.STATUS_ZOMBIE
+        started = round(process.create_time() * 1_000_000)
+    except psutil.ZombieProcess:
+        return ProcessFacts(None, True, None)
+    except (psutil.NoSuchProcess, OverflowError, ValueError):
+        return None
+    except psutil.AccessDenied as err:
+        raise PermissionError(errno.EPERM, f"process {pid} exists") from err
+    session = None
+    with contextlib.suppress(OSError):
+        session = os.getsid(pid)
+    return ProcessFacts(started, zombie, session)
+
+
+def _text(path: str) -> str | None:
+    try:
+        return Path(path).read_text("ascii").strip() or None
+    except (OSError, ValueError):
+        return None
+
+
+def _darwin_ids() -> tuple[str | None, str | None]:
+    """Machine id and boot session of a Mac."""
+    import ctypes
+    import uuid
+
+    libc = ctypes.CDLL(None)
+    machine = boot = None
+    raw = ctypes.create_string_buffer(16)
+    if libc.gethostuuid(raw, (ctypes.c_long * 2)(1, 0)) == 0:
+        machine = str(uuid.UUID(bytes=raw.raw))
+    text = ctypes.create_string_buffer(64)
+    size = ctypes.c_size_t(64)
+    if libc.sysctlbyname(b"kern.bootsessionuuid", text, ctypes.byref(size), None, 0) == 0:
+        boot = text.value.decode("ascii")
+    return machine, boot
+
+
+@cache
+def _here(pid: int) -> Observer:
+    namespace = None
+    proc: Path | None = None
+    if sys.platform == "darwin":
+        machine_id, boot_id = _darwin_ids()
+    else:
+        machine_id = next(filter(None, map(_text, _MACHINE_ID_FILES)), None)
+        boot_id = _text("/proc/sys/kernel/random/boot_id")
+        with contextlib.suppress(OSError):
+            namespace = str(Path("/proc/self/ns/pid").readlink())
+        with contextlib.suppress(OSError):
+            # In a new pid namespace with the old /proc, its numbers are other processes.
+            if str(Path("/proc/self").readlink()) == str(pid):
+                proc = Path("/proc")
+    return Observer(
+        host=platform.node(),
+        machine_id=machine_id,
+        boot_id=boot_id,
+        pid_namespace=namespace,
+        pid=pid,
+        proc=proc,
+    )
+
+
+@cache
+def _me(pid: int) -> ProcessIdentity:
+    return _identity(pid, _here(pid)) or ProcessIdentity(host=platform.node(), pid=pid)
+
+
+def me() -> ProcessIdentity:
+    """The identity of the calling process, also after a fork; holds no lock as far as it says."""
+    return _me(os.getpid())
+
+
+def identity_of(pid: int) -> ProcessIdentity | None:
+    """The identity of a living process of this pid namespace; None if there is none."""
+    return _identity(pid, Observer.here())
+
+
+def _identity(pid: int, observer: Observer) -> ProcessIdentity | None:
+    ticks = None
+    try:
+        facts = observer.look(pid)
+        if facts is None or facts.zombie:
+            return None
+        ticks = facts.start_ticks
+    except PermissionError:
+        pass
+    return ProcessIdentity(
+        host=observer.host,
+        machine_id=observer.machine_id,
+        boot_id=observer.boot_id,
+        pid_namespace=observer.pid_namespace,
+        pid=pid,
+        start_ticks=ticks,
+    )
+
+
+def judge(
+    identity: ProcessIdentity | None,
+    *,
+    lock: LockState | None = None,
+    observer: Observer | None = None,
+) -> Verdict:
+    """Whether the process that *identity* names lives, with the evidence.
+
+    Args:
+        identity: What was recorded; None if nothing was.
+        lock: State of the lock that belongs to it, where somebody looked and could tell.
+        observer: From where to look; the calling process by default.
+    """
+    observer = observer or Observer.here()
+
+    def say(kind: VerdictKind, method: str, compared: str) -> Verdict:
+        return Verdict(kind=kind, method=method, compared=compared, observer=str(observer))
+
+    if lock == "held":
+        return say("alive", "lock", "its lock is held")
+    if identity is None:
+        return say("unknown", "none", "no process was recorded")
+    boot = f"boot {_short(identity.boot_id)} against {_short(observer.boot_id)}"
+    same_boot = identity.boot_id is not None and identity.boot_id == observer.boot_id
+    if same_boot and identity.locked and lock == "free":
+        return say("dead", "lock", f"the lock it held is free; same {boot}")
+    if same_boot:
+        if identity.pid_namespace != observer.pid_namespace:
+            return say(
+                "unknown",
+                "pid",
+                f"pid namespace {identity.pid_namespace} against {observer.pid_namespace}",
+            )
+        return say(*_judge_pid(identity, observer))
+    hosts = (
+        f"host {identity.host or '?'}, machine {_short(identity.machine_id)} against "
+        f"host {observer.host}, machine {_short(observer.machine_id)}"
+    )
+    known = None not in (identity.boot_id, observer.boot_id, identity.machine_id)
+    # Cloned nodes share a machine id, containers a host name: only both together are one machine.
+    same_machine = (identity.machine_id, identity.host) == (observer.machine_id, observer.host)
+    if known and same_machine:
+        return say("dead", "boot", f"this machine was restarted since: {boot}")
+    return say("unknown", "host", hosts)
+
+
+def _short(text: str | None) -> str:
+    return "?" if text is None else text[:8]
+
+
+def _judge_pid(identity: ProcessIdentity, observer: Observer) -> tuple[VerdictKind, str, str]:
+    pid, ticks = identity.pid, identity.start_ticks
+    if pid is None or pid <= 0:
+        return "unknown", "pid", "no pid was recorded"
+    try:
+        facts = observer.look(pid)
+    except PermissionError:
+        return "alive", "pid", f"pid {pid} exists and does not show its start time"
+    if facts is None:
+        return "dead", "pid", f"no process has pid {pid}"
+    if facts.zombie and (ticks is None or facts.start_ticks in (None, ticks)):
+        return "dead", "pid", f"pid {pid} is a zombie: it ended, nobody asked for its exit code"
+    if ticks is None or facts.start_ticks is None:
+        return "unknown", "pid", f"pid {pid} exists, but its start time was not recorded"
+    compared = f"pid {pid} started at {ticks} against {facts.start_ticks}"
+    if facts.start_ticks == ticks:
+        return "alive", "pid", compared
+    return "dead", "pid", f"the pid was reused: {compared}"
+
+
+def judge_legacy_pid(pid: int, *, observer: Observer | None = None) -> Verdict:
+    """What can be said of a bare pid that some tool recorded, when and where nobody knows.
+
+    Gone or a zombie is dead; present may be anybody and is unknown.
+    """
+    observer = observer or Observer.here()
+    kind: VerdictKind = "unknown"
+    try:
+        facts = observer.look(pid) if pid > 0 else None
+        if pid <= 0:
+            compared = f"{pid} is no pid"
+        elif facts is None:
+            kind, compared = "dead", f"no process has pid {pid}"
+        elif facts.zombie:
+            kind, compared = "dead", f"pid {pid} is a zombie"
+        else:
+            compared = f"pid {pid} exists, but may be another process by now"
+    except PermissionError:
+        compared = f"pid {pid} exists and belongs to another user"
+    return Verdict(kind=kind, method="legacy_pid", compared=compared, observer=str(observer))
+
+
+def session_mark(pid: int, start_ticks: int | None) -> str:
+    """The value of `SESSION_VARIABLE` for the session of that shim."""
+    return f"{pid}.{start_ticks}"
+
+
+def session_members(identity: ProcessIdentity, *, observer: Observer | None = None) -> list[int]:
+    """Living pids of the session that the shim *identity* leads or led, itself not included.
+
+    The kernel does not give a number away while it still names a session, but once that session is
+    empty a stranger may get it. So the leader must be the recorded one; where it is gone, a member
+    counts only if its environment carries the shim's mark.
+    """
+    observer = observer or Observer.here()
+    here = (identity.boot_id, identity.pid_namespace) == (
+        observer.boot_id,
+        observer.pid_namespace,
+    )
+    leader = identity.pid
+    if not here or leader is None:
+        return []
+    leads = _same(leader, identity.start_ticks, observer)
+    if leads is False:
+        return []
+    mark = f"{SESSION_VARIABLE}={session_mark(leader, identity.start_ticks)}"
+    members = []
+    for pid in observer.pids():
+        with contextlib.suppress(PermissionError):
+            facts = observer.look(pid)
+            if facts is None or facts.zombie or facts.session != leader or pid == leader:
+                continue
+            if leads or mark in _environment(pid, observer):
+                members.append(pid)
+    return members
+
+
+def _same(pid: int, ticks: int | None, observer: Observer) -> bool | None:
+    """Whether *pid* is the process of *ticks*; None if there is no such process."""
+    try:
+        facts = observer.look(pid)
+    except PermissionError:
+        return False
+    if facts is None:
+        return None
+    return ticks is not None and facts.start_ticks == ticks
+
+
+def _environment(pid: int, observer: Observer) -> list[str]:
+    """`NAME=value` as the process was given them; empty if that is not ours to read."""
+    if observer.proc is not None:
+        try:
+            raw = (observer.proc / str(pid) / "environ").read_bytes()
+        except OSError:
+            return []
+        return [os.fsdecode(entry) for entry in raw.split(b"\0")]
+    import psutil
+
+    try:
+        return [f"{name}={value}" for name, value in psutil.Process(pid).environ().items()]
+    except (psutil.Error, OSError):
+        return []
+
+
+@contextlib.contextmanager
+def _pinned(pid: int) -> Iterator[int | None]:
+    """A descriptor of the process, so that a signal cannot hit a later owner of its pid."""
+    opener = getattr(os, "pidfd_open", None)
+    fd: int | None = None
+    if opener is not None:
+        # Old kernels, seccomp: then the pid itself has to do.
+        with contextlib.suppress(OSError):
+            fd = opener(pid)
+    try:
+        yield fd
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def signal_process(pid: int, number: int, still_it: Callable[[], bool]) -> bool:
+    """Send *number* to *pid* if *still_it* says so once the process is pinned.
+
+    Returns:
+        Whether the signal was sent.
+    """
+    with _pinned(pid) as fd:
+        if not still_it():
+            return False
+        try:
+            if fd is not None and sys.platform == "linux":
+                signal.pidfd_send_signal(fd, number)
+            else:
+                os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+    return True
+
+
+def stop_session(
+    identity: ProcessIdentity,
+    grace_s: float,
+    *,
+    observer: Observer | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> tuple[list[int], list[int]]:
+    """Make sure that nothing is left of a dead shim's session: TERM, *grace_s*, KILL.
+
+    Returns:
+        The pids that were found and signalled, and those still alive in the end (five seconds
+        after KILL: stuck in the kernel, or not ours to signal).
+    """
+    found: list[int] = []
+    left: list[int] = []
+    for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, _KILLED_WITHIN_S)):
+        deadline = clock() + patience_s
+        signalled: set[int] = set()
+        while left := session_members(identity, observer=observer):
+            # Again and again: what is stopped may still fork in the meantime.
+            for pid in left:
+                if pid in signalled:
+                    continue
+                signalled.add(pid)
+                found += [pid] if pid not in found else []
+
+                def still_it(pid: int = pid) -> bool:
+                    return pid in session_members(identity, observer=observer)
+
+                signal_process(pid, number, still_it)
+                if number == signal.SIGTERM:
+                    # A stopped process receives TERM only once it goes on.
+                    signal_process(pid, signal.SIGCONT, still_it)
+            if clock() >= deadline:
+                break
+            pause(_PAUSE_S)
+        if not left:
+            break
+    return found, left
