@@ -79,6 +79,10 @@ def _words(argv: Iterable[str]) -> tuple[str, ...]:
     return tuple(argv)
 
 
+def _optional_text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
 @attrs.frozen(kw_only=True)
 class Attempt:
     """One run of one command, as an engine is asked for it.
@@ -94,9 +98,7 @@ class Attempt:
     name: AttemptName
     argv: tuple[str, ...] = attrs.field(converter=_words, validator=attrs.validators.min_len(1))
     env: Mapping[str, str] = attrs.field(factory=dict)
-    cwd: str | None = attrs.field(
-        default=None, converter=lambda path: None if path is None else str(path)
-    )
+    cwd: str | None = attrs.field(default=None, converter=_optional_text)
     timeout_s: float | None = None
     grace_s: float = 30.0
     folder: Path = attrs.field(converter=Path)

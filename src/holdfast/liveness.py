@@ -83,11 +83,10 @@ class Observer:
         if self.proc is not None:
             try:
                 return _parse_stat((self.proc / str(pid) / "stat").read_bytes())
-            except (FileNotFoundError, ProcessLookupError, NotADirectoryError):
+            except (FileNotFoundError, ProcessLookupError, NotADirectoryError, ValueError):
                 # With `hidepid` another user's process has no entry, yet it lives.
-                return _exists_only(pid)
-            except ValueError:
-                return _exists_only(pid)
+                _refuse_hidden(pid)
+                return None
         return _look_with_psutil(pid)
 
     def pids(self) -> list[int]:
@@ -105,7 +104,7 @@ def _parse_stat(stat: bytes) -> ProcessFacts:
     return ProcessFacts(int(fields[19]), fields[0] in (b"Z", b"X", b"x"), int(fields[3]))
 
 
-def _exists_only(pid: int) -> None:
+def _refuse_hidden(pid: int) -> None:
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

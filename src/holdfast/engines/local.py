@@ -275,7 +275,7 @@ class LocalEngine:
             liveness.signal_process(identity.pid, number, lambda: shim() == identity)
 
     def wait(self, timeout_s: float) -> None:
-        """See `Engine.wait`; where nothing else tells, adopted attempts are looked at every 0.2 s."""
+        """See `Engine.wait`; adopted attempts without a pidfd are looked at every 0.2 s."""
         deadline = time.monotonic() + min(timeout_s, _LONGEST_WAIT_S)
         while not self._news:
             left_s = deadline - time.monotonic()
