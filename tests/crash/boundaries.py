@@ -1,0 +1,294 @@
+"""Death and errors at every operation of every workload.
+
+A *boundary* is the n-th time that a workload makes one kind of call. At each, the call fails with
+one of the errors or the process dies just before it; whatever then happens must be:
+
+- What had been promised is there, and nothing is half there. If the call raised, and its error
+  says which state is stored (`old`, `new`), it is that one.
+- The error is one of holdfast's, not a bare `OSError` from somewhere inside.
+- Somebody else can go on at once, without force.
+
+Two forms. `inside` puts the fault into the store's own door to the file system (`watching.Fault`):
+a few milliseconds each, so every boundary is tried in every run. `outside` lets the kernel refuse:
+strace attaches to the running workload, after the interpreter has started, and injects the error or
+SIGKILL into the n-th system call (`when=` counts per call). It needs no cooperation of the code at
+all, and proves that the first form does not look past a call.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import random
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import attrs
+from holdfast.errors import HoldfastError, StateWriteError, UnreadableStateWarning
+
+from .checking import Expected, Holdfast, Survey, expectations, survey
+from .recording import STRACE
+from .watching import CallLog, Fault, Killed, Recorder, WatchedFiles
+from .workloads import Bench, speaker, warm_up, workload
+
+__all__ = ["ERRORS", "Reference", "Zygote", "boundaries_of", "inside", "killed_then_cut", "outside", "reference"]  # fmt: skip
+
+#: None is death.
+ERRORS: tuple[int | None, ...] = (
+    None, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EINTR, errno.EROFS
+)  # fmt: skip
+
+
+@attrs.frozen
+class Reference:
+    """A workload that nothing disturbed.
+
+    Attributes:
+        marks: What it was promised, in order. The workload's clock does not depend on time, so
+            that a disturbed run makes the same promises up to its disturbance.
+        calls: How many operations of `Files` it made.
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    calls: int
+
+
+def reference(name: str, where: Path) -> Reference:
+    """Run the workload *name* undisturbed."""
+    root = where / "reference"
+    root.mkdir()
+    marks: list[str] = []
+    log = CallLog()
+    with _quiet():
+        workload(name)(Bench(root, marks.append, WatchedFiles(log)))
+    shutil.rmtree(root)
+    return Reference(name, tuple(marks), len(log.calls))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreadableStateWarning)
+        yield
+
+
+def _allowed(ref: Reference, promised: int) -> Expected:
+    numbered = list(enumerate(ref.marks))
+    return expectations(numbered, promised)
+
+
+def _problems(
+    ref: Reference, root: Path, promised: Sequence[str], error: BaseException | None, seed: str
+) -> list[str]:
+    """What is wrong with *root* after a disturbance, and with going on from there."""
+    wrong = []
+    if tuple(promised) != ref.marks[: len(promised)]:
+        wrong.append("it was promised something else than the undisturbed run")
+    expected = _allowed(ref, len(promised))
+    store = Holdfast()
+    found, more = store.look(root, expected)
+    wrong += more
+    for name, allowed in expected.items():
+        if found[name] not in allowed:
+            wrong.append(f"{name} is {found[name]}, promised was {allowed}")
+    if isinstance(error, StateWriteError) and len(promised) < len(ref.marks):
+        # The call under way is about one experiment: the one that the next mark would have named.
+        under_way = json.loads(ref.marks[len(promised)])["id"]
+        old, new = expected[under_way][0], expected[under_way][-1]
+        if error.stored == "old" and old != new and found[under_way] != old:
+            wrong.append(f"the error says that the old state is stored: {error}")
+        if error.stored == "new" and found[under_way] != new:
+            wrong.append(f"the error says that the change is stored: {error}")
+    if error is not None and not isinstance(error, HoldfastError | Killed):
+        wrong.append(f"unclear error {type(error).__name__}: {error}")
+    if not wrong:
+        recorder = Recorder(root)
+        wrong = store.live_on(root, found, lambda _: None, recorder, random.Random(seed))
+    return wrong
+
+
+def inside(ref: Reference, at: int, error: int | None, where: Path, *, sticky: bool = False) -> list[str]:
+    """Disturb operation *at* of a workload in-process; return what is wrong afterwards."""
+    root = where / "inside"
+    root.mkdir()
+    fault = Fault(at, error, sticky=sticky)
+    files = WatchedFiles(fault)
+    promised: list[str] = []
+    raised: BaseException | None = None
+    try:
+        with _quiet():
+            workload(ref.name)(Bench(root, promised.append, files))
+    except (Exception, Killed) as err:
+        raised = err
+    files.die()
+    what = "killed" if error is None else errno.errorcode[error]
+    try:
+        problems = _problems(ref, root, promised, raised, f"{ref.name} {at}")
+    except Exception as err:  # anything that a store raises here is a finding
+        problems = [f"{type(err).__name__}: {err}"]
+    shutil.rmtree(root)
+    return [f"{ref.name}, {what} at operation {at} {fault.struck}: {each}" for each in problems]
+
+
+def killed_then_cut(ref: Reference, at: int, where: Path, *, limit: int = 8, seed: int = 0) -> Survey:
+    """The owner is killed before operation *at*, a successor goes on, and then the power goes.
+
+    A killed process leaves everything visible and nothing more durable than it was. The successor
+    must not build on what it only sees.
+    """
+    root = where / "killed"
+    root.mkdir()
+    recorder = Recorder(root)
+    first = WatchedFiles(Fault(at, None), recorder)
+    promised: list[str] = []
+    with _quiet(), contextlib.suppress(Killed):
+        workload(ref.name)(Bench(root, promised.append, first))
+    first.die()
+    beginning = _allowed(ref, len(promised))
+    found, _ = Holdfast().look(root, beginning)
+    since = len(recorder.effects)
+    Holdfast().live_on(root, found, recorder.mark, recorder, random.Random(f"{ref.name} {at}"))
+    trace = recorder.trace()
+    shutil.rmtree(root)
+    name = f"{ref.name}, killed before operation {at}, its successor"
+    return survey(
+        name, trace, Holdfast(), where, seed=seed, limit=limit, seconds=0, live_share=0.1,
+        beginning=beginning, since=since,
+    )  # fmt: skip
+
+
+# -- from outside
+
+_CALLS = (
+    "openat", "mkdir", "mkdirat", "write", "pread64", "fsync", "fdatasync", "ftruncate", "link",
+    "linkat", "rename", "renameat", "unlink", "unlinkat", "rmdir", "flock", "close", "getdents64",
+    "newfstatat", "fstat", "read",
+)  # fmt: skip
+
+
+class Zygote:
+    """A process with everything imported that forks a workload in no time, stopped at its start."""
+
+    def __init__(self) -> None:
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}.boundaries"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env,
+        )  # fmt: skip
+
+    def __enter__(self) -> "Zygote":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stdin.close()
+        self._process.wait(timeout=30)
+        self._stdout.close()
+
+    @property
+    def _stdin(self) -> IO[str]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def _stdout(self) -> IO[str]:
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def run(self, name: str, root: Path, marks: Path, strace: Sequence[str]) -> int:
+        """Run a workload under strace with arguments *strace*; return its wait status."""
+        assert STRACE is not None
+        self._stdin.write(json.dumps([name, str(root), str(marks)]) + "\n")
+        self._stdin.flush()
+        pid = int(self._stdout.readline())  # stopped
+        tracer = subprocess.Popen(
+            [STRACE, "-qq", "-p", str(pid), *strace], stderr=subprocess.DEVNULL
+        )
+        while b"TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_bytes():
+            if tracer.poll() is not None:
+                raise RuntimeError("strace could not attach")
+            select.select([], [], [], 0.001)
+        os.kill(pid, signal.SIGCONT)
+        status = int(self._stdout.readline())
+        tracer.wait(timeout=30)
+        return status
+
+
+def _serve() -> None:
+    """The zygote's loop: a line in, a stopped child's pid out, its wait status out."""
+    warm_up()
+    warnings.simplefilter("ignore", UnreadableStateWarning)
+    for line in sys.stdin:
+        name, root, marks = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            code = 0
+            try:
+                say = speaker(marks)
+                os.kill(os.getpid(), signal.SIGSTOP)
+                workload(name)(Bench(Path(root), say))
+            except BaseException as err:
+                clear = isinstance(err, HoldfastError)
+                stored = getattr(err, "stored", "")
+                Path(marks + ".error").write_text(json.dumps([clear, stored, repr(err)]))
+                code = 1
+            os._exit(code)
+        os.waitpid(pid, os.WUNTRACED)
+        print(pid, flush=True)
+        print(os.waitpid(pid, 0)[1], flush=True)
+
+
+def boundaries_of(zygote: Zygote, name: str, where: Path) -> Mapping[str, int]:
+    """How often the workload makes each system call that matters."""
+    root, log = where / "counted", where / "calls"
+    root.mkdir()
+    names = ",".join(f"?{call}" for call in _CALLS)
+    zygote.run(name, root, where / "counted.marks", ["-e", f"trace={names}", "-o", str(log)])
+    found = Counter(re.findall(r"^(\w+)\(", log.read_text(errors="replace"), re.MULTILINE))
+    shutil.rmtree(root)
+    return found
+
+
+def outside(
+    zygote: Zygote, ref: Reference, call: str, at: int, error: int | None, where: Path
+) -> tuple[bool, list[str]]:
+    """Disturb the *at*-th (from 1) system call *call* of a workload by the kernel itself.
+
+    Returns:
+        Whether it was struck at all, and what is wrong afterwards.
+    """
+    root, marks, log = where / "outside", where / "outside.marks", where / "injected"
+    root.mkdir()
+    what = "signal=KILL" if error is None else f"error={errno.errorcode[error]}"
+    status = zygote.run(
+        ref.name, root, marks,
+        ["-e", f"trace={call}", "-e", f"inject={call}:{what}:when={at}", "-o", str(log)],
+    )  # fmt: skip
+    text = log.read_text(errors="replace")
+    struck = "(INJECTED)" in text or os.WIFSIGNALED(status)
+    promised = marks.read_text().splitlines() if marks.exists() else []
+    raised: BaseException | None = None
+    told = Path(f"{marks}.error")
+    if told.exists():
+        clear, stored, words = json.loads(told.read_text())
+        raised = RuntimeError(words)
+        if clear:
+            raised = StateWriteError(root, "", words, stored) if stored else HoldfastError(words)
+        told.unlink()
+    problems = _problems(ref, root, promised, raised, f"{ref.name} {call} {at}")
+    shutil.rmtree(root)
+    marks.unlink(missing_ok=True)
+    return struck, [f"{ref.name}, {what} at {call} no. {at}: {each}" for each in problems]
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,324 @@
+"""What every directory that a crash may leave must still be good for.
+
+A `Subject` is a store as the judge sees it: it can be looked at, and it can live on. `Holdfast` is
+ours; `naive` has those that must fail. The judge rebuilds a directory and asks of it:
+
+1. Every experiment is what was last acknowledged, or what the call under way would have made of
+   it: nothing missing, nothing half there, nothing unreadable, nothing in the listing that is not
+   there and nothing there that is not listed; the history has as many transitions.
+2. It lives on, without force: what is there is claimed and a legal step recorded, what is not there
+   is created, and a fresh look finds that.
+3. The power goes again during that second life, and after a sample of its cuts, 1. holds again for
+   what the second life was promised.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+from holdfast.errors import ExperimentNotFoundError, HoldfastError, UnreadableStateWarning
+from holdfast.history import Transition
+from holdfast.manager import StateManager
+
+from .effects import Trace, Tree
+from .models import CrashState, crash_states, cuts
+from .watching import Recorder, WatchedFiles
+from .workloads import ABSENT, Bench, Ticking, digest, legal_step
+
+__all__ = ["Found", "Holdfast", "Judge", "Subject", "Survey", "expectations", "scratch", "survey"]
+
+#: What a look finds of one experiment: digest and number of transitions in its history.
+Found = tuple[str, int]
+Expected = Mapping[str, tuple[Found, ...]]
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A directory in memory where there is one: ten thousand rebuilt states should cost no disk."""
+    base = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    path = Path(tempfile.mkdtemp(prefix="holdfast-crash-", dir=base)).resolve()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def expectations(
+    marks: Sequence[tuple[int, str]], cut: int, beginning: Expected | None = None
+) -> Expected:
+    """What each experiment may be after a cut: as last promised, or as the call under way leaves it.
+
+    Args:
+        marks: All promises of the life that was cut, also those after the cut: the first of them
+            tells what the call under way would have made of its experiment.
+        beginning: What each experiment may have been before; None is absent.
+    """
+    parsed = [(at, json.loads(text)) for at, text in marks]
+    allowed: dict[str, tuple[Found, ...]] = {m["id"]: ((ABSENT, 0),) for _, m in parsed}
+    allowed.update(beginning or {})
+    for at, mark in parsed:
+        found = (mark["digest"], mark["events"])
+        if at < cut:
+            allowed[mark["id"]] = (found,)
+        else:
+            allowed[mark["id"]] = (*allowed[mark["id"]], found)
+            break
+    return allowed
+
+
+class Subject(Protocol):
+    """A store, as far as the judge is concerned."""
+
+    def look(self, root: Path, ids: Iterable[str]) -> tuple[dict[str, Found], list[str]]:
+        """What is there of *ids*, and what is wrong with the directory as a whole."""
+
+    def live_on(
+        self, root: Path, found: Mapping[str, Found], say: Callable[[str], None],
+        recorder: Recorder, rng: random.Random,
+    ) -> list[str]:
+        """Go on from what was *found*, saying what was promised; return what went wrong."""  # fmt: skip
+
+
+def is_step(transition: Transition) -> bool:
+    """Whether it moved something: `claimed`, `released` and their like do not."""
+    return transition.source != transition.target
+
+
+class Holdfast:
+    """Our store, through its public API."""
+
+    def look(self, root: Path, ids: Iterable[str]) -> tuple[dict[str, Found], list[str]]:
+        manager = StateManager(root / ".experiment_state")
+        found: dict[str, Found] = {}
+        wrong: list[str] = []
+        with warnings.catch_warnings():
+            # A view that lies behind its journal after a crash is no loss: load says so.
+            warnings.simplefilter("ignore", UnreadableStateWarning)
+            for name in ids:
+                try:
+                    state = manager.load(name)
+                    events = sum(map(is_step, manager.history(name)))
+                    found[name] = digest(state), events
+                except ExperimentNotFoundError:
+                    found[name] = ABSENT, 0
+                except (HoldfastError, OSError) as err:
+                    found[name] = f"unreadable: {type(err).__name__}: {err}", 0
+            listed = set(manager.list_experiments())
+            wrong += [f"unreadable: {path}: {err}" for path, err in manager.unreadable()]
+        there = {name for name, (is_now, _) in found.items() if is_now != ABSENT}
+        if listed != there:
+            wrong.append(f"listed are {sorted(listed)}, there are {sorted(there)}")
+        return found, wrong
+
+    def live_on(
+        self,
+        root: Path,
+        found: Mapping[str, Found],
+        say: Callable[[str], None],
+        recorder: Recorder,
+        rng: random.Random,
+    ) -> list[str]:
+        files = WatchedFiles(recorder)
+        clock = Ticking(rng.choice((0.1, 2.0)))
+        bench = Bench(root, say, files, clock, {name: n for name, (_, n) in found.items()})
+        wrong = []
+        for name, (before, _) in found.items():
+            try:
+                wrong += self._go_on(bench, name, before, rng)
+            except (HoldfastError, OSError) as err:
+                wrong.append(f"{name} cannot go on: {type(err).__name__}: {err}")
+        return wrong
+
+    def _go_on(self, bench: Bench, name: str, before: str, rng: random.Random) -> list[str]:
+        manager = bench.manager()
+        wrong = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UnreadableStateWarning)
+            if before == ABSENT:
+                state = manager.create(name, num_processes=2)
+                bench.promised(state, 0, "create")
+                before = digest(state)
+            with manager.claim(name) as claim:
+                if digest(claim.state) != before:
+                    wrong.append(f"{name} was claimed as another state than was loaded")
+                for _ in range(2):
+                    events = legal_step(claim, bench.clock(), rng)
+                    if events:
+                        state = claim.record_many(events).state
+                        bench.promised(state, len(events), "second life")
+                last = digest(claim.state)
+            # Released: now the view must agree too, or load warns, which is an error here.
+            if digest(manager.load(name)) != last:
+                wrong.append(f"{name} is another after its release")
+        return wrong
+
+
+@attrs.define
+class Verdict:
+    """What the judge found in one directory."""
+
+    problems: list[str] = attrs.field(factory=list)
+    second: int = 0
+
+
+@attrs.define
+class Judge:
+    """Rebuilds directories and judges them.
+
+    Attributes:
+        seconds: How many cuts of each second life are tried.
+    """
+
+    subject: Subject
+    where: Path
+    seconds: int = 2
+    _numbers: Iterator[int] = attrs.field(factory=itertools.count)
+
+    def judge(self, tree: Tree, expected: Expected, seed: str, *, live: bool = True) -> Verdict:
+        """What is wrong with *tree*, given what was promised."""
+        root = self.where / str(next(self._numbers))
+        tree.rebuild(root)
+        try:
+            return self._judge(root, expected, random.Random(seed), live=live)
+        except Exception as err:  # whatever a store raises on what a crash left is a finding
+            return Verdict([f"{type(err).__name__}: {err}"])
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
+
+    def _judge(self, root: Path, expected: Expected, rng: random.Random, *, live: bool) -> Verdict:
+        found, wrong = self.subject.look(root, expected)
+        verdict = Verdict(wrong)
+        for name, allowed in expected.items():
+            if found[name] not in allowed:
+                verdict.problems.append(f"{name} is {found[name]}, promised was {allowed}")
+        if verdict.problems or not live:
+            return verdict
+        recorder = Recorder(root)
+        verdict.problems += self.subject.live_on(root, found, recorder.mark, recorder, rng)
+        if verdict.problems:
+            return verdict
+        trace = recorder.trace()
+        self._again(trace, found, verdict, rng)
+        return verdict
+
+    def _again(
+        self, trace: Trace, found: Mapping[str, Found], verdict: Verdict, rng: random.Random
+    ) -> None:
+        """The power goes a second time."""
+        marks = trace.marks()
+        for _ in range(self.seconds):
+            cut = rng.randrange(len(trace.effects) + 1)
+            states = list(crash_states(trace, seed=rng.getrandbits(32), limit=8, only=[cut]))
+            _, state = rng.choice(states)
+            expected = expectations(marks, cut, {name: (now,) for name, now in found.items()})
+            again = self.judge(state.tree, expected, "", live=False)
+            verdict.second += 1
+            verdict.problems += [
+                f"second life, {'; '.join(state.lost)}: {problem}" for problem in again.problems
+            ]
+
+
+@attrs.define
+class Survey:
+    """The figures of an enumeration.
+
+    Attributes:
+        distinct: Digests of the distinct directories that were judged.
+        judged: Directories times promises: a directory is judged anew when more was promised.
+        second: Directories after a second power cut.
+        losses: Number of directories with anything wrong; the first few are told in *problems*.
+    """
+
+    cuts: int = 0
+    distinct: set[str] = attrs.field(factory=set)
+    judged: int = 0
+    second: int = 0
+    losses: int = 0
+    problems: list[str] = attrs.field(factory=list)
+
+    def add(self, other: "Survey") -> None:
+        """Count *other* in."""
+        self.cuts += other.cuts
+        self.distinct |= other.distinct
+        self.judged += other.judged
+        self.second += other.second
+        self.losses += other.losses
+        self.problems = (self.problems + other.problems)[:10]
+
+
+def survey(
+    name: str,
+    trace: Trace,
+    subject: Subject,
+    where: Path,
+    *,
+    seed: int = 0,
+    limit: int = 100,
+    per_cut: int | None = None,
+    seconds: int = 1,
+    live_share: float = 1.0,
+    stop_at_first: bool = False,
+    beginning: Expected | None = None,
+    since: int = 0,
+) -> Survey:
+    """Judge the directories that a power cut anywhere in *trace* may leave.
+
+    Args:
+        name: Of the workload, for messages.
+        where: A directory to rebuild in.
+        limit: Combinations per cut and model up to which all are taken (see `models`).
+        per_cut: At most so many directories of each cut, drawn at random; None is all.
+        seconds: Power cuts during each second life.
+        live_share: The share of directories in which life goes on, drawn at random.
+        stop_at_first: One problem is enough: for stores that are meant to fail.
+        beginning: What each experiment may have been before the first mark; None is absent.
+        since: Only cuts from this effect on.
+    """
+    judge = Judge(subject, where, seconds)
+    marks = trace.marks()
+    rng = random.Random(f"{name} {seed}")
+    done = Survey()
+    judged: set[tuple[str, str]] = set()
+    for cut in cuts(trace):
+        if cut < since:
+            continue
+        done.cuts += 1
+        expected = expectations(marks, cut, beginning)
+        states = list(crash_states(trace, seed=seed, limit=limit, only=[cut]))
+        if per_cut is not None and len(states) > per_cut:
+            states = rng.sample(states, per_cut)
+        for key, state in states:
+            if (key, repr(expected)) in judged:
+                continue
+            judged.add((key, repr(expected)))
+            live = rng.random() < live_share
+            verdict = judge.judge(state.tree, expected, f"{seed} {key}", live=live)
+            done.judged += 1
+            done.second += verdict.second
+            done.distinct.add(key)
+            if verdict.problems:
+                done.losses += 1
+                if len(done.problems) < 10:
+                    done.problems.append(_tell(name, trace, state, verdict.problems))
+                if stop_at_first:
+                    return done
+    return done
+
+
+def _tell(name: str, trace: Trace, state: CrashState, problems: Sequence[str]) -> str:
+    before = trace.notes[state.cut] if state.cut < len(trace.notes) else "the end"
+    lost = "\n    ".join(state.lost) or "nothing lost"
+    what = "\n    ".join(problems)
+    return (
+        f"{name}, power cut before {before!r} (effect {state.cut}, {state.model})\n"
+        f"    {lost}\n  then:\n    {what}\n{state.tree.describe()}"
+    )

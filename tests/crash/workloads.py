@@ -1,0 +1,354 @@
+"""What is done to the store while the laboratory watches: every mutating call, for real.
+
+A workload is a function that gets a `Bench` and calls the public API of `StateManager`. After each
+call that returned it tells what it was promised: a *mark*, with what every later reader must find
+at least. The same functions run under strace, in processes of their own
+(`python -m tests.crash.workloads NAME ROOT MARKS`), and in-process on watched files.
+"""
+
+import hashlib
+import json
+import os
+import random
+import sys
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import attrs
+from holdfast import codec
+from holdfast.claim import Claim
+from holdfast.errors import UnreadableStateWarning
+from holdfast.files import Files
+from holdfast.lifecycle import ProcessExited, Requested
+from holdfast.manager import StateManager
+from holdfast.records import ExperimentState
+
+__all__ = ["ABSENT", "WORKLOADS", "Bench", "Ticking", "digest", "legal_step", "speaker", "workload"]
+
+#: The digest of an experiment that is not there.
+ABSENT = "absent"
+
+# Who owns it, and how often and when it was written, may differ between a disturbed life and the
+# same life undisturbed. (Times are in the lines that also hold the rest, under one checksum.)
+_VOLATILE = (
+    "owner", "epoch", "revision", "schema_version",
+    "last_updated", "created_at", "started_at", "finished_at",
+)  # fmt: skip
+_VOLATILE_OF_PROCESS = ("started_at", "completed_at")
+
+
+def digest(state: ExperimentState) -> str:
+    """Short text, equal for states that tell the same of the experiment and every process."""
+    plain = codec.state_to_json(state)
+    for name in _VOLATILE:
+        plain.pop(name, None)
+    for process in plain["process_progress"].values():
+        for name in _VOLATILE_OF_PROCESS:
+            process.pop(name, None)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:20]
+
+
+class Ticking:
+    """A clock that goes on by a step at every look: traces do not depend on the machine's speed."""
+
+    def __init__(self, step_s: float = 0.07) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.step = timedelta(seconds=step_s)
+
+    def __call__(self) -> datetime:
+        self.now += self.step
+        return self.now
+
+
+@attrs.define
+class Bench:
+    """Where a workload works: a manager, and somebody who hears the acknowledgements.
+
+    Attributes:
+        say: Gets every mark as text.
+        events: For every experiment, how many transitions were acknowledged.
+    """
+
+    root: Path
+    say: Callable[[str], None]
+    files: Files = attrs.field(factory=Files)
+    clock: Callable[[], datetime] = attrs.field(factory=Ticking)
+    events: dict[str, int] = attrs.field(factory=dict)
+
+    def manager(self) -> StateManager:
+        """A new one: nothing is shared between calls but the disk."""
+        return StateManager(self.root / ".experiment_state", clock=self.clock, files=self.files)
+
+    def promised(self, state: ExperimentState, new_events: int, what: str) -> None:
+        """A call returned *state*: from here on it must survive anything."""
+        count = self.events[state.experiment_id] = (
+            self.events.get(state.experiment_id, 0) + new_events
+        )
+        self._mark(state.experiment_id, digest(state), count, what)
+
+    def gone(self, experiment_id: str) -> None:
+        """A delete returned."""
+        self.events[experiment_id] = 0
+        self._mark(experiment_id, ABSENT, 0, "delete")
+
+    def _mark(self, experiment_id: str, found: str, events: int, what: str) -> None:
+        mark = {"id": experiment_id, "digest": found, "events": events, "what": what}
+        self.say(json.dumps(mark, sort_keys=True))
+
+    def record(self, claim: Claim, event: str, process: int | None = None, **facts: object) -> None:
+        """`claim.record`, and the promise."""
+        self.promised(claim.record(event, process, **facts), 1, event)  # type: ignore[arg-type]
+
+
+def _create(bench: Bench) -> None:
+    """Three experiments, one with an id of its own making, two with the same beginning."""
+    manager = bench.manager()
+    bench.promised(manager.create("exp", num_processes=3, config={"a": 1}), 0, "create")
+    bench.promised(manager.create(num_processes=1), 0, "create")
+    bench.promised(manager.create("a/b", total_runs=2, name="twin"), 0, "create")
+
+
+def _claim(bench: Bench) -> None:
+    """Claimed, let go, claimed again, with nothing recorded in between."""
+    bench.promised(bench.manager().create("exp", num_processes=2), 0, "create")
+    for _ in range(3):
+        with bench.manager().claim("exp") as claim:
+            state = claim.state
+        bench.promised(state, 0, "claim")
+
+
+def _record(bench: Bench) -> None:
+    """A whole life, step by step, with a failure, a retry and an interruption."""
+    bench.promised(bench.manager().create("exp", num_processes=2), 0, "create")
+    with bench.manager().claim("exp") as claim:
+        bench.record(claim, "start")
+        bench.record(claim, "start", 0)
+        bench.record(claim, "start", 1)
+        bench.record(claim, "fail", 1, exit_code=3, error_message="three")
+        bench.record(claim, "requeue", 1, max_attempts=2)
+        bench.record(claim, "interrupt", reason="user")
+    with bench.manager().claim("exp") as claim:
+        bench.record(claim, "resume")
+        bench.record(claim, "complete", 0, exit_code=0)
+        bench.record(claim, "start", 1)
+        bench.record(claim, "complete", 1, exit_code=0)
+        bench.record(claim, "complete")
+
+
+def _record_many(bench: Bench) -> None:
+    """Batches: all of a line or nothing of it."""
+    bench.promised(bench.manager().create("exp", num_processes=6), 0, "create")
+    with bench.manager().claim("exp") as claim:
+        bench.record(claim, "start")
+        for batch in ((0, 1, 2), (3, 4, 5)):
+            at = bench.clock()
+            starts = [
+                Requested(entity="process", event="start", process=i, at=at) for i in batch
+            ]
+            bench.promised(claim.record_many(starts).state, len(starts), "record_many")
+            exits = [ProcessExited(process=i, attempt=1, at=at, exit_code=0) for i in batch]
+            bench.promised(claim.record_many(exits).state, len(exits), "record_many")
+
+
+def _save(bench: Bench) -> None:
+    """Changed by hand, loaded and saved."""
+    state = bench.manager().create("exp", num_processes=2)
+    bench.promised(state, 0, "create")
+    state = bench.manager().save(attrs.evolve(state, name="renamed"))
+    bench.promised(state, 0, "save")
+    state = bench.manager().save(attrs.evolve(state, status="running"))
+    bench.promised(state, 1, "save")
+    table = state.processes.replace({0: attrs.evolve(state.processes[0], status="running", attempt=1)})
+    state = bench.manager().save(attrs.evolve(state, process_progress=table))
+    bench.promised(state, 1, "save")
+
+
+def _view(bench: Bench) -> None:
+    """View after view: the clock runs so fast that every line is followed by a refresh."""
+    bench.clock = Ticking(1.5)
+    bench.promised(bench.manager().create("exp", num_processes=4), 0, "create")
+    with bench.manager().claim("exp") as claim:
+        bench.record(claim, "start")
+        for index in range(4):
+            bench.record(claim, "start", index)
+            claim.tick()
+
+
+def _compaction(bench: Bench) -> None:
+    """The journal outgrows its limit again and again, and the owner moves to the next."""
+    from holdfast import claim as module
+
+    # The limit is a constant of 1 MiB: the same code, sooner.
+    limits = module.COMPACT_BYTES, module.COMPACT_BASES
+    module.COMPACT_BYTES, module.COMPACT_BASES = 1500, 1  # type: ignore[misc]
+    try:
+        bench.promised(bench.manager().create("exp", num_processes=1), 0, "create")
+        with bench.manager().claim("exp") as claim:
+            bench.record(claim, "start")
+            for _ in range(6):
+                bench.record(claim, "start", 0)
+                bench.record(claim, "fail", 0, exit_code=1, error_message="x" * 200)
+                bench.record(claim, "requeue", 0, requested_by_user=True)
+    finally:
+        module.COMPACT_BYTES, module.COMPACT_BASES = limits  # type: ignore[misc]
+
+
+def _adopt(bench: Bench) -> None:
+    """An owner that vanishes without a word, and its successor, who goes on."""
+    bench.promised(bench.manager().create("exp", num_processes=2), 0, "create")
+    claim = bench.manager().claim("exp")
+    bench.record(claim, "start")
+    bench.record(claim, "start", 0)
+    bench.record(claim, "start", 1)
+    claim._close()  # as the kernel does at a kill: no farewell line, no view, no lock
+    found = bench.manager().cleanup_stale()
+    assert found == ["exp"], found
+    bench.promised(bench.manager().load("exp"), 1, "cleanup_stale")
+    with bench.manager().claim("exp") as claim:
+        bench.record(claim, "resume")
+        bench.record(claim, "requeue", 0, proven_dead=True, reason="lost")
+        at = bench.clock()
+        exited = ProcessExited(process=1, attempt=1, at=at, exit_code=0)
+        bench.promised(claim.record_many([exited]).state, 1, "adopt")
+
+
+def _aggregate(bench: Bench) -> None:
+    """To the end: completed, and the aggregate recorded."""
+    bench.promised(bench.manager().create("exp", num_processes=1), 0, "create")
+    with bench.manager().claim("exp") as claim:
+        bench.record(claim, "start")
+        bench.record(claim, "start", 0)
+        bench.record(claim, "complete", 0, exit_code=0)
+        bench.record(claim, "complete")
+        bench.record(claim, "aggregate")
+
+
+def _delete(bench: Bench) -> None:
+    """Deleted with its folder, made again under the same name; one that was never claimed too."""
+    manager = bench.manager()
+    bench.promised(manager.create("other", num_processes=1), 0, "create")
+    bench.promised(manager.create("exp", num_processes=2), 0, "create")
+    with manager.claim("exp") as claim:
+        bench.record(claim, "start")
+        bench.record(claim, "start", 0)
+        bench.record(claim, "start", 1)
+        bench.record(claim, "fail", 0, exit_code=2)
+        bench.record(claim, "fail", 1, exit_code=2)
+    manager.delete("exp")
+    bench.gone("exp")
+    bench.promised(manager.create("exp", num_processes=1), 0, "create")
+    with manager.claim("exp") as claim:
+        bench.record(claim, "start")
+    manager.delete("other")
+    bench.gone("other")
+
+
+def legal_step(claim: Claim, at: datetime, rng: random.Random) -> list[Requested | ProcessExited]:
+    """One to three events that are legal now, chosen by *rng*; none once it is aggregated."""
+    state = claim.state
+    status = str(state.status)
+    if status != "running":
+        event = {"initialised": "start", "interrupted": "resume", "failed": "retry",
+                 "completed": "aggregate"}.get(status)  # fmt: skip
+        return [] if event is None else [Requested(entity="experiment", event=event, at=at)]
+    if state.can_aggregate():
+        return [Requested(entity="experiment", event="complete", at=at)]
+    if rng.random() < 0.05:
+        return [Requested(entity="experiment", event="interrupt", at=at, reason="user")]
+    events: list[Requested | ProcessExited] = []
+    indices = [i for i, p in state.process_progress.items() if str(p.status) != "completed"]
+    for index in rng.sample(indices, min(len(indices), rng.randint(1, 3))):
+        process = state.process_progress[index]
+        if str(process.status) == "pending":
+            events.append(Requested(entity="process", event="start", process=index, at=at))
+        elif str(process.status) == "failed":
+            facts = {"requested_by_user": True}
+            events.append(
+                Requested(entity="process", event="requeue", process=index, at=at, facts=facts)
+            )
+        else:
+            code = rng.choice((0, 0, 1))
+            events.append(
+                ProcessExited(process=index, attempt=process.attempt, at=at, exit_code=code)
+            )
+    return events
+
+
+def _random_life(seed: int) -> Callable[[Bench], None]:
+    def life(bench: Bench) -> None:
+        """Thirty legal steps drawn by a seed, with claims, vanishing owners and deletes between."""
+        rng = random.Random(seed)
+        bench.clock = Ticking(rng.choice((0.01, 0.2, 0.7)))
+        ids = ["exp", "b"]
+        claim: Claim | None = None
+        for _ in range(30):
+            name = rng.choice(ids)
+            manager = bench.manager()
+            if name not in bench.manager().list_experiments():
+                bench.promised(manager.create(name, num_processes=rng.randint(1, 3)), 0, "create")
+                bench.events[name] = 0
+            if rng.random() < 0.08:
+                manager.delete(name, force=True)
+                bench.gone(name)
+                continue
+            claim = manager.claim(name)
+            for _ in range(rng.randint(1, 6)):
+                events = legal_step(claim, bench.clock(), rng)
+                if not events:
+                    break
+                bench.promised(claim.record_many(events).state, len(events), "record_many")
+            if rng.random() < 0.4:
+                claim._close()
+            else:
+                claim.release()
+
+    return life
+
+
+WORKLOADS: dict[str, Callable[[Bench], None]] = {
+    "create": _create,
+    "claim": _claim,
+    "record": _record,
+    "record_many": _record_many,
+    "save": _save,
+    "view": _view,
+    "compaction": _compaction,
+    "adopt": _adopt,
+    "aggregate": _aggregate,
+    "delete": _delete,
+}
+
+
+def workload(name: str) -> Callable[[Bench], None]:
+    """One of `WORKLOADS`, or `random-<seed>`."""
+    if name.startswith("random-"):
+        return _random_life(int(name.removeprefix("random-")))
+    return WORKLOADS[name]
+
+
+def speaker(marks: str) -> Callable[[str], None]:
+    """Appends marks to a file by `writev`, which the store never calls: faults are put per call."""
+    fd = os.open(marks, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    return lambda text: os.writev(fd, [text.encode() + b"\n"]) and None
+
+
+def main(name: str, root: str, marks: str) -> None:
+    """Run a workload in this process, its marks going to the file *marks*."""
+    warnings.simplefilter("ignore", UnreadableStateWarning)
+    warm_up()
+    workload(name)(Bench(Path(root), speaker(marks)))
+
+
+def warm_up() -> None:
+    """Import what the store imports late, so that a trace has the store's calls only."""
+    from holdfast import liveness, machines
+
+    machines.table("experiment")
+    machines.table("process")
+    liveness.me()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
