@@ -29,6 +29,7 @@ __all__ = [
     "InvalidTransitionError",
     "OwnershipLostError",
     "Refusal",
+    "ResultInvalidError",
     "ResultLostError",
     "SchemaTooNewError",
     "StaleStateError",
@@ -320,6 +321,17 @@ class ResultLostError(HoldfastError):
             f"{self.experiment_id}/{self.process}: result {self.path} {self.problem}\n"
             f"  `holdfast resume {self.experiment_id}` runs this process again"
         )
+
+
+@_error
+class ResultInvalidError(HoldfastError):
+    """A process wrote a result that cannot be accepted; its attempt failed. The file stays."""
+
+    path: Path
+    problem: str
+
+    def _message(self) -> str:
+        return f"result {self.path.name} {self.problem}"
 
 
 @attrs.frozen

@@ -1,0 +1,240 @@
+"""From the results of all processes to one: the table, its statistics, and the user's own command.
+
+Owns `aggregate.json` and the input of the user's command. Running that command is the
+orchestrator's, as for every attempt.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from holdfast import results, strictjson
+from holdfast.errors import (
+    AggregationError,
+    ResultInvalidError,
+    ResultLostError,
+    StateCorruptError,
+    StateWriteError,
+)
+from holdfast.files import Files
+from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.summary import statistics_of
+
+__all__ = ["FILE_NAME", "SCHEMA", "build", "finish", "prepare_inputs", "read", "table", "write"]
+
+SCHEMA: Final = "holdfast.aggregate/1"
+FILE_NAME: Final = "aggregate.json"
+
+#: 100,000 rows with results of some kilobytes.
+_SIZE_LIMIT: Final = 1 << 30
+
+
+def table(
+    state: ExperimentState, folder: Path, params: Sequence[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """One row per process, by index: parameters, attempts, host, duration and result.
+
+    Every result is verified while it is read. `result` is None where a process wrote none.
+
+    Args:
+        state: Whose processes.
+        folder: The experiment's folder.
+        params: The parameters of each process; none if it is shorter than its index.
+
+    Raises:
+        ResultLostError: A recorded result is missing or altered.
+    """
+    rows = []
+    for index, process in state.process_progress.items():
+        result = None
+        if process.result is not None:
+            try:
+                result = results.load(folder, process.result)
+            except ResultInvalidError as err:
+                path = process.result.path
+                raise ResultLostError(state.experiment_id, index, path, err.problem) from err
+        rows.append(
+            {
+                "index": index,
+                "params": dict(params[index]) if index < len(params) else {},
+                "attempts": process.attempt,
+                "host": process.host,
+                "duration_s": _duration_s(process),
+                "result": result,
+            }
+        )
+    return rows
+
+
+def _duration_s(process: ProcessProgress) -> float | None:
+    if process.started_at is None or process.completed_at is None:
+        return None
+    # A clock that was set back in between must not make a negative duration of it.
+    return max(0.0, (process.completed_at - process.started_at).total_seconds())
+
+
+def build(
+    state: ExperimentState, folder: Path, params: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """The built-in aggregate: rows and statistics, in the schema `holdfast.aggregate/1`.
+
+    Nothing in it depends on when or where it is built, so that building it again after a crash
+    gives the same. `value` is None; `finish` puts there what the user's command made.
+
+    Raises:
+        ResultLostError: A recorded result is missing or altered.
+    """
+    rows = table(state, folder, params)
+    return {
+        "schema": SCHEMA,
+        "experiment_id": state.experiment_id,
+        "name": state.name,
+        "config_hash": state.config_hash,
+        "num_processes": state.num_processes,
+        "rows": rows,
+        "statistics": statistics_of(row["result"] for row in rows),
+        "value": None,
+    }
+
+
+def prepare_inputs(
+    state: ExperimentState, folder: Path, aggregate: Mapping[str, Any], attempt: int
+) -> dict[str, str]:
+    """Lay out what the user's command needs; the variables that tell it where.
+
+    - `HOLDFAST_RESULTS`: a directory that holds exactly the accepted results, `<index>.json` each.
+      What failed attempts wrote stays out. They are hard links where the file system has them: to
+      be read, not written.
+    - `HOLDFAST_TABLE`: a JSON file, *aggregate* as `build` made it.
+    - `HOLDFAST_RESULT`: the file that it may write its own value to.
+
+    Raises:
+        StateWriteError: The file system refused.
+    """
+    inputs = _inputs(folder, attempt)
+    try:
+        # Left by a crash in the middle of just this.
+        shutil.rmtree(inputs, ignore_errors=True)
+        accepted = inputs / "results"
+        accepted.mkdir(parents=True)
+        for index, process in state.process_progress.items():
+            if process.result is not None:
+                _link_or_copy(folder / process.result.path, accepted / f"{index}.json")
+        listed = inputs / "table.json"
+        listed.write_bytes(_json(aggregate))
+    except OSError as err:
+        raise StateWriteError(inputs, "preparing the aggregation", str(err.strerror)) from err
+    results.prepare(folder)
+    return {
+        "HOLDFAST_RESULTS": str(accepted.absolute()),
+        "HOLDFAST_TABLE": str(listed.absolute()),
+        "HOLDFAST_RESULT": str(results.path_of(folder, results.AGGREGATE, attempt).absolute()),
+    }
+
+
+def _inputs(folder: Path, attempt: int) -> Path:
+    return folder / f"aggregation.{attempt}"
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        # No hard links (exFAT, some network file systems) or too many of one file.
+        shutil.copyfile(source, target)
+
+
+def finish(
+    state: ExperimentState, folder: Path, aggregate: Mapping[str, Any], attempt: int
+) -> dict[str, Any]:
+    """Take up what the user's command wrote, store `aggregate.json`, remove the command's input.
+
+    Durable once it returns. A command that wrote nothing leaves `value` None: it may have made
+    files of its own.
+
+    Raises:
+        AggregationError: What it wrote is not valid JSON.
+        StateWriteError: The file system refused.
+    """
+    try:
+        written = results.accept(folder, results.AGGREGATE, attempt)
+        value = None if written is None else results.load(folder, written)
+    except ResultInvalidError as err:
+        raise AggregationError(state.experiment_id, str(err)) from err
+    whole = {**aggregate, "value": value}
+    write(folder, whole)
+    shutil.rmtree(_inputs(folder, attempt), ignore_errors=True)
+    return whole
+
+
+def write(folder: Path, aggregate: Mapping[str, Any], *, files: Files | None = None) -> Path:
+    """Make *aggregate* the whole content of `aggregate.json`; durable once it returns.
+
+    Raises:
+        StateWriteError: The file system refused. An older one is still there.
+    """
+    files = files or Files()
+    path = folder / FILE_NAME
+    data = _json(aggregate)
+    name = f".tmp-{secrets.token_hex(8)}"
+    stored = "old"
+    try:
+        with files.directory(folder) as parent:
+            try:
+                fd = files.open_append(name, parent, exclusive=True)
+                try:
+                    files.write_all(fd, data)
+                    files.fsync(fd)
+                finally:
+                    files.close(fd)
+                files.rename(name, FILE_NAME, parent)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    files.unlink(name, parent)
+                raise
+            stored = "unknown"
+            # The directory too: a power cut could take the rename back.
+            files.fsync(parent)
+    except OSError as err:
+        raise StateWriteError(path, "writing", err.strerror or str(err), stored) from err
+    return path
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The stored aggregate; None if there is none yet.
+
+    Raises:
+        StateCorruptError: The file does not hold one.
+    """
+    path = folder / FILE_NAME
+    files = Files()
+    try:
+        with files.directory(folder) as parent:
+            fd = files.open_read(FILE_NAME, parent)
+            try:
+                data = files.read_all(fd, _SIZE_LIMIT)
+            finally:
+                files.close(fd)
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        raise StateCorruptError(path, f"cannot be read: {err.strerror}") from err
+    try:
+        # A result may be as deep as any JSON; here it is three levels further down.
+        value = strictjson.loads(data, max_depth=strictjson.MAX_DEPTH + 3)
+    except ValueError as err:
+        raise StateCorruptError(path, f"is not valid JSON: {err}") from err
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        raise StateCorruptError(path, f"is not an aggregate in schema {SCHEMA}")
+    return value
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, allow_nan=False).encode("ascii") + b"\n"

@@ -1,0 +1,173 @@
+"""The results of processes: accepted once, durable and proven from then on.
+
+Owns `results/` in an experiment's folder: `<index>.<attempt>.json`, and `aggregate.<attempt>.json`
+for what the user's own aggregation wrote. Nothing there is ever rewritten by holdfast.
+"""
+
+import errno
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+from holdfast import strictjson
+from holdfast.errors import ResultInvalidError, StateWriteError
+from holdfast.files import Files
+from holdfast.records import ResultRef
+
+__all__ = ["AGGREGATE", "SIZE_LIMIT", "accept", "load", "path_of", "prepare", "verify"]
+
+#: The index that stands for the aggregation's own attempt.
+AGGREGATE: Final = -1
+
+#: A result is a summary. Arrays and models belong into files of their own, named in it.
+SIZE_LIMIT: Final = 64 << 20
+
+_FOLDER: Final = "results"
+
+
+def path_of(folder: Path, index: int, attempt: int) -> Path:
+    """Where that attempt may write its result: its `HOLDFAST_RESULT`."""
+    who = "aggregate" if index == AGGREGATE else str(index)
+    return folder / _FOLDER / f"{who}.{attempt}.json"
+
+
+def prepare(folder: Path, *, files: Files | None = None) -> None:
+    """Make `results/`, so that an attempt can write there at once.
+
+    Raises:
+        StateWriteError: The file system refused.
+    """
+    files = files or Files()
+    try:
+        with files.directory(folder) as parent:
+            try:
+                files.mkdir(_FOLDER, parent)
+            except FileExistsError:
+                return
+            # Otherwise a power cut could take the whole directory with every result in it.
+            files.fsync(parent)
+    except OSError as err:
+        raise StateWriteError(folder / _FOLDER, "making it", _cause(err)) from err
+
+
+def accept(
+    folder: Path, index: int, attempt: int, *, files: Files | None = None
+) -> ResultRef | None:
+    """Read, check and make durable what an attempt wrote; None if it wrote nothing.
+
+    Only once this has returned may the process be recorded as completed: from then on the file
+    and its name survive a power cut, and its digest gives away any change.
+
+    Raises:
+        ResultInvalidError: Not a JSON file as `strictjson` has it, or too large: fail the attempt.
+        StateWriteError: The disk could not make it durable: not the attempt's fault.
+    """
+    files = files or Files()
+    path = path_of(folder, index, attempt)
+    try:
+        with files.directory(folder) as parent, files.directory(_FOLDER, parent) as results:
+            fd = _open(files, path, results)
+            if fd is None:
+                return None
+            try:
+                data = _read(files, path, fd)
+                try:
+                    strictjson.loads(data)
+                except ValueError as err:
+                    raise ResultInvalidError(path, f"is not valid JSON: {err}") from err
+                files.fsync(fd)
+            finally:
+                files.close(fd)
+            # The name too: the process that made it did not care.
+            files.fsync(results)
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        raise StateWriteError(path, "making the result durable", _cause(err)) from err
+    return ResultRef(
+        path=f"{_FOLDER}/{path.name}", size=len(data), sha256=hashlib.sha256(data).hexdigest()
+    )
+
+
+def verify(folder: Path, ref: ResultRef, *, files: Files | None = None) -> str | None:
+    """What is wrong with a recorded result, as the end of a sentence; None if it is as it was.
+
+    Raises:
+        OSError: The disk could not be read (EIO, ENOMEM): neither there nor lost.
+    """
+    try:
+        _proven(folder, ref, files or Files())
+    except ResultInvalidError as err:
+        return err.problem
+    return None
+
+
+def load(folder: Path, ref: ResultRef, *, files: Files | None = None) -> Any:
+    """The value of a recorded result, after `verify`.
+
+    Raises:
+        ResultInvalidError: It is missing or altered.
+        OSError: The disk could not be read.
+    """
+    return strictjson.loads(_proven(folder, ref, files or Files()))
+
+
+def _proven(folder: Path, ref: ResultRef, files: Files) -> bytes:
+    path = folder / ref.path
+    # References come from files; one that was tampered with must not lead out of the folder.
+    if ref.path != f"{_FOLDER}/{path.name}" or path.name in ("", ".", ".."):
+        raise ResultInvalidError(path, "is recorded under a path outside of results/")
+    try:
+        with files.directory(folder) as parent, files.directory(_FOLDER, parent) as results:
+            fd = _open(files, path, results)
+            if fd is None:
+                raise ResultInvalidError(path, "is missing")
+            try:
+                data = _read(files, path, fd)
+            finally:
+                files.close(fd)
+    except (FileNotFoundError, NotADirectoryError) as err:
+        raise ResultInvalidError(path, "is missing") from err
+    if len(data) != ref.size:
+        raise ResultInvalidError(
+            path, f"was altered: it has {len(data):,} bytes, recorded are {ref.size:,}"
+        )
+    if hashlib.sha256(data).hexdigest() != ref.sha256:
+        raise ResultInvalidError(path, "was altered: its SHA-256 is not the recorded one")
+    return data
+
+
+def _open(files: Files, path: Path, results: int) -> int | None:
+    try:
+        return files.open_read(path.name, results)
+    except OSError as err:
+        if err.errno == errno.ENOENT:
+            return None
+        if err.errno == errno.ELOOP:
+            raise ResultInvalidError(path, "is a symbolic link, which is never followed") from err
+        if err.errno in (errno.EACCES, errno.EPERM, errno.ENXIO):
+            raise ResultInvalidError(path, f"cannot be opened: {_cause(err)}") from err
+        raise
+
+
+def _read(files: Files, path: Path, fd: int) -> bytes:
+    info = files.fstat(fd)
+    # A FIFO or a device would block, or never end.
+    if not stat.S_ISREG(info.st_mode):
+        raise ResultInvalidError(path, "is not a regular file")
+    if info.st_size > SIZE_LIMIT:
+        raise ResultInvalidError(path, _too_large(info.st_size))
+    data = files.read_all(fd, SIZE_LIMIT)
+    if len(data) > SIZE_LIMIT:
+        raise ResultInvalidError(path, _too_large(len(data)))
+    return data
+
+
+def _too_large(size: int) -> str:
+    return f"has {size:,} bytes, more than the limit of {SIZE_LIMIT:,}"
+
+
+def _cause(err: OSError) -> str:
+    return err.strerror or os.strerror(err.errno or 0)
