@@ -5,6 +5,7 @@ or fails every operation. Everything else about files (order, durability, names)
 """
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -87,6 +88,15 @@ class Files:
     def names(self, fd: int) -> list[str]:
         """What is in the directory *fd*, in no order."""
         return os.listdir(fd)
+
+    def scan(self, fd: int) -> Iterator[os.DirEntry[str]]:
+        """What is in the directory *fd*, with the kind and inode of each."""
+        with os.scandir(fd) as entries:
+            yield from entries
+
+    def touch(self, fd: int) -> None:
+        """Set the times to now, by the clock of the file system."""
+        os.utime(fd)
 
     def stat(self, name: str, dir_fd: int | None = None) -> os.stat_result:
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
