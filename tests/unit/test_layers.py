@@ -22,18 +22,17 @@ LAYERS = {
     "orchestration": [
         "orchestrator", "loop", "scheduling", "launching", "recovery", "interrupts", "outcomes",
         "concluding",
-        "concluding",
-        "aggregation", "results", "doctor",
+        "aggregation", "averages", "results", "doctor",
     ],
     "store": [
         "manager", "catalog", "claim", "deletion", "history", "index", "ownership", "saving",
-        "stored", "journal", "view", "codec", "strictjson", "files",
+        "stored", "journal", "view", "codec", "strictjson", "files", "summary",
     ],
     "engines": ["engines", "engines.*"],
     "attempts": ["attempts"],
     "experiment file": [
-        "experiment_file", "declaration", "matrix", "overrides", "placeholders", "durations",
-        "hashing",
+        "experiment_file", "declaration", "matrix", "overrides", "placeholders", "values",
+        "durations", "hashing",
     ],
     "pictures": ["diagrams", "drawing"],
     "lifecycle": ["lifecycle", "effects", "events"],
