@@ -30,7 +30,7 @@ from holdfast.identity import ProcessIdentity, Verdict
 from holdfast.journal import cause
 from holdfast.lifecycle import Action, Change, Event, Requested
 from holdfast.ownership import Owned
-from holdfast.records import ExperimentState
+from holdfast.records import SCHEMA_VERSION, ExperimentState
 from holdfast.status import Reason
 
 __all__ = ["Claim", "Recorded"]
@@ -101,7 +101,7 @@ class Claim:
 
     @property
     def state(self) -> ExperimentState:
-        """The state after the last recorded line (and after what was noted since)."""
+        """The state after the last recorded line; what was noted since is not in it yet."""
         return self._state
 
     @property
@@ -204,6 +204,7 @@ class Claim:
                 state,
                 revision=self._state.revision + 1,
                 epoch=self._epoch,
+                schema_version=SCHEMA_VERSION,
                 owner=self._state.owner,
                 last_updated=at,
             )
@@ -335,8 +336,13 @@ class Claim:
         self._closed = None
 
     def _append(self, payload: Mapping[str, Any]) -> None:
-        line = journal.encode(payload)
         path = self.folder / "journal" / journal.file_name(self._epoch)
+        try:
+            line = journal.encode(payload)
+        except (TypeError, ValueError):
+            # What JSON cannot hold was not begun to be written: the claim is as good as before.
+            self._closed = None
+            raise
         try:
             self._files.write_all(self._file_fd, line)
         except OSError as err:

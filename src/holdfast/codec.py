@@ -66,7 +66,7 @@ def _word(kind: type[StrEnum]) -> Callable[[Any, Any], Any]:
 
 
 def _record(kind: type, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    inner = make_dict_structure_fn(kind, converter)
+    inner: Callable[[Any, Any], Any] = make_dict_structure_fn(kind, converter)
 
     def structure(value: Any, _: Any) -> Any:
         # The generated code asks `"pid" in value`, which a string answers, too.

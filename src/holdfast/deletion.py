@@ -32,6 +32,9 @@ def _unlink_and_trash(files: Files, stem: str, dir_fd: int, state_dir: Path) -> 
     try:
         with contextlib.suppress(FileNotFoundError):
             files.unlink(view.file_name(stem), dir_fd)
+            # Durable first: with the folder gone and the view back after a power cut, a view that
+            # lay behind its journal would pass for the truth.
+            files.fsync(dir_fd)
         # Renamed while the lock in it is held: who waits for that lock finds the folder gone.
         files.rename(stem, trash, dir_fd)
         files.fsync(dir_fd)
@@ -51,8 +54,8 @@ def _remove_tree(files: Files, name: str, dir_fd: int) -> None:
     files.rmdir(name, dir_fd)
 
 
-def finish_interrupted(files: Files, stem: str, dir_fd: int, state_dir: Path) -> None:
-    """Remove what an interrupted delete of *stem* left, if there is any.
+def finish_interrupted(files: Files, stem: str, dir_fd: int, state_dir: Path) -> bool:
+    """Remove what an interrupted delete of *stem* left; whether there was any.
 
     Raises:
         ExperimentExistsError: There is an experiment, with or without a view, or one that is being
@@ -62,11 +65,11 @@ def finish_interrupted(files: Files, stem: str, dir_fd: int, state_dir: Path) ->
     with contextlib.ExitStack() as opened:
         folder_fd = open_folder(files, stem, dir_fd)
         if folder_fd is None:
-            return
+            return False
         opened.callback(files.close, folder_fd)
         truth = journal.read_truth(files, folder_fd, state_dir / stem)
         if truth is None:
-            return
+            return False
         if not truth.deleted:
             raise ExperimentExistsError(stem, state_dir, "its folder has a journal")
         lock_fd = files.open_append("lock", folder_fd)
@@ -76,6 +79,7 @@ def finish_interrupted(files: Files, stem: str, dir_fd: int, state_dir: Path) ->
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(files.stat(stem, dir_fd), files.fstat(folder_fd)):
                 _unlink_and_trash(files, stem, dir_fd, state_dir)
+    return True
 
 
 def sweep(files: Files, dir_fd: int) -> None:

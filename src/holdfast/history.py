@@ -1,6 +1,6 @@
 """What happened to an experiment, oldest first, from all its journals."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from holdfast.errors import StateCorruptError
 from holdfast.files import Files
 from holdfast.status import Entity, Reason
 
-__all__ = ["Transition", "read"]
+__all__ = ["Transition", "chain", "read"]
 
 
 @attrs.frozen(kw_only=True)
@@ -41,7 +41,7 @@ def read(files: Files, folder_fd: int, path: Path) -> Iterator[Transition]:
     """Every acknowledged step in *folder_fd*, oldest first.
 
     A journal ends where its successor's base says that it was folded: a line behind that was
-    written by an owner that had been fenced.
+    written by an owner that had been fenced. A base that no successor folded was late itself.
 
     Raises:
         StateCorruptError: A journal is damaged.
@@ -51,15 +51,28 @@ def read(files: Files, folder_fd: int, path: Path) -> Iterator[Transition]:
             journal.read_journal(files, journal_fd, epoch, path / "journal")
             for epoch in journal.epochs(files.names(journal_fd))
         ]
-    based = [each for each in found if each.base is not None]
-    for each, successor in zip(based, [*based[1:], None], strict=True):
-        until = None
-        if successor is not None and successor.base is not None:
-            until = (successor.base.get("from") or {}).get("offset")
+    for each, until in reversed(list(chain(found))):
         try:
             yield from _transitions(each, until)
         except (KeyError, TypeError, ValueError) as err:
             raise StateCorruptError(each.path, f"a line is no transition: {err!r}") from err
+
+
+def chain(found: Sequence[journal.Journal]) -> Iterator[tuple[journal.Journal, int | None]]:
+    """The journals that count, newest first, each with the offset up to which it does.
+
+    Args:
+        found: Journals by ascending epoch.
+    """
+    based = {each.epoch: each for each in found if each.base is not None}
+    current = based[max(based)] if based else None
+    until: int | None = None
+    while current is not None and current.base is not None:
+        yield current, until
+        source = current.base.get("from")
+        if not isinstance(source, dict) or source.get("epoch", 0) >= current.epoch:
+            return
+        current, until = based.get(source["epoch"]), source.get("offset")
 
 
 def _transitions(found: journal.Journal, until: int | None) -> Iterator[Transition]:

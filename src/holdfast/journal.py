@@ -9,6 +9,7 @@ before it is on the disk; anything else that does not fit its checksum is damage
 import errno
 import json
 import os
+import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -23,10 +24,10 @@ from holdfast.errors import StateCorruptError
 from holdfast.files import Files
 from holdfast.records import ExperimentState
 
-__all__ = ["Journal", "Truth", "encode", "epochs", "file_name", "read_journal", "read_truth"]
+__all__ = ["Journal", "Truth", "decode", "encode", "epochs", "file_name", "read_journal", "read_truth"]
 
 #: Larger than any journal that compaction lets grow; more is not ours.
-SIZE_LIMIT: Final = 4 << 30
+SIZE_LIMIT: Final = 1 << 30
 _SUFFIX: Final = ".jsonl"
 
 
@@ -50,7 +51,8 @@ def encode(payload: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def _decode(line: bytes) -> Json | None:
+def decode(line: bytes) -> Json | None:
+    """What `encode` made *line* of (without its end); None if the checksum says otherwise."""
     body = line[9:]
     try:
         if line[8:9] != b" " or zlib.crc32(body) != int(line[:8], 16):
@@ -79,7 +81,7 @@ class Journal:
 
     @property
     def claim(self) -> Json | None:
-        """The owner's claim; None if the crash came before it was whole."""
+        """The owner's claim; None if the file is damaged."""
         if self.lines and self.lines[0][1].get("kind") == "claim":
             return self.lines[0][1]
         return None
@@ -115,9 +117,17 @@ class Truth:
     torn: bool = False
 
 
-def _read(files: Files, name: str, journal_fd: int) -> bytes:
+def _read(files: Files, name: str, journal_fd: int, path: Path) -> bytes:
     fd = files.open_read(name, journal_fd)
     try:
+        info = files.fstat(fd)
+        # Reading a part of it, or an empty pipe, would silently take older steps for the last.
+        if not stat.S_ISREG(info.st_mode):
+            raise StateCorruptError(path / name, "is not a regular file")
+        if info.st_size > SIZE_LIMIT:
+            raise StateCorruptError(
+                path / name, f"has {info.st_size:,} bytes, more than the limit of {SIZE_LIMIT:,}"
+            )
         return files.read_all(fd, SIZE_LIMIT)
     finally:
         files.close(fd)
@@ -129,7 +139,7 @@ def _parse(data: bytes) -> tuple[list[tuple[int, Json]], int | None]:
     bad: int | None = None
     start = 0
     while (end := data.find(b"\n", start)) >= 0:
-        payload = _decode(data[start:end])
+        payload = decode(data[start:end])
         if payload is None:
             bad = start if bad is None else bad
         elif bad is not None:
@@ -148,11 +158,11 @@ def read_journal(files: Files, journal_fd: int, epoch: int, path: Path) -> Journ
         StateCorruptError: A line is damaged and the lines behind it are not.
     """
     name = file_name(epoch)
-    data = _read(files, name, journal_fd)
+    data = _read(files, name, journal_fd, path)
     lines, bad = _parse(data)
     if bad is not None:
         # A failed append is cut off and written over while we read: only what stays is damage.
-        before, data = data, _read(files, name, journal_fd)
+        before, data = data, _read(files, name, journal_fd, path)
         lines, bad = _parse(data)
         if bad is not None and data[: len(before)] == before:
             raise StateCorruptError(
@@ -172,7 +182,7 @@ def fold(journal: Journal, until: int | None = None) -> Truth:
     """
     base = journal.base
     assert base is not None
-    state = state_from_json(base["state"], journal.path)
+    state = state_from_json(base.get("state"), journal.path)
     revision = state.revision
     deleted = False
     pending: list[lifecycle.Change] = []
@@ -183,26 +193,26 @@ def fold(journal: Journal, until: int | None = None) -> Truth:
         offset = end
         kind = payload.get("kind")
         found = payload.get("revision")
+        # No crash leaves a hole between two lines: each is on the disk before the next.
+        if found != revision + (not _moves_nothing(payload)):
+            raise StateCorruptError(
+                journal.path, f"a line of revision {found!r:.20} follows revision {revision}"
+            )
         if kind == "changes":
-            # No crash leaves a hole between two lines: each is on the disk before the next.
-            if found != revision + 1 and (found != revision or not _moves_nothing(payload)):
-                raise StateCorruptError(
-                    journal.path, f"revision {found} follows revision {revision}"
-                )
             try:
                 at = datetime.fromisoformat(payload["at"])
                 pending += [change_from_json(change, at) for change in payload["changes"]]
-            except (KeyError, TypeError, ValueError) as err:
+            except (AttributeError, KeyError, TypeError, ValueError) as err:
                 raise StateCorruptError(
                     journal.path, f"the line of revision {found} is no change: {err!r}"
                 ) from err
         elif kind == "saved":
-            state, pending = state_from_json(payload["state"], journal.path), []
+            state, pending = state_from_json(payload.get("state"), journal.path), []
         elif kind == "deleted":
             deleted = True
         else:
             raise StateCorruptError(journal.path, f"unknown line {kind!r:.40}")
-        revision = found if isinstance(found, int) else revision
+        revision = found
     try:
         state = lifecycle.replay_many(state, pending)
     except (KeyError, TypeError, ValueError) as err:
@@ -212,7 +222,10 @@ def fold(journal: Journal, until: int | None = None) -> Truth:
 
 
 def _moves_nothing(payload: Json) -> bool:
-    return all(change.get("event") == "released" for change in payload.get("changes", ()))
+    kind, changes = payload.get("kind"), payload.get("changes")
+    if kind != "changes" or not isinstance(changes, list):
+        return kind == "deleted"
+    return all(isinstance(each, dict) and each.get("event") == "released" for each in changes)
 
 
 def read_truth(
@@ -255,6 +268,9 @@ def _highest(
             journal = read_journal(files, journal_fd, epoch, path)
         except FileNotFoundError:
             continue  # the folder is being deleted under our eyes
+        if journal.claim is None:
+            # It was whole and synced before it got its name, so that no crash explains this.
+            raise StateCorruptError(journal.path, "its first line is no claim")
         if journal.base is not None:
             return journal
     return None

@@ -37,6 +37,7 @@ from holdfast.errors import (
     HoldfastError,
     InvalidIdError,
     StaleStateError,
+    StateCorruptError,
     StateWriteError,
     UnknownLivenessError,
     UnreadableStateWarning,
@@ -152,6 +153,8 @@ class StateManager:
                 raise ExperimentExistsError(
                     state.experiment_id, self.state_dir, err.detail
                 ) from None
+            except OSError as err:
+                raise StateWriteError(self.state_dir / stem, "looking at", cause(err)) from err
             try:
                 view.create(self._files, stem, dir_fd, state, self.state_dir)
             except ExperimentExistsError:
@@ -181,13 +184,14 @@ class StateManager:
         """
         with self._existing_directory(experiment_id) as dir_fd:
             state = catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
-            problem = self._view_problem(state, dir_fd)
-            if problem is not None:
-                # The owner may have recorded, refreshed and let go since: look once more.
+            while (problem := self._view_problem(state, dir_fd)) is not None:
+                # An owner may have recorded, refreshed and let go between our looks. Only a view
+                # that disagrees with what was the truth before and after is a stray one.
+                before = state
                 state = catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
-                problem = self._view_problem(state, dir_fd)
-            if problem is not None:
-                warnings.warn(problem, UnreadableStateWarning, stacklevel=2)
+                if state == before:
+                    warnings.warn(problem, UnreadableStateWarning, stacklevel=2)
+                    break
             return state
 
     def _view_problem(self, state: ExperimentState, dir_fd: int) -> str | None:
@@ -196,6 +200,10 @@ class StateManager:
             return None
         problem = stored.view_problem(self._files, stem, dir_fd, self.state_dir, state)
         if problem is None or ownership.lock_state(self._files, stem, dir_fd) == "held":
+            return None
+        # Once more, now that there is no owner who could be about to refresh it.
+        problem = stored.view_problem(self._files, stem, dir_fd, self.state_dir, state)
+        if problem is None:
             return None
         return (
             f"{view.file_name(stem)} {problem}; the journal counts, and the next claim rewrites "
@@ -232,6 +240,8 @@ class StateManager:
             except ExperimentNotFoundError:
                 close = catalog.close_matches(self._files, experiment_id, dir_fd)
                 raise ExperimentNotFoundError(experiment_id, self.state_dir, close) from None
+            except OSError as err:
+                raise StateWriteError(self.state_dir / stem, "claiming", cause(err)) from err
             return Claim(
                 self._files,
                 owned,
@@ -276,10 +286,24 @@ class StateManager:
         """
         stem = sanitize_experiment_id(experiment_id)
         with self._existing_directory(experiment_id) as dir_fd:
-            with self.claim(experiment_id, force=force) as claim:
-                self._refuse_if_running(claim, force=force)
-                deletion.remove(self._files, claim, stem, dir_fd, self.state_dir)
+            try:
+                with self.claim(experiment_id, force=force) as claim:
+                    self._refuse_if_running(claim, force=force)
+                    deletion.remove(self._files, claim, stem, dir_fd, self.state_dir)
+            except ExperimentNotFoundError:
+                # Its delete may have been interrupted once it was decided: this one finishes it.
+                if not self._finish_delete(stem, dir_fd):
+                    raise
             deletion.sweep(self._files, dir_fd)
+
+    def _finish_delete(self, stem: str, dir_fd: int) -> bool:
+        # What is there but not to be deleted (a copy under a wrong name) was not found either.
+        with contextlib.suppress(ExperimentExistsError):
+            try:
+                return deletion.finish_interrupted(self._files, stem, dir_fd, self.state_dir)
+            except OSError as err:
+                raise StateWriteError(self.state_dir / stem, "deleting", cause(err)) from err
+        return False
 
     def _refuse_if_running(self, claim: Claim, *, force: bool) -> None:
         """An attempt can outlive its owner; deleting its files would have it run on unseen."""
@@ -307,6 +331,9 @@ class StateManager:
                 return list(history.read(self._files, folder_fd, self.state_dir / stem))
             except FileNotFoundError:
                 return []
+            except OSError as err:
+                path = self.state_dir / stem / "journal"
+                raise StateCorruptError(path, f"cannot be read: {cause(err)}") from err
             finally:
                 self._files.close(folder_fd)
 
@@ -340,9 +367,8 @@ class StateManager:
             UnreadableStateWarning: Files were passed over; `unreadable()` names them.
         """
         self._unreadable = []
-        try:
-            dir_fd = self._files.open_dir(self.state_dir)
-        except FileNotFoundError:
+        dir_fd = self._open_state_dir()
+        if dir_fd is None:
             return
         try:
             for entry in catalog.entries(self._files, dir_fd, self.state_dir):
@@ -423,6 +449,9 @@ class StateManager:
 
         Leaves alone what is alive or unknown. Attempts of their processes are judged at resume.
 
+        Warns:
+            UnreadableStateWarning: One could not be read or written; the others were looked at.
+
         Args:
             dry_run: Only say which ones.
             force: Take *unknown* for dead.
@@ -434,9 +463,18 @@ class StateManager:
         for state in list(self.states()):
             if state.status is not ExperimentStatus.RUNNING:
                 continue
-            with contextlib.suppress(ExperimentNotFoundError):
+            try:
                 if self._cleanup(state, dry_run=dry_run, force=force):
                     found.append(state.experiment_id)
+            except ExperimentNotFoundError:
+                continue
+            except HoldfastError as err:
+                # One that cannot be written (another user's, say) must not keep the rest stale.
+                warnings.warn(
+                    f"{state.experiment_id} was left as it is: {err}",
+                    UnreadableStateWarning,
+                    stacklevel=2,
+                )
         return found
 
     def _cleanup(self, state: ExperimentState, *, dry_run: bool, force: bool) -> bool:
@@ -486,33 +524,54 @@ class StateManager:
 
     # -- the directory ----------------------------------------------------------------------------
 
-    def _directory(self) -> contextlib.AbstractContextManager[int]:
-        return self._files.directory(self.state_dir)
+    @contextlib.contextmanager
+    def _directory(self) -> Iterator[int]:
+        try:
+            fd = self._files.open_dir(self.state_dir)
+        except OSError as err:
+            raise StateWriteError(self.state_dir, "opening", cause(err)) from err
+        try:
+            yield fd
+        finally:
+            self._files.close(fd)
+
+    def _open_state_dir(self) -> int | None:
+        """A descriptor of the state directory; None if there is none yet."""
+        try:
+            return self._files.open_dir(self.state_dir)
+        except FileNotFoundError:
+            return None
+        except OSError as err:
+            raise StateCorruptError(self.state_dir, f"cannot be opened: {cause(err)}") from err
 
     @contextlib.contextmanager
     def _existing_directory(self, experiment_id: str) -> Iterator[int]:
-        try:
-            fd = self._files.open_dir(self.state_dir)
-        except (FileNotFoundError, NotADirectoryError):
-            raise ExperimentNotFoundError(experiment_id, self.state_dir) from None
+        fd = self._open_state_dir()
+        if fd is None:
+            raise ExperimentNotFoundError(experiment_id, self.state_dir)
         try:
             yield fd
         finally:
             self._files.close(fd)
 
     def _make_state_dir(self) -> None:
-        if self.state_dir.is_dir():
-            return
+        wanted = [self.state_dir, *self.state_dir.parents]
+        there = next(each for each in wanted if each.is_dir())
         try:
-            missing = [self.state_dir, *self.state_dir.parents]
-            for path in reversed([each for each in missing if not each.exists()]):
+            # A directory is only there for good once its parent says so on the disk. Also the one
+            # that is there already: who made it may have been killed before it came to that.
+            with contextlib.suppress(PermissionError):
+                self._sync(there.parent)
+            for path in reversed(wanted[: wanted.index(there)]):
                 with contextlib.suppress(FileExistsError):
                     self._files.mkdir(str(path))
-                # A directory is only there for good once its parent says so on the disk.
-                with self._files.directory(path.parent) as parent:
-                    self._files.fsync(parent)
+                self._sync(path.parent)
         except OSError as err:
             raise StateWriteError(self.state_dir, "making the directory", cause(err)) from err
+
+    def _sync(self, directory: Path) -> None:
+        with self._files.directory(directory) as fd:
+            self._files.fsync(fd)
 
 
 def _number(num_processes: int | None, total_runs: int | None) -> int:

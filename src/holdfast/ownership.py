@@ -9,7 +9,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -93,7 +93,10 @@ def lock_state(files: Files, stem: str, dir_fd: int) -> LockState | None:
         except OSError:
             return None
         opened.callback(files.close, fd)
-        had = _flock(files, fd, fcntl.LOCK_SH)
+        try:
+            had = _flock(files, fd, fcntl.LOCK_SH)
+        except OSError:
+            return None
         return None if had is None else "free" if had else "held"
 
 
@@ -152,6 +155,8 @@ def acquire(
             locked = _lock(files, lock_fd, deadline, time.monotonic)
             if locked is False:
                 raise _owned(files, stem, dir_fd, folder_fd, state_dir, experiment_id)
+            # Of a claim that comes to nothing, nothing stays behind.
+            opened.callback(_remove_if_unused, files, stem, dir_fd, folder_fd)
             # The folder may have been moved away by a delete while we waited for its lock.
             if not _still_there(files, stem, dir_fd, folder_fd, lock_fd):
                 continue
@@ -177,13 +182,21 @@ def _open_lock(
 ) -> tuple[int, int]:
     with contextlib.suppress(FileExistsError):
         files.mkdir(stem, dir_fd)
-        # The parent too: a folder that a power cut takes back would take the claim in it along.
-        files.fsync(dir_fd)
+    # The parent too: a folder that a power cut takes back would take the claim in it along. Even
+    # if the folder was there: who made it may have been killed before this step.
+    files.fsync(dir_fd)
     folder_fd = files.open_dir(stem, dir_fd)
     opened.callback(files.close, folder_fd)
     lock_fd = files.open_append("lock", folder_fd)
     opened.callback(files.close, lock_fd)
     return folder_fd, lock_fd
+
+
+def _remove_if_unused(files: Files, stem: str, dir_fd: int, folder_fd: int) -> None:
+    with contextlib.suppress(OSError):
+        if files.names(folder_fd) == ["lock"]:
+            files.unlink("lock", folder_fd)
+            files.rmdir(stem, dir_fd)
 
 
 def _still_there(files: Files, stem: str, dir_fd: int, folder_fd: int, lock_fd: int) -> bool:
@@ -206,7 +219,9 @@ def _owned(
             if found.claim is not None:
                 owner = codec.identity_from_json(found.claim["owner"])
                 since = datetime.fromisoformat(found.claim["at"])
-                break
+                # An owner that only began a fresh journal has owned it for longer.
+                if "compacts" not in found.claim:
+                    break
     return AlreadyOwnedError(experiment_id, owner, since, liveness.judge(owner, lock="held"))
 
 
@@ -226,12 +241,8 @@ def _take_over(
 ) -> Owned:
     path = state_dir / stem
     truth = read(files, stem, dir_fd, state_dir)
-    if truth is None:
-        # Deleted before we had the lock. If the folder is one that we made, leave nothing behind.
-        with contextlib.suppress(OSError):
-            if files.names(folder_fd) == ["lock"]:
-                files.unlink("lock", folder_fd)
-                files.rmdir(stem, dir_fd)
+    # Deleted before we had the lock; or the file is a copy, or of another id that led to its name.
+    if truth is None or truth.state.experiment_id != experiment_id:
         raise ExperimentNotFoundError(experiment_id, state_dir)
     previous, verdict = _judge_previous(truth.state, locked=locked)
     if verdict is not None and verdict.kind != "dead" and not force:
@@ -244,7 +255,7 @@ def _take_over(
     try:
         with contextlib.suppress(FileExistsError):
             files.mkdir("journal", folder_fd)
-            files.fsync(folder_fd)
+        files.fsync(folder_fd)  # also if another made it, who may have been killed before this
         journal_fd = files.open_dir("journal", folder_fd)
         opened.callback(files.close, journal_fd)
         claim_line = _claim_line(me, at)
@@ -261,6 +272,11 @@ def _take_over(
         # Only now, when every older owner is fenced, is what they wrote complete.
         if not _unchanged(files, journal_fd, epoch, truth):
             truth = read(files, stem, dir_fd, state_dir, below=epoch) or truth
+        if truth.epoch:
+            # Its last line may only be visible yet, if it was killed before its fdatasync: our base
+            # would survive a power cut that takes that line out of the history.
+            with _reading(files, journal.file_name(truth.epoch), journal_fd) as older:
+                files.fdatasync(older)
         state = attrs.evolve(truth.state, owner=me, epoch=epoch)
         base_line = _base_line(state, truth, at)
         files.write_all(file_fd, base_line)
@@ -284,6 +300,15 @@ def _take_over(
         verdict=verdict,
         inherited=truth.epoch > 0,
     )
+
+
+@contextlib.contextmanager
+def _reading(files: Files, name: str, dir_fd: int) -> Iterator[int]:
+    fd = files.open_read(name, dir_fd)
+    try:
+        yield fd
+    finally:
+        files.close(fd)
 
 
 def _unchanged(files: Files, journal_fd: int, epoch: int, truth: Truth) -> bool:

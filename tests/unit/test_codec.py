@@ -202,7 +202,7 @@ def test_schema_0_total_runs_stands_in_for_num_processes() -> None:
 def test_schema_0_times_are_local_unless_they_say_otherwise() -> None:
     """A naive time means the clock on the wall of whoever wrote it; all become UTC."""
     state = read("schema_0_total_runs.json")
-    assert state.created_at == datetime(2024, 1, 15, 12, 34, 56).astimezone(UTC)  # noqa: DTZ001
+    assert state.created_at == datetime(2024, 1, 15, 12, 34, 56).astimezone(UTC)
     assert state.started_at == datetime(2024, 1, 15, 11, 35, 0, 250000, tzinfo=UTC)
     assert state.process_progress[0].completed_at == datetime(2024, 1, 15, 12, 36, tzinfo=UTC)
     assert state.created_at is not None
