@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast import aggregation, attempts, outcomes, recovery, results
+from holdfast import aggregation, attempts, outcomes, recovery
 from holdfast.attempts import AGGREGATE, AttemptName, Dead, Exited, ExitRecord, Running
 from holdfast.claim import Claim
-from holdfast.errors import AggregationError
+from holdfast.errors import AggregationError, StateWriteError
 from holdfast.interrupts import Interrupts
 from holdfast.loop import Watch
 from holdfast.records import ExperimentState
@@ -26,20 +26,29 @@ def conclude(claim: Claim, watch: Watch, interrupts: Interrupts) -> Mapping[str,
 
     Raises:
         AggregationError: It failed; the experiment is still completed.
+        ResultLostError: A recorded result is missing or altered.
         StateWriteError: The file system refused.
     """
     state, experiment = claim.state, watch.launcher.experiment
-    if experiment.aggregate is None or experiment.aggregate.command is None:
-        found = aggregation.build(state, claim.folder, experiment)
+    try:
+        # Verifies every result while it reads it.
+        found = aggregation.build(state, claim.folder, experiment.params)
+    except OSError as err:
+        cause = err.strerror or str(err)
+        raise StateWriteError(claim.folder / "results", "reading", cause) from err
+    command = experiment.aggregate.command
+    if command is None:
+        aggregation.write(claim.folder, found)
     else:
-        command = tuple(experiment.aggregate.command)
-        own = _run(state, claim.folder, command, watch, interrupts)
+        own = _run(state, claim.folder, command, found, watch, interrupts)
         if own is None:
             return None
         name, record = own
-        _check(state, record, claim.folder, name)
-        found = aggregation.of_command(state, claim.folder, experiment, str(name))
-    aggregation.write(claim.folder, found)
+        if record.exit_code != 0 or record.error is not None:
+            where = attempts.error_path(claim.folder, name)
+            problem = f"{outcomes.describe(record)}; its messages are in {where}"
+            raise AggregationError(state.experiment_id, problem)
+        found = aggregation.finish(state, claim.folder, found, name.attempt)
     claim.record("aggregate")
     return found
 
@@ -48,6 +57,7 @@ def _run(
     state: ExperimentState,
     folder: Path,
     command: tuple[str, ...],
+    built: Mapping[str, Any],
     watch: Watch,
     interrupts: Interrupts,
 ) -> tuple[AttemptName, ExitRecord] | None:
@@ -64,8 +74,8 @@ def _run(
             name = last
             watch.adopt([name])
     if name not in watch.handles:
-        where = aggregation.prepare_results_dir(state, folder)
-        attempt = watch.launcher.aggregation(name.attempt, command, where)
+        inputs = aggregation.prepare_inputs(state, folder, built, name.attempt)
+        attempt = watch.launcher.aggregation(name.attempt, command, inputs)
         for handle in watch.engine.submit(state.experiment_id, [attempt]):
             watch.handles[handle.name] = handle
     record = _await(folder, name, watch, interrupts)
@@ -113,14 +123,3 @@ def _await(
         watch.engine.wait(watch.pause_s(watch.gone_grace_s))
     watch.handles.pop(name, None)
     return None if interrupts.count else record
-
-
-def _check(state: ExperimentState, record: ExitRecord, folder: Path, name: AttemptName) -> None:
-    if record.exit_code != 0 or record.error is not None:
-        where = attempts.error_path(folder, name)
-        problem = f"{outcomes.describe(record)}; its messages are in {where}"
-        raise AggregationError(state.experiment_id, problem)
-    try:
-        results.accept(folder, AGGREGATE, name.attempt)
-    except results.ResultInvalid as err:
-        raise AggregationError(state.experiment_id, str(err)) from err

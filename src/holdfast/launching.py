@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 
+from holdfast import results
 from holdfast.attempts import AGGREGATE, Attempt, AttemptName
 from holdfast.errors import StateWriteError
 from holdfast.experiment_file import Experiment
@@ -43,32 +44,28 @@ class Launcher:
             StateWriteError: They cannot be made.
         """
         checkpoints = self.folder / "checkpoints" / str(index)
-        result = self.result_path(index, attempt)
-        _make(checkpoints, result.parent)
+        results.prepare(self.folder)
+        try:
+            checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            cause = err.strerror or str(err)
+            raise StateWriteError(checkpoints, "making the directory", cause) from err
         return self._attempt(
             self.name(index, attempt),
             self.experiment.argv(index),
             {
                 "HOLDFAST_INDEX": str(index),
                 "HOLDFAST_PARAMS": json.dumps(dict(self.experiment.params[index])),
-                "HOLDFAST_RESULT": str(result),
+                "HOLDFAST_RESULT": str(results.path_of(self.folder, index, attempt)),
                 "HOLDFAST_CHECKPOINT_DIR": str(checkpoints),
             },
         )
 
-    def aggregation(self, attempt: int, command: tuple[str, ...], results: Path) -> Attempt:
-        """An attempt of the user's own aggregation, which finds the results in *results*."""
-        result = self.result_path(AGGREGATE, attempt)
-        _make(result.parent)
-        return self._attempt(
-            self.name(AGGREGATE, attempt),
-            command,
-            {"HOLDFAST_RESULTS": str(results), "HOLDFAST_RESULT": str(result)},
-        )
-
-    def result_path(self, index: int, attempt: int) -> Path:
-        """The file to which that attempt may write its JSON result."""
-        return self.folder / "results" / f"{self.name(index, attempt)}.json"
+    def aggregation(
+        self, attempt: int, command: tuple[str, ...], inputs: Mapping[str, str]
+    ) -> Attempt:
+        """An attempt of the user's own aggregation, with the variables that name its *inputs*."""
+        return self._attempt(self.name(AGGREGATE, attempt), command, inputs)
 
     def _attempt(self, name: AttemptName, argv: tuple[str, ...], env: Mapping[str, str]) -> Attempt:
         experiment = self.experiment
@@ -88,11 +85,3 @@ class Launcher:
             grace_s=experiment.limits.grace_s,
             folder=self.folder,
         )
-
-
-def _make(*paths: Path) -> None:
-    for path in paths:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise StateWriteError(path, "making the directory", str(err)) from err

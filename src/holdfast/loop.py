@@ -51,10 +51,13 @@ class Watch:
 
     def adopt(self, names: Iterable[AttemptName]) -> None:
         """Watch attempts that an orchestrator before us launched."""
-        wanted = set(names)
-        if wanted:
-            found = self.engine.find(self.launcher.experiment_id)
-            self.handles.update({name: found[name] for name in wanted if name in found})
+        names = list(names)
+        if names:
+            folder = self.launcher.folder
+            found = self.engine.find(self.launcher.experiment_id, folder)
+            for name in names:
+                # One that ended since it was judged is not found: its exit record will be.
+                self.handles[name] = found.get(name) or Handle(name=name, folder=folder)
 
     def collect(self, stopping: Reason | None) -> list[Event]:
         """What was learnt since the last look: attempts that ended.

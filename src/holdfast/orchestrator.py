@@ -7,6 +7,7 @@ Owns which experiment a call is about and what its end means; `holdfast.loop` ru
 import contextlib
 import os
 import shlex
+import warnings
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -20,9 +21,12 @@ from holdfast.concluding import conclude
 from holdfast.engines import Engine
 from holdfast.errors import (
     AggregationError,
+    ConfigError,
+    ConfigProblem,
     ExperimentExistsError,
     ExperimentNotFoundError,
     ResultLostError,
+    UnreadableStateWarning,
 )
 from holdfast.events import Requested
 from holdfast.experiment_file import Experiment
@@ -135,7 +139,9 @@ class Orchestrator:
             AlreadyOwnedError, UnknownLivenessError: Somebody else owns it, or may.
             StateWriteError: The file system refused. What runs goes on; resume adopts it.
         """
-        experiment = self._experiment(config, None)
+        experiment = (
+            config if isinstance(config, Experiment) else Experiment.from_config(config, Path.cwd())
+        )
         with contextlib.ExitStack() as held:
             # Held until the claim: two runs of one file, started at once, make one experiment.
             with self._manager.run_lock():
@@ -160,10 +166,10 @@ class Orchestrator:
             ConfigError: It was made without a configuration that can be run.
             AlreadyOwnedError, UnknownLivenessError, StateWriteError: As for `run`.
         """
-        state = self._manager.load(experiment_id)
+        state = self._load(experiment_id)
         if state.status is ExperimentStatus.AGGREGATED:
             return self._shown(state)
-        experiment = self._experiment(state.config, state.cwd)
+        experiment = self._stored(state)
         with self._claim(experiment_id) as claim:
             return self._carry_on(claim, experiment, jobs=jobs, aggregate=aggregate)
 
@@ -176,15 +182,12 @@ class Orchestrator:
             ExperimentNotFoundError, AlreadyOwnedError, ConfigError, StateWriteError: As for
                 `resume`.
         """
-        state = self._manager.load(experiment_id)
+        state = self._load(experiment_id)
         if state.status is ExperimentStatus.AGGREGATED:
             return self._shown(state)
-        experiment = self._experiment(state.config, state.cwd)
+        experiment = self._stored(state)
         with self._claim(experiment_id) as claim, self._interrupts() as interrupts:
             state = claim.state
-            for index, problem in recovery.lost_results(state, claim.folder).items():
-                path, _, what = problem.partition(": ")
-                raise ResultLostError(experiment_id, index, path, what)
             if state.status is not ExperimentStatus.COMPLETED and state.can_aggregate():
                 at = self._clock()
                 events = recovery.reopening(state, (), {}, at, evidence=_evidence(claim))
@@ -199,10 +202,18 @@ class Orchestrator:
 
     # -- which experiment -------------------------------------------------------------------------
 
-    def _experiment(self, config: Experiment | Mapping[str, Any], cwd: str | None) -> Experiment:
-        if isinstance(config, Experiment):
-            return config
-        return Experiment.from_config(config, Path(cwd) if cwd is not None else Path.cwd())
+    def _load(self, experiment_id: str) -> ExperimentState:
+        # A killed owner leaves a view that lags behind its journal; our claim rewrites it at once.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnreadableStateWarning)
+            return self._manager.load(experiment_id)
+
+    def _stored(self, state: ExperimentState) -> Experiment:
+        if not state.config.get("command"):
+            problem = ConfigProblem("command", "it was made without one, so nothing can be run")
+            raise ConfigError(state.experiment_id, [problem])
+        cwd = Path.cwd() if state.cwd is None else Path(state.cwd)
+        return Experiment.from_config(state.config, cwd, state.config_path)
 
     def _match(
         self, experiment: Experiment, experiment_id: str | None, *, fresh: bool
@@ -211,7 +222,7 @@ class Orchestrator:
         wanted = experiment.config_hash(self._manager.state_dir)
         if experiment_id is not None:
             try:
-                named = self._manager.load(experiment_id)
+                named = self._load(experiment_id)
             except ExperimentNotFoundError:
                 return None
             if not fresh and named.config_hash == wanted:
@@ -289,9 +300,10 @@ class Orchestrator:
                 done = claim.state.status is ExperimentStatus.COMPLETED
                 if not done or not aggregate or interrupts.count:
                     return self._ended(claim.state, interrupts, **counts)
-                lost = recovery.lost_results(claim.state, folder)
-                if not lost:
+                try:
                     return self._concluded(claim, watch, interrupts, **counts)
+                except ResultLostError:
+                    lost = recovery.lost_results(claim.state, folder)
                 again = recovery.reopening(claim.state, (), lost, self._clock(), evidence="")
                 self._record(claim, again)
 

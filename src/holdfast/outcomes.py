@@ -5,7 +5,7 @@ from pathlib import Path
 
 from holdfast import attempts, results
 from holdfast.attempts import AttemptName, ExitRecord
-from holdfast.errors import StateCorruptError
+from holdfast.errors import ResultInvalidError, StateCorruptError
 from holdfast.events import ProcessExited
 from holdfast.status import Reason
 
@@ -44,7 +44,7 @@ def exited(
     if clean and stop_reason is None:
         try:
             result = results.accept(folder, name.index, name.attempt)
-        except results.ResultInvalid as err:
+        except ResultInvalidError as err:
             result_error = str(err)
     return ProcessExited(
         process=name.index,

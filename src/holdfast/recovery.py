@@ -10,7 +10,7 @@ import attrs
 
 from holdfast import attempts, outcomes, results
 from holdfast.attempts import AttemptName, Dead, Exited, Judgement, Running, Undecided
-from holdfast.errors import StateCorruptError, UnknownLivenessError
+from holdfast.errors import StateCorruptError, StateWriteError, UnknownLivenessError
 from holdfast.events import Event, ProcessExited, ProcessLost, Requested
 from holdfast.identity import Verdict
 from holdfast.lifecycle import apply_many
@@ -98,14 +98,26 @@ def inspect(
 
 
 def lost_results(state: ExperimentState, folder: Path) -> dict[int, str]:
-    """Completed processes whose recorded result is missing or altered, and in what way."""
+    """Completed processes whose recorded result is missing or altered, and in what way.
+
+    Raises:
+        StateWriteError: A result could not be read, so that nobody can tell.
+    """
     if state.status is ExperimentStatus.AGGREGATED:
         return {}
     found = {}
     for index in state.processes.indices(ProcessStatus.COMPLETED):
         result = state.processes[index].result
-        if result is not None and (problem := results.verify(folder, result)) is not None:
-            found[index] = f"{result.path}: {problem}"
+        if result is None:
+            continue
+        try:
+            problem = results.verify(folder, result)
+        except OSError as err:
+            # An I/O error proves nothing about the result.
+            cause = err.strerror or str(err)
+            raise StateWriteError(folder / result.path, "reading", cause) from err
+        if problem is not None:
+            found[index] = problem
     return found
 
 
@@ -158,5 +170,6 @@ def reopening(
         ask("fail", reason=Reason.RESULT_LOST, error_message=count)
         ask("retry")
     for index, problem in lost.items():
-        requeue(index, problem, result_lost=True)
+        result = state.processes[index].result
+        requeue(index, f"{result.path if result else 'its result'} {problem}", result_lost=True)
     return events

@@ -25,8 +25,8 @@ LAYERS = {
         "aggregation", "averages", "results", "doctor",
     ],
     "store": [
-        "manager", "catalog", "claim", "deletion", "history", "index", "ownership", "saving",
-        "stored", "journal", "view", "codec", "strictjson", "files", "summary",
+        "manager", "catalog", "finding", "claim", "deletion", "history", "index", "ownership",
+        "saving", "stored", "journal", "view", "codec", "strictjson", "files",
     ],
     "engines": ["engines", "engines.*"],
     "attempts": ["attempts"],
@@ -38,7 +38,7 @@ LAYERS = {
     "lifecycle": ["lifecycle", "effects", "events"],
     "liveness": ["liveness"],
     "machines": ["machines", "guards"],
-    "records": ["records", "errors", "identity", "ids", "status"],
+    "records": ["records", "summary", "errors", "identity", "ids", "status"],
 }  # fmt: skip
 
 #: What each layer may import besides itself. `store` and `engines` do not know each other.
@@ -72,7 +72,6 @@ OWNERS = {
     "rich": ["cli", "cli.*"],
     "subprocess": ["engines.*"],
     "tomllib": ["experiment_file", "overrides"],
-    "sqlite3": ["index"],
 }
 
 #: Who may call what changes the disk or other processes.
