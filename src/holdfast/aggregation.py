@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from holdfast import results, strictjson
+from holdfast.averages import statistics_of
 from holdfast.errors import (
     AggregationError,
     ResultInvalidError,
@@ -23,7 +24,6 @@ from holdfast.errors import (
 )
 from holdfast.files import Files
 from holdfast.records import ExperimentState, ProcessProgress
-from holdfast.summary import statistics_of
 
 __all__ = ["FILE_NAME", "SCHEMA", "build", "finish", "prepare_inputs", "read", "table", "write"]
 
@@ -118,17 +118,18 @@ def prepare_inputs(
     """
     inputs = _inputs(folder, attempt)
     try:
-        # Left by a crash in the middle of just this.
-        shutil.rmtree(inputs, ignore_errors=True)
+        # Left by a crash in the middle of just this; what cannot be removed must not be mixed in.
+        if inputs.exists():
+            shutil.rmtree(inputs)
         accepted = inputs / "results"
         accepted.mkdir(parents=True)
         for index, process in state.process_progress.items():
             if process.result is not None:
-                _link_or_copy(folder / process.result.path, accepted / f"{index}.json")
+                results.link_or_copy(folder, process.result, accepted / f"{index}.json")
         listed = inputs / "table.json"
         listed.write_bytes(_json(aggregate))
     except OSError as err:
-        raise StateWriteError(inputs, "preparing the aggregation", str(err.strerror)) from err
+        raise StateWriteError(inputs, "preparing the aggregation", _cause(err)) from err
     results.prepare(folder)
     return {
         "HOLDFAST_RESULTS": str(accepted.absolute()),
@@ -139,16 +140,6 @@ def prepare_inputs(
 
 def _inputs(folder: Path, attempt: int) -> Path:
     return folder / f"aggregation.{attempt}"
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        # No hard links (exFAT, some network file systems) or too many of one file.
-        shutil.copyfile(source, target)
 
 
 def finish(
@@ -203,7 +194,7 @@ def write(folder: Path, aggregate: Mapping[str, Any], *, files: Files | None = N
             # The directory too: a power cut could take the rename back.
             files.fsync(parent)
     except OSError as err:
-        raise StateWriteError(path, "writing", err.strerror or str(err), stored) from err
+        raise StateWriteError(path, "writing", _cause(err), stored) from err
     return path
 
 
@@ -225,7 +216,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as err:
-        raise StateCorruptError(path, f"cannot be read: {err.strerror}") from err
+        raise StateCorruptError(path, f"cannot be read: {_cause(err)}") from err
     try:
         # A result may be as deep as any JSON; here it is three levels further down.
         value = strictjson.loads(data, max_depth=strictjson.MAX_DEPTH + 3)
@@ -238,3 +229,7 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, indent=1, allow_nan=False).encode("ascii") + b"\n"
+
+
+def _cause(err: OSError) -> str:
+    return err.strerror or os.strerror(err.errno or 0)

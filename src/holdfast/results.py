@@ -7,6 +7,7 @@ for what the user's own aggregation wrote. Nothing there is ever rewritten by ho
 import errno
 import hashlib
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,16 @@ from holdfast.errors import ResultInvalidError, StateWriteError
 from holdfast.files import Files
 from holdfast.records import ResultRef
 
-__all__ = ["AGGREGATE", "SIZE_LIMIT", "accept", "load", "path_of", "prepare", "verify"]
+__all__ = [
+    "AGGREGATE",
+    "SIZE_LIMIT",
+    "accept",
+    "link_or_copy",
+    "load",
+    "path_of",
+    "prepare",
+    "verify",
+]
 
 #: The index that stands for the aggregation's own attempt.
 AGGREGATE: Final = -1
@@ -112,6 +122,21 @@ def load(folder: Path, ref: ResultRef, *, files: Files | None = None) -> Any:
         OSError: The disk could not be read.
     """
     return strictjson.loads(_proven(folder, ref, files or Files()))
+
+
+def link_or_copy(folder: Path, ref: ResultRef, target: Path) -> None:
+    """Make *target* the accepted result, as a hard link if the file system has them.
+
+    Raises:
+        OSError: The file system refused.
+    """
+    try:
+        os.link(folder / ref.path, target)
+    except OSError as err:
+        if err.errno == errno.ENOENT:
+            raise
+        # No hard links here (exFAT, some network file systems), or too many of one file.
+        shutil.copyfile(folder / ref.path, target)
 
 
 def _proven(folder: Path, ref: ResultRef, files: Files) -> bytes:

@@ -1,0 +1,207 @@
+"""Results: what is accepted, and how loss and alteration are found."""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast import results, strictjson
+from holdfast.errors import ResultInvalidError, StateWriteError
+from holdfast.files import Files
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(JSON)
+def test_whatever_json_writes_is_read_back(value):
+    """Strictness refuses nothing that a correct writer produces."""
+    for text in (json.dumps(value), json.dumps(value, indent=2, ensure_ascii=False)):
+        assert strictjson.loads(text.encode()) == value
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_a_value_or_a_value_error(data):
+    """No input whatsoever gets another exception out of the reader."""
+    with contextlib.suppress(ValueError):
+        strictjson.loads(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"", "empty"),
+        (b'{"a": 1, "b": {"c": 1, "c": 1}}', 'duplicate key "c"'),
+        (b'{"a": 1, "a" : 1}', 'duplicate key "a"'),
+        (b'{"a": 1, "\\u0061": 1}', 'duplicate key "a"'),
+        (b'{"NaN": 1,\n "x": NaN}', "NaN is not a number that JSON can hold: line 2 column 7"),
+        (b"[1, -Infinity]", "-Infinity .* line 1 column 5"),
+        (b"[1e999]", "1e999 .* line 1 column 2"),
+        (b'{"n": ' + b"9" * 5_000 + b"}", "integer of 5,000 digits .* line 1 column 7"),
+        (b"[" * 100_000, "nested more than 100 levels"),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested more than 100 levels"),
+        (b"[" * 101 + b"]" * 101, "nested more than 100 levels"),
+        (b"\xef\xbb\xbf{}", "byte order mark"),
+        (b'{"a": "\xff"}', "not UTF-8: byte 0xff at offset 7"),
+        ('{"a": 1}'.encode("utf-16"), "not UTF-8"),
+        (b'{"a": 1} {"b": 2}', "Extra data: line 1 column 10"),
+        (b'{"a": 1,}', "line 1 column 9"),
+        (b"{'a': 1}", "line 1 column 2"),
+        (b'{"a": "\n"}', "control character"),
+    ],
+)
+def test_ambiguous_json_is_refused_with_what_and_where(data, what):
+    """Two readers could see two different values in it, or one of them overflow its stack."""
+    with pytest.raises(ValueError, match=what):
+        strictjson.loads(data)
+
+
+def test_depth_counts_nesting_not_brackets():
+    """A long list of small objects is shallow, and brackets inside of strings are text."""
+    assert len(strictjson.loads(b"[" + b",".join([b'{"a": [1]}'] * 1_000) + b"]")) == 1_000
+    assert strictjson.loads(b'["' + b"[" * 1_000 + b'"]') == ["[" * 1_000]
+    assert strictjson.loads(b"[" * 100 + b"]" * 100)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    results.prepare(tmp_path)
+    return tmp_path
+
+
+def test_an_accepted_result_is_recorded_by_size_and_digest(folder):
+    """What is recorded proves the file, whatever happens to it later."""
+    data = b'{"ratio": 2.5}\n'
+    results.path_of(folder, 2, 1).write_bytes(data)
+    ref = results.accept(folder, 2, 1)
+    assert ref is not None
+    assert attrs.asdict(ref) == {
+        "path": "results/2.1.json",
+        "size": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    assert results.verify(folder, ref) is None
+    assert results.load(folder, ref) == {"ratio": 2.5}
+
+
+def test_a_process_may_write_no_result(tmp_path):
+    """No file is no error, with and without the directory."""
+    assert results.accept(tmp_path, 0, 1) is None
+    results.prepare(tmp_path)
+    results.prepare(tmp_path)
+    assert results.accept(tmp_path, 0, 1) is None
+
+
+def test_the_file_and_its_name_are_synchronised_before_it_counts(folder):
+    """After a power cut a completed process must not lack its result."""
+
+    class Recording(Files):
+        def __init__(self):
+            self.synced = []
+
+        def fsync(self, fd):
+            self.synced.append(os.fstat(fd).st_ino)
+            super().fsync(fd)
+
+    path = results.path_of(folder, 0, 1)
+    path.write_text("1")
+    files = Recording()
+    results.accept(folder, 0, 1, files=files)
+    assert files.synced == [path.stat().st_ino, path.parent.stat().st_ino]
+
+
+def test_a_disk_that_fails_is_not_the_fault_of_the_process(folder):
+    """EIO while synchronising is an error of ours: the attempt is not failed for it."""
+
+    class Broken(Files):
+        def fsync(self, fd):
+            raise OSError(5, "Input/output error")
+
+    results.path_of(folder, 0, 1).write_text("1")
+    with pytest.raises(StateWriteError, match="Input/output error"):
+        results.accept(folder, 0, 1, files=Broken())
+
+
+def test_invalid_json_is_refused_with_the_file_and_the_reason(folder):
+    """The attempt fails with a sentence that tells its author what to mend."""
+    results.path_of(folder, 0, 1).write_text('{"loss": NaN}')
+    with pytest.raises(ResultInvalidError, match=r"result 0\.1\.json is not valid JSON: NaN"):
+        results.accept(folder, 0, 1)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory", "unreadable"])
+def test_only_regular_files_are_results(folder, kind, tmp_path_factory):
+    """A link could lead anywhere and a FIFO would block the orchestrator for ever."""
+    path = results.path_of(folder, 0, 1)
+    if kind == "link":
+        target = tmp_path_factory.mktemp("elsewhere") / "secret.json"
+        target.write_text("1")
+        path.symlink_to(target)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.write_text("1")
+        path.chmod(0)
+        if os.access(path, os.R_OK):
+            pytest.skip("root reads everything")
+    with pytest.raises(ResultInvalidError, match="result 0"):
+        results.accept(folder, 0, 1)
+
+
+def test_an_enormous_result_is_refused_unread(folder):
+    """A sparse gigabyte must not fill the orchestrator's memory."""
+    with results.path_of(folder, 0, 1).open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(ResultInvalidError, match="1,073,741,824 bytes, more than the limit"):
+        results.accept(folder, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda path: path.unlink(), "missing"),
+        (lambda path: path.write_bytes(b'{"a": 2}'), "SHA-256"),
+        (lambda path: path.write_bytes(b'{"a": 1} '), "9 bytes, recorded are 8"),
+        (lambda path: path.write_bytes(b""), "0 bytes"),
+        (lambda path: (path.unlink(), path.symlink_to("/etc/passwd")), "symbolic link"),
+        (lambda path: (path.unlink(), path.parent.rmdir()), "missing"),
+    ],
+)
+def test_loss_and_alteration_are_found(folder, damage, problem):
+    """The process is run again rather than averaged over a result that nobody wrote."""
+    path = results.path_of(folder, 0, 1)
+    path.write_bytes(b'{"a": 1}')
+    ref = results.accept(folder, 0, 1)
+    damage(path)
+    assert problem in results.verify(folder, ref)
+    with pytest.raises(ResultInvalidError, match=problem):
+        results.load(folder, ref)
+
+
+@pytest.mark.parametrize("path", ["../x.json", "results/../../x", "/etc/passwd", "results/", "x"])
+def test_a_forged_reference_leads_nowhere(folder, path):
+    """A state file is input: its paths never leave `results/`."""
+    ref = results.ResultRef(path=path, size=1, sha256="")
+    assert "outside" in results.verify(folder, ref)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_floats_come_back_to_the_last_digit(value):
+    """A hook of ours on floats must not round."""
+    found = strictjson.loads(json.dumps([value]).encode())[0]
+    assert found == value
+    assert math.copysign(1, found) == math.copysign(1, value)
