@@ -1,0 +1,183 @@
+"""The commands and where they live; the options that all of them share.
+
+A command's module is imported when it is run or asked for its own help, never to list it.
+"""
+
+import difflib
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import attrs
+import click
+
+from holdfast import __version__
+
+if TYPE_CHECKING:
+    from holdfast.manager import StateManager
+
+__all__ = ["Place", "app", "experiment_argument", "json_option", "place", "state_dir_option"]
+
+_ENVIRONMENT: Final = "HOLDFAST_STATE_DIR"
+_DEFAULT: Final = ".experiment_state"
+
+#: `{command: (module, attribute, one line of help)}` in the order of the help.
+_COMMANDS: Final = {
+    "run": ("run", "run", "Run an experiment file, or go on where it stopped."),
+    "resume": ("run", "resume", "Go on with an experiment, as it was configured."),
+    "ls": ("listing", "ls", "List the experiments."),
+    "show": ("show", "show", "Show one experiment: what failed and why, what runs, what to do."),
+    "logs": ("logs", "logs", "Print what processes wrote to stdout and stderr."),
+    "cleanup": ("maintain", "cleanup", "Mark experiments whose owner is dead as interrupted."),
+    "aggregate": ("maintain", "aggregate", "Aggregate results without running any process."),
+    "rm": ("maintain", "rm", "Delete experiments with their results and logs."),
+    "diagram": ("maintain", "diagram", "Print a state machine as a diagram."),
+    "demo": ("run", "demo", "Run a real little experiment, and leave its files to play with."),
+}
+
+
+@attrs.define
+class Place:
+    """The state directory that a command works on, and how to name it in a next command.
+
+    Attributes:
+        option: The directory as it was given with `-C`; None if it comes from elsewhere.
+    """
+
+    option: str | None = None
+
+    @property
+    def state_dir(self) -> Path:
+        """`-C`, else `HOLDFAST_STATE_DIR`, else `.experiment_state` here."""
+        return Path(self.option or os.environ.get(_ENVIRONMENT) or _DEFAULT)
+
+    def manager(self) -> "StateManager":
+        """The store there."""
+        from holdfast.manager import StateManager
+
+        return StateManager(self.state_dir)
+
+    def command(self, *words: str) -> str:
+        """What to type, in this directory and shell, to run holdfast with *words*."""
+        where = [] if self.option is None else ["-C", self.option]
+        return f"{_program()} {shlex.join([*where, *words])}"
+
+
+def _program() -> str:
+    """How this program was started: `holdfast` may not be on PATH."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{shlex.quote(Path(sys.executable).name)} -m holdfast"
+    import shutil
+
+    found = shutil.which(called.name)
+    if found is not None and Path(found).resolve() == called.resolve():
+        return shlex.quote(called.name)
+    return shlex.quote(str(called))
+
+
+_C = TypeVar("_C", bound=Callable[..., Any])
+
+
+def _set_place(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    found = context.ensure_object(Place)
+    if value is not None:
+        found.option = value
+
+
+def state_dir_option(command: _C) -> _C:
+    """`-C`, which may stand before or after the command."""
+    return click.option(
+        "-C",
+        "--state-dir",
+        metavar="DIR",
+        expose_value=False,
+        callback=_set_place,
+        type=click.Path(file_okay=False),
+        help=f"Where the experiments are; default ${_ENVIRONMENT} or {_DEFAULT}.",
+    )(command)
+
+
+def json_option(command: _C) -> _C:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")(command)
+
+
+def _complete_id(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    import warnings
+
+    warnings.simplefilter("ignore")
+    ids = place(context).manager().list_experiments()
+    return [each for each in ["@last", *ids] if each.startswith(incomplete)]
+
+
+def experiment_argument(command: _C) -> _C:
+    """`ID`: an id, a unique prefix of one, or `@last`."""
+    return click.argument("query", metavar="ID", shell_complete=_complete_id)(command)
+
+
+def place(context: click.Context) -> Place:
+    """The state directory of the running command."""
+    found = context.find_object(Place)
+    assert found is not None
+    return found
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        found = getattr(import_module(f"holdfast.cli.{module}"), attribute)
+        assert isinstance(found, click.Command)
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+            hint = f"; did you mean `holdfast {close[0]}`?" if close else ""
+            ctx.fail(f"no command {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, _, about) in _COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as err:
+            # click would end the program itself, with the exit code of an error.
+            raise ClosedPipe from err
+
+
+class ClosedPipe(Exception):  # noqa: N818 (nothing went wrong: the reader has seen enough)
+    """Nobody reads stdout any more."""
+
+
+_EPILOG = """\
+\b
+ID is an experiment's id, any unique beginning of it, or @last, the newest one.
+Exit codes: 0 done or nothing to do, 1 error, 2 usage or experiment file,
+3 failed processes, 4 id unknown or ambiguous, 5 owned by a live orchestrator
+(or one not proven dead), 6 unreadable state, 130/143 interrupted."""
+
+
+@click.command(
+    cls=_Commands,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="holdfast", message="%(prog)s %(version)s")
+@state_dir_option
+def app() -> None:
+    """Crash-proof experiments: run, kill at any instant, resume, aggregate."""

@@ -1,0 +1,134 @@
+"""From errors to exit codes and messages on stderr: the only place that knows either.
+
+| code | meaning |
+|---|---|
+| 0 | done, or nothing to do |
+| 1 | an error of ours: disk, permissions, a refused transition |
+| 2 | usage, or the experiment file |
+| 3 | the experiment ended with failed processes, or its aggregation failed |
+| 4 | an id that is unknown or ambiguous |
+| 5 | owned by a live orchestrator, or by one that cannot be proven dead |
+| 6 | a state that cannot be read |
+| 130, 143 | interrupted by SIGINT, SIGTERM |
+"""
+
+import errno
+import os
+import sys
+import warnings
+from typing import Any, Final, TextIO
+
+from holdfast import errors
+from holdfast.cli import text
+
+__all__ = ["INTERRUPTED", "OWNED", "UNREADABLE", "exit_code", "guarded", "report", "silence"]
+
+OWNED: Final = 5
+UNREADABLE: Final = 6
+INTERRUPTED: Final = 130
+
+#: As a shell reports a program that the signal of a closed pipe ended.
+_CLOSED_PIPE: Final = 141
+
+#: The first that fits; everything else is 1.
+_CODES: Final[tuple[tuple[type[errors.HoldfastError], int], ...]] = (
+    (errors.ConfigError, 2),
+    (errors.AggregationError, 3),
+    (errors.ExperimentNotFoundError, 4),
+    (errors.AmbiguousExperimentError, 4),
+    (errors.InvalidIdError, 4),
+    (errors.AlreadyOwnedError, OWNED),
+    (errors.StateCorruptError, UNREADABLE),
+    (errors.SchemaTooNewError, UNREADABLE),
+)
+
+
+def exit_code(error: errors.HoldfastError) -> int:
+    """What a program that ended with *error* exits with."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
+
+
+def report(error: errors.HoldfastError) -> int:
+    """Tell the user; the exit code."""
+    text.say(str(error), "error")
+    return exit_code(error)
+
+
+def guarded(args: list[str]) -> int:
+    """Run the command line *args*; whatever happens, end with a message and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A name that the locale cannot show must not end a listing half way.
+            stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _show_warning
+    warnings.simplefilter("always", errors.UnreadableStateWarning)
+    try:
+        code = _invoke(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence(sys.stdout)
+        return _CLOSED_PIPE
+    except KeyboardInterrupt:
+        text.say("interrupted")
+        return INTERRUPTED
+    except errors.HoldfastError as err:
+        return _flushed(report(err))
+    except OSError as err:
+        where = f"{err.filename}: " if err.filename else ""
+        text.say(f"{where}{err.strerror or err}", "error")
+        if err.errno == errno.ENOSPC:
+            silence(sys.stdout)
+        return _flushed(1)
+    return code
+
+
+def _invoke(args: list[str]) -> int:
+    import click
+
+    from holdfast.cli.app import ClosedPipe, app
+
+    try:
+        code: Any = app.main(args, prog_name="holdfast", standalone_mode=False)
+    except ClosedPipe as err:
+        raise BrokenPipeError from err
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as err:
+        err.show()
+        return err.exit_code
+    except click.Abort:
+        text.say("interrupted")
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def _flushed(code: int) -> int:
+    """*code*, with what was printed before the error delivered, if it can be."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        silence(sys.stdout)
+    return code
+
+
+def silence(stream: TextIO) -> None:
+    """Let *stream*, which nobody reads any more, go to nowhere."""
+    # The interpreter flushes at its end, and would complain about the closed pipe once more.
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+    except (OSError, ValueError):
+        return
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    # Where in our source it was raised means nothing to whoever typed the command.
+    text.say(errors.printable(str(message)), "warning")

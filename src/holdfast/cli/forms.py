@@ -1,0 +1,123 @@
+"""JSON forms of what listings print, and the words that text forms share with them.
+
+Every form names its schema, `holdfast.<what>/<version>`: keys are added, never changed.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast import codec
+from holdfast.cli import text
+from holdfast.errors import HoldfastError
+from holdfast.identity import Verdict
+from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.status import ExperimentStatus, ProcessStatus
+
+__all__ = [
+    "experiment",
+    "next_words",
+    "print_json",
+    "process",
+    "status_words",
+    "unreadable",
+    "verdict",
+    "why_failed",
+]
+
+Json = dict[str, Any]
+
+
+def print_json(schema: str, content: Mapping[str, Any]) -> None:
+    """Write one JSON document to stdout: `{"schema": schema, …}`."""
+    text.emit([json.dumps({"schema": schema, **content}, indent=2, allow_nan=False)])
+
+
+def verdict(found: Verdict | None) -> Json | None:
+    """Whether somebody lives, with the evidence."""
+    if found is None:
+        return None
+    return {
+        "kind": found.kind,
+        "method": found.method,
+        "compared": found.compared,
+        "observer": found.observer,
+    }
+
+
+def experiment(state: ExperimentState, living: Verdict | None) -> Json:
+    """One experiment without its processes; *living* is its owner's verdict, where looked at."""
+    return {
+        "experiment_id": state.experiment_id,
+        "name": state.name,
+        "status": str(state.status),
+        "reason": None if state.reason is None else str(state.reason),
+        "error_message": state.error_message,
+        "num_processes": state.num_processes,
+        "processes": {str(status): state.processes.count(status) for status in ProcessStatus},
+        "owner": None if state.owner is None else codec.identity_to_json(state.owner),
+        "liveness": verdict(living),
+        "config_hash": state.config_hash,
+        "config_path": state.config_path,
+        "cwd": state.cwd,
+        "created_at": _time(state.created_at),
+        "started_at": _time(state.started_at),
+        "finished_at": _time(state.finished_at),
+        "last_updated": _time(state.last_updated),
+    }
+
+
+def _time(at: Any) -> str | None:
+    return None if at is None else at.isoformat()
+
+
+def process(index: int, progress: ProcessProgress, params: Mapping[str, Any] | None) -> Json:
+    """One process of an experiment."""
+    one = ExperimentState(experiment_id="x", num_processes=1, process_progress={0: progress})
+    stored: Json = codec.state_to_json(one)["process_progress"]["0"]
+    return {"index": index, "params": None if params is None else dict(params), **stored}
+
+
+def unreadable(found: Iterable[tuple[Path, HoldfastError]]) -> list[Json]:
+    """The files that hold no state."""
+    return [
+        {"path": str(path), "error": type(error).__name__, "message": str(error)}
+        for path, error in found
+    ]
+
+
+def status_words(state: ExperimentState, living: Verdict | None) -> str:
+    """`running`, `running (owner dead)`, `interrupted (user)`, `failed (exit)`."""
+    why = None
+    if state.status is ExperimentStatus.RUNNING:
+        if living is not None and living.kind != "alive":
+            why = f"owner {living.kind}"
+    elif state.status in (ExperimentStatus.INTERRUPTED, ExperimentStatus.FAILED):
+        why = state.reason
+    return str(state.status) if why is None else f"{state.status} ({why})"
+
+
+def why_failed(progress: ProcessProgress) -> str:
+    """How the last attempt of a process ended, in a line."""
+    if progress.error_message:
+        return text.one_line(progress.error_message)
+    if progress.signal is not None:
+        return f"killed by signal {progress.signal}"
+    if progress.exit_code is not None:
+        return f"exit code {progress.exit_code}"
+    return str(progress.reason or "no reason recorded")
+
+
+def next_words(state: ExperimentState, living: Verdict | None) -> tuple[str, ...] | None:
+    """The command that takes the experiment further; None if there is nothing to do."""
+    if state.status is ExperimentStatus.AGGREGATED:
+        return None
+    running = state.status is ExperimentStatus.RUNNING
+    if living is not None and living.kind == "alive":
+        return ("logs", "-f", state.experiment_id) if running else None
+    if running and living is not None and living.kind == "unknown":
+        return ("resume", "--force", state.experiment_id)
+    if state.num_processes and state.can_aggregate():
+        return "aggregate", state.experiment_id
+    return "resume", state.experiment_id

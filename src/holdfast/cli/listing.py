@@ -1,0 +1,137 @@
+"""`holdfast ls`: all experiments of a state directory, however many there are."""
+
+import sys
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import click
+
+from holdfast.cli import forms, text
+from holdfast.cli.app import Place, json_option, place, state_dir_option
+from holdfast.cli.failures import UNREADABLE
+from holdfast.errors import HoldfastError, UnreadableStateWarning
+from holdfast.identity import Verdict
+from holdfast.manager import StateManager
+from holdfast.records import ExperimentState
+from holdfast.status import ExperimentStatus
+
+__all__ = ["STYLES", "ls", "read_all", "say_unreadable"]
+
+SCHEMA: Final = "holdfast.experiments/1"
+
+STYLES: Final[dict[str, text.Style]] = {
+    "initialised": "dim",
+    "running": "cyan",
+    "completed": "green",
+    "aggregated": "green",
+    "failed": "red",
+    "interrupted": "yellow",
+}
+
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+
+Listed = tuple[ExperimentState, Verdict | None]
+
+
+@click.command()
+@click.option(
+    "--status",
+    "statuses",
+    type=click.Choice([str(status) for status in ExperimentStatus]),
+    multiple=True,
+    help="Only experiments that stand there; may be repeated.",
+)
+@json_option
+@state_dir_option
+@click.pass_context
+def ls(context: click.Context, statuses: tuple[str, ...], as_json: bool) -> int:
+    """List the experiments, the newest last.
+
+    DONE counts completed processes. Whether the owner of a running experiment is still alive is
+    looked up. Files that cannot be read are named, and end the listing with exit code 6.
+    """
+    where = place(context)
+    manager = where.manager()
+    states, unreadable = read_all(manager)
+    if statuses:
+        states = [state for state in states if state.status in statuses]
+    found = [(state, _owner(manager, state)) for state in sorted(states, key=_age)]
+    if as_json:
+        forms.print_json(
+            SCHEMA,
+            {
+                "experiments": [forms.experiment(state, living) for state, living in found],
+                "unreadable": forms.unreadable(unreadable),
+            },
+        )
+    elif found:
+        text.emit(_lines(found))
+    elif not unreadable:
+        text.say(f"no experiments{' of that status' if statuses else ''} in {where.state_dir}")
+    sys.stdout.flush()
+    if not as_json:
+        _say_what_to_do(where, found)
+    return say_unreadable(unreadable)
+
+
+def read_all(
+    manager: StateManager,
+) -> tuple[list[ExperimentState], list[tuple[Path, HoldfastError]]]:
+    """Every state that can be read, and the files that cannot, each with its error."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UnreadableStateWarning)
+        states = list(manager.states())
+    # A second look, which costs as much as the first, only where there is something to name.
+    return states, list(manager.unreadable()) if caught else []
+
+
+def say_unreadable(unreadable: list[tuple[Path, HoldfastError]]) -> int:
+    """Name the files that could not be read, on stderr; the exit code."""
+    for _, error in unreadable:
+        text.say(str(error), "error")
+    return UNREADABLE if unreadable else 0
+
+
+def _owner(manager: StateManager, state: ExperimentState) -> Verdict | None:
+    if state.status is not ExperimentStatus.RUNNING:
+        return None
+    try:
+        return manager.liveness(state.experiment_id)
+    except HoldfastError:  # deleted since
+        return None
+
+
+def _age(state: ExperimentState) -> tuple[datetime, str]:
+    return state.created_at or _LONG_AGO, state.experiment_id
+
+
+def _lines(found: list[Listed]) -> list[str]:
+    now = datetime.now(UTC)
+    rows = [
+        (
+            text.one_line(state.experiment_id),
+            forms.status_words(state, living),
+            f"{state.processes_completed}/{state.num_processes}",
+            str(state.processes_failed or ""),
+            text.when(state.created_at),
+            text.age(state.last_updated, now),
+            text.one_line(state.name or ""),
+        )
+        for state, living in found
+    ]
+    header = ("ID", "STATUS", "DONE", "FAILED", "CREATED", "UPDATED", "NAME")
+    return text.table(header, rows, right=(2, 3), styles=STYLES)
+
+
+def _say_what_to_do(where: Place, found: list[Listed]) -> None:
+    stale = [state for state, living in found if living is not None and living.kind == "dead"]
+    if len(stale) == 1:
+        command = where.command("resume", stale[0].experiment_id)
+        text.say(f"the owner of {text.one_line(stale[0].experiment_id)} is dead; go on: {command}")
+    elif stale:
+        text.say(
+            f"the owners of {len(stale)} running experiments are dead; "
+            f"mark them as interrupted: {where.command('cleanup')}"
+        )

@@ -1,0 +1,249 @@
+"""Progress while an experiment runs: a live display on a terminal, a few lines off it.
+
+It only ever reads what the orchestrator hands it. A display that cannot be written (the terminal
+is gone) never stops an experiment.
+"""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from holdfast.attempts import AttemptName, error_path
+from holdfast.cli import forms, text
+from holdfast.cli.show import params_words, tail
+from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.status import ExperimentStatus, ProcessStatus
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.live import Live
+
+__all__ = ["Estimate", "Progress"]
+
+#: Off a terminal: a log wants to know that it goes on, not every step.
+_LINE_EVERY_S: Final = 10.0
+_FRAMES_PER_S: Final = 4
+_MOST_FAILURES: Final = 3
+_MOST_LINES: Final = 50
+
+
+class Estimate:
+    """When it will be done, from how long the processes that ended took."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._ended = 0
+        self._widest = 1
+
+    def ended(self, process: ProcessProgress) -> None:
+        """A process completed."""
+        if process.started_at is not None and process.completed_at is not None:
+            self._seconds += max(0.0, (process.completed_at - process.started_at).total_seconds())
+            self._ended += 1
+
+    def left_s(self, state: ExperimentState, now: datetime) -> float | None:
+        """Seconds left; None before anything is known."""
+        self._widest = max(self._widest, state.processes_running)
+        if not self._ended:
+            return None
+        mean = self._seconds / self._ended
+        work = mean * state.processes_pending
+        for index in state.processes.indices(ProcessStatus.RUNNING):
+            since = state.processes[index].started_at
+            done = 0.0 if since is None else (now - since).total_seconds()
+            work += max(mean - done, 0.0)
+        return work / max(self._widest, 1)
+
+
+class Progress:
+    """Context around a run: shows every state that `change` is told.
+
+    Args:
+        folder: The experiment's folder, by its id; for the logs of what failed.
+        parameters: The parameters of each process of a state.
+    """
+
+    def __init__(
+        self,
+        folder: Callable[[str], Path],
+        parameters: Callable[[ExperimentState], Sequence[Mapping[str, Any]] | None],
+    ) -> None:
+        self._folder = folder
+        self._parameters = parameters
+        self._params: Sequence[Mapping[str, Any]] | None = None
+        self._began = datetime.now(UTC)
+        self._state: ExperimentState | None = None
+        self._seen: list[ProcessProgress] = []
+        self._estimate = Estimate()
+        self._failures: list[str] = []
+        self._stopping: str | None = None
+        self._live: Live | None = None
+        self._line_at = time.monotonic() + _LINE_EVERY_S
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._live.stop()
+            self._live = None
+
+    # -- what the orchestrator says ---------------------------------------------------------------
+
+    def change(self, state: ExperimentState) -> None:
+        """A new state is recorded."""
+        if self._state is None:
+            self._begin(state)
+        else:
+            self._compare(state)
+        self._state = state
+        self._seen = list(state.processes.values())
+        if self._live is None and time.monotonic() > self._line_at:
+            self._line_at = time.monotonic() + _LINE_EVERY_S
+            text.say(self.counts(state))
+
+    def stopping(self, words: str) -> None:
+        """Processes are asked to stop: say so."""
+        self._stopping = words
+        self._tell(words)
+
+    def _begin(self, state: ExperimentState) -> None:
+        self._params = self._parameters(state)
+        which = text.one_line(state.experiment_id)
+        if state.name:
+            which += f" ({text.one_line(state.name)})"
+        if state.created_at is not None and state.created_at < self._began:
+            text.say(
+                f"resuming {which}, made {text.age(state.created_at)}: "
+                f"{state.processes_completed:,} of "
+                f"{text.count(state.num_processes, 'process')} completed before"
+            )
+        else:
+            text.say(f"running {which}: {text.count(state.num_processes, 'process')}")
+        if text.is_terminal(sys.stderr):
+            self._start_display()
+
+    def _compare(self, state: ExperimentState) -> None:
+        for index, (before, now) in enumerate(
+            zip(self._seen, state.processes.values(), strict=True)
+        ):
+            if before is now:
+                continue
+            if now.status is ProcessStatus.COMPLETED and before.status is not now.status:
+                self._estimate.ended(now)
+            failed = now.failures > before.failures
+            if failed:
+                self._failed(state, index, now)
+
+    def _failed(self, state: ExperimentState, index: int, process: ProcessProgress) -> None:
+        words = params_words(self._params, index)
+        which = f"process {index}" + (f" ({words})" if words else "")
+        # One that failed for good is failed; any other was requeued in the same step.
+        again = "" if process.status is ProcessStatus.FAILED else "; will be tried again"
+        lines = [f"failed {which}: {forms.why_failed(process)}{again}"]
+        name = AttemptName(state.experiment_id, index, process.attempt)
+        folder = self._folder(state.experiment_id)
+        lines += [f"  | {line}" for line in tail(error_path(folder, name), lines=3)]
+        if self._live is None:
+            text.say("\n".join(lines))
+        self._failures.append("\n".join(lines))
+
+    def _tell(self, words: str) -> None:
+        if self._live is None:
+            text.say(words)
+
+    # -- what is seen -----------------------------------------------------------------------------
+
+    def counts(self, state: ExperimentState) -> str:
+        """`12 of 20 completed, 1 failed, 2 running, about 3m 05s left`."""
+        parts = [f"{state.processes_completed:,} of {state.num_processes:,} completed"]
+        for number, word in (
+            (state.processes_failed, "failed"),
+            (state.processes_running, "running"),
+        ):
+            if number:
+                parts.append(f"{number:,} {word}")
+        if state.status is ExperimentStatus.COMPLETED:
+            parts.append("aggregating")
+        elif self._stopping is None:
+            left_s = self._estimate.left_s(state, datetime.now(UTC))
+            if left_s is not None and left_s > 0:
+                parts.append(f"about {text.duration(left_s)} left")
+        return ", ".join(parts)
+
+    def _start_display(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(stderr=True, highlight=False, no_color=not text.coloured(sys.stderr))
+        self._live = Live(
+            self,
+            console=console,
+            refresh_per_second=_FRAMES_PER_S,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        with contextlib.suppress(OSError):
+            self._live.start()
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.text import Text
+
+        state = self._state
+        if state is None:
+            return
+        height = min(options.max_height, _MOST_LINES)
+        lines: list[tuple[str, str]] = []
+        for block in self._failures[-_MOST_FAILURES:]:
+            first, *rest = block.split("\n")
+            lines += [(first, "red"), *((line, "dim") for line in rest)]
+        earlier = len(self._failures) - _MOST_FAILURES
+        if earlier > 0:
+            lines.insert(0, (f"{earlier:,} more failed before", "red"))
+        # Nothing may push away the counts: a small window shows less of what failed.
+        lines = lines[: max(height - 4, 0)]
+        lines.append((self._bar(state, options.max_width), "bold"))
+        if self._stopping is not None:
+            lines.append((self._stopping, "yellow"))
+        lines += self._running(state, height - len(lines))
+        for words, style in lines:
+            yield Text(words, style=style, no_wrap=True, overflow="ellipsis")
+
+    def _bar(self, state: ExperimentState, columns: int) -> str:
+        counts = self.counts(state)
+        room = columns - len(counts) - 2
+        if room < 10 or not state.num_processes:
+            return counts
+        room = min(room, 30)
+        done = room * state.processes_completed // state.num_processes
+        return f"{'█' * done}{'░' * (room - done)}  {counts}"
+
+    def _running(self, state: ExperimentState, room: int) -> list[tuple[str, str]]:
+        indices = state.processes.indices(ProcessStatus.RUNNING)
+        if not indices or room < 1:
+            return []
+        now = datetime.now(UTC)
+        shown = indices if len(indices) <= room else indices[: max(room - 1, 0)]
+        lines = []
+        for index in shown:
+            process = state.processes[index]
+            since = process.started_at
+            lasted = "" if since is None else text.duration((now - since).total_seconds())
+            attempt = f"  attempt {process.attempt}" if process.attempt > 1 else ""
+            words = params_words(self._params, index)
+            lines.append((f"  {index:>5}  {lasted:>7}  {words}{attempt}".rstrip(), "cyan"))
+        if len(shown) < len(indices):
+            lines.append((f"  … and {len(indices) - len(shown):,} more running", "cyan"))
+        return lines

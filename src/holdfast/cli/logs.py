@@ -1,0 +1,214 @@
+"""`holdfast logs`: what processes wrote, byte for byte, and on as they write it."""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+import click
+
+from holdfast import attempts
+from holdfast.attempts import AGGREGATE, AttemptName
+from holdfast.cli import text
+from holdfast.cli.app import place, state_dir_option
+from holdfast.errors import ExperimentNotFoundError
+from holdfast.manager import StateManager
+from holdfast.records import ExperimentState
+from holdfast.status import ExperimentStatus
+
+__all__ = ["logs"]
+
+_LOOK_S: Final = 0.1
+_LOOK_FOR_NEWS_S: Final = 1.0
+_CHUNK: Final = 256 * 1024
+
+#: The word for the aggregation's own command in the place of an index.
+_AGGREGATE_WORD: Final = "aggregate"
+
+
+@attrs.define
+class _Log:
+    """One file, and how much of it was printed."""
+
+    path: Path
+    title: str
+    offset: int = 0
+
+    def news(self) -> Iterator[bytes]:
+        """What was written to it since the last look."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                while data := file.read(_CHUNK):
+                    self.offset += len(data)
+                    yield data
+        except FileNotFoundError:
+            return
+
+    def skip_to(self, lines: int) -> None:
+        """Leave out all but the last *lines*."""
+        try:
+            with self.path.open("rb") as file:
+                position = file.seek(0, 2)
+                found, wanted = 0, lines + 1
+                while position > 0:
+                    step = min(_CHUNK, position)
+                    position -= step
+                    file.seek(position)
+                    data = file.read(step)
+                    if file.tell() and not found and not data.endswith(b"\n"):
+                        wanted = lines
+                    at = len(data)
+                    while (at := data.rfind(b"\n", 0, at)) >= 0:
+                        found += 1
+                        if found == wanted:
+                            self.offset = position + at + 1
+                            return
+        except FileNotFoundError:
+            return
+
+
+@click.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on as processes write, until they end.")
+@click.option("-o", "--stdout", "only_out", is_flag=True, help="Only what went to stdout.")
+@click.option("-e", "--stderr", "only_err", is_flag=True, help="Only what went to stderr.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), help="Only the last lines of each.")
+@click.option("--attempt", type=click.IntRange(min=1), help="Which attempt; default: the last one.")
+@state_dir_option
+@click.argument("query", metavar="ID[/INDEX]")
+@click.pass_context
+def logs(
+    context: click.Context,
+    query: str,
+    follow: bool,
+    only_out: bool,
+    only_err: bool,
+    lines: int | None,
+    attempt: int | None,
+) -> int:
+    """Print what a process (or all of them) wrote to stdout and stderr.
+
+    INDEX is a process's number, or `aggregate` for the aggregation's command. Where it is more
+    than one file, each begins with a line `==> 2.1 stderr <==`: process 2, attempt 1.
+    """
+    manager = place(context).manager()
+    state, index = _find(manager, query)
+    kinds = _kinds(only_out=only_out, only_err=only_err)
+    shown = _Shown(titled=index is None or len(kinds) > 1)
+    known: dict[Path, _Log] = {}
+    ended = False
+    looked = time.monotonic()
+    while True:
+        for log in _logs(manager, state, index, attempt, kinds):
+            if log.path not in known:
+                known[log.path] = log
+                if lines is not None:
+                    log.skip_to(lines)
+        for log in known.values():
+            shown.write(log)
+        sys.stdout.flush()
+        if not follow or ended:
+            break
+        time.sleep(_LOOK_S)
+        if time.monotonic() - looked > _LOOK_FOR_NEWS_S:
+            looked = time.monotonic()
+            state = manager.load(state.experiment_id)
+            # One more round: the last words were written before the end was recorded.
+            ended = _over(manager, state, index)
+    if not shown.anything:
+        which = "no process" if index is None else f"process {_word(index)}"
+        text.say(f"{which} of {text.one_line(state.experiment_id)} has written anything yet")
+    return 0
+
+
+def _kinds(*, only_out: bool, only_err: bool) -> tuple[str, ...]:
+    if only_out == only_err:
+        return "stdout", "stderr"
+    return ("stdout",) if only_out else ("stderr",)
+
+
+def _find(manager: StateManager, query: str) -> tuple[ExperimentState, int | None]:
+    head, slash, last = query.rpartition("/")
+    index = _index(last) if slash else None
+    if index is None:
+        return manager.load(manager.resolve(query)), None
+    try:
+        state = manager.load(manager.resolve(head))
+    except ExperimentNotFoundError:
+        # An experiment may be called `sweep/3`.
+        return manager.load(manager.resolve(query)), None
+    if index != AGGREGATE and index >= state.num_processes:
+        raise click.UsageError(
+            f"{text.one_line(state.experiment_id)} has processes 0 to {state.num_processes - 1}, "
+            f"no {index}"
+        )
+    return state, index
+
+
+def _index(word: str) -> int | None:
+    if word == _AGGREGATE_WORD:
+        return AGGREGATE
+    return int(word) if word.isascii() and word.isdigit() and len(word) < 10 else None
+
+
+def _word(index: int) -> str:
+    return _AGGREGATE_WORD if index == AGGREGATE else str(index)
+
+
+def _logs(
+    manager: StateManager,
+    state: ExperimentState,
+    index: int | None,
+    attempt: int | None,
+    kinds: tuple[str, ...],
+) -> list[_Log]:
+    """The logs that there may be, in the order of their processes."""
+    folder = manager.folder(state.experiment_id)
+    wanted = range(state.num_processes) if index is None else [index]
+    names = []
+    for each in wanted:
+        number = attempt or _last_attempt(state, folder, each)
+        if number:
+            names.append(AttemptName(state.experiment_id, each, number))
+    path = {"stdout": attempts.output_path, "stderr": attempts.error_path}
+    return [_Log(path[kind](folder, name), f"{name} {kind}") for name in names for kind in kinds]
+
+
+def _last_attempt(state: ExperimentState, folder: Path, index: int) -> int:
+    if index != AGGREGATE:
+        return state.processes[index].attempt
+    found = attempts.names(folder, state.experiment_id, ".out")
+    return max((name.attempt for name in found if name.index == AGGREGATE), default=0)
+
+
+def _over(manager: StateManager, state: ExperimentState, index: int | None) -> bool:
+    """Whether nothing more will be written."""
+    if state.status is not ExperimentStatus.RUNNING:
+        return index != AGGREGATE or state.status is not ExperimentStatus.COMPLETED
+    if index is not None and index != AGGREGATE:
+        # It may still be tried again: that is a new attempt, and its log is printed, too.
+        return str(state.processes[index].status) == "completed"
+    return manager.liveness(state.experiment_id).kind == "dead" and not state.processes_running
+
+
+class _Shown:
+    """Writes logs to stdout; a title where the next bytes are another file's than the last."""
+
+    def __init__(self, *, titled: bool) -> None:
+        self.anything = False
+        self._titled = titled
+        self._last: Path | None = None
+        self._line_open = False
+
+    def write(self, log: _Log) -> None:
+        for data in log.news():
+            if self._titled and self._last != log.path:
+                gap = "\n" if self._line_open else ""
+                gap += "\n" if self.anything else ""
+                sys.stdout.buffer.write(f"{gap}==> {log.title} <==\n".encode())
+            self.anything = True
+            self._last = log.path
+            self._line_open = not data.endswith(b"\n")
+            sys.stdout.buffer.write(data)

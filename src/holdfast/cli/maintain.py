@@ -1,0 +1,157 @@
+"""What keeps a state directory in order, runs no process of an experiment, and the diagrams."""
+
+import click
+
+from holdfast.cli import forms, text
+from holdfast.cli.app import (
+    Place,
+    experiment_argument,
+    json_option,
+    place,
+    state_dir_option,
+)
+from holdfast.cli.failures import OWNED, report
+from holdfast.cli.listing import read_all, say_unreadable
+from holdfast.errors import ExperimentNotFoundError, HoldfastError
+from holdfast.identity import Verdict
+from holdfast.status import ExperimentStatus
+
+__all__ = ["aggregate", "cleanup", "diagram", "force_option", "rm"]
+
+force_option = click.option(
+    "--force",
+    is_flag=True,
+    help="Go on although the last owner cannot be proven dead. Make sure yourself that it is.",
+)
+
+
+@click.command()
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be marked.")
+@force_option
+@json_option
+@state_dir_option
+@click.pass_context
+def cleanup(context: click.Context, dry_run: bool, force: bool, as_json: bool) -> int:
+    """Mark running experiments whose owner is proven dead as interrupted, with the evidence.
+
+    Those of a living owner are left alone. Where that cannot be told, they are named, and the
+    exit code is 5, unless --force.
+    """
+    where = place(context)
+    manager = where.manager()
+    states, unreadable = read_all(manager)
+    verdicts: dict[str, Verdict] = {}
+    for state in states:
+        if state.status is ExperimentStatus.RUNNING:
+            try:
+                verdicts[state.experiment_id] = manager.liveness(state.experiment_id)
+            except ExperimentNotFoundError:
+                continue
+    marked = _marked(where, dry_run=dry_run, force=force) if verdicts else []
+    doubtful = [each for each, living in verdicts.items() if living.kind == "unknown" and not force]
+    if as_json:
+        forms.print_json(
+            "holdfast.cleanup/1",
+            {
+                "dry_run": dry_run,
+                "interrupted": [
+                    {"experiment_id": each, "liveness": forms.verdict(verdicts.get(each))}
+                    for each in marked
+                ],
+                "left": [
+                    {"experiment_id": each, "liveness": forms.verdict(living)}
+                    for each, living in verdicts.items()
+                    if each not in marked
+                ],
+                "unreadable": forms.unreadable(unreadable),
+            },
+        )
+    else:
+        text.emit(_cleaned(each, verdicts.get(each), dry_run=dry_run) for each in marked)
+        if not marked:
+            text.say("nothing to clean up")
+    for each in doubtful:
+        text.say(
+            f"{text.one_line(each)}: cannot prove that its owner is dead: {verdicts[each]}\n"
+            f"  make sure that it is, then: {where.command('cleanup', '--force')}",
+            "error",
+        )
+    return say_unreadable(unreadable) or (OWNED if doubtful else 0)
+
+
+def _marked(where: Place, *, dry_run: bool, force: bool) -> list[str]:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # named by us already
+        return where.manager().cleanup_stale(dry_run=dry_run, force=force)
+
+
+def _cleaned(experiment_id: str, living: Verdict | None, *, dry_run: bool) -> str:
+    would = "would be interrupted" if dry_run else "interrupted"
+    return f"{text.one_line(experiment_id)}  {would}: owner {text.one_line(living or 'dead')}"
+
+
+@click.command()
+@force_option
+@state_dir_option
+@click.argument("queries", metavar="ID...", nargs=-1, required=True)
+@click.pass_context
+def rm(context: click.Context, queries: tuple[str, ...], force: bool) -> int:
+    """Delete experiments with everything that is theirs: results, logs, history.
+
+    An experiment whose owner, or one of whose processes, is alive is refused.
+    """
+    manager = place(context).manager()
+    code = 0
+    for query in queries:
+        try:
+            experiment_id = manager.resolve(query)
+            manager.delete(experiment_id, force=force, wait_s=2.0)
+        except HoldfastError as err:
+            # The others go on; the exit code tells of the first that did not.
+            code = code or report(err)
+        else:
+            text.emit([f"{text.one_line(experiment_id)} deleted"])
+    return code
+
+
+@click.command()
+@force_option
+@json_option
+@state_dir_option
+@experiment_argument
+@click.pass_context
+def aggregate(context: click.Context, query: str, force: bool, as_json: bool) -> int:
+    """Aggregate an experiment whose processes are all completed; run none of them."""
+    from holdfast.cli.run import conduct
+
+    manager = place(context).manager()
+    experiment_id = manager.resolve(query)
+    return conduct(
+        place(context),
+        lambda orchestrator: orchestrator.aggregate(experiment_id),
+        force=force,
+        as_json=as_json,
+    )
+
+
+@click.command()
+@click.argument(
+    "machine", type=click.Choice(["experiment", "process"]), default="experiment", required=False
+)
+@click.option(
+    "--format",
+    "notation",
+    type=click.Choice(["mermaid", "dot", "svg", "markdown"]),
+    default="mermaid",
+    show_default=True,
+    help="markdown: the diagram with tables of transitions and guards.",
+)
+@click.pass_context
+def diagram(context: click.Context, machine: str, notation: str) -> int:
+    """Print one of the two state machines, as it is declared."""
+    from holdfast import diagrams
+
+    text.emit([diagrams.render("process" if machine == "process" else "experiment", notation)[:-1]])
+    return 0

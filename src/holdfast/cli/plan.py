@@ -1,0 +1,192 @@
+"""`--dry-run`, and what differs between a file and the experiment that it is to resume.
+
+Looks only: nothing is claimed, stopped or written.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from holdfast import attempts, results
+from holdfast.attempts import AttemptName
+from holdfast.cli import forms, text
+from holdfast.cli.app import Place
+from holdfast.cli.show import params_words
+from holdfast.errors import ConfigError, ConfigProblem, HoldfastError
+from holdfast.experiment_file import Experiment
+from holdfast.manager import StateManager
+from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.status import ExperimentStatus, ProcessStatus
+
+__all__ = ["print_plan", "refuse_other_work"]
+
+SCHEMA: Final = "holdfast.plan/1"
+
+_MOST_DIFFERENCES: Final = 10
+
+
+def print_plan(
+    where: Place, experiment: Experiment | None, resumed: str | None, *, fresh: bool, as_json: bool
+) -> int:
+    """Say for every process whether it would be run, and why; the exit code."""
+    manager = where.manager()
+    state = _state(manager, experiment, resumed, fresh=fresh)
+    if experiment is None:
+        assert state is not None
+        experiment = Experiment.from_config(state.config, Path(state.cwd or "."))
+    decided = [
+        _decide(manager, state, index) if state is not None else ("run", "a new experiment")
+        for index in range(experiment.num_processes)
+    ]
+    if as_json:
+        forms.print_json(
+            SCHEMA,
+            {
+                "experiment_id": None if state is None else state.experiment_id,
+                "config_hash": experiment.config_hash(manager.state_dir),
+                "processes": [
+                    {
+                        "index": index,
+                        "params": dict(experiment.params[index]),
+                        "argv": list(experiment.argv(index)),
+                        "action": action,
+                        "why": why,
+                    }
+                    for index, (action, why) in enumerate(decided)
+                ],
+            },
+        )
+        return 0
+    rows = [
+        (str(index), action, why, params_words(experiment.params, index))
+        for index, (action, why) in enumerate(decided)
+    ]
+    header = ("PROCESS", "ACTION", "WHY", "PARAMETERS")
+    text.emit(text.table(header, rows, right=(0,), styles={"run": "cyan", "skip": "dim"}))
+    runs = sum(action == "run" for action, _ in decided)
+    what = "a new experiment" if state is None else text.one_line(state.experiment_id)
+    text.say(f"{what}: {runs:,} of {text.count(len(decided), 'process')} would be run")
+    return 0
+
+
+def _state(
+    manager: StateManager, experiment: Experiment | None, resumed: str | None, *, fresh: bool
+) -> ExperimentState | None:
+    """The experiment that a run would go on with; None if it would make a new one."""
+    if resumed is not None:
+        return manager.load(resumed)
+    if fresh:
+        return None
+    assert experiment is not None
+    wanted = experiment.config_hash(manager.state_dir)
+    found = manager.find_by_config_hash(wanted)
+    return found or manager.find_by_config_hash(wanted, include_finished=True)
+
+
+def _decide(manager: StateManager, state: ExperimentState, index: int) -> tuple[str, str]:
+    process = state.processes[index]
+    folder = manager.folder(state.experiment_id)
+    if process.status is ProcessStatus.COMPLETED:
+        if process.result is not None and state.status is not ExperimentStatus.AGGREGATED:
+            problem = results.verify(folder, process.result)
+            if problem is not None:
+                return "run", f"its result {process.result.path} is lost: {problem}"
+        return "skip", f"completed in attempt {process.attempt}"
+    if process.status is ProcessStatus.RUNNING:
+        return _of_running(state, process, folder, index)
+    if process.status is ProcessStatus.FAILED:
+        return "run", f"failed: {forms.why_failed(process)}"
+    if process.attempt == 0:
+        return "run", "never tried"
+    why = f" ({process.reason})" if process.reason is not None else ""
+    return "run", f"attempt {process.attempt} did not complete{why}"
+
+
+def _of_running(
+    state: ExperimentState, process: ProcessProgress, folder: Path, index: int
+) -> tuple[str, str]:
+    name = AttemptName(state.experiment_id, index, process.attempt)
+    try:
+        record = attempts.read_exit(folder, name)
+        live = attempts.live_state(folder, name)
+    except HoldfastError as err:
+        return "run", text.one_line(err)
+    if record is not None:
+        if record.exit_code == 0 and record.stop_reason is None:
+            return "skip", f"attempt {process.attempt} completed while nobody watched"
+        return "run", f"attempt {process.attempt} ended while nobody watched: {record.reason}"
+    if live.kind == "held":
+        return "skip", f"attempt {process.attempt} runs ({live.identity}): taken over, not started"
+    if live.kind == "unknown":
+        return "skip", f"cannot tell whether attempt {process.attempt} runs; --force runs it again"
+    return "run", f"attempt {process.attempt} died"
+
+
+def refuse_other_work(
+    where: Place, state: ExperimentState, experiment: Experiment, *, file: str
+) -> None:
+    """Make sure that *experiment*, read from *file*, is the work of *state*.
+
+    Raises:
+        ConfigError: It is not; with every difference.
+    """
+    state_dir = where.state_dir
+    if experiment.config_hash(state_dir) == state.config_hash:
+        return
+    try:
+        stored = Experiment.from_config(state.config, Path(state.cwd or "."))
+        before: Mapping[str, Any] = stored.work(state_dir)
+    except ConfigError:
+        before = {}
+    problems = _differences(before, experiment.work(state_dir))
+    wanted = where.command("resume", state.experiment_id)
+    problems.append(
+        ConfigProblem(
+            "so",
+            f"`{wanted}` goes on with what {state.experiment_id} was made with, "
+            f"`{where.command('run', file)}` runs this file",
+        )
+    )
+    title = f"{file} does other work than {text.one_line(state.experiment_id)}"
+    raise ConfigError(title, problems)
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[ConfigProblem]:
+    found: list[ConfigProblem] = []
+    for key in now:
+        old, new = before.get(key), now[key]
+        if old == new:
+            continue
+        if key == "params":
+            found += _of_params(old or [], new)
+        elif isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += [
+                _difference(f"{key}.{name}", old.get(name), new.get(name))
+                for name in sorted({*old, *new})
+                if old.get(name) != new.get(name)
+            ]
+        else:
+            found.append(_difference(key, old, new))
+    if not found:
+        found.append(ConfigProblem("hash", "the experiment was made with another configuration"))
+    return found
+
+
+def _of_params(old: list[Any], new: list[Any]) -> list[ConfigProblem]:
+    found = []
+    if len(old) != len(new):
+        found.append(ConfigProblem("processes", f"{len(old)} in the experiment, {len(new)} now"))
+    changed = [i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b]
+    found += [_difference(f"process {i}", old[i], new[i]) for i in changed[:_MOST_DIFFERENCES]]
+    if len(changed) > _MOST_DIFFERENCES:
+        rest = len(changed) - _MOST_DIFFERENCES
+        found.append(ConfigProblem("processes", f"{rest:,} more with other parameters"))
+    return found
+
+
+def _difference(where: str, old: Any, new: Any) -> ConfigProblem:
+    was, now = (
+        "nothing" if each is None else json.dumps(each, ensure_ascii=False) for each in (old, new)
+    )
+    return ConfigProblem(where, f"{was} in the experiment, {now} now")

@@ -1,0 +1,130 @@
+"""What a run ends with: the aggregated table on stdout, and how it went on stderr."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from holdfast.cli import text
+from holdfast.cli.app import Place
+from holdfast.cli.show import failures, parameters
+from holdfast.manager import StateManager
+from holdfast.records import ExperimentState
+
+__all__ = ["aggregate_lines", "failure_lines"]
+
+#: Rows that are shown on a terminal, where a table of 10,000 would push everything away.
+_MOST_ROWS: Final = 100
+
+Row = Mapping[str, Any]
+
+
+def aggregate_lines(aggregate: Mapping[str, Any], more: str) -> list[str]:
+    """The aggregate as tables: one row per process, the statistics, the user's own value.
+
+    Args:
+        aggregate: As `aggregate.json` holds it.
+        more: The command that prints all of it, for what a terminal leaves out.
+    """
+    lines: list[str] = []
+    rows: Sequence[Row] = aggregate.get("rows") or ()
+    if rows:
+        shown = rows
+        if text.is_terminal(sys.stdout) and len(rows) > _MOST_ROWS:
+            shown = rows[:_MOST_ROWS]
+        lines += _rows(shown)
+        if len(shown) < len(rows):
+            lines.append(f"… {len(rows) - len(shown):,} more: {more}")
+    statistics: Mapping[str, Row] = aggregate.get("statistics") or {}
+    if statistics and len(rows) > 1:
+        lines += ["", *_statistics(statistics)]
+    value = aggregate.get("value")
+    if value is not None:
+        lines += ["", *_value(value)]
+    return lines
+
+
+def _rows(rows: Sequence[Row]) -> list[str]:
+    parameters = _keys(row.get("params") for row in rows)
+    fields = _keys(row.get("result") for row in rows)
+    plain = any(
+        row.get("result") is not None and not isinstance(row["result"], Mapping) for row in rows
+    )
+    hosts = len({row.get("host") for row in rows}) > 1
+    retried = any((row.get("attempts") or 1) > 1 for row in rows)
+    header = ["#", *map(text.one_line, parameters), *map(text.one_line, fields)]
+    header += ["result"] * plain + ["attempts"] * retried + ["host"] * hosts + ["time"]
+    cells = []
+    for row in rows:
+        params, result = row.get("params") or {}, row.get("result")
+        named = result if isinstance(result, Mapping) else {}
+        cell = [str(row.get("index", ""))]
+        cell += [_cell(params.get(key)) for key in parameters]
+        cell += [_cell(named.get(key)) for key in fields]
+        cell += ["" if isinstance(result, Mapping) else _cell(result)] * plain
+        cell += [str(row.get("attempts", ""))] * retried + [_cell(row.get("host"))] * hosts
+        took = row.get("duration_s")
+        cell.append("" if took is None else text.duration(took))
+        cells.append(cell)
+    numbers = [
+        column
+        for column in range(len(header))
+        if all(_numeric(cell[column]) for cell in cells) or column == len(header) - 1
+    ]
+    return text.table(header, cells, right=numbers)
+
+
+def _keys(mappings: Any) -> list[str]:
+    found: dict[str, None] = {}
+    for each in mappings:
+        if isinstance(each, Mapping):
+            found.update(dict.fromkeys(each))
+    return list(found)
+
+
+def _statistics(statistics: Mapping[str, Row]) -> list[str]:
+    columns = _keys(statistics.values())
+    cells = [
+        [text.one_line(field), *(_cell(row.get(column)) for column in columns)]
+        for field, row in statistics.items()
+    ]
+    header = ["result", *map(text.one_line, columns)]
+    return text.table(header, cells, right=range(1, len(header)))
+
+
+def _value(value: Any) -> list[str]:
+    if isinstance(value, Mapping) and value and all(map(_scalar, value.values())):
+        wide = max(text.width(text.one_line(key)) for key in value)
+        return [f"{text.one_line(key):<{wide}}  {_cell(each)}" for key, each in value.items()]
+    return json.dumps(value, indent=2).splitlines()
+
+
+def _scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str | int):
+        return text.one_line(value)
+    return text.one_line(json.dumps(value))
+
+
+def _numeric(cell: str) -> bool:
+    if not cell:
+        return True
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def failure_lines(place: Place, manager: StateManager, state: ExperimentState) -> list[str]:
+    """What failed and why, where something did."""
+    return failures(place, state, manager.folder(state.experiment_id), parameters(state))

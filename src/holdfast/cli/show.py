@@ -1,0 +1,306 @@
+"""`holdfast show`: one experiment, read at 2 a.m.: what failed and why, what runs, what to do."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from holdfast import codec
+from holdfast.attempts import AttemptName, error_path
+from holdfast.cli import forms, text
+from holdfast.cli.app import (
+    Place,
+    experiment_argument,
+    json_option,
+    place,
+    state_dir_option,
+)
+from holdfast.cli.listing import STYLES
+from holdfast.errors import ConfigError, HoldfastError, printable
+from holdfast.history import Transition
+from holdfast.identity import Verdict
+from holdfast.manager import StateManager
+from holdfast.records import ExperimentState
+from holdfast.status import ExperimentStatus, ProcessStatus
+
+__all__ = ["failures", "parameters", "params_words", "show", "tail"]
+
+SCHEMA: Final = "holdfast.experiment/1"
+
+_RECENT: Final = 8
+_TAIL_LINES: Final = 5
+_TAIL_BYTES: Final = 16 * 1024
+_MOST_GROUPS: Final = 20
+
+#: What a reader of the history does not look for: who came and went.
+_QUIET: Final = frozenset({"launched"})
+
+
+@click.command()
+@click.option("--history", "whole", is_flag=True, help="The whole history, not only its end.")
+@json_option
+@state_dir_option
+@experiment_argument
+@click.pass_context
+def show(context: click.Context, query: str, whole: bool, as_json: bool) -> int:
+    """Show one experiment: status, owner, what failed and why, what runs, history, what to do."""
+    where = place(context)
+    manager = where.manager()
+    state = manager.load(manager.resolve(query))
+    living = manager.liveness(state.experiment_id)
+    params = parameters(state)
+    history, problem = _history(manager, state)
+    if as_json:
+        _print_json(where, state, living, params, history)
+    else:
+        folder = manager.folder(state.experiment_id)
+        lines = _head(state, living, folder)
+        lines += _failed(where, state, folder, params)
+        lines += _running(state, params)
+        lines += _recent(history, whole)
+        words = forms.next_words(state, living)
+        if words is not None:
+            lines += ["", f"next: {where.command(*words)}"]
+        text.emit(lines)
+    if problem is not None:
+        raise problem
+    return 0
+
+
+def _history(
+    manager: StateManager, state: ExperimentState
+) -> tuple[list[Transition], HoldfastError | None]:
+    """The history, or why there is none: the rest of the page must not go with it."""
+    try:
+        return manager.history(state.experiment_id), None
+    except HoldfastError as err:
+        return [], err
+
+
+def parameters(state: ExperimentState) -> Sequence[Mapping[str, Any]] | None:
+    """The parameters of each process; None if the stored configuration has none."""
+    if not state.config:
+        return None
+    from holdfast.experiment_file import Experiment
+
+    try:
+        found = Experiment.from_config(state.config, Path(state.cwd or ".")).params
+    except (ConfigError, TypeError, ValueError):
+        return None  # made by hand or through the library: any JSON is allowed there
+    return found if len(found) == state.num_processes else None
+
+
+def params_words(params: Sequence[Mapping[str, Any]] | None, index: int) -> str:
+    """`codec=lzma level=9`."""
+    if params is None:
+        return ""
+    return text.one_line(" ".join(f"{key}={value}" for key, value in params[index].items()))
+
+
+def _print_json(
+    where: Place,
+    state: ExperimentState,
+    living: Verdict,
+    params: Sequence[Mapping[str, Any]] | None,
+    history: list[Transition],
+) -> None:
+    words = forms.next_words(state, living)
+    forms.print_json(
+        SCHEMA,
+        {
+            "experiment": {
+                **forms.experiment(state, living),
+                "revision": state.revision,
+                "epoch": state.epoch,
+                "config": state.config,
+                "extra": state.extra,
+            },
+            "processes": [
+                forms.process(index, progress, None if params is None else params[index])
+                for index, progress in state.process_progress.items()
+            ],
+            "history": [_transition(each) for each in history],
+            "next_command": None if words is None else where.command(*words),
+        },
+    )
+
+
+def _transition(each: Transition) -> dict[str, Any]:
+    return {
+        "at": each.at.isoformat(),
+        "entity": each.entity,
+        "index": each.index,
+        "event": each.event,
+        "source": each.source,
+        "target": each.target,
+        "actor": each.actor,
+        "reason": None if each.reason is None else str(each.reason),
+        "evidence": each.evidence,
+    }
+
+
+def _head(state: ExperimentState, living: Verdict, folder: Path) -> list[str]:
+    title = text.one_line(state.experiment_id)
+    if state.name:
+        title += f"  {text.one_line(state.name)}"
+    status = _paint(str(state.status))
+    if state.reason is not None:
+        status += f" ({state.reason})"
+    if state.error_message:
+        status += f": {text.one_line(state.error_message)}"
+    counts = ", ".join(
+        f"{number:,} {status}"
+        for status in ProcessStatus
+        if (number := state.processes.count(status))
+    )
+    rows = [
+        ("status", status),
+        ("owner", _owner(state, living)),
+        ("processes", f"{state.num_processes:,}" + (f": {counts}" if counts else "")),
+        ("created", _moment(state.created_at)),
+        ("started", _moment(state.started_at)),
+        ("finished", _moment(state.finished_at)),
+        *_config(state),
+        ("folder", str(folder)),
+    ]
+    return [_bold(title), *(f"{label:<10} {words}" for label, words in rows if words)]
+
+
+def _owner(state: ExperimentState, living: Verdict) -> str:
+    if state.owner is None and state.subprocess_pid is None:
+        return ""
+    who = str(state.owner) if state.owner is not None else f"pid {state.subprocess_pid}"
+    if state.owner is not None and state.owner.released:
+        return f"none; the last was {text.one_line(who)}, which let it go"
+    return text.one_line(f"{who}: {living}")
+
+
+def _config(state: ExperimentState) -> list[tuple[str, str]]:
+    config = state.config
+    rows: list[tuple[str, str]] = []
+    command = config.get("command")
+    if isinstance(command, list):
+        import shlex
+
+        rows.append(("command", text.one_line(shlex.join(map(str, command)))))
+    for key in ("matrix", "env", "limits", "retry", "aggregate"):
+        part = config.get(key)
+        if isinstance(part, Mapping) and part:
+            words = ", ".join(f"{name} = {codec.dumps(each)}" for name, each in part.items())
+            rows.append((key, text.one_line(words)))
+    if state.config_path is not None:
+        rows.append(("file", text.one_line(state.config_path)))
+    if state.cwd is not None:
+        rows.append(("runs in", text.one_line(state.cwd)))
+    if state.config_hash is not None:
+        rows.append(("hash", text.one_line(state.config_hash[:16])))
+    return rows
+
+
+def _moment(at: datetime | None) -> str:
+    return "" if at is None else f"{text.when(at)} ({text.age(at)})"
+
+
+def failures(
+    where: Place,
+    state: ExperimentState,
+    folder: Path,
+    params: Sequence[Mapping[str, Any]] | None,
+) -> list[str]:
+    """What failed and why, the same reasons together, each with the end of one stderr."""
+    groups: dict[str, list[int]] = {}
+    for index in state.processes.indices(ProcessStatus.FAILED):
+        groups.setdefault(forms.why_failed(state.processes[index]), []).append(index)
+    lines: list[str] = []
+    for why, indices in list(groups.items())[:_MOST_GROUPS]:
+        first = indices[0]
+        progress = state.processes[first]
+        which = f"process {first}"
+        if len(indices) > 1:
+            which = f"{len(indices):,} processes ({text.ranges(indices)})"
+        elif words := params_words(params, first):
+            which += f" ({words})"
+        attempts = f", attempt {progress.attempt}" if progress.attempt > 1 else ""
+        lines.append(f"  {_paint('failed')} {which}: {why}{attempts}")
+        name = AttemptName(state.experiment_id, first, progress.attempt)
+        lines += [f"    | {line}" for line in tail(error_path(folder, name))]
+        command = where.command("logs", f"{state.experiment_id}/{first}")
+        lines.append(f"    {command}")
+    if len(groups) > _MOST_GROUPS:
+        lines.append(f"  … and {len(groups) - _MOST_GROUPS:,} more kinds of failure: see --json")
+    return lines
+
+
+def _failed(
+    where: Place,
+    state: ExperimentState,
+    folder: Path,
+    params: Sequence[Mapping[str, Any]] | None,
+) -> list[str]:
+    lines = failures(where, state, folder, params)
+    return ["", _bold("failed"), *lines] if lines else []
+
+
+def tail(path: Path, lines: int = _TAIL_LINES) -> list[str]:
+    """The last *lines* of a log, harmless to a terminal; none if there is no such file."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _TAIL_BYTES))
+            data = file.read(_TAIL_BYTES)
+    except OSError:
+        return []
+    found = data.decode(errors="replace").replace("\r\n", "\n").splitlines()
+    return [printable(line.expandtabs()) for line in found if line.strip()][-lines:]
+
+
+def _running(state: ExperimentState, params: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    indices = state.processes.indices(ProcessStatus.RUNNING)
+    if not indices:
+        return []
+    now = datetime.now(UTC)
+    rows = []
+    for index in indices:
+        progress = state.processes[index]
+        who = "" if progress.identity is None else f"shim {progress.identity}"
+        since = progress.started_at
+        lasted = "" if since is None else text.duration((now - since).total_seconds())
+        rows.append((str(index), str(progress.attempt), lasted, who, params_words(params, index)))
+    title = "running" if state.status is ExperimentStatus.RUNNING else "running, as last recorded"
+    header = ("PROCESS", "ATTEMPT", "FOR", "WHO", "PARAMETERS")
+    return ["", _bold(title), *text.table(header, rows, right=(0, 1, 2), indent="  ")]
+
+
+def _recent(history: list[Transition], whole: bool) -> list[str]:
+    wanted = history if whole else [each for each in history if each.event not in _QUIET]
+    shown = wanted if whole else wanted[-_RECENT:]
+    if not shown:
+        return []
+    title = "history"
+    if len(shown) < len(history):
+        title += f" (last {len(shown)} of {len(history):,}; all of it: --history)"
+    lines = ["", _bold(title)]
+    for each in shown:
+        who = "experiment" if each.index is None else f"process {each.index}"
+        move = "" if each.source == each.target else f": {each.source} -> {each.target}"
+        why = f" ({each.reason})" if each.reason is not None else ""
+        lines.append(f"  {text.clock(each.at)}  {who} {each.event}{move}{why}")
+        if whole and each.index is None:
+            lines[-1] += f", by {text.one_line(each.actor)}"
+        if each.evidence:
+            lines.append(f"    {text.one_line(each.evidence)}")
+    return lines
+
+
+def _bold(words: str) -> str:
+    import sys
+
+    return text.paint(words, "bold", text.coloured(sys.stdout))
+
+
+def _paint(status: str) -> str:
+    import sys
+
+    return text.paint(status, STYLES.get(status), text.coloured(sys.stdout))
