@@ -74,4 +74,4 @@ def test_the_examples_run(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert "is aggregated, 8 completed" in run.stdout
-    assert "aggregate aggregated" in run.stdout.splitlines()[-1]
+    assert "experiment None aggregate aggregated" in run.stdout
