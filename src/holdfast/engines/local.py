@@ -22,6 +22,7 @@ import attrs
 from holdfast import attempts, liveness
 from holdfast.attempts import Attempt, AttemptName
 from holdfast.engines import EngineWord, Handle
+from holdfast.engines.shim import DONE, NOT_FIRST
 from holdfast.engines.starter import receive, send
 from holdfast.errors import EngineError, UnsupportedPlatformError
 from holdfast.identity import ProcessIdentity
@@ -70,6 +71,7 @@ class LocalEngine:
         self._pids: dict[AttemptName, int] = {}
         self._watched: dict[AttemptName, _Watched] = {}
         self._refused: dict[AttemptName, str] = {}
+        self._texts: dict[AttemptName, str] = {}
         self._folders: dict[str, Path] = {}
         self._news = False
         self._wake_r, self._wake_w = os.pipe()
@@ -219,7 +221,8 @@ class LocalEngine:
         verdict = liveness.judge(identity, lock=lock)
         if verdict.kind == "dead" or live.kind == "free":
             self._forget(name)
-            return EngineWord(name, "gone", str(verdict))
+            text = self._texts.pop(name, None)
+            return EngineWord(name, "gone", f"{text}; {verdict}" if text else str(verdict))
         if verdict.kind == "unknown":
             return EngineWord(name, "unknown", str(verdict))
         if name not in self._watched:
@@ -346,8 +349,12 @@ class LocalEngine:
         if message is None:
             self._lose_starter()
             return None
-        for pid, _ in message.get("ended", ()):
+        for pid, status in message.get("ended", ()):
             handle = self._children.pop(pid, None)
+            if handle is not None and status < 0:
+                self._texts[handle.name] = f"its shim was killed by signal {-status}"
+            elif handle is not None and status not in (DONE, NOT_FIRST):
+                self._texts[handle.name] = f"its shim failed with status {status}"
             if handle is not None and self._pids.get(handle.name) == pid:
                 del self._pids[handle.name]
             self._news = True

@@ -37,7 +37,15 @@ _RESERVED_BYTES = 4096
 _RETRY_S = 1.0
 _KILLED_WITHIN_S = 5.0
 _FOREVER_S = 1e8
-_WAITED_FOR = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENFILE, errno.ENOMEM}
+# What passes: a full disk or quota, a moment without memory, processes or descriptors.
+_WAITED_FOR = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EAGAIN,
+}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -74,6 +82,8 @@ class Shim:
         self.asked: str | None = None
         self.timed_out = False
         self.kill_now = False
+        self.began = False
+        self.pid = 0
         self.reserved: str | None = None
         self.reserved_fd = -1
         self.synced = False
@@ -89,10 +99,10 @@ class Shim:
         """Run it and return the shim's exit status; signals in `WATCHED` are blocked already."""
         os.setsid()
         self.dir = os.open(self.job["dir"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if not self._become_live():
+        if not self._patiently(self._become_live):
             return NOT_FIRST
         # Before the command runs: an outcome that finds no room would be lost with the shim.
-        if not self._patiently(self._reserve):
+        if not self._patiently(self._reserve) and self.kill_now:
             return GAVE_UP
         content = json.dumps(self._execute()).encode("ascii")
         return DONE if self._patiently(self._publish, content) else GAVE_UP
@@ -143,17 +153,19 @@ class Shim:
         killed_before = _oom_kills()
         outcome: dict[str, Any] = {}
         if signal.sigpending() & (_STOP | {signal.SIGUSR1}):
-            self.asked = "user"  # before it began: there is nothing to stop
+            self.asked = "user"
+        try:
+            # Asked to stop before it began: there is nothing to stop, and nothing is started.
+            started = self.asked is None and self._patiently(self._spawn)
+        except (OSError, ValueError) as err:
+            outcome["error"] = _explain(err, self.job)
         else:
-            try:
-                pid = self._spawn()
-            except (OSError, ValueError) as err:
-                outcome["error"] = _explain(err, self.job)
-            else:
-                outcome = self._supervise(pid)
+            if started:
+                outcome = self._supervise(self.pid)
                 killed = outcome["signal"] == signal.SIGKILL or outcome["exit_code"] == 137
                 unasked = self.asked is None and not self.timed_out
                 outcome["out_of_memory"] = killed and unasked and _oom_kills() > killed_before
+        self.began = True
         return {
             "exit_code": None,
             "signal": None,
@@ -168,20 +180,22 @@ class Shim:
             "identity": self.identity,
         }
 
-    def _spawn(self) -> int:
+    def _spawn(self) -> bool:
         job = self.job
         env = {**os.environb, **job["env"], b"HOLDFAST_SESSION": self.mark.encode("ascii")}
         if job["cwd"] is not None:
             os.chdir(job["cwd"])
         program = _find(job["argv"][0], env.get(b"PATH", os.defpath.encode()), job["python"])
+        # A Python that is called by a name it cannot find on PATH does not know its environment.
+        argv = [program if program == job["python"] else job["argv"][0], *job["argv"][1:]]
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         opened = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)]
         try:
             for suffix in ("out", "err"):
                 opened.append(os.open(f"{job['name']}.{suffix}", append, 0o666, dir_fd=self.dir))
-            return os.posix_spawn(
+            self.pid = os.posix_spawn(
                 program,
-                job["argv"],
+                argv,
                 env,
                 file_actions=[(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(opened)],
                 setpgroup=0,
@@ -189,6 +203,8 @@ class Shim:
                 # Python ignores SIGPIPE and SIGXFSZ, which a command would inherit.
                 setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
             )
+            self.began = True
+            return True
         finally:
             for fd in opened:
                 os.close(fd)
@@ -245,20 +261,25 @@ class Shim:
             self.kill_now = False
 
     def _pause(self, seconds: float) -> None:
-        """Let time pass, but hear SIGUSR1: kill now, or give up writing."""
+        """Let time pass, but hear who asks to stop what has not begun, or for no more patience."""
         signal.setitimer(signal.ITIMER_REAL, seconds)
         while True:
             got = signal.sigwait(WATCHED)
             if got == signal.SIGUSR1:
                 self.kill_now = True
-            if got in (signal.SIGUSR1, signal.SIGALRM):
+            elif got in _STOP and not self.began:
+                self.asked = "user"
+            if got != signal.SIGCHLD:
                 break
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     # --- the outcome
 
     def _patiently(self, step: "Callable[..., bool]", *args: bytes) -> bool:
-        """Do *step* as often as it takes for the disk to have room; False once told to give up."""
+        """Do *step* as often as it takes for the disk to have room; False once told to give up.
+
+        Before the command has begun, a request to stop is one to give up.
+        """
         self.kill_now = False
         while True:
             try:
@@ -268,7 +289,7 @@ class Shim:
                     raise
             # `.live` stays locked meanwhile: nobody can take the attempt for lost.
             self._pause(_RETRY_S)
-            if self.kill_now:
+            if self.kill_now or (self.asked and not self.began):
                 return False
 
     def _reserve(self) -> bool:

@@ -1,0 +1,441 @@
+"""The shim and its starter under violence: killed, crowded out, confused, short of room."""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from holdfast import attempts, liveness
+from holdfast.attempts import Attempt, AttemptName, Dead, Exited, ExitRecord, Running
+from holdfast.engines import Handle
+from holdfast.engines.local import LocalEngine
+from holdfast.errors import EngineError, UnsupportedPlatformError
+from waiting import until
+
+EXPERIMENT = "exp_1"
+NAME = AttemptName(EXPERIMENT, 0, 1)
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
+
+@pytest.fixture
+def engine() -> Iterator[LocalEngine]:
+    with LocalEngine() as engine:
+        yield engine
+
+
+def start(engine: LocalEngine, folder: Path, script: str, **options: Any) -> Handle:
+    wanted = Attempt(
+        name=NAME, argv=("sh", "-c", script), folder=folder, **{"grace_s": 5.0, **options}
+    )
+    (handle,) = engine.submit(EXPERIMENT, [wanted])
+    return handle
+
+
+def up(folder: Path, text: str = "up") -> None:
+    path = attempts.output_path(folder, NAME)
+    until(lambda: path.exists() and text in path.read_text())
+
+
+def outcome(folder: Path) -> ExitRecord:
+    record = until(lambda: attempts.read_exit(folder, NAME), 30)
+    assert record is not None
+    return record
+
+
+def shim_of(handle: Handle) -> int:
+    assert handle.identity is not None
+    assert handle.identity.pid is not None
+    return handle.identity.pid
+
+
+def starter_of(handle: Handle) -> int:
+    """The parent of a shim."""
+    stat = Path(f"/proc/{shim_of(handle)}/stat").read_bytes()
+    return int(stat[stat.rindex(b")") + 2 :].split()[1])
+
+
+def alive(pid: int) -> bool:
+    return liveness.identity_of(pid) is not None
+
+
+def test_a_killed_shim_leaves_nothing_behind_once_it_is_judged(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """Its session runs on without it; resume stops that before anything is started again."""
+    handle = start(engine, tmp_path, "trap '' TERM; sleep 600 & echo $! $$ up; wait")
+    up(tmp_path)
+    members = attempts.output_path(tmp_path, NAME).read_text().split()[:2]
+    os.kill(shim_of(handle), signal.SIGKILL)
+    until(lambda: engine.poll([handle])[0].kind == "gone")
+    assert all(alive(int(pid)) for pid in members)
+    found = attempts.judge(tmp_path, NAME, grace_s=0.1)
+    assert isinstance(found, Dead)
+    assert all(pid in found.evidence for pid in members)
+    assert not any(alive(int(pid)) for pid in members)
+
+
+def test_a_killed_shim_is_reported_with_its_signal(engine: LocalEngine, tmp_path: Path) -> None:
+    """The engine's own text says what happened."""
+    handle = start(engine, tmp_path, "echo up; exec sleep 600")
+    up(tmp_path)
+    os.kill(shim_of(handle), signal.SIGKILL)
+    word = until(lambda: (w := engine.poll([handle])[0]).kind == "gone" and w)
+    assert "signal 9" in word.text
+    attempts.judge(tmp_path, NAME, grace_s=0)
+
+
+@linux
+def test_attempts_go_on_when_the_starter_is_killed(engine: LocalEngine, tmp_path: Path) -> None:
+    """They are watched like adopted ones, and another starter takes its place."""
+    handle = start(engine, tmp_path, "echo up; until [ -e go ]; do sleep 0.02; done; exit 4",
+                   cwd=str(tmp_path))  # fmt: skip
+    up(tmp_path)
+    os.kill(starter_of(handle), signal.SIGKILL)
+    engine.wait(5)
+    assert engine.poll([handle])[0].kind == "running"
+    assert engine.find(EXPERIMENT, tmp_path).keys() == {NAME}
+    other = Attempt(name=AttemptName(EXPERIMENT, 1, 1), argv=("true",), folder=tmp_path)
+    (second,) = engine.submit(EXPERIMENT, [other])
+    (tmp_path / "go").touch()
+    assert outcome(tmp_path).exit_code == 4
+    until(lambda: all(word.kind == "gone" for word in engine.poll([handle, second])))
+    assert attempts.read_exit(tmp_path, other.name) is not None
+
+
+@linux
+def test_cancelling_reaches_attempts_whose_starter_is_dead(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """By the identity in `.live`, while its lock is held."""
+    handle = start(engine, tmp_path, "echo up; exec sleep 600")
+    up(tmp_path)
+    os.kill(starter_of(handle), signal.SIGKILL)
+    engine.wait(5)
+    engine.cancel([handle])
+    assert outcome(tmp_path).stop_requested == "user"
+
+
+@linux
+def test_the_starter_ends_with_its_orchestrator_even_if_a_fork_of_that_lives_on(
+    tmp_path: Path,
+) -> None:
+    """Forks of the orchestrator (a pool of its user) hold nothing of ours."""
+    code = (
+        "import os,sys,time;from pathlib import Path;"
+        "from holdfast.engines.local import LocalEngine;"
+        "from holdfast.attempts import Attempt, AttemptName;"
+        "engine=LocalEngine();folder=Path(sys.argv[1]);"
+        "h,=engine.submit('exp_1',[Attempt(name=AttemptName('exp_1',0,1),folder=folder,"
+        "argv=['sh','-c','echo up; exec sleep 600'])]);"
+        "fork=os.fork();"
+        "fork or time.sleep(600);"
+        "print(fork,h.identity.pid,flush=True);time.sleep(600)"
+    )
+    orchestrator = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], stdout=subprocess.PIPE
+    )
+    with orchestrator:
+        assert orchestrator.stdout is not None
+        fork, shim = map(int, orchestrator.stdout.readline().split())
+        up(tmp_path)
+        stat = Path(f"/proc/{shim}/stat").read_bytes()
+        starter = int(stat[stat.rindex(b")") + 2 :].split()[1])
+        assert alive(starter)
+        orchestrator.kill()
+    try:
+        until(lambda: not alive(starter))
+        assert alive(fork)
+        assert isinstance(attempts.judge(tmp_path, NAME, grace_s=0), Running)
+    finally:
+        os.kill(fork, signal.SIGKILL)
+    os.kill(shim, signal.SIGUSR1)
+    assert outcome(tmp_path).signal == signal.SIGKILL
+
+
+def test_a_fork_of_the_orchestrator_cannot_submit(engine: LocalEngine, tmp_path: Path) -> None:
+    """Two processes on one socket would tear each other's messages."""
+    engine.start()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            try:
+                start(engine, tmp_path, "true")
+            except EngineError:
+                os.write(write, b"refused")
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    assert os.read(read, 99) == b"refused"
+    os.close(read)
+    start(engine, tmp_path, "true")
+    assert outcome(tmp_path).exit_code == 0
+
+
+@linux
+def test_nobody_inherits_the_lock(engine: LocalEngine, tmp_path: Path) -> None:
+    """With the shim, its lock is gone, whatever it has started: that is what makes it proof."""
+    handle = start(engine, tmp_path, "sleep 600 & echo up; wait")
+    up(tmp_path)
+    assert attempts.live_state(tmp_path, NAME).kind == "held"
+    live = os.stat(tmp_path / "attempts" / "0.1.live").st_ino
+    holders = [
+        pid
+        for pid in liveness.Observer.here().pids()
+        for fd in _descriptors(pid)
+        if fd == (live, str(tmp_path / "attempts" / "0.1.live"))
+    ]
+    assert len(holders) <= 1
+    os.kill(shim_of(handle), signal.SIGKILL)
+    until(lambda: attempts.live_state(tmp_path, NAME).kind == "free")
+    assert isinstance(attempts.judge(tmp_path, NAME, grace_s=0), Dead)
+
+
+def _descriptors(pid: int) -> list[tuple[int, str]]:
+    found = []
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                path = f"/proc/{pid}/fd/{fd}"
+                found.append((os.stat(path).st_ino, os.readlink(path)))
+    return found
+
+
+@pytest.mark.parametrize("changed", ["start_ticks", "lock"])
+def test_a_stranger_with_the_pid_of_a_shim_is_never_signalled(
+    engine: LocalEngine, tmp_path: Path, changed: str
+) -> None:
+    """The lock has to be held and the start time has to be the recorded one."""
+    attempts.prepare(tmp_path)
+    stranger = subprocess.Popen(["sleep", "600"])
+    try:
+        identity = attrs.asdict(liveness.identity_of(stranger.pid)) | {"locked": True}  # type: ignore[arg-type]
+        if changed == "start_ticks":
+            identity["start_ticks"] -= 100
+        path = tmp_path / "attempts" / "0.1.live"
+        path.write_text(json.dumps(identity))
+        handle = Handle(name=NAME, folder=tmp_path)
+        with path.open() as file:
+            if changed == "start_ticks":
+                fcntl.flock(file, fcntl.LOCK_EX)
+            engine.cancel([handle])
+            engine.cancel([handle], force=True)
+        assert stranger.poll() is None
+    finally:
+        stranger.terminate()
+        assert stranger.wait() == -signal.SIGTERM
+
+
+def test_a_terminals_interrupt_does_not_reach_the_attempts(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """Each has its own session: only the orchestrator is asked."""
+    handle = start(engine, tmp_path, "echo up; exec sleep 600")
+    up(tmp_path)
+    pid = shim_of(handle)
+    assert os.getsid(pid) == pid != os.getsid(0)
+    engine.cancel([handle], force=True)
+    outcome(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_the_shim_is_passed_on_and_remembered(
+    engine: LocalEngine, tmp_path: Path, number: int
+) -> None:
+    """A machine that shuts down asks every process to stop, shims among them."""
+    handle = start(engine, tmp_path, "trap 'exit 0' TERM; echo up; while :; do sleep 0.02; done")
+    up(tmp_path)
+    os.kill(shim_of(handle), number)
+    record = outcome(tmp_path)
+    assert (record.exit_code, record.stop_requested) == (0, "user")
+
+
+def test_a_stopped_command_can_be_cancelled(engine: LocalEngine, tmp_path: Path) -> None:
+    """SIGSTOP does not make it deaf."""
+    handle = start(engine, tmp_path, "echo up; kill -STOP $$; sleep 600", grace_s=600.0)
+    up(tmp_path)
+    engine.cancel([handle])
+    assert outcome(tmp_path).signal == signal.SIGTERM
+
+
+def test_a_shim_is_small(engine: LocalEngine, tmp_path: Path) -> None:
+    """Less than 3 MB of its own, without a single dependency loaded."""
+    handle = start(engine, tmp_path, "echo up; exec sleep 600")
+    up(tmp_path)
+    try:
+        rollup = Path(f"/proc/{shim_of(handle)}/smaps_rollup").read_text()
+    except OSError:
+        pytest.skip("needs /proc/PID/smaps_rollup")
+    finally:
+        engine.cancel([handle], force=True)
+    private = sum(
+        int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_")
+    )
+    assert private < 3000, rollup
+    outcome(tmp_path)
+
+
+def test_the_shim_needs_no_package() -> None:
+    """It runs in an interpreter that has no site-packages."""
+    from holdfast.engines import local
+
+    code = "import sys; sys.path.append(sys.argv[1]); import starter, shim; print(len(sys.modules))"
+    folder = os.path.dirname(local.__file__)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, folder], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 70
+
+
+def test_a_platform_without_fork_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows: a clear error at once, not a crash later."""
+    monkeypatch.delattr(os, "fork")
+    with pytest.raises(UnsupportedPlatformError, match="WSL"):
+        LocalEngine()
+
+
+def test_a_closed_engine_says_so(engine: LocalEngine, tmp_path: Path) -> None:
+    """Nothing is started by it any more."""
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        start(engine, tmp_path, "true")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for next to nothing."""
+    path = tmp_path / "small"
+    path.mkdir()
+    options = "size=256k,nr_inodes=40"
+    mount = ["mount", "-t", "tmpfs", "-o", options, "holdfast-test", str(path)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield path
+    # An attempt may still be there for a moment.
+    until(lambda: subprocess.run(["umount", str(path)], capture_output=True).returncode == 0)
+
+
+def fill(folder: Path) -> list[Path]:
+    """Take every inode and every byte."""
+    made = []
+    with contextlib.suppress(OSError):
+        (folder / "ballast").write_bytes(bytes(1 << 20))
+    for number in range(1000):
+        made.append(folder / f"ballast{number}")
+        try:
+            made[-1].touch()
+        except OSError:
+            return [*made[:-1], folder / "ballast"]
+    raise AssertionError("the file system is never full")
+
+
+def empty(ballast: list[Path]) -> None:
+    for path in ballast:
+        path.unlink(missing_ok=True)
+
+
+def test_an_outcome_waits_for_room_on_a_full_disk(
+    engine: LocalEngine, small_disk: Path, tmp_path: Path
+) -> None:
+    """`.live` stays locked until it is published: nobody takes the attempt for lost."""
+    handle = start(engine, small_disk, "echo $$ up; until [ -e go ]; do sleep 0.02; done; exit 6",
+                   cwd=str(tmp_path))  # fmt: skip
+    up(small_disk)
+    command = int(attempts.output_path(small_disk, NAME).read_text().split()[0])
+    ballast = fill(small_disk)
+    (tmp_path / "go").touch()
+    until(lambda: not alive(command))
+    assert isinstance(attempts.judge(small_disk, NAME, grace_s=0), Running)
+    assert engine.poll([handle])[0].kind == "running"
+    empty(ballast)
+    assert outcome(small_disk).exit_code == 6
+    until(lambda: engine.poll([handle])[0].kind == "gone")
+    assert isinstance(attempts.judge(small_disk, NAME, grace_s=0), Exited)
+
+
+def test_nothing_starts_before_there_is_room_for_its_outcome(
+    engine: LocalEngine, small_disk: Path, tmp_path: Path
+) -> None:
+    """A command whose outcome could not be written does not begin."""
+    attempts.prepare(small_disk)
+    ballast = fill(small_disk)
+    handle = start(engine, small_disk, "echo ran > log", cwd=str(tmp_path))
+    until(lambda: alive(shim_of(handle)))
+    assert engine.poll([handle])[0].kind == "running"
+    assert not (tmp_path / "log").exists()
+    empty(ballast)
+    assert outcome(small_disk).exit_code == 0
+    assert (tmp_path / "log").read_text() == "ran\n"
+    until(lambda: engine.poll([handle])[0].kind == "gone")
+
+
+def test_an_attempt_that_waits_for_room_can_be_cancelled(
+    engine: LocalEngine, small_disk: Path, tmp_path: Path
+) -> None:
+    """It has not begun, and it does not begin when there is room."""
+    attempts.prepare(small_disk)
+    ballast = fill(small_disk)
+    handle = start(engine, small_disk, "echo ran > log", cwd=str(tmp_path))
+    engine.cancel([handle])
+    until(lambda: engine.poll([handle])[0].kind == "gone")
+    empty(ballast)
+    assert isinstance(attempts.judge(small_disk, NAME, grace_s=0), Dead)
+    assert not (tmp_path / "log").exists()
+
+
+@linux
+def test_a_command_killed_for_want_of_memory_is_told_from_one_that_was_killed(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """The kernel's own count of such kills went up meanwhile."""
+    group = _memory_group()
+    if group is None:
+        pytest.skip("needs a writable memory cgroup")
+    path, procs = group
+    hog = "b=[]\nwhile True: b.append(bytearray(1<<20))"
+    handle = start(
+        engine, tmp_path, f"echo $$ > {procs}; exec {sys.executable} -S -c '{hog}'", grace_s=1.0
+    )
+    record = outcome(tmp_path)
+    until(lambda: engine.poll([handle])[0].kind == "gone")
+    until(lambda: _removed(path))
+    assert (record.signal, record.out_of_memory) == (signal.SIGKILL, True)
+
+
+def _removed(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        path.rmdir()
+    return not path.exists()
+
+
+def _memory_group() -> tuple[Path, Path] | None:
+    for root, limit in (
+        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
+        (Path("/sys/fs/cgroup"), "memory.max"),
+    ):
+        path = root / f"holdfast-test-{os.getpid()}"
+        try:
+            path.mkdir()
+        except OSError:
+            continue
+        try:
+            (path / limit).write_text(str(40 << 20))
+        except OSError:
+            path.rmdir()
+            continue
+        return path, path / "cgroup.procs"
+    return None

@@ -1,0 +1,195 @@
+"""What the files of an attempt say, and what is made of them at resume."""
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast import attempts, liveness
+from holdfast.attempts import AGGREGATE, AttemptName, Dead, Exited, Running, Undecided
+from holdfast.errors import StateCorruptError
+from holdfast.status import Reason
+
+NAME = AttemptName("exp", 2, 1)
+SHIM: dict[str, Any] = attrs.asdict(attrs.evolve(liveness.me(), locked=True))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    attempts.prepare(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, suffix: str, content: object) -> Path:
+    path = folder / "attempts" / f"{NAME}.{suffix}"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@given(st.integers(AGGREGATE, 10**6), st.integers(1, 10**4))
+def test_names_survive_as_text(index: int, attempt: int) -> None:
+    """A file's name says which attempt it belongs to."""
+    name = AttemptName("exp", index, attempt)
+    assert AttemptName.parse("exp", str(name)) == name
+
+
+@pytest.mark.parametrize("text", ["", "2", ".1", "2.", "x.1", "2.x", "-1.1", "²1.1", "2.1.live"])
+def test_other_files_are_no_attempts(text: str) -> None:
+    """Temporary and foreign files are passed over."""
+    assert AttemptName.parse("exp", text) is None
+
+
+def test_an_exit_record_is_read_back(folder: Path) -> None:
+    """Times are UTC, whole numbers may stand for seconds, unknown keys are for later versions."""
+    write(
+        folder,
+        "exit",
+        {
+            "exit_code": 3,
+            "started_at": "2024-01-15T12:00:00+02:00",
+            "cpu_s": 1,
+            "identity": SHIM,
+            "of_a_later_version": [1],
+        },
+    )
+    record = attempts.read_exit(folder, NAME)
+    assert record is not None
+    assert record.exit_code == 3
+    assert record.started_at is not None
+    assert record.started_at.isoformat() == "2024-01-15T10:00:00+00:00"
+    assert record.cpu_s == 1.0
+    assert record.identity is not None
+    assert record.identity.pid == os.getpid()
+    assert (record.reason, record.stop_reason) == (Reason.EXIT, None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"exit_code": "0"}',
+        '{"exit_code": true}',
+        '{"started_at": 7}',
+        '{"identity": 1}',
+        '{"identity": {"pid": "1"}}',
+        '{"stop_requested": "whim"}',
+        "[" * 30_000,
+    ],
+)
+def test_garbage_is_no_outcome(folder: Path, content: str) -> None:
+    """An unreadable record is an error that names the file, never an exit code."""
+    path = write(folder, "exit", content)
+    with pytest.raises(StateCorruptError, match=r"2\.1\.exit"):
+        attempts.read_exit(folder, NAME)
+    assert path.read_text() == content
+
+
+def test_links_and_fifos_are_not_followed(folder: Path) -> None:
+    """Nothing planted there leads elsewhere or blocks."""
+    path = folder / "attempts" / f"{NAME}.exit"
+    path.symlink_to("/etc/passwd")
+    with pytest.raises(StateCorruptError):
+        attempts.read_exit(folder, NAME)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StateCorruptError):
+        attempts.read_exit(folder, NAME)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"exit_code": 0}, Reason.EXIT),
+        ({"signal": 9}, Reason.SIGNAL),
+        ({"signal": 9, "out_of_memory": True}, Reason.OUT_OF_MEMORY),
+        ({"signal": 15, "timed_out": True}, Reason.TIMEOUT),
+        ({"error": "nope"}, Reason.LAUNCH_ERROR),
+    ],
+)
+def test_a_record_says_what_ended_it(fields: Mapping[str, Any], reason: Reason) -> None:
+    """The most specific cause wins."""
+    assert attempts.ExitRecord(**fields).reason is reason
+
+
+def test_the_lock_tells_a_living_shim_from_a_dead_one(folder: Path) -> None:
+    """Held while its shim lives, free afterwards, and looking does not take it."""
+    assert attempts.live_state(folder, NAME).kind == "absent"
+    path = write(folder, "live", SHIM)
+    assert attempts.live_state(folder, NAME).kind == "free"
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for _ in range(2):
+            live = attempts.live_state(folder, NAME)
+            assert live.kind == "held"
+            assert live.identity is not None
+            assert live.identity.pid == os.getpid()
+    assert attempts.live_state(folder, NAME).kind == "free"
+
+
+def test_a_published_outcome_is_adopted(folder: Path) -> None:
+    """Whatever the lock says: who published has ended."""
+    write(folder, "live", SHIM)
+    write(folder, "exit", {"exit_code": 0})
+    found = attempts.judge(folder, NAME, grace_s=0)
+    assert isinstance(found, Exited)
+    assert found.record.exit_code == 0
+
+
+def test_a_running_attempt_is_adopted(folder: Path) -> None:
+    """A held lock: never a second one."""
+    path = write(folder, "live", SHIM)
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        found = attempts.judge(folder, NAME, grace_s=0)
+    assert isinstance(found, Running)
+    assert found.identity is not None
+
+
+def test_a_free_lock_without_an_outcome_is_death(folder: Path) -> None:
+    """It ended without being able to say how."""
+    write(folder, "live", SHIM | {"pid": 2**22 + 1})
+    found = attempts.judge(folder, NAME, grace_s=0)
+    assert isinstance(found, Dead)
+    assert "lock" in found.evidence
+
+
+def test_a_torn_live_file_with_a_free_lock_is_death(folder: Path) -> None:
+    """Only a power cut tears it, and nothing survives that."""
+    write(folder, "live", "")
+    assert isinstance(attempts.judge(folder, NAME, grace_s=0), Dead)
+
+
+def test_an_attempt_of_another_host_is_undecided(folder: Path) -> None:
+    """Its lock may be invisible from here: nothing is started again."""
+    write(folder, "live", SHIM | {"host": "node7", "machine_id": "a" * 32, "boot_id": "b"})
+    found = attempts.judge(folder, NAME, grace_s=0)
+    assert isinstance(found, Undecided)
+    assert "node7" in found.evidence
+
+
+def test_an_attempt_that_never_began_is_revoked(folder: Path) -> None:
+    """From then on no late shim may run it, and judging again says the same."""
+    found = attempts.judge(folder, NAME, grace_s=0)
+    assert isinstance(found, Dead)
+    assert attempts.live_state(folder, NAME).kind == "revoked"
+    assert attempts.revoke(folder, NAME) is False
+    assert isinstance(attempts.judge(folder, NAME, grace_s=0), Dead)
+    assert sorted(os.listdir(folder / "attempts")) == ["2.1.live"]
+
+
+def test_attempts_are_listed_by_their_files(folder: Path) -> None:
+    """In order of process and attempt; temporary files are none."""
+    for file in ("10.1.live", "2.2.live", "2.1.live", ".ab.tmp", "2.1.exit", "aggregate.1.live"):
+        (folder / "attempts" / file).touch()
+    assert [str(n) for n in attempts.names(folder, "exp")] == ["aggregate.1", "2.1", "2.2", "10.1"]
+    assert [str(n) for n in attempts.names(folder, "exp", ".exit")] == ["2.1"]
+    assert attempts.names(folder / "nowhere", "exp") == []

@@ -1,0 +1,284 @@
+"""Alive, dead or unknown, against real processes; other hosts are other facts about this one."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from holdfast import liveness
+from holdfast.identity import ProcessIdentity
+from holdfast.liveness import Observer
+from waiting import until
+
+HERE = Observer.here()
+ELSEWHERE = attrs.evolve(HERE, host="elsewhere", machine_id="f" * 32, boot_id="other-boot")
+
+linux = pytest.mark.skipif(HERE.proc is None, reason="needs /proc")
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does nothing until it is killed."""
+    process = subprocess.Popen(["sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def identity(pid: int) -> ProcessIdentity:
+    found = liveness.identity_of(pid)
+    assert found is not None
+    return found
+
+
+def test_a_running_process_is_alive(sleeper: subprocess.Popen[bytes]) -> None:
+    """Same boot, same namespace, same start time."""
+    verdict = liveness.judge(identity(sleeper.pid))
+    assert (verdict.kind, verdict.method) == ("alive", "pid")
+    assert str(sleeper.pid) in verdict.compared
+    assert str(os.getpid()) in verdict.observer
+
+
+def test_a_process_that_ended_is_dead(sleeper: subprocess.Popen[bytes]) -> None:
+    """Nobody has its pid any more."""
+    recorded = identity(sleeper.pid)
+    sleeper.kill()
+    sleeper.wait()
+    assert liveness.judge(recorded).kind == "dead"
+    assert liveness.identity_of(sleeper.pid) is None
+
+
+def test_a_zombie_is_dead(sleeper: subprocess.Popen[bytes]) -> None:
+    """It ended; that nobody waited for it keeps only its entry."""
+    recorded = identity(sleeper.pid)
+    sleeper.kill()
+    verdict = until(lambda: (v := liveness.judge(recorded)).kind == "dead" and v)
+    assert "zombie" in verdict.compared
+    assert liveness.judge_legacy_pid(sleeper.pid).kind == "dead"
+
+
+@linux
+def test_a_reused_pid_is_dead() -> None:
+    """The kernel is made to give the pid to another process, which is not taken for the old one."""
+    first = subprocess.Popen(["sleep", "600"])
+    recorded = identity(first.pid)
+    first.kill()
+    first.wait()
+    last_pid = Path("/proc/sys/kernel/ns_last_pid")
+    # Others take pids at the same time: try until it is ours. Start times have a grain of 10 ms.
+    for _ in range(2000):
+        try:
+            last_pid.write_text(str(first.pid - 1))
+        except OSError:
+            pytest.skip("needs the right to choose the next pid")
+        second = subprocess.Popen(["sleep", "600"])
+        try:
+            if second.pid != first.pid:
+                continue
+            if identity(second.pid).start_ticks == recorded.start_ticks:
+                continue
+            verdict = liveness.judge(recorded)
+            assert (verdict.kind, verdict.method) == ("dead", "pid")
+            assert "reused" in verdict.compared
+            return
+        finally:
+            second.kill()
+            second.wait()
+    pytest.fail("the pid was never given out again")
+
+
+def test_a_pid_whose_start_was_not_recorded_is_unknown_while_somebody_has_it(
+    sleeper: subprocess.Popen[bytes],
+) -> None:
+    """It may be the one that was meant, and may be another."""
+    recorded = attrs.evolve(identity(sleeper.pid), start_ticks=None)
+    assert liveness.judge(recorded).kind == "unknown"
+
+
+def test_another_hosts_process_is_unknown() -> None:
+    """A pid of another machine says nothing here, whether this one has it or not."""
+    for pid in (os.getpid(), 2**22 + 1):
+        recorded = attrs.evolve(
+            liveness.me(), host="node7", machine_id="a" * 32, boot_id="b" * 36, pid=pid
+        )
+        verdict = liveness.judge(recorded)
+        assert (verdict.kind, verdict.method) == ("unknown", "host")
+        assert "node7" in verdict.compared
+        assert HERE.host in verdict.compared
+
+
+def test_another_hosts_free_lock_is_no_proof_of_death() -> None:
+    """Lock tables of two machines need not know each other."""
+    recorded = attrs.evolve(liveness.me(), locked=True)
+    assert liveness.judge(recorded, lock="free", observer=ELSEWHERE).kind == "unknown"
+
+
+def test_a_held_lock_is_proof_of_life_wherever_its_holder_is() -> None:
+    """Whoever holds it, lives."""
+    assert liveness.judge(liveness.me(), lock="held", observer=ELSEWHERE).kind == "alive"
+    assert liveness.judge(None, lock="held").kind == "alive"
+
+
+def test_a_free_lock_of_the_same_boot_is_death_even_from_another_pid_namespace() -> None:
+    """A container that cannot see the process can see that its lock is gone."""
+    container = attrs.evolve(HERE, pid_namespace="pid:[1]", host="container")
+    recorded = attrs.evolve(liveness.me(), locked=True)
+    verdict = liveness.judge(recorded, lock="free", observer=container)
+    assert (verdict.kind, verdict.method) == ("dead", "lock")
+
+
+def test_a_free_lock_that_was_never_locked_decides_nothing() -> None:
+    """Where the file system had no locks, the lock is always free: the pid decides."""
+    assert liveness.judge(liveness.me(), lock="free").kind == "alive"
+
+
+def test_another_pid_namespace_is_unknown_without_a_lock() -> None:
+    """Its pids are other processes here."""
+    container = attrs.evolve(HERE, pid_namespace="pid:[1]")
+    assert liveness.judge(liveness.me(), observer=container).kind == "unknown"
+
+
+def test_a_reboot_of_this_machine_is_death() -> None:
+    """Nothing survives a boot."""
+    recorded = attrs.evolve(liveness.me(), boot_id="before", machine_id="a" * 32)
+    observer = attrs.evolve(HERE, machine_id="a" * 32)
+    verdict = liveness.judge(recorded, observer=observer)
+    assert (verdict.kind, verdict.method) == ("dead", "boot")
+
+
+@pytest.mark.parametrize("changed", [{"host": "twin"}, {"machine_id": "c" * 32}])
+def test_a_reboot_needs_machine_id_and_host_name_to_agree(changed: dict[str, str]) -> None:
+    """Cloned nodes share the one, containers the other."""
+    recorded = attrs.evolve(
+        liveness.me(), **{"boot_id": "before", "machine_id": "a" * 32, **changed}
+    )
+    observer = attrs.evolve(HERE, machine_id="a" * 32)
+    assert liveness.judge(recorded, observer=observer).kind == "unknown"
+
+
+def test_missing_facts_are_never_taken_for_equal_ones() -> None:
+    """Two machines that both cannot say their boot id are not one machine."""
+    recorded = attrs.evolve(liveness.me(), boot_id=None, machine_id=None)
+    observer = attrs.evolve(HERE, boot_id=None, machine_id=None)
+    assert liveness.judge(recorded, observer=observer).kind == "unknown"
+    assert liveness.judge(ProcessIdentity()).kind == "unknown"
+    assert liveness.judge(None).kind == "unknown"
+
+
+@pytest.mark.parametrize(("pid", "kind"), [(1, "unknown"), (0, "unknown"), (-5, "unknown")])
+def test_a_bare_pid_is_never_proven_alive(pid: int, kind: str) -> None:
+    """It may have been given to anybody since."""
+    assert liveness.judge_legacy_pid(pid).kind == kind
+
+
+def test_a_bare_pid_that_nobody_has_is_dead() -> None:
+    """Gone is gone, whoever it was."""
+    assert liveness.judge_legacy_pid(2**22 + 1).kind == "dead"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
+def test_another_users_process_is_alive(sleeper: subprocess.Popen[bytes]) -> None:
+    """That it must not be signalled proves that it is there."""
+    recorded = identity(sleeper.pid)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os.setuid(65534)
+            os.write(write, liveness.judge(recorded).kind.encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    assert os.read(read, 99) == b"alive"
+    os.close(read)
+
+
+def test_a_fork_has_its_own_identity() -> None:
+    """What is known of oneself is not inherited."""
+    mine = liveness.me()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os.write(write, str(liveness.me().pid).encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    assert int(os.read(read, 99)) == child != mine.pid
+    os.close(read)
+
+
+def session(script: str) -> tuple[subprocess.Popen[bytes], ProcessIdentity]:
+    """A session leader that runs *script* in the way of a shim, its descendants marked."""
+    code = (
+        "import os,subprocess,sys\n"
+        "from holdfast import liveness\n"
+        "me=liveness.me()\n"
+        "env={**os.environ, liveness.SESSION_VARIABLE: "
+        "liveness.session_mark(me.pid, me.start_ticks)}\n"
+        "c=subprocess.Popen(['sh','-c',sys.argv[1]],env=env,process_group=0,"
+        "stdout=subprocess.PIPE)\n"
+        "c.stdout.readline()\n"
+        "print('up', flush=True)\n"
+        "c.wait()\n"
+    )
+    leader = subprocess.Popen(
+        [sys.executable, "-c", code, script], start_new_session=True, stdout=subprocess.PIPE
+    )
+    assert leader.stdout is not None
+    assert leader.stdout.readline() == b"up\n"
+    leader.stdout.close()
+    return leader, identity(leader.pid)
+
+
+def test_leftovers_of_a_dead_session_are_stopped() -> None:
+    """TERM for those that listen, KILL for those that do not."""
+    leader, recorded = session("trap '' TERM; echo up; sleep 600 & wait")
+    members = until(lambda: len(m := liveness.session_members(recorded)) == 2 and m)
+    assert leader.pid not in members
+    leader.kill()
+    leader.wait()
+    found, left = liveness.stop_session(recorded, grace_s=0.1)
+    assert set(members) == set(found)
+    assert left == []
+    assert liveness.session_members(recorded) == []
+
+
+def test_a_stopped_leftover_is_ended_within_the_grace_period() -> None:
+    """SIGSTOP does not keep a process from being told to end."""
+    leader, recorded = session("echo up; exec sleep 600")
+    (member,) = until(lambda: liveness.session_members(recorded))
+    leader.kill()
+    leader.wait()
+    os.kill(member, signal.SIGSTOP)
+    found, left = liveness.stop_session(recorded, grace_s=60)
+    assert (found, left) == ([member], [])
+
+
+@linux
+def test_the_session_of_a_stranger_with_the_same_number_is_left_alone() -> None:
+    """A session without its leader counts only if it carries the mark of that very shim."""
+    leader, recorded = session("echo up; exec sleep 600")
+    stranger = attrs.evolve(recorded, start_ticks=(recorded.start_ticks or 0) - 500)
+    assert liveness.session_members(stranger) == []
+    leader.kill()
+    leader.wait()
+    assert liveness.session_members(stranger) == []
+    assert liveness.stop_session(stranger, grace_s=0) == ([], [])
+    assert len(liveness.session_members(recorded)) == 1
+    liveness.stop_session(recorded, grace_s=0)
+
+
+def test_sessions_of_another_boot_have_no_members_here() -> None:
+    """Their numbers mean other processes."""
+    leader, recorded = session("echo up; exec sleep 600")
+    assert liveness.session_members(attrs.evolve(recorded, boot_id="before")) == []
+    liveness.stop_session(recorded, grace_s=0)
+    leader.kill()
+    leader.wait()
