@@ -17,6 +17,10 @@ from holdfast.experiment_file import Experiment
 __all__ = ["Launcher"]
 
 
+def _absolute(path: Path | str) -> Path:
+    return Path(path).absolute()
+
+
 @attrs.frozen(kw_only=True)
 class Launcher:
     """Makes the attempts of one experiment.
@@ -29,8 +33,8 @@ class Launcher:
 
     experiment_id: str
     experiment: Experiment
-    folder: Path = attrs.field(converter=lambda path: Path(path).absolute())
-    state_dir: Path = attrs.field(converter=lambda path: Path(path).absolute())
+    folder: Path = attrs.field(converter=_absolute)
+    state_dir: Path = attrs.field(converter=_absolute)
     cwd: str | None
 
     def name(self, index: int, attempt: int) -> AttemptName:

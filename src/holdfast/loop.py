@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from holdfast import outcomes, recovery
-from holdfast.attempts import AttemptName, Dead, Exited
+from holdfast.attempts import AttemptName, Dead, Exited, ExitRecord
 from holdfast.claim import Claim
 from holdfast.engines import Engine, Handle
 from holdfast.events import Action, Event, Launch, ProcessLaunched, ProcessLost, Stop
@@ -83,9 +83,7 @@ class Watch:
                 facts.append(fact)
         return facts
 
-    def _exited(
-        self, name: AttemptName, record: outcomes.ExitRecord, stopping: Reason | None
-    ) -> Event:
+    def _exited(self, name: AttemptName, record: ExitRecord, stopping: Reason | None) -> Event:
         return outcomes.exited(self.launcher.folder, name, record, self.clock(), stopping)
 
     def _gone(self, name: AttemptName, text: str, stopping: Reason | None) -> Event | None:
