@@ -56,6 +56,7 @@ def report(error: errors.HoldfastError) -> int:
 
 def guarded(args: list[str]) -> int:
     """Run the command line *args*; whatever happens, end with a message and an exit code."""
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # A name that the locale cannot show must not end a listing half way.
@@ -80,6 +81,19 @@ def guarded(args: list[str]) -> int:
             silence(sys.stdout)
         return _flushed(1)
     return code
+
+
+def _open_standard_streams() -> None:
+    # Started with `>&-`, the next file that is opened would be descriptor 1 or 2: a journal, into
+    # which anything that writes to "stderr" would then write.
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            mode = "w" if number else "r"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
 def _invoke(args: list[str]) -> int:

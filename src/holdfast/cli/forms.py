@@ -6,14 +6,17 @@ Every form names its schema, `holdfast.<what>/<version>`: keys are added, never 
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdfast import codec
 from holdfast.cli import text
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.records import ExperimentState, ProcessProgress
-from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.status import ExperimentStatus
+
+if TYPE_CHECKING:
+    from holdfast.summary import Summary
 
 __all__ = [
     "experiment",
@@ -46,8 +49,8 @@ def verdict(found: Verdict | None) -> Json | None:
     }
 
 
-def experiment(state: ExperimentState, living: Verdict | None) -> Json:
-    """One experiment without its processes; *living* is its owner's verdict, where looked at."""
+def experiment(state: "ExperimentState | Summary", living: Verdict | None) -> Json:
+    """One experiment in brief; *living* is its owner's verdict, where that was looked at."""
     return {
         "experiment_id": state.experiment_id,
         "name": state.name,
@@ -55,12 +58,15 @@ def experiment(state: ExperimentState, living: Verdict | None) -> Json:
         "reason": None if state.reason is None else str(state.reason),
         "error_message": state.error_message,
         "num_processes": state.num_processes,
-        "processes": {str(status): state.processes.count(status) for status in ProcessStatus},
+        "processes": {
+            "pending": state.processes_pending,
+            "running": state.processes_running,
+            "completed": state.processes_completed,
+            "failed": state.processes_failed,
+        },
         "owner": None if state.owner is None else codec.identity_to_json(state.owner),
         "liveness": verdict(living),
         "config_hash": state.config_hash,
-        "config_path": state.config_path,
-        "cwd": state.cwd,
         "created_at": _time(state.created_at),
         "started_at": _time(state.started_at),
         "finished_at": _time(state.finished_at),
@@ -87,7 +93,7 @@ def unreadable(found: Iterable[tuple[Path, HoldfastError]]) -> list[Json]:
     ]
 
 
-def status_words(state: ExperimentState, living: Verdict | None) -> str:
+def status_words(state: "ExperimentState | Summary", living: Verdict | None) -> str:
     """`running`, `running (owner dead)`, `interrupted (user)`, `failed (exit)`."""
     why = None
     if state.status is ExperimentStatus.RUNNING:

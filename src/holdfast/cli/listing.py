@@ -1,7 +1,6 @@
 """`holdfast ls`: all experiments of a state directory, however many there are."""
 
 import sys
-import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -11,13 +10,13 @@ import click
 from holdfast.cli import forms, text
 from holdfast.cli.app import Place, json_option, place, state_dir_option
 from holdfast.cli.failures import UNREADABLE
-from holdfast.errors import HoldfastError, UnreadableStateWarning
+from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.manager import StateManager
-from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus
+from holdfast.summary import Summary
 
-__all__ = ["STYLES", "ls", "read_all", "say_unreadable"]
+__all__ = ["STYLES", "ls", "say_unreadable"]
 
 SCHEMA: Final = "holdfast.experiments/1"
 
@@ -32,7 +31,7 @@ STYLES: Final[dict[str, text.Style]] = {
 
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
-Listed = tuple[ExperimentState, Verdict | None]
+Listed = tuple[Summary, Verdict | None]
 
 
 @click.command()
@@ -54,7 +53,8 @@ def ls(context: click.Context, statuses: tuple[str, ...], as_json: bool) -> int:
     """
     where = place(context)
     manager = where.manager()
-    states, unreadable = read_all(manager)
+    listing = manager.listing()
+    states, unreadable = listing.experiments, listing.unreadable
     if statuses:
         states = [state for state in states if state.status in statuses]
     found = [(state, _owner(manager, state)) for state in sorted(states, key=_age)]
@@ -76,17 +76,6 @@ def ls(context: click.Context, statuses: tuple[str, ...], as_json: bool) -> int:
     return say_unreadable(unreadable)
 
 
-def read_all(
-    manager: StateManager,
-) -> tuple[list[ExperimentState], list[tuple[Path, HoldfastError]]]:
-    """Every state that can be read, and the files that cannot, each with its error."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UnreadableStateWarning)
-        states = list(manager.states())
-    # A second look, which costs as much as the first, only where there is something to name.
-    return states, list(manager.unreadable()) if caught else []
-
-
 def say_unreadable(unreadable: list[tuple[Path, HoldfastError]]) -> int:
     """Name the files that could not be read, on stderr; the exit code."""
     for _, error in unreadable:
@@ -94,7 +83,7 @@ def say_unreadable(unreadable: list[tuple[Path, HoldfastError]]) -> int:
     return UNREADABLE if unreadable else 0
 
 
-def _owner(manager: StateManager, state: ExperimentState) -> Verdict | None:
+def _owner(manager: StateManager, state: Summary) -> Verdict | None:
     if state.status is not ExperimentStatus.RUNNING:
         return None
     try:
@@ -103,7 +92,7 @@ def _owner(manager: StateManager, state: ExperimentState) -> Verdict | None:
         return None
 
 
-def _age(state: ExperimentState) -> tuple[datetime, str]:
+def _age(state: Summary) -> tuple[datetime, str]:
     return state.created_at or _LONG_AGO, state.experiment_id
 
 

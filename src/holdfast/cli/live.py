@@ -80,7 +80,8 @@ class Progress:
         self._state: ExperimentState | None = None
         self._seen: list[ProcessProgress] = []
         self._estimate = Estimate()
-        self._failures: list[str] = []
+        #: By their reason: how many, the last one, and its last words.
+        self._failures: dict[str, tuple[int, str, list[str]]] = {}
         self._stopping: str | None = None
         self._live: Live | None = None
         self._line_at = time.monotonic() + _LINE_EVERY_S
@@ -151,13 +152,15 @@ class Progress:
         which = f"process {index}" + (f" ({words})" if words else "")
         # One that failed for good is failed; any other was requeued in the same step.
         again = "" if process.status is ProcessStatus.FAILED else "; will be tried again"
-        lines = [f"failed {which}: {forms.why_failed(process)}{again}"]
-        name = AttemptName(state.experiment_id, index, process.attempt)
-        folder = self._folder(state.experiment_id)
-        lines += [f"  | {line}" for line in tail(error_path(folder, name), lines=3)]
+        why = f"{forms.why_failed(process)}{again}"
         if self._live is None:
-            text.say("\n".join(lines))
-        self._failures.append("\n".join(lines))
+            # Its last words come at the end, once for all that failed alike.
+            text.say(f"failed {which}: {why}")
+        name = AttemptName(state.experiment_id, index, process.attempt)
+        words_left = tail(error_path(self._folder(state.experiment_id), name), lines=3)
+        # Taken out first, so that the newest stands last.
+        count, _, _ = self._failures.pop(why, (0, "", []))
+        self._failures[why] = count + 1, which, words_left
 
     def _tell(self, words: str) -> None:
         if self._live is None:
@@ -206,12 +209,10 @@ class Progress:
             return
         height = min(options.max_height, _MOST_LINES)
         lines: list[tuple[str, str]] = []
-        for block in self._failures[-_MOST_FAILURES:]:
-            first, *rest = block.split("\n")
-            lines += [(first, "red"), *((line, "dim") for line in rest)]
-        earlier = len(self._failures) - _MOST_FAILURES
-        if earlier > 0:
-            lines.insert(0, (f"{earlier:,} more failed before", "red"))
+        for why, (count, which, last_words) in list(self._failures.items())[-_MOST_FAILURES:]:
+            more = f", and {text.count(count - 1, 'process')} before" if count > 1 else ""
+            lines.append((f"failed {which}{more}: {why}", "red"))
+            lines += [(f"  | {line}", "dim") for line in last_words]
         # Nothing may push away the counts: a small window shows less of what failed.
         lines = lines[: max(height - 4, 0)]
         lines.append((self._bar(state, options.max_width), "bold"))

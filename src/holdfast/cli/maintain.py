@@ -11,7 +11,7 @@ from holdfast.cli.app import (
     state_dir_option,
 )
 from holdfast.cli.failures import OWNED, report
-from holdfast.cli.listing import read_all, say_unreadable
+from holdfast.cli.listing import say_unreadable
 from holdfast.errors import ExperimentNotFoundError, HoldfastError
 from holdfast.identity import Verdict
 from holdfast.status import ExperimentStatus
@@ -39,9 +39,10 @@ def cleanup(context: click.Context, dry_run: bool, force: bool, as_json: bool) -
     """
     where = place(context)
     manager = where.manager()
-    states, unreadable = read_all(manager)
+    listing = manager.listing()
+    unreadable = listing.unreadable
     verdicts: dict[str, Verdict] = {}
-    for state in states:
+    for state in listing.experiments:
         if state.status is ExperimentStatus.RUNNING:
             try:
                 verdicts[state.experiment_id] = manager.liveness(state.experiment_id)

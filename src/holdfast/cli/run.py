@@ -187,11 +187,16 @@ def demo(context: click.Context, fresh: bool, jobs: int | None) -> int:
     Leaves experiment.toml and its script in ./holdfast-demo: change them, run them again, kill
     them half way.
     """
-    from holdfast import demo as demonstration
+    from holdfast.demo import write_demo
     from holdfast.experiment_file import load_config
 
-    path = demonstration.write(Path("holdfast-demo"))
+    files = write_demo()
+    path = files.experiment
     where = place(context)
+    for kept in files.kept:
+        text.say(f"{kept} is yours by now and stays as it is")
+    for codec in files.missing:
+        text.say(f"this Python was built without {codec}: its processes will fail, the others run")
     experiment = load_config(path)
     text.say(f"the experiment is in {path}; kill it half way if you like (Ctrl-C, or kill -9)")
     code = conduct(
@@ -255,7 +260,7 @@ def _print_end(where: Place, outcome: "Outcome", *, as_json: bool) -> None:
 
         lines = failure_lines(where, where.manager(), state)
         if lines:
-            text.say("\n".join(lines))
+            text.say("\n".join(["failed:", *lines]))
         if outcome.aggregate is not None:
             more = where.command("aggregate", "--json", state.experiment_id)
             _print_table(aggregate_lines(outcome.aggregate, more))

@@ -1,5 +1,6 @@
 """`holdfast show`: one experiment, read at 2 a.m.: what failed and why, what runs, what to do."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,6 +113,8 @@ def _print_json(
         {
             "experiment": {
                 **forms.experiment(state, living),
+                "config_path": state.config_path,
+                "cwd": state.cwd,
                 "revision": state.revision,
                 "epoch": state.epoch,
                 "config": state.config,
@@ -219,11 +222,11 @@ def failures(
         progress = state.processes[first]
         which = f"process {first}"
         if len(indices) > 1:
-            which = f"{len(indices):,} processes ({text.ranges(indices)})"
-        elif words := params_words(params, first):
-            which += f" ({words})"
+            which = f"{len(indices):,} processes: {text.ranges(indices)}"
+        if words := params_words(params, first):
+            which += f" ({words if len(indices) == 1 else f'{first}: {words}'})"
         attempts = f", attempt {progress.attempt}" if progress.attempt > 1 else ""
-        lines.append(f"  {_paint('failed')} {which}: {why}{attempts}")
+        lines.append(f"  {_paint('failed', why)}{attempts}: {which}")
         name = AttemptName(state.experiment_id, first, progress.attempt)
         lines += [f"    | {line}" for line in tail(error_path(folder, name))]
         command = where.command("logs", f"{state.experiment_id}/{first}")
@@ -295,12 +298,8 @@ def _recent(history: list[Transition], whole: bool) -> list[str]:
 
 
 def _bold(words: str) -> str:
-    import sys
-
     return text.paint(words, "bold", text.coloured(sys.stdout))
 
 
-def _paint(status: str) -> str:
-    import sys
-
-    return text.paint(status, STYLES.get(status), text.coloured(sys.stdout))
+def _paint(status: str, words: str | None = None) -> str:
+    return text.paint(words or status, STYLES.get(status), text.coloured(sys.stdout))
