@@ -107,6 +107,10 @@ def create(files: Files, stem: str, dir_fd: int, state: ExperimentState, state_d
         StateWriteError: The file system refused.
     """
     path = state_dir / file_name(stem)
+    with contextlib.suppress(OSError):
+        # The link below decides; this only spares a taken name the writing.
+        files.stat(path.name, dir_fd)
+        raise ExperimentExistsError(state.experiment_id, state_dir)
     try:
         name = _temporary(files, codec.view(state), dir_fd)
     except OSError as err:
