@@ -143,13 +143,17 @@ class Orchestrator:
             config if isinstance(config, Experiment) else Experiment.from_config(config, Path.cwd())
         )
         with contextlib.ExitStack() as held:
-            # Held until the claim: two runs of one file, started at once, make one experiment.
+            # Two runs of one file, started at once, make one experiment: the second finds it.
             with self._manager.run_lock():
                 state = self._match(experiment, experiment_id, fresh=fresh)
+                claim = None
                 if state is None:
                     state = self._create(experiment, experiment_id)
-                elif state.status is ExperimentStatus.AGGREGATED:
-                    return self._shown(state)
+                    claim = held.enter_context(self._claim(state.experiment_id))
+            if state.status is ExperimentStatus.AGGREGATED:
+                return self._shown(state)
+            if claim is None:
+                # Without the lock: waiting for an owner must not hold up runs of other files.
                 claim = held.enter_context(self._claim(state.experiment_id))
             return self._carry_on(claim, experiment, jobs=jobs, aggregate=aggregate)
 

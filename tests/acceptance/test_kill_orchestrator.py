@@ -69,11 +69,12 @@ class Lab:
     folder: Path
     state_dir: Path
 
-    def start(self, *, session: bool = False) -> "subprocess.Popen[str]":
+    def start(self, *, session: bool = False, combine: str = "") -> "subprocess.Popen[str]":
         config = {
             "command": [sys.executable, "-I", "-S", "worker.py"],
             "processes": PROCESSES,
             "limits": {"grace": 5},
+            "aggregate": {"command": [sys.executable, "-I", combine]} if combine else {},
         }
         paths = [str(Path(holdfast.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         return subprocess.Popen(
@@ -218,3 +219,40 @@ def test_what_finished_while_nobody_watched_is_not_run_again(lab: Lab) -> None:
     lab.check()
     assert outcome["adopted"] >= 1
     assert outcome["adopted"] + outcome["skipped"] == len(before)
+
+
+COMBINE = """
+import glob, os, time
+results = glob.glob(os.path.join(os.environ["HOLDFAST_RESULTS"], "*.json"))
+log = os.open("combined", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+os.write(log, b"start\\n")
+while not os.path.exists("go"):
+    time.sleep(0.005)
+with open(os.environ["HOLDFAST_RESULT"], "w") as file:
+    file.write(str(len(results)))
+os.write(log, b"end\\n")
+"""
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_an_aggregation_that_outlives_its_orchestrator_is_adopted(lab: Lab, watched: bool) -> None:
+    """Running or finished: the user's command is an attempt like any other, and not run twice."""
+    (lab.folder / "combine.py").write_text(COMBINE)
+    combined = lab.folder / "combined"
+    program = lab.start(combine="combine.py")
+    until(combined.exists)
+    program.kill()
+    program.communicate()
+    if watched:
+        program = lab.start(combine="combine.py")
+        until(lambda: StateManager(lab.state_dir).load("exp_k").epoch >= 2)
+    (lab.folder / "go").touch()
+    if not watched:
+        until(lambda: not lab.running())
+        program = lab.start(combine="combine.py")
+    program.communicate(timeout=60)
+    assert program.returncode == 0
+    assert combined.read_text() == "start\nend\n"
+    lab.check()
+    aggregate = json.loads((lab.state_dir / "exp_k" / "aggregate.json").read_text())
+    assert aggregate["value"] == PROCESSES

@@ -436,6 +436,68 @@ def test_a_resume_retries_a_failed_aggregation_without_running_processes(bench: 
     assert len(bench.log("start")) == 3
 
 
+def test_a_signal_during_the_users_aggregation_leaves_it_to_be_done_again(bench: Bench) -> None:
+    """The processes stay completed, and what was started for the aggregation is stopped."""
+    wait = "import time; open('combining', 'w'); time.sleep(30)"
+    command = [sys.executable, "-c", wait]
+
+    def stop() -> None:
+        until((bench.folder / "combining").exists)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    listen = when(
+        lambda state: state.status is ExperimentStatus.COMPLETED,
+        lambda: threading.Thread(target=stop).start(),
+    )
+    config = bench.config(aggregate={"command": command})
+    outcome = bench.orchestrator(on_change=listen).run(config)
+    assert (outcome.exit_code, outcome.state.status) == (130, ExperimentStatus.COMPLETED)
+    folder = bench.manager.folder(outcome.state.experiment_id)
+    record = attempts.read_exit(folder, AttemptName("", attempts.AGGREGATE, 1))
+    assert record is not None
+    assert record.stop_requested == "user"
+
+
+def test_an_experiment_that_was_only_created_is_started_by_a_resume(bench: Bench) -> None:
+    """`initialised` leads to `start`."""
+    bench.manager.create("exp_a", num_processes=3, config=bench.config(), cwd=bench.folder)
+    outcome = bench.orchestrator().resume("exp_a")
+    assert outcome.exit_code == 0
+    assert len(bench.log("end")) == 3
+
+
+def test_an_attempt_on_another_host_is_not_started_again_unless_forced(bench: Bench) -> None:
+    """From here nobody can tell whether it runs: unknown is not dead."""
+    bench.manager.create("exp_a", num_processes=1, config=bench.config(processes=1))
+    with bench.manager.claim("exp_a") as claim:
+        claim.record("start")
+        claim.record("start", process=0)
+        attempts.prepare(claim.folder)
+        live = attempts.attempts_dir(claim.folder) / "0.1.live"
+        live.write_text(json.dumps({"host": "elsewhere", "boot_id": "b", "pid": 1, "locked": True}))
+    with pytest.raises(UnknownLivenessError, match="elsewhere"):
+        bench.orchestrator().resume("exp_a")
+    assert bench.log() == []
+    outcome = bench.orchestrator(force=True).resume("exp_a")
+    assert (outcome.exit_code, outcome.state.processes[0].attempt) == (0, 2)
+    evidence = [step.evidence for step in bench.manager.history("exp_a") if step.index == 0]
+    assert any("--force" in (text or "") for text in evidence)
+
+
+def test_an_intent_that_was_never_carried_out_is_carried_out_once(bench: Bench) -> None:
+    """Killed between recording a start and launching it: the attempt is revoked, not awaited."""
+    bench.manager.create("exp_a", num_processes=1, config=bench.config(processes=1))
+    with bench.manager.claim("exp_a") as claim:
+        claim.record("start")
+        claim.record("start", process=0)
+        folder = claim.folder
+    outcome = bench.orchestrator().resume("exp_a")
+    process = outcome.state.processes[0]
+    assert (process.attempt, process.failures, process.interruptions) == (2, 0, 1)
+    assert attempts.live_state(folder, AttemptName("exp_a", 0, 1)).kind == "revoked"
+    assert bench.log("start") == [("start", 0, 2)]
+
+
 def test_an_attempt_whose_shim_was_killed_is_run_again_uncharged(bench: Bench) -> None:
     """Gone without an exit record: lost. Nothing of it runs on beside its successor."""
     killed: list[int] = []
