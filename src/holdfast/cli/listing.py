@@ -104,13 +104,12 @@ def _lines(found: list[Listed]) -> list[str]:
             forms.status_words(state, living),
             f"{state.processes_completed}/{state.num_processes}",
             str(state.processes_failed or ""),
-            text.when(state.created_at),
             text.age(state.last_updated, now),
             text.one_line(state.name or ""),
         )
         for state, living in found
     ]
-    header = ("ID", "STATUS", "DONE", "FAILED", "CREATED", "UPDATED", "NAME")
+    header = ("ID", "STATUS", "DONE", "FAILED", "UPDATED", "NAME")
     return text.table(header, rows, right=(2, 3), styles=STYLES)
 
 

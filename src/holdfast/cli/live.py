@@ -200,6 +200,8 @@ class Progress:
         )
         with contextlib.suppress(OSError):
             self._live.start()
+            # It hides the cursor, and would leave it hidden if we are killed.
+            console.show_cursor(True)
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.text import Text

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast import attempts, results
+from holdfast import results
 from holdfast.attempts import AttemptName
 from holdfast.cli import forms, text
 from holdfast.cli.app import Place
-from holdfast.cli.show import params_words
-from holdfast.errors import ConfigError, ConfigProblem, HoldfastError
+from holdfast.cli.show import params_words, unwatched
+from holdfast.errors import ConfigError, ConfigProblem
 from holdfast.experiment_file import Experiment
 from holdfast.manager import StateManager
-from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
 
 __all__ = ["print_plan", "refuse_other_work"]
@@ -36,7 +36,9 @@ def print_plan(
         assert state is not None
         experiment = Experiment.from_config(state.config, Path(state.cwd or "."))
     decided = [
-        _decide(manager, state, index) if state is not None else ("run", "a new experiment")
+        _decide(manager, state, index, experiment.retry.max_attempts)
+        if state is not None
+        else ("run", "a new experiment")
         for index in range(experiment.num_processes)
     ]
     if as_json:
@@ -84,7 +86,9 @@ def _state(
     return found or manager.find_by_config_hash(wanted, include_finished=True)
 
 
-def _decide(manager: StateManager, state: ExperimentState, index: int) -> tuple[str, str]:
+def _decide(
+    manager: StateManager, state: ExperimentState, index: int, max_attempts: int
+) -> tuple[str, str]:
     process = state.processes[index]
     folder = manager.folder(state.experiment_id)
     if process.status is ProcessStatus.COMPLETED:
@@ -94,33 +98,25 @@ def _decide(manager: StateManager, state: ExperimentState, index: int) -> tuple[
                 return "run", f"its result {process.result.path} is lost: {problem}"
         return "skip", f"completed in attempt {process.attempt}"
     if process.status is ProcessStatus.RUNNING:
-        return _of_running(state, process, folder, index)
+        name = AttemptName(state.experiment_id, index, process.attempt)
+        now, words = unwatched(folder, name)
+        why = f"attempt {process.attempt} {words}"
+        if now == "failed":
+            return _again(why, left=process.failures + 1 < max_attempts)
+        return ("run" if now == "lost" else "skip"), why
     if process.status is ProcessStatus.FAILED:
-        return "run", f"failed: {forms.why_failed(process)}"
+        why = f"failed: {forms.why_failed(process)}"
+        # Whoever resumes what has failed as a whole wants it tried again, whatever the budget.
+        ended = state.status is ExperimentStatus.FAILED
+        return _again(why, left=ended or process.failures < max_attempts)
     if process.attempt == 0:
         return "run", "never tried"
     why = f" ({process.reason})" if process.reason is not None else ""
     return "run", f"attempt {process.attempt} did not complete{why}"
 
 
-def _of_running(
-    state: ExperimentState, process: ProcessProgress, folder: Path, index: int
-) -> tuple[str, str]:
-    name = AttemptName(state.experiment_id, index, process.attempt)
-    try:
-        record = attempts.read_exit(folder, name)
-        live = attempts.live_state(folder, name)
-    except HoldfastError as err:
-        return "run", text.one_line(err)
-    if record is not None:
-        if record.exit_code == 0 and record.stop_reason is None:
-            return "skip", f"attempt {process.attempt} completed while nobody watched"
-        return "run", f"attempt {process.attempt} ended while nobody watched: {record.reason}"
-    if live.kind == "held":
-        return "skip", f"attempt {process.attempt} runs ({live.identity}): taken over, not started"
-    if live.kind == "unknown":
-        return "skip", f"cannot tell whether attempt {process.attempt} runs; --force runs it again"
-    return "run", f"attempt {process.attempt} died"
+def _again(why: str, *, left: bool) -> tuple[str, str]:
+    return ("run", why) if left else ("skip", f"{why}; no attempt left")
 
 
 def refuse_other_work(

@@ -16,6 +16,7 @@ from holdfast.cli.app import (
     state_dir_option,
 )
 from holdfast.cli.maintain import force_option
+from holdfast.errors import AmbiguousExperimentError
 
 if TYPE_CHECKING:
     from holdfast.attempts import Attempt, AttemptName
@@ -91,10 +92,6 @@ def run(
             from holdfast.cli.plan import refuse_other_work
 
             refuse_other_work(where, manager.load(resumed), experiment, file=str(words[0]))
-    if dry_run:
-        from holdfast.cli.plan import print_plan
-
-        return print_plan(where, experiment, resumed, fresh=fresh, as_json=as_json)
 
     def drive(orchestrator: "Orchestrator") -> "Outcome":
         aggregate = not no_aggregate
@@ -105,7 +102,17 @@ def run(
             experiment, experiment_id=resumed, fresh=fresh, jobs=jobs, aggregate=aggregate
         )
 
-    return conduct(where, drive, force=force, as_json=as_json)
+    try:
+        if dry_run:
+            from holdfast.cli.plan import print_plan
+
+            return print_plan(where, experiment, resumed, fresh=fresh, as_json=as_json)
+        return conduct(where, drive, force=force, as_json=as_json)
+    except AmbiguousExperimentError as err:
+        if resumed is None:
+            newest = where.command("run", *words[:1], "--resume", err.matches[-1])
+            text.say(f"which one of these {len(err.matches)}? e.g. {newest}; or --fresh")
+        raise
 
 
 def _experiment(

@@ -4,11 +4,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import click
 
-from holdfast import codec
+from holdfast import attempts, codec, outcomes
 from holdfast.attempts import AttemptName, error_path
 from holdfast.cli import forms, text
 from holdfast.cli.app import (
@@ -24,11 +24,13 @@ from holdfast.history import Transition
 from holdfast.identity import Verdict
 from holdfast.manager import StateManager
 from holdfast.records import ExperimentState
-from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.status import ProcessStatus
 
-__all__ = ["failures", "parameters", "params_words", "show", "tail"]
+__all__ = ["failures", "parameters", "params_words", "show", "tail", "unwatched"]
 
 SCHEMA: Final = "holdfast.experiment/1"
+
+Now = Literal["completed", "failed", "lost", "runs", "unknown"]
 
 _RECENT: Final = 8
 _TAIL_LINES: Final = 5
@@ -59,7 +61,7 @@ def show(context: click.Context, query: str, whole: bool, as_json: bool) -> int:
         folder = manager.folder(state.experiment_id)
         lines = _head(state, living, folder)
         lines += _failed(where, state, folder, params)
-        lines += _running(state, params)
+        lines += _running(state, folder, living, params)
         lines += _recent(history, whole)
         words = forms.next_words(state, living)
         if words is not None:
@@ -225,8 +227,8 @@ def failures(
             which = f"{len(indices):,} processes: {text.ranges(indices)}"
         if words := params_words(params, first):
             which += f" ({words if len(indices) == 1 else f'{first}: {words}'})"
-        attempts = f", attempt {progress.attempt}" if progress.attempt > 1 else ""
-        lines.append(f"  {_paint('failed', why)}{attempts}: {which}")
+        attempt = f", attempt {progress.attempt}" if progress.attempt > 1 else ""
+        lines.append(f"  {_paint('failed', why)}{attempt}: {which}")
         name = AttemptName(state.experiment_id, first, progress.attempt)
         lines += [f"    | {line}" for line in tail(error_path(folder, name))]
         command = where.command("logs", f"{state.experiment_id}/{first}")
@@ -259,21 +261,53 @@ def tail(path: Path, lines: int = _TAIL_LINES) -> list[str]:
     return [printable(line.expandtabs()) for line in found if line.strip()][-lines:]
 
 
-def _running(state: ExperimentState, params: Sequence[Mapping[str, Any]] | None) -> list[str]:
+def _running(
+    state: ExperimentState,
+    folder: Path,
+    living: Verdict,
+    params: Sequence[Mapping[str, Any]] | None,
+) -> list[str]:
     indices = state.processes.indices(ProcessStatus.RUNNING)
     if not indices:
         return []
     now = datetime.now(UTC)
+    watched = living.kind == "alive"
     rows = []
     for index in indices:
         progress = state.processes[index]
-        who = "" if progress.identity is None else f"shim {progress.identity}"
+        name = AttemptName(state.experiment_id, index, progress.attempt)
         since = progress.started_at
         lasted = "" if since is None else text.duration((now - since).total_seconds())
-        rows.append((str(index), str(progress.attempt), lasted, who, params_words(params, index)))
-    title = "running" if state.status is ExperimentStatus.RUNNING else "running, as last recorded"
-    header = ("PROCESS", "ATTEMPT", "FOR", "WHO", "PARAMETERS")
+        who = "" if progress.identity is None else str(progress.identity)
+        what = text.one_line(who if watched else unwatched(folder, name)[1])
+        rows.append((str(index), str(progress.attempt), lasted, what, params_words(params, index)))
+    title = "running" if watched else "running when the owner was last heard of, and now"
+    header = ("PROCESS", "ATTEMPT", "SINCE", "SHIM" if watched else "NOW", "PARAMETERS")
     return ["", _bold(title), *text.table(header, rows, right=(0, 1, 2), indent="  ")]
+
+
+def unwatched(folder: Path, name: AttemptName) -> tuple[Now, str]:
+    """What became of an attempt that is recorded as running and that nobody watches.
+
+    Looks only: a resume judges, stops leftovers, and may know better.
+    """
+    try:
+        record = attempts.read_exit(folder, name)
+        live = attempts.live_state(folder, name)
+    except HoldfastError as err:
+        return "failed", text.one_line(err)
+    if record is not None:
+        ended = f"while nobody watched ({outcomes.describe(record)})"
+        if record.stop_reason is not None:
+            return "lost", f"was stopped {ended}"
+        if record.exit_code == 0:
+            return "completed", f"completed {ended}"
+        return "failed", f"failed {ended}"
+    if live.kind == "held":
+        return "runs", f"runs ({live.identity}): to be taken over"
+    if live.kind == "unknown":
+        return "unknown", "cannot be told from here; --force runs it again"
+    return "lost", "died" if live.kind == "free" else "never began"
 
 
 def _recent(history: list[Transition], whole: bool) -> list[str]:
