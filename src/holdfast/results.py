@@ -4,6 +4,7 @@ Owns `results/` in an experiment's folder: `<index>.<attempt>.json`, and `aggreg
 for what the user's own aggregation wrote. Nothing there is ever rewritten by holdfast.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -36,6 +37,9 @@ SIZE_LIMIT: Final = 64 << 20
 
 _FOLDER: Final = "results"
 
+# The directories that this process has synchronised: once is enough, and it is done per attempt.
+_durable: set[tuple[int, int]] = set()
+
 
 def path_of(folder: Path, index: int, attempt: int) -> Path:
     """Where that attempt may write its result: its `HOLDFAST_RESULT`."""
@@ -44,7 +48,7 @@ def path_of(folder: Path, index: int, attempt: int) -> Path:
 
 
 def prepare(folder: Path, *, files: Files | None = None) -> None:
-    """Make `results/`, so that an attempt can write there at once.
+    """Make `results/`, durably, so that an attempt can write there at once.
 
     Raises:
         StateWriteError: The file system refused.
@@ -52,12 +56,14 @@ def prepare(folder: Path, *, files: Files | None = None) -> None:
     files = files or Files()
     try:
         with files.directory(folder) as parent:
-            try:
+            with contextlib.suppress(FileExistsError):
                 files.mkdir(_FOLDER, parent)
-            except FileExistsError:
-                return
-            # Otherwise a power cut could take the whole directory with every result in it.
-            files.fsync(parent)
+            info = files.stat(_FOLDER, parent)
+            # A power cut could take the directory with every result in it. One that exists may
+            # have been made by a process that was killed before it came to this line.
+            if (info.st_dev, info.st_ino) not in _durable:
+                files.fsync(parent)
+                _durable.add((info.st_dev, info.st_ino))
     except OSError as err:
         raise StateWriteError(folder / _FOLDER, "making it", _cause(err)) from err
 
