@@ -1,4 +1,4 @@
-"""The files of attempts and what they prove: names, `.live`, `.exit`, revocation, judgement.
+"""The files of attempts and what they prove: names, `.live`, `.exit`, revocation.
 
 Shared by every engine and the orchestrator. `holdfast.engines.shim` writes `.live` and `.exit`; who
 else writes here only ever adds a revoked `.live`, and nobody rewrites or removes another's file.
@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -18,30 +18,23 @@ import attrs
 
 from holdfast import liveness
 from holdfast.errors import StateCorruptError, StateWriteError
-from holdfast.identity import ProcessIdentity, Verdict
+from holdfast.identity import ProcessIdentity
 from holdfast.status import Reason
 
 __all__ = [
     "AGGREGATE",
     "Attempt",
     "AttemptName",
-    "Dead",
     "ExitRecord",
-    "Exited",
-    "Judgement",
     "LiveState",
-    "Running",
-    "Undecided",
     "attempts_dir",
     "error_path",
-    "judge",
     "live_state",
     "names",
     "output_path",
     "prepare",
     "read_exit",
     "revoke",
-    "survivors",
 ]
 
 #: The index of the aggregation's own process.
@@ -161,39 +154,6 @@ class LiveState:
 
     kind: Literal["absent", "revoked", "held", "free", "unknown"]
     identity: ProcessIdentity | None = None
-
-
-@attrs.frozen
-class Exited:
-    """The attempt is over; adopt its outcome."""
-
-    record: ExitRecord
-
-
-@attrs.frozen
-class Running:
-    """The attempt runs; adopt it, never start a second."""
-
-    identity: ProcessIdentity | None
-    evidence: str
-
-
-@attrs.frozen
-class Dead:
-    """The attempt left no outcome and cannot come back; nothing of it runs any more."""
-
-    evidence: str
-
-
-@attrs.frozen
-class Undecided:
-    """Nothing can be proven from here: do not start it again."""
-
-    evidence: str
-    verdict: Verdict | None = None
-
-
-Judgement = Exited | Running | Dead | Undecided
 
 
 def attempts_dir(folder: Path) -> Path:
@@ -413,83 +373,3 @@ def revoke(folder: Path, name: AttemptName) -> bool:
     except OSError as err:
         raise StateWriteError(directory / f"{name}.live", "revoking", str(err)) from err
     return True
-
-
-def judge(
-    folder: Path,
-    name: AttemptName,
-    *,
-    grace_s: float,
-    observer: liveness.Observer | None = None,
-) -> Judgement:
-    """What became of an attempt that is recorded as running and that nobody watched.
-
-    May act: it revokes an attempt that never began, and stops what a dead shim left running
-    (TERM, *grace_s* seconds, KILL).
-
-    Raises:
-        StateCorruptError: `.exit` is there but no exit record.
-        StateWriteError: The attempt could not be revoked.
-    """
-    while True:
-        record = read_exit(folder, name)
-        if record is not None:
-            return Exited(record)
-        live = live_state(folder, name)
-        if live.kind == "absent":
-            if revoke(folder, name):
-                return Dead("it never began, and was revoked")
-            continue  # a shim was first: look again
-        if live.kind == "revoked":
-            return Dead("it was revoked before it began")
-        lock = live.kind if live.kind in ("held", "free") else None
-        verdict = liveness.judge(live.identity, lock=lock, observer=observer)
-        if live.kind == "free" and live.identity is None:
-            verdict = attrs.evolve(
-                verdict, kind="dead", method="lock", compared="its lock is free, `.live` was torn"
-            )
-        if verdict.kind == "alive":
-            return Running(live.identity, str(verdict))
-        # It may have published between our first look and its end.
-        record = read_exit(folder, name)
-        if record is not None:
-            return Exited(record)
-        if verdict.kind == "unknown":
-            return Undecided(str(verdict), verdict)
-        return _bury(live.identity, verdict, grace_s, observer)
-
-
-def survivors(
-    folder: Path, experiment_id: str
-) -> Iterator[tuple[AttemptName, ProcessIdentity | None, Verdict]]:
-    """The attempts that are not proven to be over, each with what is known of it.
-
-    Only looks: nothing is stopped or revoked.
-    """
-    for name in names(folder, experiment_id):
-        live = live_state(folder, name)
-        if live.kind in ("absent", "revoked"):
-            continue
-        lock = live.kind if live.kind in ("held", "free") else None
-        verdict = liveness.judge(live.identity, lock=lock)
-        if verdict.kind != "dead" and not (attempts_dir(folder) / f"{name}.exit").exists():
-            yield name, live.identity, verdict
-
-
-def _bury(
-    identity: ProcessIdentity | None,
-    verdict: Verdict,
-    grace_s: float,
-    observer: liveness.Observer | None,
-) -> Judgement:
-    if identity is None:
-        return Dead(str(verdict))
-    found, left = liveness.stop_session(identity, grace_s, observer=observer)
-    if left:
-        return Undecided(f"{verdict}; processes it left cannot be stopped: {_list(left)}", verdict)
-    stopped = f"; processes it left were stopped: {_list(found)}" if found else ""
-    return Dead(f"{verdict}{stopped}")
-
-
-def _list(pids: Iterable[int]) -> str:
-    return ", ".join(map(str, pids))

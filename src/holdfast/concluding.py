@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import aggregation, attempts, outcomes, recovery
-from holdfast.attempts import AGGREGATE, AttemptName, Dead, Exited, ExitRecord, Running
+from holdfast.attempts import AGGREGATE, AttemptName, ExitRecord
 from holdfast.claim import Claim
 from holdfast.errors import AggregationError, StateWriteError
 from holdfast.interrupts import Interrupts
+from holdfast.judgement import Dead, Exited, Running
 from holdfast.loop import Watch
 from holdfast.records import ExperimentState
 

@@ -1,17 +1,15 @@
 """Alive, dead or unknown: what this machine can prove about a process, here or elsewhere.
 
 Owns every look at other processes (and `psutil`, where there is no `/proc`). Whether a lock is held
-is looked up by whoever owns the lock file and handed in. Unknown is never rounded to dead.
+is looked up by whoever owns the lock file and handed in; `holdfast.sessions` stops what a dead shim
+left. Unknown is never rounded to dead.
 """
 
 import contextlib
 import errno
 import os
 import platform
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -20,25 +18,9 @@ import attrs
 
 from holdfast.identity import LockState, ProcessIdentity, Verdict, VerdictKind
 
-__all__ = [
-    "SESSION_VARIABLE",
-    "Observer",
-    "identity_of",
-    "judge",
-    "judge_legacy_pid",
-    "me",
-    "session_mark",
-    "session_members",
-    "signal_process",
-    "stop_session",
-]
-
-#: In the environment of everything that a shim runs: whose session it belongs to.
-SESSION_VARIABLE: Final = "HOLDFAST_SESSION"
+__all__ = ["Observer", "ProcessFacts", "identity_of", "judge", "judge_legacy_pid", "me"]
 
 _MACHINE_ID_FILES: Final = ("/etc/machine-id", "/var/lib/dbus/machine-id")
-_PAUSE_S: Final = 0.01
-_KILLED_WITHIN_S: Final = 5.0
 
 
 class ProcessFacts(NamedTuple):
@@ -96,6 +78,21 @@ class Observer:
         import psutil
 
         return [int(pid) for pid in psutil.pids()]
+
+    def environment(self, pid: int) -> list[str]:
+        """`NAME=value` as *pid* was given them; empty if that is not ours to read."""
+        if self.proc is not None:
+            try:
+                raw = (self.proc / str(pid) / "environ").read_bytes()
+            except OSError:
+                return []
+            return [os.fsdecode(entry) for entry in raw.split(b"\0")]
+        import psutil
+
+        try:
+            return [f"{name}={value}" for name, value in psutil.Process(pid).environ().items()]
+        except (psutil.Error, OSError):
+            return []
 
 
 def _parse_stat(stat: bytes) -> ProcessFacts:
@@ -304,142 +301,3 @@ def judge_legacy_pid(pid: int, *, observer: Observer | None = None) -> Verdict:
     except PermissionError:
         compared = f"pid {pid} exists and belongs to another user"
     return Verdict(kind=kind, method="legacy_pid", compared=compared, observer=str(observer))
-
-
-def session_mark(pid: int, start_ticks: int | None) -> str:
-    """The value of `SESSION_VARIABLE` for the session of that shim."""
-    return f"{pid}.{start_ticks}"
-
-
-def session_members(identity: ProcessIdentity, *, observer: Observer | None = None) -> list[int]:
-    """Living pids of the session that the shim *identity* leads or led, itself not included.
-
-    The kernel does not give a number away while it still names a session, but once that session is
-    empty a stranger may get it. So the leader must be the recorded one; where it is gone, a member
-    counts only if its environment carries the shim's mark.
-    """
-    observer = observer or Observer.here()
-    here = (identity.boot_id, identity.pid_namespace) == (
-        observer.boot_id,
-        observer.pid_namespace,
-    )
-    leader = identity.pid
-    if not here or leader is None:
-        return []
-    leads = _same(leader, identity.start_ticks, observer)
-    if leads is False:
-        return []
-    mark = f"{SESSION_VARIABLE}={session_mark(leader, identity.start_ticks)}"
-    members = []
-    for pid in observer.pids():
-        with contextlib.suppress(PermissionError):
-            facts = observer.look(pid)
-            if facts is None or facts.zombie or facts.session != leader or pid == leader:
-                continue
-            if leads or mark in _environment(pid, observer):
-                members.append(pid)
-    return members
-
-
-def _same(pid: int, ticks: int | None, observer: Observer) -> bool | None:
-    """Whether *pid* is the process of *ticks*; None if there is no such process."""
-    try:
-        facts = observer.look(pid)
-    except PermissionError:
-        return False
-    if facts is None:
-        return None
-    return ticks is not None and facts.start_ticks == ticks
-
-
-def _environment(pid: int, observer: Observer) -> list[str]:
-    """`NAME=value` as the process was given them; empty if that is not ours to read."""
-    if observer.proc is not None:
-        try:
-            raw = (observer.proc / str(pid) / "environ").read_bytes()
-        except OSError:
-            return []
-        return [os.fsdecode(entry) for entry in raw.split(b"\0")]
-    import psutil
-
-    try:
-        return [f"{name}={value}" for name, value in psutil.Process(pid).environ().items()]
-    except (psutil.Error, OSError):
-        return []
-
-
-@contextlib.contextmanager
-def _pinned(pid: int) -> Iterator[int | None]:
-    """A descriptor of the process, so that a signal cannot hit a later owner of its pid."""
-    opener = getattr(os, "pidfd_open", None)
-    fd: int | None = None
-    if opener is not None:
-        # Old kernels, seccomp: then the pid itself has to do.
-        with contextlib.suppress(OSError):
-            fd = opener(pid)
-    try:
-        yield fd
-    finally:
-        if fd is not None:
-            os.close(fd)
-
-
-def signal_process(pid: int, number: int, still_it: Callable[[], bool]) -> bool:
-    """Send *number* to *pid* if *still_it* says so once the process is pinned.
-
-    Returns:
-        Whether the signal was sent.
-    """
-    with _pinned(pid) as fd:
-        if not still_it():
-            return False
-        try:
-            if fd is not None and sys.platform == "linux":
-                signal.pidfd_send_signal(fd, number)
-            else:
-                os.kill(pid, number)
-        except (ProcessLookupError, PermissionError):
-            return False
-    return True
-
-
-def stop_session(
-    identity: ProcessIdentity,
-    grace_s: float,
-    *,
-    observer: Observer | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    pause: Callable[[float], None] = time.sleep,
-) -> tuple[list[int], list[int]]:
-    """Make sure that nothing is left of a dead shim's session: TERM, *grace_s*, KILL.
-
-    Returns:
-        The pids that were found and signalled, and those still alive in the end (five seconds
-        after KILL: stuck in the kernel, or not ours to signal).
-    """
-    found: list[int] = []
-    left: list[int] = []
-    for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, _KILLED_WITHIN_S)):
-        deadline = clock() + patience_s
-        signalled: set[int] = set()
-        while left := session_members(identity, observer=observer):
-            # Again and again: what is stopped may still fork in the meantime.
-            for pid in left:
-                if pid in signalled:
-                    continue
-                signalled.add(pid)
-                found += [pid] if pid not in found else []
-
-                def still_it(pid: int = pid) -> bool:
-                    return pid in session_members(identity, observer=observer)
-
-                signal_process(pid, number, still_it)
-                if number == signal.SIGTERM:
-                    # A stopped process receives TERM only once it goes on.
-                    signal_process(pid, signal.SIGCONT, still_it)
-            if clock() >= deadline:
-                break
-            pause(_PAUSE_S)
-        if not left:
-            break
-    return found, left

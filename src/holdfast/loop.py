@@ -12,11 +12,12 @@ from typing import Final
 import attrs
 
 from holdfast import outcomes, recovery
-from holdfast.attempts import AttemptName, Dead, Exited, ExitRecord
+from holdfast.attempts import AttemptName, ExitRecord
 from holdfast.claim import Claim
 from holdfast.engines import Engine, Handle
 from holdfast.events import Action, Event, Launch, ProcessLaunched, ProcessLost, Stop
 from holdfast.interrupts import Interrupts
+from holdfast.judgement import Dead, Exited
 from holdfast.launching import Launcher
 from holdfast.records import ExperimentState
 from holdfast.scheduling import Plan, Policy, Scheduler

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import attrs
 
-from holdfast import attempts, outcomes, results
-from holdfast.attempts import AttemptName, Dead, Exited, Judgement, Running, Undecided
+from holdfast import attempts, judgement, outcomes, results
+from holdfast.attempts import AttemptName
 from holdfast.errors import StateCorruptError, StateWriteError, UnknownLivenessError
 from holdfast.events import Event, ProcessExited, ProcessLost, Requested
 from holdfast.identity import Verdict
+from holdfast.judgement import Dead, Exited, Judgement, Running, Undecided
 from holdfast.lifecycle import apply_many
 from holdfast.records import ExperimentState
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
@@ -52,20 +53,20 @@ def judge(
         UnknownLivenessError: That cannot be told from here, and not *force*.
         StateWriteError: An attempt that never began could not be revoked.
     """
-    judgement: Judgement
+    found: Judgement
     try:
-        judgement = attempts.judge(folder, name, grace_s=grace_s)
+        found = judgement.judge(folder, name, grace_s=grace_s)
     except StateCorruptError:
         record = outcomes.read(folder, name)
         assert record is not None
         return Exited(record)
-    if not isinstance(judgement, Undecided):
-        return judgement
+    if not isinstance(found, Undecided):
+        return found
     if force:
-        return Dead(f"taken for dead by --force: {judgement.evidence}")
+        return Dead(f"taken for dead by --force: {found.evidence}")
     identity = attempts.live_state(folder, name).identity
-    verdict = judgement.verdict or Verdict(
-        kind="unknown", method="none", compared=judgement.evidence, observer="this process"
+    verdict = found.verdict or Verdict(
+        kind="unknown", method="none", compared=found.evidence, observer="this process"
     )
     raise UnknownLivenessError(f"{name.experiment_id}/{name.index}", identity, since, verdict)
 

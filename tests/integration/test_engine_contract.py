@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from holdfast import attempts
-from holdfast.attempts import Attempt, AttemptName, Dead, Exited, ExitRecord, Running
+from holdfast.attempts import Attempt, AttemptName, ExitRecord
 from holdfast.engines import Engine, Handle
 from holdfast.engines.local import LocalEngine
+from holdfast.judgement import Dead, Exited, Running, judge
 from holdfast.status import Reason
 from waiting import until
 
@@ -309,7 +310,7 @@ def test_a_revoked_attempt_never_runs(engine: Engine, tmp_path: Path) -> None:
     ended(engine, handles)
     assert not (tmp_path / "log").exists()
     assert attempts.read_exit(tmp_path, wanted.name) is None
-    assert isinstance(attempts.judge(tmp_path, wanted.name, grace_s=0), Dead)
+    assert isinstance(judge(tmp_path, wanted.name, grace_s=0), Dead)
 
 
 def test_attempts_outlive_their_engine_and_are_adopted(
@@ -329,14 +330,14 @@ def test_attempts_outlive_their_engine_and_are_adopted(
     assert found.keys() == {one.name for one in wanted}
     assert [word.kind for word in second.poll(list(found.values()))] == ["running", "running"]
     for one in wanted:
-        assert isinstance(attempts.judge(tmp_path, one.name, grace_s=0), Running)
+        assert isinstance(judge(tmp_path, one.name, grace_s=0), Running)
     second.cancel([found[wanted[0].name]])
     ended(second, [found[wanted[0].name]])
     assert record(found[wanted[0].name]).stop_requested == "user"
     (tmp_path / "go").touch()
     ended(second, list(found.values()))
     assert record(found[wanted[1].name]).exit_code == 5
-    assert isinstance(attempts.judge(tmp_path, wanted[1].name, grace_s=0), Exited)
+    assert isinstance(judge(tmp_path, wanted[1].name, grace_s=0), Exited)
 
 
 def test_attempts_outlive_the_death_of_their_orchestrator(

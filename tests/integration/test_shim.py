@@ -15,10 +15,11 @@ import attrs
 import pytest
 
 from holdfast import attempts, liveness
-from holdfast.attempts import Attempt, AttemptName, Dead, Exited, ExitRecord, Running
+from holdfast.attempts import Attempt, AttemptName, ExitRecord
 from holdfast.engines import Handle
 from holdfast.engines.local import LocalEngine
 from holdfast.errors import EngineError, UnsupportedPlatformError
+from holdfast.judgement import Dead, Exited, Running, judge
 from waiting import until
 
 EXPERIMENT = "exp_1"
@@ -77,7 +78,7 @@ def test_a_killed_shim_leaves_nothing_behind_once_it_is_judged(
     os.kill(shim_of(handle), signal.SIGKILL)
     until(lambda: engine.poll([handle])[0].kind == "gone")
     assert all(alive(int(pid)) for pid in members)
-    found = attempts.judge(tmp_path, NAME, grace_s=0.1)
+    found = judge(tmp_path, NAME, grace_s=0.1)
     assert isinstance(found, Dead)
     assert all(pid in found.evidence for pid in members)
     assert not any(alive(int(pid)) for pid in members)
@@ -90,7 +91,7 @@ def test_a_killed_shim_is_reported_with_its_signal(engine: LocalEngine, tmp_path
     os.kill(shim_of(handle), signal.SIGKILL)
     word = until(lambda: (w := engine.poll([handle])[0]).kind == "gone" and w)
     assert "signal 9" in word.text
-    attempts.judge(tmp_path, NAME, grace_s=0)
+    judge(tmp_path, NAME, grace_s=0)
 
 
 @linux
@@ -154,7 +155,7 @@ def test_the_starter_ends_with_its_orchestrator_even_if_a_fork_of_that_lives_on(
     try:
         until(lambda: not alive(starter))
         assert alive(fork)
-        assert isinstance(attempts.judge(tmp_path, NAME, grace_s=0), Running)
+        assert isinstance(judge(tmp_path, NAME, grace_s=0), Running)
     finally:
         os.kill(fork, signal.SIGKILL)
     os.kill(shim, signal.SIGUSR1)
@@ -197,7 +198,7 @@ def test_nobody_inherits_the_lock(engine: LocalEngine, tmp_path: Path) -> None:
     assert len(holders) <= 1
     os.kill(shim_of(handle), signal.SIGKILL)
     until(lambda: attempts.live_state(tmp_path, NAME).kind == "free")
-    assert isinstance(attempts.judge(tmp_path, NAME, grace_s=0), Dead)
+    assert isinstance(judge(tmp_path, NAME, grace_s=0), Dead)
 
 
 def _descriptors(pid: int) -> list[tuple[int, str]]:
@@ -359,12 +360,12 @@ def test_an_outcome_waits_for_room_on_a_full_disk(
     ballast = fill(small_disk)
     (tmp_path / "go").touch()
     until(lambda: not alive(command))
-    assert isinstance(attempts.judge(small_disk, NAME, grace_s=0), Running)
+    assert isinstance(judge(small_disk, NAME, grace_s=0), Running)
     assert engine.poll([handle])[0].kind == "running"
     empty(ballast)
     assert outcome(small_disk).exit_code == 6
     until(lambda: engine.poll([handle])[0].kind == "gone")
-    assert isinstance(attempts.judge(small_disk, NAME, grace_s=0), Exited)
+    assert isinstance(judge(small_disk, NAME, grace_s=0), Exited)
 
 
 def test_nothing_starts_before_there_is_room_for_its_outcome(
@@ -393,7 +394,7 @@ def test_an_attempt_that_waits_for_room_can_be_cancelled(
     engine.cancel([handle])
     until(lambda: engine.poll([handle])[0].kind == "gone")
     empty(ballast)
-    assert isinstance(attempts.judge(small_disk, NAME, grace_s=0), Dead)
+    assert isinstance(judge(small_disk, NAME, grace_s=0), Dead)
     assert not (tmp_path / "log").exists()
 
 

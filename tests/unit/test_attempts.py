@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast import attempts, liveness
-from holdfast.attempts import AGGREGATE, AttemptName, Dead, Exited, Running, Undecided
+from holdfast.attempts import AGGREGATE, AttemptName
 from holdfast.errors import StateCorruptError
+from holdfast.judgement import Dead, Exited, Running, Undecided, judge
 from holdfast.status import Reason
 
 NAME = AttemptName("exp", 2, 1)
@@ -139,7 +140,7 @@ def test_a_published_outcome_is_adopted(folder: Path) -> None:
     """Whatever the lock says: who published has ended."""
     write(folder, "live", SHIM)
     write(folder, "exit", {"exit_code": 0})
-    found = attempts.judge(folder, NAME, grace_s=0)
+    found = judge(folder, NAME, grace_s=0)
     assert isinstance(found, Exited)
     assert found.record.exit_code == 0
 
@@ -149,7 +150,7 @@ def test_a_running_attempt_is_adopted(folder: Path) -> None:
     path = write(folder, "live", SHIM)
     with path.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        found = attempts.judge(folder, NAME, grace_s=0)
+        found = judge(folder, NAME, grace_s=0)
     assert isinstance(found, Running)
     assert found.identity is not None
 
@@ -157,7 +158,7 @@ def test_a_running_attempt_is_adopted(folder: Path) -> None:
 def test_a_free_lock_without_an_outcome_is_death(folder: Path) -> None:
     """It ended without being able to say how."""
     write(folder, "live", SHIM | {"pid": 2**22 + 1})
-    found = attempts.judge(folder, NAME, grace_s=0)
+    found = judge(folder, NAME, grace_s=0)
     assert isinstance(found, Dead)
     assert "lock" in found.evidence
 
@@ -165,24 +166,24 @@ def test_a_free_lock_without_an_outcome_is_death(folder: Path) -> None:
 def test_a_torn_live_file_with_a_free_lock_is_death(folder: Path) -> None:
     """Only a power cut tears it, and nothing survives that."""
     write(folder, "live", "")
-    assert isinstance(attempts.judge(folder, NAME, grace_s=0), Dead)
+    assert isinstance(judge(folder, NAME, grace_s=0), Dead)
 
 
 def test_an_attempt_of_another_host_is_undecided(folder: Path) -> None:
     """Its lock may be invisible from here: nothing is started again."""
     write(folder, "live", SHIM | {"host": "node7", "machine_id": "a" * 32, "boot_id": "b"})
-    found = attempts.judge(folder, NAME, grace_s=0)
+    found = judge(folder, NAME, grace_s=0)
     assert isinstance(found, Undecided)
     assert "node7" in found.evidence
 
 
 def test_an_attempt_that_never_began_is_revoked(folder: Path) -> None:
     """From then on no late shim may run it, and judging again says the same."""
-    found = attempts.judge(folder, NAME, grace_s=0)
+    found = judge(folder, NAME, grace_s=0)
     assert isinstance(found, Dead)
     assert attempts.live_state(folder, NAME).kind == "revoked"
     assert attempts.revoke(folder, NAME) is False
-    assert isinstance(attempts.judge(folder, NAME, grace_s=0), Dead)
+    assert isinstance(judge(folder, NAME, grace_s=0), Dead)
     assert sorted(os.listdir(folder / "attempts")) == ["2.1.live"]
 
 

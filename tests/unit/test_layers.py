@@ -29,14 +29,14 @@ LAYERS = {
         "saving", "stored", "journal", "view", "codec", "strictjson", "files",
     ],
     "engines": ["engines", "engines.*"],
-    "attempts": ["attempts"],
+    "attempts": ["attempts", "judgement"],
     "experiment file": [
         "experiment_file", "declaration", "matrix", "overrides", "placeholders", "values",
         "durations", "hashing",
     ],
     "pictures": ["diagrams", "drawing"],
     "lifecycle": ["lifecycle", "effects", "events"],
-    "liveness": ["liveness"],
+    "liveness": ["liveness", "sessions"],
     "machines": ["machines", "guards"],
     "records": ["records", "summary", "errors", "identity", "ids", "status"],
 }  # fmt: skip
@@ -79,7 +79,7 @@ CALLERS = {
     "os.fsync os.fdatasync os.rename os.replace os.link": [
         "files", "attempts", "results", "engines.*",
     ],
-    "os.kill os.killpg": ["liveness", "engines.*"],
+    "os.kill os.killpg": ["liveness", "sessions", "engines.*"],
     "os.fork os.posix_spawn os.execve": ["engines.*"],
 }  # fmt: skip
 

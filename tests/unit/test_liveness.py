@@ -2,9 +2,7 @@
 
 import contextlib
 import os
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -212,73 +210,3 @@ def test_a_fork_has_its_own_identity() -> None:
     os.waitpid(child, 0)
     assert int(os.read(read, 99)) == child != mine.pid
     os.close(read)
-
-
-def session(script: str) -> tuple[subprocess.Popen[bytes], ProcessIdentity]:
-    """A session leader that runs *script* in the way of a shim, its descendants marked."""
-    code = (
-        "import os,subprocess,sys\n"
-        "from holdfast import liveness\n"
-        "me=liveness.me()\n"
-        "env={**os.environ, liveness.SESSION_VARIABLE: "
-        "liveness.session_mark(me.pid, me.start_ticks)}\n"
-        "c=subprocess.Popen(['sh','-c',sys.argv[1]],env=env,process_group=0,"
-        "stdout=subprocess.PIPE)\n"
-        "c.stdout.readline()\n"
-        "print('up', flush=True)\n"
-        "c.wait()\n"
-    )
-    leader = subprocess.Popen(
-        [sys.executable, "-c", code, script], start_new_session=True, stdout=subprocess.PIPE
-    )
-    assert leader.stdout is not None
-    assert leader.stdout.readline() == b"up\n"
-    leader.stdout.close()
-    return leader, identity(leader.pid)
-
-
-def test_leftovers_of_a_dead_session_are_stopped() -> None:
-    """TERM for those that listen, KILL for those that do not."""
-    leader, recorded = session("trap '' TERM; echo up; sleep 600 & wait")
-    members = until(lambda: len(m := liveness.session_members(recorded)) == 2 and m)
-    assert leader.pid not in members
-    leader.kill()
-    leader.wait()
-    found, left = liveness.stop_session(recorded, grace_s=0.1)
-    assert set(members) == set(found)
-    assert left == []
-    assert liveness.session_members(recorded) == []
-
-
-def test_a_stopped_leftover_is_ended_within_the_grace_period() -> None:
-    """SIGSTOP does not keep a process from being told to end."""
-    leader, recorded = session("echo up; exec sleep 600")
-    (member,) = until(lambda: liveness.session_members(recorded))
-    leader.kill()
-    leader.wait()
-    os.kill(member, signal.SIGSTOP)
-    found, left = liveness.stop_session(recorded, grace_s=60)
-    assert (found, left) == ([member], [])
-
-
-@linux
-def test_the_session_of_a_stranger_with_the_same_number_is_left_alone() -> None:
-    """A session without its leader counts only if it carries the mark of that very shim."""
-    leader, recorded = session("echo up; exec sleep 600")
-    stranger = attrs.evolve(recorded, start_ticks=(recorded.start_ticks or 0) - 500)
-    assert liveness.session_members(stranger) == []
-    leader.kill()
-    leader.wait()
-    assert liveness.session_members(stranger) == []
-    assert liveness.stop_session(stranger, grace_s=0) == ([], [])
-    assert len(liveness.session_members(recorded)) == 1
-    liveness.stop_session(recorded, grace_s=0)
-
-
-def test_sessions_of_another_boot_have_no_members_here() -> None:
-    """Their numbers mean other processes."""
-    leader, recorded = session("echo up; exec sleep 600")
-    assert liveness.session_members(attrs.evolve(recorded, boot_id="before")) == []
-    liveness.stop_session(recorded, grace_s=0)
-    leader.kill()
-    leader.wait()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 
-from holdfast import attempts, liveness
+from holdfast import attempts, liveness, sessions
 from holdfast.attempts import Attempt, AttemptName
 from holdfast.engines import EngineWord, Handle
 from holdfast.engines.shim import DONE, NOT_FIRST
@@ -275,7 +275,7 @@ class LocalEngine:
 
         identity = shim()
         if identity is not None and identity.pid is not None:
-            liveness.signal_process(identity.pid, number, lambda: shim() == identity)
+            sessions.signal_process(identity.pid, number, lambda: shim() == identity)
 
     def wait(self, timeout_s: float) -> None:
         """See `Engine.wait`; adopted attempts without a pidfd are looked at every 0.2 s."""

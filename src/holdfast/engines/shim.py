@@ -28,6 +28,13 @@ WATCHED = {
     signal.SIGCHLD,
     signal.SIGALRM,
 }
+# Python ignores SIGPIPE and SIGXFSZ, which a command would inherit. Made once: a set of enums costs
+# a tenth of what a whole attempt does.
+_DEFAULTED = [
+    int(number)
+    for number in signal.valid_signals()
+    if number not in (signal.SIGKILL, signal.SIGSTOP)
+]
 _STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 # Exit statuses of the shim itself, for the engine's text only.
@@ -74,10 +81,14 @@ class Shim:
             what the operating system gets is in bytes.
         facts: What does not differ between the shims of one starter: host, machine_id, boot_id,
             pid_namespace.
+        memory_events: From `memory_events`, which need not be looked up for every attempt.
     """
 
-    def __init__(self, job: "dict[str, Any]", facts: "dict[str, Any]") -> None:
+    def __init__(
+        self, job: "dict[str, Any]", facts: "dict[str, Any]", memory_events: str | None
+    ) -> None:
         self.job = job
+        self.memory_events = memory_events
         self.grace_s = max(0.0, float(job["grace_s"]))
         self.asked: str | None = None
         self.timed_out = False
@@ -150,7 +161,7 @@ class Shim:
 
     def _execute(self) -> "dict[str, Any]":
         began = time.time()
-        killed_before = _oom_kills()
+        killed_before = _oom_kills(self.memory_events)
         outcome: dict[str, Any] = {}
         if signal.sigpending() & (_STOP | {signal.SIGUSR1}):
             self.asked = "user"
@@ -164,7 +175,9 @@ class Shim:
                 outcome = self._supervise(self.pid)
                 killed = outcome["signal"] == signal.SIGKILL or outcome["exit_code"] == 137
                 unasked = self.asked is None and not self.timed_out
-                outcome["out_of_memory"] = killed and unasked and _oom_kills() > killed_before
+                outcome["out_of_memory"] = (
+                    killed and unasked and _oom_kills(self.memory_events) > killed_before
+                )
         self.began = True
         return {
             "exit_code": None,
@@ -200,8 +213,7 @@ class Shim:
                 file_actions=[(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(opened)],
                 setpgroup=0,
                 setsigmask=(),
-                # Python ignores SIGPIPE and SIGXFSZ, which a command would inherit.
-                setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+                setsigdef=_DEFAULTED,
             )
             self.began = True
             return True
@@ -410,26 +422,29 @@ def _group_lives(pgid: int) -> bool:
     return False
 
 
-def _oom_kills() -> int:
-    """How often the kernel killed for want of memory, in our own cgroup where it counts there."""
-    for path, word in (*_own_cgroup(), ("/proc/vmstat", b"\noom_kill ")):
+def _oom_kills(own: str | None) -> int:
+    """How often the kernel killed for want of memory, in our *own* cgroup where it counts there."""
+    for path in (own, "/proc/vmstat"):
+        if path is None:
+            continue
         try:
             with open(path, "rb", buffering=0) as file:
                 content = b"\n" + file.read(65536)
         except OSError:
             continue
-        _, found, rest = content.partition(word)
+        _, found, rest = content.partition(b"\noom_kill ")
         if found:
             return int(rest.split(None, 1)[0])
     return 0
 
 
-def _own_cgroup() -> "list[tuple[str, bytes]]":
+def memory_events() -> str | None:
+    """The file in which our own cgroup counts such kills; None where there is none."""
     try:
         with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
             for line in file:
                 if line.startswith("0::/") and line != "0::/\n":
-                    return [(f"/sys/fs/cgroup{line[3:-1]}/memory.events", b"\noom_kill ")]
+                    return f"/sys/fs/cgroup{line[3:-1]}/memory.events"
     except OSError:
         pass
-    return []
+    return None

@@ -38,6 +38,7 @@ def main(fd: int) -> None:
     hello = receive(fd)
     if hello is None:
         return
+    hello["memory_events"] = shim.memory_events()
     # What is frozen is never touched by a collector, so its memory stays shared with every shim.
     gc.freeze()
     children: set[int] = set()
@@ -119,7 +120,7 @@ def _become_shim(
         job["env"] = {
             name.encode("latin-1"): value.encode("latin-1") for name, value in job["env"].items()
         }
-        status = shim.Shim(job, hello["facts"]).main()
+        status = shim.Shim(job, hello["facts"], hello["memory_events"]).main()
     finally:
         # Nothing of the starter may run in its child, whatever happened.
         os._exit(status)
