@@ -227,8 +227,20 @@ def read(folder: Path) -> dict[str, Any] | None:
     return value
 
 
-def _json(value: Any) -> bytes:
-    return json.dumps(value, indent=1, allow_nan=False).encode("ascii") + b"\n"
+def _json(aggregate: Mapping[str, Any]) -> bytes:
+    # A row per line: for people and `grep`, and ten times faster than json's own indenting.
+    encode = json.JSONEncoder(allow_nan=False).encode
+    parts = []
+    for key, value in aggregate.items():
+        if key == "rows" and value:
+            text = "[\n  " + ",\n  ".join(map(encode, value)) + "\n ]"
+        elif key == "statistics" and value:
+            fields = (f"{encode(field)}: {encode(numbers)}" for field, numbers in value.items())
+            text = "{\n  " + ",\n  ".join(fields) + "\n }"
+        else:
+            text = encode(value)
+        parts.append(f" {encode(key)}: {text}")
+    return ("{\n" + ",\n".join(parts) + "\n}\n").encode("ascii")
 
 
 def _cause(err: OSError) -> str:

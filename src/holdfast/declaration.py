@@ -203,14 +203,14 @@ def _explained(where: str, err: Exception) -> Iterator[ConfigProblem]:
 def _meant(key: str, known: Collection[str], matrix_table: Any = None) -> str:
     if hint := values.suggest(key, known):
         return hint
+    if key in TOP_LEVEL:
+        return f"{key} belongs above the first [table]"
     # A right key in the wrong place: `timeout` at the top, say after another table's header.
     for table in (Limits, Retry, Aggregation):
         section = "aggregate" if table is Aggregation else table.__name__.lower()
         for field in attrs.fields(table):
             if key == _KEYS.get(field.name, field.name):
                 return f"did you mean {section}.{key}?"
-    if key in TOP_LEVEL:
-        return f"{key} belongs above the first [table]"
     if isinstance(matrix_table, Mapping) and (
         hint := values.suggest(key, [each for each in matrix_table if isinstance(each, str)])
     ):

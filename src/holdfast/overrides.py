@@ -6,7 +6,6 @@ The checks are `holdfast.experiment_file`'s, and the same for what was set and w
 import copy
 import datetime
 import math
-import tomllib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -62,6 +61,8 @@ def _value(path: list[str], text: str, before: Any) -> Any:
 
 
 def _parsed(text: str) -> Any:
+    import tomllib  # 10 ms; resuming sets nothing
+
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
