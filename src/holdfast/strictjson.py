@@ -1,9 +1,10 @@
 """JSON as others wrote it, read without surprises: what is accepted means one thing only.
 
 Owns which JSON is acceptable in states and results; file access and size limits are the caller's.
-Imports `json` only, because every reader of a state pays for it.
+Imports next to nothing, because every reader of a state pays for it.
 """
 
+import gc
 import json
 import re
 from typing import Any, Final
@@ -12,6 +13,9 @@ __all__ = ["MAX_DEPTH", "loads"]
 
 #: Deeper than any sane state or result, and far from where recursive code overflows its stack.
 MAX_DEPTH: Final = 100
+
+# Characters from which on it pays to keep the garbage collector out.
+_LARGE: Final = 1 << 17
 
 _TOKENS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s"\[\]{},:]+')
 
@@ -70,7 +74,7 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     if text[0] == "\ufeff":
         raise ValueError("begins with a byte order mark, which JSON does not have")
     try:
-        value = _decode(text)
+        value = _decode(text) if len(text) < _LARGE else _without_collector(text)
     except _NotFiniteError as err:
         what = f"{_short(err.token)} is not a number that JSON can hold"
         raise ValueError(f"{what}: {_position(text, err.token)}") from None
@@ -86,6 +90,18 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     if data.count(b"[") + data.count(b"{") > max_depth and _deeper_than(max_depth, value):
         raise ValueError(_too_deep(max_depth))
     return value
+
+
+def _without_collector(text: str) -> Any:
+    # A parser makes no garbage cycles, but so many objects that the collector, looking at all of
+    # them again and again, takes as long as the parsing itself.
+    if not gc.isenabled():
+        return _decode(text)
+    gc.disable()
+    try:
+        return _decode(text)
+    finally:
+        gc.enable()
 
 
 def _deeper_than(limit: int, value: Any) -> bool:

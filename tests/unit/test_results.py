@@ -1,6 +1,7 @@
 """Results: what is accepted, and how loss and alteration are found."""
 
 import contextlib
+import gc
 import hashlib
 import json
 import math
@@ -72,6 +73,21 @@ def test_depth_counts_nesting_not_brackets():
     assert len(strictjson.loads(b"[" + b",".join([b'{"a": [1]}'] * 1_000) + b"]")) == 1_000
     assert strictjson.loads(b'["' + b"[" * 1_000 + b'"]') == ["[" * 1_000]
     assert strictjson.loads(b"[" * 100 + b"]" * 100)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_reading_much_leaves_the_garbage_collector_as_it_was(enabled):
+    """Valid or not: a long-running program depends on its own setting."""
+    large = json.dumps([{"a": 1}] * 50_000).encode()
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        assert len(strictjson.loads(large)) == 50_000
+        with pytest.raises(ValueError, match="Expecting"):
+            strictjson.loads(large[:-1])
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 @pytest.fixture
