@@ -31,7 +31,7 @@ from holdfast.journal import cause
 from holdfast.lifecycle import Action, Change, Event, Requested
 from holdfast.ownership import Owned
 from holdfast.records import SCHEMA_VERSION, ExperimentState
-from holdfast.status import Reason
+from holdfast.status import ExperimentStatus, Reason
 
 __all__ = ["Claim", "Recorded"]
 
@@ -98,6 +98,12 @@ class Claim:
         self._view_problem: str | None = None
         _live.add(self)
         self._refresh_view()
+        if self._view_problem is not None and self._state.status is ExperimentStatus.AGGREGATED:
+            # Whoever finds experiments takes a finished one for the same as long as its view is
+            # the same file: it must not change behind that.
+            self._close()
+            path = state_dir / view.file_name(stem)
+            raise StateWriteError(path, "refreshing", self._view_problem)
 
     @property
     def state(self) -> ExperimentState:

@@ -24,7 +24,16 @@ from holdfast.errors import StateCorruptError
 from holdfast.files import Files
 from holdfast.records import ExperimentState
 
-__all__ = ["Journal", "Truth", "decode", "encode", "epochs", "file_name", "read_journal", "read_truth"]
+__all__ = [
+    "Journal",
+    "Truth",
+    "decode",
+    "encode",
+    "epochs",
+    "file_name",
+    "read_journal",
+    "read_truth",
+]
 
 #: Larger than any journal that compaction lets grow; more is not ours.
 SIZE_LIMIT: Final = 1 << 30

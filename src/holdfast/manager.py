@@ -21,6 +21,7 @@ from holdfast import (
     catalog,
     codec,
     deletion,
+    finding,
     history,
     liveness,
     ownership,
@@ -43,6 +44,7 @@ from holdfast.errors import (
     UnreadableStateWarning,
 )
 from holdfast.files import Files
+from holdfast.finding import Listing
 from holdfast.hashing import compute_config_hash
 from holdfast.history import Transition
 from holdfast.identity import Verdict
@@ -50,6 +52,7 @@ from holdfast.ids import candidates, sanitize_experiment_id
 from holdfast.journal import cause
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, Reason
+from holdfast.summary import Summary
 
 __all__ = ["StateManager", "utc_now"]
 
@@ -378,13 +381,7 @@ class StateManager:
                     self._unreadable.append((entry.path, entry.error))
         finally:
             self._files.close(dir_fd)
-        if self._unreadable:
-            warnings.warn(
-                f"{len(self._unreadable)} unreadable in {self.state_dir}: "
-                + ", ".join(path.name for path, _ in self._unreadable[:5]),
-                UnreadableStateWarning,
-                stacklevel=2,
-            )
+        self._warn_of(self._unreadable)
 
     def unreadable(self) -> list[tuple[Path, HoldfastError]]:
         """Every file that should hold a state and cannot be read, each with its error."""
@@ -394,13 +391,33 @@ class StateManager:
                 pass
         return list(self._unreadable)
 
+    def listing(self) -> Listing:
+        """Every experiment in brief, and what cannot be read; quick with 100,000 of them."""
+        with self._listed() as dir_fd:
+            if dir_fd is None:
+                return Listing([], [])
+            return finding.list_all(self._files, dir_fd, self.state_dir)
+
     def list_experiments(self) -> list[str]:
-        """The ids of all readable experiments, sorted."""
-        return sorted(state.experiment_id for state in self.states())
+        """The ids of all readable experiments, sorted. Warns as `states`."""
+        with self._listed() as dir_fd:
+            if dir_fd is None:
+                return []
+            found, unreadable = finding.ids(self._files, dir_fd, self.state_dir)
+        self._warn_of(unreadable)
+        return found
 
     def find_incomplete(self) -> list[ExperimentState]:
-        """Every experiment that is not aggregated, in the order of its file name."""
-        return [state for state in self.states() if not _finished(state)]
+        """Every experiment that is not aggregated, in the order of its file name.
+
+        Warns as `states`.
+        """
+        with self._listed() as dir_fd:
+            if dir_fd is None:
+                return []
+            found = finding.incomplete(self._files, dir_fd, self.state_dir)
+        self._warn_of(found.unreadable)
+        return found.states
 
     def find_by_config_hash(
         self, config_hash: str, *, include_finished: bool = False
@@ -411,19 +428,25 @@ class StateManager:
             config_hash: From `compute_config_hash`.
             include_finished: Look at aggregated ones too.
 
+        Warns:
+            UnreadableStateWarning: As `states`.
+
         Raises:
             AmbiguousExperimentError: More than one fits; it names them.
         """
-        fits = [
-            state
-            for state in self.states()
-            if state.config_hash == config_hash and (include_finished or not _finished(state))
-        ]
-        if len(fits) > 1:
-            raise AmbiguousExperimentError(
-                f"config hash {config_hash[:12]}", tuple(state.experiment_id for state in fits)
+        with self._listed() as dir_fd:
+            if dir_fd is None:
+                return None
+            found = finding.of_hash(
+                self._files, dir_fd, self.state_dir, config_hash, include_finished=include_finished
             )
-        return fits[0] if fits else None
+        self._warn_of(found.unreadable)
+        if len(found.states) > 1:
+            raise AmbiguousExperimentError(
+                f"config hash {config_hash[:12]}",
+                tuple(state.experiment_id for state in found.states),
+            )
+        return found.states[0] if found.states else None
 
     def resolve(self, query: str) -> str:
         """The id that *query* names: itself, a unique prefix of it, or `@last`, the newest.
@@ -439,10 +462,31 @@ class StateManager:
                 found = catalog.lookup(self._files, query, dir_fd, self.state_dir)
                 return found.experiment_id
             return catalog.resolve(self.list_experiments(), query, self.state_dir)
-        newest = max(self.states(), key=_created, default=None)
+        listing = self.listing()
+        self._warn_of(listing.unreadable)
+        newest = max(listing.experiments, key=_created, default=None)
         if newest is None:
             raise ExperimentNotFoundError(query, self.state_dir)
         return newest.experiment_id
+
+    @contextlib.contextmanager
+    def _listed(self) -> Iterator[int | None]:
+        """A descriptor of the state directory; None if there is none yet."""
+        fd = self._open_state_dir()
+        try:
+            yield fd
+        finally:
+            if fd is not None:
+                self._files.close(fd)
+
+    def _warn_of(self, unreadable: list[tuple[Path, HoldfastError]]) -> None:
+        if unreadable:
+            warnings.warn(
+                f"{len(unreadable)} unreadable in {self.state_dir}: "
+                + ", ".join(path.name for path, _ in unreadable[:5]),
+                UnreadableStateWarning,
+                stacklevel=3,
+            )
 
     def cleanup_stale(self, *, dry_run: bool = False, force: bool = False) -> list[str]:
         """Mark running experiments whose owner is proven dead as interrupted, with the evidence.
@@ -586,9 +630,5 @@ def _number(num_processes: int | None, total_runs: int | None) -> int:
     return number
 
 
-def _finished(state: ExperimentState) -> bool:
-    return state.status is ExperimentStatus.AGGREGATED
-
-
-def _created(state: ExperimentState) -> datetime:
-    return state.created_at or datetime.min.replace(tzinfo=UTC)
+def _created(summary: Summary) -> datetime:
+    return summary.created_at or datetime.min.replace(tzinfo=UTC)

@@ -1,13 +1,17 @@
 """What a listing shows of an experiment: a light record that can be had without loading it."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from holdfast.identity import ProcessIdentity
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, Reason
 
-__all__ = ["Summary"]
+__all__ = ["TIMES", "Summary"]
+
+#: The names of the times that a summary has.
+TIMES: Final = ("created_at", "started_at", "finished_at", "last_updated")
 
 
 class Summary(NamedTuple):
@@ -37,6 +41,42 @@ class Summary(NamedTuple):
     last_updated: datetime | None
     owner: ProcessIdentity | None = None
     subprocess_pid: int | None = None
+
+    @property
+    def times(self) -> tuple[datetime | None, ...]:
+        """Those of `TIMES`, in their order."""
+        return self.created_at, self.started_at, self.finished_at, self.last_updated
+
+    @classmethod
+    def aggregated(
+        cls,
+        experiment_id: str,
+        name: str | None,
+        reason: Reason | None,
+        error_message: str | None,
+        config_hash: str | None,
+        num_processes: int,
+        times: Sequence[datetime | None],
+    ) -> "Summary":
+        """The summary of an experiment that is finished: every process is completed."""
+        created_at, started_at, finished_at, last_updated = times
+        return cls(
+            experiment_id,
+            name,
+            ExperimentStatus.AGGREGATED,
+            reason,
+            error_message,
+            config_hash,
+            num_processes,
+            num_processes,
+            0,
+            0,
+            0,
+            created_at,
+            started_at,
+            finished_at,
+            last_updated,
+        )
 
     @classmethod
     def of(cls, state: ExperimentState) -> "Summary":
