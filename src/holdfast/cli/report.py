@@ -19,7 +19,7 @@ _MOST_ROWS: Final = 100
 Row = Mapping[str, Any]
 
 
-def aggregate_lines(aggregate: Mapping[str, Any], more: str) -> list[str]:
+def aggregate_lines(aggregate: Mapping[str, Any], more: str, *, indent: str = "") -> list[str]:
     """The aggregate as tables: one row per process, the statistics, the user's own value.
 
     Args:
@@ -41,7 +41,7 @@ def aggregate_lines(aggregate: Mapping[str, Any], more: str) -> list[str]:
     value = aggregate.get("value")
     if value is not None:
         lines += ["", *_value(value)]
-    return lines
+    return [f"{indent}{line}" if line else "" for line in lines]
 
 
 def _rows(rows: Sequence[Row]) -> list[str]:

@@ -24,7 +24,7 @@ from holdfast.history import Transition
 from holdfast.identity import Verdict
 from holdfast.manager import StateManager
 from holdfast.records import ExperimentState
-from holdfast.status import ProcessStatus
+from holdfast.status import ExperimentStatus, ProcessStatus
 
 __all__ = ["failures", "parameters", "params_words", "show", "tail", "unwatched"]
 
@@ -62,6 +62,7 @@ def show(context: click.Context, query: str, whole: bool, as_json: bool) -> int:
         lines = _head(state, living, folder)
         lines += _failed(where, state, folder, params)
         lines += _running(state, folder, living, params)
+        lines += _result(where, state, folder)
         lines += _recent(history, whole)
         words = forms.next_words(state, living)
         if words is not None:
@@ -308,6 +309,23 @@ def unwatched(folder: Path, name: AttemptName) -> tuple[Now, str]:
     if live.kind == "unknown":
         return "unknown", "cannot be told from here; --force runs it again"
     return "lost", "died" if live.kind == "free" else "never began"
+
+
+def _result(where: Place, state: ExperimentState, folder: Path) -> list[str]:
+    if state.status is not ExperimentStatus.AGGREGATED:
+        return []
+    from holdfast import aggregation
+    from holdfast.cli.report import aggregate_lines
+
+    try:
+        found = aggregation.read(folder)
+    except HoldfastError as err:
+        text.say(str(err), "warning")
+        return []
+    if found is None:
+        return []
+    more = where.command("aggregate", "--json", state.experiment_id)
+    return ["", _bold("result"), *aggregate_lines(found, more, indent="  ")]
 
 
 def _recent(history: list[Transition], whole: bool) -> list[str]:
