@@ -1,7 +1,8 @@
 """What every test may ask for: a state directory, clocks that obey, and the hypothesis profiles."""
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -57,3 +58,14 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     # A developer's own settings, or a run of the suite inside a holdfast process, must not leak in.
     for name in [name for name in os.environ if name.startswith("HOLDFAST_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def fast_dir(tmp_path: Path) -> Iterator[Path]:
+    """A directory where fsync costs nothing, for tests that go through every single operation."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="holdfast-test-", dir=memory) as path:
+        yield Path(path)

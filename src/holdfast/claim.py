@@ -97,7 +97,12 @@ class Claim:
         self._view_revision = -1 if owned.inherited else owned.state.revision
         self._view_problem: str | None = None
         _live.add(self)
-        self._refresh_view()
+        try:
+            self._refresh_view()
+        except BaseException:
+            # Nobody gets this claim, and so nobody would release it (Ctrl-C in a notebook).
+            self._close()
+            raise
         if self._view_problem is not None and self._state.status is ExperimentStatus.AGGREGATED:
             # Whoever finds experiments takes a finished one for the same as long as its view is
             # the same file: it must not change behind that.
