@@ -134,8 +134,13 @@ def test_a_mapping_runs_to_its_aggregated_result(bench: Bench) -> None:
 
 def test_no_more_run_at_a_time_than_jobs(bench: Bench) -> None:
     """A process starts when another has ended."""
-    bench.orchestrator().run(bench.config("for=0.03", processes=6), jobs=2)
-    assert bench.most_at_a_time() == 2
+    recorded: list[int] = []
+    orchestrator = bench.orchestrator(
+        on_change=lambda state: recorded.append(state.processes_running)
+    )
+    orchestrator.run(bench.config("for=0.03", processes=6), jobs=2)
+    assert max(recorded) == 2
+    assert bench.most_at_a_time() <= 2
 
 
 def test_a_process_is_told_everything_about_itself(bench: Bench) -> None:
