@@ -61,7 +61,8 @@ def view_problem(
 ) -> str | None:
     """In what the view disagrees with the *truth* of the journals; None if it does not.
 
-    A view that an owner is about to refresh disagrees, too: ask only where there is no owner.
+    A view that an owner is about to refresh disagrees, too: ask only where there is no owner. One
+    of an owner that was killed lies up to a second behind and is no cause for alarm.
     """
     path = state_dir / view.file_name(stem)
     try:
@@ -79,6 +80,10 @@ def view_problem(
         files.close(fd)
     if seen == (truth.epoch, truth.revision, str(truth.status)):
         return None
+    killed = truth.owner is not None and not truth.owner.released
+    with contextlib.suppress(TypeError):
+        if killed and seen[:2] < (truth.epoch, truth.revision):
+            return None
     return (
         f"tells of epoch {seen[0]!r:.20}, revision {seen[1]!r:.20}, {seen[2]!r:.20}; the journal "
         f"of epoch {truth.epoch}, revision {truth.revision}, {str(truth.status)!r}"
