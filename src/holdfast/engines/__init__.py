@@ -95,7 +95,9 @@ class Engine(Protocol):
         ...
 
     def wait(self, timeout_s: float) -> None:
-        """Return once a word may have changed, `wake` was called, or *timeout_s* went by."""
+        """Return once a word may have changed since the last `poll`, once `wake` was called, or
+        after *timeout_s*.
+        """
         ...
 
     def wake(self) -> None:

@@ -2,7 +2,7 @@
 
 A fork of `starter.py`, in an interpreter without site-packages: the standard library only, and few
 modules of it, because every attempt has one of these in memory for as long as it runs. It never
-reads what others wrote; `holdfast.attempts` reads what it writes.
+reads what others wrote; `holdfast.attempts` reads what it writes. `system` asks the kernel.
 """
 
 import contextlib
@@ -11,10 +11,13 @@ import fcntl
 import json
 import os
 import signal
-import sys
 import time
 
 TYPE_CHECKING = False
+if TYPE_CHECKING or __package__:
+    from holdfast.engines import system
+else:  # in the starter, where there is no package
+    import system
 if TYPE_CHECKING:  # importing typing would double what a shim holds in memory
     from collections.abc import Callable
     from typing import Any
@@ -28,13 +31,6 @@ WATCHED = {
     signal.SIGCHLD,
     signal.SIGALRM,
 }
-# Python ignores SIGPIPE and SIGXFSZ, which a command would inherit. Made once: a set of enums costs
-# a tenth of what a whole attempt does.
-_DEFAULTED = [
-    int(number)
-    for number in signal.valid_signals()
-    if number not in (signal.SIGKILL, signal.SIGSTOP)
-]
 _STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 # Exit statuses of the shim itself, for the engine's text only.
@@ -54,23 +50,6 @@ _WAITED_FOR = {
     errno.EAGAIN,
 }
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-
-
-def start_ticks(process: "int | str") -> int | None:
-    """When *process* (a pid, or "self") began, in clock ticks since boot; None without `/proc`."""
-    try:
-        with open(f"/proc/{process}/stat", "rb", buffering=0) as file:
-            stat = file.read(1024)
-        return int(stat[stat.rindex(b")") + 2 :].split()[19])
-    except (OSError, ValueError):
-        return None
-
-
-def timestamp(seconds: float) -> str:
-    """*seconds* since the epoch as ISO 8601, UTC; importing datetime would cost more than this."""
-    whole = int(seconds)
-    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-    return f"{text}.{int((seconds - whole) * 1e6):06d}+00:00"
 
 
 class Shim:
@@ -94,6 +73,7 @@ class Shim:
         self.timed_out = False
         self.kill_now = False
         self.began = False
+        self.began_at = 0.0
         self.pid = 0
         self.reserved: str | None = None
         self.reserved_fd = -1
@@ -101,7 +81,7 @@ class Shim:
         self.identity = {
             **{key: value for key, value in facts.items() if value is not None},
             "pid": os.getpid(),
-            "start_ticks": start_ticks("self"),
+            "start_ticks": system.start_ticks("self"),
             "locked": True,
         }
         self.mark = f"{self.identity['pid']}.{self.identity['start_ticks']}"
@@ -113,7 +93,7 @@ class Shim:
         if not self._patiently(self._become_live):
             return NOT_FIRST
         # Before the command runs: an outcome that finds no room would be lost with the shim.
-        if not self._patiently(self._reserve) and self.kill_now:
+        if not self._patiently(self._reserve):
             return GAVE_UP
         content = json.dumps(self._execute()).encode("ascii")
         return DONE if self._patiently(self._publish, content) else GAVE_UP
@@ -149,7 +129,7 @@ class Shim:
                 **self.identity,
                 "attempt": self.job["name"],
                 "experiment": self.job["experiment"],
-                "started_at": timestamp(time.time()),
+                "started_at": system.timestamp(time.time()),
             }
             os.write(fd, json.dumps(live).encode("ascii"))
             # The descriptor stays open, and with it the lock, until this process ends.
@@ -160,8 +140,7 @@ class Shim:
     # --- the command
 
     def _execute(self) -> "dict[str, Any]":
-        began = time.time()
-        killed_before = _oom_kills(self.memory_events)
+        killed_before = system.oom_kills(self.memory_events)
         outcome: dict[str, Any] = {}
         if signal.sigpending() & (_STOP | {signal.SIGUSR1}):
             self.asked = "user"
@@ -169,14 +148,14 @@ class Shim:
             # Asked to stop before it began: there is nothing to stop, and nothing is started.
             started = self.asked is None and self._patiently(self._spawn)
         except (OSError, ValueError) as err:
-            outcome["error"] = _explain(err, self.job)
+            outcome["error"] = system.explain(err, self.job)
         else:
             if started:
                 outcome = self._supervise(self.pid)
                 killed = outcome["signal"] == signal.SIGKILL or outcome["exit_code"] == 137
                 unasked = self.asked is None and not self.timed_out
                 outcome["out_of_memory"] = (
-                    killed and unasked and _oom_kills(self.memory_events) > killed_before
+                    killed and unasked and system.oom_kills(self.memory_events) > killed_before
                 )
         self.began = True
         return {
@@ -187,8 +166,8 @@ class Shim:
             **outcome,
             "stop_requested": self.asked,
             "timed_out": self.timed_out,
-            "started_at": timestamp(began),
-            "ended_at": timestamp(time.time()),
+            "started_at": system.timestamp(self.began_at or time.time()),
+            "ended_at": system.timestamp(time.time()),
             "host": self.identity.get("host"),
             "identity": self.identity,
         }
@@ -198,7 +177,9 @@ class Shim:
         env = {**os.environb, **job["env"], b"HOLDFAST_SESSION": self.mark.encode("ascii")}
         if job["cwd"] is not None:
             os.chdir(job["cwd"])
-        program = _find(job["argv"][0], env.get(b"PATH", os.defpath.encode()), job["python"])
+        program = system.find_program(
+            job["argv"][0], env.get(b"PATH", os.defpath.encode()), job["python"]
+        )
         # A Python that is called by a name it cannot find on PATH does not know its environment.
         argv = [program if program == job["python"] else job["argv"][0], *job["argv"][1:]]
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -206,6 +187,7 @@ class Shim:
         try:
             for suffix in ("out", "err"):
                 opened.append(os.open(f"{job['name']}.{suffix}", append, 0o666, dir_fd=self.dir))
+            began_at = time.time()
             self.pid = os.posix_spawn(
                 program,
                 argv,
@@ -213,9 +195,9 @@ class Shim:
                 file_actions=[(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(opened)],
                 setpgroup=0,
                 setsigmask=(),
-                setsigdef=_DEFAULTED,
+                setsigdef=system.DEFAULTED,
             )
-            self.began = True
+            self.began, self.began_at = True, began_at
             return True
         finally:
             for fd in opened:
@@ -240,19 +222,18 @@ class Shim:
             # A second request to stop does not shorten the grace period; SIGUSR1 does.
             if got == signal.SIGUSR1 or (got == signal.SIGALRM and stopping) or not self.grace_s:
                 self.kill_now = got == signal.SIGUSR1
-                _signal_group(pid, signal.SIGKILL)
+                system.signal_group(pid, signal.SIGKILL)
             elif not stopping:
-                _signal_group(pid, signal.SIGTERM)
+                system.signal_group(pid, signal.SIGTERM)
                 signal.setitimer(signal.ITIMER_REAL, self.grace_s)
             stopping = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._clear_group(pid)
         code = os.waitstatus_to_exitcode(status)
-        unit = 1 if sys.platform == "darwin" else 1024
         return {
             "exit_code": code if code >= 0 else None,
             "signal": -code if code < 0 else None,
-            "max_rss_bytes": usage.ru_maxrss * unit,
+            "max_rss_bytes": usage.ru_maxrss * system.RSS_UNIT,
             "cpu_s": round(usage.ru_utime + usage.ru_stime, 6),
         }
 
@@ -260,14 +241,14 @@ class Shim:
         """Whoever sees the outcome may start the next attempt: nothing of this one may be left."""
         grace = 0.0 if self.kill_now else self.grace_s
         for number, patience_s in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILLED_WITHIN_S)):
-            if not _group_lives(pgid):
+            if not system.group_lives(pgid):
                 return
-            _signal_group(pgid, number)
+            system.signal_group(pgid, number)
             deadline = time.monotonic() + patience_s
             wait_s = 0.002
             while time.monotonic() < deadline and not self.kill_now:
                 self._pause(wait_s)
-                if not _group_lives(pgid):
+                if not system.group_lives(pgid):
                     return
                 wait_s = min(wait_s * 1.5, 0.1)
             self.kill_now = False
@@ -326,7 +307,7 @@ class Shim:
             try:
                 os.pwrite(self.reserved_fd, content, 0)
                 os.ftruncate(self.reserved_fd, len(content))
-                sync(self.reserved_fd)
+                system.sync(self.reserved_fd)
             except OSError:
                 # After a failed fsync a file may look written and not be: it is not used again.
                 temporary, self.reserved = self.reserved, None
@@ -338,113 +319,5 @@ class Shim:
         self._link(self.reserved, self.reserved_fd, f"{self.job['name']}.exit")
         with contextlib.suppress(OSError):
             os.unlink(self.reserved, dir_fd=self.dir)
-        sync(self.dir)
+        system.sync(self.dir)
         return True
-
-
-def sync(fd: int) -> None:
-    """To the disk itself."""
-    if sys.platform == "darwin":
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # there fsync stops at the drive's cache
-    else:
-        os.fsync(fd)
-
-
-def _find(word: bytes, path: bytes, python: bytes) -> bytes:
-    """The program that a shell would run for *word*; `python` is always to be had."""
-    if b"/" in word:
-        return word
-    refused = False
-    for folder in path.split(b":"):
-        candidate = os.path.join(folder or b".", word)
-        if os.path.isfile(candidate):
-            if os.access(candidate, os.X_OK):
-                return candidate
-            refused = True
-    if word == b"python":
-        return python
-    if refused:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), word)
-    raise FileNotFoundError(errno.ENOENT, "not found on PATH", word)
-
-
-def _explain(err: Exception, job: "dict[str, Any]") -> str:
-    word = os.fsdecode(job["argv"][0])
-    cwd = job["cwd"]
-    code = getattr(err, "errno", None)
-    if cwd is not None and not os.path.isdir(cwd):
-        return f"working directory {os.fsdecode(cwd)} does not exist"
-    if code == errno.ENOENT and os.path.exists(os.path.join(cwd or b"", job["argv"][0])):
-        return f"{word}: the interpreter that its first line names does not exist"
-    if code == errno.ENOENT:
-        return f"{word}: command not found"
-    if code == errno.EACCES:
-        return f"{word}: not executable"
-    if code == errno.ENOEXEC:
-        return f"{word}: no program (a script needs a first line like #!/bin/sh)"
-    return f"{word}: cannot be started: {err}"
-
-
-def _signal_group(pgid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pgid, number)
-        if number == signal.SIGTERM:
-            os.killpg(pgid, signal.SIGCONT)  # a stopped process receives TERM only once it goes on
-
-
-def _group_lives(pgid: int) -> bool:
-    """Whether the group has members that are more than zombies.
-
-    The leader has been waited for, so that its number is free once the group is empty. Numbers are
-    given out in turn, and a stranger's group would be in another session: that is looked at too.
-    """
-    try:
-        os.killpg(pgid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    session = os.getpid()
-    try:
-        pids = [name for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return sys.platform == "darwin"
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-                stat = file.read(1024)
-        except OSError:
-            continue
-        state, _, group, leader = stat[stat.rindex(b")") + 2 :].split()[:4]
-        # An init that never waits (many containers) keeps zombies for ever.
-        if int(group) == pgid and int(leader) == session and state not in (b"Z", b"X"):
-            return True
-    return False
-
-
-def _oom_kills(own: str | None) -> int:
-    """How often the kernel killed for want of memory, in our *own* cgroup where it counts there."""
-    for path in (own, "/proc/vmstat"):
-        if path is None:
-            continue
-        try:
-            with open(path, "rb", buffering=0) as file:
-                content = b"\n" + file.read(65536)
-        except OSError:
-            continue
-        _, found, rest = content.partition(b"\noom_kill ")
-        if found:
-            return int(rest.split(None, 1)[0])
-    return 0
-
-
-def memory_events() -> str | None:
-    """The file in which our own cgroup counts such kills; None where there is none."""
-    try:
-        with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                if line.startswith("0::/") and line != "0::/\n":
-                    return f"/sys/fs/cgroup{line[3:-1]}/memory.events"
-    except OSError:
-        pass
-    return None

@@ -15,6 +15,11 @@ import select
 import signal
 
 TYPE_CHECKING = False
+if TYPE_CHECKING or __package__:
+    from holdfast.engines import shim, system
+else:  # by file, not by package: importing holdfast would bring its dependencies along
+    import shim
+    import system
 if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
@@ -24,11 +29,6 @@ _BYTES = ("dir", "cwd", "python")
 
 def main(fd: int) -> None:
     """Serve the engine on the socket *fd* until it closes."""
-    # By file, not by package: importing holdfast would bring its dependencies along.
-    if TYPE_CHECKING:
-        from holdfast.engines import shim
-    else:
-        import shim
     gc.disable()
     wake_r, wake_w = os.pipe()
     os.set_blocking(wake_r, False)
@@ -38,7 +38,7 @@ def main(fd: int) -> None:
     hello = receive(fd)
     if hello is None:
         return
-    hello["memory_events"] = shim.memory_events()
+    hello["memory_events"] = system.memory_events()
     # What is frozen is never touched by a collector, so its memory stays shared with every shim.
     gc.freeze()
     children: set[int] = set()
@@ -60,7 +60,7 @@ def main(fd: int) -> None:
             if "launch" in message:
                 close = (fd, wake_r, wake_w)
                 jobs = message["launch"]
-                send(fd, {"launched": [_fork(shim, job, hello, close, children) for job in jobs]})
+                send(fd, {"launched": [_fork(job, hello, close, children) for job in jobs]})
             for pid, number in message.get("signal", ()):
                 # Its own child that it has not waited for: the pid cannot be another's by now.
                 if pid in children:
@@ -84,7 +84,6 @@ def _reap(children: "set[int]") -> "list[list[int]]":
 
 
 def _fork(
-    shim: "Any",
     job: "dict[str, Any]",
     hello: "dict[str, Any]",
     close: "tuple[int, ...]",
@@ -98,16 +97,14 @@ def _fork(
         except OSError as err:
             return [None, None, str(err)]
         if pid == 0:
-            _become_shim(shim, job, hello, close)
+            _become_shim(job, hello, close)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     children.add(pid)
-    return [pid, shim.start_ticks(pid) if hello["proc"] else None, None]
+    return [pid, system.start_ticks(pid) if hello["proc"] else None, None]
 
 
-def _become_shim(
-    shim: "Any", job: "dict[str, Any]", hello: "dict[str, Any]", close: "tuple[int, ...]"
-) -> None:
+def _become_shim(job: "dict[str, Any]", hello: "dict[str, Any]", close: "tuple[int, ...]") -> None:
     """Never returns."""
     status = shim.BROKEN
     try:

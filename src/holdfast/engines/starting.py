@@ -1,0 +1,178 @@
+"""The engine's end of its starter: one process, one socket, started when first needed.
+
+Owns the starter's life; what shims do after their launch is the engine's affair.
+"""
+
+import contextlib
+import os
+import select
+import socket
+import sys
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from holdfast import attempts, liveness
+from holdfast.attempts import Attempt
+from holdfast.engines.starter import receive, send
+from holdfast.errors import EngineError
+
+__all__ = ["Ended", "Launched", "Starter"]
+
+_BOOT: Final = (
+    "import sys; sys.path.append(sys.argv[2]); import starter; starter.main(int(sys.argv[1]))"
+)
+_REPLY_WITHIN_S: Final = 60.0
+
+
+class Launched(NamedTuple):
+    """What became of one attempt that was asked for; `pid` is None if it could not be forked."""
+
+    pid: int | None
+    start_ticks: int | None
+    error: str | None
+
+
+class Ended(NamedTuple):
+    """A shim that ended, with its own exit code or minus the signal that killed it."""
+
+    pid: int
+    status: int
+
+
+class Starter:
+    """A running starter process.
+
+    Attributes:
+        alive: False once it is known to be gone; then nothing can be asked of it.
+
+    Raises:
+        EngineError: It cannot be started.
+    """
+
+    def __init__(self) -> None:
+        import subprocess  # only who runs something pays for it
+
+        if not sys.executable:
+            raise EngineError("local", "this Python does not know its own executable")
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), _here()],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    # Shims would keep our terminal or pipe open, and `| tee` would never end.
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd="/",
+                    start_new_session=True,  # a terminal's Ctrl-C is for the orchestrator to handle
+                )
+            except OSError as err:
+                self._socket.close()
+                raise EngineError("local", f"cannot start {sys.executable}: {err}") from err
+        self.alive = True
+        self._ended: list[Ended] = []
+        _living.add(self)
+        observer = liveness.Observer.here()
+        facts = {
+            "host": observer.host,
+            "machine_id": observer.machine_id,
+            "boot_id": observer.boot_id,
+            "pid_namespace": observer.pid_namespace,
+        }
+        send(self.fileno(), {"facts": facts, "proc": observer.proc is not None})
+
+    def fileno(self) -> int:
+        """What is readable when the starter has something to say, or is gone."""
+        return self._socket.fileno()
+
+    def launch(self, wanted: Sequence[Attempt]) -> list[Launched] | None:
+        """Fork a shim for each of *wanted*; None if the starter died, nobody knows how far on.
+
+        Raises:
+            EngineError: It does not answer.
+        """
+        send(self.fileno(), {"launch": [_job(attempt) for attempt in wanted]})
+        while self.alive:
+            if not self._readable(_REPLY_WITHIN_S):
+                self.close()
+                raise EngineError("local", f"the starter is silent for {_REPLY_WITHIN_S:.0f} s")
+            message = self._receive()
+            if "launched" in message:
+                return [Launched(*entry) for entry in message["launched"]]
+        return None
+
+    def signal(self, pids: Iterable[int], number: int) -> None:
+        """Send *number* to those shims; their parent cannot mistake them for other processes."""
+        send(self.fileno(), {"signal": [[pid, number] for pid in pids]})
+
+    def ended(self) -> list[Ended]:
+        """The shims that ended since the last call; `alive` is up to date afterwards."""
+        while self.alive and self._readable(0):
+            self._receive()
+        ended, self._ended = self._ended, []
+        return ended
+
+    def close(self) -> None:
+        """End it; shims run on."""
+        self.alive = False
+        _living.discard(self)
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _receive(self) -> dict[str, Any]:
+        message = receive(self.fileno())
+        if message is None:
+            self.close()
+            return {}
+        self._ended += [Ended(*entry) for entry in message.get("ended", ())]
+        return message
+
+    def _readable(self, timeout_s: float) -> bool:
+        poller = select.poll()
+        poller.register(self.fileno(), select.POLLIN)
+        return bool(poller.poll(timeout_s * 1000))
+
+    def _let_go(self) -> None:
+        # In a fork: an open socket there would keep the starter alive after its orchestrator.
+        self.alive = False
+        self._socket.close()
+        self._process.returncode = 0  # not ours to wait for
+
+
+_living: "weakref.WeakSet[Starter]" = weakref.WeakSet()
+
+
+def _in_fork() -> None:
+    for starter in list(_living):
+        starter._let_go()
+    _living.clear()
+
+
+with contextlib.suppress(AttributeError):  # where there is no fork, there is no engine either
+    os.register_at_fork(after_in_child=_in_fork)
+
+
+def _here() -> str:
+    return os.path.dirname(os.path.abspath(__file__))
+
+
+def _job(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "name": str(attempt.name),
+        "experiment": attempt.name.experiment_id,
+        "dir": _bytes(os.path.abspath(attempts.attempts_dir(attempt.folder))),
+        "argv": [_bytes(word) for word in attempt.argv],
+        "env": {_bytes(name): _bytes(value) for name, value in attempt.env.items()},
+        "cwd": _bytes(os.path.abspath(attempt.cwd or os.curdir)),
+        "timeout_s": attempt.timeout_s,
+        "grace_s": attempt.grace_s,
+        "python": _bytes(sys.executable),
+    }
+
+
+def _bytes(text: str) -> str:
+    # The starter's locale may differ: what the operating system gets is encoded here, once.
+    return os.fsencode(text).decode("latin-1")

@@ -1,0 +1,154 @@
+"""What a shim asks of the operating system: programs, process groups, memory kills, durability.
+
+Like the shim, the standard library only and little of it.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: What a command must not inherit: Python ignores SIGPIPE and SIGXFSZ. Made once, because a set of
+#: enums costs a tenth of what a whole attempt does.
+DEFAULTED = [
+    int(number)
+    for number in signal.valid_signals()
+    if number not in (signal.SIGKILL, signal.SIGSTOP)
+]
+
+#: Bytes in one of `ru_maxrss`.
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+def start_ticks(process: "int | str") -> int | None:
+    """When *process* (a pid, or "self") began, in clock ticks since boot; None without `/proc`."""
+    try:
+        with open(f"/proc/{process}/stat", "rb", buffering=0) as file:
+            stat = file.read(1024)
+        return int(stat[stat.rindex(b")") + 2 :].split()[19])
+    except (OSError, ValueError):
+        return None
+
+
+def timestamp(seconds: float) -> str:
+    """*seconds* since the epoch as ISO 8601, UTC; importing datetime would cost more than this."""
+    whole = int(seconds)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+    return f"{text}.{int((seconds - whole) * 1e6):06d}+00:00"
+
+
+def sync(fd: int) -> None:
+    """To the disk itself."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # there fsync stops at the drive's cache
+    else:
+        os.fsync(fd)
+
+
+def find_program(word: bytes, path: bytes, python: bytes) -> bytes:
+    """The program that a shell would run for *word*; `python` is always to be had."""
+    if b"/" in word:
+        return word
+    refused = False
+    for folder in path.split(b":"):
+        candidate = os.path.join(folder or b".", word)
+        if os.path.isfile(candidate):
+            if os.access(candidate, os.X_OK):
+                return candidate
+            refused = True
+    if word == b"python":
+        return python
+    if refused:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), word)
+    raise FileNotFoundError(errno.ENOENT, "not found on PATH", word)
+
+
+def explain(err: Exception, job: "dict[str, Any]") -> str:
+    """Why the command of *job* could not be started, in words of the user's."""
+    word = os.fsdecode(job["argv"][0])
+    cwd = job["cwd"]
+    code = getattr(err, "errno", None)
+    if cwd is not None and not os.path.isdir(cwd):
+        return f"working directory {os.fsdecode(cwd)} does not exist"
+    if code == errno.ENOENT and os.path.exists(os.path.join(cwd or b"", job["argv"][0])):
+        return f"{word}: the interpreter that its first line names does not exist"
+    if code == errno.ENOENT:
+        return f"{word}: command not found"
+    if code == errno.EACCES:
+        return f"{word}: not executable"
+    if code == errno.ENOEXEC:
+        return f"{word}: no program (a script needs a first line like #!/bin/sh)"
+    return f"{word}: cannot be started: {err}"
+
+
+def signal_group(pgid: int, number: int) -> None:
+    """Send *number* to every process of the group, if there is one."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pgid, number)
+        if number == signal.SIGTERM:
+            os.killpg(pgid, signal.SIGCONT)  # a stopped process receives TERM only once it goes on
+
+
+def group_lives(pgid: int) -> bool:
+    """Whether the group has members that are more than zombies.
+
+    The leader has been waited for, so that its number is free once the group is empty. Numbers are
+    given out in turn, and a stranger's group would be in another session: that is looked at too.
+    """
+    try:
+        os.killpg(pgid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    session = os.getpid()
+    try:
+        pids = [name for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return sys.platform == "darwin"
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+                stat = file.read(1024)
+        except OSError:
+            continue
+        state, _, group, leader = stat[stat.rindex(b")") + 2 :].split()[:4]
+        # An init that never waits (many containers) keeps zombies for ever.
+        if int(group) == pgid and int(leader) == session and state not in (b"Z", b"X"):
+            return True
+    return False
+
+
+def oom_kills(own: str | None) -> int:
+    """How often the kernel killed for want of memory, in our *own* cgroup where it counts there."""
+    for path in (own, "/proc/vmstat"):
+        if path is None:
+            continue
+        try:
+            with open(path, "rb", buffering=0) as file:
+                content = b"\n" + file.read(65536)
+        except OSError:
+            continue
+        _, found, rest = content.partition(b"\noom_kill ")
+        if found:
+            return int(rest.split(None, 1)[0])
+    return 0
+
+
+def memory_events() -> str | None:
+    """The file in which our own cgroup counts such kills; None where there is none."""
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                if line.startswith("0::/") and line != "0::/\n":
+                    return f"/sys/fs/cgroup{line[3:-1]}/memory.events"
+    except OSError:
+        pass
+    return None
