@@ -64,7 +64,15 @@ class Place:
     def command(self, *words: str) -> str:
         """What to type, in this directory and shell, to run holdfast with *words*."""
         where = [] if self.option is None else ["-C", self.option]
-        return f"{_program()} {shlex.join([*where, *words])}"
+        return " ".join([_program(), *map(_quoted, [*where, *words])])
+
+
+def _quoted(word: str) -> str:
+    """*word* for a shell to read; harmless to the terminal that shows it."""
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in escaped) + "'"
 
 
 def _program() -> str:
@@ -151,6 +159,12 @@ class _Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, about) for name, (_, _, about) in _COMMANDS.items()])
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)  # prints the help, too
+        except BrokenPipeError as err:
+            raise ClosedPipe from err
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

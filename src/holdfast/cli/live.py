@@ -7,15 +7,15 @@ is gone) never stops an experiment.
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from holdfast.attempts import AttemptName, error_path
 from holdfast.cli import forms, text
-from holdfast.cli.show import params_words, tail
+from holdfast.cli.evidence import Params, params_words, tail
 from holdfast.records import ExperimentState, ProcessProgress
 from holdfast.status import ExperimentStatus, ProcessStatus
 
@@ -71,11 +71,11 @@ class Progress:
     def __init__(
         self,
         folder: Callable[[str], Path],
-        parameters: Callable[[ExperimentState], Sequence[Mapping[str, Any]] | None],
+        parameters: Callable[[ExperimentState], Params],
     ) -> None:
         self._folder = folder
         self._parameters = parameters
-        self._params: Sequence[Mapping[str, Any]] | None = None
+        self._params: Params = None
         self._began = datetime.now(UTC)
         self._state: ExperimentState | None = None
         self._seen: list[ProcessProgress] = []

@@ -12,7 +12,7 @@ from holdfast import results
 from holdfast.attempts import AttemptName
 from holdfast.cli import forms, text
 from holdfast.cli.app import Place
-from holdfast.cli.show import params_words, unwatched
+from holdfast.cli.evidence import params_words, unwatched
 from holdfast.errors import ConfigError, ConfigProblem
 from holdfast.experiment_file import Experiment
 from holdfast.manager import StateManager

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from holdfast.cli import text
 from holdfast.cli.app import Place
-from holdfast.cli.show import failures, parameters
+from holdfast.cli.evidence import failures, parameters
 from holdfast.manager import StateManager
 from holdfast.records import ExperimentState
 
@@ -127,4 +127,5 @@ def _numeric(cell: str) -> bool:
 
 def failure_lines(place: Place, manager: StateManager, state: ExperimentState) -> list[str]:
     """What failed and why, where something did."""
-    return failures(place, state, manager.folder(state.experiment_id), parameters(state))
+    folder = manager.folder(state.experiment_id)
+    return failures(place, state, folder, parameters(state), sys.stderr)

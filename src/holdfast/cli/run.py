@@ -230,8 +230,8 @@ def conduct(
     as_json: bool,
 ) -> int:
     """Have *drive* run an experiment on this machine, show how it goes, and print its end."""
+    from holdfast.cli.evidence import parameters
     from holdfast.cli.live import Progress
-    from holdfast.cli.show import parameters
     from holdfast.engines.local import LocalEngine
     from holdfast.orchestrator import Orchestrator
 
@@ -283,8 +283,8 @@ def _print_end(where: Place, outcome: "Outcome", *, as_json: bool) -> None:
 
 
 def _print_table(lines: list[str]) -> None:
-    text.emit(lines)
     try:
+        text.emit(lines)
         sys.stdout.flush()
     except BrokenPipeError:
         # `holdfast run … | head`: the run is over, and its exit code is what counts.

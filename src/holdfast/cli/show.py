@@ -1,15 +1,15 @@
 """`holdfast show`: one experiment, read at 2 a.m.: what failed and why, what runs, what to do."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import click
 
-from holdfast import attempts, codec, outcomes
-from holdfast.attempts import AttemptName, error_path
+from holdfast import codec
+from holdfast.attempts import AttemptName
 from holdfast.cli import forms, text
 from holdfast.cli.app import (
     Place,
@@ -18,24 +18,20 @@ from holdfast.cli.app import (
     place,
     state_dir_option,
 )
+from holdfast.cli.evidence import Params, failures, parameters, params_words, unwatched
 from holdfast.cli.listing import STYLES
-from holdfast.errors import ConfigError, HoldfastError, printable
+from holdfast.errors import HoldfastError
 from holdfast.history import Transition
 from holdfast.identity import Verdict
 from holdfast.manager import StateManager
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
 
-__all__ = ["failures", "parameters", "params_words", "show", "tail", "unwatched"]
+__all__ = ["show"]
 
 SCHEMA: Final = "holdfast.experiment/1"
 
-Now = Literal["completed", "failed", "lost", "runs", "unknown"]
-
 _RECENT: Final = 8
-_TAIL_LINES: Final = 5
-_TAIL_BYTES: Final = 16 * 1024
-_MOST_GROUPS: Final = 20
 
 #: What a reader of the history does not look for: who came and went.
 _QUIET: Final = frozenset({"launched"})
@@ -83,31 +79,11 @@ def _history(
         return [], err
 
 
-def parameters(state: ExperimentState) -> Sequence[Mapping[str, Any]] | None:
-    """The parameters of each process; None if the stored configuration has none."""
-    if not state.config:
-        return None
-    from holdfast.experiment_file import Experiment
-
-    try:
-        found = Experiment.from_config(state.config, Path(state.cwd or ".")).params
-    except (ConfigError, TypeError, ValueError):
-        return None  # made by hand or through the library: any JSON is allowed there
-    return found if len(found) == state.num_processes else None
-
-
-def params_words(params: Sequence[Mapping[str, Any]] | None, index: int) -> str:
-    """`codec=lzma level=9`."""
-    if params is None:
-        return ""
-    return text.one_line(" ".join(f"{key}={value}" for key, value in params[index].items()))
-
-
 def _print_json(
     where: Place,
     state: ExperimentState,
     living: Verdict,
-    params: Sequence[Mapping[str, Any]] | None,
+    params: Params,
     history: list[Transition],
 ) -> None:
     words = forms.next_words(state, living)
@@ -209,64 +185,21 @@ def _moment(at: datetime | None) -> str:
     return "" if at is None else f"{text.when(at)} ({text.age(at)})"
 
 
-def failures(
-    where: Place,
-    state: ExperimentState,
-    folder: Path,
-    params: Sequence[Mapping[str, Any]] | None,
-) -> list[str]:
-    """What failed and why, the same reasons together, each with the end of one stderr."""
-    groups: dict[str, list[int]] = {}
-    for index in state.processes.indices(ProcessStatus.FAILED):
-        groups.setdefault(forms.why_failed(state.processes[index]), []).append(index)
-    lines: list[str] = []
-    for why, indices in list(groups.items())[:_MOST_GROUPS]:
-        first = indices[0]
-        progress = state.processes[first]
-        which = f"process {first}"
-        if len(indices) > 1:
-            which = f"{len(indices):,} processes: {text.ranges(indices)}"
-        if words := params_words(params, first):
-            which += f" ({words if len(indices) == 1 else f'{first}: {words}'})"
-        attempt = f", attempt {progress.attempt}" if progress.attempt > 1 else ""
-        lines.append(f"  {_paint('failed', why)}{attempt}: {which}")
-        name = AttemptName(state.experiment_id, first, progress.attempt)
-        lines += [f"    | {line}" for line in tail(error_path(folder, name))]
-        command = where.command("logs", f"{state.experiment_id}/{first}")
-        lines.append(f"    {command}")
-    if len(groups) > _MOST_GROUPS:
-        lines.append(f"  … and {len(groups) - _MOST_GROUPS:,} more kinds of failure: see --json")
-    return lines
-
-
 def _failed(
     where: Place,
     state: ExperimentState,
     folder: Path,
-    params: Sequence[Mapping[str, Any]] | None,
+    params: Params,
 ) -> list[str]:
-    lines = failures(where, state, folder, params)
+    lines = failures(where, state, folder, params, sys.stdout)
     return ["", _bold("failed"), *lines] if lines else []
-
-
-def tail(path: Path, lines: int = _TAIL_LINES) -> list[str]:
-    """The last *lines* of a log, harmless to a terminal; none if there is no such file."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL_BYTES))
-            data = file.read(_TAIL_BYTES)
-    except OSError:
-        return []
-    found = data.decode(errors="replace").replace("\r\n", "\n").splitlines()
-    return [printable(line.expandtabs()) for line in found if line.strip()][-lines:]
 
 
 def _running(
     state: ExperimentState,
     folder: Path,
     living: Verdict,
-    params: Sequence[Mapping[str, Any]] | None,
+    params: Params,
 ) -> list[str]:
     indices = state.processes.indices(ProcessStatus.RUNNING)
     if not indices:
@@ -285,30 +218,6 @@ def _running(
     title = "running" if watched else "running when the owner was last heard of, and now"
     header = ("PROCESS", "ATTEMPT", "SINCE", "SHIM" if watched else "NOW", "PARAMETERS")
     return ["", _bold(title), *text.table(header, rows, right=(0, 1, 2), indent="  ")]
-
-
-def unwatched(folder: Path, name: AttemptName) -> tuple[Now, str]:
-    """What became of an attempt that is recorded as running and that nobody watches.
-
-    Looks only: a resume judges, stops leftovers, and may know better.
-    """
-    try:
-        record = attempts.read_exit(folder, name)
-        live = attempts.live_state(folder, name)
-    except HoldfastError as err:
-        return "failed", text.one_line(err)
-    if record is not None:
-        ended = f"while nobody watched ({outcomes.describe(record)})"
-        if record.stop_reason is not None:
-            return "lost", f"was stopped {ended}"
-        if record.exit_code == 0:
-            return "completed", f"completed {ended}"
-        return "failed", f"failed {ended}"
-    if live.kind == "held":
-        return "runs", f"runs ({live.identity}): to be taken over"
-    if live.kind == "unknown":
-        return "unknown", "cannot be told from here; --force runs it again"
-    return "lost", "died" if live.kind == "free" else "never began"
 
 
 def _result(where: Place, state: ExperimentState, folder: Path) -> list[str]:
