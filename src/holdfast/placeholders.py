@@ -4,10 +4,11 @@ Braces that are meant as such are doubled. There is no shell and no format langu
 and `{a.b}` are errors, not features.
 """
 
-import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
+
+from holdfast import values
 
 __all__ = ["as_text", "fill", "problems"]
 
@@ -21,11 +22,11 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
-def fill(word: str, values: Mapping[str, Any]) -> str:
+def fill(word: str, known: Mapping[str, Any]) -> str:
     """*word* with its placeholders replaced and its doubled braces single.
 
     Raises:
-        KeyError: A placeholder that *values* lacks.
+        KeyError: A placeholder that *known* lacks.
         ValueError: A brace that is neither doubled nor part of a placeholder.
     """
 
@@ -34,7 +35,7 @@ def fill(word: str, values: Mapping[str, Any]) -> str:
             return piece[0][0]
         if piece[1] is None:
             raise ValueError(f"single {piece[0]!r} in {word!r}")
-        return as_text(values[piece[1]])
+        return as_text(known[piece[1]])
 
     return _PIECE.sub(replace, word)
 
@@ -48,9 +49,9 @@ def problems(word: str, known: Collection[str]) -> Iterator[tuple[str, str]]:
         if key is None:
             yield f"single {piece[0]!r}", f"write {piece[0] * 2!r} for a brace"
             continue
-        close = difflib.get_close_matches(key, known, 1)
-        if close:
-            yield f"unknown placeholder {{{key}}}", f"did you mean {{{close[0]}}}?"
+        close = values.closest(key, known)
+        if close is not None:
+            yield f"unknown placeholder {{{key}}}", f"did you mean {{{close}}}?"
         elif key.isidentifier():
             yield f"unknown placeholder {{{key}}}", f"there are {_listed(known)}"
         else:

@@ -4,7 +4,6 @@ Every function takes what TOML or JSON gave and returns it checked, or raises Va
 looks at several things raises `SeveralError` with all their problems.
 """
 
-import difflib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
@@ -17,6 +16,7 @@ __all__ = [
     "SuggestingError",
     "argv",
     "check_text",
+    "closest",
     "duration",
     "env",
     "kind_of",
@@ -55,10 +55,17 @@ def problems_of(where: str, err: Exception) -> list[ConfigProblem]:
     return [ConfigProblem(where, str(err), getattr(err, "suggestion", ""))]
 
 
+def closest(key: str, known: Collection[str]) -> str | None:
+    """What of *known* is most like *key*; None if nothing is."""
+    import difflib  # only a mistake needs it
+
+    return next(iter(difflib.get_close_matches(key, known, 1)), None)
+
+
 def suggest(key: str, known: Collection[str]) -> str:
     """What *key* may have been meant to be, as a question; empty if nothing is like it."""
-    close = difflib.get_close_matches(key, known, 1)
-    return f"did you mean {close[0]}?" if close else ""
+    close = closest(key, known)
+    return "" if close is None else f"did you mean {close}?"
 
 
 def kind_of(value: Any) -> str:
