@@ -14,6 +14,9 @@ __all__ = ["canonical_json", "compute_config_hash"]
 # What is stored must be readable again: `strictjson` stops at 100, of which a state needs some.
 _MAX_DEPTH: Final = 80
 
+# Python itself reads no integer of more than 4,300 digits; this is just below.
+_MOST_BITS: Final = 14_000
+
 
 def compute_config_hash(config: Mapping[str, Any], volatile: Iterable[str] = ()) -> str:
     """The SHA-256, in hex, of *config* without its *volatile* keys.
@@ -30,7 +33,7 @@ def compute_config_hash(config: Mapping[str, Any], volatile: Iterable[str] = ())
 
     Raises:
         TypeError: A value or key that JSON does not have; the message names its path.
-        ValueError: NaN, infinity, or nesting without end; the message names its path.
+        ValueError: NaN, infinity, endless digits or nesting; the message names its path.
     """
     import hashlib  # loads OpenSSL, which readers of states never need
 
@@ -54,7 +57,11 @@ def canonical_json(config: Mapping[str, Any], volatile: Iterable[str] = ()) -> b
 
 
 def _plain(value: Any, path: str, dotted: str, volatile: frozenset[str], depth: int) -> Any:
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int):
+        if value.bit_length() > _MOST_BITS:
+            raise ValueError(f"{_at(path)}: the integer is too long for JSON readers")
         return value
     if isinstance(value, float):
         if not math.isfinite(value):

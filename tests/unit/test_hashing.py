@@ -93,6 +93,7 @@ def test_a_volatile_key_that_json_lacks_is_no_error():
     [
         ({"a": {"b": [1, math.nan]}}, ValueError, r"a\.b\[1\]: nan"),
         ({"a": math.inf}, ValueError, "a: inf"),
+        ({"a": [10**5_000]}, ValueError, r"a\[0\]: the integer is too long"),
         ({"a": {"when": date(2024, 1, 15)}}, TypeError, r"a\.when: datetime\.date"),
         ({"a": [Path("x")]}, TypeError, r"a\[0\]: pathlib"),
         ({"a": {1, 2}}, TypeError, r"a: builtins\.set"),
