@@ -73,7 +73,7 @@ def _run(
         name = watch.launcher.name(AGGREGATE, last.attempt + 1)
         if isinstance(judged, Running):
             name = last
-            watch.adopt([name])
+            watch.adopt([name], watch.known())
     if name not in watch.handles:
         inputs = aggregation.prepare_inputs(state, folder, built, name.attempt)
         attempt = watch.launcher.aggregation(name.attempt, command, inputs)

@@ -5,7 +5,7 @@ anything follows from it. Killed at any instant, `holdfast.recovery` finds every
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -50,15 +50,15 @@ class Watch:
     handles: dict[AttemptName, Handle] = attrs.field(factory=dict)
     _gone_since: dict[AttemptName, float] = attrs.field(factory=dict)
 
-    def adopt(self, names: Iterable[AttemptName]) -> None:
+    def known(self) -> Mapping[AttemptName, Handle]:
+        """What the engine has queued or running of this experiment, whoever submitted it."""
+        return self.engine.find(self.launcher.experiment_id, self.launcher.folder)
+
+    def adopt(self, names: Iterable[AttemptName], known: Mapping[AttemptName, Handle]) -> None:
         """Watch attempts that an orchestrator before us launched."""
-        names = list(names)
-        if names:
-            folder = self.launcher.folder
-            found = self.engine.find(self.launcher.experiment_id, folder)
-            for name in names:
-                # One that ended since it was judged is not found: its exit record will be.
-                self.handles[name] = found.get(name) or Handle(name=name, folder=folder)
+        for name in names:
+            # One that ended since it was judged is not known: its exit record will be found.
+            self.handles[name] = known.get(name) or Handle(name=name, folder=self.launcher.folder)
 
     def collect(self, stopping: Reason | None) -> list[Event]:
         """What was learnt since the last look: attempts that ended.

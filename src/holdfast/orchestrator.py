@@ -7,6 +7,7 @@ Owns which experiment a call is about and what its end means; `holdfast.loop` ru
 import contextlib
 import os
 import shlex
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -91,6 +92,7 @@ class Orchestrator:
         engine: Engine,
         *,
         clock: Callable[[], datetime] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
         on_change: Callable[[ExperimentState], None] | None = None,
         force: bool = False,
         wait_s: float = 2.0,
@@ -100,6 +102,7 @@ class Orchestrator:
 
         Args:
             clock: Says what time it is, aware.
+            monotonic: Seconds that no clock change touches, for grace periods.
             on_change: Called in the loop with every new state that is recorded.
             force: Take owners and attempts whose death cannot be proven for dead.
             wait_s: How long to wait for a claim that another program holds for a moment.
@@ -109,6 +112,7 @@ class Orchestrator:
         self._manager = manager
         self._engine = engine
         self._clock = clock
+        self._monotonic = monotonic
         self._on_change = on_change
         self._force = force
         self._wait_s = wait_s
@@ -269,6 +273,7 @@ class Orchestrator:
                 cwd=claim.state.cwd,
             ),
             clock=self._clock,
+            monotonic=self._monotonic,
             gone_grace_s=self._gone_grace_s,
             force=self._force,
         )
@@ -284,11 +289,17 @@ class Orchestrator:
         with self._interrupts() as interrupts:
             watch = self._watch(claim, experiment)
             state, at, folder = claim.state, self._clock(), watch.launcher.folder
+            known = watch.known() if state.processes_running else {}
             found = recovery.inspect(
-                state, folder, at, grace_s=experiment.limits.grace_s, force=self._force
+                state,
+                folder,
+                at,
+                known=known,
+                grace_s=experiment.limits.grace_s,
+                force=self._force,
             )
             lost = recovery.lost_results(state, folder)
-            watch.adopt(found.running)
+            watch.adopt(found.running, known)
             counts = {
                 "skipped": state.processes_completed - len(lost),
                 "adopted": found.adopted,

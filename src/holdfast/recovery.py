@@ -2,7 +2,7 @@
 events that open it again (DESIGN §6).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -72,9 +72,19 @@ def judge(
 
 
 def inspect(
-    state: ExperimentState, folder: Path, at: datetime, *, grace_s: float, force: bool
+    state: ExperimentState,
+    folder: Path,
+    at: datetime,
+    *,
+    known: Container[AttemptName],
+    grace_s: float,
+    force: bool,
 ) -> Found:
     """Judge every process that is recorded as running.
+
+    Args:
+        known: Attempts that the engine has queued or running. It is asked first: what waits in a
+            scheduler's queue has no files yet, and must not be revoked for that.
 
     Raises:
         UnknownLivenessError, StateWriteError: As for `judge`; nothing is decided then.
@@ -86,6 +96,9 @@ def inspect(
     for index in state.processes.indices(ProcessStatus.RUNNING):
         process = state.processes[index]
         name = AttemptName(state.experiment_id, index, process.attempt)
+        if name in known and outcomes.read(folder, name) is None:
+            running.append(name)
+            continue
         found = judge(folder, name, grace_s=grace_s, force=force, since=process.started_at)
         if isinstance(found, Exited):
             facts.append(outcomes.exited(folder, name, found.record, at, None))
