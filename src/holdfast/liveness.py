@@ -79,20 +79,23 @@ class Observer:
 
         return [int(pid) for pid in psutil.pids()]
 
-    def environment(self, pid: int) -> list[str]:
-        """`NAME=value` as *pid* was given them; empty if that is not ours to read."""
+    def environment(self, pid: int) -> list[str] | None:
+        """`NAME=value` as *pid* was given them; None if that is not ours to read, or it is gone.
+
+        Empty while a process is in the middle of `exec`.
+        """
         if self.proc is not None:
             try:
                 raw = (self.proc / str(pid) / "environ").read_bytes()
             except OSError:
-                return []
-            return [os.fsdecode(entry) for entry in raw.split(b"\0")]
+                return None
+            return [os.fsdecode(entry) for entry in raw.split(b"\0") if entry]
         import psutil
 
         try:
             return [f"{name}={value}" for name, value in psutil.Process(pid).environ().items()]
         except (psutil.Error, OSError):
-            return []
+            return None
 
 
 def _parse_stat(stat: bytes) -> ProcessFacts:

@@ -28,6 +28,7 @@ SESSION_VARIABLE: Final = "HOLDFAST_SESSION"
 
 _PAUSE_S: Final = 0.01
 _KILLED_WITHIN_S: Final = 5.0
+_EXEC_WITHIN_S: Final = 1.0
 
 
 def session_mark(pid: int, start_ticks: int | None) -> str:
@@ -60,9 +61,19 @@ def session_members(identity: ProcessIdentity, *, observer: Observer | None = No
             facts = observer.look(pid)
             if facts is None or facts.zombie or facts.session != leader or pid == leader:
                 continue
-            if leads or mark in observer.environment(pid):
+            if leads or _marked(pid, mark, observer):
                 members.append(pid)
     return members
+
+
+def _marked(pid: int, mark: str, observer: Observer) -> bool:
+    deadline = time.monotonic() + _EXEC_WITHIN_S
+    while True:
+        environment = observer.environment(pid)
+        # A command whose shim was killed just after it started has no environment for a moment.
+        if environment is None or environment or time.monotonic() >= deadline:
+            return mark in (environment or ())
+        time.sleep(_PAUSE_S)
 
 
 def _same(pid: int, ticks: int | None, observer: Observer) -> bool | None:
@@ -111,6 +122,16 @@ def signal_process(pid: int, number: int, still_it: Callable[[], bool]) -> bool:
     return True
 
 
+def _members(identity: ProcessIdentity, observer: Observer | None) -> list[int]:
+    """`session_members`, looked at twice before it is empty.
+
+    A process that forks and ends while the list of processes is read can hide its child once.
+    """
+    return session_members(identity, observer=observer) or session_members(
+        identity, observer=observer
+    )
+
+
 def stop_session(
     identity: ProcessIdentity,
     grace_s: float,
@@ -130,7 +151,7 @@ def stop_session(
     for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, _KILLED_WITHIN_S)):
         deadline = clock() + patience_s
         signalled: set[int] = set()
-        while left := session_members(identity, observer=observer):
+        while left := _members(identity, observer):
             # Again and again: what is stopped may still fork in the meantime.
             for pid in left:
                 if pid in signalled:

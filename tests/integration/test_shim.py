@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -92,6 +93,35 @@ def test_a_killed_shim_is_reported_with_its_signal(engine: LocalEngine, tmp_path
     word = until(lambda: (w := engine.poll([handle])[0]).kind == "gone" and w)
     assert "signal 9" in word.text
     judge(tmp_path, NAME, grace_s=0)
+
+
+def test_a_shim_killed_at_any_instant_leaves_an_outcome_or_nothing(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """Judged exited or dead, never in between; once judged, nothing of the attempt runs."""
+    chance = random.Random(7)
+    kinds = set()
+    for number in range(40):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        handle = start(engine, folder, "echo $$; sleep 0.01; echo $$", cwd=str(folder))
+        engine.wait(chance.random() * 0.03)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(shim_of(handle), signal.SIGKILL)
+        # A shim that was killed while its command was in `exec` is held by it for that moment.
+        found = until(
+            lambda folder=folder: not isinstance(f := judge(folder, NAME, grace_s=0), Running) and f
+        )
+        kinds.add(type(found))
+        out = attempts.output_path(folder, NAME)
+        begun = out.read_text().split() if out.exists() else []
+        assert not any(alive(int(pid)) for pid in begun)
+        if isinstance(found, Exited):
+            assert (found.record.exit_code, len(begun)) == (0, 2)
+        else:
+            assert isinstance(found, Dead)
+        assert type(judge(folder, NAME, grace_s=0)) is type(found)
+    assert Dead in kinds
 
 
 @linux

@@ -174,7 +174,7 @@ class Shim:
 
     def _spawn(self) -> bool:
         job = self.job
-        env = {**os.environb, **job["env"], b"HOLDFAST_SESSION": self.mark.encode("ascii")}
+        env = {**system.INHERITED, **job["env"], b"HOLDFAST_SESSION": self.mark.encode("ascii")}
         if job["cwd"] is not None:
             os.chdir(job["cwd"])
         program = system.find_program(

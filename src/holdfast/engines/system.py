@@ -23,6 +23,9 @@ DEFAULTED = [
     if number not in (signal.SIGKILL, signal.SIGSTOP)
 ]
 
+#: What a command inherits, read once: `os.environb` converts every value at every look.
+INHERITED = dict(os.environb)
+
 #: Bytes in one of `ru_maxrss`.
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
