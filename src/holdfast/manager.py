@@ -17,12 +17,11 @@ from typing import Any
 import attrs
 
 from holdfast import (
-    attempts,
     catalog,
-    codec,
     deletion,
     finding,
     history,
+    judgement,
     liveness,
     ownership,
     saving,
@@ -45,7 +44,7 @@ from holdfast.errors import (
 )
 from holdfast.files import Files
 from holdfast.finding import Listing
-from holdfast.hashing import compute_config_hash
+from holdfast.hashing import canonical_json, compute_config_hash
 from holdfast.history import Transition
 from holdfast.identity import Verdict
 from holdfast.ids import candidates, sanitize_experiment_id
@@ -125,8 +124,10 @@ class StateManager:
             ValueError: The number of processes is not positive, or given twice and different.
             StateWriteError: The file system refused; nothing is stored.
         """
+        if experiment_id is not None:
+            sanitize_experiment_id(experiment_id)
         state = ExperimentState(
-            experiment_id=experiment_id or "new",
+            experiment_id="new" if experiment_id is None else experiment_id,
             name=name,
             config=dict(config or {}),
             config_hash=config_hash or (compute_config_hash(config) if config else None),
@@ -146,8 +147,8 @@ class StateManager:
 
     def _create(self, state: ExperimentState) -> ExperimentState:
         stem = sanitize_experiment_id(state.experiment_id)
-        # Before anything is made: what JSON cannot hold must not fail half way.
-        codec.view(state)
+        # Before anything is made: what JSON cannot hold, or not give back, must not get in.
+        canonical_json(state.config)
         self._make_state_dir()
         with self._directory() as dir_fd:
             try:
@@ -202,7 +203,7 @@ class StateManager:
         if not state.epoch:
             return None
         problem = stored.view_problem(self._files, stem, dir_fd, self.state_dir, state)
-        if problem is None or ownership.lock_state(self._files, stem, dir_fd) == "held":
+        if problem is None or self._may_refresh(state, stem, dir_fd):
             return None
         # Once more, now that there is no owner who could be about to refresh it.
         problem = stored.view_problem(self._files, stem, dir_fd, self.state_dir, state)
@@ -212,6 +213,13 @@ class StateManager:
             f"{view.file_name(stem)} {problem}; the journal counts, and the next claim rewrites "
             f"the file"
         )
+
+    def _may_refresh(self, state: ExperimentState, stem: str, dir_fd: int) -> bool:
+        """Whether there is an owner, whose view may lie a second behind."""
+        lock = ownership.lock_state(self._files, stem, dir_fd)
+        if lock is not None or state.owner is None or state.owner.released:
+            return lock == "held"
+        return liveness.judge(state.owner).kind != "dead"
 
     def claim(self, experiment_id: str, *, wait_s: float = 0.0, force: bool = False) -> Claim:
         """Become the owner of the experiment until the claim is released or the process ends.
@@ -274,12 +282,13 @@ class StateManager:
                 raise StaleStateError(state.experiment_id, state.revision, current.revision)
             return claim.record_saved(state, saving.transitions(current, state, self._clock()))
 
-    def delete(self, experiment_id: str, *, force: bool = False) -> None:
+    def delete(self, experiment_id: str, *, force: bool = False, wait_s: float = 0.0) -> None:
         """Remove the experiment with everything in its folder: attempts, results, history.
 
         Args:
             experiment_id: Which one.
             force: Delete it although its owner or an attempt cannot be proven dead.
+            wait_s: How long to wait for another owner to let go.
 
         Raises:
             AlreadyOwnedError: Its owner, or an attempt of one of its processes, is alive.
@@ -290,7 +299,7 @@ class StateManager:
         stem = sanitize_experiment_id(experiment_id)
         with self._existing_directory(experiment_id) as dir_fd:
             try:
-                with self.claim(experiment_id, force=force) as claim:
+                with self.claim(experiment_id, wait_s=wait_s, force=force) as claim:
                     self._refuse_if_running(claim, force=force)
                     deletion.remove(self._files, claim, stem, dir_fd, self.state_dir)
             except ExperimentNotFoundError:
@@ -310,7 +319,7 @@ class StateManager:
 
     def _refuse_if_running(self, claim: Claim, *, force: bool) -> None:
         """An attempt can outlive its owner; deleting its files would have it run on unseen."""
-        found = attempts.survivors(claim.folder, claim.state.experiment_id)
+        found = judgement.survivors(claim.folder, claim.state.experiment_id)
         for name, identity, verdict in found:
             who = f"{claim.state.experiment_id}/{name}"
             if verdict.kind == "alive":
@@ -590,6 +599,7 @@ class StateManager:
 
     @contextlib.contextmanager
     def _existing_directory(self, experiment_id: str) -> Iterator[int]:
+        sanitize_experiment_id(experiment_id)  # what can be no id is not merely absent
         fd = self._open_state_dir()
         if fd is None:
             raise ExperimentNotFoundError(experiment_id, self.state_dir)

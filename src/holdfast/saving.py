@@ -6,6 +6,7 @@ from typing import Any
 
 from holdfast.errors import InvalidTransitionError
 from holdfast.guards import refusals
+from holdfast.hashing import canonical_json
 from holdfast.lifecycle import Change
 from holdfast.records import ExperimentState, ProcessProgress
 from holdfast.status import Entity
@@ -20,7 +21,9 @@ def transitions(stored: ExperimentState, given: ExperimentState, at: datetime) -
 
     Raises:
         InvalidTransitionError: A status differs by no single event that its machine allows.
-        ValueError: Something that never changes was changed.
+        ValueError: Something that never changes was changed, or `config` or `extra` holds what
+            JSON cannot.
+        TypeError: `config` or `extra` holds an object that JSON does not have.
     """
     for name in _FIXED:
         before, after = getattr(stored, name), getattr(given, name)
@@ -29,6 +32,8 @@ def transitions(stored: ExperimentState, given: ExperimentState, at: datetime) -
                 f"{stored.experiment_id}: {name} never changes; "
                 f"stored is {before!r}, given {after!r}"
             )
+    for kept in (given.config, given.extra):
+        canonical_json(kept)  # what could be written but not read again would lose the whole state
     changes = []
     for index, before in stored.process_progress.items():
         after = given.process_progress[index]

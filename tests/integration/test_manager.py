@@ -545,3 +545,17 @@ def test_errors_of_the_manager_are_all_of_one_base(manager: StateManager) -> Non
         for call in (manager.load, manager.claim, manager.delete, manager.history):
             with pytest.raises(HoldfastError):
                 call("nobody")
+
+
+def test_a_configuration_that_could_not_be_read_again_is_refused(manager: StateManager) -> None:
+    """What JSON can write but not give back never gets into the store, hash given or not."""
+    deep: dict[str, object] = {}
+    for _ in range(200):
+        deep = {"inner": deep}
+    for config in (deep, {"1": "a", 1: "b"}, {"x": float("nan")}):
+        with pytest.raises((TypeError, ValueError)):
+            manager.create("e", num_processes=1, config=config, config_hash="given")  # type: ignore[arg-type]
+    state = manager.create("e", num_processes=1)
+    with pytest.raises((TypeError, ValueError)):
+        manager.save(attrs.evolve(state, config=deep))
+    assert manager.load("e").config == {}
