@@ -6,19 +6,17 @@ Owns which experiment a call is about and what its end means; `holdfast.loop` ru
 
 import contextlib
 import os
-import shlex
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import attrs
-
-from holdfast import aggregation, recovery
+from holdfast import aggregation, ending, recovery
 from holdfast.claim import Claim
 from holdfast.concluding import conclude
+from holdfast.ending import Outcome
 from holdfast.engines import Engine
 from holdfast.errors import (
     AggregationError,
@@ -40,36 +38,6 @@ from holdfast.scheduling import Policy
 from holdfast.status import ExperimentStatus, Reason
 
 __all__ = ["Orchestrator", "Outcome"]
-
-#: Exit codes: everything done; ended with failed processes (or a failed aggregation).
-_DONE: Final = 0
-_FAILED: Final = 3
-
-_DEFAULT_STATE_DIR: Final = Path(".experiment_state")
-
-
-@attrs.frozen(kw_only=True)
-class Outcome:
-    """How a run, resume or aggregation ended.
-
-    Attributes:
-        aggregate: What `aggregate.json` holds; None if it did not come to that.
-        exit_code: 0 done or nothing to do, 3 something failed, 130 SIGINT, 143 SIGTERM.
-        message: One sentence for people.
-        next_command: What to type to go on; None if nothing is left to do.
-        skipped: Processes that were completed before and were not run again.
-        adopted: Outcomes and running processes taken over from an orchestrator that died.
-        already_done: Whether everything was aggregated before this call.
-    """
-
-    state: ExperimentState
-    aggregate: Mapping[str, Any] | None = None
-    exit_code: int = _DONE
-    message: str
-    next_command: str | None = None
-    skipped: int = 0
-    adopted: int = 0
-    already_done: bool = False
 
 
 class Orchestrator:
@@ -319,6 +287,8 @@ class Orchestrator:
                     return self._concluded(claim, watch, interrupts, **counts)
                 except ResultLostError:
                     lost = recovery.lost_results(claim.state, folder)
+                    if not lost:
+                        raise
                 again = recovery.reopening(claim.state, (), lost, self._clock(), evidence="")
                 self._record(claim, again)
 
@@ -340,58 +310,24 @@ class Orchestrator:
             claim.record("fail", reason=Reason.EXIT, error_message=f"aggregation: {err.problem}")
             found = None
         self._changed(claim)
-        state = claim.state
+        counts = {"skipped": skipped, "adopted": adopted}
         if found is None:
-            return self._ended(state, interrupts, skipped=skipped, adopted=adopted)
-        return Outcome(
-            state=state,
-            aggregate=found,
-            message=f"{state.experiment_id}: {_processes(state)} completed and aggregated",
-            skipped=skipped,
-            adopted=adopted,
-        )
+            return self._ended(claim.state, interrupts, **counts)
+        return ending.aggregated(claim.state, found, **counts)
 
     def _ended(
         self, state: ExperimentState, interrupts: Interrupts, *, skipped: int, adopted: int
     ) -> Outcome:
-        """An end that leaves something to do."""
-        verb, exit_code = "resume", interrupts.exit_code
-        count = f"{state.processes_completed:,} of {_processes(state)} completed"
-        if state.status is ExperimentStatus.COMPLETED:
-            verb = "aggregate"
-            message = f"{count}, not aggregated"
-        elif state.status is ExperimentStatus.FAILED:
-            if state.can_aggregate():
-                verb = "aggregate"
-            exit_code = exit_code or _FAILED
-            message = f"failed: {state.error_message}"
-        else:
-            message = f"interrupted; {count}"
-        return Outcome(
-            state=state,
-            exit_code=exit_code,
-            message=f"{state.experiment_id}: {message}",
-            next_command=self._command(verb, state.experiment_id),
+        return ending.unfinished(
+            state,
+            interrupts.exit_code,
+            self._manager.state_dir,
             skipped=skipped,
             adopted=adopted,
         )
 
     def _shown(self, state: ExperimentState) -> Outcome:
-        """The result of an experiment that was aggregated before."""
-        folder = self._manager.folder(state.experiment_id)
-        return Outcome(
-            state=state,
-            aggregate=aggregation.read(folder),
-            message=f"{state.experiment_id}: aggregated already, nothing to do",
-            skipped=state.processes_completed,
-            already_done=True,
-        )
-
-    def _command(self, verb: str, experiment_id: str) -> str:
-        where: list[str] = []
-        if self._manager.state_dir != _DEFAULT_STATE_DIR:
-            where = ["-C", str(self._manager.state_dir)]
-        return shlex.join(["holdfast", *where, verb, experiment_id])
+        return ending.shown(state, aggregation.read(self._manager.folder(state.experiment_id)))
 
 
 def _evidence(claim: Claim) -> str:
@@ -414,7 +350,3 @@ def _cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _processes(state: ExperimentState) -> str:
-    return f"{state.num_processes:,} process" + ("" if state.num_processes == 1 else "es")

@@ -21,7 +21,7 @@ LAYERS = {
     "demo": ["demo", "demo.*"],
     "orchestration": [
         "orchestrator", "loop", "scheduling", "launching", "recovery", "interrupts", "outcomes",
-        "concluding",
+        "concluding", "ending",
         "aggregation", "averages", "results", "doctor",
     ],
     "store": [
