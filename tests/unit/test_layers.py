@@ -21,8 +21,8 @@ LAYERS = {
     "demo": ["demo", "demo.*"],
     "orchestration": [
         "orchestrator", "loop", "scheduling", "launching", "recovery", "interrupts", "outcomes",
-        "concluding", "ending",
-        "aggregation", "averages", "results", "doctor",
+        "concluding", "ending", "aggregation", "averages", "results",
+        "doctor", "legality", "volume",
     ],
     "store": [
         "manager", "catalog", "finding", "claim", "deletion", "history", "index", "ownership",
