@@ -35,12 +35,12 @@ from typing import IO
 import attrs
 from holdfast.errors import HoldfastError, StateWriteError, UnreadableStateWarning
 
-from .checking import Expected, Holdfast, Survey, expectations, survey
+from .checking import Expected, Holdfast, expectations
 from .recording import STRACE
 from .watching import CallLog, Fault, Killed, Recorder, WatchedFiles
 from .workloads import Bench, speaker, warm_up, workload
 
-__all__ = ["ERRORS", "Reference", "Zygote", "boundaries_of", "inside", "killed_then_cut", "outside", "reference"]  # fmt: skip
+__all__ = ["ERRORS", "Reference", "Zygote", "boundaries_of", "inside", "outside", "reference"]  # fmt: skip
 
 #: None is death.
 ERRORS: tuple[int | None, ...] = (
@@ -55,12 +55,16 @@ class Reference:
     Attributes:
         marks: What it was promised, in order. The workload's clock does not depend on time, so
             that a disturbed run makes the same promises up to its disturbance.
-        calls: How many operations of `Files` it made.
+        calls: The operations of `Files` that it made.
     """
 
     name: str
     marks: tuple[str, ...]
-    calls: int
+    calls: tuple[str, ...]
+
+    def before_syncs(self) -> list[int]:
+        """The operations just before which most is visible and least is durable."""
+        return [at for at, name in enumerate(self.calls) if name in ("fsync", "fdatasync")]
 
 
 def reference(name: str, where: Path) -> Reference:
@@ -72,7 +76,7 @@ def reference(name: str, where: Path) -> Reference:
     with _quiet():
         workload(name)(Bench(root, marks.append, WatchedFiles(log)))
     shutil.rmtree(root)
-    return Reference(name, tuple(marks), len(log.calls))
+    return Reference(name, tuple(marks), tuple(call.name for call in log.calls))
 
 
 @contextlib.contextmanager
@@ -138,33 +142,6 @@ def inside(ref: Reference, at: int, error: int | None, where: Path, *, sticky: b
         problems = [f"{type(err).__name__}: {err}"]
     shutil.rmtree(root)
     return [f"{ref.name}, {what} at operation {at} {fault.struck}: {each}" for each in problems]
-
-
-def killed_then_cut(ref: Reference, at: int, where: Path, *, limit: int = 8, seed: int = 0) -> Survey:
-    """The owner is killed before operation *at*, a successor goes on, and then the power goes.
-
-    A killed process leaves everything visible and nothing more durable than it was. The successor
-    must not build on what it only sees.
-    """
-    root = where / "killed"
-    root.mkdir()
-    recorder = Recorder(root)
-    first = WatchedFiles(Fault(at, None), recorder)
-    promised: list[str] = []
-    with _quiet(), contextlib.suppress(Killed):
-        workload(ref.name)(Bench(root, promised.append, first))
-    first.die()
-    beginning = _allowed(ref, len(promised))
-    found, _ = Holdfast().look(root, beginning)
-    since = len(recorder.effects)
-    Holdfast().live_on(root, found, recorder.mark, recorder, random.Random(f"{ref.name} {at}"))
-    trace = recorder.trace()
-    shutil.rmtree(root)
-    name = f"{ref.name}, killed before operation {at}, its successor"
-    return survey(
-        name, trace, Holdfast(), where, seed=seed, limit=limit, seconds=0, live_share=0.1,
-        beginning=beginning, since=since,
-    )  # fmt: skip
 
 
 # -- from outside

@@ -5,7 +5,8 @@ ours; `naive` has those that must fail. The judge rebuilds a directory and asks 
 
 1. Every experiment is what was last acknowledged, or what the call under way would have made of
    it: nothing missing, nothing half there, nothing unreadable, nothing in the listing that is not
-   there and nothing there that is not listed; the history has as many transitions.
+   there and nothing there that is not listed; the history has as many transitions; the view is
+   whole and shows the experiment's status.
 2. It lives on, without force: what is there is claimed and a legal step recorded, what is not there
    is created, and a fresh look finds that.
 3. The power goes again during that second life, and after a sample of its cuts, 1. holds again for
@@ -22,10 +23,11 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import attrs
 from holdfast.errors import ExperimentNotFoundError, HoldfastError, UnreadableStateWarning
+from holdfast.ids import sanitize_experiment_id
 from holdfast.history import Transition
 from holdfast.manager import StateManager
 
@@ -36,8 +38,24 @@ from .workloads import ABSENT, Bench, Ticking, digest, legal_step
 
 __all__ = ["Found", "Holdfast", "Judge", "Subject", "Survey", "expectations", "scratch", "survey"]
 
-#: What a look finds of one experiment: digest and number of transitions in its history.
-Found = tuple[str, int]
+
+
+class Found(NamedTuple):
+    """What a look finds of one experiment.
+
+    Attributes:
+        digest: Of its state, or `absent`.
+        events: Number of transitions in its history.
+        status: Of the experiment. It changes with a call that is a promise of its own, and the
+            view is refreshed in that call: so it is what the view must say too.
+    """
+
+    digest: str
+    events: int
+    status: str = ""
+
+
+NOTHING = Found(ABSENT, 0)
 Expected = Mapping[str, tuple[Found, ...]]
 
 
@@ -63,10 +81,10 @@ def expectations(
         beginning: What each experiment may have been before; None is absent.
     """
     parsed = [(at, json.loads(text)) for at, text in marks]
-    allowed: dict[str, tuple[Found, ...]] = {m["id"]: ((ABSENT, 0),) for _, m in parsed}
+    allowed: dict[str, tuple[Found, ...]] = {m["id"]: (NOTHING,) for _, m in parsed}
     allowed.update(beginning or {})
     for at, mark in parsed:
-        found = (mark["digest"], mark["events"])
+        found = Found(mark["digest"], mark["events"], mark["status"])
         if at < cut:
             allowed[mark["id"]] = (found,)
         else:
@@ -80,6 +98,9 @@ class Subject(Protocol):
 
     def look(self, root: Path, ids: Iterable[str]) -> tuple[dict[str, Found], list[str]]:
         """What is there of *ids*, and what is wrong with the directory as a whole."""
+
+    def view(self, root: Path, name: str) -> str:
+        """The status that people see; raises ValueError if it is not whole."""
 
     def live_on(
         self, root: Path, found: Mapping[str, Found], say: Callable[[str], None],
@@ -107,17 +128,25 @@ class Holdfast:
                 try:
                     state = manager.load(name)
                     events = sum(map(is_step, manager.history(name)))
-                    found[name] = digest(state), events
+                    found[name] = Found(digest(state), events, str(state.status))
                 except ExperimentNotFoundError:
-                    found[name] = ABSENT, 0
+                    found[name] = NOTHING
                 except (HoldfastError, OSError) as err:
-                    found[name] = f"unreadable: {type(err).__name__}: {err}", 0
+                    found[name] = Found(f"unreadable: {type(err).__name__}: {err}", 0)
             listed = set(manager.list_experiments())
             wrong += [f"unreadable: {path}: {err}" for path, err in manager.unreadable()]
-        there = {name for name, (is_now, _) in found.items() if is_now != ABSENT}
+        there = {name for name, is_now in found.items() if is_now != NOTHING}
         if listed != there:
             wrong.append(f"listed are {sorted(listed)}, there are {sorted(there)}")
         return found, wrong
+
+    def view(self, root: Path, name: str) -> str:
+        """The status that `cat` shows; empty if there is no view. Raises ValueError if it is torn."""
+        path = root / ".experiment_state" / f"{sanitize_experiment_id(name)}.json"
+        try:
+            return str(json.loads(path.read_bytes())["status"])
+        except FileNotFoundError:
+            return ""
 
     def live_on(
         self,
@@ -129,11 +158,11 @@ class Holdfast:
     ) -> list[str]:
         files = WatchedFiles(recorder)
         clock = Ticking(rng.choice((0.1, 2.0)))
-        bench = Bench(root, say, files, clock, {name: n for name, (_, n) in found.items()})
+        bench = Bench(root, say, files, clock, {name: each.events for name, each in found.items()})
         wrong = []
-        for name, (before, _) in found.items():
+        for name, before in found.items():
             try:
-                wrong += self._go_on(bench, name, before, rng)
+                wrong += self._go_on(bench, name, before.digest, rng)
             except (HoldfastError, OSError) as err:
                 wrong.append(f"{name} cannot go on: {type(err).__name__}: {err}")
         return wrong
@@ -183,44 +212,69 @@ class Judge:
     seconds: int = 2
     _numbers: Iterator[int] = attrs.field(factory=itertools.count)
 
-    def judge(self, tree: Tree, expected: Expected, seed: str, *, live: bool = True) -> Verdict:
-        """What is wrong with *tree*, given what was promised."""
+    def judge(
+        self,
+        tree: Tree,
+        expected: Expected,
+        seed: str,
+        *,
+        live: bool = True,
+        views: Expected | None = None,
+    ) -> Verdict:
+        """What is wrong with *tree*, given what was promised.
+
+        Args:
+            views: What the views may show beside that.
+        """
         root = self.where / str(next(self._numbers))
         tree.rebuild(root)
         try:
-            return self._judge(root, expected, random.Random(seed), live=live)
+            return self._judge(root, expected, views or {}, random.Random(seed), live=live)
         except Exception as err:  # whatever a store raises on what a crash left is a finding
             return Verdict([f"{type(err).__name__}: {err}"])
         finally:
             shutil.rmtree(root, ignore_errors=True)
 
-    def _judge(self, root: Path, expected: Expected, rng: random.Random, *, live: bool) -> Verdict:
+    def _judge(
+        self, root: Path, expected: Expected, views: Expected, rng: random.Random, *, live: bool
+    ) -> Verdict:
         found, wrong = self.subject.look(root, expected)
         verdict = Verdict(wrong)
         for name, allowed in expected.items():
             if found[name] not in allowed:
                 verdict.problems.append(f"{name} is {found[name]}, promised was {allowed}")
+            try:
+                shown = self.subject.view(root, name)
+            except (ValueError, KeyError) as err:
+                verdict.problems.append(f"the view of {name} is not whole: {err}")
+            else:
+                if shown not in {each.status for each in (*allowed, *views.get(name, ()))}:
+                    verdict.problems.append(f"the view of {name} says {shown!r} of {allowed}")
         if verdict.problems or not live:
             return verdict
         recorder = Recorder(root)
         verdict.problems += self.subject.live_on(root, found, recorder.mark, recorder, rng)
         if verdict.problems:
             return verdict
-        trace = recorder.trace()
-        self._again(trace, found, verdict, rng)
+        self._again(recorder.trace(), found, expected, verdict, rng)
         return verdict
 
     def _again(
-        self, trace: Trace, found: Mapping[str, Found], verdict: Verdict, rng: random.Random
+        self,
+        trace: Trace,
+        found: Mapping[str, Found],
+        before: Expected,
+        verdict: Verdict,
+        rng: random.Random,
     ) -> None:
-        """The power goes a second time."""
+        """The power goes a second time. Until then the view may have been that of *before*."""
         marks = trace.marks()
         for _ in range(self.seconds):
             cut = rng.randrange(len(trace.effects) + 1)
             states = list(crash_states(trace, seed=rng.getrandbits(32), limit=8, only=[cut]))
             _, state = rng.choice(states)
             expected = expectations(marks, cut, {name: (now,) for name, now in found.items()})
-            again = self.judge(state.tree, expected, "", live=False)
+            again = self.judge(state.tree, expected, "", live=False, views=before)
             verdict.second += 1
             verdict.problems += [
                 f"second life, {'; '.join(state.lost)}: {problem}" for problem in again.problems

@@ -5,7 +5,7 @@ power went. What was synced before the cut is on the disk. Of the rest:
 
 **POSIX** promises nothing. Any subset of it is on the disk, in any combination: a name without the
 data of its file, data without the name, the second of two renames without the first. A write that
-was under way may be torn: a prefix, the new size with zeros instead of data, a prefix and zeros.
+was under way may be torn: a prefix, the new size with zeros instead of data, either half of it.
 `fsync` of a file makes its data durable and not its name; `fsync` of a directory makes its names
 durable and not the data behind them. (After ALICE: Pillai et al., "All File Systems Are Not
 Created Equal", OSDI 2014; their abstract persistence model, at its weakest, but for the rename,
@@ -88,6 +88,7 @@ def _torn(effect: Effect) -> list[Effect | None]:
     data, size = effect.data, len(effect.data)
     half = size // 2
     pieces = [data[:-1], data[:half], data[:half].ljust(size, b"\0"), bytes(size)]
+    pieces.append(bytes(half) + data[half:])
     torn = dict.fromkeys(piece for piece in pieces if piece and piece != data)
     return [effect, None, *(attrs.evolve(effect, data=piece) for piece in torn)]
 
@@ -114,7 +115,8 @@ def _choices(
         # Biased towards losing little or much: that is where recovery is nearly right.
         keep = rng.choice((0.2, 0.5, 0.8))
         yield tuple(
-            0 if rng.random() < keep else rng.randrange(1, count) for count in options
+            0 if count == 1 or rng.random() < keep else rng.randrange(1, count)
+            for count in options
         )
 
 

@@ -14,9 +14,8 @@ from typing import Literal
 
 import attrs
 
-from .checking import Found
+from .checking import NOTHING, Found
 from .watching import Recorder, WatchedFiles
-from .workloads import ABSENT
 
 __all__ = ["MISTAKES", "NaiveStore", "Mistake"]
 
@@ -73,12 +72,12 @@ class NaiveStore:
         try:
             lines = (root / name).read_bytes().splitlines()
         except FileNotFoundError:
-            return ABSENT, 0
+            return NOTHING
         try:
             number = json.loads(lines[-1])["number"]
         except (ValueError, IndexError):
-            return "unreadable", 0
-        return str(number), number
+            return Found("unreadable", 0)
+        return Found(str(number), number)
 
     def work(self, files: WatchedFiles, root: Path, say: Callable[[str], None]) -> None:
         """A few numbers, each promised once it is written."""
@@ -91,6 +90,10 @@ class NaiveStore:
         """See `Subject`."""
         return {name: self.read(root, name) for name in ids}, []
 
+    def view(self, root: Path, name: str) -> str:
+        """See `Subject`; there is no view."""
+        return ""
+
     def live_on(
         self,
         root: Path,
@@ -101,14 +104,14 @@ class NaiveStore:
     ) -> list[str]:
         """See `Subject`."""
         files = WatchedFiles(recorder)
-        for name, (_, number) in found.items():
-            self.write(files, root, name, number + 1)
-            say(_mark(name, number + 1))
+        for name, before in found.items():
+            self.write(files, root, name, before.events + 1)
+            say(_mark(name, before.events + 1))
         return []
 
 
 def _mark(name: str, number: int) -> str:
-    return json.dumps({"id": name, "digest": str(number), "events": number, "what": "write"})
+    return json.dumps({"id": name, "digest": str(number), "events": number, "status": ""})
 
 
 def recorded(store: NaiveStore, root: Path) -> Recorder:

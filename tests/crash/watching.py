@@ -13,8 +13,10 @@ reaches the file system, and all descriptors are closed, which frees their locks
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import attrs
@@ -29,7 +31,8 @@ __all__ = [
 #: One system call each. Everything else in `Files` is made of these.
 PRIMITIVES = (
     "open_dir", "open_read", "open_append", "mkdir", "read", "write", "truncate", "fsync",
-    "fdatasync", "link", "rename", "unlink", "rmdir", "names", "stat", "fstat", "flock", "close",
+    "fdatasync", "link", "rename", "unlink", "rmdir", "names", "scan", "touch", "stat", "fstat",
+    "flock", "close",
 )  # fmt: skip
 
 #: Made of the primitives, so that watching those is watching these.
@@ -142,7 +145,8 @@ class Fault:
         if self.seen == self.at or again:
             self.struck = self.struck or operation
             if operation.name == "close":
-                call()  # Linux frees the descriptor even when close reports an error
+                # `Files.close` swallows these itself; that it does is tried from outside, by strace.
+                return call()
             raise OSError(self.error, os.strerror(self.error))
         return call()
 
@@ -162,6 +166,7 @@ class Recorder:
         self.effects: list[Effect] = []
         self.notes: list[str] = []
         self._disk = Disk(self.initial)
+        self._sites: dict[int, str] = {}
         self._inodes: dict[int, int] = {os.stat(root).st_ino: ROOT}
         for folder, folders, files in os.walk(root):
             for name in (*folders, *files):
@@ -169,6 +174,10 @@ class Recorder:
                 found = self._disk.lookup(ROOT, os.path.relpath(path, root))
                 assert found is not None
                 self._inodes[os.lstat(path).st_ino] = found
+
+    def sites(self) -> dict[int, str]:
+        """For every sync: which line of the store asked for it."""
+        return self._sites
 
     def trace(self) -> Trace:
         """What was done so far."""
@@ -237,6 +246,7 @@ class Recorder:
         inode = self._of(fd)
         call()
         if inode is not None:
+            self._sites[len(self.effects)] = _site()
             self._did(Sync(inode), note)
 
     _fdatasync = _fsync
@@ -262,6 +272,17 @@ class Recorder:
             self._did(Entries(place, ((base, None),)), note)
 
     _rmdir = _unlink
+
+
+def _site() -> str:
+    """`module.function:line` of the store's line that is at work."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.startswith("holdfast.") and module != "holdfast.files":
+            return f"{module.removeprefix('holdfast.')}.{frame.f_code.co_name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "elsewhere"
 
 
 def uncovered() -> Sequence[str]:

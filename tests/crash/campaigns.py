@@ -1,0 +1,249 @@
+"""Every experiment of the laboratory, each in a short and a long form, each with its figures.
+
+The tests run the short forms in every run and the long ones under the marker `long`;
+`python -m tests.crash` prints the figures of either.
+"""
+
+import errno
+import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import attrs
+
+from . import mutants, schedules
+from .boundaries import ERRORS, Zygote, boundaries_of, inside, outside, reference
+from .checking import Holdfast, Survey, scratch, survey
+from .effects import Tree
+from .lives import killed_then_cut, lives
+from .recording import STRACE, record
+from .workloads import WORKLOADS, argv, warm_up
+
+__all__ = ["Figures", "Scale", "errors_from_inside", "errors_from_outside", "interleavings", "killed_twice", "mutated", "power_cuts"]  # fmt: skip
+
+
+@attrs.frozen
+class Scale:
+    """How much is tried.
+
+    Attributes:
+        lives: Random workloads beside the written ones.
+        limit: Combinations per cut up to which all are taken.
+        kills: Deaths per workload after which a successor's power is cut; None is every operation.
+        faults: Disturbances per workload from inside; None is every one.
+        injections: Disturbances per workload by the kernel; None is every one.
+        schedules: Interleavings per setting.
+        jobs: Processes that share the work.
+    """
+
+    lives: int = 2
+    limit: int = 40
+    kills: int | None = 2
+    faults: int | None = 90
+    injections: int | None = 8
+    schedules: int = 60
+    jobs: int = 1
+
+
+SHORT = Scale()
+LONG = Scale(lives=40, limit=200, kills=None, faults=None, injections=None, schedules=3000, jobs=2)
+
+
+@attrs.define
+class Figures:
+    """What an experiment of the laboratory showed, in one line and in numbers."""
+
+    title: str
+    text: str = ""
+    losses: int = 0
+    problems: list[str] = attrs.field(factory=list)
+    numbers: dict[str, int] = attrs.field(factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.title:<34} {self.text}, losses {self.losses}"
+
+
+def _each(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: int) -> list[Any]:
+    """`function(*task)` for every task, by *jobs* processes."""
+    if jobs == 1:
+        return [function(*task) for task in tasks]
+    # Not forked: the parent may have threads.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(function, *zip(*tasks, strict=True)))
+
+
+def _names(scale: Scale) -> list[str]:
+    return [*WORKLOADS, *(f"random-{seed}" for seed in range(scale.lives))]
+
+
+def _recorded(name: str, limit: int, strace: bool) -> Survey:
+    warm_up()
+    with scratch() as where:
+        if strace:
+            root, marks = where / "life", where / "marks"
+            root.mkdir()
+            command, env = argv(name, root, marks)
+            trace = record(command, root, marks, env=env)
+            assert trace.end().digest == Tree.scan(root).digest, "the recording is not what happened"
+        else:
+            (life,) = lives([name], where)
+            trace = life.trace
+        return survey(name, trace, Holdfast(), where, limit=limit)
+
+
+def power_cuts(scale: Scale) -> Figures:
+    """Every directory that a power cut in any workload may leave, judged and lived on in."""
+    done = Survey()
+    tasks = [(name, scale.limit, STRACE is not None) for name in _names(scale)]
+    for each in _each(_recorded, tasks, scale.jobs):
+        done.add(each)
+    by = "strace" if STRACE else "watched files, as strace is missing"
+    return Figures(
+        "power cut (POSIX, ext4)",
+        f"{len(done.distinct):,} distinct states, {done.judged:,} judged at {done.cuts:,} cuts, "
+        f"{done.second:,} second cuts, by {by}",
+        done.losses,
+        done.problems,
+        {"states": len(done.distinct)},
+    )
+
+
+def _killed(name: str, at: int, limit: int, per_cut: int | None) -> Survey:
+    warm_up()
+    with scratch() as where:
+        return killed_then_cut(reference(name, where), at, where, limit=limit, per_cut=per_cut)
+
+
+def killed_twice(scale: Scale) -> Figures:
+    """The owner is killed, its successor goes on, and then the power goes."""
+    tasks = []
+    rng = random.Random(0)
+    with scratch() as where:
+        for name in WORKLOADS:
+            ref = reference(name, where)
+            points: Sequence[int] = range(len(ref.calls))
+            if scale.kills is not None:
+                points = rng.sample(ref.before_syncs(), scale.kills)
+            tasks += [(name, at, 8, 3 if scale.kills else None) for at in points]
+    done = Survey()
+    for each in _each(_killed, tasks, scale.jobs):
+        done.add(each)
+    return Figures(
+        "kill, successor, power cut",
+        f"{len(done.distinct):,} distinct states after {len(tasks):,} kills, {done.judged:,} judged",
+        done.losses,
+        done.problems,
+        {"states": len(done.distinct)},
+    )
+
+
+def mutated() -> Figures:
+    """Our protocol without, or with a late, step; here a *survivor* counts as the loss."""
+    text = []
+    survivors = []
+    with scratch() as where:
+        recorded = list(lives(WORKLOADS, where))
+        found = mutants.steps(recorded)
+        for step in found:
+            if not mutants.caught(step, mutants.without, recorded, ["adopt"], where):
+                survivors.append(f"without the sync of {step} nothing is lost")
+            swapped = mutants.caught(step, mutants.late, recorded, [], where)
+            if not swapped and not mutants.caught(
+                step, mutants.behind, recorded, ["adopt"], where
+            ):
+                survivors.append(f"with a late sync of {step} nothing is lost")
+        text.append(f"{2 * len(found)} mutants of {len(found)} steps, {2 * len(found) - len(survivors)} caught")
+    return Figures("our protocol, a step missing", text[0], len(survivors), survivors, {"steps": len(found)})
+
+
+def _inside(name: str, faults: int | None, seed: int) -> tuple[int, int, list[str]]:
+    warm_up()
+    with scratch() as where:
+        ref = reference(name, where)
+        space = [(at, error, False) for at in range(len(ref.calls)) for error in ERRORS]
+        # A disk that stays full, or read-only.
+        space += [(at, e, True) for at in range(len(ref.calls)) for e in (errno.ENOSPC, errno.EROFS)]
+        tried = space
+        if faults is not None:
+            tried = random.Random(f"{name} {seed}").sample(space, min(faults, len(space)))
+        problems = []
+        for at, error, sticky in tried:
+            problems += inside(ref, at, error, where, sticky=sticky)
+        return len(tried), len(space), problems
+
+
+def errors_from_inside(scale: Scale) -> Figures:
+    """Death and errors at the operations of the store's own door to the file system."""
+    tried = possible = 0
+    problems: list[str] = []
+    for one, of, found in _each(_inside, [(n, scale.faults, 0) for n in WORKLOADS], scale.jobs):
+        tried, possible, problems = tried + one, possible + of, problems + found
+    text = f"{tried:,} of {possible:,} tried ({tried / possible:.0%})"
+    return Figures("operations x (kill, errors)", text, len(problems), problems[:10], {"tried": tried})
+
+
+def _outside(name: str, injections: int | None, seed: int) -> tuple[int, int, int, list[str]]:
+    warm_up()
+    with scratch() as where, Zygote() as zygote:
+        ref = reference(name, where)
+        counts = boundaries_of(zygote, name, where)
+        space = [
+            (call, at, error)
+            for call, count in sorted(counts.items())
+            for at in range(1, count + 1)
+            for error in ERRORS
+        ]
+        tried = space
+        if injections is not None:
+            tried = random.Random(f"{name} {seed}").sample(space, min(injections, len(space)))
+        struck, problems = 0, []
+        for call, at, error in tried:
+            hit, found = outside(zygote, ref, call, at, error, where)
+            struck += hit
+            problems += found
+        return len(tried), len(space), struck, problems
+
+
+def errors_from_outside(scale: Scale) -> Figures:
+    """Death and errors injected by the kernel into system calls."""
+    title = "system calls x (kill, errors)"
+    if STRACE is None:
+        return Figures(title, "NOT RUN: strace is missing")
+    tried = possible = struck = 0
+    problems: list[str] = []
+    tasks = [(name, scale.injections, 0) for name in WORKLOADS]
+    for one, of, hit, found in _each(_outside, tasks, scale.jobs):
+        tried, possible, struck, problems = tried + one, possible + of, struck + hit, problems + found
+    text = f"{tried:,} of {possible:,} tried ({tried / possible:.0%}), {struck:,} struck"
+    return Figures(title, text, len(problems), problems[:10], {"tried": tried, "struck": struck})
+
+
+def _schedules(setting: schedules.Setting, first: int, last: int) -> list[schedules.Outcome]:
+    warm_up()
+    with scratch() as where:
+        return [schedules.run(seed, setting, where) for seed in range(first, last)]
+
+
+def interleavings(scale: Scale) -> Figures:
+    """Claimants, readers, deleters, interleaved operation by operation."""
+    settings: tuple[schedules.Setting, ...] = ("locks", "no_locks", "deletes")
+    chunk = max(1, scale.schedules // max(1, 2 * scale.jobs))
+    tasks = [
+        (setting, first, min(first + chunk, scale.schedules))
+        for setting in settings
+        for first in range(0, scale.schedules, chunk)
+    ]
+    outcomes = [each for part in _each(_schedules, tasks, scale.jobs) for each in part]
+    problems = [problem for each in outcomes for problem in each.problems]
+    text = (
+        f"{len(outcomes):,} schedules, {sum(o.operations for o in outcomes):,} operations, "
+        f"{sum(o.acknowledged for o in outcomes):,} acknowledged, "
+        f"{sum(o.refused for o in outcomes):,} refused, {sum(o.fenced for o in outcomes):,} fenced, "
+        f"{sum(o.power_cuts for o in outcomes):,} power cuts"
+    )
+    return Figures(
+        "two claimants and a reader", text, len(problems), problems[:10],
+        {"fenced": sum(o.fenced for o in outcomes), "refused": sum(o.refused for o in outcomes)},
+    )  # fmt: skip

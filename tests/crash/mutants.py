@@ -1,0 +1,95 @@
+"""Our own protocol with one step left out or done too late: every such mutant must be caught.
+
+A *step* is a line of the store's source that asks for an fsync or fdatasync. Whether the program
+asked has no effect on what it does next, so that a mutant's trace is the real one without (or with
+a late) sync; nothing has to be patched, and no step can be forgotten: the steps are found by
+running the workloads, not by a list.
+
+A mutant is first tried on the workloads' own traces. If it survives, its owner is killed before
+every operation and a successor goes on before the power goes: some steps are there for that alone.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from .boundaries import reference
+from .checking import Holdfast, survey
+from .effects import Mark, Sync, Trace
+from .lives import Life, killed_life
+
+__all__ = ["behind", "caught", "late", "steps", "without"]
+
+Mutation = Callable[[Trace, set[int]], Trace]
+
+
+def steps(recorded: Iterable[Life]) -> list[str]:
+    """Every line of the store that asked for a sync in one of these lives."""
+    return sorted({site for life in recorded for site in life.sites.values()})
+
+
+def without(trace: Trace, syncs: set[int]) -> Trace:
+    """The mutant that leaves these syncs out."""
+    for index in sorted(syncs, reverse=True):
+        trace = trace.without(index)
+    return trace
+
+
+def late(trace: Trace, syncs: set[int]) -> Trace:
+    """The mutant that does each of these syncs after the next effect instead of before it."""
+    return _moved(trace, syncs, Sync, found=False)
+
+
+def behind(trace: Trace, syncs: set[int]) -> Trace:
+    """The mutant that acknowledges first and syncs then."""
+    return _moved(trace, syncs, Mark, found=True)
+
+
+def _moved(trace: Trace, syncs: set[int], kind: type, *, found: bool) -> Trace:
+    """Move each sync behind the next effect that is (or is not) of *kind*."""
+    for index in sorted(syncs, reverse=True):
+        after = index + 1
+        while after < len(trace.effects) and isinstance(trace.effects[after], kind) != found:
+            after += 1
+        if after < len(trace.effects):
+            trace = trace.moved(index, after + 1)
+    return trace
+
+
+def caught(
+    step: str, mutation: Mutation, recorded: Iterable[Life], names: Iterable[str], where: Path
+) -> str | None:
+    """The first loss that this mutant suffers, in words; None if it survives everything.
+
+    Args:
+        recorded: The workloads' lives.
+        names: Workloads whose owners are killed before every sync, should the mutant survive so far.
+    """
+    for life in recorded:
+        found = _loss(step, mutation, life, where)
+        if found:
+            return found
+    for name in names:
+        ref = reference(name, where)
+        for at in ref.before_syncs():
+            found = _loss(step, mutation, killed_life(ref, at, where), where, limit=4)
+            if found:
+                return found
+    return None
+
+
+def _loss(step: str, mutation: Mutation, life: Life, where: Path, limit: int = 30) -> str | None:
+    syncs = {index for index, site in life.sites.items() if site == step}
+    if not syncs:
+        return None
+    mutant = mutation(life.trace, syncs)
+    done = survey(
+        life.name, mutant, Holdfast(), where, limit=limit, seconds=0, live_share=0.0,
+        stop_at_first=True, beginning=life.beginning, since=_moved_since(life, syncs, mutant),
+    )  # fmt: skip
+    return done.problems[0] if done.losses else None
+
+
+def _moved_since(life: Life, syncs: set[int], mutant: Trace) -> int:
+    gone = len(life.trace.effects) - len(mutant.effects)
+    return life.since - min(gone, sum(1 for index in syncs if index < life.since))
+
