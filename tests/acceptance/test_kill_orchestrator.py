@@ -11,147 +11,25 @@ test's id, so that each can be run again. `-m long` tries 50 of them.
 import json
 import os
 import random
-import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import attrs
 import pytest
 
-import holdfast
-from holdfast import attempts
-from holdfast.attempts import AttemptName
 from holdfast.manager import StateManager
 from holdfast.status import ExperimentStatus
+from killing import PROCESSES, Lab
 from waiting import until
 
-PROCESSES = 20
-JOBS = 4
 SEED = int(os.environ.get("KILL_SEED", "1"))
 
 #: About how long the run takes undisturbed, once the orchestrator's modules are loaded.
 WHOLE_RUN_S = 0.75
 
-WORKER = """
-import os, sys, time
-log = os.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-who = f"{os.environ['HOLDFAST_INDEX']} {os.environ['HOLDFAST_ATTEMPT']}"
-os.write(log, f"start {who} {time.monotonic_ns()}\\n".encode())
-# Lengths that differ, so that ends and starts fall at all kinds of instants.
-time.sleep(0.02 + 0.008 * (int(os.environ["HOLDFAST_INDEX"]) * 7 % 20))
-with open(os.environ["HOLDFAST_RESULT"], "w") as file:
-    file.write('{"value": %d}' % int(os.environ["HOLDFAST_INDEX"]))
-os.write(log, f"end {who} {time.monotonic_ns()}\\n".encode())
-"""
-
-ORCHESTRATOR = """
-import json, sys
-from pathlib import Path
-from holdfast.engines.local import LocalEngine
-from holdfast.manager import StateManager
-from holdfast.orchestrator import Orchestrator
-state_dir, config, jobs = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
-print("up", flush=True)
-outcome = Orchestrator(StateManager(state_dir), LocalEngine()).run(
-    config, experiment_id="exp_k", jobs=jobs
-)
-print(json.dumps({"adopted": outcome.adopted, "skipped": outcome.skipped}), flush=True)
-sys.exit(outcome.exit_code)
-"""
-
-
-@attrs.frozen
-class Lab:
-    """One experiment of twenty short processes, and the program that runs it."""
-
-    folder: Path
-    state_dir: Path
-
-    def start(self, *, session: bool = False, combine: str = "") -> "subprocess.Popen[str]":
-        config = {
-            "command": [sys.executable, "-I", "-S", "worker.py"],
-            "processes": PROCESSES,
-            "limits": {"grace": 5},
-            "aggregate": {"command": [sys.executable, "-I", combine]} if combine else {},
-        }
-        paths = [str(Path(holdfast.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-c", ORCHESTRATOR),
-                *(str(self.state_dir), json.dumps(config), str(JOBS)),
-            ],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=session,
-        )
-
-    def kill_after(self, delay_s: float, *, group: bool = False) -> bool:
-        """Run it and kill it that long after it came up; False if it was done before."""
-        program = self.start(session=group)
-        assert program.stdout is not None
-        assert program.stdout.readline() == "up\n"
-        try:
-            return program.wait(delay_s) != 0
-        except subprocess.TimeoutExpired:
-            if group:
-                os.killpg(program.pid, signal.SIGKILL)
-            else:
-                program.kill()
-            return program.wait() == -signal.SIGKILL
-        finally:
-            program.stdout.close()
-
-    def finish(self) -> dict[str, int]:
-        program = self.start()
-        output, _ = program.communicate(timeout=60)
-        assert program.returncode == 0, output
-        return dict(json.loads(output.splitlines()[-1]))
-
-    def running(self) -> list[AttemptName]:
-        """Attempts whose shim lives."""
-        folder = self.state_dir / "exp_k"
-        return [
-            name
-            for name in attempts.names(folder, "exp_k")
-            if attempts.live_state(folder, name).kind == "held"
-        ]
-
-    def ended(self) -> list[tuple[int, int]]:
-        return [(index, attempt) for what, index, attempt, _ in self.log() if what == "end"]
-
-    def log(self) -> list[tuple[str, int, int, int]]:
-        try:
-            lines = (self.folder / "log").read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        words = [line.split() for line in lines]
-        return [(what, int(index), int(attempt), int(at)) for what, index, attempt, at in words]
-
-    def check(self) -> None:
-        """Every process ended exactly once, and no two attempts of one overlapped."""
-        state = StateManager(self.state_dir).load("exp_k")
-        assert state.status is ExperimentStatus.AGGREGATED
-        ends = sorted(index for index, _ in self.ended())
-        assert ends == list(range(PROCESSES))
-        inside: dict[int, int] = {}
-        for what, index, attempt, _ in sorted(self.log(), key=lambda entry: entry[3]):
-            if what == "start":
-                assert index not in inside, f"attempts {inside[index]} and {attempt} of {index}"
-                inside[index] = attempt
-            else:
-                assert inside.pop(index) == attempt
-        assert inside == {}
-        for index, attempt in self.ended():
-            assert state.processes[index].attempt == attempt, f"{index} ran in a lost attempt"
-
 
 @pytest.fixture
 def lab(tmp_path: Path, state_dir: Path) -> Lab:
-    (tmp_path / "worker.py").write_text(WORKER)
     return Lab(tmp_path, state_dir)
 
 
@@ -256,3 +134,38 @@ def test_an_aggregation_that_outlives_its_orchestrator_is_adopted(lab: Lab, watc
     lab.check()
     aggregate = json.loads((lab.state_dir / "exp_k" / "aggregate.json").read_text())
     assert aggregate["value"] == PROCESSES
+
+
+def _chaos(lab: Lab, seed: int) -> None:
+    """Kill shims and orchestrators at random until the experiment is done."""
+    rng = random.Random(seed)
+    kills, program = 0, lab.start()
+    while True:
+        try:
+            program.communicate(timeout=rng.uniform(0.0, 0.15))
+            break
+        except subprocess.TimeoutExpired:
+            if rng.random() < 0.5:
+                lab.kill_shims(lambda: rng.random() < 0.5)
+            elif kills < 4 and rng.random() < 0.6:
+                kills += 1
+                program.kill()
+                program.communicate()
+                program = lab.start()
+    assert program.returncode == 0
+    assert StateManager(lab.state_dir).load("exp_k").status is ExperimentStatus.AGGREGATED
+    assert {index for index, _ in lab.ended()} == set(range(PROCESSES))
+    assert [entry for entry in lab.log() if entry[0] == "overlap"] == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_shims_that_are_killed_as_well_leave_nothing_that_overlaps(lab: Lab, seed: int) -> None:
+    """What a dead shim left is stopped before its process is tried again."""
+    _chaos(lab, SEED * 1_000 + seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(2, 30))
+def test_shims_that_are_killed_leave_nothing_that_overlaps_long(lab: Lab, seed: int) -> None:
+    """The long form of the same."""
+    _chaos(lab, SEED * 1_000 + seed)
