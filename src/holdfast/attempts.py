@@ -31,6 +31,7 @@ __all__ = [
     "error_path",
     "live_state",
     "names",
+    "output_held",
     "output_path",
     "prepare",
     "read_exit",
@@ -336,6 +337,30 @@ def _probe(fd: int) -> Literal["held", "free", "unknown"]:
         # Without locks, `free` would be a guess that starts an attempt twice.
         return "unknown"
     return "free"
+
+
+def output_held(folder: Path, name: AttemptName) -> bool:
+    """Whether a process that the attempt started still has its standard output or error open.
+
+    False where that cannot be told.
+    """
+    import fcntl
+
+    for path in (output_path(folder, name), error_path(folder, name)):
+        try:
+            # Writable, because NFS has exclusive locks for writers only.
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            continue
+        finally:
+            os.close(fd)
+    return False
 
 
 def revoke(folder: Path, name: AttemptName) -> bool:

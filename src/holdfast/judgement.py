@@ -15,6 +15,7 @@ from holdfast.attempts import (
     attempts_dir,
     live_state,
     names,
+    output_held,
     read_exit,
     revoke,
 )
@@ -97,7 +98,7 @@ def judge(
             return Exited(record)
         if verdict.kind == "unknown":
             return Undecided(str(verdict), verdict)
-        return _bury(live.identity, verdict, grace_s, observer)
+        return _bury(folder, name, live.identity, verdict, grace_s, observer)
 
 
 def survivors(
@@ -118,12 +119,20 @@ def survivors(
 
 
 def _bury(
+    folder: Path,
+    name: AttemptName,
     identity: ProcessIdentity | None,
     verdict: Verdict,
     grace_s: float,
     observer: liveness.Observer | None,
 ) -> Judgement:
-    if identity is None:
+    here = observer or liveness.Observer.here()
+    if identity is None or (
+        verdict.method == "lock" and identity.pid_namespace != here.pid_namespace
+    ):
+        # Another container of this machine: its processes cannot be seen from here, nor stopped.
+        if output_held(folder, name):
+            return Undecided(f"{verdict}; but what it started still holds its output", verdict)
         return Dead(str(verdict))
     found, left = sessions.stop_session(identity, grace_s, observer=observer)
     if left:

@@ -20,7 +20,9 @@ from holdfast.attempts import Attempt, AttemptName, ExitRecord
 from holdfast.engines import Handle
 from holdfast.engines.local import LocalEngine
 from holdfast.errors import EngineError, UnsupportedPlatformError
+from holdfast.identity import ProcessIdentity
 from holdfast.judgement import Dead, Exited, Running, judge
+from holdfast.sessions import session_members
 from waiting import until
 
 EXPERIMENT = "exp_1"
@@ -53,10 +55,15 @@ def outcome(folder: Path) -> ExitRecord:
     return record
 
 
-def shim_of(handle: Handle) -> int:
+def known(handle: Handle) -> ProcessIdentity:
     assert handle.identity is not None
-    assert handle.identity.pid is not None
-    return handle.identity.pid
+    return handle.identity
+
+
+def shim_of(handle: Handle) -> int:
+    pid = known(handle).pid
+    assert pid is not None
+    return pid
 
 
 def starter_of(handle: Handle) -> int:
@@ -122,6 +129,39 @@ def test_a_shim_killed_at_any_instant_leaves_an_outcome_or_nothing(
             assert isinstance(found, Dead)
         assert type(judge(folder, NAME, grace_s=0)) is type(found)
     assert Dead in kinds
+
+
+@linux
+def test_leftovers_in_another_container_keep_an_attempt_from_being_run_again(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """Its processes cannot be seen from there; that they hold its output can."""
+
+    def judged_elsewhere() -> str:
+        code = (
+            "import sys;from pathlib import Path;from holdfast.judgement import judge;"
+            "from holdfast.attempts import AttemptName;"
+            "print(judge(Path(sys.argv[1]),AttemptName('exp_1',0,1),grace_s=0))"
+        )
+        done = subprocess.run(
+            ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code,
+             str(tmp_path)], capture_output=True, text=True,
+        )  # fmt: skip
+        if "unshare" in done.stderr:
+            pytest.skip("needs the right to make a pid namespace")
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    handle = start(engine, tmp_path, "echo up; exec sleep 600")
+    up(tmp_path)
+    (command,) = until(lambda: session_members(known(handle)))
+    assert judged_elsewhere().startswith("Running")
+    os.kill(shim_of(handle), signal.SIGKILL)
+    until(lambda: engine.poll([handle])[0].kind == "gone")
+    assert judged_elsewhere().startswith("Undecided")
+    os.kill(command, signal.SIGKILL)
+    until(lambda: not alive(command))
+    assert judged_elsewhere().startswith("Dead")
 
 
 @linux
