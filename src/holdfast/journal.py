@@ -9,6 +9,7 @@ before it is on the disk; anything else that does not fit its checksum is damage
 import errno
 import json
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
@@ -143,7 +144,7 @@ def _read(files: Files, name: str, journal_fd: int, path: Path) -> bytes:
 
 
 def _parse(data: bytes) -> tuple[list[tuple[int, Json]], int | None]:
-    """The valid lines, and the offset of a bad line that has a valid one behind it."""
+    """The valid lines, and the offset of damage that whole lines lie in or behind."""
     lines: list[tuple[int, Json]] = []
     bad: int | None = None
     start = 0
@@ -156,7 +157,24 @@ def _parse(data: bytes) -> tuple[list[tuple[int, Json]], int | None]:
         else:
             lines.append((end + 1, payload))
         start = end + 1
-    return lines, None
+    tail = lines[-1][0] if lines else 0
+    return lines, tail if _hides_a_line(data[tail:]) else None
+
+
+#: How a line begins.
+_HEAD: Final = re.compile(rb"[0-9a-f]{8} \{")
+
+
+def _hides_a_line(tail: bytes) -> bool:
+    """Whether *tail*, which no write that was cut short explains, lost the end of a line.
+
+    A damaged line feed joins two lines to one that fits no checksum, or leaves the last one open;
+    taken for a torn tail, they would be dropped although they were acknowledged.
+    """
+    body = tail.removesuffix(b"\n")
+    if not tail.endswith(b"\n") and decode(tail[:-1]) is not None:
+        return True
+    return any(decode(body[found.start() :]) is not None for found in _HEAD.finditer(body, 1))
 
 
 def read_journal(files: Files, journal_fd: int, epoch: int, path: Path) -> Journal:

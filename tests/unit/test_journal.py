@@ -123,7 +123,7 @@ def test_every_single_bit_flip_is_noticed_or_costs_no_acknowledged_line(
     good = truth(folder_fd, manager)
     assert good is not None
     last = boundaries(data)[-2]
-    for at in range(0, len(data), 3):
+    for at in [*range(0, last, 3), *range(last - 1, len(data))]:
         flipped = bytearray(data)
         flipped[at] ^= 1 << (at % 8)
         written.write_bytes(flipped)
@@ -135,6 +135,15 @@ def test_every_single_bit_flip_is_noticed_or_costs_no_acknowledged_line(
         assert at >= last
         assert found is not None
         assert found.state.process_progress == good.state.process_progress
+
+
+def test_a_damaged_line_feed_loses_no_line_behind_it(manager: StateManager, written: Path) -> None:
+    """Two lines that a damaged line feed joins are damage, no torn tail to be dropped."""
+    data = written.read_bytes()
+    for at in (boundaries(data)[-2] - 1, len(data) - 1):
+        written.write_bytes(data[:at] + b"\x1a" + data[at + 1 :])
+        with pytest.raises(StateCorruptError, match="damaged"):
+            manager.load(ID)
 
 
 def test_a_hole_between_two_lines_is_refused(manager: StateManager, written: Path) -> None:
