@@ -108,7 +108,7 @@ class Files:
         fcntl.flock(fd, operation)
 
     def close(self, fd: int) -> None:
-        """Give *fd* back. An I/O error reported here is about nothing that was not synced before."""
+        """Give *fd* back. An I/O error reported here is of nothing that was not synced before."""
         try:
             os.close(fd)
         except OSError as err:
