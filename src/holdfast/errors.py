@@ -167,8 +167,11 @@ class AmbiguousExperimentError(HoldfastError):
     matches: tuple[str, ...]
 
     def _message(self) -> str:
+        # A short prefix can fit thousands.
+        more = ", …" if len(self.matches) > 10 else ""
         return (
-            f"{self.query} fits {len(self.matches)} experiments: {', '.join(self.matches)}\n"
+            f"{self.query} fits {len(self.matches):,} experiments: "
+            f"{', '.join(self.matches[:10])}{more}\n"
             f"  name one of them"
         )
 
