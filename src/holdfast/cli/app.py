@@ -35,6 +35,7 @@ _COMMANDS: Final = {
     "cleanup": ("maintain", "cleanup", "Mark experiments whose owner is dead as interrupted."),
     "aggregate": ("maintain", "aggregate", "Aggregate results without running any process."),
     "rm": ("maintain", "rm", "Delete experiments with their results and logs."),
+    "doctor": ("doctor", "doctor", "Look for damage and leftovers; mend what loses nothing."),
     "diagram": ("maintain", "diagram", "Print a state machine as a diagram."),
     "demo": ("run", "demo", "Run a real little experiment, and leave its files to play with."),
 }

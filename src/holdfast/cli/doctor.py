@@ -1,0 +1,68 @@
+"""`holdfast doctor`: what is wrong in a state directory, and what was done about it."""
+
+import sys
+
+import attrs
+import click
+
+from holdfast.cli import forms, text
+from holdfast.cli.app import json_option, place, state_dir_option
+from holdfast.cli.failures import UNREADABLE
+from holdfast.doctor import Finding, examine
+
+__all__ = ["doctor"]
+
+
+@click.command()
+@click.option("--fix", is_flag=True, help="Mend what can be mended without losing anything.")
+@json_option
+@state_dir_option
+@click.pass_context
+def doctor(context: click.Context, fix: bool, as_json: bool) -> int:
+    """Look for damage, leftovers and unsafe file systems; mend what loses nothing.
+
+    Replays every journal through the declared machines, compares every view and result with what
+    was recorded, and tries the file system's locks, flushes and clock. Hints need not be wrong;
+    of problems that stay, the exit code is 6 if a state cannot be read, else 1.
+    """
+    where = place(context)
+    found = examine(where.state_dir, fix=fix)
+    if as_json:
+        forms.print_json(
+            "holdfast.doctor/1",
+            {
+                "state_dir": str(where.state_dir),
+                "findings": [attrs.asdict(each) | {"path": str(each.path)} for each in found],
+            },
+        )
+    else:
+        text.emit(line for each in found for line in _lines(each, fix=fix))
+        _summary(found, fix=fix, command=where.command("doctor", "--fix"))
+    left = [each for each in found if each.severity == "problem" and not each.fixed]
+    if any(each.kind == "unreadable" for each in left):
+        return UNREADABLE
+    return 1 if left else 0
+
+
+def _lines(finding: Finding, *, fix: bool) -> list[str]:
+    style: text.Style = "red" if finding.severity == "problem" else "yellow"
+    label = text.paint(finding.severity, style, text.coloured(sys.stdout))
+    lines = [
+        f"{label}  {finding.kind}  {text.one_line(finding.path)}: {text.one_line(finding.what)}"
+    ]
+    if finding.fixed:
+        lines.append(f"  done: {finding.repair}")
+    elif finding.repair:
+        lines.append(f"  {'not done' if fix and finding.fixable else 'to do'}: {finding.repair}")
+    return lines
+
+
+def _summary(found: list[Finding], *, fix: bool, command: str) -> None:
+    if not found:
+        text.say("nothing is wrong")
+        return
+    problems = sum(each.severity == "problem" for each in found)
+    hints = len(found) - problems
+    text.say(f"{text.count(problems, 'problem')}, {text.count(hints, 'hint')}")
+    if not fix and any(each.fixable for each in found):
+        text.say(f"mend what loses nothing: {command}")
