@@ -1,6 +1,6 @@
 """What became of an attempt that nobody watched: ended, running, dead, or not to be told from here.
 
-Owns the order of the looks (DESIGN §6), in which every gap between two of them is closed.
+Owns the order of the looks, in which every gap between two of them is closed.
 """
 
 from collections.abc import Iterable, Iterator

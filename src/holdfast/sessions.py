@@ -49,7 +49,7 @@ def session_members(identity: ProcessIdentity, *, observer: Observer | None = No
         observer.pid_namespace,
     )
     leader = identity.pid
-    if not here or leader is None:
+    if not here or leader is None or leader <= 1:
         return []
     leads = _same(leader, identity.start_ticks, observer)
     if leads is False:

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from holdfast import attempts, liveness
 from holdfast.attempts import Attempt, AttemptName, ExitRecord
 from holdfast.engines import Handle
 from holdfast.engines.local import LocalEngine
-from holdfast.errors import EngineError, UnsupportedPlatformError
+from holdfast.errors import EngineError
 from holdfast.identity import ProcessIdentity
 from holdfast.judgement import Dead, Exited, Running, judge
 from holdfast.sessions import session_members
@@ -180,6 +181,48 @@ def test_attempts_go_on_when_the_starter_is_killed(engine: LocalEngine, tmp_path
     assert outcome(tmp_path).exit_code == 4
     until(lambda: all(word.kind == "gone" for word in engine.poll([handle, second])))
     assert attempts.read_exit(tmp_path, other.name) is not None
+
+
+@linux
+def test_a_starter_that_dies_while_it_is_asked_is_replaced(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """Nobody knows how far it got, and asking another cannot run anything twice."""
+    handle = start(engine, tmp_path, "echo up; exec sleep 600")
+    up(tmp_path)
+    starter = starter_of(handle)
+    os.kill(starter, signal.SIGSTOP)
+    timer = threading.Timer(0.1, os.kill, (starter, signal.SIGKILL))
+    timer.start()
+    other = Attempt(
+        name=AttemptName(EXPERIMENT, 1, 1),
+        argv=("sh", "-c", "echo ran >> log"),
+        cwd=str(tmp_path),
+        folder=tmp_path,
+    )
+    (second,) = engine.submit(EXPERIMENT, [other])
+    timer.join()
+    until(lambda: engine.poll([second])[0].kind == "gone")
+    assert (tmp_path / "log").read_text() == "ran\n"
+    assert engine.poll([handle])[0].kind == "running"
+    engine.cancel([handle], force=True)
+    assert outcome(tmp_path).stop_requested == "user"
+
+
+@pytest.mark.parametrize("pid", [-1, 0, 1, 2**40])
+def test_a_forged_pid_is_not_signalled(engine: LocalEngine, tmp_path: Path, pid: int) -> None:
+    """To the kernel, 0 and -1 are whole groups of processes."""
+    attempts.prepare(tmp_path)
+    identity = attrs.asdict(attrs.evolve(liveness.me(), pid=pid, start_ticks=None, locked=True))
+    path = tmp_path / "attempts" / "0.1.live"
+    path.write_text(json.dumps(identity))
+    handle = Handle(name=NAME, folder=tmp_path)
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        engine.cancel([handle])
+        assert engine.poll([handle])[0].kind == "running"
+        engine.wait(0.01)
+    judge(tmp_path, NAME, grace_s=0)
 
 
 @linux
@@ -368,11 +411,18 @@ def test_the_shim_needs_no_package() -> None:
     assert int(done.stdout) < 70
 
 
-def test_a_platform_without_fork_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows: a clear error at once, not a crash later."""
-    monkeypatch.delattr(os, "fork")
-    with pytest.raises(UnsupportedPlatformError, match="WSL"):
-        LocalEngine()
+def test_a_platform_without_fork_is_refused() -> None:
+    """Windows has neither fork nor fcntl: a clear error, not a failing import."""
+    code = (
+        "import os,sys;sys.modules['fcntl']=None;"
+        "from holdfast.engines.local import LocalEngine;"
+        "from holdfast.errors import UnsupportedPlatformError;"
+        "del os.fork\n"
+        "try: LocalEngine()\n"
+        "except UnsupportedPlatformError as err: print(err)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "WSL" in done.stdout, done.stderr
 
 
 def test_a_closed_engine_says_so(engine: LocalEngine, tmp_path: Path) -> None:

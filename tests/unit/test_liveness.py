@@ -197,6 +197,25 @@ def test_another_users_process_is_alive(sleeper: subprocess.Popen[bytes]) -> Non
     os.close(read)
 
 
+def test_without_proc_the_same_is_told(sleeper: subprocess.Popen[bytes]) -> None:
+    """Where the kernel has no /proc, psutil asks in its way."""
+    mac = attrs.evolve(HERE, proc=None)
+    facts = mac.look(sleeper.pid)
+    assert facts is not None
+    recorded = attrs.evolve(identity(sleeper.pid), start_ticks=facts.start_ticks)
+    assert sleeper.pid in mac.pids()
+    assert facts.session == os.getsid(sleeper.pid)
+    assert f"HOME={os.environ.get('HOME', '')}" in (mac.environment(sleeper.pid) or ())
+    assert liveness.judge(recorded, observer=mac).kind == "alive"
+    reused = attrs.evolve(recorded, start_ticks=(facts.start_ticks or 0) - 1_000_000)
+    assert liveness.judge(reused, observer=mac).kind == "dead"
+    sleeper.kill()
+    until(lambda: liveness.judge(recorded, observer=mac).kind == "dead")
+    sleeper.wait()
+    assert liveness.judge(recorded, observer=mac).kind == "dead"
+    assert mac.environment(sleeper.pid) is None
+
+
 def test_a_fork_has_its_own_identity() -> None:
     """What is known of oneself is not inherited."""
     mine = liveness.me()

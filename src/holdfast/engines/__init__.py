@@ -1,4 +1,4 @@
-"""Engines carry attempts out: the contract that every one of them keeps, in DESIGN's words §8.
+"""Engines carry attempts out: the contract that every one of them keeps.
 
 The exit record of an attempt (`holdfast.attempts`) beats an engine's word. Engines know neither
 the manager nor the lifecycle.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import attrs
 
@@ -18,10 +18,11 @@ from holdfast import attempts as files
 from holdfast import liveness, sessions
 from holdfast.attempts import Attempt, AttemptName
 from holdfast.engines import EngineWord, Handle
-from holdfast.engines.shim import DONE, NOT_FIRST
-from holdfast.engines.starting import Launched, Starter
 from holdfast.errors import EngineError, UnsupportedPlatformError
 from holdfast.identity import ProcessIdentity
+
+if TYPE_CHECKING:
+    from holdfast.engines.starting import Launched, Starter
 
 __all__ = ["LocalEngine"]
 
@@ -88,12 +89,15 @@ class LocalEngine:
         """
         self._running_starter()
 
-    def _running_starter(self) -> Starter:
+    def _running_starter(self) -> "Starter":
         if self._closed:
             raise EngineError("local", "it is closed")
         if os.getpid() != self._pid:
             raise EngineError("local", "it belongs to the process that this one was forked from")
         if self._starter is None:
+            # Not at the top: it needs what Windows does not have, and that is said by __init__.
+            from holdfast.engines.starting import Starter
+
             self._starter = Starter()
         return self._starter
 
@@ -119,7 +123,7 @@ class LocalEngine:
             self._hear()
         raise EngineError("local", "the starter died twice while it was asked to start processes")
 
-    def _launched(self, attempt: Attempt, launched: Launched) -> Handle:
+    def _launched(self, attempt: Attempt, launched: "Launched") -> Handle:
         handle = Handle(name=attempt.name, folder=attempt.folder)
         self._refused.pop(attempt.name, None)
         if launched.pid is None:
@@ -199,7 +203,7 @@ class LocalEngine:
         identity = handle.identity
         opener = getattr(os, "pidfd_open", None)
         if opener is not None and identity is not None and identity.pid is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, OverflowError):
                 pidfd = opener(identity.pid)
                 # Only now is the pid pinned: it may have been another's before.
                 if liveness.judge(identity).kind != "alive":
@@ -286,10 +290,9 @@ class LocalEngine:
                 continue
             if self._pids.get(handle.name) == pid:
                 del self._pids[handle.name]
-            if status < 0:
-                self._texts[handle.name] = f"its shim was killed by signal {-status}"
-            elif status not in (DONE, NOT_FIRST):
-                self._texts[handle.name] = f"its shim failed with status {status}"
+            text = starter.describe(status)
+            if text is not None:
+                self._texts[handle.name] = text
         if not starter.alive:
             self._starter = None
             self._news = True
@@ -321,6 +324,8 @@ def _reachable_shim(handle: Handle) -> ProcessIdentity | None:
     identity = handle.identity if live.kind == "absent" else live.identity
     if identity is None or live.kind not in ("absent", "held", "unknown"):
         return None
+    if identity.pid is None or not 1 < identity.pid < 1 << 31:
+        return None  # 0 and -1 are whole groups to the kernel, and files can be forged
     me = liveness.me()
     if (identity.boot_id, identity.pid_namespace) != (me.boot_id, me.pid_namespace):
         return None

@@ -37,6 +37,7 @@ _STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 DONE, NOT_FIRST, GAVE_UP, BROKEN = 0, 3, 4, 70
 
 _RESERVED_BYTES = 4096
+_ERROR_CHARACTERS = 250  # in ASCII JSON at most twelve bytes each: an outcome fits its reserve
 _RETRY_S = 1.0
 _KILLED_WITHIN_S = 5.0
 _FOREVER_S = 1e8
@@ -148,7 +149,7 @@ class Shim:
             # Asked to stop before it began: there is nothing to stop, and nothing is started.
             started = self.asked is None and self._patiently(self._spawn)
         except (OSError, ValueError) as err:
-            outcome["error"] = system.explain(err, self.job)
+            outcome["error"] = system.explain(err, self.job)[:_ERROR_CHARACTERS]
         else:
             if started:
                 outcome = self._supervise(self.pid)

@@ -3,7 +3,6 @@
 Owns the starter's life; what shims do after their launch is the engine's affair.
 """
 
-import contextlib
 import os
 import select
 import socket
@@ -14,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from holdfast import attempts, liveness
 from holdfast.attempts import Attempt
+from holdfast.engines.shim import DONE, GAVE_UP, NOT_FIRST
 from holdfast.engines.starter import receive, send
 from holdfast.errors import EngineError
 
@@ -114,6 +114,17 @@ class Starter:
         ended, self._ended = self._ended, []
         return ended
 
+    @staticmethod
+    def describe(status: int) -> str | None:
+        """What went wrong with a shim itself, None if nothing did."""
+        if status < 0:
+            return f"its shim was killed by signal {-status}"
+        if status == GAVE_UP:
+            return "its shim was told not to wait for room on the disk any longer"
+        if status in (DONE, NOT_FIRST):
+            return None
+        return f"its shim failed with status {status}"
+
     def close(self) -> None:
         """End it; shims run on."""
         self.alive = False
@@ -151,8 +162,7 @@ def _in_fork() -> None:
     _living.clear()
 
 
-with contextlib.suppress(AttributeError):  # where there is no fork, there is no engine either
-    os.register_at_fork(after_in_child=_in_fork)
+os.register_at_fork(after_in_child=_in_fork)
 
 
 def _here() -> str:
