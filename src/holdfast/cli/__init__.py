@@ -18,6 +18,10 @@ def main(argv: list[str] | None = None) -> int:
 
         sys.stdout.write(f"holdfast {__version__}\n")
         return 0
-    from holdfast.cli.failures import guarded
+    try:
+        from holdfast.cli.failures import guarded
 
-    return guarded(args)
+        return guarded(args)
+    except KeyboardInterrupt:
+        # In the tenth of a second in which modules are loaded.
+        return 130

@@ -13,7 +13,7 @@ from holdfast.cli import forms, text
 from holdfast.cli.app import Place
 from holdfast.errors import ConfigError, HoldfastError, printable
 from holdfast.records import ExperimentState
-from holdfast.status import ProcessStatus
+from holdfast.status import ExperimentStatus, ProcessStatus
 
 __all__ = ["Now", "Params", "failures", "parameters", "params_words", "tail", "unwatched"]
 
@@ -76,8 +76,22 @@ def failures(
         lines += [f"    | {line}" for line in tail(error_path(folder, name))]
         command = where.command("logs", f"{state.experiment_id}/{first}")
         lines.append(f"    {command}")
+    if state.status is ExperimentStatus.FAILED and state.can_aggregate():
+        lines += _aggregation(where, state, folder, stream)
     if len(groups) > _MOST_GROUPS:
         lines.append(f"  … and {len(groups) - _MOST_GROUPS:,} more kinds of failure: see --json")
+    return lines
+
+
+def _aggregation(where: Place, state: ExperimentState, folder: Path, stream: TextIO) -> list[str]:
+    """Why the aggregation failed, with the end of its command's stderr if it had one."""
+    why = text.one_line(state.error_message or "the aggregation failed")
+    lines = [f"  {text.paint(why, 'red', text.coloured(stream))}"]
+    found = attempts.names(folder, state.experiment_id, ".err")
+    own = [name for name in found if name.index == attempts.AGGREGATE]
+    if own:
+        lines += [f"    | {line}" for line in tail(error_path(folder, max(own)))]
+        lines.append(f"    {where.command('logs', f'{state.experiment_id}/aggregate')}")
     return lines
 
 

@@ -43,6 +43,9 @@ _CODES: Final[tuple[tuple[type[errors.HoldfastError], int], ...]] = (
 )
 
 
+_warned: Final[set[str]] = set()
+
+
 def exit_code(error: errors.HoldfastError) -> int:
     """What a program that ended with *error* exits with."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
@@ -144,5 +147,9 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    # Where in our source it was raised means nothing to whoever typed the command.
-    text.say(errors.printable(str(message)), "warning")
+    # Where in our source it was raised means nothing to whoever typed the command; nor does it
+    # help to be told again by the next look at the same file.
+    words = errors.printable(str(message))
+    if words not in _warned:
+        _warned.add(words)
+        text.say(words, "warning")

@@ -124,7 +124,9 @@ class Progress:
         which = text.one_line(state.experiment_id)
         if state.name:
             which += f" ({text.one_line(state.name)})"
-        if state.created_at is not None and state.created_at < self._began:
+        if state.can_aggregate():
+            text.say(f"aggregating {which}: {text.count(state.num_processes, 'process')}")
+        elif state.created_at is not None and state.created_at < self._began:
             text.say(
                 f"resuming {which}, made {text.age(state.created_at)}: "
                 f"{state.processes_completed:,} of "

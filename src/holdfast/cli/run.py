@@ -273,7 +273,7 @@ def _print_end(where: Place, outcome: "Outcome", *, as_json: bool) -> None:
             _print_table(aggregate_lines(outcome.aggregate, more))
     told = text.one_line(outcome.message)
     notes = []
-    if outcome.skipped and not outcome.already_done:
+    if 0 < outcome.skipped < state.num_processes:
         notes.append(f"{text.count(outcome.skipped, 'process')} completed before, not run again")
     if outcome.adopted:
         notes.append(f"{text.count(outcome.adopted, 'process')} taken over")
