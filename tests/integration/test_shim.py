@@ -488,6 +488,26 @@ def test_an_outcome_waits_for_room_on_a_full_disk(
     assert isinstance(judge(small_disk, NAME, grace_s=0), Exited)
 
 
+def test_a_shim_that_waits_for_room_can_be_told_to_give_up(
+    engine: LocalEngine, small_disk: Path, tmp_path: Path
+) -> None:
+    """By force only: its outcome is lost then, and the attempt is dead, not failed."""
+    handle = start(engine, small_disk, "echo $$ up; until [ -e go ]; do sleep 0.02; done",
+                   cwd=str(tmp_path))  # fmt: skip
+    up(small_disk)
+    command = int(attempts.output_path(small_disk, NAME).read_text().split()[0])
+    ballast = fill(small_disk)
+    (tmp_path / "go").touch()
+    until(lambda: not alive(command))
+    engine.cancel([handle])
+    assert engine.poll([handle])[0].kind == "running"
+    engine.cancel([handle], force=True)
+    word = until(lambda: (w := engine.poll([handle])[0]).kind == "gone" and w)
+    assert "room" in word.text
+    empty(ballast)
+    assert isinstance(judge(small_disk, NAME, grace_s=0), Dead)
+
+
 def test_nothing_starts_before_there_is_room_for_its_outcome(
     engine: LocalEngine, small_disk: Path, tmp_path: Path
 ) -> None:

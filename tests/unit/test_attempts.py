@@ -1,8 +1,10 @@
 """What the files of an attempt say, and what is made of them at resume."""
 
+import contextlib
 import fcntl
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,32 @@ def test_garbage_is_no_outcome(folder: Path, content: str) -> None:
     with pytest.raises(StateCorruptError, match=r"2\.1\.exit"):
         attempts.read_exit(folder, NAME)
     assert path.read_text() == content
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+exit_like = st.dictionaries(
+    st.sampled_from(
+        ["exit_code", "signal", "stop_requested", "started_at", "cpu_s", "identity", "error"]
+    ),
+    json_values,
+).map(lambda plain: json.dumps(plain).encode())
+
+
+@given(content=st.binary(max_size=200) | exit_like)
+def test_no_bytes_are_read_as_anything_but_a_record_or_an_error(content: bytes) -> None:
+    """Whatever is in the file, a caller has one error to reckon with."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "attempts").mkdir()
+        for suffix in ("exit", "live"):
+            (folder / "attempts" / f"{NAME}.{suffix}").write_bytes(content)
+        with contextlib.suppress(StateCorruptError):
+            assert isinstance(attempts.read_exit(folder, NAME), attempts.ExitRecord)
+        assert attempts.live_state(folder, NAME).kind in ("free", "revoked")
 
 
 def test_links_and_fifos_are_not_followed(folder: Path) -> None:
