@@ -272,10 +272,15 @@ class Orchestrator:
                 "skipped": state.processes_completed - len(lost),
                 "adopted": found.adopted,
             }
-            self._record(
-                claim,
-                recovery.reopening(state, found.facts, lost, at, evidence=_evidence(claim)),
+            events = recovery.reopening(
+                state,
+                found.facts,
+                lost,
+                at,
+                evidence=_evidence(claim),
+                fail_fast=experiment.limits.fail_fast,
             )
+            self._record(claim, events)
             policy = _policy(experiment, jobs)
             while True:
                 if claim.state.status is ExperimentStatus.RUNNING:

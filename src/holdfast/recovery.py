@@ -142,6 +142,7 @@ def reopening(
     at: datetime,
     *,
     evidence: str,
+    fail_fast: bool = False,
 ) -> list[Event]:
     """*facts*, and the events that make the experiment run again, to be recorded as one line.
 
@@ -149,6 +150,8 @@ def reopening(
 
     Args:
         evidence: What proves that a recorded owner is gone.
+        fail_fast: Whether one failed process ends the experiment. It had then failed in all but
+            name when it was left, and whoever resumes it wants that process tried again.
     """
     events: list[Event] = list(facts)
     state = apply_many(state, facts).state
@@ -167,6 +170,9 @@ def reopening(
         )
         events.append(request)
 
+    open_again = state.status is ExperimentStatus.FAILED or (
+        fail_fast and state.status not in SETTLED
+    )
     if state.status is ExperimentStatus.INITIALISED:
         ask("start")
     elif state.status is ExperimentStatus.RUNNING:
@@ -176,13 +182,14 @@ def reopening(
         ask("resume")
     elif state.status is ExperimentStatus.FAILED:
         ask("retry")
-        # Whoever resumes what failed wants it tried again, whatever the budget was.
-        for index in state.processes.indices(ProcessStatus.FAILED):
-            requeue(index, None, requested_by_user=True)
     elif state.status is ExperimentStatus.COMPLETED and lost:
         count = f"{len(lost):,} recorded results are lost"
         ask("fail", reason=Reason.RESULT_LOST, error_message=count)
         ask("retry")
+    if open_again:
+        # Whoever resumes what failed wants it tried again, whatever the budget was.
+        for index in state.processes.indices(ProcessStatus.FAILED):
+            requeue(index, None, requested_by_user=True)
     for index, problem in lost.items():
         result = state.processes[index].result
         requeue(index, f"{result.path if result else 'its result'} {problem}", result_lost=True)

@@ -11,6 +11,7 @@ test's id, so that each can be run again. `-m long` tries 50 of them.
 import json
 import os
 import random
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,25 @@ def test_a_whole_process_group_killed_leaves_its_processes_running(lab: Lab) -> 
     lab.kill_after(0.5, group=True)
     lab.finish()
     lab.check()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_whole_group_is_the_orchestrators_to_handle(
+    lab: Lab, number: signal.Signals, code: int
+) -> None:
+    """A terminal sends Ctrl-C to every process of the group; attempts are not in it."""
+    program = lab.start(session=True)
+    until(lambda: len(lab.log()) >= 3)
+    os.killpg(program.pid, number)
+    program.communicate(timeout=30)
+    assert program.returncode == code
+    assert lab.running() == []
+    state = StateManager(lab.state_dir).load("exp_k")
+    assert state.status is ExperimentStatus.INTERRUPTED
+    assert state.processes_running == state.processes_failed == 0
+    lab.finish()
+    # One that was stopped between its last line and its exit is not proven, and ends once more.
+    assert {index for index, _ in lab.ended()} == set(range(PROCESSES))
 
 
 def test_what_finished_while_nobody_watched_is_not_run_again(lab: Lab) -> None:

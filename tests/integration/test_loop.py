@@ -203,3 +203,23 @@ def test_an_ignored_signal_stays_ignored(manager: StateManager) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert (outcome.exit_code, engine.cancelled) == (0, [])
+
+
+def test_a_fail_fast_experiment_killed_after_its_failure_tries_again(manager: StateManager) -> None:
+    """It had failed in all but name: a resume that only says so would be of no use."""
+
+    class DiedError(Exception):
+        pass
+
+    def die(_: PaperEngine) -> None:
+        raise DiedError
+
+    config = {"command": ["true"], "processes": 2, "limits": {"fail_fast": True}}
+    engine = PaperEngine([exit_of("0.1", exit_code=1), die])
+    with pytest.raises(DiedError):
+        orchestrator(manager, engine).run(config, experiment_id="exp_a", jobs=2)
+    assert manager.load("exp_a").status is ExperimentStatus.RUNNING
+    engine.story = [exit_of("1.1", exit_code=0), exit_of("0.2", exit_code=0)]
+    outcome = orchestrator(manager, engine).resume("exp_a")
+    assert outcome.exit_code == 0
+    assert engine.submitted == ["0.1", "1.1", "0.2"]
