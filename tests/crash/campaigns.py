@@ -6,9 +6,11 @@ The tests run the short forms in every run and the long ones under the marker `l
 
 import errno
 import random
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -17,11 +19,16 @@ from . import mutants, schedules
 from .boundaries import ERRORS, Zygote, boundaries_of, inside, outside, reference
 from .checking import Holdfast, Survey, scratch, survey
 from .effects import Tree
+from .hammer import hammer
 from .lives import killed_then_cut, lives
+from .powercut import FILE_SYSTEMS, cut_power, unavailable
 from .recording import STRACE, record
 from .workloads import WORKLOADS, argv, warm_up
 
-__all__ = ["Figures", "Scale", "errors_from_inside", "errors_from_outside", "interleavings", "killed_twice", "mutated", "power_cuts"]  # fmt: skip
+__all__ = [
+    "LONG", "SHORT", "Figures", "Scale", "errors_from_inside", "errors_from_outside", "everything",
+    "hammered", "interleavings", "killed_twice", "mutated", "power_cuts", "real_power_cuts",
+]  # fmt: skip
 
 
 @attrs.frozen
@@ -35,20 +42,27 @@ class Scale:
         faults: Disturbances per workload from inside; None is every one.
         injections: Disturbances per workload by the kernel; None is every one.
         schedules: Interleavings per setting.
+        cuts: Power cuts per real file system.
+        transitions: Acknowledged under the hammer.
         jobs: Processes that share the work.
     """
 
-    lives: int = 2
+    lives: int = 1
     limit: int = 40
     kills: int | None = 2
     faults: int | None = 90
     injections: int | None = 8
     schedules: int = 60
+    cuts: int = 3
+    transitions: int = 20_000
     jobs: int = 1
 
 
 SHORT = Scale()
-LONG = Scale(lives=40, limit=200, kills=None, faults=None, injections=None, schedules=3000, jobs=2)
+LONG = Scale(
+    lives=40, limit=200, kills=None, faults=None, injections=None, schedules=3000, cuts=200,
+    transitions=1_000_000, jobs=2,
+)  # fmt: skip
 
 
 @attrs.define
@@ -247,3 +261,40 @@ def interleavings(scale: Scale) -> Figures:
         "two claimants and a reader", text, len(problems), problems[:10],
         {"fenced": sum(o.fenced for o in outcomes), "refused": sum(o.refused for o in outcomes)},
     )  # fmt: skip
+
+
+def real_power_cuts(kind: str, scale: Scale) -> Figures:
+    """A real file system shut down under load and mounted again."""
+    title = f"{kind} losing power"
+    why_not = unavailable(kind)
+    if why_not is not None:
+        return Figures(title, f"NOT RUN: {why_not}")
+    # Images belong on a disk, not in memory.
+    with tempfile.TemporaryDirectory() as where:
+        done = cut_power(kind, Path(where), scale.cuts)
+    text = f"{done.cuts} cuts, {done.acknowledged:,} acknowledged transitions"
+    return Figures(title, text, len(done.problems), done.problems[:10], {"cuts": done.cuts})
+
+
+def hammered(scale: Scale) -> Figures:
+    """Writers killed at random, their promises kept."""
+    with scratch() as where:
+        done = hammer(where, scale.transitions)
+    text = f"{done.acknowledged:,} acknowledged transitions, {done.kills:,} writers killed"
+    return Figures(
+        "kill hammer", text, len(done.problems), done.problems[:10],
+        {"acknowledged": done.acknowledged, "kills": done.kills},
+    )  # fmt: skip
+
+
+def everything(scale: Scale) -> Iterator[Figures]:
+    """All of it, one after the other."""
+    yield power_cuts(scale)
+    yield killed_twice(scale)
+    yield mutated()
+    yield errors_from_inside(scale)
+    yield errors_from_outside(scale)
+    yield interleavings(scale)
+    for kind in FILE_SYSTEMS:
+        yield real_power_cuts(kind, scale)
+    yield hammered(scale)

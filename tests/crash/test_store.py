@@ -95,6 +95,23 @@ def test_both_recorders_tell_the_same(name: str) -> None:
     assert [text for _, text in trace.marks()] == [text for _, text in life.trace.marks()]
 
 
+def test_no_killed_writer_takes_an_acknowledged_step_along() -> None:
+    """Writers killed every few milliseconds: each acknowledged batch is there once and whole."""
+    figures = campaigns.hammered(SHORT)
+    _none_lost(figures)
+    assert figures.numbers["acknowledged"] >= SHORT.transitions
+    assert figures.numbers["kills"] > 10
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_long_hammer() -> None:
+    """A million acknowledged transitions."""
+    figures = campaigns.hammered(LONG)
+    _none_lost(figures)
+    assert figures.numbers["acknowledged"] >= 1_000_000
+
+
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 def test_long_power_cuts() -> None:

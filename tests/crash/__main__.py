@@ -1,0 +1,28 @@
+"""Prints the laboratory's figures: `python -m tests.crash [--long]`, exit code 1 after any loss."""
+
+import sys
+import time
+from pathlib import Path
+
+# From a checkout, with or without an installation.
+sys.path[:0] = [str(Path(__file__).parents[2] / "src"), str(Path(__file__).parents[2])]
+
+from .campaigns import LONG, SHORT, everything
+
+
+def main() -> int:
+    """Run everything and print a line for each experiment as it ends."""
+    scale = LONG if "--long" in sys.argv[1:] else SHORT
+    losses = 0
+    began = time.monotonic()
+    for figures in everything(scale):
+        print(figures, flush=True)
+        for problem in figures.problems[:5]:
+            print("   ", problem)
+        losses += figures.losses
+    print(f"{'in all':<34} {time.monotonic() - began:.0f} s, losses {losses}")
+    return 1 if losses else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

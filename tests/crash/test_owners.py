@@ -1,0 +1,336 @@
+"""Who may write: stopped, fenced, forked and far-away owners, and clocks that jump."""
+
+import errno
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from holdfast.errors import (
+    AlreadyOwnedError,
+    ClaimClosedError,
+    OwnershipLostError,
+    UnknownLivenessError,
+    UnreadableStateWarning,
+)
+from holdfast.manager import StateManager
+
+from .checking import is_step
+from .watching import Operation, WatchedFiles
+from .workloads import Ticking
+
+# What an owner in a process of its own does: claims, says so, and records a step for each line.
+_OWNER = """
+import errno, os, sys, warnings
+warnings.simplefilter("ignore")
+from holdfast.errors import HoldfastError
+from holdfast.files import Files
+from holdfast.manager import StateManager
+
+class NoLocks(Files):
+    def flock(self, fd, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+files = NoLocks() if "no_locks" in sys.argv else Files()
+claim = StateManager(sys.argv[1], files=files).claim("exp", force="force" in sys.argv)
+print("claimed", os.getpid(), flush=True)
+for line in sys.stdin:
+    try:
+        claim.record(line.strip())
+        print("recorded", flush=True)
+    except HoldfastError as err:
+        print(type(err).__name__, flush=True)
+claim.release()
+print("released", flush=True)
+"""
+
+
+def _no_locks(operation: Operation, call: Callable[[], Any]) -> Any:
+    if operation.name == "flock":
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    return call()
+
+
+class _Owner:
+    """An owner in another process, spoken to line by line."""
+
+    def __init__(self, state_dir: Path, *words: str, lead: tuple[str, ...] = ()) -> None:
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self.process = subprocess.Popen(
+            [*lead, sys.executable, "-c", _OWNER, str(state_dir), *words],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env,
+        )  # fmt: skip
+        self.first = self.hear()
+
+    def hear(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def say(self, word: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> StateManager:
+    made = StateManager(tmp_path / "states")
+    made.create("exp", num_processes=2)
+    return made
+
+
+@pytest.fixture
+def owners() -> Iterator[list[_Owner]]:
+    started: list[_Owner] = []
+    yield started
+    for each in started:
+        each.end()
+
+
+def _steps(manager: StateManager) -> list[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreadableStateWarning)
+        return [each.event for each in manager.history("exp") if is_step(each)]
+
+
+def test_a_stopped_owner_keeps_its_experiment_and_goes_on(
+    manager: StateManager, owners: list[_Owner]
+) -> None:
+    """SIGSTOP frees no lock: the taker is refused and told who; after SIGCONT nothing is lost."""
+    owner = _Owner(manager.state_dir)
+    owners.append(owner)
+    pid = int(owner.first.split()[1])
+    os.kill(pid, signal.SIGSTOP)
+    for force in (False, True):
+        with pytest.raises(AlreadyOwnedError) as refused:
+            manager.claim("exp", force=force)
+        assert refused.value.owner is not None
+        assert refused.value.owner.pid == pid
+        assert refused.value.since is not None
+    assert manager.cleanup_stale() == []
+    os.kill(pid, signal.SIGCONT)
+    owner.say("start")
+    assert owner.hear() == "recorded"
+    assert _steps(manager) == ["start"]
+
+
+def test_a_killed_owner_is_succeeded_at_once(manager: StateManager, owners: list[_Owner]) -> None:
+    """Its lock is free and was recorded as locked: dead, without any waiting."""
+    owner = _Owner(manager.state_dir)
+    owners.append(owner)
+    owner.say("start")
+    assert owner.hear() == "recorded"
+    owner.process.kill()
+    owner.process.wait()
+    with manager.claim("exp") as claim:
+        assert claim.verdict is not None
+        assert claim.verdict.kind == "dead"
+        claim.record("interrupt")
+    assert _steps(manager) == ["start", "interrupt"]
+
+
+@pytest.mark.filterwarnings("ignore::holdfast.errors.UnreadableStateWarning")
+def test_a_paused_owner_without_locks_that_wakes_up_late_changes_nothing(
+    manager: StateManager, owners: list[_Owner]
+) -> None:
+    """Superseded by force while stopped: its next line is refused and counts for nothing."""
+    owner = _Owner(manager.state_dir, "no_locks")
+    owners.append(owner)
+    owner.say("start")
+    assert owner.hear() == "recorded"
+    pid = int(owner.first.split()[1])
+    os.kill(pid, signal.SIGSTOP)
+    taker = StateManager(manager.state_dir, files=WatchedFiles(_no_locks))
+    with pytest.raises(AlreadyOwnedError):
+        taker.claim("exp")  # its pid is alive: no force, no claim
+    claim = taker.claim("exp", force=True)
+    claim.record("start", 0)
+    before = manager.load("exp")
+    os.kill(pid, signal.SIGCONT)
+    owner.say("fail")
+    assert owner.hear() == "OwnershipLostError"
+    owner.say("fail")
+    assert owner.hear() == "ClaimClosedError"
+    assert manager.load("exp") == before
+    claim.record("complete", 0, exit_code=0)
+    claim.release()
+    assert _steps(manager) == ["start", "start", "complete"]
+    view = json.loads((manager.state_dir / "exp.json").read_bytes())
+    assert view["revision"] == manager.load("exp").revision
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="not run: unshare takes root on Linux"
+)
+@pytest.mark.filterwarnings("ignore::holdfast.errors.UnreadableStateWarning")
+def test_another_hosts_owner_is_unknown_and_fenced_once_it_is_forced_away(
+    manager: StateManager, owners: list[_Owner]
+) -> None:
+    """Own host name, pid and mount namespace, no locks: never taken without force, then fenced."""
+    script = "hostname elsewhere && mount -t proc proc /proc && exec \"$@\""
+    lead = ("unshare", "--uts", "--pid", "--fork", "--mount", "sh", "-c", script, "sh")
+    owner = _Owner(manager.state_dir, "no_locks", lead=lead)
+    if not owner.first.startswith("claimed"):
+        owner.end()
+        pytest.skip("not run: unshare is refused here")
+    owners.append(owner)
+    owner.say("start")
+    assert owner.hear() == "recorded"
+    taker = StateManager(manager.state_dir, files=WatchedFiles(_no_locks))
+    with pytest.raises(UnknownLivenessError, match="elsewhere"):
+        taker.claim("exp")
+    assert taker.cleanup_stale() == []
+    with taker.claim("exp", force=True) as claim:
+        claim.record("start", 1)
+        owner.say("fail")
+        assert owner.hear() == "OwnershipLostError"
+        claim.record("complete", 1, exit_code=0)
+    assert _steps(manager) == ["start", "start", "complete"]
+    assert str(manager.load("exp").status) == "running"
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="not run: unshare takes root on Linux"
+)
+def test_a_lock_protects_across_pid_namespaces(
+    manager: StateManager, owners: list[_Owner]
+) -> None:
+    """Two containers on one machine: the held lock is proof of life, whatever the pids look like."""
+    lead = ("unshare", "--uts", "--pid", "--fork", "--mount", "sh", "-c", 'exec "$@"', "sh")
+    owner = _Owner(manager.state_dir, lead=lead)
+    if not owner.first.startswith("claimed"):
+        owner.end()
+        pytest.skip("not run: unshare is refused here")
+    owners.append(owner)
+    for force in (False, True):
+        with pytest.raises(AlreadyOwnedError):
+            manager.claim("exp", force=force)
+
+
+def test_a_file_system_without_locks_rests_on_epochs_and_says_so(manager: StateManager) -> None:
+    """ENOLCK: claims work one after another, and the claim tells that no lock protects it."""
+    taker = StateManager(manager.state_dir, files=WatchedFiles(_no_locks))
+    with taker.claim("exp") as claim:
+        assert not claim.locked
+        claim.record("start")
+    with taker.claim("exp") as claim:
+        claim.record("start", 0)
+    assert _steps(manager) == ["start", "start"]
+
+
+@pytest.mark.filterwarnings("ignore::holdfast.errors.UnreadableStateWarning")
+def test_of_two_forced_owners_the_older_is_fenced(manager: StateManager) -> None:
+    """Epochs alone: the late owner's lines are neither in the state nor in the history."""
+    taker = StateManager(manager.state_dir, files=WatchedFiles(_no_locks))
+    old = taker.claim("exp")
+    old.record("start")
+    new = taker.claim("exp", force=True)
+    with pytest.raises(OwnershipLostError):
+        old.record("fail")
+    old.release()
+    new.record("start", 0)
+    new.release()
+    assert _steps(manager) == ["start", "start"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnreadableStateWarning)
+        assert str(manager.load("exp").status) == "running", "the view healed"
+
+
+def test_a_reused_pid_in_the_same_tick_is_not_taken_for_the_owner(manager: StateManager) -> None:
+    """Same pid, same start tick, alive, but the lock that the owner held is free: it is dead."""
+    claim = manager.claim("exp")
+    claim.record("start")
+    claim._close()  # what its death frees; this very process now is what reused its pid
+    with manager.claim("exp") as successor:
+        assert successor.verdict is not None
+        assert successor.verdict.kind == "dead"
+
+
+def _in_child(work: Callable[[], str]) -> tuple[int, int]:
+    """Fork; returns the child's pid and a pipe with the result of *work*; it waits to be killed."""
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        # pytest-timeout's thread: the child calls nothing that could need its locks.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(write, work().encode())
+        except BaseException as err:
+            os.write(write, repr(err).encode())
+        signal.pause()
+        os._exit(0)
+    os.close(write)
+    return pid, read
+
+
+def _read(fd: int) -> str:
+    ready, _, _ = select.select([fd], [], [], 10)
+    assert ready, "the child said nothing"
+    return os.read(fd, 1000).decode()
+
+
+def test_a_fork_of_the_owner_can_neither_write_nor_keep_the_lock(manager: StateManager) -> None:
+    """The child's record is refused; after the owner's release the child holds nothing back."""
+    claim = manager.claim("exp")
+    claim.record("start")
+
+    def in_child() -> str:
+        try:
+            claim.record("fail")
+        except ClaimClosedError:
+            claim.release()
+            return "refused"
+        return "recorded"
+
+    pid, pipe = _in_child(in_child)
+    try:
+        assert _read(pipe) == "refused"
+        claim.record("start", 0)  # the child's release was none
+        claim.release()
+        with manager.claim("exp") as again:  # the child lives, and is no owner
+            again.record("complete", 0, exit_code=0)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(pipe)
+    assert _steps(manager) == ["start", "start", "complete"]
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_jumps_by_hours_disturbs_nothing(tmp_path: Path, hours: int) -> None:
+    """Two hours back or forth in mid-claim: steps, view, history and the next claim are right."""
+    clock = Ticking()
+    manager = StateManager(tmp_path / "states", clock=clock)
+    manager.create("exp", num_processes=2)
+    with manager.claim("exp") as claim:
+        claim.record("start")
+        claim.record("start", 0)
+        clock.now += timedelta(hours=hours)
+        claim.record("complete", 0, exit_code=0)
+        claim.tick()
+        claim.record("start", 1)
+        clock.now += timedelta(seconds=2)
+        claim.tick()
+        view = json.loads((tmp_path / "states" / "exp.json").read_bytes())
+        assert view["revision"] == claim.state.revision, "the jump silenced the view"
+    clock.now = datetime(2026, 1, 1, tzinfo=UTC)
+    with manager.claim("exp") as claim:
+        assert claim.state.processes_completed == 1
+        claim.record("complete", 1, exit_code=0)
+    assert _steps(manager) == ["start", "start", "complete", "start", "complete"]
