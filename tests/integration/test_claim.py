@@ -456,6 +456,11 @@ import os, sys
 from holdfast import StateManager
 from holdfast.errors import ClaimClosedError, AlreadyOwnedError
 manager = StateManager(sys.argv[1])
+
+# One write a line: parent and child share the pipe.
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + chr(10)).encode())
+
 with manager.claim("exp_7") as claim:
     claim.record("start")
     reading, writing = os.pipe()
@@ -465,15 +470,15 @@ with manager.claim("exp_7") as claim:
         try:
             claim.record("interrupt")
         except ClaimClosedError as error:
-            print("child:", "fork" in str(error), flush=True)
+            say("child:", "fork" in str(error))
         claim.release()
         try:
             manager.claim("exp_7")
         except AlreadyOwnedError as error:
-            print("owner:", error.owner.pid == os.getppid(), flush=True)
+            say("owner:", error.owner.pid == os.getppid())
         os.read(reading, 1)
         os._exit(0)
-    print(child, flush=True)
+    say(child)
     sys.stdin.readline()
     os._exit(9)
 """
