@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -536,6 +537,65 @@ def test_an_attempt_that_waits_for_room_can_be_cancelled(
     empty(ballast)
     assert isinstance(judge(small_disk, NAME, grace_s=0), Dead)
     assert not (tmp_path / "log").exists()
+
+
+def tracer_of(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("TracerPid:")[2].split()[0])
+
+
+@linux
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "linkat:error=EDQUOT:when=1",
+        "fallocate:error=ENOSPC:when=1",
+        "pwrite64:error=EIO:when=1",
+        "fsync:error=EIO:when=1",
+        "linkat:error=EROFS:when=2",
+        "fsync:error=EIO:when=2",
+    ],
+)
+def test_no_fault_of_the_disk_loses_an_outcome(
+    engine: LocalEngine, tmp_path: Path, fault: str
+) -> None:
+    """Each step of the shim fails once: the command runs once and its outcome is published."""
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace")
+    first = start(engine, tmp_path, "exec sleep 600")
+    starter = starter_of(first)
+    engine.cancel([first], force=True)
+    until(lambda: engine.poll([first])[0].kind == "gone")
+    call = fault.partition(":")[0]
+    strace = subprocess.Popen(
+        ["strace", "-f", "-o", os.devnull, "-e", f"trace={call}", "-e", f"inject={fault}",
+         "-p", str(starter)], stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        until(lambda: tracer_of(starter) or strace.poll() is not None)
+        if strace.poll() is not None:
+            pytest.skip("needs the right to trace")
+        second = AttemptName(EXPERIMENT, 2, 1)
+        (handle,) = engine.submit(
+            EXPERIMENT,
+            [
+                Attempt(
+                    name=second,
+                    argv=("sh", "-c", "echo ran >> log"),
+                    cwd=str(tmp_path),
+                    folder=tmp_path,
+                )
+            ],
+        )
+        until(lambda: engine.poll([handle])[0].kind == "gone")
+    finally:
+        strace.terminate()
+        strace.wait()
+    record = attempts.read_exit(tmp_path, second)
+    assert record is not None
+    assert record.exit_code == 0
+    assert (tmp_path / "log").read_text() == "ran\n"
+    assert not [name for name in os.listdir(tmp_path / "attempts") if name.endswith(".tmp")]
 
 
 @linux

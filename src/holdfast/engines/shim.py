@@ -42,14 +42,11 @@ _RETRY_S = 1.0
 _KILLED_WITHIN_S = 5.0
 _FOREVER_S = 1e8
 # What passes: a full disk or quota, a moment without memory, processes or descriptors.
-_WAITED_FOR = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EIO,
-    errno.ENFILE,
-    errno.ENOMEM,
-    errno.EAGAIN,
-}
+_PASSES = {errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+# What an administrator mends, while files are waiting to be written.
+_MENDED = _PASSES | {errno.EIO, errno.EROFS}
+# What nothing mends: the experiment's folder was removed.
+_HOPELESS = {errno.ENOENT, errno.ENOTDIR}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -129,12 +126,16 @@ class Shim:
             live = {
                 **self.identity,
                 "attempt": self.job["name"],
-                "experiment": self.job["experiment"],
+                "experiment": self.job["experiment"][:_ERROR_CHARACTERS],
                 "started_at": system.timestamp(time.time()),
             }
-            os.write(fd, json.dumps(live).encode("ascii"))
+            content = json.dumps(live).encode("ascii")
+            _whole(os.write(fd, content), content)
             # The descriptor stays open, and with it the lock, until this process ends.
             return self._link(temporary, fd, f"{self.job['name']}.live")
+        except OSError:
+            os.close(fd)
+            raise
         finally:
             os.unlink(temporary, dir_fd=self.dir)
 
@@ -147,7 +148,7 @@ class Shim:
             self.asked = "user"
         try:
             # Asked to stop before it began: there is nothing to stop, and nothing is started.
-            started = self.asked is None and self._patiently(self._spawn)
+            started = self.asked is None and self._patiently(self._spawn, waited=_PASSES)
         except (OSError, ValueError) as err:
             outcome["error"] = system.explain(err, self.job)[:_ERROR_CHARACTERS]
         else:
@@ -158,6 +159,8 @@ class Shim:
                 outcome["out_of_memory"] = (
                     killed and unasked and system.oom_kills(self.memory_events) > killed_before
                 )
+            else:
+                self.asked = "user"
         self.began = True
         return {
             "exit_code": None,
@@ -273,17 +276,20 @@ class Shim:
 
     # --- the outcome
 
-    def _patiently(self, step: "Callable[..., bool]", *args: bytes) -> bool:
-        """Do *step* as often as it takes for the disk to have room; False once told to give up.
+    def _patiently(
+        self, step: "Callable[..., bool]", *args: bytes, waited: "set[int]" = _MENDED
+    ) -> bool:
+        """Do *step* as often as it takes for the disk to be well; False once told to give up.
 
-        Before the command has begun, a request to stop is one to give up.
+        Before the command has begun, errors that are not *waited* for are raised, and a request to
+        stop is one to give up. Afterwards, its outcome is worth waiting for whatever happens.
         """
         self.kill_now = False
         while True:
             try:
                 return step(*args)
             except OSError as err:
-                if err.errno not in _WAITED_FOR:
+                if err.errno in _HOPELESS if self.began else err.errno not in waited:
                     raise
             # `.live` stays locked meanwhile: nobody can take the attempt for lost.
             self._pause(_RETRY_S)
@@ -310,7 +316,7 @@ class Shim:
         assert self.reserved is not None
         if not self.synced:
             try:
-                os.pwrite(self.reserved_fd, content, 0)
+                _whole(os.pwrite(self.reserved_fd, content, 0), content)
                 os.ftruncate(self.reserved_fd, len(content))
                 system.sync(self.reserved_fd)
             except OSError:
@@ -324,5 +330,13 @@ class Shim:
         self._link(self.reserved, self.reserved_fd, f"{self.job['name']}.exit")
         with contextlib.suppress(OSError):
             os.unlink(self.reserved, dir_fd=self.dir)
-        system.sync(self.dir)
+        # It is seen from now on, and whoever takes it over makes that durable; a second fsync after
+        # a failed one would prove nothing.
+        with contextlib.suppress(OSError):
+            system.sync(self.dir)
         return True
+
+
+def _whole(written: int, content: bytes) -> None:
+    if written != len(content):
+        raise OSError(errno.ENOSPC, "short write")  # a disk about to be full writes short first
