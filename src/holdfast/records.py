@@ -26,6 +26,9 @@ SCHEMA_VERSION: Final = 1
 
 _CHUNK: Final = 64
 
+#: Far beyond what one machine runs; a number in a file must not take all memory.
+MAX_PROCESSES: Final = 1_000_000
+
 
 def _aware(_: object, attribute: "attrs.Attribute[Any]", value: datetime | None) -> None:
     if value is not None and value.tzinfo is None:
@@ -158,6 +161,20 @@ class ProcessTable(Mapping[int, ProcessProgress]):
         """The processes that have one of *statuses*, ascending."""
         return [index for index, entry in enumerate(self.values()) if entry.status in statuses]
 
+    def changed_since(self, older: "ProcessTable") -> list[int]:
+        """Processes whose entry is not the one of *older*, a former version of this table.
+
+        Looks only into chunks that are not shared, so that a display of 10,000 processes does not
+        cost more than running them.
+        """
+        return [
+            at * _CHUNK + offset
+            for at, (now, before) in enumerate(zip(self._chunks, older._chunks, strict=True))
+            if now is not before
+            for offset, (entry, old) in enumerate(zip(now, before, strict=True))
+            if entry is not old
+        ]
+
     def __getitem__(self, index: int) -> ProcessProgress:
         # bool is an int, and -1 must not mean the last process.
         if type(index) is not int or not 0 <= index < self._size:
@@ -242,6 +259,9 @@ class ExperimentState:
             return
         if size == 0 and given:
             size = max(given) + 1
+        if size > MAX_PROCESSES:
+            raise ValueError(f"num_processes is {size:,}, more than the limit of {MAX_PROCESSES:,}")
+        if size != self.num_processes:
             object.__setattr__(self, "num_processes", size)
         object.__setattr__(self, "process_progress", ProcessTable.from_mapping(given, size))
 

@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -576,6 +577,23 @@ def test_show_of_a_finished_experiment_has_its_result(sh: Shell) -> None:
     assert "next:" not in out
 
 
+def test_a_failed_aggregation_is_told_and_tried_again_alone(sh: Shell) -> None:
+    """Its last words, its log, and the command that repeats only it."""
+    own = """[aggregate]
+command = ["python", "-c", "import os, sys; sys.exit(os.path.exists('bad') and 'no way')"]
+"""
+    (sh.path / "e.toml").write_text(FILE + own)
+    (sh.path / "work.py").write_text("open('began.x', 'a').write('x')")
+    (sh.path / "bad").touch()
+    _, err = sh("run", "e.toml", code=3)
+    assert "| no way" in err
+    assert "aggregate exp_" in err.split("next: ")[1]
+    assert sh("logs", "@last/aggregate", "-e")[0] == "no way\n"
+    (sh.path / "bad").unlink()
+    sh("aggregate", "@last")
+    assert (sh.path / "began.x").read_text() == "xxx"
+
+
 def test_logs_are_printed_byte_for_byte(sh: Shell) -> None:
     """One stream of one process has no title; several do."""
     (sh.path / "bad").touch()
@@ -646,6 +664,19 @@ def test_unknown_liveness_exits_5_unless_forced(sh: Shell) -> None:
     out, _ = sh("cleanup", "--force")
     assert "interrupted" in out
     sh("resume", "far")
+
+
+@pytest.mark.parametrize("command", ["resume", "rm"])
+def test_a_short_claim_of_another_program_is_waited_for(sh: Shell, command: str) -> None:
+    """Up to two seconds: a listing or a cleanup elsewhere is no reason to give up."""
+    (sh.path / "bad").touch()
+    sh("run", "e.toml", code=3)
+    (sh.path / "bad").unlink()
+    claim = StateManager(sh.states).claim(sh.only_id())
+    release = threading.Timer(1.0, claim.release)
+    release.start()
+    sh(command, "@last")
+    release.join()
 
 
 def test_rm_deletes_and_refuses_what_is_alive(sh: Shell) -> None:

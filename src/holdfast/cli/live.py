@@ -78,7 +78,6 @@ class Progress:
         self._params: Params = None
         self._began = datetime.now(UTC)
         self._state: ExperimentState | None = None
-        self._seen: list[ProcessProgress] = []
         self._estimate = Estimate()
         #: By their reason: how many, the last one, and its last words.
         self._failures: dict[str, tuple[int, str, list[str]]] = {}
@@ -107,9 +106,8 @@ class Progress:
         if self._state is None:
             self._begin(state)
         else:
-            self._compare(state)
+            self._compare(self._state, state)
         self._state = state
-        self._seen = list(state.processes.values())
         if self._live is None and time.monotonic() > self._line_at:
             self._line_at = time.monotonic() + _LINE_EVERY_S
             text.say(self.counts(state))
@@ -137,16 +135,12 @@ class Progress:
         if text.is_terminal(sys.stderr):
             self._start_display()
 
-    def _compare(self, state: ExperimentState) -> None:
-        for index, (before, now) in enumerate(
-            zip(self._seen, state.processes.values(), strict=True)
-        ):
-            if before is now:
-                continue
+    def _compare(self, older: ExperimentState, state: ExperimentState) -> None:
+        for index in state.processes.changed_since(older.processes):
+            before, now = older.processes[index], state.processes[index]
             if now.status is ProcessStatus.COMPLETED and before.status is not now.status:
                 self._estimate.ended(now)
-            failed = now.failures > before.failures
-            if failed:
+            if now.failures > before.failures:
                 self._failed(state, index, now)
 
     def _failed(self, state: ExperimentState, index: int, process: ProcessProgress) -> None:
@@ -233,7 +227,8 @@ class Progress:
             return counts
         room = min(room, 30)
         done = room * state.processes_completed // state.num_processes
-        return f"{'█' * done}{'░' * (room - done)}  {counts}"
+        full, empty = ("█", "░") if _speaks_unicode() else ("#", "-")
+        return f"{full * done}{empty * (room - done)}  {counts}"
 
     def _running(self, state: ExperimentState, room: int) -> list[tuple[str, str]]:
         indices = state.processes.indices(ProcessStatus.RUNNING)
@@ -252,3 +247,7 @@ class Progress:
         if len(shown) < len(indices):
             lines.append((f"  … and {len(indices) - len(shown):,} more running", "cyan"))
         return lines
+
+
+def _speaks_unicode() -> bool:
+    return (sys.stderr.encoding or "").lower().startswith("utf")

@@ -249,7 +249,8 @@ def _recent(history: list[Transition], whole: bool) -> list[str]:
     for each in shown:
         who = "experiment" if each.index is None else f"process {each.index}"
         move = "" if each.source == each.target else f": {each.source} -> {each.target}"
-        why = f" ({each.reason})" if each.reason is not None else ""
+        said = each.reason is None or (each.event == "complete" and each.reason == "exit")
+        why = "" if said else f" ({each.reason})"
         lines.append(f"  {text.clock(each.at)}  {who} {each.event}{move}{why}")
         if whole and each.index is None:
             lines[-1] += f", by {text.one_line(each.actor)}"

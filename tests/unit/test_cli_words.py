@@ -1,0 +1,124 @@
+"""Words, tables and estimates of the command line, without a terminal."""
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.cli import text
+from holdfast.cli.app import Place
+from holdfast.cli.live import Estimate
+from holdfast.records import ExperimentState, ProcessProgress, ProcessTable
+from holdfast.status import ProcessStatus
+
+NOW = datetime(2024, 1, 15, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-1, "0.0 s"),
+        (0.84, "0.8 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1m 00s"),
+        (3599.6, "1h 00m"),
+        (7500, "2h 05m"),
+        (86399, "23h 59m"),
+        (266400, "3d 02h"),
+    ],
+)
+def test_a_duration_is_short_and_never_says_60(seconds: float, words: str) -> None:
+    """Two units at most."""
+    assert text.duration(seconds) == words
+
+
+@given(st.floats(0, 8e7))
+def test_every_duration_fits_a_column(seconds: float) -> None:
+    """However long."""
+    assert len(text.duration(seconds)) <= 9
+
+
+@given(st.sets(st.integers(0, 60)))
+def test_ranges_name_every_index_once(indices: set[int]) -> None:
+    """`0-3, 7` stands for exactly what it was made of."""
+    found: list[int] = []
+    for part in filter(None, text.ranges(sorted(indices)).split(", ")):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    assert found == sorted(indices)
+
+
+@given(st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9)), min_size=1, max_size=5))
+def test_columns_are_aligned_whatever_is_in_them(rows: list[tuple[str, str]]) -> None:
+    """Wide and combining characters take the columns that a terminal gives them."""
+    cells = [(text.one_line(a), text.one_line(b)) for a, b in rows]
+    lines = text.table(("A", "B"), cells, stream=io.StringIO())
+    wide = max(1, *(text.width(a) for a, _ in cells))
+    for line, (_, second) in zip(lines[1:], cells, strict=True):
+        assert text.width(line) <= wide + 2 + text.width(second)
+        if second.strip():
+            assert line.endswith(second.rstrip())
+
+
+@given(st.text(max_size=30), st.integers(1, 10))
+def test_what_is_cut_fits(words: str, columns: int) -> None:
+    """And is left alone if it fits anyway."""
+    found = text.cut(words, columns)
+    assert text.width(found) <= columns
+    assert found == words or found.endswith("…")
+
+
+@given(st.text())
+def test_one_line_is_one_harmless_line(words: str) -> None:
+    """Whatever somebody called it."""
+    assert text.one_line(words).isprintable()
+
+
+@pytest.mark.parametrize("word", ["plain", "two words", "it's", "x\x1b[31m'\\\n\u202e", "größe"])
+def test_a_command_can_be_pasted_and_shown(word: str) -> None:
+    """The shell reads the very word, the terminal nothing that drives it."""
+    import subprocess
+
+    command = Place(option=word).command("show", word)
+    assert command.isprintable()
+    _, _, arguments = command.partition(" -C ")
+    done = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {arguments}"],
+        env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.decode().split("\0")[:-1] == [word, "show", word]
+
+
+def _process(status: ProcessStatus, since_s: float, lasted_s: float | None) -> ProcessProgress:
+    began = NOW - timedelta(seconds=since_s)
+    ended = None if lasted_s is None else began + timedelta(seconds=lasted_s)
+    return ProcessProgress(status=status, attempt=1, started_at=began, completed_at=ended)
+
+
+def test_the_estimate_counts_what_waits_and_what_runs() -> None:
+    """Two at a time, 10 s each, two half way, two waiting: 30 s of work for two."""
+    estimate = Estimate()
+    done = _process(ProcessStatus.COMPLETED, 20, 10)
+    running = _process(ProcessStatus.RUNNING, 5, None)
+    state = ExperimentState(
+        experiment_id="x",
+        num_processes=5,
+        process_progress={0: done, 1: running, 2: running},
+    )
+    assert estimate.left_s(state, NOW) is None
+    estimate.ended(done)
+    assert estimate.left_s(state, NOW) == pytest.approx((2 * 10 + 5 + 5) / 2)
+
+
+@given(st.sets(st.integers(0, 199)))
+def test_a_table_knows_what_changed_since_a_former_version(changed: set[int]) -> None:
+    """Every replaced entry, and no other."""
+    before = ProcessTable.pending(200)
+    entries = {index: ProcessProgress(attempt=1) for index in changed}
+    assert before.replace(entries).changed_since(before) == sorted(changed)
