@@ -65,7 +65,7 @@ def decode(line: bytes) -> Json | None:
     """What `encode` made *line* of (without its end); None if the checksum says otherwise."""
     body = line[9:]
     try:
-        if line[8:9] != b" " or zlib.crc32(body) != int(line[:8], 16):
+        if line[:9] != b"%08x " % zlib.crc32(body):
             return None
         payload = json.loads(body)
     except (ValueError, RecursionError):
@@ -128,7 +128,12 @@ class Truth:
 
 
 def _read(files: Files, name: str, journal_fd: int, path: Path) -> bytes:
-    fd = files.open_read(name, journal_fd)
+    try:
+        fd = files.open_read(name, journal_fd)
+    except OSError as err:
+        if err.errno in (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM, errno.EIO):
+            raise StateCorruptError(path / name, f"cannot be opened: {cause(err)}") from err
+        raise
     try:
         info = files.fstat(fd)
         # Reading a part of it, or an empty pipe, would silently take older steps for the last.
