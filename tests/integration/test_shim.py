@@ -33,9 +33,13 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 
 @pytest.fixture
-def engine() -> Iterator[LocalEngine]:
+def engine(tmp_path: Path) -> Iterator[LocalEngine]:
+    """An engine that leaves nothing of a failed or skipped test behind."""
     with LocalEngine() as engine:
         yield engine
+        left = list(engine.find(EXPERIMENT, tmp_path).values())
+        engine.cancel(left, force=True)
+        until(lambda: all(word.kind == "gone" for word in engine.poll(left)))
 
 
 def start(engine: LocalEngine, folder: Path, script: str, **options: Any) -> Handle:
