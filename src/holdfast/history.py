@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Final
 
 import attrs
 
@@ -13,6 +14,8 @@ from holdfast.files import Files
 from holdfast.status import Entity, Reason
 
 __all__ = ["Transition", "chain", "read"]
+
+_SOURCE: Final = ("epoch", "offset")
 
 
 @attrs.frozen(kw_only=True)
@@ -54,7 +57,7 @@ def read(files: Files, folder_fd: int, path: Path) -> Iterator[Transition]:
     for each, until in reversed(list(chain(found))):
         try:
             yield from _transitions(each, until)
-        except (KeyError, TypeError, ValueError) as err:
+        except (AttributeError, KeyError, TypeError, ValueError) as err:
             raise StateCorruptError(each.path, f"a line is no transition: {err!r}") from err
 
 
@@ -63,6 +66,9 @@ def chain(found: Sequence[journal.Journal]) -> Iterator[tuple[journal.Journal, i
 
     Args:
         found: Journals by ascending epoch.
+
+    Raises:
+        StateCorruptError: A base continues what is not there.
     """
     based = {each.epoch: each for each in found if each.base is not None}
     current = based[max(based)] if based else None
@@ -70,9 +76,20 @@ def chain(found: Sequence[journal.Journal]) -> Iterator[tuple[journal.Journal, i
     while current is not None and current.base is not None:
         yield current, until
         source = current.base.get("from")
-        if not isinstance(source, dict) or source.get("epoch", 0) >= current.epoch:
+        if source is None:
             return
-        current, until = based.get(source["epoch"]), source.get("offset")
+        epoch, until = _folded(current, source)
+        if epoch not in based:
+            raise StateCorruptError(current.path, f"epoch {epoch}, which it continues, is missing")
+        current = based[epoch]
+
+
+def _folded(current: journal.Journal, source: Any) -> tuple[int, int]:
+    """Which epoch, up to which offset, the base of *current* says that it continues."""
+    epoch, until = (source.get(key) if isinstance(source, dict) else None for key in _SOURCE)
+    if type(epoch) is not int or type(until) is not int or epoch >= current.epoch:
+        raise StateCorruptError(current.path, "its base does not say what it continues")
+    return epoch, until
 
 
 def _transitions(found: journal.Journal, until: int | None) -> Iterator[Transition]:

@@ -361,3 +361,16 @@ def test_the_view_has_a_line_for_every_process() -> None:
     state = ExperimentState(experiment_id="exp_7", num_processes=3)
     lines = codec.view(state).decode("ascii").splitlines()
     assert sum('"status":"pending"' in line for line in lines) == 3
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        plain(num_processes=10**12),
+        plain(num_processes=0, process_progress={"999999999": {"status": "pending"}}),
+    ],
+)
+def test_a_number_in_a_file_cannot_take_all_memory(value: dict[str, Any]) -> None:
+    """A typo of nine zeros is an error, not a table of a trillion entries."""
+    with pytest.raises(StateCorruptError, match="more than the limit of 1,000,000"):
+        codec.state_from_json(value, PATH)
