@@ -343,9 +343,6 @@ class StateManager:
                 return list(history.read(self._files, folder_fd, self.state_dir / stem))
             except FileNotFoundError:
                 return []
-            except OSError as err:
-                path = self.state_dir / stem / "journal"
-                raise StateCorruptError(path, f"cannot be read: {cause(err)}") from err
             finally:
                 self._files.close(folder_fd)
 
@@ -379,17 +376,14 @@ class StateManager:
             UnreadableStateWarning: Files were passed over; `unreadable()` names them.
         """
         self._unreadable = []
-        dir_fd = self._open_state_dir()
-        if dir_fd is None:
-            return
-        try:
+        with self._listed() as dir_fd:
+            if dir_fd is None:
+                return
             for entry in catalog.entries(self._files, dir_fd, self.state_dir):
                 if entry.state is not None:
                     yield entry.state
                 elif entry.error is not None:
                     self._unreadable.append((entry.path, entry.error))
-        finally:
-            self._files.close(dir_fd)
         self._warn_of(self._unreadable)
 
     def unreadable(self) -> list[tuple[Path, HoldfastError]]:
@@ -484,6 +478,8 @@ class StateManager:
         fd = self._open_state_dir()
         try:
             yield fd
+        except OSError as err:
+            raise StateCorruptError(self.state_dir, f"cannot be read: {cause(err)}") from err
         finally:
             if fd is not None:
                 self._files.close(fd)
@@ -605,6 +601,9 @@ class StateManager:
             raise ExperimentNotFoundError(experiment_id, self.state_dir)
         try:
             yield fd
+        except OSError as err:
+            path = self.state_dir / sanitize_experiment_id(experiment_id)
+            raise StateCorruptError(path, f"cannot be read: {cause(err)}") from err
         finally:
             self._files.close(fd)
 
