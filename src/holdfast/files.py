@@ -91,8 +91,7 @@ class Files:
 
     def scan(self, fd: int) -> Iterator[os.DirEntry[str]]:
         """What is in the directory *fd*, with the kind and inode of each."""
-        with os.scandir(fd) as entries:
-            yield from entries
+        return os.scandir(fd)
 
     def touch(self, fd: int) -> None:
         """Set the times to now, by the clock of the file system."""

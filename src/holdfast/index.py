@@ -26,6 +26,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from holdfast import columns
+from holdfast.columns import Columns, DamagedIndexError, Rows
 from holdfast.files import Files
 from holdfast.journal import decode, encode
 from holdfast.status import ExperimentStatus, Reason
@@ -37,7 +39,7 @@ __all__ = ["FOLDER", "DamagedIndexError", "Index"]
 FOLDER: Final = ".index"
 _HEAD: Final = "head"
 _CLOCK: Final = "clock"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 #: Fewer finished experiments are loaded sooner than a folder is made for them.
 SMALLEST: Final = 200
@@ -57,15 +59,12 @@ _LIMIT: Final = 1 << 30
 
 #: inode, size, mtime, ctime of the view, inode of the folder (0 without one).
 Signature = tuple[int, int, int, int, int]
-_COLUMNS: Final = (
-    *("stems", "signatures", "ids", "names", "reasons", "errors", "hashes", "processes"),
+_SIGNATURE: Final = ("inodes", "sizes", "mtimes", "ctimes", "folders")
+_SUMMARY: Final = (
+    *("ids", "names", "reasons", "errors", "hashes", "processes"),
     *("created", "started", "finished", "updated"),
 )
-Columns = dict[str, list[Any]]
-
-
-class DamagedIndexError(Exception):
-    """The index cannot be believed. Look again with `Index(…, believe=False)`."""
+_COLUMNS: Final = ("stems", *_SIGNATURE, *_SUMMARY)
 
 
 class Index:
@@ -86,7 +85,7 @@ class Index:
         self._files = files
         self._dir_fd = dir_fd
         self._folder_fd = -1
-        self._rows: _Rows | None = None
+        self._rows: Rows | None = None
         self._dropped: set[str] = set()
         self._added: Columns = _no_rows()
         self._learnt: Columns = _no_rows()
@@ -135,8 +134,7 @@ class Index:
 
     def summaries(self) -> Iterator[tuple[str, Summary]]:
         """The known finished experiments by stem, in no order. Raises as `ids`."""
-        wanted = [name for name in _COLUMNS if name != "signatures"]
-        return ((row[0], _summary(row)) for row in self._table(*wanted))
+        return ((row[0], _summary(row)) for row in self._table("stems", *_SUMMARY))
 
     def _table(self, *names: str) -> list[tuple[Any, ...]]:
         """The wanted columns of every known row, `stems` first."""
@@ -167,7 +165,7 @@ class Index:
             return
         row = (
             stem,
-            seen,
+            *seen,
             None if summary.experiment_id == stem else summary.experiment_id,
             summary.name,
             summary.reason,
@@ -227,33 +225,19 @@ class Index:
 
     def _write_rows(self, added: Columns) -> dict[str, Any]:
         rows = self._rows
-        keep = (
-            []
-            if rows is None
-            else [
-                position
-                for position, stem in enumerate(rows.column("stems"))
-                if stem not in self._dropped
-            ]
-        )
-        parts: list[bytes] = []
-        places: dict[str, tuple[int, int]] = {}
-        offset = 0
-        for name in _COLUMNS:
-            values = added[name]
-            if rows is not None and keep:
-                old = rows.column(name)
-                values = [old[position] for position in keep] + values
-            # Most columns of most tables say nothing: nobody gave names, nothing failed.
-            if any(value is not None for value in values):
-                line = encode({name: values})
-                places[name] = offset, len(line)
-                parts.append(line)
-                offset += len(line)
+        stems = [] if rows is None else rows.column("stems")
+        keep = [position for position, stem in enumerate(stems) if stem not in self._dropped]
+        values = added
+        if rows is not None and keep:
+            values = {
+                name: [rows.column(name)[position] for position in keep] + added[name]
+                for name in _COLUMNS
+            }
+        content, where = columns.encode_all(values)
         # A name of its own: it never has another content, whoever else writes at this moment.
         file = f"rows-{temporary_name()[5:]}"
-        self._replace(file, b"".join(parts))
-        return {"file": file, "count": len(keep) + len(added["stems"]), "columns": places}
+        self._replace(file, content)
+        return {"file": file, **where}
 
     def _replace(self, name: str, content: bytes) -> None:
         temporary = temporary_name()
@@ -283,7 +267,7 @@ class Index:
                 return None
             if head["rows"] is not None:
                 # Gone if another writer has replaced it since.
-                self._rows = _Rows(self._files, head["rows"], self._folder_fd)
+                self._rows = Rows(self._files, head["rows"], self._folder_fd)
         except OSError:
             return None
         self._dropped, self._added = set(head["dropped"]), head["added"]
@@ -300,11 +284,10 @@ class Index:
         others: dict[str, os.DirEntry[str]] = {}
         for entry in self._files.scan(self._dir_fd):
             name = entry.name
-            if name[0] == ".":
-                continue
             if name.endswith(".json"):
-                views.append(entry)
-            else:
+                if name[0] != ".":
+                    views.append(entry)
+            elif name[0] != ".":
                 others[name] = entry
         if self._clock is None and len(views) >= SMALLEST:
             self._clock = self._tick(make=True)
@@ -341,14 +324,22 @@ class Index:
             self._directory = None
 
     def _known(self) -> dict[str, Signature]:
+        rows, added = self._rows, self._added
+        known: dict[str, Signature] = {}
         try:
-            table = self._table("stems", "signatures")
+            if rows is not None:
+                signatures = zip(*map(rows.column, _SIGNATURE), strict=True)
+                known = dict(zip(rows.column("stems"), signatures, strict=True))
         except DamagedIndexError:
-            if self._rows is not None:
-                self._rows.close()
+            if rows is not None:
+                rows.close()
             self._rows, self._dropped, self._added = None, set(), _no_rows()
             return {}
-        return {stem: tuple(signature) for stem, signature in table}
+        for stem in self._dropped:
+            known.pop(stem, None)
+        signatures = zip(*(added[name] for name in _SIGNATURE), strict=True)
+        known.update(zip(added["stems"], signatures, strict=True))
+        return known
 
     def _forget(self, stems: set[str]) -> None:
         """Drop what is known of *stems*: they are gone or have to be loaded."""
@@ -386,39 +377,6 @@ class Index:
             device = self._files.fstat(self._dir_fd).st_dev
             self._remote = _kind_of_file_system(device) in _REMOTE
         return self._remote
-
-
-class _Rows:
-    """The columns of a `rows-…` file, each read and checked when it is asked for."""
-
-    def __init__(self, files: Files, where: dict[str, Any], folder_fd: int) -> None:
-        """Open the file that *where* tells of. Raises OSError."""
-        self.where = where
-        self.count: int = where["count"]
-        self._files = files
-        self._fd = files.open_read(where["file"], folder_fd)
-        self._columns: Columns = {}
-
-    def close(self) -> None:
-        self._files.close(self._fd)
-
-    def column(self, name: str) -> list[Any]:
-        if name not in self._columns:
-            self._columns[name] = self._decode(name)
-        return self._columns[name]
-
-    def _decode(self, name: str) -> list[Any]:
-        if name not in self.where["columns"]:
-            return [None] * self.count
-        offset, size = self.where["columns"][name]
-        try:
-            plain = decode(self._files.read(self._fd, size, offset).removesuffix(b"\n"))
-        except OSError as err:
-            raise DamagedIndexError(name) from err
-        if plain is None or len(plain.get(name, ())) != self.count:
-            raise DamagedIndexError(name)
-        values: list[Any] = plain[name]
-        return values
 
 
 def _kind_of_file_system(device: int) -> str | None:

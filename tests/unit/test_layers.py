@@ -25,7 +25,8 @@ LAYERS = {
         "doctor", "legality", "volume",
     ],
     "store": [
-        "manager", "catalog", "finding", "claim", "deletion", "history", "index", "ownership",
+        "manager", "catalog", "finding", "index", "columns", "claim", "deletion", "history",
+        "ownership",
         "saving", "stored", "journal", "view", "codec", "strictjson", "files",
     ],
     "engines": ["engines", "engines.*"],
