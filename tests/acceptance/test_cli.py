@@ -692,6 +692,29 @@ def test_rm_deletes_and_refuses_what_is_alive(sh: Shell) -> None:
     assert not list(sh.states.glob("exp*"))
 
 
+def test_rm_refuses_while_a_process_outlives_its_orchestrator(sh: Shell) -> None:
+    """And says how to stop it."""
+    sh.hold()
+    process = sh.start("run", "e.toml")
+    sh.began(2)
+    process.kill()
+    process.communicate()
+    _, err = sh("rm", "@last", code=5)
+    assert "alive" in err
+    assert f"to stop it: {Path(sys.executable).name} -m holdfast resume {sh.only_id()}" in err
+
+
+def test_what_waits_for_its_next_attempt_is_told(sh: Shell) -> None:
+    """A pause between two attempts must not look like a hang."""
+    (sh.path / "bad").touch()
+    (sh.path / "e.toml").write_text(FILE + '[retry]\nmax_attempts = 2\nbackoff = "2s"\n')
+    terminal = Terminal(sh, "run", "e.toml")
+    terminal.read("failed process 1 .*will be tried again")
+    terminal.read("2 of 3 completed, 1 to be tried again")
+    (sh.path / "bad").unlink()
+    assert terminal.exit_code() == 0
+
+
 def test_rm_goes_on_past_what_is_not_there(sh: Shell) -> None:
     """Several ids, one of them wrong."""
     manager = StateManager(sh.states)

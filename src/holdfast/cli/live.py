@@ -170,6 +170,7 @@ class Progress:
         for number, word in (
             (state.processes_failed, "failed"),
             (state.processes_running, "running"),
+            (_waiting(state), "to be tried again"),
         ):
             if number:
                 parts.append(f"{number:,} {word}")
@@ -247,6 +248,14 @@ class Progress:
         if len(shown) < len(indices):
             lines.append((f"  … and {len(indices) - len(shown):,} more running", "cyan"))
         return lines
+
+
+def _waiting(state: ExperimentState) -> int:
+    """Processes that failed and wait for their next attempt."""
+    if not state.processes_pending:
+        return 0
+    pending = (each for each in state.processes.values() if each.status is ProcessStatus.PENDING)
+    return sum(each.failures > 0 for each in pending)
 
 
 def _speaks_unicode() -> bool:

@@ -12,7 +12,7 @@ from holdfast.cli.app import (
 )
 from holdfast.cli.failures import OWNED, report
 from holdfast.cli.listing import say_unreadable
-from holdfast.errors import ExperimentNotFoundError, HoldfastError
+from holdfast.errors import AlreadyOwnedError, ExperimentNotFoundError, HoldfastError
 from holdfast.identity import Verdict
 from holdfast.status import ExperimentStatus
 
@@ -103,15 +103,21 @@ def rm(context: click.Context, queries: tuple[str, ...], force: bool) -> int:
 
     An experiment whose owner, or one of whose processes, is alive is refused.
     """
-    manager = place(context).manager()
+    where = place(context)
+    manager = where.manager()
     code = 0
     for query in queries:
+        experiment_id = query
         try:
             experiment_id = manager.resolve(query)
             manager.delete(experiment_id, force=force, wait_s=2.0)
         except HoldfastError as err:
             # The others go on; the exit code tells of the first that did not.
-            code = code or report(err)
+            refused = report(err)
+            code = code or refused
+            if isinstance(err, AlreadyOwnedError) and err.experiment_id != experiment_id:
+                # A process that outlived its orchestrator: only one that adopts it can stop it.
+                text.say(f"  to stop it: {where.command('resume', experiment_id)}, then Ctrl-C")
         else:
             text.emit([f"{text.one_line(experiment_id)} deleted"])
     return code

@@ -109,7 +109,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        # Six digits; an exponent only where there is no other way to say it.
+        return f"{value:.0f}" if 1e6 <= abs(value) < 1e15 else f"{value:.6g}"
     if isinstance(value, str | int):
         return text.one_line(value)
     return text.one_line(json.dumps(value))

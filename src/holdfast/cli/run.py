@@ -267,7 +267,7 @@ def _print_end(where: Place, outcome: "Outcome", *, as_json: bool) -> None:
 
         lines = failure_lines(where, where.manager(), state)
         if lines:
-            text.say("\n".join(["failed:", *lines]))
+            text.say("\n".join(["failed:", *lines]), painted=True)
         if outcome.aggregate is not None:
             more = where.command("aggregate", "--json", state.experiment_id)
             _print_table(aggregate_lines(outcome.aggregate, more))

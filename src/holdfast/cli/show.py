@@ -145,7 +145,7 @@ def _head(state: ExperimentState, living: Verdict, folder: Path) -> list[str]:
         ("started", _moment(state.started_at)),
         ("finished", _moment(state.finished_at)),
         *_config(state),
-        ("folder", str(folder)),
+        ("folder", text.one_line(folder)),
     ]
     return [_bold(title), *(f"{label:<10} {words}" for label, words in rows if words)]
 

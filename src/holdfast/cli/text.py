@@ -83,8 +83,16 @@ def emit(lines: Iterable[str]) -> None:
         sys.stdout.write(whole + "\n")
 
 
-def say(message: str, label: Literal["error", "warning"] | None = None) -> None:
-    """Write a message to stderr. A stderr that is gone ends nothing: there is work to do."""
+def say(
+    message: str, label: Literal["error", "warning"] | None = None, *, painted: bool = False
+) -> None:
+    """Write a message to stderr. A stderr that is gone ends nothing: there is work to do.
+
+    Args:
+        painted: It has colours of ours, and is harmless already.
+    """
+    if not painted:
+        message = printable(message)
     if label is not None:
         message = f"{paint(label + ':', _LABELS[label], coloured(sys.stderr))} {message}"
     try:
