@@ -1,7 +1,7 @@
 """Every experiment of a state directory: listing, finding, and what could not be read."""
 
-import contextlib
 import difflib
+import errno
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,8 +41,12 @@ def stems(files: Files, dir_fd: int) -> list[str]:
         # A folder is an experiment if it has a journal, even if somebody removed its view.
         if name.startswith(".") or name in found or name.endswith(".json"):
             continue
-        with contextlib.suppress(OSError):
+        try:
             if stat.S_ISDIR(files.stat(f"{name}/journal", dir_fd).st_mode):
+                found.add(name)
+        except OSError as err:
+            # One that may not be looked into is not hidden: reading it says why.
+            if err.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 found.add(name)
     return sorted(found)
 

@@ -294,7 +294,8 @@ class OwnershipLostError(HoldfastError):
     def _message(self) -> str:
         return (
             f"{self.experiment_id}: this claim (epoch {self.epoch}) was superseded by epoch "
-            f"{self.newer_epoch}; the last change was not acknowledged and counts for nothing\n"
+            f"{self.newer_epoch}; the last change is not acknowledged, and counts only if that "
+            f"owner found it\n"
             f"  stop here: the newer owner goes on"
         )
 

@@ -50,8 +50,13 @@ def read(
 def exists(files: Files, stem: str, dir_fd: int) -> bool:
     """Whether there is a view or a journal. One of an experiment being deleted counts."""
     for name in (view.file_name(stem), f"{stem}/journal"):
-        with contextlib.suppress(OSError):
+        try:
             files.stat(name, dir_fd)
+        except OSError as err:
+            # Anything else (EIO, EACCES) does not mean that it is not there.
+            if err.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+        else:
             return True
     return False
 

@@ -1,7 +1,9 @@
 """A claim: what it records, what it refuses, and what it tells others, with real files."""
 
+import errno
 import json
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -319,7 +321,7 @@ def test_a_view_that_cannot_be_written_stops_nothing(
 
         def rename(self, source: str, target: str, dir_fd: int) -> None:
             if self.full:
-                raise OSError(28, "No space left on device")
+                raise OSError(errno.ENOSPC, "No space left on device")
             super().rename(source, target, dir_fd)
 
     files = NoRoomForViews()
@@ -384,6 +386,21 @@ def test_a_claim_waits_for_a_short_owner(manager: StateManager, claim: Claim) ->
     claim.release()
     waiter.join()
     assert got == [2]
+
+
+def test_a_stopped_owner_keeps_what_it_owns(manager: StateManager, state_dir: Path) -> None:
+    """SIGSTOP is not death: the lock is held, nobody can take over, and it goes on afterwards."""
+    manager.create(ID)
+    with owner(state_dir, ID) as process:
+        process.send_signal(signal.SIGSTOP)
+        for force in (False, True):
+            with pytest.raises(AlreadyOwnedError):
+                manager.claim(ID, force=force)
+        assert manager.cleanup_stale(force=True) == []
+        assert manager.liveness(ID).kind == "alive"
+        process.send_signal(signal.SIGCONT)
+        process.communicate("", timeout=20)
+    assert manager.liveness(ID).kind == "dead"
 
 
 def test_a_killed_owner_is_proven_dead_and_succeeded(
@@ -534,7 +551,7 @@ class NoLocks(Files):
     """A file system that refuses `flock`, as NFS mounted `nolock` does."""
 
     def flock(self, fd: int, operation: int) -> None:
-        raise OSError(37, "No locks available")
+        raise OSError(errno.ENOLCK, "No locks available")
 
 
 def test_without_locks_a_live_owner_is_told_by_its_pid(state_dir: Path) -> None:
@@ -637,7 +654,7 @@ def test_a_compaction_that_fails_loses_nothing(
         def link(self, source: str, target: str, dir_fd: int) -> None:
             if self.refusing:
                 self.refused += 1
-                raise OSError(28, "No space left on device")
+                raise OSError(errno.ENOSPC, "No space left on device")
             super().link(source, target, dir_fd)
 
     files = NoLinks()

@@ -7,7 +7,7 @@ from holdfast.manager import StateManager
 from holdfast.status import ProcessStatus
 from processes import python
 
-_WRITERS, _READERS, _EXPERIMENTS, _STEPS = 8, 2, 4, 12
+_WRITERS, _READERS, _EXPERIMENTS, _STEPS = 8, 2, 4, 8
 
 # Every writer runs processes of its own in every experiment, and claims for each line anew.
 _HAMMER = """

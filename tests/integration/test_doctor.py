@@ -1,5 +1,6 @@
 """The doctor: finds what is wrong, mends what loses nothing, and leaves everything else alone."""
 
+import errno
 import json
 import os
 import time
@@ -414,7 +415,7 @@ def test_locks_that_do_nothing_or_are_refused_are_told(tmp_path: Path) -> None:
 
     class Refused(Files):
         def flock(self, fd: int, operation: int) -> None:
-            raise OSError(37, "No locks available")
+            raise OSError(errno.ENOLCK, "No locks available")
 
     assert about(volume.examine(Files(), tmp_path), "locks") == []
     assert "locks do nothing" in about(volume.examine(Useless(), tmp_path), "locks")[0]

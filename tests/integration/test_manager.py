@@ -1,8 +1,10 @@
 """One directory of experiments: made, read, saved, found and resolved, with real files."""
 
+import errno
 import json
 import os
 import shutil
+import stat
 import warnings
 from collections.abc import Callable
 from datetime import datetime
@@ -26,6 +28,7 @@ from holdfast.errors import (
     StateWriteError,
     UnreadableStateWarning,
 )
+from holdfast.files import Files
 from holdfast.manager import StateManager
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
@@ -210,6 +213,52 @@ def test_the_file_name_of_an_id_is_not_a_second_id(manager: StateManager) -> Non
     with pytest.raises(ExperimentExistsError, match="that of 'a/b'"):
         manager.create(alias)
     assert manager.load("a/b").experiment_id == "a/b"
+
+
+def test_files_honour_the_umask(manager: StateManager, state_dir: Path) -> None:
+    """A group that shares a directory can work in it; who does not want that sets the umask."""
+    before = os.umask(0o002)
+    try:
+        manager.create("exp_7")
+        aggregated(manager, "exp_7")
+        os.umask(0o077)
+        manager.create("private")
+    finally:
+        os.umask(before)
+    modes = {
+        str(path.relative_to(state_dir)): stat.S_IMODE(path.stat().st_mode)
+        for path in state_dir.rglob("*")
+    }
+    assert modes.pop("private.json") == 0o600
+    assert {mode for path, mode in modes.items() if path.endswith(("json", "jsonl"))} == {0o664}
+    assert modes["exp_7"] == modes["exp_7/journal"] == 0o775
+    assert modes["exp_7/lock"] == 0o664
+
+
+def test_what_may_not_be_looked_into_is_not_hidden(manager: StateManager, state_dir: Path) -> None:
+    """Another user's folder without a readable view is unreadable, not absent."""
+    manager.create("theirs")
+    aggregated(manager, "theirs")
+    (state_dir / "theirs.json").unlink()
+
+    class Foreign(Files):
+        def stat(self, name: str, dir_fd: int | None = None) -> os.stat_result:
+            if name.startswith("theirs/"):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return super().stat(name, dir_fd)
+
+        def open_dir(self, name: str | os.PathLike[str], dir_fd: int | None = None) -> int:
+            if name == "theirs":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return super().open_dir(name, dir_fd)
+
+    foreign = StateManager(state_dir, files=Foreign())
+    ((path, error),) = foreign.unreadable()
+    assert path.name == "theirs.json"
+    assert "EACCES" in str(error)
+    for method in (foreign.load, foreign.claim, foreign.delete):
+        with pytest.raises((StateCorruptError, StateWriteError), match="EACCES"):
+            method("theirs")
 
 
 # -- load -----------------------------------------------------------------------------------------
