@@ -17,7 +17,7 @@ class DamagedIndexError(Exception):
     """The index cannot be believed. Look again with `Index(…, believe=False)`."""
 
 
-def encode_all(columns: Columns) -> tuple[bytes, dict[str, Any]]:
+def encode_all(columns: Columns) -> tuple[list[bytes], dict[str, Any]]:
     """A file of *columns*, all of one length, and what `Rows` has to know of it."""
     parts: list[bytes] = []
     places: dict[str, tuple[int, int]] = {}
@@ -31,7 +31,7 @@ def encode_all(columns: Columns) -> tuple[bytes, dict[str, Any]]:
             places[name] = offset, len(line)
             parts.append(line)
             offset += len(line)
-    return b"".join(parts), {"count": count, "columns": places}
+    return parts, {"count": count, "columns": places}
 
 
 class Rows:
