@@ -7,7 +7,7 @@ from pathlib import Path
 # From a checkout, with or without an installation.
 sys.path[:0] = [str(Path(__file__).parents[2] / "src"), str(Path(__file__).parents[2])]
 
-from .campaigns import LONG, SHORT, everything
+from .campaigns import LONG, SHORT, everything  # noqa: E402
 
 
 def main() -> int:

@@ -33,14 +33,17 @@ from pathlib import Path
 from typing import IO
 
 import attrs
+
 from holdfast.errors import HoldfastError, StateWriteError, UnreadableStateWarning
 
-from .checking import Expected, Holdfast, expectations
+from .bench import Bench, speaker
+from .checking import expectations
 from .recording import STRACE
+from .subject import Expected, Holdfast
 from .watching import CallLog, Fault, Killed, Recorder, WatchedFiles
-from .workloads import Bench, speaker, warm_up, workload
+from .workloads import warm_up, workload
 
-__all__ = ["ERRORS", "Reference", "Zygote", "boundaries_of", "inside", "outside", "reference"]  # fmt: skip
+__all__ = ["ERRORS", "Reference", "Zygote", "boundaries_of", "inside", "outside", "reference"]
 
 #: None is death.
 ERRORS: tuple[int | None, ...] = (
@@ -121,7 +124,9 @@ def _problems(
     return wrong
 
 
-def inside(ref: Reference, at: int, error: int | None, where: Path, *, sticky: bool = False) -> list[str]:
+def inside(
+    ref: Reference, at: int, error: int | None, where: Path, *, sticky: bool = False
+) -> list[str]:
     """Disturb operation *at* of a workload in-process; return what is wrong afterwards."""
     root = where / "inside"
     root.mkdir()

@@ -17,12 +17,13 @@ import attrs
 
 from . import mutants, schedules
 from .boundaries import ERRORS, Zygote, boundaries_of, inside, outside, reference
-from .checking import Holdfast, Survey, scratch, survey
+from .checking import Survey, scratch, survey
 from .effects import Tree
 from .hammer import hammer
 from .lives import killed_then_cut, lives
 from .powercut import FILE_SYSTEMS, cut_power, unavailable
 from .recording import STRACE, record
+from .subject import Holdfast
 from .workloads import WORKLOADS, argv, warm_up
 
 __all__ = [
@@ -38,6 +39,7 @@ class Scale:
     Attributes:
         lives: Random workloads beside the written ones.
         limit: Combinations per cut up to which all are taken.
+        live: The share of the states in which life goes on.
         kills: Deaths per workload after which a successor's power is cut; None is every operation.
         faults: Disturbances per workload from inside; None is every one.
         injections: Disturbances per workload by the kernel; None is every one.
@@ -49,6 +51,7 @@ class Scale:
 
     lives: int = 1
     limit: int = 40
+    live: float = 0.25
     kills: int | None = 2
     faults: int | None = 90
     injections: int | None = 8
@@ -60,8 +63,8 @@ class Scale:
 
 SHORT = Scale()
 LONG = Scale(
-    lives=40, limit=200, kills=None, faults=None, injections=None, schedules=3000, cuts=200,
-    transitions=1_000_000, jobs=2,
+    lives=20, limit=200, live=1.0, kills=None, faults=None, injections=None, schedules=1500,
+    cuts=100, transitions=1_000_000, jobs=2,
 )  # fmt: skip
 
 
@@ -92,7 +95,7 @@ def _names(scale: Scale) -> list[str]:
     return [*WORKLOADS, *(f"random-{seed}" for seed in range(scale.lives))]
 
 
-def _recorded(name: str, limit: int, strace: bool) -> Survey:
+def _recorded(name: str, limit: int, live: float, strace: bool) -> Survey:
     warm_up()
     with scratch() as where:
         if strace:
@@ -100,17 +103,19 @@ def _recorded(name: str, limit: int, strace: bool) -> Survey:
             root.mkdir()
             command, env = argv(name, root, marks)
             trace = record(command, root, marks, env=env)
-            assert trace.end().digest == Tree.scan(root).digest, "the recording is not what happened"
+            assert trace.end().digest == Tree.scan(root).digest, (
+                "the recording is not what happened"
+            )
         else:
             (life,) = lives([name], where)
             trace = life.trace
-        return survey(name, trace, Holdfast(), where, limit=limit)
+        return survey(name, trace, Holdfast(), where, limit=limit, live_share=live)
 
 
 def power_cuts(scale: Scale) -> Figures:
     """Every directory that a power cut in any workload may leave, judged and lived on in."""
     done = Survey()
-    tasks = [(name, scale.limit, STRACE is not None) for name in _names(scale)]
+    tasks = [(name, scale.limit, scale.live, STRACE is not None) for name in _names(scale)]
     for each in _each(_recorded, tasks, scale.jobs):
         done.add(each)
     by = "strace" if STRACE else "watched files, as strace is missing"
@@ -146,7 +151,8 @@ def killed_twice(scale: Scale) -> Figures:
         done.add(each)
     return Figures(
         "kill, successor, power cut",
-        f"{len(done.distinct):,} distinct states after {len(tasks):,} kills, {done.judged:,} judged",
+        f"{len(done.distinct):,} distinct states after {len(tasks):,} kills, "
+        f"{done.judged:,} judged",
         done.losses,
         done.problems,
         {"states": len(done.distinct)},
@@ -155,7 +161,6 @@ def killed_twice(scale: Scale) -> Figures:
 
 def mutated() -> Figures:
     """Our protocol without, or with a late, step; here a *survivor* counts as the loss."""
-    text = []
     survivors = []
     with scratch() as where:
         recorded = list(lives(WORKLOADS, where))
@@ -164,12 +169,13 @@ def mutated() -> Figures:
             if not mutants.caught(step, mutants.without, recorded, ["adopt"], where):
                 survivors.append(f"without the sync of {step} nothing is lost")
             swapped = mutants.caught(step, mutants.late, recorded, [], where)
-            if not swapped and not mutants.caught(
-                step, mutants.behind, recorded, ["adopt"], where
-            ):
+            if not swapped and not mutants.caught(step, mutants.behind, recorded, ["adopt"], where):
                 survivors.append(f"with a late sync of {step} nothing is lost")
-        text.append(f"{2 * len(found)} mutants of {len(found)} steps, {2 * len(found) - len(survivors)} caught")
-    return Figures("our protocol, a step missing", text[0], len(survivors), survivors, {"steps": len(found)})
+    total = 2 * len(found)
+    text = f"{total} mutants of {len(found)} steps, {total - len(survivors)} caught"
+    return Figures(
+        "our protocol, a step missing", text, len(survivors), survivors, {"steps": len(found)}
+    )
 
 
 def _inside(name: str, faults: int | None, seed: int) -> tuple[int, int, list[str]]:
@@ -178,7 +184,9 @@ def _inside(name: str, faults: int | None, seed: int) -> tuple[int, int, list[st
         ref = reference(name, where)
         space = [(at, error, False) for at in range(len(ref.calls)) for error in ERRORS]
         # A disk that stays full, or read-only.
-        space += [(at, e, True) for at in range(len(ref.calls)) for e in (errno.ENOSPC, errno.EROFS)]
+        space += [
+            (at, e, True) for at in range(len(ref.calls)) for e in (errno.ENOSPC, errno.EROFS)
+        ]
         tried = space
         if faults is not None:
             tried = random.Random(f"{name} {seed}").sample(space, min(faults, len(space)))
@@ -195,7 +203,9 @@ def errors_from_inside(scale: Scale) -> Figures:
     for one, of, found in _each(_inside, [(n, scale.faults, 0) for n in WORKLOADS], scale.jobs):
         tried, possible, problems = tried + one, possible + of, problems + found
     text = f"{tried:,} of {possible:,} tried ({tried / possible:.0%})"
-    return Figures("operations x (kill, errors)", text, len(problems), problems[:10], {"tried": tried})
+    return Figures(
+        "operations x (kill, errors)", text, len(problems), problems[:10], {"tried": tried}
+    )
 
 
 def _outside(name: str, injections: int | None, seed: int) -> tuple[int, int, int, list[str]]:
@@ -229,7 +239,12 @@ def errors_from_outside(scale: Scale) -> Figures:
     problems: list[str] = []
     tasks = [(name, scale.injections, 0) for name in WORKLOADS]
     for one, of, hit, found in _each(_outside, tasks, scale.jobs):
-        tried, possible, struck, problems = tried + one, possible + of, struck + hit, problems + found
+        tried, possible, struck, problems = (
+            tried + one,
+            possible + of,
+            struck + hit,
+            problems + found,
+        )
     text = f"{tried:,} of {possible:,} tried ({tried / possible:.0%}), {struck:,} struck"
     return Figures(title, text, len(problems), problems[:10], {"tried": tried, "struck": struck})
 
@@ -254,7 +269,8 @@ def interleavings(scale: Scale) -> Figures:
     text = (
         f"{len(outcomes):,} schedules, {sum(o.operations for o in outcomes):,} operations, "
         f"{sum(o.acknowledged for o in outcomes):,} acknowledged, "
-        f"{sum(o.refused for o in outcomes):,} refused, {sum(o.fenced for o in outcomes):,} fenced, "
+        f"{sum(o.refused for o in outcomes):,} refused, "
+        f"{sum(o.fenced for o in outcomes):,} fenced, "
         f"{sum(o.power_cuts for o in outcomes):,} power cuts"
     )
     return Figures(

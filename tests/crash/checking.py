@@ -7,8 +7,9 @@ ours; `naive` has those that must fail. The judge rebuilds a directory and asks 
    it: nothing missing, nothing half there, nothing unreadable, nothing in the listing that is not
    there and nothing there that is not listed; the history has as many transitions; the view is
    whole and shows the experiment's status.
-2. It lives on, without force: what is there is claimed and a legal step recorded, what is not there
-   is created, and a fresh look finds that.
+2. `holdfast doctor` finds no step that the machines do not have, and what it mends (in half of the
+   cases) changes nothing. Life goes on, without force: what is there is claimed and a legal step
+   recorded, what is not there is created, and a fresh look finds that.
 3. The power goes again during that second life, and after a sample of its cuts, 1. holds again for
    what the second life was promised.
 """
@@ -20,43 +21,17 @@ import os
 import random
 import shutil
 import tempfile
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import attrs
-from holdfast.errors import ExperimentNotFoundError, HoldfastError, UnreadableStateWarning
-from holdfast.ids import sanitize_experiment_id
-from holdfast.history import Transition
-from holdfast.manager import StateManager
 
 from .effects import Trace, Tree
 from .models import CrashState, crash_states, cuts
-from .watching import Recorder, WatchedFiles
-from .workloads import ABSENT, Bench, Ticking, digest, legal_step
+from .subject import NOTHING, Expected, Found, Subject
+from .watching import Recorder
 
-__all__ = ["Found", "Holdfast", "Judge", "Subject", "Survey", "expectations", "scratch", "survey"]
-
-
-
-class Found(NamedTuple):
-    """What a look finds of one experiment.
-
-    Attributes:
-        digest: Of its state, or `absent`.
-        events: Number of transitions in its history.
-        status: Of the experiment. It changes with a call that is a promise of its own, and the
-            view is refreshed in that call: so it is what the view must say too.
-    """
-
-    digest: str
-    events: int
-    status: str = ""
-
-
-NOTHING = Found(ABSENT, 0)
-Expected = Mapping[str, tuple[Found, ...]]
+__all__ = ["Judge", "Survey", "Verdict", "expectations", "scratch", "survey"]
 
 
 @contextlib.contextmanager
@@ -73,7 +48,7 @@ def scratch() -> Iterator[Path]:
 def expectations(
     marks: Sequence[tuple[int, str]], cut: int, beginning: Expected | None = None
 ) -> Expected:
-    """What each experiment may be after a cut: as last promised, or as the call under way leaves it.
+    """What each experiment may be after a cut: as promised, or as the call under way leaves it.
 
     Args:
         marks: All promises of the life that was cut, also those after the cut: the first of them
@@ -91,104 +66,6 @@ def expectations(
             allowed[mark["id"]] = (*allowed[mark["id"]], found)
             break
     return allowed
-
-
-class Subject(Protocol):
-    """A store, as far as the judge is concerned."""
-
-    def look(self, root: Path, ids: Iterable[str]) -> tuple[dict[str, Found], list[str]]:
-        """What is there of *ids*, and what is wrong with the directory as a whole."""
-
-    def view(self, root: Path, name: str) -> str:
-        """The status that people see; raises ValueError if it is not whole."""
-
-    def live_on(
-        self, root: Path, found: Mapping[str, Found], say: Callable[[str], None],
-        recorder: Recorder, rng: random.Random,
-    ) -> list[str]:
-        """Go on from what was *found*, saying what was promised; return what went wrong."""  # fmt: skip
-
-
-def is_step(transition: Transition) -> bool:
-    """Whether it moved something: `claimed`, `released` and their like do not."""
-    return transition.source != transition.target
-
-
-class Holdfast:
-    """Our store, through its public API."""
-
-    def look(self, root: Path, ids: Iterable[str]) -> tuple[dict[str, Found], list[str]]:
-        manager = StateManager(root / ".experiment_state")
-        found: dict[str, Found] = {}
-        wrong: list[str] = []
-        with warnings.catch_warnings():
-            # A view that lies behind its journal after a crash is no loss: load says so.
-            warnings.simplefilter("ignore", UnreadableStateWarning)
-            for name in ids:
-                try:
-                    state = manager.load(name)
-                    events = sum(map(is_step, manager.history(name)))
-                    found[name] = Found(digest(state), events, str(state.status))
-                except ExperimentNotFoundError:
-                    found[name] = NOTHING
-                except (HoldfastError, OSError) as err:
-                    found[name] = Found(f"unreadable: {type(err).__name__}: {err}", 0)
-            listed = set(manager.list_experiments())
-            wrong += [f"unreadable: {path}: {err}" for path, err in manager.unreadable()]
-        there = {name for name, is_now in found.items() if is_now != NOTHING}
-        if listed != there:
-            wrong.append(f"listed are {sorted(listed)}, there are {sorted(there)}")
-        return found, wrong
-
-    def view(self, root: Path, name: str) -> str:
-        """The status that `cat` shows; empty if there is no view. Raises ValueError if it is torn."""
-        path = root / ".experiment_state" / f"{sanitize_experiment_id(name)}.json"
-        try:
-            return str(json.loads(path.read_bytes())["status"])
-        except FileNotFoundError:
-            return ""
-
-    def live_on(
-        self,
-        root: Path,
-        found: Mapping[str, Found],
-        say: Callable[[str], None],
-        recorder: Recorder,
-        rng: random.Random,
-    ) -> list[str]:
-        files = WatchedFiles(recorder)
-        clock = Ticking(rng.choice((0.1, 2.0)))
-        bench = Bench(root, say, files, clock, {name: each.events for name, each in found.items()})
-        wrong = []
-        for name, before in found.items():
-            try:
-                wrong += self._go_on(bench, name, before.digest, rng)
-            except (HoldfastError, OSError) as err:
-                wrong.append(f"{name} cannot go on: {type(err).__name__}: {err}")
-        return wrong
-
-    def _go_on(self, bench: Bench, name: str, before: str, rng: random.Random) -> list[str]:
-        manager = bench.manager()
-        wrong = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UnreadableStateWarning)
-            if before == ABSENT:
-                state = manager.create(name, num_processes=2)
-                bench.promised(state, 0, "create")
-                before = digest(state)
-            with manager.claim(name) as claim:
-                if digest(claim.state) != before:
-                    wrong.append(f"{name} was claimed as another state than was loaded")
-                for _ in range(2):
-                    events = legal_step(claim, bench.clock(), rng)
-                    if events:
-                        state = claim.record_many(events).state
-                        bench.promised(state, len(events), "second life")
-                last = digest(claim.state)
-            # Released: now the view must agree too, or load warns, which is an error here.
-            if digest(manager.load(name)) != last:
-                wrong.append(f"{name} is another after its release")
-        return wrong
 
 
 @attrs.define

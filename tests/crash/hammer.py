@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
+
 from holdfast.claim import Claim
 from holdfast.errors import (
     AlreadyOwnedError,
@@ -80,7 +81,7 @@ def _batch(claim: Claim, tag: str) -> None:
 
 
 def acknowledged(folder: Path, name: str, *, before_ns: int | None = None) -> list[str]:
-    """The tags that the writers of *name* were told of (before an instant), each writer's in order."""
+    """The tags that the writers of *name* were told of, each writer's in its order."""
     tags: list[str] = []
     for path in sorted(folder.glob(f"{name}--*.marks")):
         # A last line without its end was being written when its writer died: it counts for nothing.
@@ -157,7 +158,12 @@ def _main(root: Path, target: int, seed: int, round_: int) -> None:
     while total.acknowledged < target:
         folder = root / f"round-{number}"
         folder.mkdir()
-        _round(folder, min(round_, target - total.acknowledged), random.Random(f"{seed} {number}"), total)
+        _round(
+            folder,
+            min(round_, target - total.acknowledged),
+            random.Random(f"{seed} {number}"),
+            total,
+        )
         shutil.rmtree(folder)
         number += 1
     total.seconds = time.monotonic() - began

@@ -6,6 +6,7 @@ has two deaths in it: the owner is killed before some operation, somebody else g
 then the power goes.
 """
 
+import contextlib
 import random
 import shutil
 import warnings
@@ -13,20 +14,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
+
 from holdfast.errors import UnreadableStateWarning
 
+from .bench import Bench
 from .boundaries import Reference
-from .checking import Expected, Holdfast, Survey, expectations, survey
+from .checking import Survey, expectations, survey
 from .effects import Trace
+from .subject import Expected, Holdfast
 from .watching import Fault, Killed, Recorder, WatchedFiles
-from .workloads import Bench, workload
+from .workloads import workload
 
 __all__ = ["Life", "killed_life", "killed_then_cut", "lives"]
 
 
 @attrs.frozen
 class Life:
-    """A recorded workload, whole or killed and gone on from, with the lines that asked for syncs."""
+    """A recorded workload, whole or killed and gone on from; *sites* are who asked for syncs."""
 
     name: str
     trace: Trace
@@ -57,10 +61,8 @@ def killed_life(ref: Reference, at: int, where: Path) -> Life:
     promised: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreadableStateWarning)
-        try:
+        with contextlib.suppress(Killed):
             workload(ref.name)(Bench(root, promised.append, first))
-        except Killed:
-            pass
     first.die()
     beginning = expectations(list(enumerate(ref.marks)), len(promised))
     found, _ = Holdfast().look(root, beginning)
@@ -72,7 +74,13 @@ def killed_life(ref: Reference, at: int, where: Path) -> Life:
 
 
 def killed_then_cut(
-    ref: Reference, at: int, where: Path, *, limit: int = 8, per_cut: int | None = None, seed: int = 0
+    ref: Reference,
+    at: int,
+    where: Path,
+    *,
+    limit: int = 8,
+    per_cut: int | None = None,
+    seed: int = 0,
 ) -> Survey:
     """Judge what a power cut leaves when it strikes the successor of a killed owner."""
     life = killed_life(ref, at, where)

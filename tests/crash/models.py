@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from .effects import Data, Disk, Effect, Entries, Mark, Size, Sync, Trace, Tree
+from .effects import Data, Effect, Entries, Mark, Size, Sync, Trace, Tree
 
 __all__ = ["CrashState", "crash_states", "cuts", "ext4_states", "posix_states"]
 
@@ -82,7 +82,7 @@ def _split(trace: Trace, cut: int) -> tuple[list[int], list[int]]:
 
 
 def _torn(effect: Effect) -> list[Effect | None]:
-    """What may be left of an effect that was not synced: itself first, then nothing, then pieces."""
+    """What may be left of an effect that was not synced: itself, nothing, or pieces."""
     if not isinstance(effect, Data) or not effect.data:
         return [effect, None]
     data, size = effect.data, len(effect.data)
@@ -93,9 +93,7 @@ def _torn(effect: Effect) -> list[Effect | None]:
     return [effect, None, *(attrs.evolve(effect, data=piece) for piece in torn)]
 
 
-def _choices(
-    options: Sequence[int], rng: random.Random, limit: int
-) -> Iterator[tuple[int, ...]]:
+def _choices(options: Sequence[int], rng: random.Random, limit: int) -> Iterator[tuple[int, ...]]:
     """Picks of one option for each of several effects (0 is whole, 1 is nothing)."""
     combinations = 1
     for count in options:
@@ -115,8 +113,7 @@ def _choices(
         # Biased towards losing little or much: that is where recovery is nearly right.
         keep = rng.choice((0.2, 0.5, 0.8))
         yield tuple(
-            0 if count == 1 or rng.random() < keep else rng.randrange(1, count)
-            for count in options
+            0 if count == 1 or rng.random() < keep else rng.randrange(1, count) for count in options
         )
 
 
@@ -173,9 +170,7 @@ def ext4_states(
     """Directories that ext4 (data=ordered, delayed allocation) allows; may repeat itself."""
     floor = _committed(trace, cut)
     _, pending = _split(trace, cut)
-    metadata = [
-        i for i in range(cut) if isinstance(trace.effects[i], Entries | Size)
-    ]
+    metadata = [i for i in range(cut) if isinstance(trace.effects[i], Entries | Size)]
     loose = [i for i in metadata if i >= floor]
     writes: dict[int, list[int]] = {}
     for index in pending:

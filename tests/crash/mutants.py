@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .boundaries import reference
-from .checking import Holdfast, survey
+from .checking import survey
 from .effects import Mark, Sync, Trace
 from .lives import Life, killed_life
+from .subject import Holdfast
 
 __all__ = ["behind", "caught", "late", "steps", "without"]
 
@@ -62,7 +63,7 @@ def caught(
 
     Args:
         recorded: The workloads' lives.
-        names: Workloads whose owners are killed before every sync, should the mutant survive so far.
+        names: Workloads whose owners are killed before every sync, if it survives so far.
     """
     for life in recorded:
         found = _loss(step, mutation, life, where)
@@ -92,4 +93,3 @@ def _loss(step: str, mutation: Mutation, life: Life, where: Path, limit: int = 3
 def _moved_since(life: Life, syncs: set[int], mutant: Trace) -> int:
     gone = len(life.trace.effects) - len(mutant.effects)
     return life.since - min(gone, sum(1 for index in syncs if index < life.since))
-

@@ -14,12 +14,14 @@ from typing import Literal
 
 import attrs
 
-from .checking import NOTHING, Found
+from .subject import NOTHING, Found
 from .watching import Recorder, WatchedFiles
 
-__all__ = ["MISTAKES", "NaiveStore", "Mistake"]
+__all__ = ["MISTAKES", "Mistake", "NaiveStore"]
 
-Mistake = Literal["none", "in_place", "no_fsync", "no_directory_fsync", "rename_before_fsync", "append_no_fsync"]
+Mistake = Literal[
+    "none", "in_place", "no_fsync", "no_directory_fsync", "rename_before_fsync", "append_no_fsync"
+]
 
 #: Every way to be wrong.
 MISTAKES: tuple[Mistake, ...] = (

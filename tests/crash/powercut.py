@@ -8,7 +8,8 @@ then holds is decided by real file system code, not by our models of it.
 Writers (those of `hammer`) work on the mounted image meanwhile; what they were promised is written
 down outside. Only what was acknowledged before the cut began counts: unlike a power cut, a shutdown
 takes milliseconds, and an fsync that returns meanwhile may have been told a lie: a bare append and
-fdatasync loses its last line in some cuts, on ext4 and on xfs, if that is counted. Needs root and loop devices; where a machine allows neither, `unavailable` says why.
+fdatasync loses its last line in some cuts, on ext4 and on xfs, if that is counted. Needs root and
+loop devices; where a machine allows neither, `unavailable` says why.
 """
 
 import fcntl
@@ -29,6 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
+
 from holdfast.errors import UnreadableStateWarning
 from holdfast.manager import StateManager
 
@@ -115,7 +117,15 @@ def cut_power(kind: str, where: Path, cuts: int, *, seed: int = 0) -> PowerCuts:
     Runs in a process of its own, since it forks.
     """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", f"{__package__}.powercut", kind, str(where), str(cuts), str(seed)]
+    command = [
+        sys.executable,
+        "-m",
+        f"{__package__}.powercut",
+        kind,
+        str(where),
+        str(cuts),
+        str(seed),
+    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
@@ -143,7 +153,9 @@ def _one_cut(point: Path, where: Path, number: int, rng: random.Random, total: P
     manager = StateManager(states)
     for name in names:
         manager.create(name, num_processes=BATCH)  # promised: durable once it returns
-    pids = [_fork(states, name, f"w{i}", told / f"{name}--{i}.marks") for i, name in enumerate(names)]
+    pids = [
+        _fork(states, name, f"w{i}", told / f"{name}--{i}.marks") for i, name in enumerate(names)
+    ]
     pids.append(_fork_maker(states, told / "made.marks"))
     select.select([], [], [], rng.uniform(0.01, 0.4))
     began = time.monotonic_ns()
@@ -158,7 +170,9 @@ def _one_cut(point: Path, where: Path, number: int, rng: random.Random, total: P
     for name in names:
         promised = acknowledged(told, name, before_ns=began)
         total.acknowledged += BATCH * len(promised)
-        total.problems += [f"{total.kind}, cut {number}: {p}" for p in judge(states, name, promised)]
+        total.problems += [
+            f"{total.kind}, cut {number}: {p}" for p in judge(states, name, promised)
+        ]
     total.problems += [f"{total.kind}, cut {number}: {p}" for p in _judge_made(states, told, began)]
     shutil.rmtree(states)
     shutil.rmtree(told)
@@ -208,8 +222,14 @@ def _judge_made(states: Path, told: Path, before_ns: int) -> list[str]:
         last[name] = sign if int(at) < before_ns else "?"
     manager = StateManager(states)
     there = set(manager.list_experiments())
-    problems = [f"{name} was created and is gone" for name, s in last.items() if s == "+" and name not in there]
-    problems += [f"{name} was deleted and is back" for name, s in last.items() if s == "-" and name in there]
+    problems = [
+        f"{name} was created and is gone"
+        for name, s in last.items()
+        if s == "+" and name not in there
+    ]
+    problems += [
+        f"{name} was deleted and is back" for name, s in last.items() if s == "-" and name in there
+    ]
     problems += [f"unreadable: {path}: {err}" for path, err in manager.unreadable()]
     return problems
 

@@ -34,7 +34,9 @@ _CALLS = (
 _TRACE = ",".join(f"?{name}" for name in _CALLS.split())
 
 _LINE = re.compile(r"^(?P<pid>\d+) +(?P<rest>.*)$")
-_CALL = re.compile(r"^(?P<name>\w+)\((?P<args>.*)\) += (?P<result>-?\d+|\?|0x[0-9a-f]+)(?P<why>.*)$")
+_CALL = re.compile(
+    r"^(?P<name>\w+)\((?P<args>.*)\) += (?P<result>-?\d+|\?|0x[0-9a-f]+)(?P<why>.*)$"
+)
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
 
 
@@ -148,8 +150,9 @@ class _Parser:
 
     def _refuse(self, table: dict[int, _Open], plain: list[str], strings: list[bytes]) -> None:
         ours = [
-            part for part in plain if part.isdigit() and int(part) in table
-            and table[int(part)].inode is not None
+            part
+            for part in plain
+            if part.isdigit() and int(part) in table and table[int(part)].inode is not None
         ]
         inside = [text for text in strings if text.decode("utf-8", "replace").startswith(self.root)]
         if ours or inside or self.name in ("sync", "syncfs"):
@@ -200,7 +203,9 @@ class _Parser:
 
     # -- the calls, as (descriptors, arguments without strings, strings, result)
 
-    def _openat(self, table: dict[int, _Open], plain: list[str], strings: list[bytes], fd: int) -> None:
+    def _openat(
+        self, table: dict[int, _Open], plain: list[str], strings: list[bytes], fd: int
+    ) -> None:
         place = self._place(table, plain[0], strings[0])
         if place is None:
             is_marks = strings[0].decode("utf-8", "replace") == self.marks
@@ -217,7 +222,9 @@ class _Parser:
             self._did(Size(inode, 0), f"cuts {place[1]}")
         table[fd] = _Open(inode, append="O_APPEND" in flags)
 
-    def _open(self, table: dict[int, _Open], plain: list[str], strings: list[bytes], fd: int) -> None:
+    def _open(
+        self, table: dict[int, _Open], plain: list[str], strings: list[bytes], fd: int
+    ) -> None:
         self._openat(table, ["AT_FDCWD", *plain], strings, fd)
 
     def _close(self, table: dict[int, _Open], plain: list[str], _: list[bytes], __: int) -> None:
@@ -232,7 +239,9 @@ class _Parser:
 
     _dup2 = _dup3 = _dup
 
-    def _fcntl(self, table: dict[int, _Open], plain: list[str], strings: list[bytes], fd: int) -> None:
+    def _fcntl(
+        self, table: dict[int, _Open], plain: list[str], strings: list[bytes], fd: int
+    ) -> None:
         if plain[1].startswith("F_DUPFD"):
             self._dup(table, plain, strings, fd)
 
@@ -245,7 +254,9 @@ class _Parser:
         if int(plain[0]) in table:
             table[int(plain[0])].offset = at
 
-    def _write(self, table: dict[int, _Open], plain: list[str], strings: list[bytes], done: int) -> None:
+    def _write(
+        self, table: dict[int, _Open], plain: list[str], strings: list[bytes], done: int
+    ) -> None:
         opened = table.get(int(plain[0]))
         if opened is None:
             return
@@ -259,30 +270,40 @@ class _Parser:
             opened.offset = at + done
             self._data(opened.inode, at, strings[0][:done])
 
-    def _pwrite64(self, table: dict[int, _Open], plain: list[str], strings: list[bytes], done: int) -> None:
+    def _pwrite64(
+        self, table: dict[int, _Open], plain: list[str], strings: list[bytes], done: int
+    ) -> None:
         opened = table.get(int(plain[0]))
         if opened is not None and opened.inode is not None:
             self._data(opened.inode, int(plain[3]), strings[0][:done])
 
-    def _writev(self, table: dict[int, _Open], plain: list[str], strings: list[bytes], done: int) -> None:
+    def _writev(
+        self, table: dict[int, _Open], plain: list[str], strings: list[bytes], done: int
+    ) -> None:
         self._write(table, plain, [b"".join(strings)], done)
 
     def _data(self, inode: int, at: int, data: bytes) -> None:
         self._did(Data(inode, at, data), f"{len(data)} bytes at {at} of {self._path_of(inode)}")
 
-    def _ftruncate(self, table: dict[int, _Open], plain: list[str], _: list[bytes], __: int) -> None:
+    def _ftruncate(
+        self, table: dict[int, _Open], plain: list[str], _: list[bytes], __: int
+    ) -> None:
         opened = table.get(int(plain[0]))
         if opened is not None and opened.inode is not None:
             self._did(Size(opened.inode, int(plain[1])), self._path_of(opened.inode))
 
-    def _fallocate(self, table: dict[int, _Open], plain: list[str], _: list[bytes], __: int) -> None:
+    def _fallocate(
+        self, table: dict[int, _Open], plain: list[str], _: list[bytes], __: int
+    ) -> None:
         opened = table.get(int(plain[0]))
         if opened is not None and opened.inode is not None and plain[1] == "0":
             size = int(plain[2]) + int(plain[3])
             if size > len(self.disk.files[opened.inode]):
                 self._did(Size(opened.inode, size), self._path_of(opened.inode))
 
-    def _linkat(self, table: dict[int, _Open], plain: list[str], strings: list[bytes], _: int) -> None:
+    def _linkat(
+        self, table: dict[int, _Open], plain: list[str], strings: list[bytes], _: int
+    ) -> None:
         source = self._place(table, plain[0], strings[0])
         target = self._place(table, plain[2], strings[1])
         if source is None or target is None:
@@ -291,10 +312,14 @@ class _Parser:
         assert inode is not None
         self._did(Entries(target[0], ((target[1], inode),)), f"{source[1]} -> {target[1]}")
 
-    def _link(self, table: dict[int, _Open], _: list[str], strings: list[bytes], result: int) -> None:
+    def _link(
+        self, table: dict[int, _Open], _: list[str], strings: list[bytes], result: int
+    ) -> None:
         self._linkat(table, ["AT_FDCWD", "", "AT_FDCWD", ""], strings, result)
 
-    def _renameat(self, table: dict[int, _Open], plain: list[str], strings: list[bytes], _: int) -> None:
+    def _renameat(
+        self, table: dict[int, _Open], plain: list[str], strings: list[bytes], _: int
+    ) -> None:
         source = self._place(table, plain[0], strings[0])
         target = self._place(table, plain[2], strings[1])
         if source is None or target is None:
@@ -312,31 +337,43 @@ class _Parser:
             self._did(Entries(target[0], ((target[1], inode),)), note)
             self._did(Entries(source[0], ((source[1], None),)), note)
 
-    def _renameat2(self, table: dict[int, _Open], plain: list[str], strings: list[bytes], result: int) -> None:
+    def _renameat2(
+        self, table: dict[int, _Open], plain: list[str], strings: list[bytes], result: int
+    ) -> None:
         if "EXCHANGE" in plain[4]:
             raise UnknownCallError("RENAME_EXCHANGE")
         self._renameat(table, plain, strings, result)
 
-    def _rename(self, table: dict[int, _Open], _: list[str], strings: list[bytes], result: int) -> None:
+    def _rename(
+        self, table: dict[int, _Open], _: list[str], strings: list[bytes], result: int
+    ) -> None:
         self._renameat(table, ["AT_FDCWD", "", "AT_FDCWD", ""], strings, result)
 
-    def _unlinkat(self, table: dict[int, _Open], plain: list[str], strings: list[bytes], _: int) -> None:
+    def _unlinkat(
+        self, table: dict[int, _Open], plain: list[str], strings: list[bytes], _: int
+    ) -> None:
         place = self._place(table, plain[0], strings[0])
         if place is not None:
             self._did(Entries(place[0], ((place[1], None),)), place[1])
 
-    def _unlink(self, table: dict[int, _Open], _: list[str], strings: list[bytes], result: int) -> None:
+    def _unlink(
+        self, table: dict[int, _Open], _: list[str], strings: list[bytes], result: int
+    ) -> None:
         self._unlinkat(table, ["AT_FDCWD"], strings, result)
 
     _rmdir = _unlink
 
-    def _mkdirat(self, table: dict[int, _Open], plain: list[str], strings: list[bytes], _: int) -> None:
+    def _mkdirat(
+        self, table: dict[int, _Open], plain: list[str], strings: list[bytes], _: int
+    ) -> None:
         place = self._place(table, plain[0], strings[0])
         if place is not None:
             entry = ((place[1], self.disk.fresh()),)
             self._did(Entries(place[0], entry, "directory"), place[1])
 
-    def _mkdir(self, table: dict[int, _Open], _: list[str], strings: list[bytes], result: int) -> None:
+    def _mkdir(
+        self, table: dict[int, _Open], _: list[str], strings: list[bytes], result: int
+    ) -> None:
         self._mkdirat(table, ["AT_FDCWD"], strings, result)
 
     def _fsync(self, table: dict[int, _Open], plain: list[str], _: list[bytes], __: int) -> None:

@@ -9,30 +9,28 @@ Three settings:
 
 - `locks`: the file system has locks. Claimants that meet are refused; owners die and are succeeded.
 - `no_locks`: `flock` fails with ENOLCK, and both claimants use force, as a user does who believes
-  that the other host is dead while it is not. Epochs alone protect: this is where fencing is proved.
+  that the other host is dead while it is not. Epochs alone protect: here fencing is proved.
 - `deletes`: a third actor deletes the experiment and makes it again under the same name.
 
-What must hold: an acknowledged step is in the history exactly once, before every step that was begun
-later; none is there twice; a reader never meets anything unreadable and never goes back
+What must hold: an acknowledged step is in the history exactly once, before every step that was
+begun later; none is there twice; a reader never meets anything unreadable and never goes back
 behind what was acknowledged before it looked; with locks nobody records while somebody else owns;
 and all of it once more after a power cut at a random instant of the schedule.
 """
 
 import errno
-import fcntl
 import json
 import os
 import random
 import shutil
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import attrs
+
 from holdfast.claim import Claim
 from holdfast.errors import (
     AlreadyOwnedError,
@@ -45,11 +43,11 @@ from holdfast.errors import (
 )
 from holdfast.manager import StateManager
 
+from .bench import Ticking
 from .models import crash_states
 from .watching import Killed, Operation, Recorder, WatchedFiles
-from .workloads import Ticking
 
-__all__ = ["SABOTAGES", "Outcome", "Setting", "run"]
+__all__ = ["Outcome", "Setting", "run"]
 
 Setting = Literal["locks", "no_locks", "deletes"]
 Sabotage = Callable[[Operation, Callable[[], Any]], Any]
@@ -319,8 +317,7 @@ def run(
     victim = stage.rng.choice(("a", "b", None))
     when = stage.rng.randrange(5, 200)
     actors = [
-        _Actor(name, stage, play, dies_at=when if name == victim else None)
-        for name, play in plays
+        _Actor(name, stage, play, dies_at=when if name == victim else None) for name, play in plays
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreadableStateWarning)
@@ -403,39 +400,3 @@ def _missing(
             _step(claim, "later.0.0", random.Random(0))
     except HoldfastError as err:
         yield f"nobody can go on: {type(err).__name__}: {err}"
-
-
-def forget_fencing(operation: Operation, call: Callable[[], Any]) -> Any:
-    """Sabotage: after its line, an owner does not see that there is a newer epoch than its own."""
-    frame: FrameType | None = sys._getframe()
-    while operation.name == "names" and frame is not None:
-        if frame.f_code.co_name == "_fence":
-            return [f"{frame.f_locals['self'].epoch:08d}.jsonl"]
-        frame = frame.f_back
-    return call()
-
-
-def clobbering_link(operation: Operation, call: Callable[[], Any]) -> Any:
-    """Sabotage: `link()` that replaces what is there, so that two can win."""
-    if operation.name == "link":
-        source, target, dir_fd = operation.args
-        try:
-            os.unlink(target, dir_fd=dir_fd)
-        except FileNotFoundError:
-            pass
-    return call()
-
-
-def lock_for_all(operation: Operation, call: Callable[[], Any]) -> Any:
-    """Sabotage: everybody gets the lock."""
-    if operation.name == "flock" and operation.args[1] & (fcntl.LOCK_EX | fcntl.LOCK_SH):
-        return None
-    return call()
-
-
-#: What is broken, and the setting in which that must be noticed.
-SABOTAGES: tuple[tuple[Sabotage, Setting], ...] = (
-    (forget_fencing, "no_locks"),
-    (clobbering_link, "no_locks"),
-    (lock_for_all, "locks"),
-)

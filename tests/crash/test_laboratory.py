@@ -42,7 +42,13 @@ def test_posix_allows_a_name_without_data_and_data_without_a_name() -> None:
 
 def test_what_was_synced_is_there_in_every_state() -> None:
     """Data after its file's fsync and names after their directory's fsync cannot be lost."""
-    effects = (Entries(ROOT, (("a", 7),), "file"), Data(7, 0, b"1234"), Sync(7), Sync(ROOT), Mark("x"))
+    effects = (
+        Entries(ROOT, (("a", 7),), "file"),
+        Data(7, 0, b"1234"),
+        Sync(7),
+        Sync(ROOT),
+        Mark("x"),
+    )
     trace = Trace(_EMPTY, effects)
     for model in (posix_states, ext4_states):
         states = {s.tree.digest for s in model(trace, len(effects), random.Random(0))}

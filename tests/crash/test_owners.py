@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from holdfast.errors import (
     AlreadyOwnedError,
     ClaimClosedError,
@@ -23,9 +24,9 @@ from holdfast.errors import (
 )
 from holdfast.manager import StateManager
 
-from .checking import is_step
+from .bench import Ticking
+from .subject import is_step
 from .watching import Operation, WatchedFiles
-from .workloads import Ticking
 
 # What an owner in a process of its own does: claims, says so, and records a step for each line.
 _OWNER = """
@@ -182,7 +183,7 @@ def test_another_hosts_owner_is_unknown_and_fenced_once_it_is_forced_away(
     manager: StateManager, owners: list[_Owner]
 ) -> None:
     """Own host name, pid and mount namespace, no locks: never taken without force, then fenced."""
-    script = "hostname elsewhere && mount -t proc proc /proc && exec \"$@\""
+    script = 'hostname elsewhere && mount -t proc proc /proc && exec "$@"'
     lead = ("unshare", "--uts", "--pid", "--fork", "--mount", "sh", "-c", script, "sh")
     owner = _Owner(manager.state_dir, "no_locks", lead=lead)
     if not owner.first.startswith("claimed"):
@@ -207,10 +208,8 @@ def test_another_hosts_owner_is_unknown_and_fenced_once_it_is_forced_away(
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="not run: unshare takes root on Linux"
 )
-def test_a_lock_protects_across_pid_namespaces(
-    manager: StateManager, owners: list[_Owner]
-) -> None:
-    """Two containers on one machine: the held lock is proof of life, whatever the pids look like."""
+def test_a_lock_protects_across_pid_namespaces(manager: StateManager, owners: list[_Owner]) -> None:
+    """Two containers on one machine: the held lock is proof of life, whatever the pids say."""
     lead = ("unshare", "--uts", "--pid", "--fork", "--mount", "sh", "-c", 'exec "$@"', "sh")
     owner = _Owner(manager.state_dir, lead=lead)
     if not owner.first.startswith("claimed"):

@@ -9,6 +9,7 @@ from .checking import scratch
 from .effects import Tree
 from .lives import lives
 from .recording import STRACE, record
+from .sabotage import SABOTAGES
 from .workloads import argv, warm_up
 
 
@@ -51,7 +52,7 @@ def test_no_error_and_no_kill_at_any_system_call_loses_a_step() -> None:
 
 
 def test_no_interleaving_of_claimants_loses_or_doubles_a_step() -> None:
-    """With locks one owner at a time; without, epochs fence; deleted and made again, all is well."""
+    """With locks one owner at a time; without, epochs fence; deletes are no exception."""
     figures = campaigns.interleavings(SHORT)
     _none_lost(figures)
     assert figures.numbers["fenced"] > 5
@@ -67,7 +68,7 @@ def test_a_schedule_is_reproduced_by_its_seed() -> None:
     assert first.order == again.order
 
 
-@pytest.mark.parametrize(("sabotage", "setting"), schedules.SABOTAGES)
+@pytest.mark.parametrize(("sabotage", "setting"), SABOTAGES)
 def test_a_sabotaged_protocol_is_noticed_by_the_schedules(
     sabotage: schedules.Sabotage, setting: schedules.Setting
 ) -> None:

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 import attrs
+
 from holdfast.files import Files
 
 from .effects import ROOT, Data, Disk, Effect, Entries, Mark, Size, Sync, Trace, Tree
@@ -48,7 +49,9 @@ class Operation:
     kwargs: dict[str, Any] = attrs.field(factory=dict)
 
     def __str__(self) -> str:
-        shown = [f"<{len(a)} bytes>" if isinstance(a, bytes | memoryview) else repr(a) for a in self.args]
+        shown = [
+            f"<{len(a)} bytes>" if isinstance(a, bytes | memoryview) else repr(a) for a in self.args
+        ]
         return f"{self.name}({', '.join(shown)})"
 
 
@@ -127,7 +130,9 @@ class Fault:
         sticky: Every later operation that writes fails as well: a disk that stays full or dead.
     """
 
-    _WRITES = frozenset({"open_append", "mkdir", "write", "truncate", "fsync", "fdatasync", "link", "rename"})
+    _WRITES = frozenset(
+        {"open_append", "mkdir", "write", "truncate", "fsync", "fdatasync", "link", "rename"}
+    )
 
     def __init__(self, at: int, error: int | None, *, sticky: bool = False) -> None:
         self.at, self.error, self.sticky = at, error, sticky
@@ -145,7 +150,7 @@ class Fault:
         if self.seen == self.at or again:
             self.struck = self.struck or operation
             if operation.name == "close":
-                # `Files.close` swallows these itself; that it does is tried from outside, by strace.
+                # `Files.close` swallows these itself; strace tries that from outside.
                 return call()
             raise OSError(self.error, os.strerror(self.error))
         return call()
@@ -222,7 +227,9 @@ class Recorder:
             self._did(Entries(place, ((base, mine),), "file"), note)
         return fd
 
-    def _mkdir(self, call: Callable[[], Any], note: str, name: str, dir_fd: int | None = None) -> Any:
+    def _mkdir(
+        self, call: Callable[[], Any], note: str, name: str, dir_fd: int | None = None
+    ) -> Any:
         place, base = self._place(name, dir_fd)
         call()
         if place is not None:
@@ -251,14 +258,18 @@ class Recorder:
 
     _fdatasync = _fsync
 
-    def _link(self, call: Callable[[], Any], note: str, source: str, target: str, dir_fd: int) -> Any:
+    def _link(
+        self, call: Callable[[], Any], note: str, source: str, target: str, dir_fd: int
+    ) -> Any:
         place, base = self._place(target, dir_fd)
         inode = self._inode(os.stat(source, dir_fd=dir_fd, follow_symlinks=False).st_ino)
         call()
         if place is not None:
             self._did(Entries(place, ((base, inode),)), note)
 
-    def _rename(self, call: Callable[[], Any], note: str, source: str, target: str, dir_fd: int) -> Any:
+    def _rename(
+        self, call: Callable[[], Any], note: str, source: str, target: str, dir_fd: int
+    ) -> Any:
         place, base = self._place(target, dir_fd)
         inode = self._inode(os.stat(source, dir_fd=dir_fd, follow_symlinks=False).st_ino)
         call()

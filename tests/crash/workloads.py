@@ -6,103 +6,26 @@ at least. The same functions run under strace, in processes of their own
 (`python -m tests.crash.workloads NAME ROOT MARKS`), and in-process on watched files.
 """
 
-import hashlib
-import json
 import os
 import random
 import sys
 import warnings
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import attrs
-from holdfast import codec
+
 from holdfast.claim import Claim
 from holdfast.errors import UnreadableStateWarning
-from holdfast.files import Files
 from holdfast.lifecycle import ProcessExited, Requested
-from holdfast.manager import StateManager
-from holdfast.records import ExperimentState
 
-__all__ = ["ABSENT", "WORKLOADS", "Bench", "Ticking", "argv", "digest", "legal_step", "speaker", "workload"]
+from .bench import Bench, Ticking, legal_step, speaker
 
-#: The digest of an experiment that is not there.
-ABSENT = "absent"
+__all__ = ["MODULE", "WORKLOADS", "argv", "warm_up", "workload"]
+
 
 #: This module, by whatever name the package was imported.
 MODULE = f"{__package__}.workloads"
-
-# Who owns it, and how often and when it was written, may differ between a disturbed life and the
-# same life undisturbed. (Times are in the lines that also hold the rest, under one checksum.)
-_VOLATILE = (
-    "owner", "epoch", "revision", "schema_version",
-    "last_updated", "created_at", "started_at", "finished_at",
-)  # fmt: skip
-_VOLATILE_OF_PROCESS = ("started_at", "completed_at")
-
-
-def digest(state: ExperimentState) -> str:
-    """Short text, equal for states that tell the same of the experiment and every process."""
-    plain = codec.state_to_json(state)
-    for name in _VOLATILE:
-        plain.pop(name, None)
-    for process in plain["process_progress"].values():
-        for name in _VOLATILE_OF_PROCESS:
-            process.pop(name, None)
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:20]
-
-
-class Ticking:
-    """A clock that goes on by a step at every look: traces do not depend on the machine's speed."""
-
-    def __init__(self, step_s: float = 0.07) -> None:
-        self.now = datetime(2026, 1, 1, tzinfo=UTC)
-        self.step = timedelta(seconds=step_s)
-
-    def __call__(self) -> datetime:
-        self.now += self.step
-        return self.now
-
-
-@attrs.define
-class Bench:
-    """Where a workload works: a manager, and somebody who hears the acknowledgements.
-
-    Attributes:
-        say: Gets every mark as text.
-        events: For every experiment, how many transitions were acknowledged.
-    """
-
-    root: Path
-    say: Callable[[str], None]
-    files: Files = attrs.field(factory=Files)
-    clock: Callable[[], datetime] = attrs.field(factory=Ticking)
-    events: dict[str, int] = attrs.field(factory=dict)
-
-    def manager(self) -> StateManager:
-        """A new one: nothing is shared between calls but the disk."""
-        return StateManager(self.root / ".experiment_state", clock=self.clock, files=self.files)
-
-    def promised(self, state: ExperimentState, new_events: int, what: str) -> None:
-        """A call returned *state*: from here on it must survive anything."""
-        count = self.events[state.experiment_id] = (
-            self.events.get(state.experiment_id, 0) + new_events
-        )
-        self._mark(state.experiment_id, digest(state), count, str(state.status), what)
-
-    def gone(self, experiment_id: str) -> None:
-        """A delete returned."""
-        self.events[experiment_id] = 0
-        self._mark(experiment_id, ABSENT, 0, "", "delete")
-
-    def _mark(self, experiment_id: str, found: str, events: int, status: str, what: str) -> None:
-        mark = {"id": experiment_id, "digest": found, "events": events, "status": status}
-        self.say(json.dumps({**mark, "what": what}))
-
-    def record(self, claim: Claim, event: str, process: int | None = None, **facts: object) -> None:
-        """`claim.record`, and the promise."""
-        self.promised(claim.record(event, process, **facts), 1, event)  # type: ignore[arg-type]
 
 
 def _create(bench: Bench) -> None:
@@ -147,9 +70,7 @@ def _record_many(bench: Bench) -> None:
         bench.record(claim, "start")
         for batch in ((0, 1, 2), (3, 4, 5)):
             at = bench.clock()
-            starts = [
-                Requested(entity="process", event="start", process=i, at=at) for i in batch
-            ]
+            starts = [Requested(entity="process", event="start", process=i, at=at) for i in batch]
             bench.promised(claim.record_many(starts).state, len(starts), "record_many")
             exits = [ProcessExited(process=i, attempt=1, at=at, exit_code=0) for i in batch]
             bench.promised(claim.record_many(exits).state, len(exits), "record_many")
@@ -163,7 +84,9 @@ def _save(bench: Bench) -> None:
     bench.promised(state, 0, "save")
     state = bench.manager().save(attrs.evolve(state, status="running"))
     bench.promised(state, 1, "save")
-    table = state.processes.replace({0: attrs.evolve(state.processes[0], status="running", attempt=1)})
+    table = state.processes.replace(
+        {0: attrs.evolve(state.processes[0], status="running", attempt=1)}
+    )
     state = bench.manager().save(attrs.evolve(state, process_progress=table))
     bench.promised(state, 1, "save")
 
@@ -248,35 +171,31 @@ def _delete(bench: Bench) -> None:
     bench.gone("other")
 
 
-def legal_step(claim: Claim, at: datetime, rng: random.Random) -> list[Requested | ProcessExited]:
-    """One to three events that are legal now, chosen by *rng*; none once it is aggregated."""
-    state = claim.state
-    status = str(state.status)
-    if status != "running":
-        event = {"initialised": "start", "interrupted": "resume", "failed": "retry",
-                 "completed": "aggregate"}.get(status)  # fmt: skip
-        return [] if event is None else [Requested(entity="experiment", event=event, at=at)]
-    if state.can_aggregate():
-        return [Requested(entity="experiment", event="complete", at=at)]
-    if rng.random() < 0.05:
-        return [Requested(entity="experiment", event="interrupt", at=at, reason="user")]
-    events: list[Requested | ProcessExited] = []
-    indices = [i for i, p in state.process_progress.items() if str(p.status) != "completed"]
-    for index in rng.sample(indices, min(len(indices), rng.randint(1, 3))):
-        process = state.process_progress[index]
-        if str(process.status) == "pending":
-            events.append(Requested(entity="process", event="start", process=index, at=at))
-        elif str(process.status) == "failed":
-            facts = {"requested_by_user": True}
-            events.append(
-                Requested(entity="process", event="requeue", process=index, at=at, facts=facts)
-            )
-        else:
-            code = rng.choice((0, 0, 1))
-            events.append(
-                ProcessExited(process=index, attempt=process.attempt, at=at, exit_code=code)
-            )
-    return events
+def _index(bench: Bench) -> None:
+    """Finished experiments, listed and found through the index, one of them deleted again."""
+    from holdfast import index as module
+
+    smallest, module.SMALLEST = module.SMALLEST, 1  # type: ignore[misc]
+    try:
+        for name in ("done", "gone", "open"):
+            manager = bench.manager()
+            state = manager.create(name, num_processes=1, config={"name": name})
+            bench.promised(state, 0, "create")
+            with manager.claim(name) as claim:
+                for event, index in (("start", None), ("start", 0), ("complete", 0)):
+                    bench.record(
+                        claim, event, index, **({"exit_code": 0} if event == "complete" else {})
+                    )
+                if name != "open":
+                    bench.record(claim, "complete")
+                    bench.record(claim, "aggregate")
+            bench.manager().list_experiments()
+            bench.manager().find_incomplete()
+        bench.manager().delete("gone")
+        bench.gone("gone")
+        bench.manager().list_experiments()
+    finally:
+        module.SMALLEST = smallest  # type: ignore[misc]
 
 
 def _random_life(seed: int) -> Callable[[Bench], None]:
@@ -321,6 +240,7 @@ WORKLOADS: dict[str, Callable[[Bench], None]] = {
     "adopt": _adopt,
     "aggregate": _aggregate,
     "delete": _delete,
+    "index": _index,
 }
 
 
@@ -329,12 +249,6 @@ def workload(name: str) -> Callable[[Bench], None]:
     if name.startswith("random-"):
         return _random_life(int(name.removeprefix("random-")))
     return WORKLOADS[name]
-
-
-def speaker(marks: str) -> Callable[[str], None]:
-    """Appends marks to a file by `writev`, which the store never calls: faults are put per call."""
-    fd = os.open(marks, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    return lambda text: os.writev(fd, [text.encode() + b"\n"]) and None
 
 
 def argv(name: str, root: Path, marks: Path) -> tuple[list[str], dict[str, str]]:
