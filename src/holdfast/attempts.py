@@ -8,7 +8,6 @@ import contextlib
 import errno
 import json
 import os
-import secrets
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -378,7 +377,7 @@ def revoke(folder: Path, name: AttemptName) -> bool:
     content = {"revoked": True, "attempt": str(name)}
     content |= attrs.asdict(me, filter=lambda _, value: value is not None)
     content["at"] = datetime.now(UTC).isoformat()
-    temporary = directory / f".{secrets.token_hex(8)}.tmp"
+    temporary = directory / f".{os.urandom(8).hex()}.tmp"
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:

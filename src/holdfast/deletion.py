@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 
 from holdfast import journal, ownership, view
@@ -28,7 +27,7 @@ def remove(files: Files, claim: Claim, stem: str, dir_fd: int, state_dir: Path) 
 
 
 def _unlink_and_trash(files: Files, stem: str, dir_fd: int, state_dir: Path) -> None:
-    trash = f"{_TRASH}{secrets.token_hex(8)}"
+    trash = f"{_TRASH}{os.urandom(8).hex()}"
     try:
         with contextlib.suppress(FileNotFoundError):
             files.unlink(view.file_name(stem), dir_fd)

@@ -8,7 +8,6 @@ left. Unknown is never rounded to dead.
 import contextlib
 import errno
 import os
-import platform
 import sys
 from functools import cache
 from pathlib import Path
@@ -155,6 +154,14 @@ def _darwin_ids() -> tuple[str | None, str | None]:
     return machine, boot
 
 
+def _host() -> str:
+    if hasattr(os, "uname"):
+        return os.uname().nodename
+    import platform  # a millisecond, where every command has only a few
+
+    return platform.node()
+
+
 @cache
 def _here(pid: int) -> Observer:
     namespace = None
@@ -171,7 +178,7 @@ def _here(pid: int) -> Observer:
             if str(Path("/proc/self").readlink()) == str(pid):
                 proc = Path("/proc")
     return Observer(
-        host=platform.node(),
+        host=_host(),
         machine_id=machine_id,
         boot_id=boot_id,
         pid_namespace=namespace,
@@ -182,7 +189,7 @@ def _here(pid: int) -> Observer:
 
 @cache
 def _me(pid: int) -> ProcessIdentity:
-    return _identity(pid, _here(pid)) or ProcessIdentity(host=platform.node(), pid=pid)
+    return _identity(pid, _here(pid)) or ProcessIdentity(host=_host(), pid=pid)
 
 
 def me() -> ProcessIdentity:

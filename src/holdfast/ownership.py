@@ -7,7 +7,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -116,7 +115,7 @@ def _lock(files: Files, fd: int, deadline: float, clock: Callable[[], float]) ->
         if clock() >= deadline and (not shared or looks <= 0):
             return False
         # Random, so that two claimants that look at each other do not go on in step.
-        time.sleep(_RETRY_S * (0.5 + secrets.randbelow(1000) / 1000))
+        time.sleep(_RETRY_S * (0.5 + os.urandom(1)[0] / 256))
 
 
 def acquire(

@@ -6,7 +6,6 @@ It is the truth only until the first claim, when there is no journal yet.
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from pathlib import Path
 from typing import Final
@@ -30,7 +29,7 @@ def file_name(stem: str) -> str:
 
 def temporary_name() -> str:
     """A random name, so that no two writers and no leftover share one; never a view's."""
-    return f".tmp-{secrets.token_hex(8)}"
+    return f".tmp-{os.urandom(8).hex()}"
 
 
 def read(files: Files, name: str, dir_fd: int, path: Path) -> ExperimentState | None:
