@@ -59,15 +59,10 @@ def _transition(
     *,
     judged: ExperimentState | ProcessProgress,
 ) -> Change:
-    from holdfast.machines import explain, table
+    from holdfast.machines import MACHINES, edges, explain
 
-    declared = [
-        edge
-        for (source, _), edges in table(entity).items()
-        if source == before.status
-        for edge in edges
-        if edge.target == after.status
-    ]
+    leading = [edge for edge in edges(MACHINES[entity]) if edge.target == after.status]
+    declared = [edge for edge in leading if edge.source == before.status]
     for edge in declared:
         if not refusals(entity, judged, edge.guards, facts):
             return Change(
@@ -90,14 +85,15 @@ def _transition(
             experiment_id=state.experiment_id,
             process=index,
         )
-    machine_event = declared[0].event if declared else f"become {after.status}"
+    machine = MACHINES[entity](before, experiment_id=state.experiment_id, process=index)
     raise InvalidTransitionError(
         entity=entity,
         experiment_id=state.experiment_id,
         process=index,
-        event=machine_event,
+        event=declared[0].event if declared else f"become {after.status}",
         source=str(before.status),
         exists=bool(declared),
         refusals=refusals(entity, judged, declared[0].guards, facts) if declared else (),
-        allowed=state.allowed_events() if entity == "experiment" else (),
+        allowed=machine.allowed(),
+        possible_from=() if declared else tuple(dict.fromkeys(edge.source for edge in leading)),
     )

@@ -453,6 +453,23 @@ def test_save_takes_no_step_that_the_machines_do_not_allow(
     assert after.process_progress == state.process_progress
 
 
+def test_a_refused_save_says_from_where_and_what_is_allowed(manager: StateManager) -> None:
+    """A status that no single event reaches is told with those that lead there."""
+    state = manager.create("exp_7", num_processes=1)
+    with pytest.raises(InvalidTransitionError) as caught:
+        manager.save(moved(state, 0, status="completed", exit_code=0))
+    assert str(caught.value) == (
+        "exp_7/0: cannot become completed while pending: only possible from running\n"
+        "  allowed now: start"
+    )
+    with pytest.raises(InvalidTransitionError) as caught:
+        manager.save(attrs.evolve(state, status="aggregated"))
+    assert str(caught.value) == (
+        "exp_7: cannot become aggregated while initialised: only possible from completed\n"
+        "  allowed now: start, fail, interrupt"
+    )
+
+
 def test_save_moves_processes_and_experiment_by_one_event_each(manager: StateManager) -> None:
     """The last process and its experiment can be completed in one save; it is in the history."""
     manager.create("exp_7", num_processes=1)
