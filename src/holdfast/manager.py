@@ -12,23 +12,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from holdfast import (
-    catalog,
-    deletion,
-    finding,
-    history,
-    judgement,
-    liveness,
-    ownership,
-    saving,
-    stored,
-    view,
-)
-from holdfast.claim import Claim
+from holdfast import catalog, finding, stored, view
 from holdfast.errors import (
     AlreadyOwnedError,
     AmbiguousExperimentError,
@@ -45,13 +33,18 @@ from holdfast.errors import (
 from holdfast.files import Files
 from holdfast.finding import Listing
 from holdfast.hashing import canonical_json, compute_config_hash
-from holdfast.history import Transition
 from holdfast.identity import Verdict
 from holdfast.ids import candidates, sanitize_experiment_id
 from holdfast.journal import cause
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, Reason
 from holdfast.summary import Summary
+
+if TYPE_CHECKING:
+    # What claims, deletes or judges is imported where it is used: a listing, which a shell prompt
+    # may ask for, takes a fifth less without it.
+    from holdfast.claim import Claim
+    from holdfast.history import Transition
 
 __all__ = ["StateManager", "utc_now"]
 
@@ -146,6 +139,8 @@ class StateManager:
         raise AssertionError("candidates never end")
 
     def _create(self, state: ExperimentState) -> ExperimentState:
+        from holdfast import deletion
+
         stem = sanitize_experiment_id(state.experiment_id)
         # Before anything is made: what JSON cannot hold, or not give back, must not get in.
         canonical_json(state.config)
@@ -216,12 +211,14 @@ class StateManager:
 
     def _may_refresh(self, state: ExperimentState, stem: str, dir_fd: int) -> bool:
         """Whether there is an owner, whose view may lie a second behind."""
+        from holdfast import liveness, ownership
+
         lock = ownership.lock_state(self._files, stem, dir_fd)
         if lock is not None or state.owner is None or state.owner.released:
             return lock == "held"
         return liveness.judge(state.owner).kind != "dead"
 
-    def claim(self, experiment_id: str, *, wait_s: float = 0.0, force: bool = False) -> Claim:
+    def claim(self, experiment_id: str, *, wait_s: float = 0.0, force: bool = False) -> "Claim":
         """Become the owner of the experiment until the claim is released or the process ends.
 
         Args:
@@ -235,6 +232,9 @@ class StateManager:
             ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`.
             StateWriteError: The file system refused; nothing has changed.
         """
+        from holdfast import ownership
+        from holdfast.claim import Claim
+
         stem = sanitize_experiment_id(experiment_id)
         with self._existing_directory(experiment_id) as dir_fd:
             try:
@@ -276,6 +276,8 @@ class StateManager:
             AlreadyOwnedError, UnknownLivenessError, StateWriteError: As for `claim`.
             ValueError: The id, the number of processes or the time of creation was changed.
         """
+        from holdfast import saving
+
         with self.claim(state.experiment_id) as claim:
             current = claim.state
             if state.revision != current.revision:
@@ -296,6 +298,8 @@ class StateManager:
             ExperimentNotFoundError: There is none.
             StateWriteError: The file system refused; a later delete or create finishes it.
         """
+        from holdfast import deletion
+
         stem = sanitize_experiment_id(experiment_id)
         with self._existing_directory(experiment_id) as dir_fd:
             try:
@@ -309,6 +313,8 @@ class StateManager:
             deletion.sweep(self._files, dir_fd)
 
     def _finish_delete(self, stem: str, dir_fd: int) -> bool:
+        from holdfast import deletion
+
         # What is there but not to be deleted (a copy under a wrong name) was not found either.
         with contextlib.suppress(ExperimentExistsError):
             try:
@@ -317,8 +323,10 @@ class StateManager:
                 raise StateWriteError(self.state_dir / stem, "deleting", cause(err)) from err
         return False
 
-    def _refuse_if_running(self, claim: Claim, *, force: bool) -> None:
+    def _refuse_if_running(self, claim: "Claim", *, force: bool) -> None:
         """An attempt can outlive its owner; deleting its files would have it run on unseen."""
+        from holdfast import judgement
+
         found = judgement.survivors(claim.folder, claim.state.experiment_id)
         for name, identity, verdict in found:
             who = f"{claim.state.experiment_id}/{name}"
@@ -327,12 +335,14 @@ class StateManager:
             if verdict.kind == "unknown" and not force:
                 raise UnknownLivenessError(who, identity, None, verdict)
 
-    def history(self, experiment_id: str) -> list[Transition]:
+    def history(self, experiment_id: str) -> "list[Transition]":
         """Every recorded step, oldest first.
 
         Raises:
             ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`.
         """
+        from holdfast import history
+
         stem = sanitize_experiment_id(experiment_id)
         with self._existing_directory(experiment_id) as dir_fd:
             catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
@@ -357,6 +367,8 @@ class StateManager:
             return self._verdict(state, dir_fd)
 
     def _verdict(self, state: ExperimentState, dir_fd: int) -> Verdict:
+        from holdfast import liveness, ownership
+
         stem = sanitize_experiment_id(state.experiment_id)
         lock = ownership.lock_state(self._files, stem, dir_fd)
         if lock != "held" and state.owner is None and state.subprocess_pid is not None:
@@ -553,6 +565,8 @@ class StateManager:
         Raises:
             StateWriteError: It cannot be had, or not within *wait_s* seconds.
         """
+        from holdfast import ownership
+
         self._make_state_dir()
         path = self.state_dir / ".run.lock"
         with self._directory() as dir_fd:
