@@ -236,6 +236,9 @@ class Claim:
         """Append `deleted`: from here on the experiment counts as not found."""
         with self._mutex:
             self._check()
+            # Closed from the first byte on: after a Ctrl-C in between, a farewell behind `deleted`
+            # would have listings take the experiment for one that was let go.
+            self._closed = "it was interrupted while it deleted the experiment"
             self._append(
                 {
                     "kind": "deleted",
