@@ -85,6 +85,23 @@ class Experiment:
         """The hash by which `run` finds the experiment that does this work already."""
         return compute_config_hash(self.work(state_dir))
 
+    def moved_with(self, state_dir: Path, config_hash: str | None) -> Self:
+        """This experiment in the folder that was meant when *config_hash* was made.
+
+        A stored directory is absolute. Once the project was moved or copied with its *state_dir*,
+        it names what is gone or, worse, the original; the hash tells where it lies now. Where no
+        folder fits the hash, the stored one stays.
+        """
+        if config_hash is None or self.config_hash(state_dir) == config_hash:
+            return self
+        home = Path(os.path.realpath(state_dir)).parent
+        below = [home.joinpath(*self.cwd.parts[-n:]) for n in range(1, len(self.cwd.parts))]
+        for folder in (home, *home.parents, *below):
+            moved = attrs.evolve(self, cwd=folder)
+            if moved.config_hash(state_dir) == config_hash:
+                return moved
+        return self
+
     def to_config(self) -> dict[str, Any]:
         """The whole declaration as JSON, in the shape of the file; stored in `state.config`."""
         return dict(self.source)

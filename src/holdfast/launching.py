@@ -28,14 +28,14 @@ class Launcher:
     Attributes:
         folder: The experiment's folder.
         state_dir: The directory that it is in.
-        cwd: Where the commands run; None for where holdfast does.
+        cwd: Where the commands run.
     """
 
     experiment_id: str
     experiment: Experiment
     folder: Path = attrs.field(converter=_absolute)
     state_dir: Path = attrs.field(converter=_absolute)
-    cwd: str | None
+    cwd: str
 
     def name(self, index: int, attempt: int) -> AttemptName:
         """What the attempt is called everywhere."""

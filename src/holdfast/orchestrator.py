@@ -164,6 +164,9 @@ class Orchestrator:
         experiment = self._stored(state)
         with self._claim(experiment_id) as claim, self._interrupts() as interrupts:
             state = claim.state
+            # Its owner may have finished it while we waited for the claim.
+            if state.status is ExperimentStatus.AGGREGATED:
+                return self._shown(state)
             if state.status is not ExperimentStatus.COMPLETED and state.can_aggregate():
                 at = self._clock()
                 events = recovery.reopening(state, (), {}, at, evidence=_evidence(claim))
@@ -189,7 +192,8 @@ class Orchestrator:
             problem = ConfigProblem("command", "it was made without one, so nothing can be run")
             raise ConfigError(state.experiment_id, [problem])
         cwd = Path.cwd() if state.cwd is None else Path(state.cwd)
-        return Experiment.from_config(state.config, cwd, state.config_path)
+        experiment = Experiment.from_config(state.config, cwd, state.config_path)
+        return experiment.moved_with(self._manager.state_dir, state.config_hash)
 
     def _match(
         self, experiment: Experiment, experiment_id: str | None, *, fresh: bool
@@ -238,7 +242,8 @@ class Orchestrator:
                 experiment=experiment,
                 folder=claim.folder,
                 state_dir=self._manager.state_dir,
-                cwd=claim.state.cwd,
+                # Not the one that is stored: a project can be moved, or copied, with its state.
+                cwd=str(experiment.cwd),
             ),
             clock=self._clock,
             monotonic=self._monotonic,

@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -27,6 +28,7 @@ from holdfast.errors import (
     StateWriteError,
     UnknownLivenessError,
 )
+from holdfast.experiment_file import Experiment
 from holdfast.files import Files
 from holdfast.manager import StateManager
 from holdfast.orchestrator import Orchestrator
@@ -307,6 +309,30 @@ def test_unfinished_work_is_gone_on_with(bench: Bench) -> None:
     second = bench.orchestrator().run(bench.config("fail=1"))
     assert second.state.experiment_id == first.state.experiment_id
     assert (second.exit_code, second.skipped) == (0, 2)
+
+
+@pytest.mark.parametrize("how", ["run", "resume"])
+def test_a_copied_project_goes_on_where_the_copy_is(
+    bench: Bench, state_dir: Path, tmp_path_factory: pytest.TempPathFactory, how: str
+) -> None:
+    """Its processes run in the folder of the copy, and the original stays as it is."""
+    config = bench.config("fail=1")
+    state = bench.orchestrator().run(config).state
+    assert state.status is ExperimentStatus.FAILED
+    copy = tmp_path_factory.mktemp("elsewhere") / "copy"
+    shutil.copytree(bench.folder, copy)
+    (copy / "mended").touch()
+    before = bench.log()
+    manager = StateManager(copy / state_dir.relative_to(bench.folder))
+    orchestrator = Orchestrator(manager, bench.engine, gone_grace_s=0.05)
+    if how == "run":
+        outcome = orchestrator.run(Experiment.from_config(config, copy))
+    else:
+        outcome = orchestrator.resume(state.experiment_id)
+    assert outcome.state.experiment_id == state.experiment_id
+    assert outcome.exit_code == 0
+    assert bench.log() == before
+    assert (copy / "log").read_text().count("end") == 3
 
 
 def test_several_unfinished_ones_are_not_guessed_between(bench: Bench) -> None:

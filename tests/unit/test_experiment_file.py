@@ -514,6 +514,21 @@ def test_a_project_can_move_and_two_projects_never_match(tmp_path):
     assert hashes[0] == hashes[2]
 
 
+@pytest.mark.parametrize(("cwd", "state"), [(".", "s"), ("sub/deep", "s"), (".", "var/states")])
+def test_a_moved_project_runs_where_it_lies_now(tmp_path, cwd, state):
+    """The stored folder is absolute; the hash, which is not, finds it again."""
+    for name in ("old", "new"):
+        (tmp_path / name / cwd).mkdir(parents=True)
+    stored = Experiment.from_config({"command": ["p"]}, tmp_path / "old" / cwd)
+    wanted = stored.config_hash(tmp_path / "old" / state)
+    assert stored.moved_with(tmp_path / "old" / state, wanted) is stored
+    moved = stored.moved_with(tmp_path / "new" / state, wanted)
+    assert moved.cwd == (tmp_path / "new" / cwd).resolve()
+    # A hash that somebody else made tells nothing.
+    assert stored.moved_with(tmp_path / "new" / state, "0" * 64) is stored
+    assert stored.moved_with(tmp_path / "new" / state, None) is stored
+
+
 def test_inherited_variables_are_never_stored(monkeypatch):
     """A token in the environment must not end up in a state file."""
     monkeypatch.setenv("SECRET_TOKEN", "hunter2")
