@@ -10,11 +10,13 @@ import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from holdfast import codec
 from holdfast.claim import Claim
+from holdfast.errors import ClaimClosedError, StateWriteError
 from holdfast.files import Files
 from holdfast.lifecycle import ProcessExited, Requested
 from holdfast.manager import StateManager
@@ -67,6 +69,7 @@ class Bench:
     Attributes:
         say: Gets every mark as text.
         events: For every experiment, how many transitions were acknowledged.
+        retries: Record once more, with the same claim, what is said to have changed nothing.
     """
 
     root: Path
@@ -74,6 +77,7 @@ class Bench:
     files: Files = attrs.field(factory=Files)
     clock: Callable[[], datetime] = attrs.field(factory=Ticking)
     events: dict[str, int] = attrs.field(factory=dict)
+    retries: bool = False
 
     def manager(self) -> StateManager:
         """A new one: nothing is shared between calls but the disk."""
@@ -97,7 +101,18 @@ class Bench:
 
     def record(self, claim: Claim, event: str, process: int | None = None, **facts: object) -> None:
         """`claim.record`, and the promise."""
-        self.promised(claim.record(event, process, **facts), 1, event)  # type: ignore[arg-type]
+        given: dict[str, Any] = facts
+        try:
+            state = claim.record(event, process, **given)
+        except StateWriteError as err:
+            # The error says that nothing of it is stored: then the same claim must take it again.
+            if not self.retries or err.stored != "old":
+                raise
+            try:
+                state = claim.record(event, process, **given)
+            except ClaimClosedError:
+                raise err from None  # it could not be taken back for certain, and was given up
+        self.promised(state, 1, event)
 
 
 def legal_step(claim: Claim, at: datetime, rng: random.Random) -> list[Requested | ProcessExited]:

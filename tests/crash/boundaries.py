@@ -116,7 +116,7 @@ def _problems(
             wrong.append(f"the error says that the old state is stored: {error}")
         if error.stored == "new" and found[under_way] != new:
             wrong.append(f"the error says that the change is stored: {error}")
-    if error is not None and not isinstance(error, HoldfastError | Killed):
+    if error is not None and not isinstance(error, HoldfastError | Killed | KeyboardInterrupt):
         wrong.append(f"unclear error {type(error).__name__}: {error}")
     if not wrong:
         recorder = Recorder(root)
@@ -133,14 +133,15 @@ def inside(
     fault = Fault(at, error, sticky=sticky)
     files = WatchedFiles(fault)
     promised: list[str] = []
+    bench = Bench(root, promised.append, files, retries=True)
     raised: BaseException | None = None
     try:
         with _quiet():
-            workload(ref.name)(Bench(root, promised.append, files))
-    except (Exception, Killed) as err:
+            workload(ref.name)(bench)
+    except (Exception, Killed, KeyboardInterrupt) as err:
         raised = err
     files.die()
-    what = "killed" if error is None else errno.errorcode[error]
+    what = "killed" if error is None else errno.errorcode.get(error, "interrupted")
     try:
         problems = _problems(ref, root, promised, raised, f"{ref.name} {at}")
     except Exception as err:  # anything that a store raises here is a finding

@@ -24,6 +24,7 @@ from .lives import killed_then_cut, lives
 from .powercut import FILE_SYSTEMS, cut_power, unavailable
 from .recording import STRACE, record
 from .subject import Holdfast
+from .watching import INTERRUPT
 from .workloads import WORKLOADS, argv, warm_up
 
 __all__ = [
@@ -183,6 +184,7 @@ def _inside(name: str, faults: int | None, seed: int) -> tuple[int, int, list[st
     with scratch() as where:
         ref = reference(name, where)
         space = [(at, error, False) for at in range(len(ref.calls)) for error in ERRORS]
+        space += [(at, INTERRUPT, False) for at in range(len(ref.calls))]
         # A disk that stays full, or read-only.
         space += [
             (at, e, True) for at in range(len(ref.calls)) for e in (errno.ENOSPC, errno.EROFS)

@@ -26,7 +26,8 @@ from holdfast.files import Files
 from .effects import ROOT, Data, Disk, Effect, Entries, Mark, Size, Sync, Trace, Tree
 
 __all__ = [
-    "COMPOSED", "PRIMITIVES", "CallLog", "Fault", "Killed", "Operation", "Recorder", "WatchedFiles"
+    "COMPOSED",
+    "INTERRUPT", "PRIMITIVES", "CallLog", "Fault", "Killed", "Operation", "Recorder", "WatchedFiles"
 ]  # fmt: skip
 
 #: One system call each. Everything else in `Files` is made of these.
@@ -110,6 +111,10 @@ for _name in PRIMITIVES:
     setattr(WatchedFiles, _name, _watched(_name))
 
 
+#: Ctrl-C, where an errno would be.
+INTERRUPT = -2
+
+
 class CallLog:
     """A hook that counts: the boundaries at which a fault can be put."""
 
@@ -126,7 +131,8 @@ class Fault:
 
     Args:
         at: Which one.
-        error: The errno to fail with; None dies instead, before the operation.
+        error: The errno to fail with; None dies instead, before the operation; `INTERRUPT` lets it
+            happen and raises KeyboardInterrupt after it, as Ctrl-C does.
         sticky: Every later operation that writes fails as well: a disk that stays full or dead.
     """
 
@@ -146,6 +152,12 @@ class Fault:
                 self.struck = self.struck or operation
                 raise Killed
             return call()
+        if self.error == INTERRUPT:
+            result = call()
+            if self.seen == self.at and operation.name not in ("close", "open_dir", "open_read"):
+                self.struck = operation
+                raise KeyboardInterrupt
+            return result
         again = self.sticky and self.struck is not None and operation.name in self._WRITES
         if self.seen == self.at or again:
             self.struck = self.struck or operation
