@@ -51,6 +51,7 @@ __all__ = [
     "apply_many",
     "replay",
     "replay_many",
+    "with_fields",
 ]
 
 if TYPE_CHECKING:
@@ -109,12 +110,14 @@ def replay_many(state: ExperimentState, changes: Iterable[Change]) -> Experiment
             own.update(change.fields)
         else:
             before = processes.get(index)
-            processes[index] = _with(table[index] if before is None else before, change.fields)
+            processes[index] = with_fields(
+                table[index] if before is None else before, change.fields
+            )
         at = change.at
     own["last_updated"] = at
     if processes:
         own["process_progress"] = table.replace(processes)
-    return _with(state, own)
+    return with_fields(state, own)
 
 
 # attrs.evolve runs every converter and validator again, 10 µs for an experiment. The fields set
@@ -125,7 +128,8 @@ def _slots(kind: Any) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[tuple[str
     return attrgetter(*names), tuple((name, getattr(kind, name).__set__) for name in names)
 
 
-def _with(record: Record, fields: Mapping[str, Any]) -> Record:
+def with_fields(record: Record, fields: Mapping[str, Any]) -> Record:
+    """*record* with *fields*, whose types and values are known to be right."""
     kind: Any = type(record)
     values, setters = _slots(kind)
     new: Record = object.__new__(kind)

@@ -40,6 +40,15 @@ def _not_negative(_: object, attribute: "attrs.Attribute[Any]", value: int) -> N
         raise ValueError(f"{attribute.name} must be 0 or more, got {value}")
 
 
+# Calling an enum costs 0.5 µs even for one of its members, twice for each of 10,000 processes.
+def _process_status(value: str) -> ProcessStatus:
+    return value if type(value) is ProcessStatus else ProcessStatus(value)
+
+
+def _reason(value: str | None) -> Reason | None:
+    return value if value is None or type(value) is Reason else Reason(value)
+
+
 def _text(path: str | PurePath | None) -> str | None:
     return None if path is None else str(path)
 
@@ -73,13 +82,13 @@ class ProcessProgress:
         result: The proven result file; None when the process wrote none.
     """
 
-    status: ProcessStatus = attrs.field(default=ProcessStatus.PENDING, converter=ProcessStatus)
+    status: ProcessStatus = attrs.field(default=ProcessStatus.PENDING, converter=_process_status)
     attempt: int = attrs.field(default=0, validator=_not_negative)
     failures: int = attrs.field(default=0, validator=_not_negative)
     interruptions: int = attrs.field(default=0, validator=_not_negative)
     exit_code: int | None = None
     signal: int | None = None
-    reason: Reason | None = attrs.field(default=None, converter=attrs.converters.optional(Reason))
+    reason: Reason | None = attrs.field(default=None, converter=_reason)
     error_message: str | None = None
     started_at: datetime | None = attrs.field(default=None, validator=_aware)
     completed_at: datetime | None = attrs.field(default=None, validator=_aware)
