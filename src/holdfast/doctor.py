@@ -9,9 +9,8 @@ interrupted delete is finished); an unreadable file is never touched.
 import contextlib
 import secrets
 import stat
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
@@ -76,7 +75,6 @@ def examine(
     fix: bool = False,
     margin_s: float = MARGIN_S,
     files: Files | None = None,
-    clock: Callable[[], float] = time.time,
 ) -> list[Finding]:
     """Everything that is wrong below *state_dir*; empty if all is well or nothing is there.
 
@@ -85,23 +83,22 @@ def examine(
         fix: Repair what can be repaired without losing anything.
         margin_s: How old, in seconds, a temporary file has to be to count as left over.
         files: The operating system.
-        clock: Seconds since the epoch, as file times are told.
 
     Raises:
         StateCorruptError: The directory itself cannot be opened.
     """
-    doctor = _Doctor(Path(state_dir), files or Files(), fix, margin_s, clock)
+    doctor = _Doctor(Path(state_dir), files or Files(), fix, margin_s)
     return list(doctor.findings())
 
 
 class _Doctor:
-    def __init__(
-        self, state_dir: Path, files: Files, fix: bool, margin_s: float, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, state_dir: Path, files: Files, fix: bool, margin_s: float) -> None:
         self.state_dir = state_dir
         self.files = files
         self.fix = fix
-        self.oldest = clock() - margin_s
+        self.margin_s = margin_s
+        #: Files that were last changed before this are nobody's; none are, as long as it is None.
+        self.oldest: float | None = None
         self.manager = StateManager(state_dir, files=files)
 
     def findings(self) -> Iterator[Finding]:
@@ -113,6 +110,9 @@ class _Doctor:
             raise StateCorruptError(self.state_dir, f"cannot be opened: {cause(err)}") from err
         try:
             yield from self._volume()
+            with contextlib.suppress(OSError):
+                # By the clock of the file server: by ours, a fresh file could look hours old.
+                self.oldest = volume.server_time(self.files, dir_fd) - self.margin_s
             yield from self._top(dir_fd)
             for stem in self._stems(dir_fd):
                 yield from self._experiment(stem, dir_fd)
@@ -153,6 +153,8 @@ class _Doctor:
                 yield self._remove(name, dir_fd, self.state_dir)
 
     def _old(self, name: str, dir_fd: int) -> bool:
+        if self.oldest is None:
+            return False
         try:
             return self.files.stat(name, dir_fd).st_mtime < self.oldest
         except OSError:

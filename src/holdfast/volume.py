@@ -20,7 +20,7 @@ from holdfast.files import NO_LOCKS, Files
 from holdfast.journal import cause
 from holdfast.view import temporary_name
 
-__all__ = ["Mount", "Symptom", "examine", "mount_of"]
+__all__ = ["Mount", "Symptom", "examine", "mount_of", "server_time"]
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _ROUNDS: Final = 7
@@ -109,6 +109,19 @@ def mount_of(directory: Path, mounts: Path = _MOUNTS) -> Mount | None:
     return best
 
 
+def server_time(files: Files, dir_fd: int) -> float:
+    """What time it is for the files below *dir_fd*, in seconds since the epoch.
+
+    Ages of files are told by this clock: a server's can be hours away from ours.
+
+    Raises:
+        OSError: Nothing can be written there.
+    """
+    with _temporary(files, dir_fd) as (_, fd):
+        files.write_all(fd, b"tick")
+        return files.fstat(fd).st_mtime
+
+
 def _options(mount: Mount) -> Iterator[Symptom]:
     where = f"{mount.point} ({mount.kind})"
     for option in sorted(mount.options & _LOCAL_LOCKS.keys()):
@@ -116,7 +129,8 @@ def _options(mount: Mount) -> Iterator[Symptom]:
     for option in sorted(mount.options & _NOT_DURABLE.keys()):
         yield Symptom("durability", f"{where} is mounted {option}: {_NOT_DURABLE[option]}", True)
     if mount.kind in _VOLATILE:
-        yield Symptom("durability", f"{where} is memory: a power cut takes everything", True)
+        # Whoever puts it there knows that, as a rule; nothing pretends to be what it is not.
+        yield Symptom("durability", f"{where} is memory: a power cut takes everything", False)
     if "data=writeback" in mount.options:
         # What is synced is safe; what is not can come back as another file's old content.
         what = f"{where} is mounted data=writeback: torn tails may hold other files' old data"
