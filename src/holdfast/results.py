@@ -56,12 +56,15 @@ def prepare(folder: Path, *, files: Files | None = None) -> None:
     files = files or Files()
     try:
         with files.directory(folder) as parent:
+            made = False
             with contextlib.suppress(FileExistsError):
                 files.mkdir(_FOLDER, parent)
+                made = True
             info = files.stat(_FOLDER, parent)
             # A power cut could take the directory with every result in it. One that exists may
-            # have been made by a process that was killed before it came to this line.
-            if (info.st_dev, info.st_ino) not in _durable:
+            # have been made by a process that was killed before it came to this line; a new one
+            # may have the inode number of one that was deleted.
+            if made or (info.st_dev, info.st_ino) not in _durable:
                 files.fsync(parent)
                 _durable.add((info.st_dev, info.st_ino))
     except OSError as err:
