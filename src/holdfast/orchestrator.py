@@ -224,7 +224,7 @@ class Orchestrator:
             config=experiment.to_config(),
             config_hash=experiment.config_hash(self._manager.state_dir),
             config_path=experiment.path,
-            name=experiment.name,
+            name=experiment.name or (experiment.path.stem if experiment.path else None),
             cwd=experiment.cwd,
         )
 

@@ -283,7 +283,8 @@ def test_a_file_of_other_work_is_not_resumed_and_the_difference_is_told(sh: Shel
     # Limits do not define the work.
     (sh.path / "e.toml").write_text(FILE.replace("jobs = 2", "jobs = 1"))
     (sh.path / "bad").unlink()
-    sh("run", "e.toml", "--resume", "@last")
+    _, err = sh("run", "e.toml", "--resume", "@last")
+    assert "limits as given now" in err
 
 
 def test_several_matches_are_refused_with_the_list(sh: Shell) -> None:
@@ -302,6 +303,21 @@ def test_a_command_needs_no_file(sh: Shell) -> None:
     out, _ = sh("run", "--procs", "3", "--", "python", "-c", "print('n', {index})")
     assert [line.split()[0] for line in out.splitlines()[1:]] == ["0", "1", "2"]
     assert sh("logs", "@last/2")[0].endswith("n 2\n")
+
+
+def test_no_word_behind_the_dashes_is_for_holdfast(sh: Shell) -> None:
+    """Options of the command stay the command's."""
+    sh("run", "--", "echo", "--json", "-n", "--")
+    assert sh("logs", "@last/0", "-o")[0] == "--json -n --\n"
+
+
+def test_an_experiment_without_a_name_is_called_after_its_file(sh: Shell) -> None:
+    """A listing of nameless ids helps nobody."""
+    (sh.path / "e.toml").rename(sh.path / "sweep.toml")
+    text = (sh.path / "sweep.toml").read_text().replace('name = "squares"', "")
+    (sh.path / "sweep.toml").write_text(text)
+    sh("run", "sweep.toml")
+    assert sh.json("ls")["experiments"][0]["name"] == "sweep"
 
 
 def test_settings_change_the_file(sh: Shell) -> None:
@@ -357,6 +373,8 @@ def test_a_dry_run_says_run_or_skip_and_why_and_changes_nothing(sh: Shell) -> No
         ["run", "missing.toml"],
         ["run", "a", "b"],
         ["run", "--procs", "2"],
+        ["run", "--procs", "2", "echo"],
+        ["run", "e.toml", "--procs", "2", "--", "echo"],
         ["run", "e.toml", "--set", "nonsense"],
         ["run", "e.toml", "--resume", "x", "--fresh"],
         ["run", "--resume", "x", "--set", "a=1"],
@@ -604,6 +622,8 @@ def test_logs_are_printed_byte_for_byte(sh: Shell) -> None:
     assert both == "==> 1.1 stdout <==\nout 1\n\n==> 1.1 stderr <==\nValueError: boom \x1b[31m\n"
     assert sh("logs", "@last", "-o")[0].count("==> ") == 3
     assert "no 9" in sh("logs", "@last/9", code=2)[1]
+    assert "neither a process's number" in sh("logs", "@last/x", code=2)[1]
+    assert "has written nothing yet" in sh("logs", "@last/aggregate")[1]
 
 
 @pytest.mark.parametrize(("written", "last"), [("0\n1\n2\n", "1\n2\n"), ("0\n1\n2", "1\n2")])

@@ -12,6 +12,7 @@ from holdfast.attempts import AttemptName, error_path
 from holdfast.cli import forms, text
 from holdfast.cli.app import Place
 from holdfast.errors import ConfigError, HoldfastError, printable
+from holdfast.placeholders import as_text
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
 
@@ -44,7 +45,8 @@ def params_words(params: Params, index: int) -> str:
     """`codec=lzma level=9`."""
     if params is None:
         return ""
-    return text.one_line(" ".join(f"{key}={value}" for key, value in params[index].items()))
+    words = (f"{key}={as_text(value)}" for key, value in params[index].items())
+    return text.one_line(" ".join(words))
 
 
 def failures(

@@ -66,13 +66,16 @@ class Progress:
     Args:
         folder: The experiment's folder, by its id; for the logs of what failed.
         parameters: The parameters of each process of a state.
+        notes: What else there is to say about an experiment that is gone on with.
     """
 
     def __init__(
         self,
         folder: Callable[[str], Path],
         parameters: Callable[[ExperimentState], Params],
+        notes: Callable[[ExperimentState], list[str]],
     ) -> None:
+        self._notes = notes
         self._folder = folder
         self._parameters = parameters
         self._params: Params = None
@@ -128,8 +131,11 @@ class Progress:
             text.say(
                 f"resuming {which}, made {text.age(state.created_at)}: "
                 f"{state.processes_completed:,} of "
-                f"{text.count(state.num_processes, 'process')} completed before"
+                f"{text.count(state.num_processes, 'process')} completed so far"
             )
+            for note in self._notes(state):
+                text.say(note)
+
         else:
             text.say(f"running {which}: {text.count(state.num_processes, 'process')}")
         if text.is_terminal(sys.stderr):

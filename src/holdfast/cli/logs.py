@@ -118,8 +118,9 @@ def logs(
             # One more round: the last words were written before the end was recorded.
             ended = _over(manager, state, index)
     if not shown.anything:
-        which = "no process" if index is None else f"process {_word(index)}"
-        text.say(f"{which} of {text.one_line(state.experiment_id)} has written anything yet")
+        who = text.one_line(state.experiment_id)
+        who = f"no process of {who}" if index is None else f"{who}/{_word(index)}"
+        text.say(f"{who} has written {'anything' if index is None else 'nothing'} yet")
     return 0
 
 
@@ -133,7 +134,16 @@ def _find(manager: StateManager, query: str) -> tuple[ExperimentState, int | Non
     head, slash, last = query.rpartition("/")
     index = _index(last) if slash else None
     if index is None:
-        return manager.load(manager.resolve(query)), None
+        try:
+            return manager.load(manager.resolve(query)), None
+        except ExperimentNotFoundError:
+            if not slash:
+                raise
+        found = manager.resolve(head)  # where there is none, that is what is wrong
+        raise click.UsageError(
+            f"{text.one_line(found)} is there; {text.one_line(last)!r} is neither a process's "
+            f"number nor `{_AGGREGATE_WORD}`"
+        )
     try:
         state = manager.load(manager.resolve(head))
     except ExperimentNotFoundError:

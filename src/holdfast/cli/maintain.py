@@ -131,7 +131,7 @@ def rm(context: click.Context, queries: tuple[str, ...], force: bool) -> int:
 @click.pass_context
 def aggregate(context: click.Context, query: str, force: bool, as_json: bool) -> int:
     """Aggregate an experiment whose processes are all completed; run none of them."""
-    from holdfast.cli.run import conduct
+    from holdfast.cli.conduct import conduct
 
     manager = place(context).manager()
     experiment_id = manager.resolve(query)

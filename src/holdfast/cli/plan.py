@@ -120,9 +120,9 @@ def _again(why: str, *, left: bool) -> tuple[str, str]:
 
 
 def refuse_other_work(
-    where: Place, state: ExperimentState, experiment: Experiment, *, file: str
+    where: Place, state: ExperimentState, experiment: Experiment, *, file: str | None
 ) -> None:
-    """Make sure that *experiment*, read from *file*, is the work of *state*.
+    """Make sure that *experiment*, read from *file* if any, is the work of *state*.
 
     Raises:
         ConfigError: It is not; with every difference.
@@ -136,15 +136,11 @@ def refuse_other_work(
     except ConfigError:
         before = {}
     problems = _differences(before, experiment.work(state_dir))
-    wanted = where.command("resume", state.experiment_id)
-    problems.append(
-        ConfigProblem(
-            "so",
-            f"`{wanted}` goes on with what {state.experiment_id} was made with, "
-            f"`{where.command('run', file)}` runs this file",
-        )
-    )
-    title = f"{file} does other work than {text.one_line(state.experiment_id)}"
+    said = f"`{where.command('resume', state.experiment_id)}` goes on with what it was made with"
+    if file is not None:
+        said += f", `{where.command('run', file)}` runs this file"
+    problems.append(ConfigProblem("so", said))
+    title = f"{file or 'the command'} does other work than {text.one_line(state.experiment_id)}"
     raise ConfigError(title, problems)
 
 

@@ -1,31 +1,31 @@
 """`holdfast run`, `resume`, `demo`: which experiment, driven to its end, and how that is told."""
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from holdfast.cli import forms, text
+from holdfast.cli import text
 from holdfast.cli.app import (
-    Place,
     experiment_argument,
     json_option,
     place,
     state_dir_option,
 )
+from holdfast.cli.conduct import conduct
+from holdfast.cli.failures import report
 from holdfast.cli.maintain import force_option
 from holdfast.errors import AmbiguousExperimentError
 
 if TYPE_CHECKING:
-    from holdfast.attempts import Attempt, AttemptName
-    from holdfast.cli.live import Progress
-    from holdfast.engines import Engine, EngineWord, Handle
     from holdfast.experiment_file import Experiment
     from holdfast.orchestrator import Orchestrator, Outcome
+    from holdfast.records import ExperimentState
 
-__all__ = ["conduct", "demo", "resume", "run"]
+__all__ = ["demo", "resume", "run"]
+
+_COMMAND: Final = "holdfast.cli.run.command"
 
 _jobs_option = click.option(
     "-j",
@@ -39,7 +39,18 @@ _no_aggregate_option = click.option(
 )
 
 
-@click.command()
+class _Run(click.Command):
+    """Keeps what stands behind `--` apart: it is a command, and no word of it is for us."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            at = args.index("--")
+            ctx.meta[_COMMAND] = tuple(args[at + 1 :])
+            args = args[:at]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Run)
 @click.option("--resume", "resumed", metavar="ID", help="Go on with this one; FILE is optional.")
 @click.option("--fresh", is_flag=True, help="Make a new experiment, whatever there is already.")
 @_jobs_option
@@ -83,7 +94,8 @@ def run(
     """
     if resumed is not None and fresh:
         raise click.UsageError("--resume goes on with an experiment, --fresh makes a new one")
-    experiment = _experiment(words, procs, _settings(settings), resumed=resumed)
+    command: tuple[str, ...] | None = context.meta.get(_COMMAND)
+    experiment = _experiment(words, command, procs, _settings(settings), resumed=resumed)
     where = place(context)
     manager = where.manager()
     if resumed is not None:
@@ -91,7 +103,9 @@ def run(
         if experiment is not None:
             from holdfast.cli.plan import refuse_other_work
 
-            refuse_other_work(where, manager.load(resumed), experiment, file=str(words[0]))
+            refuse_other_work(
+                where, manager.load(resumed), experiment, file=words[0] if words else "the command"
+            )
 
     def drive(orchestrator: "Orchestrator") -> "Outcome":
         aggregate = not no_aggregate
@@ -107,24 +121,52 @@ def run(
             from holdfast.cli.plan import print_plan
 
             return print_plan(where, experiment, resumed, fresh=fresh, as_json=as_json)
-        return conduct(where, drive, force=force, as_json=as_json)
+        return conduct(
+            where,
+            drive,
+            force=force,
+            as_json=as_json,
+            notes=lambda state: _unlike(state, experiment),
+        )
     except AmbiguousExperimentError as err:
-        if resumed is None:
-            newest = where.command("run", *words[:1], "--resume", err.matches[-1])
-            text.say(f"which one of these {len(err.matches)}? e.g. {newest}; or --fresh")
-        raise
+        code = report(err)
+        if resumed is None and words:
+            text.say(f"  e.g. {where.command('run', words[0], '--resume', err.matches[-1])}")
+        return code
+
+
+def _unlike(state: "ExperimentState", experiment: "Experiment | None") -> list[str]:
+    """What counts for this run only: the file may have other limits than the experiment."""
+    if experiment is None:
+        return []
+    given = experiment.to_config()
+    other = [
+        key for key in ("limits", "retry", "aggregate") if given.get(key) != state.config.get(key)
+    ]
+    if not other:
+        return []
+    return [f"{' and '.join(other)} as given now; `resume` uses what the experiment was made with"]
 
 
 def _experiment(
-    words: Sequence[str], procs: int | None, settings: Mapping[str, str], *, resumed: str | None
+    words: Sequence[str],
+    command: Sequence[str] | None,
+    procs: int | None,
+    settings: Mapping[str, str],
+    *,
+    resumed: str | None,
 ) -> "Experiment | None":
     """What is to be run; None if only an id says it."""
     from holdfast.experiment_file import Experiment, load_config
 
-    if procs is not None:
-        if not words:
+    if command is not None or procs is not None:
+        if words:
+            raise click.UsageError(
+                f"a FILE, or --procs N -- CMD...; {words[0]!r} stands before the --"
+            )
+        if not command:
             raise click.UsageError("--procs needs a command: holdfast run --procs 4 -- CMD...")
-        return Experiment.from_command(words, procs, cwd=Path.cwd(), overrides=settings)
+        return Experiment.from_command(command, procs or 1, cwd=Path.cwd(), overrides=settings)
     if len(words) > 1:
         raise click.UsageError(
             f"one FILE, not {len(words)}; to run a command: holdfast run --procs N -- CMD..."
@@ -220,120 +262,3 @@ def demo(context: click.Context, fresh: bool, jobs: int | None) -> int:
             f"  {where.command('resume', '@last')}"
         )
     return code
-
-
-def conduct(
-    where: Place,
-    drive: Callable[["Orchestrator"], "Outcome"],
-    *,
-    force: bool,
-    as_json: bool,
-) -> int:
-    """Have *drive* run an experiment on this machine, show how it goes, and print its end."""
-    from holdfast.cli.evidence import parameters
-    from holdfast.cli.live import Progress
-    from holdfast.engines.local import LocalEngine
-    from holdfast.orchestrator import Orchestrator
-
-    manager = where.manager()
-    with Progress(manager.folder, parameters) as progress, LocalEngine() as local:
-        engine = _Announcing(local, progress)
-        orchestrator = Orchestrator(manager, engine, on_change=progress.change, force=force)
-        outcome = drive(orchestrator)
-    _print_end(where, outcome, as_json=as_json)
-    return outcome.exit_code
-
-
-def _print_end(where: Place, outcome: "Outcome", *, as_json: bool) -> None:
-    state = outcome.state
-    words = forms.next_words(state, None)
-    command = None if words is None else where.command(*words)
-    if as_json:
-        forms.print_json(
-            "holdfast.outcome/1",
-            {
-                "experiment": forms.experiment(state, None),
-                "exit_code": outcome.exit_code,
-                "message": outcome.message,
-                "skipped": outcome.skipped,
-                "adopted": outcome.adopted,
-                "already_done": outcome.already_done,
-                "next_command": command,
-                "aggregate": outcome.aggregate,
-            },
-        )
-    else:
-        from holdfast.cli.report import aggregate_lines, failure_lines
-
-        lines = failure_lines(where, where.manager(), state)
-        if lines:
-            text.say("\n".join(["failed:", *lines]), painted=True)
-        if outcome.aggregate is not None:
-            more = where.command("aggregate", "--json", state.experiment_id)
-            _print_table(aggregate_lines(outcome.aggregate, more))
-    told = text.one_line(outcome.message)
-    notes = []
-    if 0 < outcome.skipped < state.num_processes:
-        notes.append(f"{text.count(outcome.skipped, 'process')} completed before, not run again")
-    if outcome.adopted:
-        notes.append(f"{text.count(outcome.adopted, 'process')} taken over")
-    text.say(told + (f" ({'; '.join(notes)})" if notes else ""))
-    if command is not None:
-        text.say(f"next: {command}")
-
-
-def _print_table(lines: list[str]) -> None:
-    try:
-        text.emit(lines)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # `holdfast run … | head`: the run is over, and its exit code is what counts.
-        from holdfast.cli.failures import silence
-
-        silence(sys.stdout)
-
-
-class _Announcing:
-    """The engine, with a word to the user when it is asked to stop what runs."""
-
-    def __init__(self, engine: "Engine", progress: "Progress") -> None:
-        self._engine = engine
-        self._progress = progress
-        self._signals = 0
-
-    def submit(self, experiment_id: str, attempts: "Sequence[Attempt]") -> "list[Handle]":
-        return self._engine.submit(experiment_id, attempts)
-
-    def find(
-        self, experiment_id: str, folder: Path | None = None
-    ) -> "Mapping[AttemptName, Handle]":
-        return self._engine.find(experiment_id, folder)
-
-    def poll(self, handles: "Sequence[Handle]") -> "list[EngineWord]":
-        return self._engine.poll(handles)
-
-    def cancel(self, handles: "Sequence[Handle]", *, force: bool = False) -> None:
-        self._engine.cancel(handles, force=force)
-        number = text.count(len(handles), "process")
-        if force:
-            words = f"killing {number}"
-        elif self._signals:
-            words = f"stopping {number}; once more (Ctrl-C) kills them at once"
-        else:
-            words = f"a process failed: stopping the other {number}"
-        if handles:
-            self._progress.stopping(words)
-
-    def wait(self, timeout_s: float) -> None:
-        self._engine.wait(timeout_s)
-
-    def wake(self) -> None:
-        # Called from the signal handler: no more than a mark here.
-        self._signals += 1
-        self._engine.wake()
-
-    def close(self) -> None:
-        self._engine.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
