@@ -134,6 +134,12 @@ def _bury(
         if output_held(folder, name):
             return Undecided(f"{verdict}; but what it started still holds its output", verdict)
         return Dead(str(verdict))
+    if sessions.leader_lives(identity, observer=here):
+        # It never locked this file: the experiment was copied while it ran. What runs belongs to
+        # the original, and stopping it as a leftover would fail the original's attempt.
+        words = f"{verdict.compared}, yet {identity} runs: is this a copy of a running experiment?"
+        doubt = attrs.evolve(verdict, kind="unknown", compared=words)
+        return Undecided(str(doubt), doubt)
     found, left = sessions.stop_session(identity, grace_s, observer=observer)
     if left:
         return Undecided(f"{verdict}; processes it left cannot be stopped: {_list(left)}", verdict)

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from holdfast.identity import ProcessIdentity
-from holdfast.liveness import Observer
+from holdfast.liveness import Observer, judge
 
 __all__ = [
     "SESSION_VARIABLE",
+    "leader_lives",
     "session_mark",
     "session_members",
     "signal_process",
@@ -29,6 +30,7 @@ SESSION_VARIABLE: Final = "HOLDFAST_SESSION"
 _PAUSE_S: Final = 0.01
 _KILLED_WITHIN_S: Final = 5.0
 _EXEC_WITHIN_S: Final = 1.0
+_ENDED_WITHIN_S: Final = 2.0
 
 
 def session_mark(pid: int, start_ticks: int | None) -> str:
@@ -130,6 +132,25 @@ def _members(identity: ProcessIdentity, observer: Observer | None) -> list[int]:
     return session_members(identity, observer=observer) or session_members(
         identity, observer=observer
     )
+
+
+def leader_lives(
+    identity: ProcessIdentity,
+    *,
+    observer: Observer | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Whether the shim is there although its lock is free, and stays there.
+
+    The kernel frees the locks of a process that ends a moment before the process itself is gone.
+    """
+    deadline = clock() + _ENDED_WITHIN_S
+    while judge(identity, observer=observer).kind == "alive":
+        if clock() >= deadline:
+            return True
+        pause(_PAUSE_S)
+    return False
 
 
 def stop_session(

@@ -335,6 +335,35 @@ def test_a_copied_project_goes_on_where_the_copy_is(
     assert (copy / "log").read_text().count("end") == 3
 
 
+def test_a_copy_of_a_running_experiment_leaves_the_original_alone(
+    bench: Bench, state_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A resume of the copy neither stops what the original runs nor runs it beside, but asks."""
+    copy = tmp_path_factory.mktemp("elsewhere") / "copy"
+
+    def resume_a_copy() -> None:
+        until(lambda: bench.log("start"))
+        shutil.copytree(bench.folder, copy)
+        manager = StateManager(copy / state_dir.relative_to(bench.folder))
+        (experiment_id,) = manager.list_experiments()
+        try:
+            with LocalEngine() as engine, pytest.raises(UnknownLivenessError) as caught:
+                Orchestrator(manager, engine).resume(experiment_id)
+            refused.append(str(caught.value))
+        finally:
+            bench.touch("go")
+
+    refused: list[str] = []
+    thread = threading.Thread(target=resume_a_copy)
+    config = bench.config("for=60", processes=1)
+    listen = when(lambda state: state.processes_running == 1, thread.start)
+    outcome = bench.orchestrator(on_change=listen).run(config)
+    thread.join()
+    assert "copy of a running experiment" in refused[0]
+    assert outcome.exit_code == 0
+    assert outcome.state.processes[0].attempt == 1
+
+
 def test_several_unfinished_ones_are_not_guessed_between(bench: Bench) -> None:
     """The error names them."""
     orchestrator = bench.orchestrator()

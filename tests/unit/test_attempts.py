@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -189,6 +190,22 @@ def test_a_free_lock_without_an_outcome_is_death(folder: Path) -> None:
     found = judge(folder, NAME, grace_s=0)
     assert isinstance(found, Dead)
     assert "lock" in found.evidence
+
+
+def test_a_copy_of_a_running_attempt_is_undecided(folder: Path) -> None:
+    """Its shim lives and holds another file's lock: nothing of it is stopped or started again."""
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as shim:
+        identity = liveness.identity_of(shim.pid)
+        assert identity is not None
+        write(folder, "live", attrs.asdict(attrs.evolve(identity, locked=True)))
+        try:
+            found = judge(folder, NAME, grace_s=0)
+            assert shim.poll() is None
+        finally:
+            shim.kill()
+    assert isinstance(found, Undecided)
+    assert "copy of a running experiment" in found.evidence
+    assert isinstance(judge(folder, NAME, grace_s=0), Dead)
 
 
 def test_a_torn_live_file_with_a_free_lock_is_death(folder: Path) -> None:
