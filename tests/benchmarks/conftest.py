@@ -9,7 +9,7 @@ that is busy or slow changes both sides. Nothing here is run otherwise.
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -84,9 +84,3 @@ def _time(seconds: float) -> str:
         if seconds * factor >= 1:
             return f"{seconds * factor:.3g} {unit}"
     return f"{seconds * 1e9:.3g} ns"
-
-
-@pytest.fixture(autouse=True)
-def _no_collections_in_between() -> Iterator[None]:
-    gc.collect()
-    yield

@@ -1,0 +1,213 @@
+"""Finding among many experiments, of which one in a hundred is incomplete.
+
+There are 100,000 of them, or as many as the environment variable EXPERIMENTS says.
+"""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from holdfast import StateManager
+from holdfast.index import RACY_NS
+from many import populate
+from waiting import until
+
+orjson = pytest.importorskip("orjson")
+
+Contest = Callable[..., float]
+TOTAL = int(os.environ.get("EXPERIMENTS", "100000"))
+FRESH = "import sys; from holdfast.cli import main; sys.exit(main())"
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> StateManager:
+    state_dir = tmp_path_factory.mktemp("many") / "states"
+    populate(state_dir, TOTAL - TOTAL // 100, TOTAL // 100, processes=8)
+    return StateManager(state_dir)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> StateManager:
+    state_dir = tmp_path_factory.mktemp("few") / "states"
+    populate(state_dir, 2000, 0, processes=8)
+    return StateManager(state_dir)
+
+
+def settle(manager: StateManager) -> None:
+    """Wait until the last change is past doubt, and let the index learn of everything."""
+    manager.find_incomplete()
+    probe = manager.state_dir.parent / "probe"
+
+    def past() -> bool:
+        probe.touch()
+        return probe.stat().st_mtime_ns - manager.state_dir.stat().st_mtime_ns > RACY_NS
+
+    until(past)
+    manager.find_incomplete()
+
+
+def scan(state_dir: Path, *, stat: bool = False) -> None:
+    with os.scandir(state_dir) as entries:
+        for entry in entries:
+            if stat:
+                entry.stat(follow_symlinks=False)
+
+
+def load_incomplete(manager: StateManager) -> None:
+    for number in range(TOTAL // 100):
+        manager.load(f"inc_{number:06d}")
+
+
+QUERIES = {
+    "find_incomplete": lambda manager: manager.find_incomplete(),
+    "find_by_config_hash, miss": lambda manager: manager.find_by_config_hash("f" * 64),
+    "find_by_config_hash, hit": lambda manager: manager.find_by_config_hash(
+        f"{TOTAL // 2:064x}", include_finished=True
+    ),
+}
+
+
+def test_without_an_index(many: StateManager, contest: Contest) -> None:
+    """The first time, or when it was deleted: memory of all, time of 2,000 (below)."""
+    code = (
+        "import resource, sys; from holdfast import StateManager;"
+        "StateManager(sys.argv[1]).find_incomplete();"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+
+    def work() -> int:
+        out = subprocess.run(
+            [sys.executable, "-c", code, str(many.state_dir)],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        peak.append(int(out.stdout) // 1024)
+        return 0
+
+    peak: list[int] = []
+
+    def show(mine: float, _: float) -> tuple[str, str, bool]:
+        return f"{peak[0]} MB, {mine:.1f} s", "< 200 MB", peak[0] < 200
+
+    # The first round makes the index, which is the one that counts for memory.
+    contest(f"no index, {TOTAL:,}: peak memory", 0, work, lambda: None, rounds=1, show=show)
+
+
+def test_loading_every_file(few: StateManager, contest: Contest) -> None:
+    """Without an index, against open, read and orjson.loads of every view and journal."""
+    index = few.state_dir / ".index"
+
+    def remove_index() -> None:
+        if index.exists():
+            for path in index.iterdir():
+                path.unlink()
+            index.rmdir()
+
+    def limit() -> None:
+        for number in range(2000):
+            stem = f"{few.state_dir}/fin_{number:06d}"
+            for name in (f"{stem}.json", f"{stem}/journal/00000001.jsonl"):
+                fd = os.open(name, os.O_RDONLY)
+                data = os.read(fd, 1 << 20)
+                os.close(fd)
+                if name.endswith("l"):
+                    for line in data.splitlines():
+                        orjson.loads(line[9:])
+                else:
+                    orjson.loads(data)
+
+    contest(
+        "no index, each experiment", 4, few.find_incomplete, limit, per=2000, reset=remove_index
+    )
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_index_current(many: StateManager, tmp_path: Path, contest: Contest, query: str) -> None:
+    """Against a bare sqlite query, a listing of the directory, and loading what is incomplete."""
+    settle(many)
+    connection = sqlite3.connect(tmp_path / "bare")
+    connection.execute("CREATE TABLE e (stem, hash, finished)")
+    connection.executemany(
+        "INSERT INTO e VALUES (?, ?, ?)",
+        ((f"e{n}", f"{n:064x}", n % 100 > 0) for n in range(TOTAL)),
+    )
+    connection.execute("CREATE INDEX h ON e (hash)")
+    connection.execute("CREATE INDEX f ON e (finished)")
+
+    def limit() -> None:
+        connection.execute("SELECT * FROM e WHERE finished = 0").fetchall()
+        connection.execute("SELECT * FROM e WHERE hash = ?", ("f" * 64,)).fetchall()
+        scan(many.state_dir)
+        load_incomplete(many)
+
+    contest(f"{query}, {TOTAL:,}, index current", 2, lambda: QUERIES[query](many), limit)
+    connection.close()
+
+
+def test_index_after_changes(many: StateManager, contest: Contest) -> None:
+    """Files changed behind its back; against scandir and stat, and loading what is incomplete."""
+    settle(many)
+
+    def change() -> None:
+        (many.state_dir / "stray").touch()
+        (many.state_dir / "stray").unlink()
+
+    def limit() -> None:
+        scan(many.state_dir, stat=True)
+        load_incomplete(many)
+
+    contest(
+        f"find_incomplete, {TOTAL:,}, directory changed", 1.5, many.find_incomplete, limit,
+        reset=change,
+    )  # fmt: skip
+
+
+def test_ls_in_a_fresh_interpreter(many: StateManager, contest: Contest) -> None:
+    """All of them printed."""
+    settle(many)
+
+    def work() -> None:
+        subprocess.run(
+            [sys.executable, "-c", FRESH, "-C", str(many.state_dir), "ls"],
+            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def show(mine: float, _: float) -> tuple[str, str, bool]:
+        return f"{mine:.2f} s", "≤ 1 s", mine <= 1
+
+    contest(
+        f"holdfast ls, {TOTAL:,}, fresh interpreter", 0, work, lambda: None, rounds=5, show=show
+    )
+
+
+def _bare() -> None:
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("what", "aim", "code"),
+    [
+        ("import holdfast", 5, "import holdfast"),
+        ("holdfast --version", 5, f"import sys; sys.argv[1:] = ['--version']; {FRESH}"),
+        ("holdfast ls, 20 experiments", 10, f"import sys; sys.argv[1:] = ['ls']; {FRESH}"),
+    ],
+)
+def test_starting(
+    tmp_path: Path, contest: Contest, monkeypatch: pytest.MonkeyPatch, what: str, aim: float,
+    code: str,
+) -> None:  # fmt: skip
+    """Against an interpreter that does nothing."""
+    monkeypatch.chdir(tmp_path)
+    populate(tmp_path / ".experiment_state", 10, 10)
+
+    def work() -> None:
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+    started = time.perf_counter()
+    contest(what, aim, work, _bare, rounds=15)
+    assert time.perf_counter() - started < 60
