@@ -86,7 +86,7 @@ def _program() -> str:
     found = shutil.which(called.name)
     if found is not None and Path(found).resolve() == called.resolve():
         return shlex.quote(called.name)
-    return shlex.quote(str(called))
+    return shlex.quote(sys.argv[0])  # as it was typed: `Path` would take the `./` away
 
 
 _C = TypeVar("_C", bound=Callable[..., Any])
