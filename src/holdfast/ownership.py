@@ -154,11 +154,12 @@ def acquire(
             locked = _lock(files, lock_fd, deadline, time.monotonic)
             if locked is False:
                 raise _owned(files, stem, dir_fd, folder_fd, state_dir, experiment_id)
-            # Of a claim that comes to nothing, nothing stays behind.
-            opened.callback(_remove_if_unused, files, stem, dir_fd, folder_fd)
             # The folder may have been moved away by a delete while we waited for its lock.
             if not _still_there(files, stem, dir_fd, folder_fd, lock_fd):
                 continue
+            # Of a claim that comes to nothing, nothing stays behind. Only now that the lock in
+            # there is ours: the file that another owner holds must keep its name.
+            opened.callback(_remove_if_unused, files, stem, dir_fd, folder_fd)
             owned = _take_over(
                 files,
                 stem,

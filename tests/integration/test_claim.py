@@ -1,6 +1,8 @@
 """A claim: what it records, what it refuses, and what it tells others, with real files."""
 
+import contextlib
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -386,6 +388,32 @@ def test_a_claim_waits_for_a_short_owner(manager: StateManager, claim: Claim) ->
     claim.release()
     waiter.join()
     assert got == [2]
+
+
+def test_a_late_claimant_does_not_take_the_name_of_anothers_lock(
+    manager: StateManager, state_dir: Path
+) -> None:
+    """Who got the lock of a file that was replaced meanwhile leaves the new one where it is."""
+    manager.create(ID)
+    path = manager.folder(ID) / "lock"
+    with contextlib.ExitStack() as opened:
+
+        class Overtaken(Files):
+            """Another claimant came and failed, a third one made a lock anew and holds it."""
+
+            held = 0
+
+            def flock(self, fd: int, operation: int) -> None:
+                if not self.held:
+                    path.unlink()
+                    self.held = opened.enter_context(path.open("w")).fileno()
+                    fcntl.flock(self.held, fcntl.LOCK_EX)
+                super().flock(fd, operation)
+
+        files = Overtaken()
+        with pytest.raises(AlreadyOwnedError):
+            StateManager(state_dir, files=files).claim(ID)
+        assert os.path.samestat(path.stat(), os.fstat(files.held))
 
 
 def test_a_stopped_owner_keeps_what_it_owns(manager: StateManager, state_dir: Path) -> None:
