@@ -288,6 +288,7 @@ def state_from_json(value: Any, path: Path) -> ExperimentState:
 
 
 _FIELDS: Final = frozenset(field.name for field in attrs.fields(ExperimentState))
+_PROCESS_FIELDS: Final = frozenset(field.name for field in attrs.fields(ProcessProgress))
 
 
 def _with_extra(value: Json) -> Json:
@@ -295,7 +296,9 @@ def _with_extra(value: Json) -> Json:
     if not unknown:
         return value
     known = {key: entry for key, entry in value.items() if key in _FIELDS}
-    extra = _object(known.get("extra", {}), None)
+    extra = known.get("extra", {})
+    if not isinstance(extra, dict):
+        return known  # refused with its key below, as every wrong type is
     return known | {"extra": extra | {key: value[key] for key in sorted(unknown)}}
 
 
@@ -308,8 +311,19 @@ def _from_schema_0(value: Json, path: Path) -> Json:
         total = value.pop("total_runs", None)
         if total is not None:
             value["num_processes"] = total
-    if value.get("process_progress") is None:
+    progress = value.get("process_progress")
+    if progress is None:
         value.pop("process_progress", None)
+    elif isinstance(progress, dict):
+        # A process has no `extra` of its own: what is not known of it is kept with the experiment.
+        strange = {
+            index: {key: entry[key] for key in entry if key not in _PROCESS_FIELDS}
+            for index, entry in progress.items()
+            if isinstance(entry, dict) and not entry.keys() <= _PROCESS_FIELDS
+        }
+        extra = value.get("extra", {})
+        if strange and isinstance(extra, dict):
+            value["extra"] = {"process_progress": strange} | extra
     return value
 
 

@@ -217,6 +217,21 @@ def test_schema_0_keeps_unknown_keys() -> None:
     }
 
 
+def test_schema_0_keeps_unknown_keys_of_its_processes() -> None:
+    """A process has no place for them, so that they are kept with the experiment."""
+    value = {
+        "process_progress": {
+            "0": {"status": "completed", "output": "x.csv", "seconds": 3},
+            "1": {"status": "pending"},
+        },
+        "extra": {"note": "kept"},
+    }
+    state = codec.state_from_json(value, PATH)
+    strange = {"0": {"output": "x.csv", "seconds": 3}}
+    assert state.extra == {"process_progress": strange, "note": "kept"}
+    assert codec.state_from_json(json.loads(codec.view(state)), PATH) == state
+
+
 def test_schema_0_takes_null_for_absent() -> None:
     """`null` for the number of processes or their progress means that it is not there."""
     state = read("schema_0_nulls.json")
@@ -290,6 +305,7 @@ def progress(**changed: Any) -> dict[str, Any]:
         pytest.param(plain(created_at="yesterday"), "created_at", id="no time"),
         pytest.param(plain(config=[1]), "config", id="config as list"),
         pytest.param(plain(extra="more"), "extra", id="extra as text"),
+        pytest.param(plain(extra=[], unknown=1), "extra", id="extra as list, unknown key"),
         pytest.param(plain(owner="me"), "owner", id="owner as text"),
         pytest.param(plain(owner={"pid": "7"}), "pid", id="owner's pid as text"),
         pytest.param(plain(subprocess_pid="7"), "subprocess_pid", id="pid as text"),
