@@ -167,10 +167,12 @@ def mutated() -> Figures:
         recorded = list(lives(WORKLOADS, where))
         found = mutants.steps(recorded)
         for step in found:
-            if not mutants.caught(step, mutants.without, recorded, ["adopt"], where):
+            if not mutants.caught(step, mutants.without, recorded, ["adopt", "aggregate"], where):
                 survivors.append(f"without the sync of {step} nothing is lost")
             swapped = mutants.caught(step, mutants.late, recorded, [], where)
-            if not swapped and not mutants.caught(step, mutants.behind, recorded, ["adopt"], where):
+            if not swapped and not mutants.caught(
+                step, mutants.behind, recorded, ["adopt", "aggregate"], where
+            ):
                 survivors.append(f"with a late sync of {step} nothing is lost")
     total = 2 * len(found)
     text = f"{total} mutants of {len(found)} steps, {total - len(survivors)} caught"

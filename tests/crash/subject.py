@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from holdfast import aggregation, results
 from holdfast.doctor import examine
 from holdfast.errors import ExperimentNotFoundError, HoldfastError, UnreadableStateWarning
 from holdfast.files import Files
 from holdfast.history import Transition
 from holdfast.ids import sanitize_experiment_id
 from holdfast.manager import StateManager
+from holdfast.records import ExperimentState
 
 from .bench import ABSENT, Bench, Ticking, digest, legal_step
 from .watching import Recorder, WatchedFiles
@@ -70,6 +72,19 @@ def is_step(transition: Transition) -> bool:
     return transition.source != transition.target
 
 
+def _unproven(state: ExperimentState, folder: Path) -> list[str]:
+    """Results and aggregates that the state promises and that are not there as promised."""
+    wrong = []
+    for index, process in state.process_progress.items():
+        problem = None if process.result is None else results.verify(folder, process.result)
+        if problem is not None:
+            wrong.append(f"the result of {state.experiment_id}/{index} {problem}")
+    proven = any(process.result is not None for process in state.process_progress.values())
+    if str(state.status) == "aggregated" and proven and aggregation.read(folder) is None:
+        wrong.append(f"{state.experiment_id} is aggregated and has no aggregate")
+    return wrong
+
+
 class Holdfast:
     """Our store, through its public API."""
 
@@ -84,6 +99,7 @@ class Holdfast:
                 try:
                     state = manager.load(name)
                     events = sum(map(is_step, manager.history(name)))
+                    wrong += _unproven(state, manager.folder(name))
                     found[name] = Found(digest(state), events, str(state.status))
                 except ExperimentNotFoundError:
                     found[name] = NOTHING
@@ -147,6 +163,9 @@ class Holdfast:
                 if digest(claim.state) != before:
                     wrong.append(f"{name} was claimed as another state than was loaded")
                 for _ in range(2):
+                    if str(claim.state.status) == "completed":  # what it computes is written first
+                        made = aggregation.build(claim.state, claim.folder)
+                        aggregation.write(claim.folder, made, files=bench.files)
                     events = legal_step(claim, bench.clock(), rng)
                     if events:
                         state = claim.record_many(events).state

@@ -6,6 +6,7 @@ at least. The same functions run under strace, in processes of their own
 (`python -m tests.crash.workloads NAME ROOT MARKS`), and in-process on watched files.
 """
 
+import json
 import os
 import random
 import sys
@@ -15,8 +16,9 @@ from pathlib import Path
 
 import attrs
 
+from holdfast import aggregation, results
 from holdfast.claim import Claim
-from holdfast.errors import UnreadableStateWarning
+from holdfast.errors import StateWriteError, UnreadableStateWarning
 from holdfast.lifecycle import ProcessExited, Requested
 
 from .bench import Bench, Ticking, legal_step, speaker
@@ -141,14 +143,32 @@ def _adopt(bench: Bench) -> None:
 
 
 def _aggregate(bench: Bench) -> None:
-    """To the end: completed, and the aggregate recorded."""
-    bench.promised(bench.manager().create("exp", num_processes=1), 0, "create")
+    """To the end: results that nobody synced are accepted, aggregated, and that is recorded."""
+    state = bench.manager().create("exp", num_processes=2)
+    bench.promised(state, 0, "create")
     with bench.manager().claim("exp") as claim:
         bench.record(claim, "start")
-        bench.record(claim, "start", 0)
-        bench.record(claim, "complete", 0, exit_code=0)
+        results.prepare(claim.folder, files=bench.files)
+        for index in range(2):
+            bench.record(claim, "start", index)
+            _compute(bench, results.path_of(claim.folder, index, 1))
+            ref = results.accept(claim.folder, index, 1, files=bench.files)
+            bench.record(claim, "complete", index, exit_code=0, result=ref)
         bench.record(claim, "complete")
+        made = aggregation.build(claim.state, claim.folder)
+        aggregation.write(claim.folder, made, files=bench.files)
         bench.record(claim, "aggregate")
+
+
+def _compute(bench: Bench, path: Path) -> None:
+    """What a user's process does: write its result as one writes a file, and end."""
+    try:
+        with bench.files.directory(path.parent) as folder:
+            fd = bench.files.open_append(path.name, folder)
+            bench.files.write_all(fd, json.dumps({"path": path.name, "x": 1.5}).encode())
+            bench.files.close(fd)
+    except OSError as err:  # an injected fault met the user's process, not the store
+        raise StateWriteError(path, "computing", str(err)) from err
 
 
 def _delete(bench: Bench) -> None:
