@@ -132,6 +132,7 @@ class Loop:
         self._on_change = on_change
         self._scheduler = Scheduler(claim.state, policy)
         self._answered = 0
+        self._stopping_others: Reason | None = None
         self._killed_at: float | None = None
 
     def drive(self) -> ExperimentState:
@@ -156,7 +157,7 @@ class Loop:
                 return self._claim.state
             # A signal between the look at it above and this wait has left its mark with `wake`.
             self._watch.engine.wait(self._watch.pause_s(plan.wait_s))
-            facts = self._watch.collect(self._interrupts.reason)
+            facts = self._watch.collect(self._interrupts.reason or self._stopping_others)
 
     def _carry_out(self, plan: Plan) -> None:
         if not plan.events:
@@ -192,6 +193,8 @@ class Loop:
         asked = min(self._interrupts.count, 2)
         if plan.stop_others:
             asked = max(asked, 1)
+            # Nobody asked for them to stop: they gave way to the failure of another.
+            self._stopping_others = Reason.PREEMPTED
         if asked <= self._answered:
             return
         self._answered = asked

@@ -210,6 +210,7 @@ def test_fail_fast_stops_the_others(bench: Bench) -> None:
     statuses = [process.status for process in outcome.state.processes.values()]
     assert statuses == [ProcessStatus.FAILED, ProcessStatus.PENDING, ProcessStatus.PENDING]
     assert outcome.state.processes[1].attempt == 1
+    assert outcome.state.processes[1].reason is Reason.PREEMPTED  # no user stopped it
     assert outcome.state.processes[2].attempt == 0
 
 
@@ -417,6 +418,10 @@ def test_an_experiment_without_a_configuration_cannot_be_resumed(bench: Bench) -
     bench.manager.create("exp_a", total_runs=2)
     with pytest.raises(ConfigError):
         bench.orchestrator().resume("exp_a")
+    bench.manager.create("exp_b", total_runs=3, config=bench.config(processes=2))
+    with pytest.raises(ConfigError, match="it has 3, but its configuration makes 2"):
+        bench.orchestrator().resume("exp_b")
+    assert bench.manager.load("exp_b").status is ExperimentStatus.INITIALISED
 
 
 def test_without_aggregation_it_stays_completed_until_asked(bench: Bench) -> None:
