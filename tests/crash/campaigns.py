@@ -169,9 +169,10 @@ def mutated() -> Figures:
         for step in found:
             if not mutants.caught(step, mutants.without, recorded, ["adopt", "aggregate"], where):
                 survivors.append(f"without the sync of {step} nothing is lost")
-            swapped = mutants.caught(step, mutants.late, recorded, [], where)
+            swapped = mutants.caught(step, mutants.behind, recorded, [], where)
+            swapped = swapped or mutants.caught(step, mutants.late, recorded, [], where)
             if not swapped and not mutants.caught(
-                step, mutants.behind, recorded, ["adopt", "aggregate"], where
+                step, mutants.behind, [], ["adopt", "aggregate"], where
             ):
                 survivors.append(f"with a late sync of {step} nothing is lost")
     total = 2 * len(found)
