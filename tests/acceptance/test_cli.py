@@ -1,5 +1,6 @@
 """The command line as its users meet it: real processes, their output and their exit codes."""
 
+import fcntl
 import json
 import os
 import pty
@@ -7,8 +8,10 @@ import re
 import select
 import shlex
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -369,6 +372,7 @@ def test_a_dry_run_says_run_or_skip_and_why_and_changes_nothing(sh: Shell) -> No
 @pytest.mark.parametrize(
     "words",
     [
+        [],
         ["run"],
         ["run", "missing.toml"],
         ["run", "a", "b"],
@@ -796,23 +800,35 @@ def test_help_names_every_command_and_exit_code(sh: Shell) -> None:
     assert "--dry-run" in sh("run", "--help")[0]
 
 
+#: Makes the terminal on stdin the controlling one, so that Ctrl-C reaches the program.
+IN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "holdfast", *sys.argv[1:]])
+"""
+
+
 class Terminal:
     """A pseudo-terminal with a command in it."""
 
     def __init__(self, sh: Shell, *args: str, columns: int = 80, **env: str) -> None:
-        pid, self.fd = pty.fork()
-        if pid == 0:
-            os.chdir(sh.path)
-            whole = {**sh.env, "TERM": "xterm-256color", **env}
-            for name in ("COLUMNS", "LINES"):
-                whole.pop(name, None)
-            os.execve(sys.executable, [sys.executable, "-m", "holdfast", *args], whole)
-        self.pid = pid
-        import fcntl
-        import struct
-        import termios
-
+        whole = {**sh.env, "TERM": "xterm-256color", **env}
+        for name in ("COLUMNS", "LINES"):
+            whole.pop(name, None)
+        self.fd, inside = pty.openpty()
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", IN_TERMINAL, *args],
+            cwd=sh.path,
+            env=whole,
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            start_new_session=True,
+            text=True,
+        )
+        os.close(inside)
+        sh.started.append(self.process)
         self.seen = ""
 
     def read(self, pattern: str, timeout_s: float = 30.0) -> None:
@@ -834,7 +850,7 @@ class Terminal:
     def exit_code(self) -> int:
         self.read("$")
         os.close(self.fd)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.process.wait(30)
 
 
 def test_on_a_terminal_progress_is_live_and_ctrl_c_stops_it(sh: Shell) -> None:
