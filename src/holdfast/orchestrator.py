@@ -193,6 +193,10 @@ class Orchestrator:
             raise ConfigError(state.experiment_id, [problem])
         cwd = Path.cwd() if state.cwd is None else Path(state.cwd)
         experiment = Experiment.from_config(state.config, cwd, state.config_path)
+        if experiment.num_processes != state.num_processes:
+            words = f"it has {state.num_processes:,}, but its configuration makes "
+            problem = ConfigProblem("processes", f"{words}{experiment.num_processes:,}")
+            raise ConfigError(state.experiment_id, [problem])
         return experiment.moved_with(self._manager.state_dir, state.config_hash)
 
     def _match(

@@ -211,18 +211,25 @@ def _still_there(files: Files, stem: str, dir_fd: int, folder_fd: int, lock_fd: 
 def _owned(
     files: Files, stem: str, dir_fd: int, folder_fd: int, state_dir: Path, experiment_id: str
 ) -> AlreadyOwnedError:
-    """Who holds the lock, since when: from the newest claim, even one without a base yet."""
+    owner, since = _newest_claim(files, folder_fd, state_dir / stem)
+    return AlreadyOwnedError(experiment_id, owner, since, liveness.judge(owner, lock="held"))
+
+
+def _newest_claim(
+    files: Files, folder_fd: int, path: Path
+) -> tuple[ProcessIdentity | None, datetime | None]:
+    """Who owned it last, since when: from the newest claim, even one without a base yet."""
     owner, since = None, None
     with contextlib.suppress(OSError), files.directory("journal", folder_fd) as journal_fd:
         for epoch in reversed(journal.epochs(files.names(journal_fd))):
-            found = journal.read_journal(files, journal_fd, epoch, state_dir / stem / "journal")
+            found = journal.read_journal(files, journal_fd, epoch, path / "journal")
             if found.claim is not None:
                 owner = codec.identity_from_json(found.claim["owner"])
                 since = datetime.fromisoformat(found.claim["at"])
                 # An owner that only began a fresh journal has owned it for longer.
                 if "compacts" not in found.claim:
                     break
-    return AlreadyOwnedError(experiment_id, owner, since, liveness.judge(owner, lock="held"))
+    return owner, since
 
 
 def _take_over(
@@ -246,9 +253,10 @@ def _take_over(
         raise ExperimentNotFoundError(experiment_id, state_dir)
     previous, verdict = _judge_previous(truth.state, locked=locked)
     if verdict is not None and verdict.kind != "dead" and not force:
+        _, since = _newest_claim(files, folder_fd, path)
         if verdict.kind == "alive":
-            raise AlreadyOwnedError(experiment_id, previous, truth.state.last_updated, verdict)
-        raise UnknownLivenessError(experiment_id, previous, truth.state.last_updated, verdict)
+            raise AlreadyOwnedError(experiment_id, previous, since, verdict)
+        raise UnknownLivenessError(experiment_id, previous, since, verdict)
 
     me = attrs.evolve(liveness.me(), locked=locked)
     at = now()

@@ -588,8 +588,10 @@ def test_without_locks_a_live_owner_is_told_by_its_pid(state_dir: Path) -> None:
     manager.create(ID)
     with manager.claim(ID) as claim:
         assert not claim.locked
+        claim.record("start")
         with pytest.raises(AlreadyOwnedError) as caught:
             manager.claim(ID)
+        assert caught.value.since == manager.history(ID)[0].at, "not when it last recorded"
         assert caught.value.verdict is not None
         assert caught.value.verdict.method == "pid"
     manager.claim(ID).release()
