@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         UnreadableStateWarning,
         UnsupportedPlatformError,
     )
+    from holdfast.events import Requested
     from holdfast.experiment_file import Experiment, load_config
     from holdfast.hashing import compute_config_hash
     from holdfast.history import Transition
@@ -74,6 +75,7 @@ __all__ = [
     "ProcessStatus",
     "Reason",
     "Refusal",
+    "Requested",
     "ResultInvalidError",
     "ResultLostError",
     "SchemaTooNewError",
@@ -109,6 +111,7 @@ _HOMES = {
     "ProcessProgress": "records",
     "ProcessStatus": "status",
     "Reason": "status",
+    "Requested": "events",
     "StateManager": "manager",
     "Transition": "history",
     "Verdict": "identity",

@@ -177,6 +177,12 @@ class Claim:
     def record_many(self, events: Sequence[Event]) -> Recorded:
         """Make *events*, in their order, durable as one line with one fdatasync: all or none.
 
+        Example:
+            >>> now = datetime.now(UTC)
+            >>> claim.record_many(
+            ...     [Requested(entity="process", event="start", process=i, at=now) for i in (0, 1)]
+            ... )
+
         Raises:
             InvalidTransitionError: The machine refuses one of them; nothing was written.
             StateWriteError, OwnershipLostError, ClaimClosedError: As for `record`.
