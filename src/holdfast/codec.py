@@ -302,19 +302,24 @@ def _with_extra(value: Json) -> Json:
     return known | {"extra": extra | {key: value[key] for key in sorted(unknown)}}
 
 
+#: A JSON file with none of these is somebody else's.
+_TELLING: Final = frozenset(
+    {"experiment_id", "status", "num_processes", "total_runs", "process_progress"}
+)
+
+
 def _from_schema_0(value: Json, path: Path) -> Json:
     """Made by hand or by an older tool: `total_runs` may stand in, progress may be missing."""
-    value = {**value, "schema_version": SCHEMA_VERSION}
+    # Such files say null for what they do not know.
+    value = {key: entry for key, entry in value.items() if entry is not None}
+    if not value.keys() & _TELLING:
+        raise StateCorruptError(path, "has none of the keys of an experiment")
+    value["schema_version"] = SCHEMA_VERSION
     value.setdefault("experiment_id", path.stem)
-    if value.get("num_processes") is None:
-        value.pop("num_processes", None)
-        total = value.pop("total_runs", None)
-        if total is not None:
-            value["num_processes"] = total
+    if "num_processes" not in value and "total_runs" in value:
+        value["num_processes"] = value.pop("total_runs")
     progress = value.get("process_progress")
-    if progress is None:
-        value.pop("process_progress", None)
-    elif isinstance(progress, dict):
+    if isinstance(progress, dict):
         # A process has no `extra` of its own: what is not known of it is kept with the experiment.
         strange = {
             index: {key: entry[key] for key in entry if key not in _PROCESS_FIELDS}

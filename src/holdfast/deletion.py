@@ -70,7 +70,7 @@ def finish_interrupted(files: Files, stem: str, dir_fd: int, state_dir: Path) ->
         if truth is None:
             return False
         if not truth.deleted:
-            raise ExperimentExistsError(stem, state_dir, "its folder has a journal")
+            raise ExperimentExistsError(stem, state_dir)
         lock_fd = files.open_append("lock", folder_fd)
         opened.callback(files.close, lock_fd)
         if ownership.try_lock(files, lock_fd) is False:

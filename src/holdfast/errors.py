@@ -27,6 +27,7 @@ __all__ = [
     "HoldfastError",
     "InvalidIdError",
     "InvalidTransitionError",
+    "NoLocksWarning",
     "OwnershipLostError",
     "Refusal",
     "ResultInvalidError",
@@ -62,6 +63,10 @@ class UnreadableStateWarning(UserWarning):
 
 
 _E = TypeVar("_E", bound=HoldfastError)
+
+
+class NoLocksWarning(UserWarning):
+    """The file system has no locks: epochs and the owner's own traces protect, and nothing else."""
 
 
 # attrs passes the fields to Exception.args, so that pickling and unpickling need no code of ours.

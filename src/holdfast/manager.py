@@ -24,6 +24,7 @@ from holdfast.errors import (
     ExperimentNotFoundError,
     HoldfastError,
     InvalidIdError,
+    NoLocksWarning,
     StaleStateError,
     StateCorruptError,
     StateWriteError,
@@ -231,6 +232,9 @@ class StateManager:
             UnknownLivenessError: Whether it lives cannot be told from here, and not *force*.
             ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`.
             StateWriteError: The file system refused; nothing has changed.
+
+        Warns:
+            NoLocksWarning: The file system has no locks.
         """
         from holdfast import ownership
         from holdfast.claim import Claim
@@ -253,6 +257,13 @@ class StateManager:
                 raise ExperimentNotFoundError(experiment_id, self.state_dir, close) from None
             except OSError as err:
                 raise StateWriteError(self.state_dir / stem, "claiming", cause(err)) from err
+            if not owned.locked:
+                warnings.warn(
+                    f"{self.state_dir} is on a file system without locks (flock is refused): two "
+                    f"owners are told apart by their epochs alone; `holdfast doctor` says more",
+                    NoLocksWarning,
+                    stacklevel=2,
+                )
             return Claim(
                 self._files,
                 owned,

@@ -18,6 +18,7 @@ import pytest
 from holdfast.errors import (
     AlreadyOwnedError,
     ClaimClosedError,
+    NoLocksWarning,
     OwnershipLostError,
     UnknownLivenessError,
     UnreadableStateWarning,
@@ -27,6 +28,12 @@ from holdfast.manager import StateManager
 from .bench import Ticking
 from .subject import is_step
 from .watching import Operation, WatchedFiles
+
+# Views that lie behind and missing locks are what these tests are about.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::holdfast.errors.UnreadableStateWarning"),
+    pytest.mark.filterwarnings("ignore:.*without locks:UserWarning"),
+]
 
 # What an owner in a process of its own does: claims, says so, and records a step for each line.
 _OWNER = """
@@ -145,7 +152,6 @@ def test_a_killed_owner_is_succeeded_at_once(manager: StateManager, owners: list
     assert _steps(manager) == ["start", "interrupt"]
 
 
-@pytest.mark.filterwarnings("ignore::holdfast.errors.UnreadableStateWarning")
 def test_a_paused_owner_without_locks_that_wakes_up_late_changes_nothing(
     manager: StateManager, owners: list[_Owner]
 ) -> None:
@@ -178,7 +184,6 @@ def test_a_paused_owner_without_locks_that_wakes_up_late_changes_nothing(
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="not run: unshare takes root on Linux"
 )
-@pytest.mark.filterwarnings("ignore::holdfast.errors.UnreadableStateWarning")
 def test_another_hosts_owner_is_unknown_and_fenced_once_it_is_forced_away(
     manager: StateManager, owners: list[_Owner]
 ) -> None:
@@ -224,7 +229,9 @@ def test_a_lock_protects_across_pid_namespaces(manager: StateManager, owners: li
 def test_a_file_system_without_locks_rests_on_epochs_and_says_so(manager: StateManager) -> None:
     """ENOLCK: claims work one after another, and the claim tells that no lock protects it."""
     taker = StateManager(manager.state_dir, files=WatchedFiles(_no_locks))
-    with taker.claim("exp") as claim:
+    with pytest.warns(NoLocksWarning, match="without locks"):
+        claim = taker.claim("exp")
+    with claim:
         assert not claim.locked
         claim.record("start")
     with taker.claim("exp") as claim:
@@ -232,7 +239,6 @@ def test_a_file_system_without_locks_rests_on_epochs_and_says_so(manager: StateM
     assert _steps(manager) == ["start", "start"]
 
 
-@pytest.mark.filterwarnings("ignore::holdfast.errors.UnreadableStateWarning")
 def test_of_two_forced_owners_the_older_is_fenced(manager: StateManager) -> None:
     """Epochs alone: the late owner's lines are neither in the state nor in the history."""
     taker = StateManager(manager.state_dir, files=WatchedFiles(_no_locks))

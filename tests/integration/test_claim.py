@@ -23,6 +23,7 @@ from holdfast.errors import (
     AlreadyOwnedError,
     ClaimClosedError,
     InvalidTransitionError,
+    NoLocksWarning,
     OwnershipLostError,
     UnknownLivenessError,
     UnreadableStateWarning,
@@ -586,7 +587,9 @@ def test_without_locks_a_live_owner_is_told_by_its_pid(state_dir: Path) -> None:
     """Where the kernel keeps no locks, the recorded process decides."""
     manager = StateManager(state_dir, files=NoLocks())
     manager.create(ID)
-    with manager.claim(ID) as claim:
+    with pytest.warns(NoLocksWarning, match="without locks"):
+        claim = manager.claim(ID)
+    with claim:
         assert not claim.locked
         claim.record("start")
         with pytest.raises(AlreadyOwnedError) as caught:

@@ -247,8 +247,11 @@ def test_schema_0_counts_processes_where_no_number_is_given() -> None:
 
 
 def test_schema_0_without_an_id_is_named_after_its_file() -> None:
-    """The file name is all that a hand-made `{}` says."""
-    assert codec.state_from_json({}, PATH).experiment_id == "exp_7"
+    """A hand-made file may leave its id to its name, but must speak of an experiment."""
+    assert codec.state_from_json({"status": "running"}, PATH).experiment_id == "exp_7"
+    for strange in ({}, {"notes": "of somebody"}):
+        with pytest.raises(StateCorruptError, match="none of the keys"):
+            codec.state_from_json(strange, PATH)
 
 
 def test_schema_1_keeps_everything() -> None:

@@ -66,6 +66,7 @@ def guarded(args: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", errors.UnreadableStateWarning)
+    warnings.simplefilter("once", errors.NoLocksWarning)
     try:
         code = _invoke(args)
         sys.stdout.flush()
