@@ -421,6 +421,10 @@ class Claim:
             return
         self._view_at = self._now()
         try:
+            # Without locks a newer owner may write the view by now, or a forced delete have taken
+            # it away: an old one would bring back what is gone.
+            if journal.epochs(self._files.names(self._journal_fd))[-1:] != [self._epoch]:
+                return
             view.replace(self._files, self._stem, self._state_dir_fd, self._state)
         except OSError as err:
             # The journal is the truth: a full disk must not stop what can still be recorded.

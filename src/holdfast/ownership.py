@@ -289,9 +289,12 @@ def _take_over(
         base_line = _base_line(state, truth, at)
         files.write_all(file_fd, base_line)
         files.fdatasync(file_fd)
-        newest = journal.epochs(files.names(journal_fd))[-1]
-        if newest > epoch:
+        newest = max(journal.epochs(files.names(journal_fd)), default=0)
+        if newest != epoch:
             raise OwnershipLostError(experiment_id, epoch, newest)
+    except FileNotFoundError as err:
+        # Where there are no locks, a forced delete can take the folder away under our feet.
+        raise ExperimentNotFoundError(experiment_id, state_dir) from err
     except OSError as err:
         raise StateWriteError(path, "claiming", cause(err)) from err
     return Owned(
