@@ -56,7 +56,7 @@ class Scale:
     kills: int | None = 2
     faults: int | None = 90
     injections: int | None = 8
-    schedules: int = 60
+    schedules: int = 50
     cuts: int = 3
     transitions: int = 20_000
     jobs: int = 1
@@ -262,7 +262,7 @@ def _schedules(setting: schedules.Setting, first: int, last: int) -> list[schedu
 
 def interleavings(scale: Scale) -> Figures:
     """Claimants, readers, deleters, interleaved operation by operation."""
-    settings: tuple[schedules.Setting, ...] = ("locks", "no_locks", "deletes")
+    settings: tuple[schedules.Setting, ...] = ("locks", "no_locks", "deletes", "lawless")
     chunk = max(1, scale.schedules // max(1, 2 * scale.jobs))
     tasks = [
         (setting, first, min(first + chunk, scale.schedules))
