@@ -28,6 +28,7 @@ __all__ = [
     "LiveState",
     "attempts_dir",
     "error_path",
+    "has_room",
     "live_state",
     "names",
     "output_held",
@@ -41,6 +42,8 @@ __all__ = [
 AGGREGATE: Final = -1
 
 _MAX_BYTES: Final = 64 * 1024
+#: What a shim allocates for its exit record.
+_EXIT_BYTES: Final = 4096
 
 
 @attrs.frozen(order=True)
@@ -159,6 +162,14 @@ class LiveState:
 def attempts_dir(folder: Path) -> Path:
     """Where the files of all attempts of the experiment in *folder* are."""
     return folder / "attempts"
+
+
+def has_room(folder: Path) -> bool:
+    """Whether another exit record fits on the disk of *folder*. Raises OSError."""
+    disk = os.statvfs(folder)
+    # Some file systems count no inodes at all and say 0 of 0.
+    inodes = disk.f_favail > 0 or disk.f_files == 0
+    return disk.f_bavail * disk.f_frsize >= _EXIT_BYTES and inodes
 
 
 def output_path(folder: Path, name: AttemptName) -> Path:

@@ -28,6 +28,7 @@ __all__ = [
     "InvalidIdError",
     "InvalidTransitionError",
     "NoLocksWarning",
+    "NoRoomWarning",
     "OwnershipLostError",
     "Refusal",
     "ResultInvalidError",
@@ -67,6 +68,10 @@ _E = TypeVar("_E", bound=HoldfastError)
 
 class NoLocksWarning(UserWarning):
     """The file system has no locks: epochs and the owner's own traces protect, and nothing else."""
+
+
+class NoRoomWarning(UserWarning):
+    """The disk of a running experiment is full: attempts that end wait until they can say so."""
 
 
 # attrs passes the fields to Exception.args, so that pickling and unpickling need no code of ours.

@@ -4,17 +4,20 @@ One thread. What it acts on is on the disk before it acts; what it learns is on 
 anything follows from it. Killed at any instant, `holdfast.recovery` finds everything it needs.
 """
 
+import contextlib
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
 import attrs
 
-from holdfast import outcomes, recovery
+from holdfast import attempts, outcomes, recovery
 from holdfast.attempts import AttemptName, ExitRecord
 from holdfast.claim import Claim
 from holdfast.engines import Engine, Handle
+from holdfast.errors import NoRoomWarning
 from holdfast.events import Action, Event, Launch, ProcessLaunched, ProcessLost, Stop
 from holdfast.interrupts import Interrupts
 from holdfast.judgement import Dead, Exited
@@ -27,6 +30,9 @@ __all__ = ["Loop", "Watch"]
 
 #: The longest wait: the view is to be no more than a second behind.
 _TURN_S: Final = 1.0
+
+#: How often the disk is asked for room.
+_ROOM_EVERY_S: Final = 2.0
 
 #: How long after a kill an attempt may take to vanish before it is left to the next resume.
 _KILLED_WITHIN_S: Final = 10.0
@@ -134,6 +140,8 @@ class Loop:
         self._answered = 0
         self._stopping_others: Reason | None = None
         self._killed_at: float | None = None
+        self._room_looked_at = -_ROOM_EVERY_S
+        self._full = False
 
     def drive(self) -> ExperimentState:
         """Go on until the experiment is not `running` any more; the state that it is in then.
@@ -152,12 +160,31 @@ class Loop:
             if self._claim.state.status is not ExperimentStatus.RUNNING:
                 return self._claim.state
             self._claim.tick()
+            self._warn_if_full()
             self._stop_if_asked(plan)
             if self._given_up():
                 return self._claim.state
             # A signal between the look at it above and this wait has left its mark with `wake`.
             self._watch.engine.wait(self._watch.pause_s(plan.wait_s))
             facts = self._watch.collect(self._interrupts.reason or self._stopping_others)
+
+    def _warn_if_full(self) -> None:
+        """Say so when attempts that end may be waiting for room: else a run seems to hang."""
+        now = self._watch.monotonic()
+        if not self._watch.handles or now - self._room_looked_at < _ROOM_EVERY_S:
+            return
+        self._room_looked_at = now
+        folder = self._watch.launcher.folder
+        before = self._full
+        with contextlib.suppress(OSError):
+            self._full = not attempts.has_room(folder)
+        if self._full and not before:
+            warnings.warn(
+                f"no room left on the disk of {folder}: processes that end wait until they can "
+                f"record it; free some, and everything goes on",
+                NoRoomWarning,
+                stacklevel=3,
+            )
 
     def _carry_out(self, plan: Plan) -> None:
         if not plan.events:

@@ -124,3 +124,18 @@ def test_a_disk_that_fills_up_stops_no_process_and_resume_adopts_what_ended(
         assert "Traceback" not in words
         print(words)
     running.is_aggregated()
+
+
+@pytest.mark.parametrize("running", ["size=2m"], indirect=True)
+def test_a_full_disk_is_told_while_the_processes_run(running: _Run) -> None:
+    """Attempts that end wait for room; without a word of it the run would seem to hang."""
+    orchestrator = running.start()
+    _fill(running.disk, inodes=False)
+    assert orchestrator.stderr is not None
+    told = next(line for line in orchestrator.stderr if "no room left on the disk" in line)
+    assert "free some" in told
+    _free(running.disk)
+    running.gate.touch()
+    _, words = orchestrator.communicate(timeout=60)
+    assert orchestrator.returncode == 0, words
+    assert len(running.lines("ended")) == _COUNT
