@@ -126,10 +126,17 @@ def test_a_disk_that_fills_up_stops_no_process_and_resume_adopts_what_ended(
     running.is_aggregated()
 
 
+def _count(journals: Path, word: str) -> int:
+    return sum(path.read_text().count(word) for path in journals.glob("*/journal/*.jsonl"))
+
+
 @pytest.mark.parametrize("running", ["size=2m"], indirect=True)
 def test_a_full_disk_is_told_while_the_processes_run(running: _Run) -> None:
     """Attempts that end wait for room; without a word of it the run would seem to hang."""
     orchestrator = running.start()
+    journals = running.disk / "states"
+    # From here on there is nothing to record until something ends.
+    until(lambda: _count(journals, "launched") == _COUNT and _count(journals, '"pid"') > _COUNT)
     _fill(running.disk, inodes=False)
     assert orchestrator.stderr is not None
     told = next(line for line in orchestrator.stderr if "no room left on the disk" in line)
