@@ -634,8 +634,8 @@ class StateManager:
 
     def _make_state_dir(self) -> None:
         wanted = [self.state_dir, *self.state_dir.parents]
-        there = next(each for each in wanted if each.is_dir())
         try:
+            there = next(each for each in wanted if each.is_dir())
             # A directory is only there for good once its parent says so on the disk. Also the one
             # that is there already: who made it may have been killed before it came to that.
             with contextlib.suppress(PermissionError):
