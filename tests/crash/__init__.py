@@ -1,10 +1,20 @@
 """The crash laboratory: what a crash may leave behind, made on purpose and looked at.
 
-`effects` is the vocabulary; `recording` (system calls) and `watching` (the store's `Files`) make
-traces of it; `models` says which directories a power cut may leave; `checking` judges them;
-`workloads` is what is done to the store meanwhile; `naive` and `mutants` are stores that must be
-caught; `boundaries` injects errors and deaths at every operation; `schedules` interleaves claimants
-operation by operation; `powercut` cuts real file systems off; `hammer` kills writers.
+| module | what it owns |
+|---|---|
+| `effects` | the vocabulary: what a program did to a directory, told by inode |
+| `recording`, `watching` | make traces of it: of system calls by strace, of the store's `Files` |
+| `models` | which directories a power cut may leave (POSIX, ext4-ordered) |
+| `checking`, `subject` | judge them: nothing acknowledged missing, nothing half there, life goes on |
+| `bench`, `workloads`, `lives` | what is done to the store meanwhile, and by whom after a kill |
+| `naive`, `mutants`, `sabotage` | stores and protocols that must be caught |
+| `boundaries` | death and errors at every operation and system call |
+| `schedules` | claimants, readers, deleters interleaved operation by operation |
+| `powercut` | ext4 and xfs shut down under load, without a flush of their journals |
+| `hammer` | writers killed at random |
+| `fuzzing` | files of others, mutated towards new lines |
+| `campaigns` | all of it, short and long, with figures |
 
-`python -m tests.crash` runs the short form and prints the figures, `--long` the long one.
+`python -m tests.crash` runs the short form and prints the figures; `--long` the long one, which
+takes about half an hour. `pytest tests/crash` asserts the short form, `pytest -m long` the long.
 """
