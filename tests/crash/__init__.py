@@ -5,7 +5,7 @@
 | `effects` | the vocabulary: what a program did to a directory, told by inode |
 | `recording`, `watching` | make traces of it: of system calls by strace, of the store's `Files` |
 | `models` | which directories a power cut may leave (POSIX, ext4-ordered) |
-| `checking`, `subject` | judge them: nothing acknowledged missing, nothing half there, life goes on |
+| `checking`, `subject` | judge them: nothing promised missing, nothing half there |
 | `bench`, `workloads`, `lives` | what is done to the store meanwhile, and by whom after a kill |
 | `naive`, `mutants`, `sabotage` | stores and protocols that must be caught |
 | `boundaries` | death and errors at every operation and system call |
