@@ -20,6 +20,7 @@ from holdfast.ending import Outcome
 from holdfast.engines import Engine
 from holdfast.errors import (
     AggregationError,
+    AmbiguousExperimentError,
     ConfigError,
     ConfigProblem,
     ExperimentExistsError,
@@ -219,7 +220,13 @@ class Orchestrator:
         unfinished = self._manager.find_by_config_hash(wanted)
         if unfinished is not None:
             return unfinished
-        return self._manager.find_by_config_hash(wanted, include_finished=True)
+        try:
+            return self._manager.find_by_config_hash(wanted, include_finished=True)
+        except AmbiguousExperimentError as err:
+            # Nothing is to be run, so nothing is guessed: all of them are done, and it says whose
+            # result is shown.
+            finished = map(self._manager.load, err.matches)
+            return max(finished, key=lambda state: (state.created_at is not None, state.created_at))
 
     def _create(self, experiment: Experiment, experiment_id: str | None) -> ExperimentState:
         return self._manager.create(

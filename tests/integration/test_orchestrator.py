@@ -630,3 +630,13 @@ def test_every_recorded_state_is_shown(bench: Bench) -> None:
     bench.orchestrator(on_change=seen.append).run(bench.config())
     assert seen[-1].status is ExperimentStatus.AGGREGATED
     assert [state.revision for state in seen] == sorted({state.revision for state in seen})
+
+
+def test_of_several_finished_experiments_the_newest_is_shown(bench: Bench) -> None:
+    """Two runs with `fresh` are both done: asking again runs nothing and is no riddle."""
+    config = bench.config(processes=1)
+    bench.orchestrator().run(config)
+    second = bench.orchestrator().run(config, fresh=True)
+    third = bench.orchestrator().run(config)
+    assert third.already_done
+    assert third.state.experiment_id == second.state.experiment_id
