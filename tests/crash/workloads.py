@@ -6,8 +6,10 @@ at least. The same functions run under strace, in processes of their own
 (`python -m tests.crash.workloads NAME ROOT MARKS`), and in-process on watched files.
 """
 
+import importlib
 import json
 import os
+import pkgutil
 import random
 import sys
 import warnings
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import attrs
 
+import holdfast
 from holdfast import aggregation, results
 from holdfast.claim import Claim
 from holdfast.errors import StateWriteError, UnreadableStateWarning
@@ -286,6 +289,9 @@ def main(name: str, root: str, marks: str) -> None:
 
 def warm_up() -> None:
     """Import what the store imports late, so that a trace has the store's calls only."""
+    for module in pkgutil.iter_modules(holdfast.__path__, "holdfast."):
+        if not module.ispkg and not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     from holdfast import liveness, machines
 
     machines.table("experiment")
