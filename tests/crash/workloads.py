@@ -158,7 +158,10 @@ def _aggregate(bench: Bench) -> None:
             ref = results.accept(claim.folder, index, 1, files=bench.files)
             bench.record(claim, "complete", index, exit_code=0, result=ref)
         bench.record(claim, "complete")
-        made = aggregation.build(claim.state, claim.folder)
+        try:
+            made = aggregation.build(claim.state, claim.folder)
+        except OSError as err:  # as `concluding` tells it
+            raise StateWriteError(claim.folder / "results", "reading", str(err)) from err
         aggregation.write(claim.folder, made, files=bench.files)
         bench.record(claim, "aggregate")
 
