@@ -72,7 +72,8 @@ def by_processes(folder: Path) -> Curves:
             claim.record("start")
             took = seconds(partial(back_and_forth, claim)) / 40
             curves["durable transition"].append((processes, took))
-        curves["load"].append((processes, seconds(partial(manager.load, name))))
+        fresh = partial(manager.load, f"p{processes}_1")
+        curves["load"].append((processes, seconds(fresh)))
         curves["append + fdatasync"].append((processes, seconds(append, 40)))
     os.close(raw)
     return curves
