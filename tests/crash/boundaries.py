@@ -34,6 +34,7 @@ from typing import IO
 
 import attrs
 
+from holdfast import liveness
 from holdfast.errors import HoldfastError, StateWriteError, UnreadableStateWarning
 
 from .bench import Bench, speaker
@@ -217,6 +218,9 @@ def _serve() -> None:
             code = 0
             try:
                 say = speaker(marks)
+                # Who we are is read before: without its boot id an owner cannot be proven dead, and
+                # nobody may go on without force, rightly.
+                liveness.me()
                 os.kill(os.getpid(), signal.SIGSTOP)
                 workload(name)(Bench(Path(root), say))
             except BaseException as err:
