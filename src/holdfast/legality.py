@@ -99,7 +99,7 @@ class _Step:
             yield from self._unexplained(saved)
             self.state = attrs.evolve(saved, epoch=before.epoch)
         revision = self.line.get("revision")
-        if isinstance(revision, int):
+        if type(revision) is int and revision >= 0:  # loading refuses any other
             self.state = attrs.evolve(self.state, revision=revision)
 
     def _changes(self) -> list[Change]:
