@@ -321,7 +321,7 @@ class Claim:
 
     def _append_changes(self, state: ExperimentState, changes: Sequence[Change]) -> None:
         before = self._state
-        state = attrs.evolve(state, revision=before.revision + 1)
+        state = lifecycle.with_fields(state, {"revision": before.revision + 1})
         with self._doubt():
             self._append_line(changes, state.revision)
             self._state = state
@@ -356,7 +356,6 @@ class Claim:
         self._closed = None
 
     def _append(self, payload: Mapping[str, Any]) -> None:
-        path = self.folder / "journal" / journal.file_name(self._epoch)
         try:
             line = journal.encode(payload)
         except (TypeError, ValueError):
@@ -366,33 +365,37 @@ class Claim:
         try:
             self._files.write_all(self._file_fd, line)
         except OSError as err:
-            self._take_back(path, err)
+            self._take_back(err)
         try:
             self._files.fdatasync(self._file_fd)
         except OSError as err:
             # The kernel may have dropped the pages and call the next fsync clean: never ask twice.
             self._closed = f"fdatasync failed: {cause(err)}"
-            raise StateWriteError(path, "fdatasync", cause(err), "unknown") from err
+            raise StateWriteError(self._path, "fdatasync", cause(err), "unknown") from err
         self._size += len(line)
-        self._fence(path)
+        self._fence()
 
-    def _take_back(self, path: Path, err: OSError) -> None:
+    @property
+    def _path(self) -> Path:
+        return self.folder / "journal" / journal.file_name(self._epoch)
+
+    def _take_back(self, err: OSError) -> None:
         """Cut off what a failed write left, or give the claim up."""
         try:
             self._files.truncate(self._file_fd, self._size)
         except OSError as second:
             self._closed = f"a failed write could not be taken back: {cause(second)}"
-            raise StateWriteError(path, "writing", cause(err), "unknown") from err
+            raise StateWriteError(self._path, "writing", cause(err), "unknown") from err
         self._closed = None
-        raise StateWriteError(path, "writing", cause(err), "old") from err
+        raise StateWriteError(self._path, "writing", cause(err), "old") from err
 
-    def _fence(self, path: Path) -> None:
+    def _fence(self) -> None:
         """Acknowledge nothing that a newer owner may not have seen."""
         try:
             newest = journal.epochs(self._files.names(self._journal_fd))
         except OSError as err:
             self._closed = f"the journal's folder cannot be listed: {cause(err)}"
-            raise StateWriteError(path, "listing", cause(err), "unknown") from err
+            raise StateWriteError(self._path, "listing", cause(err), "unknown") from err
         if not newest or newest[-1] != self._epoch:
             found = newest[-1] if newest else 0
             self._closed = f"epoch {found} superseded it"
