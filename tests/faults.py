@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-from holdfast.files import Files
+from holdfast.store.files import Files
 
 __all__ = ["OPERATIONS", "Counting", "Stopped", "fail_with", "stop"]
 

@@ -18,8 +18,8 @@ import attrs
 import holdfast
 from holdfast import attempts
 from holdfast.attempts import AttemptName
-from holdfast.manager import StateManager
 from holdfast.status import ExperimentStatus
+from holdfast.store.manager import StateManager
 
 __all__ = ["JOBS", "PROCESSES", "Lab"]
 
@@ -48,8 +48,8 @@ ORCHESTRATOR = """
 import json, sys
 from pathlib import Path
 from holdfast.engines.local import LocalEngine
-from holdfast.manager import StateManager
-from holdfast.orchestrator import Orchestrator
+from holdfast.store.manager import StateManager
+from holdfast.orchestration.orchestrator import Orchestrator
 state_dir, config, jobs = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
 print("up", flush=True)
 outcome = Orchestrator(StateManager(state_dir), LocalEngine(), gone_grace_s=0.2).run(

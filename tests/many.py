@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from holdfast import StateManager
-from holdfast.journal import decode, encode
+from holdfast.store.journal import decode, encode
 
 __all__ = ["Template", "finish", "populate"]
 

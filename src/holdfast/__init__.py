@@ -8,7 +8,8 @@ states never pays for the machines, and nobody for the terminal.
 # Type checkers know this name; importing it would cost `typing`, more than all the rest here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from holdfast.claim import Claim
+    from holdfast.config.experiment_file import Experiment, load_config
+    from holdfast.config.hashing import compute_config_hash
     from holdfast.engines.local import LocalEngine
     from holdfast.errors import (
         AggregationError,
@@ -38,16 +39,15 @@ if TYPE_CHECKING:
         UnsupportedPlatformError,
     )
     from holdfast.events import Requested
-    from holdfast.experiment_file import Experiment, load_config
-    from holdfast.hashing import compute_config_hash
-    from holdfast.history import Transition
     from holdfast.identity import ProcessIdentity, Verdict
     from holdfast.ids import sanitize_experiment_id
     from holdfast.machines import ExperimentMachine, ProcessMachine
-    from holdfast.manager import StateManager
-    from holdfast.orchestrator import Orchestrator, Outcome
+    from holdfast.orchestration.orchestrator import Orchestrator, Outcome
     from holdfast.records import ExperimentState, ProcessProgress
     from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+    from holdfast.store.claim import Claim
+    from holdfast.store.history import Transition
+    from holdfast.store.manager import StateManager
 
 __all__ = [
     "AggregationError",
@@ -102,25 +102,25 @@ __version__ = "0.1.0"
 
 # Everything that is not here is an error and lives in `holdfast.errors`.
 _HOMES = {
-    "Claim": "claim",
-    "Experiment": "experiment_file",
+    "Claim": "store.claim",
+    "Experiment": "config.experiment_file",
     "ExperimentMachine": "machines",
     "ExperimentState": "records",
     "ExperimentStatus": "status",
     "LocalEngine": "engines.local",
-    "Orchestrator": "orchestrator",
-    "Outcome": "orchestrator",
+    "Orchestrator": "orchestration.orchestrator",
+    "Outcome": "orchestration.orchestrator",
     "ProcessIdentity": "identity",
     "ProcessMachine": "machines",
     "ProcessProgress": "records",
     "ProcessStatus": "status",
     "Reason": "status",
     "Requested": "events",
-    "StateManager": "manager",
-    "Transition": "history",
+    "StateManager": "store.manager",
+    "Transition": "store.history",
     "Verdict": "identity",
-    "compute_config_hash": "hashing",
-    "load_config": "experiment_file",
+    "compute_config_hash": "config.hashing",
+    "load_config": "config.experiment_file",
     "sanitize_experiment_id": "ids",
 }
 

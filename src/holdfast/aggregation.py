@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast import results, strictjson
+from holdfast import results
 from holdfast.averages import statistics_of
 from holdfast.errors import (
     AggregationError,
@@ -22,8 +22,9 @@ from holdfast.errors import (
     StateCorruptError,
     StateWriteError,
 )
-from holdfast.files import Files
 from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.store import strictjson
+from holdfast.store.files import Files
 
 __all__ = ["FILE_NAME", "SCHEMA", "build", "finish", "prepare_inputs", "read", "table", "write"]
 

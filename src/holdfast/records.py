@@ -1,5 +1,5 @@
 """The records: what is known of an experiment and its processes. Frozen, without behaviour that
-moves them; `holdfast.lifecycle` makes the next record, `holdfast.codec` makes them JSON.
+moves them; `holdfast.lifecycle` makes the next record, `holdfast.store.codec` makes them JSON.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -127,8 +127,11 @@ class ProcessTable(Mapping[int, ProcessProgress]):
 
     @classmethod
     def pending(cls, size: int) -> Self:
-        """*size* processes of which none has been tried."""
-        return cls((_PENDING,) * size)
+        """*size* processes of which none has been tried; their chunks are one and the same."""
+        table = cls((_PENDING,) * (size % _CHUNK))
+        table._chunks = ((_PENDING,) * _CHUNK,) * (size // _CHUNK) + table._chunks
+        table._counts[ProcessStatus.PENDING] = table._size = size
+        return table
 
     @classmethod
     def from_mapping(cls, entries: Mapping[int, ProcessProgress], size: int) -> Self:
@@ -272,7 +275,8 @@ class ExperimentState:
             raise ValueError(f"num_processes is {size:,}, more than the limit of {MAX_PROCESSES:,}")
         if size != self.num_processes:
             object.__setattr__(self, "num_processes", size)
-        object.__setattr__(self, "process_progress", ProcessTable.from_mapping(given, size))
+        table = ProcessTable.from_mapping(given, size) if given else ProcessTable.pending(size)
+        object.__setattr__(self, "process_progress", table)
 
     @property
     def processes(self) -> ProcessTable:

@@ -13,10 +13,10 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast import strictjson
 from holdfast.errors import ResultInvalidError, StateWriteError
-from holdfast.files import Files
 from holdfast.records import ResultRef
+from holdfast.store import strictjson
+from holdfast.store.files import Files
 
 __all__ = [
     "AGGREGATE",

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import holdfast
-from holdfast.manager import StateManager
+from holdfast.store.manager import StateManager
 from waiting import until
 
 WORKER = """

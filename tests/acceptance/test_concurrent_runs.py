@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import holdfast
-from holdfast.manager import StateManager
 from holdfast.status import ExperimentStatus
+from holdfast.store.manager import StateManager
 from waiting import until
 
 WORKER = """
@@ -24,8 +24,8 @@ import json, os, sys, time
 from pathlib import Path
 from holdfast.engines.local import LocalEngine
 from holdfast.errors import AlreadyOwnedError
-from holdfast.manager import StateManager
-from holdfast.orchestrator import Orchestrator
+from holdfast.store.manager import StateManager
+from holdfast.orchestration.orchestrator import Orchestrator
 orchestrator = Orchestrator(StateManager(Path(sys.argv[1])), LocalEngine(), wait_s=0.2)
 print(os.getpid(), flush=True)
 sys.stdin.read()

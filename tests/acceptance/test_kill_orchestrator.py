@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.manager import StateManager
 from holdfast.status import ExperimentStatus
+from holdfast.store.manager import StateManager
 from killing import PROCESSES, Lab
 from waiting import until
 

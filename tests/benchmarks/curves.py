@@ -18,8 +18,9 @@ from xml.sax.saxutils import escape
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "src")]
 
-from holdfast import StateManager, index  # noqa: E402
-from holdfast.claim import Claim  # noqa: E402
+from holdfast import StateManager  # noqa: E402
+from holdfast.store import index  # noqa: E402
+from holdfast.store.claim import Claim  # noqa: E402
 from many import populate  # noqa: E402
 
 TARGET = Path(__file__).parents[2] / "diagrams" / "cost-curves.svg"

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from holdfast import StateManager
-from holdfast.claim import Claim
 from holdfast.lifecycle import Requested
+from holdfast.store.claim import Claim
 
 orjson = pytest.importorskip("orjson")
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import attrs
 
-from holdfast import codec
-from holdfast.claim import Claim
 from holdfast.errors import ClaimClosedError, StateWriteError
-from holdfast.files import Files
 from holdfast.lifecycle import ProcessExited, Requested
-from holdfast.manager import StateManager
 from holdfast.records import ExperimentState
+from holdfast.store import codec
+from holdfast.store.claim import Claim
+from holdfast.store.files import Files
+from holdfast.store.manager import StateManager
 
 __all__ = ["ABSENT", "Bench", "Ticking", "digest", "legal_step", "speaker"]
 

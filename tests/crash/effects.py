@@ -2,7 +2,7 @@
 
 A *trace* is the list of effects that a real program had on one directory, in the order in which
 its system calls returned, with *marks* in between: what the program had been promised by then.
-`recording` makes traces from system calls, `watching` makes them from `holdfast.files.Files`,
+`recording` makes traces from system calls, `watching` makes them from `holdfast.store.files.Files`,
 `models` asks which of the effects may have reached the disk, and `Disk` replays a choice of them.
 
 Everything is told by inode, never by path: whether a byte is durable depends on the inode that was

@@ -26,14 +26,14 @@ from pathlib import Path
 
 import attrs
 
-from holdfast.claim import Claim
 from holdfast.errors import (
     AlreadyOwnedError,
     HoldfastError,
     UnreadableStateWarning,
 )
 from holdfast.lifecycle import Requested
-from holdfast.manager import StateManager, utc_now
+from holdfast.store.claim import Claim
+from holdfast.store.manager import StateManager, utc_now
 
 from .workloads import warm_up
 

@@ -32,7 +32,7 @@ from pathlib import Path
 import attrs
 
 from holdfast.errors import UnreadableStateWarning
-from holdfast.manager import StateManager
+from holdfast.store.manager import StateManager
 
 from .hammer import BATCH, acknowledged, judge, write_until_killed
 from .workloads import warm_up

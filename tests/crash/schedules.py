@@ -32,7 +32,6 @@ from typing import Any, Literal
 
 import attrs
 
-from holdfast.claim import Claim
 from holdfast.errors import (
     AlreadyOwnedError,
     ClaimClosedError,
@@ -41,7 +40,8 @@ from holdfast.errors import (
     HoldfastError,
     OwnershipLostError,
 )
-from holdfast.manager import StateManager
+from holdfast.store.claim import Claim
+from holdfast.store.manager import StateManager
 
 from .bench import Ticking
 from .models import crash_states

@@ -14,11 +14,11 @@ from typing import NamedTuple, Protocol
 from holdfast import aggregation, results
 from holdfast.doctor import examine
 from holdfast.errors import ExperimentNotFoundError, HoldfastError, UnreadableStateWarning
-from holdfast.files import Files
-from holdfast.history import Transition
 from holdfast.ids import sanitize_experiment_id
-from holdfast.manager import StateManager
 from holdfast.records import ExperimentState
+from holdfast.store.files import Files
+from holdfast.store.history import Transition
+from holdfast.store.manager import StateManager
 
 from .bench import ABSENT, Bench, Ticking, digest, legal_step
 from .watching import Recorder, WatchedFiles

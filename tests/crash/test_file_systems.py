@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.claim import Claim
 from holdfast.errors import StateWriteError, UnreadableStateWarning
-from holdfast.manager import StateManager
+from holdfast.store.claim import Claim
+from holdfast.store.manager import StateManager
 
 from .powercut import FILE_SYSTEMS, cut_power, unavailable
 from .subject import is_step
@@ -224,7 +224,9 @@ def _as_nobody(code: str, *arguments: str) -> str:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HOME": "/"}
     lead = "import os, sys; os.setgroups([]); os.setgid(65534)"
     # Everything is imported before the privileges go: the source may lie where nobody may look.
-    lead += "; from holdfast import manager, machines, liveness, errors; import holdfast.hashing"
+    lead += (
+        "; from holdfast import manager, machines, liveness, errors; import holdfast.config.hashing"
+    )
     lead += "; machines.table('process'); liveness.me(); os.setuid(65534); import warnings"
     lead += "; warnings.simplefilter('ignore')\n"
     command = [sys.executable, "-c", lead + code, *arguments]

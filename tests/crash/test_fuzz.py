@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.config.experiment_file import load_config
 from holdfast.errors import HoldfastError, UnreadableStateWarning
-from holdfast.experiment_file import load_config
-from holdfast.manager import StateManager
+from holdfast.store.manager import StateManager
 
 from .effects import Tree
 from .fuzzing import Fuzzed, fuzz

@@ -23,7 +23,7 @@ from holdfast.errors import (
     UnknownLivenessError,
     UnreadableStateWarning,
 )
-from holdfast.manager import StateManager
+from holdfast.store.manager import StateManager
 
 from .bench import Ticking
 from .subject import is_step
@@ -40,8 +40,8 @@ _OWNER = """
 import errno, os, sys, warnings
 warnings.simplefilter("ignore")
 from holdfast.errors import HoldfastError
-from holdfast.files import Files
-from holdfast.manager import StateManager
+from holdfast.store.files import Files
+from holdfast.store.manager import StateManager
 
 class NoLocks(Files):
     def flock(self, fd, operation):

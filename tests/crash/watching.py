@@ -21,7 +21,7 @@ from typing import Any
 
 import attrs
 
-from holdfast.files import Files
+from holdfast.store.files import Files
 
 from .effects import ROOT, Data, Disk, Effect, Entries, Mark, Size, Sync, Trace, Tree
 
@@ -302,7 +302,7 @@ def _site() -> str:
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith("holdfast.") and module != "holdfast.files":
+        if module.startswith("holdfast.") and module != "holdfast.store.files":
             return f"{module.removeprefix('holdfast.')}.{frame.f_code.co_name}:{frame.f_lineno}"
         frame = frame.f_back
     return "elsewhere"

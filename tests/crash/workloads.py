@@ -20,9 +20,9 @@ import attrs
 
 import holdfast
 from holdfast import aggregation, results
-from holdfast.claim import Claim
 from holdfast.errors import StateWriteError, UnreadableStateWarning
 from holdfast.lifecycle import ProcessExited, Requested
+from holdfast.store.claim import Claim
 
 from .bench import Bench, Ticking, legal_step, speaker
 
@@ -109,7 +109,7 @@ def _view(bench: Bench) -> None:
 
 def _compaction(bench: Bench) -> None:
     """The journal outgrows its limit again and again, and the owner moves to the next."""
-    from holdfast import claim as module
+    from holdfast.store import claim as module
 
     # The limit is a constant of 1 MiB: the same code, sooner.
     limits = module.COMPACT_BYTES, module.COMPACT_BASES
@@ -199,7 +199,7 @@ def _delete(bench: Bench) -> None:
 
 def _index(bench: Bench) -> None:
     """Finished experiments, listed and found through the index, one of them deleted again."""
-    from holdfast import index as module
+    from holdfast.store import index as module
 
     smallest, module.SMALLEST = module.SMALLEST, 1  # type: ignore[misc]
     try:

@@ -16,9 +16,7 @@ import attrs
 import pytest
 
 from conftest import TickingClock
-from holdfast import claim as claim_module
 from holdfast import liveness
-from holdfast.claim import Claim
 from holdfast.errors import (
     AlreadyOwnedError,
     ClaimClosedError,
@@ -29,12 +27,14 @@ from holdfast.errors import (
     UnreadableStateWarning,
 )
 from holdfast.events import Launch, ProcessExited, ProcessLaunched, Requested
-from holdfast.files import Files
-from holdfast.journal import encode
 from holdfast.machines import ExperimentMachine, ProcessMachine, edges
-from holdfast.manager import StateManager
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.store import claim as claim_module
+from holdfast.store.claim import Claim
+from holdfast.store.files import Files
+from holdfast.store.journal import encode
+from holdfast.store.manager import StateManager
 from processes import owner, python, run
 from waiting import until
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from holdfast.errors import UnreadableStateWarning
-from holdfast.files import Files
-from holdfast.manager import StateManager
 from holdfast.status import ExperimentStatus, Reason
+from holdfast.store.files import Files
+from holdfast.store.manager import StateManager
 from processes import owner
 
 

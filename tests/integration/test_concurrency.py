@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from holdfast.manager import StateManager
 from holdfast.status import ProcessStatus
+from holdfast.store.manager import StateManager
 from processes import python
 
 _WRITERS, _READERS, _EXPERIMENTS, _STEPS = 8, 2, 4, 8

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from faults import Counting, Stopped, fail_with, stop
-from holdfast import deletion
 from holdfast.errors import (
     AlreadyOwnedError,
     ExperimentExistsError,
@@ -19,8 +18,9 @@ from holdfast.errors import (
     StateWriteError,
     UnknownLivenessError,
 )
-from holdfast.files import Files
-from holdfast.manager import StateManager
+from holdfast.store import deletion
+from holdfast.store.files import Files
+from holdfast.store.manager import StateManager
 from processes import owner
 from waiting import until
 

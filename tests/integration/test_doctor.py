@@ -12,18 +12,17 @@ from typing import Any
 import attrs
 import pytest
 
-from holdfast import claim as claim_module
-from holdfast import volume
-from holdfast.codec import change_to_json
-from holdfast.doctor import Finding, examine
+from holdfast.doctor import Finding, examine, volume
 from holdfast.errors import StateCorruptError
 from holdfast.events import Change, ProcessExited, ProcessLaunched, Requested
-from holdfast.files import Files
-from holdfast.journal import encode
 from holdfast.liveness import me
-from holdfast.manager import StateManager
 from holdfast.records import ResultRef
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.store import claim as claim_module
+from holdfast.store.codec import change_to_json
+from holdfast.store.files import Files
+from holdfast.store.journal import encode
+from holdfast.store.manager import StateManager
 from processes import owner, run
 
 ID = "exp_7"

@@ -8,7 +8,6 @@ import attrs
 import pytest
 
 from faults import Counting, Stopped, fail_with, stop
-from holdfast import claim as claim_module
 from holdfast.errors import (
     ClaimClosedError,
     ExperimentNotFoundError,
@@ -17,9 +16,10 @@ from holdfast.errors import (
     StateWriteError,
 )
 from holdfast.events import Requested
-from holdfast.manager import StateManager
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus
+from holdfast.store import claim as claim_module
+from holdfast.store.manager import StateManager
 
 ID = "exp_7"
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.errors.UnreadableStateWarning")

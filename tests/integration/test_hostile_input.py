@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast import codec, strictjson
 from holdfast.doctor import examine
 from holdfast.errors import (
     ExperimentExistsError,
@@ -25,8 +24,9 @@ from holdfast.errors import (
     UnreadableStateWarning,
     printable,
 )
-from holdfast.journal import encode
-from holdfast.manager import StateManager
+from holdfast.store import codec, strictjson
+from holdfast.store.journal import encode
+from holdfast.store.manager import StateManager
 from processes import run
 
 BAD = "bad"

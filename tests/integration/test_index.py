@@ -13,10 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from holdfast import ExperimentStatus, StateManager, index
-from holdfast.files import Files
-from holdfast.index import FOLDER
-from holdfast.summary import Summary
+from holdfast import ExperimentStatus, StateManager
+from holdfast.store import index
+from holdfast.store.files import Files
+from holdfast.store.index import FOLDER
+from holdfast.store.summary import Summary
 from many import Template, finish, interrupt, populate
 from waiting import until
 

@@ -13,9 +13,9 @@ import pytest
 from holdfast import attempts
 from holdfast.attempts import Attempt, AttemptName
 from holdfast.engines import EngineWord, Handle
-from holdfast.manager import StateManager
-from holdfast.orchestrator import Orchestrator
+from holdfast.orchestration.orchestrator import Orchestrator
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.store.manager import StateManager
 
 CONFIG = {"command": ["true"], "processes": 1, "limits": {"grace": 5}}
 

@@ -28,10 +28,10 @@ from holdfast.errors import (
     StateWriteError,
     UnreadableStateWarning,
 )
-from holdfast.files import Files
-from holdfast.manager import StateManager
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.store.files import Files
+from holdfast.store.manager import StateManager
 from processes import owner, python, run
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from holdfast import attempts
 from holdfast.attempts import AttemptName
+from holdfast.config.experiment_file import Experiment
 from holdfast.engines.local import LocalEngine
 from holdfast.errors import (
     AlreadyOwnedError,
@@ -28,12 +29,11 @@ from holdfast.errors import (
     StateWriteError,
     UnknownLivenessError,
 )
-from holdfast.experiment_file import Experiment
-from holdfast.files import Files
-from holdfast.manager import StateManager
-from holdfast.orchestrator import Orchestrator
+from holdfast.orchestration.orchestrator import Orchestrator
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.store.files import Files
+from holdfast.store.manager import StateManager
 from waiting import until
 
 WORKER = """

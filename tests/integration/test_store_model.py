@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from faults import Counting, Stopped, stop
-from holdfast import claim as claim_module
-from holdfast import legality
-from holdfast.claim import Claim
+from holdfast.doctor import legality
 from holdfast.errors import (
     AlreadyOwnedError,
     ExperimentExistsError,
@@ -23,9 +21,11 @@ from holdfast.errors import (
     InvalidTransitionError,
     StaleStateError,
 )
-from holdfast.files import Files
-from holdfast.manager import StateManager
 from holdfast.records import ExperimentState
+from holdfast.store import claim as claim_module
+from holdfast.store.claim import Claim
+from holdfast.store.files import Files
+from holdfast.store.manager import StateManager
 
 IDS = ("one", "two/2")
 SIZE = 3

@@ -10,9 +10,9 @@ import pytest
 from holdfast import aggregation, results
 from holdfast.averages import statistics_of
 from holdfast.errors import AggregationError, ResultLostError, StateCorruptError, StateWriteError
-from holdfast.files import Files
 from holdfast.records import ExperimentState, ProcessProgress
 from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.store.files import Files
 
 BEGIN = datetime(2024, 1, 15, 12, tzinfo=UTC)
 PARAMS = ({"codec": "zlib"}, {"codec": "bz2"}, {"codec": "lzma"})

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import codec, records, view
+from holdfast import records
 from holdfast.errors import SchemaTooNewError, StateCorruptError
 from holdfast.events import Change
-from holdfast.files import Files
 from holdfast.identity import ProcessIdentity
 from holdfast.records import ExperimentState, ProcessProgress, ProcessTable, ResultRef
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
+from holdfast.store import codec, view
+from holdfast.store.files import Files
 
 SCHEMAS = Path(__file__).parents[1] / "data" / "schemas"
 PATH = Path("somewhere/exp_7.json")

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
+from holdfast.config.experiment_file import load_config
 from holdfast.demo import write_demo
 from holdfast.errors import StateWriteError
-from holdfast.experiment_file import load_config
 
 
 def test_the_demo_is_an_experiment_that_loads(tmp_path):

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from holdfast.durations import parse_duration
+from holdfast.config.durations import parse_duration
+from holdfast.config.experiment_file import Aggregation, Experiment, Limits, Retry, load_config
+from holdfast.config.matrix import combinations
 from holdfast.errors import ConfigError
-from holdfast.experiment_file import Aggregation, Experiment, Limits, Retry, load_config
-from holdfast.matrix import combinations
 
 EXAMPLE = """
 name = "codec-shootout"

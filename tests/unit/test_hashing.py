@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from holdfast.hashing import canonical_json, compute_config_hash
+from holdfast.config.hashing import canonical_json, compute_config_hash
 
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.text(max_size=5)

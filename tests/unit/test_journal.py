@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import history, journal
 from holdfast.errors import SchemaTooNewError, StateCorruptError
-from holdfast.files import Files
 from holdfast.identity import ProcessIdentity
-from holdfast.journal import Truth
-from holdfast.manager import StateManager
 from holdfast.records import ExperimentState
 from holdfast.status import ProcessStatus
+from holdfast.store import history, journal
+from holdfast.store.files import Files
+from holdfast.store.journal import Truth
+from holdfast.store.manager import StateManager
 
 ID = "exp_7"
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import results, strictjson
+from holdfast import results
 from holdfast.errors import ResultInvalidError, StateWriteError
-from holdfast.files import Files
+from holdfast.store import strictjson
+from holdfast.store.files import Files
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)

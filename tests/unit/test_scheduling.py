@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from holdfast import lifecycle
 from holdfast.events import Event, Launch, ProcessExited, ProcessLost, Requested
+from holdfast.orchestration.scheduling import Plan, Policy, Scheduler, retry_at
 from holdfast.records import ExperimentState, ProcessProgress
-from holdfast.scheduling import Plan, Policy, Scheduler, retry_at
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
 NOW = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import strictjson
+from holdfast.store import strictjson
 
 PADDING = "x" * (1 << 17)
 TEXT = st.text(st.sampled_from('ab":\\ \t{},'), max_size=4)

@@ -18,7 +18,7 @@ import click
 from holdfast import __version__
 
 if TYPE_CHECKING:
-    from holdfast.manager import StateManager
+    from holdfast.store.manager import StateManager
 
 __all__ = ["Place", "app", "experiment_argument", "json_option", "place", "state_dir_option"]
 
@@ -58,7 +58,7 @@ class Place:
 
     def manager(self) -> "StateManager":
         """The store there."""
-        from holdfast.manager import StateManager
+        from holdfast.store.manager import StateManager
 
         return StateManager(self.state_dir)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from holdfast.attempts import Attempt, AttemptName
     from holdfast.cli.live import Progress
     from holdfast.engines import Engine, EngineWord, Handle
-    from holdfast.orchestrator import Orchestrator, Outcome
+    from holdfast.orchestration.orchestrator import Orchestrator, Outcome
     from holdfast.records import ExperimentState
 
 __all__ = ["conduct"]
@@ -30,7 +30,7 @@ def conduct(
     from holdfast.cli.evidence import parameters
     from holdfast.cli.live import Progress
     from holdfast.engines.local import LocalEngine
-    from holdfast.orchestrator import Orchestrator
+    from holdfast.orchestration.orchestrator import Orchestrator
 
     manager = where.manager()
     with Progress(manager.folder, parameters, notes) as progress, LocalEngine() as local:

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TextIO
 
-from holdfast import attempts, outcomes
+from holdfast import attempts
 from holdfast.attempts import AttemptName, error_path
 from holdfast.cli import forms, text
 from holdfast.cli.app import Place
+from holdfast.config.placeholders import as_text
 from holdfast.errors import ConfigError, HoldfastError, printable
-from holdfast.placeholders import as_text
+from holdfast.orchestration import outcomes
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
 
@@ -32,7 +33,7 @@ def parameters(state: ExperimentState) -> Params:
     """The parameters of each process; None if the stored configuration has none."""
     if not state.config:
         return None
-    from holdfast.experiment_file import Experiment
+    from holdfast.config.experiment_file import Experiment
 
     try:
         found = Experiment.from_config(state.config, Path(state.cwd or ".")).params

@@ -8,15 +8,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast import codec
 from holdfast.cli import text
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.records import ExperimentState, ProcessProgress
 from holdfast.status import ExperimentStatus
+from holdfast.store import codec
 
 if TYPE_CHECKING:
-    from holdfast.summary import Summary
+    from holdfast.store.summary import Summary
 
 __all__ = [
     "experiment",

@@ -12,9 +12,9 @@ from holdfast.cli.app import Place, json_option, place, state_dir_option
 from holdfast.cli.failures import UNREADABLE
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
-from holdfast.manager import StateManager
 from holdfast.status import ExperimentStatus
-from holdfast.summary import Summary
+from holdfast.store.manager import StateManager
+from holdfast.store.summary import Summary
 
 __all__ = ["STYLES", "ls", "say_unreadable"]
 

@@ -14,9 +14,9 @@ from holdfast.attempts import AGGREGATE, AttemptName
 from holdfast.cli import text
 from holdfast.cli.app import place, state_dir_option
 from holdfast.errors import ExperimentNotFoundError
-from holdfast.manager import StateManager
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus
+from holdfast.store.manager import StateManager
 
 __all__ = ["logs"]
 

@@ -13,11 +13,11 @@ from holdfast.attempts import AttemptName
 from holdfast.cli import forms, text
 from holdfast.cli.app import Place
 from holdfast.cli.evidence import params_words, unwatched
+from holdfast.config.experiment_file import Experiment
 from holdfast.errors import ConfigError, ConfigProblem
-from holdfast.experiment_file import Experiment
-from holdfast.manager import StateManager
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.store.manager import StateManager
 
 __all__ = ["print_plan", "refuse_other_work"]
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 from holdfast.cli import text
 from holdfast.cli.app import Place
 from holdfast.cli.evidence import failures, parameters
-from holdfast.manager import StateManager
 from holdfast.records import ExperimentState
+from holdfast.store.manager import StateManager
 
 __all__ = ["aggregate_lines", "failure_lines"]
 

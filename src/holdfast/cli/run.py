@@ -19,8 +19,8 @@ from holdfast.cli.maintain import force_option
 from holdfast.errors import AmbiguousExperimentError
 
 if TYPE_CHECKING:
-    from holdfast.experiment_file import Experiment
-    from holdfast.orchestrator import Orchestrator, Outcome
+    from holdfast.config.experiment_file import Experiment
+    from holdfast.orchestration.orchestrator import Orchestrator, Outcome
     from holdfast.records import ExperimentState
 
 __all__ = ["demo", "resume", "run"]
@@ -157,7 +157,7 @@ def _experiment(
     resumed: str | None,
 ) -> "Experiment | None":
     """What is to be run; None if only an id says it."""
-    from holdfast.experiment_file import Experiment, load_config
+    from holdfast.config.experiment_file import Experiment, load_config
 
     if command is not None or procs is not None:
         if words:
@@ -236,8 +236,8 @@ def demo(context: click.Context, fresh: bool, jobs: int | None) -> int:
     Leaves experiment.toml and its script in ./holdfast-demo: change them, run them again, kill
     them half way.
     """
+    from holdfast.config.experiment_file import load_config
     from holdfast.demo import write_demo
-    from holdfast.experiment_file import load_config
 
     files = write_demo()
     path = files.experiment

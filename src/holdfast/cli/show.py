@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import click
 
-from holdfast import codec
 from holdfast.attempts import AttemptName
 from holdfast.cli import forms, text
 from holdfast.cli.app import (
@@ -21,11 +20,12 @@ from holdfast.cli.app import (
 from holdfast.cli.evidence import Params, failures, parameters, params_words, unwatched
 from holdfast.cli.listing import STYLES
 from holdfast.errors import HoldfastError
-from holdfast.history import Transition
 from holdfast.identity import Verdict
-from holdfast.manager import StateManager
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.store import codec
+from holdfast.store.history import Transition
+from holdfast.store.manager import StateManager
 
 __all__ = ["show"]
 

@@ -1,0 +1,1 @@
+"""The experiment file: what is written there, and what it means."""

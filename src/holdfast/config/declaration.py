@@ -1,0 +1,258 @@
+"""What an experiment file may say: every key, its type and its limits, all checked at once.
+
+Owns the schema. The values are checked in `values` and `matrix` beside this file; what no single
+value can say (placeholders, matrix or processes) is checked here on what is well-formed.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any, Final, NewType
+
+import attrs
+import cattrs
+from cattrs.errors import ForbiddenExtraKeysError
+from cattrs.gen import make_dict_structure_fn, override
+
+from holdfast.config import matrix, values
+from holdfast.config.matrix import MAX_PROCESSES, Matrix, Params
+from holdfast.config.placeholders import problems as placeholder_problems
+from holdfast.errors import ConfigProblem
+
+__all__ = ["TOP_LEVEL", "Aggregation", "Declaration", "Limits", "Retry", "check"]
+
+Argv = NewType("Argv", tuple[str, ...])
+Count = NewType("Count", int)
+Seconds = NewType("Seconds", float)
+SomeSeconds = NewType("SomeSeconds", float)
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """How much at a time, and how long.
+
+    Attributes:
+        jobs: Processes at a time; None for as many as there are CPUs.
+        timeout_s: Per attempt; None for no limit.
+        grace_s: Between asking a process to stop and killing it.
+        fail_fast: Whether the first failure stops the others.
+    """
+
+    jobs: Count | None = None
+    timeout_s: SomeSeconds | None = None
+    grace_s: Seconds = Seconds(30.0)
+    fail_fast: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Retry:
+    """What happens to a failed process.
+
+    Attributes:
+        max_attempts: Failed attempts after which a process stays failed.
+        backoff_s: Pause before the second attempt; doubled before each further one.
+    """
+
+    max_attempts: Count = Count(1)
+    backoff_s: Seconds = Seconds(10.0)
+
+
+@attrs.frozen(kw_only=True)
+class Aggregation:
+    """How results become one.
+
+    Attributes:
+        command: The user's own argv, without placeholders; None for the built-in table alone.
+    """
+
+    command: Argv | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Declaration:
+    """A checked experiment file; *source* is its JSON form."""
+
+    name: str | None
+    command: tuple[str, ...]
+    params: tuple[Params, ...]
+    env: Mapping[str, str]
+    limits: Limits
+    retry: Retry
+    aggregate: Aggregation
+    source: Mapping[str, Any]
+
+
+_TYPES: Final[Mapping[str, Any]] = {
+    "name": str,
+    "command": Argv,
+    "processes": Count,
+    "matrix": Matrix,
+    "env": dict[str, str],
+    "limits": Limits,
+    "retry": Retry,
+    "aggregate": Aggregation,
+}
+#: Every key that a file may have at its top.
+TOP_LEVEL: Final = tuple(_TYPES)
+
+# Attributes carry their unit, keys do not: their values do.
+_KEYS: Final = {"timeout_s": "timeout", "grace_s": "grace", "backoff_s": "backoff"}
+
+
+def _some_seconds(value: Any, _: Any) -> float:
+    seconds = values.duration(value)
+    if seconds == 0:
+        raise ValueError("must be more than 0; leave it out for no limit")
+    return seconds
+
+
+def _env(value: Any, _: Any) -> dict[str, str]:
+    return values.env(value)
+
+
+@cache
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    converter.register_structure_hook(str, values.strict(str))
+    converter.register_structure_hook(bool, values.strict(bool))
+    converter.register_structure_hook(Argv, values.argv)
+    converter.register_structure_hook(Count, values.whole)
+    converter.register_structure_hook(Seconds, values.duration)
+    converter.register_structure_hook(SomeSeconds, _some_seconds)
+    converter.register_structure_hook(Matrix, matrix.structure)
+    converter.register_structure_hook_func(lambda kind: kind == dict[str, str], _env)
+    for record in (Limits, Retry, Aggregation):
+        renamed = {
+            field.name: override(rename=_KEYS[field.name])
+            for field in attrs.fields(record)
+            if field.name in _KEYS
+        }
+        # mypy takes the overrides for the function's own keywords.
+        hook = make_dict_structure_fn(record, converter, **renamed)  # type: ignore[arg-type]
+        converter.register_structure_hook(record, hook)
+    return converter
+
+
+def check(config: Mapping[str, Any]) -> tuple[Declaration | None, list[ConfigProblem]]:
+    """The declaration in *config*, in the shape of the file, or everything that is wrong with it.
+
+    Keys whose value is None count as left out, so that mappings made by hand need no care.
+    """
+    if not isinstance(config, Mapping):
+        return None, [ConfigProblem("file", f"expected a table, found {values.kind_of(config)}")]
+    given = {key: value for key, value in config.items() if value is not None}
+    problems = [
+        ConfigProblem(str(key), "unknown key", _meant(str(key), TOP_LEVEL, given.get("matrix")))
+        for key in given
+        if key not in _TYPES
+    ]
+    found: dict[str, Any] = {}
+    for key, kind in _TYPES.items():
+        if key in given:
+            try:
+                found[key] = _structure(given[key], kind)
+            except Exception as err:
+                problems.extend(_explained(key, err))
+    if "command" not in given:
+        problems.append(ConfigProblem("command", "is missing: the argv that every process runs"))
+    params, wrong = _params(given, found)
+    problems.extend(wrong)
+    if params is not None and "command" in found:
+        problems.extend(_placeholders(found["command"], params))
+    if problems:
+        return None, problems
+    assert params is not None
+    return Declaration(
+        name=found.get("name"),
+        command=found["command"],
+        params=params,
+        env=found.get("env", {}),
+        limits=found.get("limits", Limits()),
+        retry=found.get("retry", Retry()),
+        aggregate=found.get("aggregate", Aggregation()),
+        source={key: _plain(given[key]) for key in TOP_LEVEL if key in given},
+    ), []
+
+
+def _structure(value: Any, kind: Any) -> Any:
+    # cattrs would say "'str' object has no attribute 'get'", or worse: find the keys of a list.
+    if attrs.has(kind) and kind is not Matrix and not isinstance(value, Mapping):
+        raise ValueError(f"expected a table, found {values.kind_of(value)}")
+    found = _converter().structure(value, kind)
+    if kind is str:
+        values.check_text(found, "the text")
+    return found
+
+
+def _explained(where: str, err: Exception) -> Iterator[ConfigProblem]:
+    if isinstance(err, ForbiddenExtraKeysError):
+        known = [_KEYS.get(field.name, field.name) for field in attrs.fields(err.cl)]
+        for key in sorted(map(str, err.extra_fields)):
+            yield ConfigProblem(f"{where}.{key}", "unknown key", _meant(key, known))
+    elif isinstance(err, cattrs.BaseValidationError):
+        for inner in err.exceptions:
+            # cattrs notes on each error which attribute it was about.
+            notes = [note.name for note in getattr(inner, "__notes__", ()) if hasattr(note, "name")]
+            below = f"{where}.{_KEYS.get(notes[0], notes[0])}" if notes else where
+            yield from _explained(below, inner)
+    elif isinstance(err, ValueError):
+        yield from values.problems_of(where, err)
+    else:
+        raise err
+
+
+def _meant(key: str, known: Collection[str], matrix_table: Any = None) -> str:
+    if hint := values.suggest(key, known):
+        return hint
+    if key in TOP_LEVEL:
+        return f"{key} belongs above the first [table]"
+    # A right key in the wrong place: `timeout` at the top, say after another table's header.
+    for table in (Limits, Retry, Aggregation):
+        section = "aggregate" if table is Aggregation else table.__name__.lower()
+        for field in attrs.fields(table):
+            if key == _KEYS.get(field.name, field.name):
+                return f"did you mean {section}.{key}?"
+    if isinstance(matrix_table, Mapping) and (
+        hint := values.suggest(key, [each for each in matrix_table if isinstance(each, str)])
+    ):
+        return hint.replace("did you mean ", "did you mean matrix.")
+    return ""
+
+
+def _params(
+    given: Mapping[str, Any], found: Mapping[str, Any]
+) -> tuple[tuple[Params, ...] | None, list[ConfigProblem]]:
+    if "matrix" in given and "processes" in given:
+        return None, [ConfigProblem("processes", "there is a [matrix] too; keep one of the two")]
+    if "matrix" not in given:
+        count = found.get("processes", 1)
+        if count > MAX_PROCESSES:
+            what = f"{count:,} are too many; the limit is {MAX_PROCESSES:,}"
+            return None, [ConfigProblem("processes", what)]
+        return (({},) * count if "processes" in found or "processes" not in given else None), []
+    if "matrix" not in found:
+        return None, []
+    params = found["matrix"].params()
+    if not params:
+        return None, [ConfigProblem("matrix.exclude", "leaves no process at all")]
+    return params, []
+
+
+def _placeholders(command: Iterable[str], params: tuple[Params, ...]) -> Iterator[ConfigProblem]:
+    everywhere = set(params[0]).intersection(*params[1:])
+    somewhere = set().union(*params) - everywhere
+    for number, word in enumerate(command, 1):
+        for what, hint in placeholder_problems(word, {*everywhere, "index", "count"}):
+            partial = next((key for key in somewhere if what.endswith(f"{{{key}}}")), None)
+            if partial is not None:
+                lacking = next(i for i, each in enumerate(params) if partial not in each)
+                what = f"process {lacking} has no {{{partial}}}"
+                hint = "give it to all, in the lists or by include"
+            yield ConfigProblem("command", f"word {number}: {what}", hint)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value

@@ -1,0 +1,179 @@
+"""The parameters of every process: a product of lists with `exclude` and `include`.
+
+Owns the semantics, which are those of a GitHub Actions `strategy.matrix`, and the checks of the
+table that declares it.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any, Final
+
+import attrs
+
+from holdfast.config import values
+from holdfast.errors import ConfigProblem
+
+__all__ = ["MAX_PROCESSES", "Matrix", "Params", "combinations", "structure"]
+
+#: Records of more processes do not fit into memory with comfort, and no file system likes them.
+MAX_PROCESSES: Final = 1_000_000
+
+_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+# What every process has anyway.
+_RESERVED: Final = frozenset({"index", "count"})
+
+#: What tells one process of an experiment from the others: names with strings, numbers, booleans.
+Params = Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class Matrix:
+    """The checked `[matrix]` table."""
+
+    axes: Mapping[str, Sequence[Any]]
+    include: Sequence[Params] = ()
+    exclude: Sequence[Params] = ()
+
+    def params(self) -> tuple[Params, ...]:
+        """The parameters of every process, in order."""
+        return tuple(combinations(self.axes, self.include, self.exclude))
+
+
+def combinations(
+    axes: Mapping[str, Sequence[Any]],
+    include: Sequence[Params] = (),
+    exclude: Sequence[Params] = (),
+) -> list[Params]:
+    """The combinations in order: the last axis varies fastest, those that `include` adds follow.
+
+    - An `exclude` entry removes every combination that agrees with all of its values.
+    - An `include` entry then extends every combination of the product whose own values it would
+      not change (later entries may change what earlier ones added). If there is none, it becomes
+      a combination of its own, which no later entry extends.
+    """
+    product_of_axes: list[dict[str, Any]] = []
+    if axes:
+        for values in product(*axes.values()):
+            combination = dict(zip(axes, values, strict=True))
+            if not any(_agrees(combination, entry) for entry in exclude):
+                product_of_axes.append(combination)
+    own: list[Params] = []
+    extra: list[dict[str, Any]] = [{} for _ in product_of_axes]
+    for entry in include:
+        shared = {key: value for key, value in entry.items() if key in axes}
+        fits = [i for i, each in enumerate(product_of_axes) if _agrees(each, shared)]
+        for i in fits:
+            extra[i].update(entry)
+        if not fits:
+            own.append(dict(entry))
+    return [
+        *({**each, **added} for each, added in zip(product_of_axes, extra, strict=True)),
+        *own,
+    ]
+
+
+def _agrees(combination: Params, entry: Params) -> bool:
+    return all(key in combination and _same(combination[key], entry[key]) for key in entry)
+
+
+def _same(one: Any, other: Any) -> bool:
+    # 1, 1.0, "1" and true are four things on a command line; only Python holds some of them equal.
+    return type(one) is type(other) and bool(one == other)
+
+
+def structure(table: Any, _: Any = None) -> Matrix:
+    """The matrix that *table*, from TOML or JSON, declares.
+
+    Raises:
+        SeveralError: Everything that is wrong with it.
+    """
+    if not isinstance(table, Mapping):
+        raise ValueError(f"expected a table, found {values.kind_of(table)}")
+    problems: list[ConfigProblem] = []
+    axes = {}
+    for key, listed in table.items():
+        if key not in ("include", "exclude"):
+            where = f"matrix.{key}"
+            try:
+                _check_key(key)
+                axes[key] = _axis(where, listed)
+            except ValueError as err:
+                problems.extend(values.problems_of(where, err))
+    entries: dict[str, list[Params]] = {}
+    for which in ("include", "exclude"):
+        try:
+            entries[which] = _entries(
+                which, table.get(which, []), table if which == "exclude" else None
+            )
+        except ValueError as err:
+            problems.extend(values.problems_of(f"matrix.{which}", err))
+    planned = math.prod(map(len, axes.values()))
+    if planned > MAX_PROCESSES:
+        what = f"a product of {planned:,} processes; the limit is {MAX_PROCESSES:,}"
+        problems.append(ConfigProblem("matrix", what))
+    if not problems and not axes and not entries["include"]:
+        what, hint = "is empty", "give it a list, or leave it out and set processes"
+        problems.append(ConfigProblem("matrix", what, hint))
+    if problems:
+        raise values.SeveralError(problems)
+    return Matrix(axes=axes, **entries)
+
+
+def _check_key(key: Any) -> None:
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise ValueError("not a name: letters, digits, _ and -, and no digit first")
+    if key in _RESERVED:
+        raise ValueError(f"{{{key}}} is there without being declared; choose another name")
+
+
+def _axis(where: str, listed: Any) -> list[Any]:
+    if not isinstance(listed, list | tuple):
+        # Shown as TOML shows it, to be copied.
+        hint = f'write ["{listed}"]' if isinstance(listed, str) else f"write [{listed}]"
+        what = f"expected a list of values, found {values.kind_of(listed)}"
+        raise values.SuggestingError(what, "" if isinstance(listed, Mapping) else hint)
+    if not listed:
+        raise ValueError("has no values, so that there would be no processes")
+    problems: list[ConfigProblem] = []
+    seen: set[tuple[type, Any]] = set()
+    for i, value in enumerate(listed):
+        try:
+            values.scalar(value)
+        except ValueError as err:
+            problems.extend(values.problems_of(f"{where}[{i}]", err))
+            continue
+        if (type(value), value) in seen:
+            what = f"{values.kind_of(value)} is there twice"
+            hint = "for repetitions add a key, such as repeat = [1, 2, 3]"
+            problems.append(ConfigProblem(f"{where}[{i}]", what, hint))
+        seen.add((type(value), value))
+    if problems:
+        raise values.SeveralError(problems)
+    return list(listed)
+
+
+def _entries(which: str, listed: Any, axes: Mapping[str, Any] | None) -> list[Params]:
+    if not isinstance(listed, list | tuple):
+        raise ValueError(f"expected a list of tables, found {values.kind_of(listed)}")
+    problems: list[ConfigProblem] = []
+    for i, entry in enumerate(listed):
+        where = f"matrix.{which}[{i}]"
+        if not isinstance(entry, Mapping) or not entry:
+            what = "an empty table" if isinstance(entry, Mapping) else values.kind_of(entry)
+            problems.append(ConfigProblem(where, f"expected key = value, found {what}"))
+            continue
+        for key, value in entry.items():
+            try:
+                if axes is not None and (key not in axes or key in ("include", "exclude")):
+                    known = [each for each in axes if each not in ("include", "exclude")]
+                    hint = values.suggest(str(key), known)
+                    raise values.SuggestingError("no such key in the matrix", hint)
+                _check_key(key)
+                values.scalar(value)
+            except ValueError as err:
+                problems.extend(values.problems_of(f"{where}.{key}", err))
+    if problems:
+        raise values.SeveralError(problems)
+    return [dict(entry) for entry in listed]

@@ -1,0 +1,202 @@
+"""What can be found out about a file system by honest means: locks, durability, its clock.
+
+It cannot be proven from user space that fsync reaches the platters. What is certain (a lock that
+does not exclude, a mount option that says so) is told apart from what is only a hint.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from holdfast.store.files import NO_LOCKS, Files
+from holdfast.store.journal import cause
+from holdfast.store.view import temporary_name
+
+__all__ = ["Mount", "Symptom", "examine", "mount_of", "server_time"]
+
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+_ROUNDS: Final = 7
+#: No disk or flash, with or without a protected cache, answers a flush sooner than this.
+_IMPLAUSIBLE_S: Final = 30e-6
+#: Clocks nearer than this cannot be told apart: file times tick, and some have whole seconds.
+_CLOCK_S: Final = 2.0
+_VOLATILE: Final = frozenset({"tmpfs", "ramfs", "devtmpfs"})
+
+#: `(option, why)`: locks that other hosts do not see.
+_LOCAL_LOCKS: Final = {
+    "nolock": "locks are not passed on to other hosts",
+    "local_lock=all": "locks are not passed on to other hosts",
+    "local_lock=flock": "locks are not passed on to other hosts",
+    "localflock": "locks are seen on this host only",
+    "noflock": "locks are refused",
+}
+#: `(option, why)`: what was synced can be lost all the same.
+_NOT_DURABLE: Final = {
+    "nobarrier": "the disk's cache is not flushed by fsync",
+    "barrier=0": "the disk's cache is not flushed by fsync",
+    "volatile": "fsync does nothing",
+    "fsync=volatile": "fsync does nothing",
+    "nofsync": "fsync does nothing",
+    "sync=disabled": "fsync does nothing",
+}
+
+
+@attrs.frozen
+class Symptom:
+    """One thing that was seen.
+
+    Attributes:
+        kind: `locks`, `durability` or `clock`.
+        certain: False for a hint, which can have a harmless reason.
+    """
+
+    kind: str
+    what: str
+    certain: bool
+
+
+@attrs.frozen
+class Mount:
+    """Where a file system hangs, of which type it is, and its options."""
+
+    point: str
+    kind: str
+    options: frozenset[str]
+
+
+def examine(files: Files, directory: Path) -> list[Symptom]:
+    """What is wrong with the file system of *directory*, where files are made and removed again.
+
+    Raises:
+        OSError: Nothing can be written there.
+    """
+    with files.directory(directory) as dir_fd:
+        found = [*_locks(files, dir_fd), *_fsync(files, dir_fd), *_clock(files, dir_fd)]
+    mount = mount_of(directory)
+    return found if mount is None else [*_options(mount), *found]
+
+
+def mount_of(directory: Path, mounts: Path = _MOUNTS) -> Mount | None:
+    """The mount that *directory* is in; None where the kernel does not tell."""
+    try:
+        device = directory.stat().st_dev
+        lines = mounts.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    real = os.path.realpath(directory)
+    best: Mount | None = None
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        fields, more = left.split(), right.split()
+        if len(fields) < 6 or len(more) < 3:
+            continue
+        point = fields[4].encode("ascii", "surrogateescape").decode("unicode_escape")
+        options = frozenset((fields[5] + "," + more[2]).split(","))
+        mount = Mount(point, more[0], options)
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        # btrfs and overlays show another device number in stat than in their mount.
+        if inside and (fields[2] == wanted or best is None or len(point) > len(best.point)):
+            best = mount
+    return best
+
+
+def server_time(files: Files, dir_fd: int) -> float:
+    """What time it is for the files below *dir_fd*, in seconds since the epoch.
+
+    Ages of files are told by this clock: a server's can be hours away from ours.
+
+    Raises:
+        OSError: Nothing can be written there.
+    """
+    with _temporary(files, dir_fd) as (_, fd):
+        files.write_all(fd, b"tick")
+        return files.fstat(fd).st_mtime
+
+
+def _options(mount: Mount) -> Iterator[Symptom]:
+    where = f"{mount.point} ({mount.kind})"
+    for option in sorted(mount.options & _LOCAL_LOCKS.keys()):
+        yield Symptom("locks", f"{where} is mounted {option}: {_LOCAL_LOCKS[option]}", True)
+    for option in sorted(mount.options & _NOT_DURABLE.keys()):
+        yield Symptom("durability", f"{where} is mounted {option}: {_NOT_DURABLE[option]}", True)
+    if mount.kind in _VOLATILE:
+        # Whoever puts it there knows that, as a rule; nothing pretends to be what it is not.
+        yield Symptom("durability", f"{where} is memory: a power cut takes everything", False)
+    if "data=writeback" in mount.options:
+        # What is synced is safe; what is not can come back as another file's old content.
+        what = f"{where} is mounted data=writeback: torn tails may hold other files' old data"
+        yield Symptom("durability", what, False)
+
+
+@contextlib.contextmanager
+def _temporary(files: Files, dir_fd: int) -> Iterator[tuple[str, int]]:
+    name = temporary_name()
+    fd = files.open_append(name, dir_fd, exclusive=True)
+    try:
+        yield name, fd
+    finally:
+        files.close(fd)
+        with contextlib.suppress(OSError):
+            files.unlink(name, dir_fd)
+
+
+def _locks(files: Files, dir_fd: int) -> Iterator[Symptom]:
+    """Whether a lock on one descriptor is refused to another, as it is to another process."""
+    with _temporary(files, dir_fd) as (name, first):
+        second = files.open_read(name, dir_fd)
+        try:
+            files.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                files.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            yield Symptom("locks", "two descriptors got one exclusive lock: locks do nothing", True)
+        except OSError as err:
+            known = errno.errorcode.get(err.errno or 0) in NO_LOCKS
+            what = "there are no locks" if known else "locks do not work"
+            yield Symptom("locks", f"{what}: {cause(err)}; epochs alone protect", True)
+        finally:
+            files.close(second)
+
+
+def _fsync(
+    files: Files, dir_fd: int, clock: Callable[[], float] = time.perf_counter
+) -> Iterator[Symptom]:
+    preloaded = os.environ.get("LD_PRELOAD", "")
+    if "eatmydata" in preloaded:
+        yield Symptom("durability", f"LD_PRELOAD={preloaded}: fsync does nothing here", True)
+    times = []
+    with _temporary(files, dir_fd) as (_, fd):
+        for _ in range(_ROUNDS):
+            files.write_all(fd, os.urandom(4096))
+            began = clock()
+            files.fsync(fd)
+            times.append(clock() - began)
+    median = statistics.median(times)
+    if median < _IMPLAUSIBLE_S:
+        what = f"fsync of 4 KiB takes {median * 1e6:.0f} µs, sooner than storage can answer"
+        yield Symptom("durability", f"{what}: memory, or a virtual disk that does not flush", False)
+
+
+def _clock(files: Files, dir_fd: int, clock: Callable[[], float] = time.time) -> Iterator[Symptom]:
+    """The file's time against ours: they differ if a server stamps it by its own clock."""
+    with _temporary(files, dir_fd) as (_, fd):
+        before = clock()
+        files.write_all(fd, b"tick")
+        files.fsync(fd)
+        stamped = files.fstat(fd).st_mtime
+        after = clock()
+    ahead = stamped - after if stamped > after else min(stamped - before, 0.0)
+    if abs(ahead) > _CLOCK_S:
+        direction = "ahead of" if ahead > 0 else "behind"
+        what = f"its clock is {abs(ahead):.0f} s {direction} this host's: times in states differ"
+        yield Symptom("clock", what, False)

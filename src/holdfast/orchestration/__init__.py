@@ -1,0 +1,1 @@
+"""The loop between the store and an engine: run, resume, interrupt, end."""

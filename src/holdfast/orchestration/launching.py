@@ -1,0 +1,91 @@
+"""What an attempt is run with: command, environment, directories.
+
+Owns the `HOLDFAST_*` variables, which are the contract with the user's program.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from holdfast import results
+from holdfast.attempts import AGGREGATE, Attempt, AttemptName
+from holdfast.config.experiment_file import Experiment
+from holdfast.errors import StateWriteError
+
+__all__ = ["Launcher"]
+
+
+def _absolute(path: Path | str) -> Path:
+    return Path(path).absolute()
+
+
+@attrs.frozen(kw_only=True)
+class Launcher:
+    """Makes the attempts of one experiment.
+
+    Attributes:
+        folder: The experiment's folder.
+        state_dir: The directory that it is in.
+        cwd: Where the commands run.
+    """
+
+    experiment_id: str
+    experiment: Experiment
+    folder: Path = attrs.field(converter=_absolute)
+    state_dir: Path = attrs.field(converter=_absolute)
+    cwd: str
+
+    def name(self, index: int, attempt: int) -> AttemptName:
+        """What the attempt is called everywhere."""
+        return AttemptName(self.experiment_id, index, attempt)
+
+    def process(self, index: int, attempt: int) -> Attempt:
+        """An attempt of process *index*; makes the directories that it may write to.
+
+        Raises:
+            StateWriteError: They cannot be made.
+        """
+        checkpoints = self.folder / "checkpoints" / str(index)
+        results.prepare(self.folder)
+        try:
+            checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            cause = err.strerror or str(err)
+            raise StateWriteError(checkpoints, "making the directory", cause) from err
+        return self._attempt(
+            self.name(index, attempt),
+            self.experiment.argv(index),
+            {
+                "HOLDFAST_INDEX": str(index),
+                "HOLDFAST_PARAMS": json.dumps(dict(self.experiment.params[index])),
+                "HOLDFAST_RESULT": str(results.path_of(self.folder, index, attempt)),
+                "HOLDFAST_CHECKPOINT_DIR": str(checkpoints),
+            },
+        )
+
+    def aggregation(
+        self, attempt: int, command: tuple[str, ...], inputs: Mapping[str, str]
+    ) -> Attempt:
+        """An attempt of the user's own aggregation, with the variables that name its *inputs*."""
+        return self._attempt(self.name(AGGREGATE, attempt), command, inputs)
+
+    def _attempt(self, name: AttemptName, argv: tuple[str, ...], env: Mapping[str, str]) -> Attempt:
+        experiment = self.experiment
+        return Attempt(
+            name=name,
+            argv=argv,
+            env={
+                **experiment.env,
+                "HOLDFAST_EXPERIMENT_ID": self.experiment_id,
+                "HOLDFAST_STATE_DIR": str(self.state_dir),
+                "HOLDFAST_COUNT": str(len(experiment.params)),
+                "HOLDFAST_ATTEMPT": str(name.attempt),
+                **env,
+            },
+            cwd=self.cwd,
+            timeout_s=experiment.limits.timeout_s,
+            grace_s=experiment.limits.grace_s,
+            folder=self.folder,
+        )

@@ -1,0 +1,374 @@
+"""Run, resume, aggregate: from a configuration to its result, over any number of crashes.
+
+Owns which experiment a call is about and what its end means; `holdfast.orchestration.loop` runs it,
+`holdfast.orchestration.recovery` takes up what was left.
+"""
+
+import contextlib
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from holdfast import aggregation
+from holdfast.config.experiment_file import Experiment
+from holdfast.engines import Engine
+from holdfast.errors import (
+    AggregationError,
+    AmbiguousExperimentError,
+    ConfigError,
+    ConfigProblem,
+    ExperimentExistsError,
+    ExperimentNotFoundError,
+    ResultLostError,
+    UnreadableStateWarning,
+)
+from holdfast.events import Requested
+from holdfast.orchestration import ending, recovery
+from holdfast.orchestration.concluding import conclude
+from holdfast.orchestration.ending import Outcome
+from holdfast.orchestration.interrupts import Interrupts
+from holdfast.orchestration.launching import Launcher
+from holdfast.orchestration.loop import Loop, Watch
+from holdfast.orchestration.scheduling import Policy
+from holdfast.records import ExperimentState
+from holdfast.status import ExperimentStatus, Reason
+from holdfast.store.claim import Claim
+from holdfast.store.manager import StateManager, utc_now
+
+__all__ = ["Orchestrator", "Outcome"]
+
+
+class Orchestrator:
+    """Drives experiments to their end with one manager and one engine.
+
+    SIGINT (Ctrl-C) and SIGTERM stop all processes within their grace period and leave the
+    experiment `interrupted`, with the reason `user` or `preempted`; a second one kills at once.
+    An orchestrator that is killed leaves its processes running: `resume` adopts them.
+
+    Example:
+        >>> with LocalEngine() as engine:
+        ...     outcome = Orchestrator(StateManager(), engine).run(
+        ...         {"command": ["python", "measure.py", "{index}"], "processes": 3}
+        ...     )
+    """
+
+    def __init__(
+        self,
+        manager: StateManager,
+        engine: Engine,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+        on_change: Callable[[ExperimentState], None] | None = None,
+        force: bool = False,
+        wait_s: float = 2.0,
+        gone_grace_s: float = 2.0,
+    ) -> None:
+        """Drive experiments of *manager* on *engine*.
+
+        Args:
+            clock: Says what time it is, aware.
+            monotonic: Seconds that no clock change touches, for grace periods.
+            on_change: Called in the loop with every new state that is recorded.
+            force: Take owners and attempts whose death cannot be proven for dead.
+            wait_s: How long to wait for a claim that another program holds for a moment.
+            gone_grace_s: How long an exit record may come after the engine's word that an attempt
+                is gone, before the attempt is taken for lost.
+        """
+        self._manager = manager
+        self._engine = engine
+        self._clock = clock
+        self._monotonic = monotonic
+        self._on_change = on_change
+        self._force = force
+        self._wait_s = wait_s
+        self._gone_grace_s = gone_grace_s
+
+    def run(
+        self,
+        config: Experiment | Mapping[str, Any],
+        *,
+        experiment_id: str | None = None,
+        fresh: bool = False,
+        jobs: int | None = None,
+        aggregate: bool = True,
+    ) -> Outcome:
+        """Run the experiment that *config* describes, or go on with the one that does already.
+
+        Args:
+            config: From `load_config`, or a mapping with the keys of an experiment file.
+            experiment_id: Name of the experiment; one of that name must be of the same work.
+            fresh: Make a new experiment whatever there is.
+            jobs: At most so many processes at a time; default as configured, else all CPUs.
+            aggregate: Whether to go on to the aggregation once all processes are completed.
+
+        Raises:
+            ConfigError: *config* cannot be used.
+            AmbiguousExperimentError: Several experiments are of this work.
+            ExperimentExistsError: *experiment_id* is of other work, or taken and *fresh*.
+            AlreadyOwnedError, UnknownLivenessError: Somebody else owns it, or may.
+            StateWriteError: The file system refused. What runs goes on; resume adopts it.
+        """
+        experiment = (
+            config if isinstance(config, Experiment) else Experiment.from_config(config, Path.cwd())
+        )
+        with contextlib.ExitStack() as held:
+            # Two runs of one file, started at once, make one experiment: the second finds it.
+            with self._manager.run_lock():
+                state = self._match(experiment, experiment_id, fresh=fresh)
+                claim = None
+                if state is None:
+                    state = self._create(experiment, experiment_id)
+                    claim = held.enter_context(self._claim(state.experiment_id))
+            if state.status is ExperimentStatus.AGGREGATED:
+                return self._shown(state)
+            if claim is None:
+                # Without the lock: waiting for an owner must not hold up runs of other files.
+                claim = held.enter_context(self._claim(state.experiment_id))
+            return self._carry_on(claim, experiment, jobs=jobs, aggregate=aggregate)
+
+    def resume(
+        self, experiment_id: str, *, jobs: int | None = None, aggregate: bool = True
+    ) -> Outcome:
+        """Go on with an experiment, with the configuration that it was made with.
+
+        Completed processes are not run again, running ones are adopted, failed ones are tried
+        again if the experiment had failed.
+
+        Raises:
+            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: It cannot be loaded.
+            ConfigError: It was made without a configuration that can be run.
+            AlreadyOwnedError, UnknownLivenessError, StateWriteError: As for `run`.
+        """
+        state = self._load(experiment_id)
+        if state.status is ExperimentStatus.AGGREGATED:
+            return self._shown(state)
+        experiment = self._stored(state)
+        with self._claim(experiment_id) as claim:
+            return self._carry_on(claim, experiment, jobs=jobs, aggregate=aggregate)
+
+    def aggregate(self, experiment_id: str) -> Outcome:
+        """Aggregate an experiment whose processes are all completed; runs none of them.
+
+        Raises:
+            InvalidTransitionError: Not all of them are; it says which.
+            ResultLostError: A recorded result is missing or altered.
+            ExperimentNotFoundError, AlreadyOwnedError, ConfigError, StateWriteError: As for
+                `resume`.
+        """
+        state = self._load(experiment_id)
+        if state.status is ExperimentStatus.AGGREGATED:
+            return self._shown(state)
+        experiment = self._stored(state)
+        with self._claim(experiment_id) as claim, self._interrupts() as interrupts:
+            state = claim.state
+            # Its owner may have finished it while we waited for the claim.
+            if state.status is ExperimentStatus.AGGREGATED:
+                return self._shown(state)
+            if state.status is not ExperimentStatus.COMPLETED and state.can_aggregate():
+                at = self._clock()
+                events = recovery.reopening(state, (), {}, at, evidence=_evidence(claim))
+                done = Requested(entity="experiment", event="complete", at=at)
+                claim.record_many([*events, done])
+            if claim.state.status is not ExperimentStatus.COMPLETED:
+                # Refused by the machine, with all its reasons.
+                claim.record("aggregate")
+            watch = self._watch(claim, experiment)
+            skipped = state.processes_completed
+            return self._concluded(claim, watch, interrupts, skipped=skipped, adopted=0)
+
+    # -- which experiment -------------------------------------------------------------------------
+
+    def _load(self, experiment_id: str) -> ExperimentState:
+        # A killed owner leaves a view that lags behind its journal; our claim rewrites it at once.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnreadableStateWarning)
+            return self._manager.load(experiment_id)
+
+    def _stored(self, state: ExperimentState) -> Experiment:
+        if not state.config.get("command"):
+            problem = ConfigProblem("command", "it was made without one, so nothing can be run")
+            raise ConfigError(state.experiment_id, [problem])
+        cwd = Path.cwd() if state.cwd is None else Path(state.cwd)
+        experiment = Experiment.from_config(state.config, cwd, state.config_path)
+        if experiment.num_processes != state.num_processes:
+            words = f"it has {state.num_processes:,}, but its configuration makes "
+            problem = ConfigProblem("processes", f"{words}{experiment.num_processes:,}")
+            raise ConfigError(state.experiment_id, [problem])
+        return experiment.moved_with(self._manager.state_dir, state.config_hash)
+
+    def _match(
+        self, experiment: Experiment, experiment_id: str | None, *, fresh: bool
+    ) -> ExperimentState | None:
+        """The experiment to go on with; None if a new one is to be made."""
+        wanted = experiment.config_hash(self._manager.state_dir)
+        if experiment_id is not None:
+            try:
+                named = self._load(experiment_id)
+            except ExperimentNotFoundError:
+                return None
+            if not fresh and named.config_hash == wanted:
+                return named
+            detail = "a fresh one was asked for" if fresh else "it is of other work"
+            raise ExperimentExistsError(experiment_id, self._manager.state_dir, detail)
+        if fresh:
+            return None
+        # Unfinished work comes first: an aggregated twin must not hide it.
+        unfinished = self._manager.find_by_config_hash(wanted)
+        if unfinished is not None:
+            return unfinished
+        try:
+            return self._manager.find_by_config_hash(wanted, include_finished=True)
+        except AmbiguousExperimentError as err:
+            # Nothing is to be run, so nothing is guessed: all of them are done, and it says whose
+            # result is shown.
+            finished = map(self._manager.load, err.matches)
+            return max(finished, key=lambda state: (state.created_at is not None, state.created_at))
+
+    def _create(self, experiment: Experiment, experiment_id: str | None) -> ExperimentState:
+        return self._manager.create(
+            experiment_id,
+            num_processes=len(experiment.params),
+            config=experiment.to_config(),
+            config_hash=experiment.config_hash(self._manager.state_dir),
+            config_path=experiment.path,
+            name=experiment.name or (experiment.path.stem if experiment.path else None),
+            cwd=experiment.cwd,
+        )
+
+    def _claim(self, experiment_id: str) -> Claim:
+        return self._manager.claim(experiment_id, wait_s=self._wait_s, force=self._force)
+
+    def _interrupts(self) -> Interrupts:
+        return Interrupts(self._engine.wake)
+
+    def _watch(self, claim: Claim, experiment: Experiment) -> Watch:
+        return Watch(
+            engine=self._engine,
+            launcher=Launcher(
+                experiment_id=claim.state.experiment_id,
+                experiment=experiment,
+                folder=claim.folder,
+                state_dir=self._manager.state_dir,
+                # Not the one that is stored: a project can be moved, or copied, with its state.
+                cwd=str(experiment.cwd),
+            ),
+            clock=self._clock,
+            monotonic=self._monotonic,
+            gone_grace_s=self._gone_grace_s,
+            force=self._force,
+        )
+
+    # -- to its end -------------------------------------------------------------------------------
+
+    def _carry_on(
+        self, claim: Claim, experiment: Experiment, *, jobs: int | None, aggregate: bool
+    ) -> Outcome:
+        # Somebody else may have finished it while we waited for the claim.
+        if claim.state.status is ExperimentStatus.AGGREGATED:
+            return self._shown(claim.state)
+        with self._interrupts() as interrupts:
+            watch = self._watch(claim, experiment)
+            state, at, folder = claim.state, self._clock(), watch.launcher.folder
+            known = watch.known() if state.processes_running else {}
+            found = recovery.inspect(
+                state,
+                folder,
+                at,
+                known=known,
+                grace_s=experiment.limits.grace_s,
+                force=self._force,
+            )
+            lost = recovery.lost_results(state, folder)
+            watch.adopt(found.running, known)
+            counts = {
+                "skipped": state.processes_completed - len(lost),
+                "adopted": found.adopted,
+            }
+            events = recovery.reopening(
+                state,
+                found.facts,
+                lost,
+                at,
+                evidence=_evidence(claim),
+                fail_fast=experiment.limits.fail_fast,
+            )
+            self._record(claim, events)
+            policy = _policy(experiment, jobs)
+            while True:
+                if claim.state.status is ExperimentStatus.RUNNING:
+                    Loop(claim, watch, policy, interrupts, self._on_change).drive()
+                done = claim.state.status is ExperimentStatus.COMPLETED
+                if not done or not aggregate or interrupts.count:
+                    return self._ended(claim.state, interrupts, **counts)
+                try:
+                    return self._concluded(claim, watch, interrupts, **counts)
+                except ResultLostError:
+                    lost = recovery.lost_results(claim.state, folder)
+                    if not lost:
+                        raise
+                again = recovery.reopening(claim.state, (), lost, self._clock(), evidence="")
+                self._record(claim, again)
+
+    def _record(self, claim: Claim, events: list[Any]) -> None:
+        if events:
+            claim.record_many(events)
+            self._changed(claim)
+
+    def _changed(self, claim: Claim) -> None:
+        if self._on_change is not None:
+            self._on_change(claim.state)
+
+    def _concluded(
+        self, claim: Claim, watch: Watch, interrupts: Interrupts, *, skipped: int, adopted: int
+    ) -> Outcome:
+        try:
+            found = conclude(claim, watch, interrupts)
+        except AggregationError as err:
+            claim.record("fail", reason=Reason.EXIT, error_message=f"aggregation: {err.problem}")
+            found = None
+        self._changed(claim)
+        counts = {"skipped": skipped, "adopted": adopted}
+        if found is None:
+            return self._ended(claim.state, interrupts, **counts)
+        return ending.aggregated(claim.state, found, **counts)
+
+    def _ended(
+        self, state: ExperimentState, interrupts: Interrupts, *, skipped: int, adopted: int
+    ) -> Outcome:
+        return ending.unfinished(
+            state,
+            interrupts.exit_code,
+            self._manager.state_dir,
+            skipped=skipped,
+            adopted=adopted,
+        )
+
+    def _shown(self, state: ExperimentState) -> Outcome:
+        return ending.shown(state, aggregation.read(self._manager.folder(state.experiment_id)))
+
+
+def _evidence(claim: Claim) -> str:
+    if claim.verdict is not None:
+        return str(claim.verdict)
+    return f"its last owner ({claim.previous or 'not recorded'}) let it go"
+
+
+def _policy(experiment: Experiment, jobs: int | None) -> Policy:
+    return Policy(
+        jobs=jobs or experiment.limits.jobs or _cpus(),
+        max_attempts=experiment.retry.max_attempts,
+        backoff_s=experiment.retry.backoff_s,
+        fail_fast=experiment.limits.fail_fast,
+    )
+
+
+def _cpus() -> int:
+    # A container or batch job may have been given fewer than the machine has.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

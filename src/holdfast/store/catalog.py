@@ -1,0 +1,129 @@
+"""Every experiment of a state directory: listing, finding, and what could not be read."""
+
+import difflib
+import errno
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from holdfast.errors import (
+    AmbiguousExperimentError,
+    ExperimentNotFoundError,
+    HoldfastError,
+    StateCorruptError,
+)
+from holdfast.ids import sanitize_experiment_id
+from holdfast.records import ExperimentState
+from holdfast.store import stored, view
+from holdfast.store.files import Files
+from holdfast.store.journal import cause
+
+__all__ = ["Entry", "entries", "lookup", "resolve", "stems"]
+
+
+@attrs.frozen
+class Entry:
+    """One experiment of a listing: its state, or why it could not be read."""
+
+    stem: str
+    path: Path
+    state: ExperimentState | None
+    error: HoldfastError | None
+
+
+def stems(files: Files, dir_fd: int) -> list[str]:
+    """The file stems of all experiments, sorted: those with a view, and folders that lack one."""
+    names = files.names(dir_fd)
+    found = {name[:-5] for name in names if name.endswith(".json") and not name.startswith(".")}
+    for name in names:
+        # A folder is an experiment if it has a journal, even if somebody removed its view.
+        if name.startswith(".") or name in found or name.endswith(".json"):
+            continue
+        try:
+            if stat.S_ISDIR(files.stat(f"{name}/journal", dir_fd).st_mode):
+                found.add(name)
+        except OSError as err:
+            # One that may not be looked into is not hidden: reading it says why.
+            if err.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                found.add(name)
+    return sorted(found)
+
+
+def read_entry(files: Files, stem: str, dir_fd: int, state_dir: Path) -> Entry | None:
+    """The experiment of *stem*; None if it is gone."""
+    path = state_dir / view.file_name(stem)
+    try:
+        truth = stored.read(files, stem, dir_fd, state_dir)
+    except HoldfastError as err:
+        return Entry(stem, getattr(err, "path", path), None, err)
+    except OSError as err:
+        return Entry(stem, path, None, StateCorruptError(path, f"cannot be read: {cause(err)}"))
+    if truth is None:
+        return None
+    problem = _misnamed(truth.state, stem)
+    if problem is not None:
+        return Entry(stem, path, None, StateCorruptError(path, problem))
+    return Entry(stem, path, truth.state, None)
+
+
+def _misnamed(state: ExperimentState, stem: str) -> str | None:
+    """A copied file must not answer to two names: the one inside counts."""
+    try:
+        expected = sanitize_experiment_id(state.experiment_id)
+    except HoldfastError as err:
+        return str(err)
+    if expected == stem:
+        return None
+    return f"is of experiment {state.experiment_id!r}, whose file is {expected}.json"
+
+
+def entries(files: Files, dir_fd: int, state_dir: Path) -> Iterator[Entry]:
+    """Every experiment in the order of its name; unreadable ones come with their error."""
+    for stem in stems(files, dir_fd):
+        entry = read_entry(files, stem, dir_fd, state_dir)
+        if entry is not None:
+            yield entry
+
+
+def lookup(files: Files, experiment_id: str, dir_fd: int, state_dir: Path) -> ExperimentState:
+    """The experiment's state.
+
+    Raises:
+        ExperimentNotFoundError: There is none; with the ids that look like it.
+        StateCorruptError, SchemaTooNewError: It cannot be read.
+    """
+    stem = sanitize_experiment_id(experiment_id)
+    entry = read_entry(files, stem, dir_fd, state_dir)
+    if entry is not None and entry.error is not None:
+        raise entry.error
+    if entry is None or entry.state is None or entry.state.experiment_id != experiment_id:
+        raise ExperimentNotFoundError(
+            experiment_id, state_dir, close_matches(files, experiment_id, dir_fd)
+        )
+    return entry.state
+
+
+def close_matches(files: Files, experiment_id: str, dir_fd: int) -> tuple[str, ...]:
+    """Up to three ids that *experiment_id* may have been meant for."""
+    found = difflib.get_close_matches(experiment_id, stems(files, dir_fd), n=3, cutoff=0.6)
+    return tuple(found)
+
+
+def resolve(ids: list[str], query: str, state_dir: Path) -> str:
+    """The one id that *query* is, or is a prefix of.
+
+    Raises:
+        AmbiguousExperimentError: It is a prefix of several.
+        ExperimentNotFoundError: Of none.
+    """
+    if query in ids:
+        return query
+    matches = [each for each in ids if query and each.startswith(query)]
+    if len(matches) > 1:
+        raise AmbiguousExperimentError(f"the prefix {query!r}", tuple(matches))
+    if not matches:
+        close = tuple(difflib.get_close_matches(query, ids, n=3, cutoff=0.6))
+        raise ExperimentNotFoundError(query, state_dir, close)
+    return matches[0]

@@ -1,0 +1,460 @@
+"""A claim: the right to record events of one experiment, and the only way to do it.
+
+Every recorded line is on the disk before the call returns (DESIGN §4, *Transition*). What the
+claim cannot vouch for any more, it refuses to record: after a failed fsync, after a newer owner was
+seen, in a fork, after its release.
+"""
+
+import contextlib
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import attrs
+
+from holdfast import lifecycle
+from holdfast.errors import (
+    ClaimClosedError,
+    OwnershipLostError,
+    StateWriteError,
+    UnreadableStateWarning,
+)
+from holdfast.identity import ProcessIdentity, Verdict
+from holdfast.lifecycle import Action, Change, Event, Requested
+from holdfast.records import SCHEMA_VERSION, ExperimentState
+from holdfast.status import ExperimentStatus, Reason
+from holdfast.store import codec, journal, ownership, view
+from holdfast.store.files import Files
+from holdfast.store.journal import cause
+from holdfast.store.ownership import Owned
+
+__all__ = ["Claim", "Recorded"]
+
+#: The owner moves to a fresh journal beyond the larger of these, so that load time stays bounded.
+COMPACT_BYTES: Final = 1 << 20
+COMPACT_BASES: Final = 4
+VIEW_AGE_S: Final = 1.0
+
+_live: "weakref.WeakSet[Claim]" = weakref.WeakSet()
+
+
+@attrs.frozen
+class Recorded:
+    """What a recorded line led to: the new state, and what is to be done now that it is durable."""
+
+    state: ExperimentState
+    actions: tuple[Action, ...]
+
+
+class Claim:
+    """Ownership of one experiment, from `StateManager.claim` until `release` or the process's end.
+
+    Use it as a context manager. Safe to use from several threads: their lines follow one another.
+
+    Attributes:
+        previous: The owner before this one, and *verdict* what was known of its life.
+        locked: False where the file system has no locks: epochs alone protect then.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        owned: Owned,
+        *,
+        stem: str,
+        state_dir: Path,
+        state_dir_fd: int,
+        now: Callable[[], datetime],
+    ) -> None:
+        """Take over *owned* and *state_dir_fd*, and close them at the release."""
+        self._files = files
+        self._stem = stem
+        self._state_dir = state_dir
+        self._state_dir_fd = state_dir_fd
+        self._now = now
+        self._state = owned.state
+        self._folder_fd = owned.folder_fd
+        self._lock_fd = owned.lock_fd
+        self._journal_fd = owned.journal_fd
+        self._file_fd = owned.file_fd
+        self._epoch = owned.epoch
+        self._size = owned.size
+        self._base_size = owned.base_size
+        self.locked = owned.locked
+        self.previous: ProcessIdentity | None = owned.previous
+        self.verdict: Verdict | None = owned.verdict
+        self._pid = os.getpid()
+        self._closed: str | None = None
+        self._mutex = threading.RLock()
+        self._notes: list[Event] = []
+        self._view_at = now()
+        # Before the first claim the view is the truth, and needs no second writing.
+        self._view_revision = -1 if owned.inherited else owned.state.revision
+        self._view_problem: str | None = None
+        _live.add(self)
+        try:
+            self._refresh_view()
+        except BaseException:
+            # Nobody gets this claim, and so nobody would release it (Ctrl-C in a notebook).
+            self._close()
+            raise
+        if self._view_problem is not None and self._state.status is ExperimentStatus.AGGREGATED:
+            # Whoever finds experiments takes a finished one for the same as long as its view is
+            # the same file: it must not change behind that.
+            self._close()
+            path = state_dir / view.file_name(stem)
+            raise StateWriteError(path, "refreshing", self._view_problem)
+
+    @property
+    def state(self) -> ExperimentState:
+        """The state after the last recorded line; what was noted since is not in it yet."""
+        return self._state
+
+    @property
+    def folder(self) -> Path:
+        """The experiment's folder."""
+        return self._state_dir / self._stem
+
+    @property
+    def dir_fd(self) -> int:
+        """A descriptor of the experiment's folder, open as long as the claim."""
+        return self._folder_fd
+
+    @property
+    def epoch(self) -> int:
+        """The fencing token: a later owner has a higher one."""
+        return self._epoch
+
+    def record(
+        self,
+        event: str,
+        process: int | None = None,
+        *,
+        reason: Reason | str | None = None,
+        error_message: str | None = None,
+        evidence: str | None = None,
+        **facts: Any,
+    ) -> ExperimentState:
+        """Make one transition durable: of the experiment, or of *process*.
+
+        Args:
+            event: An event of the machine, e.g. `start`, `complete`.
+            process: Index of a process; None is the experiment.
+            reason: Why, one of `Reason`.
+            error_message: For people.
+            evidence: What proves it, kept in the history.
+            facts: What the guards ask for, e.g. `exit_code=0`, `max_attempts=3`.
+
+        Returns:
+            The new state. Once returned, it survives SIGKILL and power loss.
+
+        Raises:
+            InvalidTransitionError: The machine refuses; nothing was written.
+            StateWriteError: The file system refused; it says which state is stored.
+            OwnershipLostError: A newer owner took over.
+            ClaimClosedError: This claim cannot record (released, poisoned, forked).
+        """
+        return self.record_many(
+            [
+                Requested(
+                    entity="experiment" if process is None else "process",
+                    event=event,
+                    at=self._now(),
+                    process=process,
+                    reason=None if reason is None else Reason(reason),
+                    error_message=error_message,
+                    evidence=evidence,
+                    facts=facts,
+                )
+            ]
+        ).state
+
+    def record_many(self, events: Sequence[Event]) -> Recorded:
+        """Make *events*, in their order, durable as one line with one fdatasync: all or none.
+
+        Example:
+            >>> now = datetime.now(UTC)
+            >>> claim.record_many(
+            ...     [Requested(entity="process", event="start", process=i, at=now) for i in (0, 1)]
+            ... )
+
+        Raises:
+            InvalidTransitionError: The machine refuses one of them; nothing was written.
+            StateWriteError, OwnershipLostError, ClaimClosedError: As for `record`.
+        """
+        with self._mutex:
+            self._check()
+            step = lifecycle.apply_many(self._state, (*self._notes, *events))
+            if step.changes:
+                self._append_changes(step.state, step.changes)
+            self._notes.clear()
+            return Recorded(self._state, step.actions)
+
+    def note(self, fact: Event) -> None:
+        """Keep *fact*, on which nothing depends, for the next line, at no fdatasync of its own."""
+        with self._mutex:
+            self._notes.append(fact)
+
+    def tick(self) -> None:
+        """Refresh the view if it is more than a second behind. Call it once per turn of a loop."""
+        with self._mutex:
+            age = (self._now() - self._view_at).total_seconds()
+            if not 0 <= age < VIEW_AGE_S and (
+                self._notes or self._view_revision != self._state.revision
+            ):
+                self._check()
+                if self._notes:
+                    self.record_many([])
+                self._refresh_view()
+
+    def record_saved(self, state: ExperimentState, changes: Sequence[Change]) -> ExperimentState:
+        """Append *state* whole, with the transitions that it contains. For `StateManager.save`."""
+        with self._mutex:
+            self._check()
+            at = self._now()
+            state = attrs.evolve(
+                state,
+                revision=self._state.revision + 1,
+                epoch=self._epoch,
+                schema_version=SCHEMA_VERSION,
+                owner=self._state.owner,
+                last_updated=at,
+            )
+            line = {
+                "kind": "saved",
+                "revision": state.revision,
+                "at": at.isoformat(),
+                "changes": [codec.change_to_json(change, at) for change in changes],
+                "state": codec.state_to_json(state),
+            }
+            with self._doubt():
+                self._append(line)
+                self._state = state
+            self._refresh_view()
+            return state
+
+    def record_deleted(self) -> None:
+        """Append `deleted`: from here on the experiment counts as not found."""
+        with self._mutex:
+            self._check()
+            # Closed from the first byte on: after a Ctrl-C in between, a farewell behind `deleted`
+            # would have listings take the experiment for one that was let go.
+            self._closed = "it was interrupted while it deleted the experiment"
+            self._append(
+                {
+                    "kind": "deleted",
+                    "revision": self._state.revision,
+                    "at": self._now().isoformat(),
+                }
+            )
+            self._closed = "the experiment is deleted"
+
+    def release(self) -> None:
+        """Let the experiment go: record it, refresh the view, free the lock. Repeating it is fine.
+
+        The lock is freed whatever happens. A view that cannot be written is only warned about,
+        since the journal has everything.
+        """
+        with self._mutex:
+            if os.getpid() != self._pid:
+                return
+            try:
+                if self._closed is None:
+                    self._say_goodbye()
+            finally:
+                self._closed = self._closed or "it was released"
+                self._close()
+
+    def _say_goodbye(self) -> None:
+        assert self._state.owner is not None
+        owner = attrs.evolve(self._state.owner, locked=False, released=True)
+        farewell = Change(
+            entity="experiment",
+            process=None,
+            event="released",
+            source=str(self._state.status),
+            target=str(self._state.status),
+            at=self._now(),
+            fields={"owner": owner},
+        )
+        try:
+            if self._notes:
+                self.record_many([])
+            self._append_line([farewell], self._state.revision)
+            self._state = lifecycle.replay(self._state, farewell)
+            self._refresh_view(final=True)
+        except (StateWriteError, OwnershipLostError):
+            # Everything acknowledged is stored; whoever looks next finds the lock free and us dead
+            # or gone. An error here would hide the one that may be on its way up.
+            pass
+        if self._view_problem is not None:
+            warnings.warn(
+                f"{self._stem}.json could not be refreshed ({self._view_problem}); the journal has "
+                f"everything, and the next claim rewrites it",
+                UnreadableStateWarning,
+                stacklevel=4,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise ClaimClosedError(
+                self._state.experiment_id, f"it belongs to pid {self._pid}, and this is a fork"
+            )
+        if self._closed is not None:
+            raise ClaimClosedError(self._state.experiment_id, self._closed)
+
+    def _append_changes(self, state: ExperimentState, changes: Sequence[Change]) -> None:
+        before = self._state
+        state = lifecycle.with_fields(state, {"revision": before.revision + 1})
+        with self._doubt():
+            self._append_line(changes, state.revision)
+            self._state = state
+        if self._size > max(COMPACT_BYTES, COMPACT_BASES * self._base_size):
+            self._compact()
+        moved = state.status is not before.status
+        age = (self._now() - self._view_at).total_seconds()
+        # A clock that was set back must not silence the view for hours.
+        if moved or not 0 <= age < VIEW_AGE_S:
+            self._refresh_view()
+
+    def _append_line(self, changes: Sequence[Change], revision: int) -> None:
+        at = changes[-1].at
+        self._append(
+            {
+                "kind": "changes",
+                "revision": revision,
+                "at": at.isoformat(),
+                "changes": [codec.change_to_json(change, at) for change in changes],
+            }
+        )
+
+    @contextlib.contextmanager
+    def _doubt(self) -> Iterator[None]:
+        """Leave the claim unusable if anything stops us between the first byte and the new state.
+
+        A Ctrl-C in between would else have the next line continue a state that is not the one on
+        the disk. Whoever knows better says so in `_closed`.
+        """
+        self._closed = "it was interrupted while it wrote"
+        yield
+        self._closed = None
+
+    def _append(self, payload: Mapping[str, Any]) -> None:
+        try:
+            line = journal.encode(payload)
+        except (TypeError, ValueError):
+            # What JSON cannot hold was not begun to be written: the claim is as good as before.
+            self._closed = None
+            raise
+        try:
+            self._files.write_all(self._file_fd, line)
+        except OSError as err:
+            self._take_back(err)
+        try:
+            self._files.fdatasync(self._file_fd)
+        except OSError as err:
+            # The kernel may have dropped the pages and call the next fsync clean: never ask twice.
+            self._closed = f"fdatasync failed: {cause(err)}"
+            raise StateWriteError(self._path, "fdatasync", cause(err), "unknown") from err
+        self._size += len(line)
+        self._fence()
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / "journal" / journal.file_name(self._epoch)
+
+    def _take_back(self, err: OSError) -> None:
+        """Cut off what a failed write left, or give the claim up."""
+        try:
+            self._files.truncate(self._file_fd, self._size)
+        except OSError as second:
+            self._closed = f"a failed write could not be taken back: {cause(second)}"
+            raise StateWriteError(self._path, "writing", cause(err), "unknown") from err
+        self._closed = None
+        raise StateWriteError(self._path, "writing", cause(err), "old") from err
+
+    def _fence(self) -> None:
+        """Acknowledge nothing that a newer owner may not have seen."""
+        try:
+            newest = journal.epochs(self._files.names(self._journal_fd))
+        except OSError as err:
+            self._closed = f"the journal's folder cannot be listed: {cause(err)}"
+            raise StateWriteError(self._path, "listing", cause(err), "unknown") from err
+        if not newest or newest[-1] != self._epoch:
+            found = newest[-1] if newest else 0
+            self._closed = f"epoch {found} superseded it"
+            raise OwnershipLostError(self._state.experiment_id, self._epoch, found)
+
+    def _compact(self) -> None:
+        try:
+            moved = ownership.successor(
+                self._files, self._journal_fd, self._state, self._epoch, self._size, self._now()
+            )
+        except OSError:
+            # Nothing is lost: the present journal goes on, and the next line tries again. If the
+            # new one was published all the same, the fence of that line sees it.
+            return
+        if moved is None:
+            # A newer owner, which came after the line that was just acknowledged and so has it.
+            # The fence of the next line says so.
+            return
+        with contextlib.suppress(OSError):
+            self._files.close(self._file_fd)
+        self._file_fd, self._size, self._base_size, self._state = moved
+        self._epoch += 1
+
+    def _refresh_view(self, *, final: bool = False) -> None:
+        if not final and self._view_revision == self._state.revision:
+            return
+        self._view_at = self._now()
+        try:
+            # Without locks a newer owner may write the view by now, or a forced delete have taken
+            # it away: an old one would bring back what is gone.
+            if journal.epochs(self._files.names(self._journal_fd))[-1:] != [self._epoch]:
+                return
+            view.replace(self._files, self._stem, self._state_dir_fd, self._state)
+        except OSError as err:
+            # The journal is the truth: a full disk must not stop what can still be recorded.
+            self._view_problem = cause(err)
+        else:
+            self._view_revision, self._view_problem = self._state.revision, None
+
+    def _close(self) -> None:
+        _live.discard(self)
+        for name in ("_file_fd", "_journal_fd", "_lock_fd", "_folder_fd", "_state_dir_fd"):
+            fd = getattr(self, name)
+            if fd >= 0:
+                setattr(self, name, -1)
+                with contextlib.suppress(OSError):
+                    self._files.close(fd)
+
+    def __repr__(self) -> str:
+        state = self._closed or "open"
+        return f"<Claim of {self._state.experiment_id} (epoch {self._epoch}, {state})>"
+
+
+def _close_in_child() -> None:
+    # A flock belongs to the open file, which a fork shares: a child that kept it would hold the
+    # experiment after its owner's death.
+    for claim in list(_live):
+        claim._close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)

@@ -1,0 +1,111 @@
+"""The state directory itself: made durably, opened with clear errors, locked for one run."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from holdfast.errors import ExperimentNotFoundError, StateCorruptError, StateWriteError
+from holdfast.ids import sanitize_experiment_id
+from holdfast.store.files import Files
+from holdfast.store.journal import cause
+
+__all__ = ["StateDirectory"]
+
+
+class StateDirectory:
+    """One directory of experiments. Nothing is kept open between calls."""
+
+    def __init__(self, files: Files, path: Path) -> None:
+        """Look after *path*, which need not be there yet."""
+        self._files = files
+        self._path = path
+
+    @contextlib.contextmanager
+    def run_lock(self, wait_s: float) -> Iterator[None]:
+        """Hold `.run.lock`, from the look-up of a config hash to the claim of what it led to.
+
+        Two runs of one file, started at once, cannot both create an experiment then.
+
+        Raises:
+            StateWriteError: It cannot be had, or not within *wait_s* seconds.
+        """
+        from holdfast.store import ownership
+
+        self.make()
+        path = self._path / ".run.lock"
+        with self.writable() as dir_fd:
+            fd = self._files.open_append(".run.lock", dir_fd)
+        try:
+            deadline = time.monotonic() + wait_s
+            while ownership.try_lock(self._files, fd) is False:
+                if time.monotonic() > deadline:
+                    raise StateWriteError(
+                        path, "locking", f"another run held it for more than {wait_s:.0f} s"
+                    )
+                time.sleep(0.005)
+            yield
+        finally:
+            self._files.close(fd)
+
+    @contextlib.contextmanager
+    def writable(self) -> Iterator[int]:
+        """A descriptor of the directory, which is there. Raises StateWriteError."""
+        try:
+            fd = self._files.open_dir(self._path)
+        except OSError as err:
+            raise StateWriteError(self._path, "opening", cause(err)) from err
+        try:
+            yield fd
+        finally:
+            self._files.close(fd)
+
+    def look(self) -> int | None:
+        """A descriptor of the state directory; None if there is none yet."""
+        try:
+            return self._files.open_dir(self._path)
+        except FileNotFoundError:
+            return None
+        except OSError as err:
+            raise StateCorruptError(self._path, f"cannot be opened: {cause(err)}") from err
+
+    @contextlib.contextmanager
+    def existing(self, experiment_id: str) -> Iterator[int]:
+        """A descriptor of the directory, to look for *experiment_id* in it.
+
+        Raises:
+            InvalidIdError: That can be no id.
+            ExperimentNotFoundError: There is not even a directory.
+            StateCorruptError: The directory, or what is read in it, refuses to be read.
+        """
+        sanitize_experiment_id(experiment_id)  # what can be no id is not merely absent
+        fd = self.look()
+        if fd is None:
+            raise ExperimentNotFoundError(experiment_id, self._path)
+        try:
+            yield fd
+        except OSError as err:
+            path = self._path / sanitize_experiment_id(experiment_id)
+            raise StateCorruptError(path, f"cannot be read: {cause(err)}") from err
+        finally:
+            self._files.close(fd)
+
+    def make(self) -> None:
+        """Have the directory there for good, with all its parents. Raises StateWriteError."""
+        wanted = [self._path, *self._path.parents]
+        try:
+            there = next(each for each in wanted if each.is_dir())
+            # A directory is only there for good once its parent says so on the disk. Also the one
+            # that is there already: who made it may have been killed before it came to that.
+            with contextlib.suppress(PermissionError):
+                self._sync(there.parent)
+            for path in reversed(wanted[: wanted.index(there)]):
+                with contextlib.suppress(FileExistsError):
+                    self._files.mkdir(str(path))
+                self._sync(path.parent)
+        except OSError as err:
+            raise StateWriteError(self._path, "making the directory", cause(err)) from err
+
+    def _sync(self, directory: Path) -> None:
+        with self._files.directory(directory) as fd:
+            self._files.fsync(fd)

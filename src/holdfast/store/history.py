@@ -1,0 +1,140 @@
+"""What happened to an experiment, oldest first, from all its journals."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from holdfast.errors import StateCorruptError
+from holdfast.status import Entity, Reason
+from holdfast.store import journal
+from holdfast.store.codec import Json, change_from_json, identity_from_json
+from holdfast.store.files import Files
+
+__all__ = ["Transition", "chain", "read"]
+
+_SOURCE: Final = ("epoch", "offset")
+
+
+@attrs.frozen(kw_only=True)
+class Transition:
+    """One step that was recorded.
+
+    Attributes:
+        index: The process; None for the experiment.
+        event: The machine's, or one that moves nothing: `claimed`, `launched`, `released`.
+        actor: Who recorded it: `pid N on HOST`.
+        evidence: What proved it, e.g. why an owner was known to be dead.
+    """
+
+    at: datetime
+    entity: Entity
+    index: int | None
+    event: str
+    source: str
+    target: str
+    actor: str
+    reason: Reason | None = None
+    evidence: str | None = None
+
+
+def read(files: Files, folder_fd: int, path: Path) -> Iterator[Transition]:
+    """Every acknowledged step in *folder_fd*, oldest first.
+
+    A journal ends where its successor's base says that it was folded: a line behind that was
+    written by an owner that had been fenced. A base that no successor folded was late itself.
+
+    Raises:
+        StateCorruptError: A journal is damaged.
+    """
+    with files.directory("journal", folder_fd) as journal_fd:
+        found = [
+            journal.read_journal(files, journal_fd, epoch, path / "journal")
+            for epoch in journal.epochs(files.names(journal_fd))
+        ]
+    for each, until in reversed(list(chain(found))):
+        try:
+            yield from _transitions(each, until)
+        except (AttributeError, KeyError, TypeError, ValueError) as err:
+            raise StateCorruptError(each.path, f"a line is no transition: {err!r}") from err
+
+
+def chain(found: Sequence[journal.Journal]) -> Iterator[tuple[journal.Journal, int | None]]:
+    """The journals that count, newest first, each with the offset up to which it does.
+
+    Args:
+        found: Journals by ascending epoch.
+
+    Raises:
+        StateCorruptError: A base continues what is not there.
+    """
+    based = {each.epoch: each for each in found if each.base is not None}
+    current = based[max(based)] if based else None
+    until: int | None = None
+    while current is not None and current.base is not None:
+        yield current, until
+        source = current.base.get("from")
+        if source is None:
+            return
+        epoch, until = _folded(current, source)
+        if epoch not in based:
+            raise StateCorruptError(current.path, f"epoch {epoch}, which it continues, is missing")
+        current = based[epoch]
+
+
+def _folded(current: journal.Journal, source: Any) -> tuple[int, int]:
+    """Which epoch, up to which offset, the base of *current* says that it continues."""
+    epoch, until = (source.get(key) if isinstance(source, dict) else None for key in _SOURCE)
+    if type(epoch) is not int or type(until) is not int or epoch >= current.epoch:
+        raise StateCorruptError(current.path, "its base does not say what it continues")
+    return epoch, until
+
+
+def _transitions(found: journal.Journal, until: int | None) -> Iterator[Transition]:
+    claim, base = found.claim, found.base
+    assert claim is not None
+    assert base is not None
+    actor = str(identity_from_json(claim["owner"]))
+    status = base["state"]["status"]
+    # A journal that its owner began to keep the one before short is no new claim.
+    if "compacts" not in claim:
+        yield Transition(
+            at=datetime.fromisoformat(claim["at"]),
+            entity="experiment",
+            index=None,
+            event="claimed",
+            source=status,
+            target=status,
+            actor=actor,
+        )
+    for line in found.steps(until):
+        yield from _of_line(line, actor, status)
+
+
+def _of_line(line: Json, actor: str, status: str) -> Iterator[Transition]:
+    at = datetime.fromisoformat(line["at"])
+    for plain in line.get("changes", ()):
+        change = change_from_json(plain, at)
+        yield Transition(
+            at=change.at,
+            entity=change.entity,
+            index=change.process,
+            event=change.event,
+            source=change.source,
+            target=change.target,
+            actor=actor,
+            reason=change.reason,
+            evidence=change.evidence,
+        )
+    if line["kind"] in ("saved", "deleted") and not line.get("changes"):
+        yield Transition(
+            at=at,
+            entity="experiment",
+            index=None,
+            event=line["kind"],
+            source=status,
+            target=status,
+            actor=actor,
+        )

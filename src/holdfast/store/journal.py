@@ -1,0 +1,314 @@
+"""The journal of one epoch: lines of `crc32 json`, appended by one owner; and how it is read.
+
+The first line is the `claim` of its owner, the second the `base`: the state that the owner took
+over. After them every line is one acknowledged step: `changes`, `saved` or `deleted`. Reading
+takes no lock. What a crash can leave is a torn last line, since no line is begun before the one
+before it is on the disk; anything else that does not fit its checksum is damage and is refused.
+"""
+
+import errno
+import json
+import os
+import re
+import stat
+import zlib
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from holdfast import lifecycle
+from holdfast.errors import StateCorruptError
+from holdfast.records import ExperimentState
+from holdfast.store.codec import Json, change_from_json, dumps, state_from_json
+from holdfast.store.files import Files
+
+__all__ = [
+    "Journal",
+    "Truth",
+    "decode",
+    "encode",
+    "epochs",
+    "file_name",
+    "read_journal",
+    "read_truth",
+]
+
+#: Larger than any journal that compaction lets grow; more is not ours.
+SIZE_LIMIT: Final = 1 << 30
+_SUFFIX: Final = ".jsonl"
+
+
+def file_name(epoch: int) -> str:
+    """The name of the journal of *epoch*, like `00000003.jsonl`."""
+    return f"{epoch:08d}{_SUFFIX}"
+
+
+def epochs(names: list[str]) -> list[int]:
+    """The epochs among the names of a journal directory, ascending."""
+    return sorted(
+        int(name[: -len(_SUFFIX)])
+        for name in names
+        if name.endswith(_SUFFIX) and name[: -len(_SUFFIX)].isdecimal() and name.isascii()
+    )
+
+
+def encode(payload: Mapping[str, Any]) -> bytes:
+    """*payload* as one line under its checksum."""
+    body = dumps(payload).encode("ascii")
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def decode(line: bytes) -> Json | None:
+    """What `encode` made *line* of (without its end); None if the checksum says otherwise."""
+    body = line[9:]
+    try:
+        if line[:9] != b"%08x " % zlib.crc32(body):
+            return None
+        payload = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return payload if isinstance(payload, dict) else None
+
+
+@attrs.frozen
+class Journal:
+    """What is valid in one journal file.
+
+    Attributes:
+        lines: Every valid line with the offset behind it; a torn tail is not among them.
+        size: Bytes of the valid lines.
+        torn: Whether something that is no line stands behind them.
+    """
+
+    epoch: int
+    path: Path
+    lines: tuple[tuple[int, Json], ...]
+    size: int
+    torn: bool
+
+    @property
+    def claim(self) -> Json | None:
+        """The owner's claim; None if the file is damaged."""
+        if self.lines and self.lines[0][1].get("kind") == "claim":
+            return self.lines[0][1]
+        return None
+
+    @property
+    def base(self) -> Json | None:
+        """What the owner took over; None if it died first, and then readers look past it."""
+        if len(self.lines) > 1 and self.lines[1][1].get("kind") == "base":
+            return self.lines[1][1]
+        return None
+
+    def steps(self, until: int | None = None) -> Iterator[Json]:
+        """The lines after the base, up to offset *until*."""
+        for end, payload in self.lines[2:]:
+            if until is not None and end > until:
+                return
+            yield payload
+
+
+@attrs.frozen
+class Truth:
+    """The state that the journals tell.
+
+    Attributes:
+        offset: Bytes of the journal that were folded: what a successor names in its base.
+        deleted: The last line says so; the experiment counts as not found.
+    """
+
+    state: ExperimentState
+    epoch: int
+    offset: int
+    deleted: bool
+    torn: bool = False
+
+
+def _read(files: Files, name: str, journal_fd: int, path: Path) -> bytes:
+    try:
+        fd = files.open_read(name, journal_fd)
+    except OSError as err:
+        if err.errno in (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM, errno.EIO):
+            raise StateCorruptError(path / name, f"cannot be opened: {cause(err)}") from err
+        raise
+    try:
+        info = files.fstat(fd)
+        # Reading a part of it, or an empty pipe, would silently take older steps for the last.
+        if not stat.S_ISREG(info.st_mode):
+            raise StateCorruptError(path / name, "is not a regular file")
+        if info.st_size > SIZE_LIMIT:
+            raise StateCorruptError(
+                path / name, f"has {info.st_size:,} bytes, more than the limit of {SIZE_LIMIT:,}"
+            )
+        return files.read_all(fd, SIZE_LIMIT)
+    finally:
+        files.close(fd)
+
+
+def _parse(data: bytes) -> tuple[list[tuple[int, Json]], int | None]:
+    """The valid lines, and the offset of damage that whole lines lie in or behind."""
+    lines: list[tuple[int, Json]] = []
+    bad: int | None = None
+    start = 0
+    while (end := data.find(b"\n", start)) >= 0:
+        payload = decode(data[start:end])
+        if payload is None:
+            bad = start if bad is None else bad
+        elif bad is not None:
+            return lines, bad
+        else:
+            lines.append((end + 1, payload))
+        start = end + 1
+    tail = lines[-1][0] if lines else 0
+    return lines, tail if _hides_a_line(data[tail:]) else None
+
+
+#: How a line begins.
+_HEAD: Final = re.compile(rb"[0-9a-f]{8} \{")
+
+
+def _hides_a_line(tail: bytes) -> bool:
+    """Whether *tail*, which no write that was cut short explains, lost the end of a line.
+
+    A damaged line feed joins two lines to one that fits no checksum, or leaves the last one open;
+    taken for a torn tail, they would be dropped although they were acknowledged.
+    """
+    body = tail.removesuffix(b"\n")
+    if not tail.endswith(b"\n") and decode(tail[:-1]) is not None:
+        return True
+    return any(decode(body[found.start() :]) is not None for found in _HEAD.finditer(body, 1))
+
+
+def read_journal(files: Files, journal_fd: int, epoch: int, path: Path) -> Journal:
+    """What is valid in the journal of *epoch*.
+
+    Raises:
+        FileNotFoundError: There is none.
+        StateCorruptError: A line is damaged and the lines behind it are not.
+    """
+    name = file_name(epoch)
+    data = _read(files, name, journal_fd, path)
+    lines, bad = _parse(data)
+    if bad is not None:
+        # A failed append is cut off and written over while we read: only what stays is damage.
+        before, data = data, _read(files, name, journal_fd, path)
+        lines, bad = _parse(data)
+        if bad is not None and data[: len(before)] == before:
+            raise StateCorruptError(
+                path / name, f"the line at byte {bad} is damaged, and valid lines follow it"
+            )
+        if bad is not None:
+            lines, _ = _parse(data[:bad])
+    size = lines[-1][0] if lines else 0
+    return Journal(epoch, path / name, tuple(lines), size, torn=size != len(data))
+
+
+def fold(journal: Journal, until: int | None = None) -> Truth:
+    """The state after every line of *journal* (up to offset *until*), which has a base.
+
+    Raises:
+        StateCorruptError: A line does not continue the one before it.
+    """
+    base = journal.base
+    assert base is not None
+    state = state_from_json(base.get("state"), journal.path)
+    revision = state.revision
+    deleted = False
+    pending: list[lifecycle.Change] = []
+    offset = journal.lines[1][0]
+    for end, payload in journal.lines[2:]:
+        if until is not None and end > until:
+            break
+        offset = end
+        kind = payload.get("kind")
+        found = payload.get("revision")
+        # No crash leaves a hole between two lines: each is on the disk before the next.
+        if found != revision + (not _moves_nothing(payload)):
+            raise StateCorruptError(
+                journal.path, f"a line of revision {found!r:.20} follows revision {revision}"
+            )
+        if kind == "changes":
+            try:
+                at = datetime.fromisoformat(payload["at"])
+                pending += [change_from_json(change, at) for change in payload["changes"]]
+            except (AttributeError, KeyError, TypeError, ValueError) as err:
+                raise StateCorruptError(
+                    journal.path, f"the line of revision {found} is no change: {err!r}"
+                ) from err
+        elif kind == "saved":
+            state, pending = state_from_json(payload.get("state"), journal.path), []
+        elif kind == "deleted":
+            deleted = True
+        else:
+            raise StateCorruptError(journal.path, f"unknown line {kind!r:.40}")
+        revision = found
+    try:
+        state = lifecycle.replay_many(state, pending)
+    except (KeyError, TypeError, ValueError) as err:
+        raise StateCorruptError(journal.path, f"a change does not fit the state: {err!r}") from err
+    state = attrs.evolve(state, revision=revision, epoch=journal.epoch)
+    return Truth(state, journal.epoch, offset, deleted, journal.torn)
+
+
+def _moves_nothing(payload: Json) -> bool:
+    kind, changes = payload.get("kind"), payload.get("changes")
+    if kind != "changes" or not isinstance(changes, list):
+        return kind == "deleted"
+    return all(isinstance(each, dict) and each.get("event") == "released" for each in changes)
+
+
+def read_truth(
+    files: Files, folder_fd: int, path: Path, *, below: int | None = None
+) -> Truth | None:
+    """The state that the highest epoch with a valid base tells; None if there is no such epoch.
+
+    Lock-free: a journal that is superseded while it is read is given up for its successor.
+
+    Args:
+        below: Look only at epochs below this one: a new owner folds its predecessor.
+
+    Raises:
+        StateCorruptError: That journal is damaged. Older ones are never taken in its place, since
+            acknowledged steps would be lost.
+    """
+    try:
+        journal_fd = files.open_dir("journal", folder_fd)
+    except OSError as err:
+        if err.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    try:
+        while True:
+            seen = epochs(files.names(journal_fd))
+            found = _highest(files, journal_fd, path / "journal", seen, below)
+            if below is not None or epochs(files.names(journal_fd)) == seen:
+                return None if found is None else fold(found)
+    finally:
+        files.close(journal_fd)
+
+
+def _highest(
+    files: Files, journal_fd: int, path: Path, seen: list[int], below: int | None
+) -> Journal | None:
+    for epoch in reversed(seen):
+        if below is not None and epoch >= below:
+            continue
+        try:
+            journal = read_journal(files, journal_fd, epoch, path)
+        except FileNotFoundError:
+            continue  # the folder is being deleted under our eyes
+        if journal.claim is None:
+            # It was whole and synced before it got its name, so that no crash explains this.
+            raise StateCorruptError(journal.path, "its first line is no claim")
+        if journal.base is not None:
+            return journal
+    return None
+
+
+def cause(err: OSError) -> str:
+    """What went wrong, like `No space left on device (ENOSPC)`."""
+    name = errno.errorcode.get(err.errno or 0, "?")
+    return f"{os.strerror(err.errno) if err.errno else err} ({name})"

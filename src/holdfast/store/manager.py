@@ -1,0 +1,598 @@
+"""The durable store of experiments: create, load, claim, find, delete.
+
+Owns the promises of DESIGN §7 towards its callers; how they are kept is in `ownership`, `claim`,
+`journal`, `view` and `deletion`. It knows no engine and starts no process.
+"""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from holdfast.config.hashing import canonical_json, compute_config_hash
+from holdfast.errors import (
+    AlreadyOwnedError,
+    AmbiguousExperimentError,
+    ExperimentExistsError,
+    ExperimentNotFoundError,
+    HoldfastError,
+    InvalidIdError,
+    NoLocksWarning,
+    StaleStateError,
+    StateCorruptError,
+    StateWriteError,
+    UnknownLivenessError,
+    UnreadableStateWarning,
+)
+from holdfast.identity import Verdict
+from holdfast.ids import candidates, sanitize_experiment_id
+from holdfast.records import ExperimentState
+from holdfast.status import ExperimentStatus, Reason
+from holdfast.store import catalog, finding, stored, view
+from holdfast.store.directory import StateDirectory
+from holdfast.store.files import Files
+from holdfast.store.finding import Listing
+from holdfast.store.journal import cause
+from holdfast.store.summary import Summary
+
+if TYPE_CHECKING:
+    # What claims, deletes or judges is imported where it is used: a listing, which a shell prompt
+    # may ask for, takes a fifth less without it.
+    from holdfast.store.claim import Claim
+    from holdfast.store.history import Transition
+
+__all__ = ["StateManager", "utc_now"]
+
+
+def utc_now() -> datetime:
+    """Now, aware, UTC."""
+    return datetime.now(UTC)
+
+
+class StateManager:
+    """The experiments under one directory.
+
+    Nothing is kept in memory between calls, so that any number of managers, processes and hosts
+    can share a directory. The directory is made by the first `create`.
+
+    Example:
+        >>> manager = StateManager()
+        >>> state = manager.create("exp_123", num_processes=4)
+        >>> with manager.claim("exp_123") as claim:
+        ...     claim.record("start")
+    """
+
+    def __init__(
+        self,
+        state_dir: Path | str = Path(".experiment_state"),
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        files: Files | None = None,
+    ) -> None:
+        """Look after the experiments under *state_dir*.
+
+        Args:
+            state_dir: Made if missing, but only when something is stored.
+            clock: Says what time it is, aware.
+            files: The operating system, for tests that fail or schedule it.
+        """
+        self.state_dir = Path(state_dir)
+        self._clock = clock
+        self._files = Files() if files is None else files
+        self._directory = StateDirectory(self._files, self.state_dir)
+        self._unreadable: list[tuple[Path, HoldfastError]] = []
+
+    # -- one experiment ---------------------------------------------------------------------------
+
+    def create(
+        self,
+        experiment_id: str | None = None,
+        *,
+        num_processes: int | None = None,
+        total_runs: int | None = None,
+        config: Mapping[str, Any] | None = None,
+        config_hash: str | None = None,
+        config_path: Path | str | None = None,
+        name: str | None = None,
+        cwd: Path | str | None = None,
+    ) -> ExperimentState:
+        """Store a new experiment with pending processes; durable once it returns.
+
+        Args:
+            experiment_id: Made from the time if None, and unique however many are made at once.
+            num_processes: How many processes; *total_runs* is another word for it. Default 1.
+            config: What is to be done, JSON-like.
+            config_hash: Over what defines the work; over all of *config* if None.
+            config_path: The file that *config* came from.
+            name: For people.
+            cwd: Where the processes run.
+
+        Raises:
+            ExperimentExistsError: The id is taken, be it by a call at the same instant.
+            InvalidIdError: The id cannot be one.
+            ValueError: The number of processes is not positive, or given twice and different.
+            StateWriteError: The file system refused; nothing is stored.
+        """
+        if experiment_id is not None:
+            sanitize_experiment_id(experiment_id)
+        state = ExperimentState(
+            experiment_id="new" if experiment_id is None else experiment_id,
+            name=name,
+            config=dict(config or {}),
+            config_hash=config_hash or (compute_config_hash(config) if config else None),
+            config_path=None if config_path is None else str(config_path),
+            cwd=None if cwd is None else str(cwd),
+            num_processes=_number(num_processes, total_runs),
+            created_at=self._clock(),
+            last_updated=self._clock(),
+        )
+        if experiment_id is not None:
+            return self._create(state)
+        assert state.created_at is not None
+        for candidate in candidates(state.created_at):
+            with contextlib.suppress(ExperimentExistsError):
+                return self._create(attrs.evolve(state, experiment_id=candidate))
+        raise AssertionError("candidates never end")
+
+    def _create(self, state: ExperimentState) -> ExperimentState:
+        from holdfast.store import deletion
+
+        stem = sanitize_experiment_id(state.experiment_id)
+        # Before anything is made: what JSON cannot hold, or not give back, must not get in.
+        canonical_json(state.config)
+        self._directory.make()
+        with self._directory.writable() as dir_fd:
+            try:
+                deletion.finish_interrupted(self._files, stem, dir_fd, self.state_dir)
+            except ExperimentExistsError as err:
+                raise ExperimentExistsError(
+                    state.experiment_id, self.state_dir, err.detail
+                ) from None
+            except OSError as err:
+                raise StateWriteError(self.state_dir / stem, "looking at", cause(err)) from err
+            try:
+                view.create(self._files, stem, dir_fd, state, self.state_dir)
+            except ExperimentExistsError:
+                raise self._taken(state.experiment_id, stem, dir_fd) from None
+        return state
+
+    def _taken(self, experiment_id: str, stem: str, dir_fd: int) -> ExperimentExistsError:
+        detail = ""
+        with contextlib.suppress(HoldfastError, OSError):
+            path = self.state_dir / view.file_name(stem)
+            other = view.read(self._files, path.name, dir_fd, path)
+            # A file system that folds case gives Exp and exp one file.
+            if other is not None and other.experiment_id != experiment_id:
+                detail = f"its file is that of {other.experiment_id!r}"
+        return ExperimentExistsError(experiment_id, self.state_dir, detail)
+
+    def load(self, experiment_id: str) -> ExperimentState:
+        """The experiment's state: what its journals tell, else its view. Takes no lock.
+
+        Warns:
+            UnreadableStateWarning: The view disagrees with the journals, which count.
+
+        Raises:
+            ExperimentNotFoundError: There is none; it names close matches.
+            StateCorruptError: It cannot be read; the file is left as it is.
+            SchemaTooNewError: A newer holdfast wrote it.
+        """
+        with self._directory.existing(experiment_id) as dir_fd:
+            state = catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
+            while (problem := self._view_problem(state, dir_fd)) is not None:
+                # An owner may have recorded, refreshed and let go between our looks. Only a view
+                # that disagrees with what was the truth before and after is a stray one.
+                before = state
+                state = catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
+                if state == before:
+                    warnings.warn(problem, UnreadableStateWarning, stacklevel=2)
+                    break
+            return state
+
+    def _view_problem(self, state: ExperimentState, dir_fd: int) -> str | None:
+        stem = sanitize_experiment_id(state.experiment_id)
+        if not state.epoch:
+            return None
+        problem = stored.view_problem(self._files, stem, dir_fd, self.state_dir, state)
+        if problem is None or self._may_refresh(state, stem, dir_fd):
+            return None
+        # Once more, now that there is no owner who could be about to refresh it.
+        problem = stored.view_problem(self._files, stem, dir_fd, self.state_dir, state)
+        if problem is None:
+            return None
+        return (
+            f"{view.file_name(stem)} {problem}; the journal counts, and the next claim rewrites "
+            f"the file"
+        )
+
+    def _may_refresh(self, state: ExperimentState, stem: str, dir_fd: int) -> bool:
+        """Whether there is an owner, whose view may lie a second behind."""
+        from holdfast import liveness
+        from holdfast.store import ownership
+
+        lock = ownership.lock_state(self._files, stem, dir_fd)
+        if lock is not None or state.owner is None or state.owner.released:
+            return lock == "held"
+        return liveness.judge(state.owner).kind != "dead"
+
+    def claim(self, experiment_id: str, *, wait_s: float = 0.0, force: bool = False) -> "Claim":
+        """Become the owner of the experiment until the claim is released or the process ends.
+
+        Args:
+            experiment_id: Which one.
+            wait_s: How long to wait for another owner to let go.
+            force: Take it although its last owner cannot be proven dead. Make sure yourself.
+
+        Raises:
+            AlreadyOwnedError: Another owner lives; says who, where, since when.
+            UnknownLivenessError: Whether it lives cannot be told from here, and not *force*.
+            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`.
+            StateWriteError: The file system refused; nothing has changed.
+
+        Warns:
+            NoLocksWarning: The file system has no locks.
+        """
+        from holdfast.store import ownership
+        from holdfast.store.claim import Claim
+
+        stem = sanitize_experiment_id(experiment_id)
+        with self._directory.existing(experiment_id) as dir_fd:
+            try:
+                owned = ownership.acquire(
+                    self._files,
+                    stem,
+                    dir_fd,
+                    self.state_dir,
+                    experiment_id,
+                    now=self._clock,
+                    wait_s=wait_s,
+                    force=force,
+                )
+            except ExperimentNotFoundError:
+                close = catalog.close_matches(self._files, experiment_id, dir_fd)
+                raise ExperimentNotFoundError(experiment_id, self.state_dir, close) from None
+            except OSError as err:
+                raise StateWriteError(self.state_dir / stem, "claiming", cause(err)) from err
+            if not owned.locked:
+                warnings.warn(
+                    f"{self.state_dir} is on a file system without locks (flock is refused): two "
+                    f"owners are told apart by their epochs alone; `holdfast doctor` says more",
+                    NoLocksWarning,
+                    stacklevel=2,
+                )
+            return Claim(
+                self._files,
+                owned,
+                stem=stem,
+                state_dir=self.state_dir,
+                state_dir_fd=os.dup(dir_fd),
+                now=self._clock,
+            )
+
+    def save(self, state: ExperimentState) -> ExperimentState:
+        """Store *state*, changed by hand, if nobody changed it since it was loaded.
+
+        Each status may differ from the stored one by one event that its machine allows.
+
+        Returns:
+            The stored state, with the next revision.
+
+        Raises:
+            StaleStateError: The stored revision is another one; nothing was written.
+            InvalidTransitionError: No single allowed event leads there; nothing was written.
+            AlreadyOwnedError, UnknownLivenessError, StateWriteError: As for `claim`.
+            ValueError: The id, the number of processes or the time of creation was changed.
+        """
+        from holdfast.store import saving
+
+        with self.claim(state.experiment_id) as claim:
+            current = claim.state
+            if state.revision != current.revision:
+                raise StaleStateError(state.experiment_id, state.revision, current.revision)
+            return claim.record_saved(state, saving.transitions(current, state, self._clock()))
+
+    def delete(self, experiment_id: str, *, force: bool = False, wait_s: float = 0.0) -> None:
+        """Remove the experiment with everything in its folder: attempts, results, history.
+
+        Args:
+            experiment_id: Which one.
+            force: Delete it although its owner or an attempt cannot be proven dead.
+            wait_s: How long to wait for another owner to let go.
+
+        Raises:
+            AlreadyOwnedError: Its owner, or an attempt of one of its processes, is alive.
+            UnknownLivenessError: That cannot be told, and not *force*.
+            ExperimentNotFoundError: There is none.
+            StateWriteError: The file system refused; a later delete or create finishes it.
+        """
+        from holdfast.store import deletion
+
+        stem = sanitize_experiment_id(experiment_id)
+        with self._directory.existing(experiment_id) as dir_fd:
+            try:
+                with self.claim(experiment_id, wait_s=wait_s, force=force) as claim:
+                    self._refuse_if_running(claim, force=force)
+                    deletion.remove(self._files, claim, stem, dir_fd, self.state_dir)
+            except ExperimentNotFoundError:
+                # Its delete may have been interrupted once it was decided: this one finishes it.
+                if not self._finish_delete(stem, dir_fd):
+                    raise
+            deletion.sweep(self._files, dir_fd)
+
+    def _finish_delete(self, stem: str, dir_fd: int) -> bool:
+        from holdfast.store import deletion
+
+        # What is there but not to be deleted (a copy under a wrong name) was not found either.
+        with contextlib.suppress(ExperimentExistsError):
+            try:
+                return deletion.finish_interrupted(self._files, stem, dir_fd, self.state_dir)
+            except OSError as err:
+                raise StateWriteError(self.state_dir / stem, "deleting", cause(err)) from err
+        return False
+
+    def _refuse_if_running(self, claim: "Claim", *, force: bool) -> None:
+        """An attempt can outlive its owner; deleting its files would have it run on unseen."""
+        from holdfast import judgement
+
+        found = judgement.survivors(claim.folder, claim.state.experiment_id)
+        for name, identity, verdict in found:
+            who = f"{claim.state.experiment_id}/{name}"
+            if verdict.kind == "alive":
+                raise AlreadyOwnedError(who, identity, None, verdict)
+            if verdict.kind == "unknown" and not force:
+                raise UnknownLivenessError(who, identity, None, verdict)
+
+    def history(self, experiment_id: str) -> "list[Transition]":
+        """Every recorded step, oldest first.
+
+        Raises:
+            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`.
+        """
+        from holdfast.store import history
+
+        stem = sanitize_experiment_id(experiment_id)
+        with self._directory.existing(experiment_id) as dir_fd:
+            catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
+            folder_fd = stored.open_folder(self._files, stem, dir_fd)
+            if folder_fd is None:
+                return []
+            try:
+                return list(history.read(self._files, folder_fd, self.state_dir / stem))
+            except FileNotFoundError:
+                return []
+            finally:
+                self._files.close(folder_fd)
+
+    def liveness(self, experiment_id: str) -> Verdict:
+        """Whether the experiment's owner lives, by its lock and its identity, with the evidence.
+
+        Raises:
+            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`.
+        """
+        with self._directory.existing(experiment_id) as dir_fd:
+            state = catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
+            return self._verdict(state, dir_fd)
+
+    def _verdict(self, state: ExperimentState, dir_fd: int) -> Verdict:
+        from holdfast import liveness
+        from holdfast.store import ownership
+
+        stem = sanitize_experiment_id(state.experiment_id)
+        lock = ownership.lock_state(self._files, stem, dir_fd)
+        if lock != "held" and state.owner is None and state.subprocess_pid is not None:
+            return liveness.judge_legacy_pid(state.subprocess_pid)
+        return liveness.judge(state.owner, lock=lock)
+
+    def folder(self, experiment_id: str) -> Path:
+        """The folder of the experiment's journals, attempts and results, there or not."""
+        return self.state_dir / sanitize_experiment_id(experiment_id)
+
+    # -- all of them ------------------------------------------------------------------------------
+
+    def states(self) -> Iterator[ExperimentState]:
+        """Every readable experiment in the order of its file name.
+
+        Warns:
+            UnreadableStateWarning: Files were passed over; `unreadable()` names them.
+        """
+        self._unreadable = []
+        with self._listed() as dir_fd:
+            if dir_fd is None:
+                return
+            for entry in catalog.entries(self._files, dir_fd, self.state_dir):
+                if entry.state is not None:
+                    yield entry.state
+                elif entry.error is not None:
+                    self._unreadable.append((entry.path, entry.error))
+        self._warn_of(self._unreadable)
+
+    def unreadable(self) -> list[tuple[Path, HoldfastError]]:
+        """Every file that should hold a state and cannot be read, each with its error."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnreadableStateWarning)
+            for _ in self.states():
+                pass
+        return list(self._unreadable)
+
+    def listing(self) -> Listing:
+        """Every experiment in brief, and what cannot be read; quick with 100,000 of them."""
+        with self._listed() as dir_fd:
+            if dir_fd is None:
+                return Listing([], [])
+            return finding.list_all(self._files, dir_fd, self.state_dir)
+
+    def list_experiments(self) -> list[str]:
+        """The ids of all readable experiments, sorted. Warns as `states`."""
+        with self._listed() as dir_fd:
+            if dir_fd is None:
+                return []
+            found, unreadable = finding.ids(self._files, dir_fd, self.state_dir)
+        self._warn_of(unreadable)
+        return found
+
+    def find_incomplete(self) -> list[ExperimentState]:
+        """Every experiment that is not aggregated, in the order of its file name.
+
+        Warns as `states`.
+        """
+        with self._listed() as dir_fd:
+            if dir_fd is None:
+                return []
+            found = finding.incomplete(self._files, dir_fd, self.state_dir)
+        self._warn_of(found.unreadable)
+        return found.states
+
+    def find_by_config_hash(
+        self, config_hash: str, *, include_finished: bool = False
+    ) -> ExperimentState | None:
+        """The experiment that was made for this work; None if there is none.
+
+        Args:
+            config_hash: From `compute_config_hash`.
+            include_finished: Look at aggregated ones too.
+
+        Warns:
+            UnreadableStateWarning: As `states`.
+
+        Raises:
+            AmbiguousExperimentError: More than one fits; it names them.
+        """
+        with self._listed() as dir_fd:
+            if dir_fd is None:
+                return None
+            found = finding.of_hash(
+                self._files, dir_fd, self.state_dir, config_hash, include_finished=include_finished
+            )
+        self._warn_of(found.unreadable)
+        if len(found.states) > 1:
+            raise AmbiguousExperimentError(
+                f"config hash {config_hash[:12]}",
+                tuple(state.experiment_id for state in found.states),
+            )
+        return found.states[0] if found.states else None
+
+    def resolve(self, query: str) -> str:
+        """The id that *query* names: itself, a unique prefix of it, or `@last`, the newest.
+
+        Raises:
+            ExperimentNotFoundError, AmbiguousExperimentError: None or several.
+        """
+        if query != "@last":
+            with (
+                contextlib.suppress(ExperimentNotFoundError, InvalidIdError),
+                self._directory.existing(query) as dir_fd,
+            ):
+                found = catalog.lookup(self._files, query, dir_fd, self.state_dir)
+                return found.experiment_id
+            return catalog.resolve(self.list_experiments(), query, self.state_dir)
+        listing = self.listing()
+        self._warn_of(listing.unreadable)
+        newest = max(listing.experiments, key=_created, default=None)
+        if newest is None:
+            raise ExperimentNotFoundError(query, self.state_dir)
+        return newest.experiment_id
+
+    @contextlib.contextmanager
+    def _listed(self) -> Iterator[int | None]:
+        """A descriptor of the state directory; None if there is none yet."""
+        fd = self._directory.look()
+        try:
+            yield fd
+        except OSError as err:
+            raise StateCorruptError(self.state_dir, f"cannot be read: {cause(err)}") from err
+        finally:
+            if fd is not None:
+                self._files.close(fd)
+
+    def _warn_of(self, unreadable: list[tuple[Path, HoldfastError]]) -> None:
+        if unreadable:
+            warnings.warn(
+                f"{len(unreadable)} unreadable in {self.state_dir}: "
+                + ", ".join(path.name for path, _ in unreadable[:5]),
+                UnreadableStateWarning,
+                stacklevel=3,
+            )
+
+    def cleanup_stale(self, *, dry_run: bool = False, force: bool = False) -> list[str]:
+        """Mark running experiments whose owner is proven dead as interrupted, with the evidence.
+
+        Leaves alone what is alive or unknown. Attempts of their processes are judged at resume.
+
+        Warns:
+            UnreadableStateWarning: One could not be read or written; the others were looked at.
+
+        Args:
+            dry_run: Only say which ones.
+            force: Take *unknown* for dead.
+
+        Returns:
+            The ids.
+        """
+        found = []
+        for state in list(self.states()):
+            if state.status is not ExperimentStatus.RUNNING:
+                continue
+            try:
+                if self._cleanup(state, dry_run=dry_run, force=force):
+                    found.append(state.experiment_id)
+            except ExperimentNotFoundError:
+                continue
+            except HoldfastError as err:
+                # One that cannot be written (another user's, say) must not keep the rest stale.
+                warnings.warn(
+                    f"{state.experiment_id} was left as it is: {err}",
+                    UnreadableStateWarning,
+                    stacklevel=2,
+                )
+        return found
+
+    def _cleanup(self, state: ExperimentState, *, dry_run: bool, force: bool) -> bool:
+        verdict = self.liveness(state.experiment_id)
+        if verdict.kind == "alive" or (verdict.kind == "unknown" and not force):
+            return False
+        if dry_run:
+            return True
+        # Somebody may resume it between our look and our claim: then it is theirs.
+        with (
+            contextlib.suppress(AlreadyOwnedError),
+            self.claim(state.experiment_id, force=force) as claim,
+        ):
+            running = claim.state.status is ExperimentStatus.RUNNING
+            if not running or claim.previous != state.owner:
+                return False
+            claim.record("interrupt", reason=Reason.STALE, evidence=str(verdict))
+            return True
+        return False
+
+    @contextlib.contextmanager
+    def run_lock(self, *, wait_s: float = 60.0) -> Iterator[None]:
+        """Hold `.run.lock`, from the look-up of a config hash to the claim of what it led to.
+
+        Two runs of one file, started at once, cannot both create an experiment then.
+
+        Raises:
+            StateWriteError: It cannot be had, or not within *wait_s* seconds.
+        """
+        with self._directory.run_lock(wait_s):
+            yield
+
+
+def _number(num_processes: int | None, total_runs: int | None) -> int:
+    if num_processes is not None and total_runs is not None and num_processes != total_runs:
+        raise ValueError(
+            f"num_processes={num_processes} and total_runs={total_runs} mean the same: give one"
+        )
+    number = num_processes if num_processes is not None else total_runs
+    number = 1 if number is None else number
+    if type(number) is not int or number < 1:
+        raise ValueError(f"an experiment needs at least one process, got {number!r}")
+    return number
+
+
+def _created(summary: Summary) -> datetime:
+    return summary.created_at or datetime.min.replace(tzinfo=UTC)

@@ -1,0 +1,142 @@
+"""The view: `<id>.json`, whole and valid at any moment, for people and `jq`; made from the truth.
+
+It is the truth only until the first claim, when there is no journal yet.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from holdfast.errors import ExperimentExistsError, StateCorruptError, StateWriteError
+from holdfast.records import ExperimentState
+from holdfast.store import codec, strictjson
+from holdfast.store.files import Files
+from holdfast.store.journal import cause
+
+__all__ = ["create", "file_name", "read", "replace", "temporary_name"]
+
+#: 100,000 processes with all their fields are about 50 MB.
+SIZE_LIMIT: Final = 512 << 20
+
+
+def file_name(stem: str) -> str:
+    """The name of the view, `<stem>.json`."""
+    return f"{stem}.json"
+
+
+def temporary_name() -> str:
+    """A random name, so that no two writers and no leftover share one; never a view's."""
+    return f".tmp-{os.urandom(8).hex()}"
+
+
+def read(files: Files, name: str, dir_fd: int, path: Path) -> ExperimentState | None:
+    """The state in the view *name*; None if there is no such file.
+
+    Raises:
+        StateCorruptError: Not a regular file, too large, or no valid state.
+        SchemaTooNewError: Written by a newer holdfast.
+    """
+    try:
+        fd = files.open_read(name, dir_fd)
+    except OSError as err:
+        if err.errno == errno.ENOENT:
+            return None
+        if err.errno == errno.ELOOP:
+            raise StateCorruptError(path, "is a symbolic link, which is never followed") from err
+        if err.errno in (errno.ENXIO, errno.EACCES, errno.EPERM, errno.EIO):
+            raise StateCorruptError(path, f"cannot be opened: {cause(err)}") from err
+        raise
+    try:
+        info = files.fstat(fd)
+        # Anything but a regular file can block, never end, or be a device.
+        if not stat.S_ISREG(info.st_mode):
+            raise StateCorruptError(path, "is not a regular file")
+        if info.st_size > SIZE_LIMIT:
+            raise StateCorruptError(
+                path, f"has {info.st_size:,} bytes, more than the limit of {SIZE_LIMIT:,}"
+            )
+        data = files.read_all(fd, SIZE_LIMIT)
+    except OSError as err:
+        raise StateCorruptError(path, f"cannot be read: {cause(err)}") from err
+    finally:
+        files.close(fd)
+    try:
+        plain = strictjson.loads(data)
+    except ValueError as err:
+        raise StateCorruptError(path, f"is not valid JSON: {err}") from err
+    return codec.state_from_json(plain, path)
+
+
+def _temporary(files: Files, data: bytes, dir_fd: int) -> str:
+    name = temporary_name()
+    fd = files.open_append(name, dir_fd, exclusive=True)
+    try:
+        files.write_all(fd, data)
+        files.fsync(fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            files.unlink(name, dir_fd)
+        raise
+    finally:
+        files.close(fd)
+    return name
+
+
+def replace(files: Files, stem: str, dir_fd: int, state: ExperimentState) -> None:
+    """Make *state* the whole content of the view; durable once it returns. Raises OSError."""
+    name = _temporary(files, codec.view(state), dir_fd)
+    try:
+        files.rename(name, file_name(stem), dir_fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            files.unlink(name, dir_fd)
+        raise
+    # The directory too: after a power cut the rename can be lost although the file itself survived.
+    files.fsync(dir_fd)
+
+
+def create(files: Files, stem: str, dir_fd: int, state: ExperimentState, state_dir: Path) -> None:
+    """Make the view of a new experiment, which only one of any number of callers can.
+
+    Raises:
+        ExperimentExistsError: The name is taken.
+        StateWriteError: The file system refused.
+    """
+    path = state_dir / file_name(stem)
+    with contextlib.suppress(OSError):
+        # The link below decides; this only spares a taken name the writing.
+        files.stat(path.name, dir_fd)
+        raise ExperimentExistsError(state.experiment_id, state_dir)
+    try:
+        name = _temporary(files, codec.view(state), dir_fd)
+    except OSError as err:
+        raise StateWriteError(path, "writing", cause(err)) from err
+    stored = "old"
+    try:
+        try:
+            files.link(name, path.name, dir_fd)
+        except FileExistsError:
+            # On NFS the answer to a link that succeeded can be lost and the link be tried again.
+            if not _same_file(files, name, path.name, dir_fd):
+                raise ExperimentExistsError(state.experiment_id, state_dir) from None
+        stored = "unknown"
+        files.unlink(name, dir_fd)
+        files.fsync(dir_fd)
+    except OSError as err:
+        with contextlib.suppress(OSError):
+            files.unlink(name, dir_fd)
+        raise StateWriteError(path, "creating", cause(err), stored) from err
+    except ExperimentExistsError:
+        with contextlib.suppress(OSError):
+            files.unlink(name, dir_fd)
+        raise
+
+
+def _same_file(files: Files, one: str, other: str, dir_fd: int) -> bool:
+    try:
+        return os.path.samestat(files.stat(one, dir_fd), files.stat(other, dir_fd))
+    except FileNotFoundError:
+        return False
