@@ -224,9 +224,9 @@ def _as_nobody(code: str, *arguments: str) -> str:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HOME": "/"}
     lead = "import os, sys; os.setgroups([]); os.setgid(65534)"
     # Everything is imported before the privileges go: the source may lie where nobody may look.
-    lead += (
-        "; from holdfast import manager, machines, liveness, errors; import holdfast.config.hashing"
-    )
+    lead += "; from holdfast import machines, liveness, errors"
+    lead += "; from holdfast.store import manager, history, ownership, claim"
+    lead += "; import holdfast.config.hashing"
     lead += "; machines.table('process'); liveness.me(); os.setuid(65534); import warnings"
     lead += "; warnings.simplefilter('ignore')\n"
     command = [sys.executable, "-c", lead + code, *arguments]
