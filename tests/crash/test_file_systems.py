@@ -225,8 +225,10 @@ def _as_nobody(code: str, *arguments: str) -> str:
     lead = "import os, sys; os.setgroups([]); os.setgid(65534)"
     # Everything is imported before the privileges go: the source may lie where nobody may look.
     lead += "; from holdfast import machines, liveness, errors"
-    lead += "; from holdfast.store import manager, history, ownership, claim"
-    lead += "; import holdfast.config.hashing"
+    lead += "; import importlib, pkgutil, holdfast.store as store, holdfast.config.hashing"
+    lead += "; [importlib.import_module(f'holdfast.store.{each.name}')"
+    lead += " for each in pkgutil.iter_modules(store.__path__)]"
+    lead += "; from holdfast.store import manager"
     lead += "; machines.table('process'); liveness.me(); os.setuid(65534); import warnings"
     lead += "; warnings.simplefilter('ignore')\n"
     command = [sys.executable, "-c", lead + code, *arguments]
