@@ -1,5 +1,6 @@
 """Prints the laboratory's figures: `python -m tests.crash [--long]`, exit code 1 after any loss."""
 
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -12,7 +13,9 @@ from .campaigns import LONG, SHORT, everything  # noqa: E402
 
 def main() -> int:
     """Run everything and print a line for each experiment as it ends."""
-    scale = LONG if "--long" in sys.argv[1:] else SHORT
+    parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
+    parser.add_argument("--long", action="store_true", help="the long form, which takes hours")
+    scale = LONG if parser.parse_args().long else SHORT
     losses = 0
     began = time.monotonic()
     for figures in everything(scale):
