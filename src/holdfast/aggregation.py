@@ -175,9 +175,9 @@ def write(folder: Path, aggregate: Mapping[str, Any], *, files: Files | None = N
     files = files or Files()
     path = folder / FILE_NAME
     data = _json(aggregate)
-    name = f".tmp-{secrets.token_hex(8)}"
     stored = "old"
     try:
+        name = f".tmp-{secrets.token_hex(8)}"
         with files.directory(folder) as parent:
             try:
                 fd = files.open_append(name, parent, exclusive=True)

@@ -9,7 +9,7 @@ from holdfast.store import journal, ownership, view
 from holdfast.store.claim import Claim
 from holdfast.store.files import Files
 from holdfast.store.journal import cause
-from holdfast.store.stored import open_folder
+from holdfast.store.stored import open_folder, same_folder
 
 __all__ = ["finish_interrupted", "remove", "sweep"]
 
@@ -45,7 +45,9 @@ def _unlink_and_trash(files: Files, stem: str, dir_fd: int, state_dir: Path) -> 
 
 def _remove_tree(files: Files, name: str, dir_fd: int) -> None:
     with files.directory(name, dir_fd) as fd:
-        for each in files.names(fd):
+        # The oldest journal first: a reader that is still in here meets the one that says `deleted`
+        # for as long as it meets any.
+        for each in sorted(files.names(fd)):
             try:
                 files.unlink(each, fd)
             except (IsADirectoryError, PermissionError):
@@ -75,8 +77,9 @@ def finish_interrupted(files: Files, stem: str, dir_fd: int, state_dir: Path) ->
         opened.callback(files.close, lock_fd)
         if ownership.try_lock(files, lock_fd) is False:
             raise ExperimentExistsError(stem, state_dir, "it is being deleted at this moment")
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(files.stat(stem, dir_fd), files.fstat(folder_fd)):
+        if same_folder(files, stem, dir_fd, folder_fd):
+            # A second one that finishes it may have been faster.
+            with contextlib.suppress(FileNotFoundError):
                 _unlink_and_trash(files, stem, dir_fd, state_dir)
     return True
 

@@ -357,16 +357,23 @@ class StateManager:
 
         stem = sanitize_experiment_id(experiment_id)
         with self._directory.existing(experiment_id) as dir_fd:
-            catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
-            folder_fd = stored.open_folder(self._files, stem, dir_fd)
-            if folder_fd is None:
-                return []
-            try:
-                return list(history.read(self._files, folder_fd, self.state_dir / stem))
-            except FileNotFoundError:
-                return []
-            finally:
-                self._files.close(folder_fd)
+            while True:
+                catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
+                with contextlib.ExitStack() as opened:
+                    folder_fd = stored.open_folder(self._files, stem, dir_fd)
+                    if folder_fd is None:
+                        return []
+                    opened.callback(self._files.close, folder_fd)
+                    try:
+                        found = list(history.read(self._files, folder_fd, self.state_dir / stem))
+                    except (FileNotFoundError, StateCorruptError) as err:
+                        # A delete takes journal after journal away from under a reader.
+                        if not stored.same_folder(self._files, stem, dir_fd, folder_fd):
+                            continue
+                        if isinstance(err, StateCorruptError):
+                            raise
+                        return []
+                    return found
 
     def liveness(self, experiment_id: str) -> Verdict:
         """Whether the experiment's owner lives, by its lock and its identity, with the evidence.

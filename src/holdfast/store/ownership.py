@@ -28,7 +28,7 @@ from holdfast.records import ExperimentState
 from holdfast.store import codec, journal, view
 from holdfast.store.files import NO_LOCKS, Files
 from holdfast.store.journal import Truth, cause
-from holdfast.store.stored import exists, open_folder, read
+from holdfast.store.stored import exists, open_folder, read, same_folder
 
 __all__ = ["Owned", "acquire", "lock_state", "publish_epoch", "successor", "try_lock"]
 
@@ -202,11 +202,11 @@ def _remove_if_unused(files: Files, stem: str, dir_fd: int, folder_fd: int) -> N
 
 def _still_there(files: Files, stem: str, dir_fd: int, folder_fd: int, lock_fd: int) -> bool:
     try:
-        return os.path.samestat(
-            files.stat(stem, dir_fd), files.fstat(folder_fd)
-        ) and os.path.samestat(files.stat("lock", folder_fd), files.fstat(lock_fd))
+        named = files.stat("lock", folder_fd)
     except FileNotFoundError:
         return False
+    same = os.path.samestat(named, files.fstat(lock_fd))
+    return same and same_folder(files, stem, dir_fd, folder_fd)
 
 
 def _owned(
@@ -280,7 +280,10 @@ def _take_over(
         opened.callback(files.close, file_fd)
         # Only now, when every older owner is fenced, is what they wrote complete.
         if not _unchanged(files, journal_fd, epoch, truth):
-            truth = read(files, stem, dir_fd, state_dir, below=epoch) or truth
+            newer = read(files, stem, dir_fd, state_dir, below=epoch)
+            if newer is None:  # deleted since: our epoch without a base changes nothing
+                raise ExperimentNotFoundError(experiment_id, state_dir)
+            truth = newer
         if truth.epoch:
             # Its last line may only be visible yet, if it was killed before its fdatasync: our base
             # would survive a power cut that takes that line out of the history.
@@ -293,6 +296,8 @@ def _take_over(
         newest = max(journal.epochs(files.names(journal_fd)), default=0)
         if newest != epoch:
             raise OwnershipLostError(experiment_id, epoch, newest)
+        if not locked and not _still_there(files, stem, dir_fd, folder_fd, lock_fd):
+            raise ExperimentNotFoundError(experiment_id, state_dir)
     except FileNotFoundError as err:
         # Where there are no locks, a forced delete can take the folder away under our feet.
         raise ExperimentNotFoundError(experiment_id, state_dir) from err

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import os
 from pathlib import Path
 
 from holdfast.records import ExperimentState
@@ -10,7 +11,7 @@ from holdfast.store import journal, view
 from holdfast.store.files import Files
 from holdfast.store.journal import Truth
 
-__all__ = ["exists", "open_folder", "read", "view_problem"]
+__all__ = ["exists", "open_folder", "read", "same_folder", "view_problem"]
 
 
 def open_folder(files: Files, stem: str, dir_fd: int) -> int | None:
@@ -21,6 +22,14 @@ def open_folder(files: Files, stem: str, dir_fd: int) -> int | None:
         if err.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return None
         raise
+
+
+def same_folder(files: Files, stem: str, dir_fd: int, folder_fd: int) -> bool:
+    """Whether *folder_fd* is still the experiment's folder: a delete moves it away."""
+    try:
+        return os.path.samestat(files.stat(stem, dir_fd), files.fstat(folder_fd))
+    except FileNotFoundError:
+        return False
 
 
 def read(
