@@ -7,8 +7,9 @@ The tests run the short forms in every run and the long ones under the marker `l
 import errno
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from .watching import INTERRUPT
 from .workloads import WORKLOADS, argv, warm_up
 
 __all__ = [
-    "LONG", "SHORT", "Figures", "Scale", "errors_from_inside", "errors_from_outside", "everything",
+    "EXPERIMENTS", "LONG", "SHORT", "Figures", "Scale", "errors_from_inside", "errors_from_outside",
     "hammered", "interleavings", "killed_twice", "mutated", "power_cuts", "real_power_cuts",
 ]  # fmt: skip
 
@@ -208,9 +209,7 @@ def errors_from_inside(scale: Scale) -> Figures:
     for one, of, found in _each(_inside, [(n, scale.faults, 0) for n in WORKLOADS], scale.jobs):
         tried, possible, problems = tried + one, possible + of, problems + found
     text = f"{tried:,} of {possible:,} tried ({tried / possible:.0%})"
-    return Figures(
-        "operations x (kill, errors)", text, len(problems), problems[:10], {"tried": tried}
-    )
+    return Figures("operations x (kill, errors)", text, len(problems), problems, {"tried": tried})
 
 
 def _outside(name: str, injections: int | None, seed: int) -> tuple[int, int, int, list[str]]:
@@ -251,7 +250,7 @@ def errors_from_outside(scale: Scale) -> Figures:
             problems + found,
         )
     text = f"{tried:,} of {possible:,} tried ({tried / possible:.0%}), {struck:,} struck"
-    return Figures(title, text, len(problems), problems[:10], {"tried": tried, "struck": struck})
+    return Figures(title, text, len(problems), problems, {"tried": tried, "struck": struck})
 
 
 def _schedules(setting: schedules.Setting, first: int, last: int) -> list[schedules.Outcome]:
@@ -279,7 +278,7 @@ def interleavings(scale: Scale) -> Figures:
         f"{sum(o.power_cuts for o in outcomes):,} power cuts"
     )
     return Figures(
-        "two claimants and a reader", text, len(problems), problems[:10],
+        "two claimants and a reader", text, len(problems), problems,
         {"fenced": sum(o.fenced for o in outcomes), "refused": sum(o.refused for o in outcomes)},
     )  # fmt: skip
 
@@ -294,7 +293,7 @@ def real_power_cuts(kind: str, scale: Scale) -> Figures:
     with tempfile.TemporaryDirectory() as where:
         done = cut_power(kind, Path(where), scale.cuts)
     text = f"{done.cuts} cuts, {done.acknowledged:,} acknowledged transitions"
-    return Figures(title, text, len(done.problems), done.problems[:10], {"cuts": done.cuts})
+    return Figures(title, text, len(done.problems), done.problems, {"cuts": done.cuts})
 
 
 def hammered(scale: Scale) -> Figures:
@@ -303,19 +302,18 @@ def hammered(scale: Scale) -> Figures:
         done = hammer(where, scale.transitions)
     text = f"{done.acknowledged:,} acknowledged transitions, {done.kills:,} writers killed"
     return Figures(
-        "kill hammer", text, len(done.problems), done.problems[:10],
+        "kill hammer", text, len(done.problems), done.problems,
         {"acknowledged": done.acknowledged, "kills": done.kills},
     )  # fmt: skip
 
 
-def everything(scale: Scale) -> Iterator[Figures]:
-    """All of it, one after the other."""
-    yield power_cuts(scale)
-    yield killed_twice(scale)
-    yield mutated()
-    yield errors_from_inside(scale)
-    yield errors_from_outside(scale)
-    yield interleavings(scale)
-    for kind in FILE_SYSTEMS:
-        yield real_power_cuts(kind, scale)
-    yield hammered(scale)
+EXPERIMENTS: dict[str, Callable[[Scale], Figures]] = {
+    "power-cuts": power_cuts,
+    "kills": killed_twice,
+    "mutants": lambda _: mutated(),
+    "inside": errors_from_inside,
+    "outside": errors_from_outside,
+    "schedules": interleavings,
+    **{kind: partial(real_power_cuts, kind) for kind in FILE_SYSTEMS},
+    "hammer": hammered,
+}

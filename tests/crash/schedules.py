@@ -11,13 +11,14 @@ Four settings:
 - `no_locks`: `flock` fails with ENOLCK, and both claimants use force, as a user does who believes
   that the other host is dead while it is not. Epochs alone protect: here fencing is proved.
 - `deletes`: a third actor deletes the experiment and makes it again under the same name.
-- `lawless`: no locks and deletes, with force all round. Without power cuts: a forced delete that is
-  under way says nothing about what is there then (README, *Not promised*).
+- `lawless`: no locks and deletes, with force all round. While a forced delete is under way, a power
+  cut may leave the experiment with or without its history (README, *Not promised*); it must be
+  readable all the same, and somebody must be able to go on.
 
 What must hold: an acknowledged step is in the history exactly once, before every step that was
 begun later; none is there twice; a reader never meets anything unreadable and never goes back
 behind what was acknowledged before it looked; with locks nobody records while somebody else owns;
-and, but for `lawless`, all of it once more after a power cut at a random instant of the schedule.
+and all of it once more after a power cut at a random instant of the schedule.
 """
 
 import errno
@@ -185,13 +186,16 @@ class _Stage:
         # overlap in time may come in either order.
         self.before: dict[str, list[str]] = {}
         self.incarnation = 0
-        self.deleting = False
 
     def acknowledge(self, incarnation: int, tag: str) -> None:
         """A call returned: what it did must be there from now on."""
         self.acknowledged.append((incarnation, tag))
         self.recorder.mark(json.dumps([incarnation, tag]))
         self.outcome.acknowledged += 1
+
+    def deleting(self, begun: bool) -> None:
+        """A delete begins, or was refused; `acknowledge` tells of one that is done."""
+        self.recorder.mark(json.dumps([self.incarnation, "deleting" if begun else "kept"]))
 
     def problem(self, text: str) -> None:
         """Something that must not happen did."""
@@ -203,6 +207,9 @@ def _no_locks(operation: Operation, call: Callable[[], Any]) -> Any:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
     return call()
 
+
+#: What the deleter tells; what else is told are the tags of steps.
+_DELETES = ("deleting", "kept", "deleted", "unsure")
 
 _EVENTS = {
     "initialised": "start", "running": "interrupt", "interrupted": "resume", "failed": "retry"
@@ -276,17 +283,23 @@ def _deleter(actor: _Actor) -> None:
     stage = actor.stage
     for _ in range(3):
         manager = actor.manager()
+        stage.deleting(begun=True)
         try:
-            stage.deleting = True
             manager.delete("exp", force=stage.forced)
-        except (AlreadyOwnedError, OwnershipLostError):
+        except AlreadyOwnedError:
             stage.outcome.refused += 1
+            stage.deleting(begun=False)
+            continue
+        except OwnershipLostError:
+            # Fenced while it wrote: as with every step, it may or may not have happened.
+            stage.outcome.fenced += 1
+            stage.incarnation += 1
+            stage.acknowledge(stage.incarnation, "unsure")
             continue
         except ExperimentNotFoundError:
-            stage.problem("the deleter did not find the experiment, which only it deletes")
-            continue
-        finally:
-            stage.deleting = False
+            if not any(tag == "unsure" for _, tag in stage.acknowledged):
+                stage.problem("the deleter did not find the experiment, which only it deletes")
+                continue
         stage.incarnation += 1
         stage.acknowledge(stage.incarnation, "deleted")
         try:
@@ -337,8 +350,7 @@ def run(
             actor.join(10)
             if actor.error is not None:
                 stage.problem(f"{actor.name} met {type(actor.error).__name__}: {actor.error}")
-        # A forced delete that is under way says nothing about what is there.
-        _finally(stage, 0 if setting == "lawless" else cuts)
+        _finally(stage, cuts)
     shutil.rmtree(root, ignore_errors=True)
     outcome = stage.outcome
     outcome.order, outcome.operations = stage.baton.order, len(stage.baton.order)
@@ -352,6 +364,8 @@ def _finally(stage: _Stage, cuts: int) -> None:
         stage.problem(text)
     trace = stage.recorder.trace()
     marks = [(at, json.loads(text)) for at, text in trace.marks()]
+    deletes = [(at, tag) for at, (_, tag) in marks if tag in _DELETES]
+    marks = [(at, mark) for at, mark in marks if mark[1] not in ("deleting", "kept")]
     for _ in range(cuts):
         cut = stage.rng.randrange(len(trace.effects) + 1)
         if not marks or cut < 12:
@@ -363,7 +377,13 @@ def _finally(stage: _Stage, cuts: int) -> None:
         promised = [(when, tag) for at, (when, tag) in marks if at < cut]
         under_way = next(((when, tag) for at, (when, tag) in marks if at >= cut), None)
         stage.outcome.power_cuts += 1
-        for text in _missing(stage, again / ".experiment_state", promised, under_way):
+        # With locks, a delete that is under way has everybody else refused until it has happened or
+        # not. By force and without them, an owner goes on beside it.
+        begun = [tag for at, tag in deletes if at < cut]
+        lawless = stage.forced and begun[-1:] == ["deleting"]
+        for text in _missing(
+            stage, again / ".experiment_state", [] if lawless else promised, under_way, gone=lawless
+        ):
             stage.problem(f"power cut at effect {cut} ({'; '.join(state.lost)}): {text}")
         shutil.rmtree(again)
 
@@ -373,21 +393,29 @@ def _missing(
     state_dir: Path,
     acknowledged: list[tuple[int, str]],
     under_way: tuple[int, str] | None = None,
+    *,
+    gone: bool = False,
 ) -> Iterator[str]:
-    """What of *acknowledged* is not in the history exactly once and in order."""
+    """What of *acknowledged* is not in the history exactly once and in order.
+
+    Args:
+        under_way: The first promise that was not acknowledged any more.
+        gone: Whether the experiment may be gone.
+    """
     manager = StateManager(state_dir, clock=stage.clock)
     newest = max((when for when, _ in acknowledged), default=0)
     tags = [tag for when, tag in acknowledged if when == newest]
     deleted = "deleted" in tags and "created" not in tags
     # A delete that is not acknowledged yet may have happened all the same.
     vanishing = under_way is not None and under_way[0] > newest
-    tags = [tag for tag in tags if tag not in ("deleted", "created")]
+    gone = gone or "unsure" in tags
+    tags = [tag for tag in tags if tag.count(".") == 2]
     try:
         manager.load("exp")
         history = [each.evidence for each in manager.history("exp") if each.evidence]
         events = [each for each in history if each.count(".") == 2]
     except ExperimentNotFoundError:
-        if not deleted and not vanishing:
+        if not deleted and not vanishing and not gone:
             yield "the experiment is gone"
         return
     except HoldfastError as err:

@@ -292,8 +292,8 @@ def main(name: str, root: str, marks: str) -> None:
 
 def warm_up() -> None:
     """Import what the store imports late, so that a trace has the store's calls only."""
-    for module in pkgutil.iter_modules(holdfast.__path__, "holdfast."):
-        if not module.ispkg and not module.name.endswith("__main__"):
+    for module in pkgutil.walk_packages(holdfast.__path__, "holdfast."):
+        if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     from holdfast import liveness, machines
 
