@@ -27,8 +27,8 @@ __all__ = [
     "ExitRecord",
     "LiveState",
     "attempts_dir",
+    "disk_problem",
     "error_path",
-    "has_room",
     "live_state",
     "names",
     "output_held",
@@ -44,6 +44,10 @@ AGGREGATE: Final = -1
 _MAX_BYTES: Final = 64 * 1024
 #: What a shim allocates for its exit record.
 _EXIT_BYTES: Final = 4096
+#: How file systems (and old kernels) say that they have no files without a name.
+_NO_UNNAMED_FILES: Final = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
+#: What a disk says that lets nothing be written.
+_REFUSED: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
 
 @attrs.frozen(order=True)
@@ -164,12 +168,35 @@ def attempts_dir(folder: Path) -> Path:
     return folder / "attempts"
 
 
-def has_room(folder: Path) -> bool:
-    """Whether another exit record fits on the disk of *folder*. Raises OSError."""
+def disk_problem(folder: Path) -> OSError | None:
+    """Why no exit record can be written to the disk of *folder* at this moment; None if one can.
+
+    Tried with a file that never gets a name, where the system has such files; else only room is
+    looked at.
+
+    Raises:
+        OSError: It cannot be told.
+    """
+    unnamed = getattr(os, "O_TMPFILE", None)
+    if unnamed is not None:
+        try:
+            fd = os.open(folder, unnamed | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, _EXIT_BYTES)
+            finally:
+                os.close(fd)
+        except OSError as err:
+            if err.errno in _REFUSED:
+                return err
+            if err.errno not in _NO_UNNAMED_FILES:
+                raise
+        else:
+            return None
     disk = os.statvfs(folder)
     # Some file systems count no inodes at all and say 0 of 0.
-    inodes = disk.f_favail > 0 or disk.f_files == 0
-    return disk.f_bavail * disk.f_frsize >= _EXIT_BYTES and inodes
+    if disk.f_bavail * disk.f_frsize >= _EXIT_BYTES and (disk.f_favail > 0 or disk.f_files == 0):
+        return None
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def output_path(folder: Path, name: AttemptName) -> Path:

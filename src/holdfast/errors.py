@@ -21,6 +21,7 @@ __all__ = [
     "ClaimClosedError",
     "ConfigError",
     "ConfigProblem",
+    "DiskWarning",
     "EngineError",
     "ExperimentExistsError",
     "ExperimentNotFoundError",
@@ -28,7 +29,6 @@ __all__ = [
     "InvalidIdError",
     "InvalidTransitionError",
     "NoLocksWarning",
-    "NoRoomWarning",
     "OwnershipLostError",
     "Refusal",
     "ResultInvalidError",
@@ -70,8 +70,8 @@ class NoLocksWarning(UserWarning):
     """The file system has no locks: epochs and the owner's own traces protect, and nothing else."""
 
 
-class NoRoomWarning(UserWarning):
-    """The disk of a running experiment is full: attempts that end wait until they can say so."""
+class DiskWarning(UserWarning):
+    """The disk of a running experiment is full or fails: attempts that end wait to say so."""
 
 
 # attrs passes the fields to Exception.args, so that pickling and unpickling need no code of ours.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast import attempts
 from holdfast.errors import StateWriteError, UnreadableStateWarning
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager
@@ -160,6 +161,30 @@ def test_a_disk_without_inodes_still_records_and_refuses_what_needs_a_new_file(s
     with manager.claim("exp") as claim:
         claim.record("complete", 0, exit_code=0)
     assert manager.load("exp").processes_completed == 1
+
+
+@pytest.mark.parametrize("unnamed_files", [True, False])
+@pytest.mark.parametrize(
+    ("small", "inodes"),
+    [("size=256k", False), ("size=8m,nr_inodes=40", True)],
+    indirect=["small"],
+)
+def test_what_keeps_an_exit_record_from_the_disk_is_seen(
+    small: Path, inodes: bool, unnamed_files: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes or inodes are missing: told by a file without a name, or by counting; leaving none."""
+    if not unnamed_files:
+        monkeypatch.delattr(os, "O_TMPFILE")
+    assert attempts.disk_problem(small) is None
+    _fill(small, inodes=inodes)
+    problem = attempts.disk_problem(small)
+    assert problem is not None
+    assert problem.errno == errno.ENOSPC
+    _free(small)
+    assert attempts.disk_problem(small) is None
+    assert not list(small.iterdir())
+    with pytest.raises(FileNotFoundError):
+        attempts.disk_problem(small / "gone")
 
 
 @pytest.mark.filterwarnings("ignore::holdfast.errors.UnreadableStateWarning")

@@ -1,6 +1,7 @@
-"""An experiment runs while its disk fills up, by bytes and by inodes."""
+"""An experiment runs while its disk fills up, by bytes and by inodes, or turns read-only."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from waiting import until
 
+from .powercut import FILE_SYSTEMS, unavailable
 from .test_file_systems import _fill, _free
 
 pytestmark = pytest.mark.skipif(
@@ -39,11 +41,11 @@ _COUNT = 12
 class _Run:
     """An experiment under `holdfast run`, its state on a disk of its own."""
 
-    def __init__(self, tmp_path: Path, options: str) -> None:
+    def __init__(self, tmp_path: Path, *mount: str) -> None:
         self.disk = tmp_path / "disk"
         self.disk.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", options, "none", str(self.disk)]
-        done = subprocess.run(mount, capture_output=True, check=False)
+        self._mount = ["mount", *mount, str(self.disk)]
+        done = subprocess.run(self._mount, capture_output=True, check=False)
         if done.returncode:
             pytest.skip(f"not run: no mounts here: {done.stderr.decode().strip()}")
         self.log, self.gate = tmp_path / "log", tmp_path / "gate"
@@ -56,6 +58,11 @@ class _Run:
             f"command = [{listed}]\nprocesses = {_COUNT}\n[limits]\njobs = {_COUNT}\n"
         )
         self.cwd = tmp_path
+
+    def mount_again(self) -> None:
+        """As after a reboot: nothing holds the disk any more, and its journal is replayed."""
+        subprocess.run(["umount", str(self.disk)], check=True)
+        subprocess.run(self._mount, check=True)
 
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "holdfast", "-C", str(self.disk / "states"), *words]
@@ -94,7 +101,22 @@ def _env() -> dict[str, str]:
 
 @pytest.fixture
 def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[_Run]:
-    run = _Run(tmp_path, request.param)
+    run = _Run(tmp_path, "-t", "tmpfs", "-o", request.param, "none")
+    yield run
+    run.gate.touch()
+    subprocess.run(["umount", "-l", str(run.disk)], check=True)
+
+
+@pytest.fixture
+def on_ext4(tmp_path: Path) -> Iterator[_Run]:
+    if (why_not := unavailable("ext4")) is not None:
+        pytest.skip(f"not run: {why_not}")
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    path = {**os.environ, "PATH": os.environ.get("PATH", "") + ":/sbin:/usr/sbin"}
+    subprocess.run([*FILE_SYSTEMS["ext4"], str(image)], check=True, env=path)
+    run = _Run(tmp_path, "-o", "loop", str(image))
     yield run
     run.gate.touch()
     subprocess.run(["umount", "-l", str(run.disk)], check=True)
@@ -146,3 +168,32 @@ def test_a_full_disk_is_told_while_the_processes_run(running: _Run) -> None:
     _, words = orchestrator.communicate(timeout=60)
     assert orchestrator.returncode == 0, words
     assert len(running.lines("ended")) == _COUNT
+
+
+def test_a_disk_that_turns_read_only_stops_no_process_and_is_told(on_ext4: _Run) -> None:
+    """As ext4 does after an error. What could not be recorded is lost with the shims, and rerun."""
+    orchestrator = on_ext4.start()
+    journals = on_ext4.disk / "states"
+    until(lambda: _count(journals, "launched") == _COUNT and _count(journals, '"pid"') > _COUNT)
+    subprocess.run(["mount", "-o", "remount,abort", str(on_ext4.disk)], check=True)
+    assert orchestrator.stderr is not None
+    told = next(line for line in orchestrator.stderr if "refuses to be written to" in line)
+    assert "Read-only file system" in told
+    on_ext4.gate.touch()
+    until(lambda: len(on_ext4.lines("ended")) == _COUNT)
+    # Twice: their shims wait for a disk that only comes back when nobody holds it any more.
+    for word in ("stopping", "killing"):
+        orchestrator.send_signal(signal.SIGTERM)
+        next(line for line in orchestrator.stderr if word in line)
+    _, words = orchestrator.communicate(timeout=60)
+    assert orchestrator.returncode == 1, words
+    assert "Read-only file system" in words
+    assert "Traceback" not in words
+    assert "running" in on_ext4.holdfast("ls").stdout  # it can be looked at all the same
+    on_ext4.mount_again()
+    resumed = on_ext4.holdfast("resume", "@last")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert len(on_ext4.lines("ended")) == 2 * _COUNT
+    assert "aggregated" in on_ext4.holdfast("ls", "--json").stdout
+    shown = on_ext4.holdfast("show", "@last", "--history").stdout
+    assert shown.count("requeue") == _COUNT, shown

@@ -67,7 +67,7 @@ def guarded(args: list[str]) -> int:
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", errors.UnreadableStateWarning)
     warnings.simplefilter("once", errors.NoLocksWarning)
-    warnings.simplefilter("always", errors.NoRoomWarning)
+    warnings.simplefilter("always", errors.DiskWarning)
     try:
         code = _invoke(args)
         sys.stdout.flush()

@@ -5,6 +5,8 @@ anything follows from it. Killed at any instant, `recovery` finds everything it 
 """
 
 import contextlib
+import errno
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +18,7 @@ import attrs
 from holdfast import attempts
 from holdfast.attempts import AttemptName, ExitRecord
 from holdfast.engines import Engine, Handle
-from holdfast.errors import NoRoomWarning
+from holdfast.errors import DiskWarning
 from holdfast.events import Action, Event, Launch, ProcessLaunched, ProcessLost, Stop
 from holdfast.judgement import Dead, Exited
 from holdfast.orchestration import outcomes, recovery
@@ -32,8 +34,8 @@ __all__ = ["Loop", "Watch"]
 #: The longest wait: the view is to be no more than a second behind.
 _TURN_S: Final = 1.0
 
-#: How often the disk is asked for room.
-_ROOM_EVERY_S: Final = 2.0
+#: How often the disk is tried.
+_DISK_EVERY_S: Final = 2.0
 
 #: How long after a kill an attempt may take to vanish before it is left to the next resume.
 _KILLED_WITHIN_S: Final = 10.0
@@ -141,8 +143,8 @@ class Loop:
         self._answered = 0
         self._stopping_others: Reason | None = None
         self._killed_at: float | None = None
-        self._room_looked_at = -_ROOM_EVERY_S
-        self._full = False
+        self._disk_looked_at = -_DISK_EVERY_S
+        self._disk_problem: int | None = None
 
     def drive(self) -> ExperimentState:
         """Go on until the experiment is not `running` any more; the state that it is in then.
@@ -161,7 +163,7 @@ class Loop:
             if self._claim.state.status is not ExperimentStatus.RUNNING:
                 return self._claim.state
             self._claim.tick()
-            self._warn_if_full()
+            self._warn_of_disk()
             self._stop_if_asked(plan)
             if self._given_up():
                 return self._claim.state
@@ -169,23 +171,29 @@ class Loop:
             self._watch.engine.wait(self._watch.pause_s(plan.wait_s))
             facts = self._watch.collect(self._interrupts.reason or self._stopping_others)
 
-    def _warn_if_full(self) -> None:
-        """Say so when attempts that end may be waiting for room: else a run seems to hang."""
+    def _warn_of_disk(self) -> None:
+        """Say so when attempts that end may be waiting for the disk: else a run seems to hang."""
         now = self._watch.monotonic()
-        if not self._watch.handles or now - self._room_looked_at < _ROOM_EVERY_S:
+        if not self._watch.handles or now - self._disk_looked_at < _DISK_EVERY_S:
             return
-        self._room_looked_at = now
-        folder = self._watch.launcher.folder
-        before = self._full
+        self._disk_looked_at = now
+        folder, before = self._watch.launcher.folder, self._disk_problem
         with contextlib.suppress(OSError):
-            self._full = not attempts.has_room(folder)
-        if self._full and not before:
-            warnings.warn(
-                f"no room left on the disk of {folder}: processes that end wait until they can "
-                f"record it; free some, and everything goes on",
-                NoRoomWarning,
-                stacklevel=3,
-            )
+            problem = attempts.disk_problem(folder)
+            self._disk_problem = None if problem is None else problem.errno
+        if self._disk_problem is None or before is not None:
+            return
+        if self._disk_problem in (errno.ENOSPC, errno.EDQUOT):
+            what, mend = f"no room left on the disk of {folder}", "free some"
+        else:
+            why = os.strerror(self._disk_problem)
+            what, mend = f"the disk of {folder} refuses to be written to ({why})", "mend it"
+        warnings.warn(
+            f"{what}: processes that end wait until they can record it; {mend}, and everything "
+            f"goes on",
+            DiskWarning,
+            stacklevel=3,
+        )
 
     def _carry_out(self, plan: Plan) -> None:
         if not plan.events:
