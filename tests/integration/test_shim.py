@@ -513,6 +513,22 @@ def test_a_shim_that_waits_for_room_can_be_told_to_give_up(
     assert isinstance(judge(small_disk, NAME, grace_s=0), Dead)
 
 
+def test_a_shim_that_is_told_to_kill_its_command_does_not_wait_for_room(
+    engine: LocalEngine, small_disk: Path
+) -> None:
+    """Nobody would be left to end that wait, and a killed attempt is no worse for being lost."""
+    handle = start(engine, small_disk, "echo $$ up; sleep 600")
+    up(small_disk)
+    command = int(attempts.output_path(small_disk, NAME).read_text().split()[0])
+    ballast = fill(small_disk)
+    engine.cancel([handle], force=True)
+    word = until(lambda: (w := engine.poll([handle])[0]).kind == "gone" and w)
+    assert "room" in word.text
+    assert not alive(command)
+    empty(ballast)
+    assert isinstance(judge(small_disk, NAME, grace_s=0), Dead)
+
+
 def test_nothing_starts_before_there_is_room_for_its_outcome(
     engine: LocalEngine, small_disk: Path, tmp_path: Path
 ) -> None:

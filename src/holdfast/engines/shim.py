@@ -229,7 +229,7 @@ class Shim:
                 self.asked = "user"
             # A second request to stop does not shorten the grace period; SIGUSR1 does.
             if got == signal.SIGUSR1 or (got == signal.SIGALRM and stopping) or not self.grace_s:
-                self.kill_now = got == signal.SIGUSR1
+                self.kill_now = self.kill_now or got == signal.SIGUSR1
                 system.signal_group(pid, signal.SIGKILL)
             elif not stopping:
                 system.signal_group(pid, signal.SIGTERM)
@@ -254,12 +254,13 @@ class Shim:
             system.signal_group(pgid, number)
             deadline = time.monotonic() + patience_s
             wait_s = 0.002
-            while time.monotonic() < deadline and not self.kill_now:
+            while time.monotonic() < deadline:
                 self._pause(wait_s)
                 if not system.group_lives(pgid):
                     return
+                if self.kill_now and number == signal.SIGTERM:
+                    break
                 wait_s = min(wait_s * 1.5, 0.1)
-            self.kill_now = False
 
     def _pause(self, seconds: float) -> None:
         """Let time pass, but hear who asks to stop what has not begun, or for no more patience."""
@@ -282,9 +283,9 @@ class Shim:
         """Do *step* as often as it takes for the disk to be well; False once told to give up.
 
         Before the command has begun, errors that are not *waited* for are raised, and a request to
-        stop is one to give up. Afterwards, its outcome is worth waiting for whatever happens.
+        stop is one to give up. Afterwards, its outcome is worth waiting for until somebody asks to
+        kill, or has asked: nobody would be left to end that wait.
         """
-        self.kill_now = False
         while True:
             try:
                 return step(*args)
@@ -292,7 +293,8 @@ class Shim:
                 if err.errno in _HOPELESS if self.began else err.errno not in waited:
                     raise
             # `.live` stays locked meanwhile: nobody can take the attempt for lost.
-            self._pause(_RETRY_S)
+            if not self.kill_now:
+                self._pause(_RETRY_S)
             if self.kill_now or (self.asked and not self.began):
                 return False
 
