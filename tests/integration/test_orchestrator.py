@@ -640,3 +640,16 @@ def test_of_several_finished_experiments_the_newest_is_shown(bench: Bench) -> No
     third = bench.orchestrator().run(config)
     assert third.already_done
     assert third.state.experiment_id == second.state.experiment_id
+
+
+def test_a_command_that_kills_its_shim_every_time_fails_and_the_others_go_on(bench: Bench) -> None:
+    """A lost attempt is run again for nothing; one that is always lost would be for ever."""
+    command = ["sh", "-c", '[ "$HOLDFAST_INDEX" = 0 ] || exit 0; echo >> ran; kill -9 $PPID']
+    outcome = bench.orchestrator().run({"name": "t", "command": command, "processes": 2})
+    killer, other = outcome.state.processes.values()
+    assert (killer.status, killer.reason) == (ProcessStatus.FAILED, Reason.LOST)
+    assert "kill its parent?" in str(killer.error_message)
+    assert (killer.interruptions, killer.failures) == (3, 1)
+    assert len((bench.folder / "ran").read_text()) == killer.attempt == 4
+    assert other.status is ProcessStatus.COMPLETED
+    assert outcome.state.status is ExperimentStatus.FAILED

@@ -137,6 +137,21 @@ def test_a_lost_attempt_starts_again_at_once() -> None:
     assert turns.state.processes[0].attempt == 2
 
 
+def test_a_process_that_is_lost_again_and_again_fails() -> None:
+    """It kills what watches it: three losses are free, each further one is charged."""
+    turns = Turns(started(2), Policy(jobs=1, max_attempts=2, backoff_s=0))
+    turns.turn()
+    for attempt in range(1, 5):
+        lost = ProcessLost(process=0, attempt=attempt, at=NOW, evidence="its lock is free")
+        assert turns.turn(lost)[0] == [0]
+    assert (turns.state.processes[0].interruptions, turns.state.processes[0].failures) == (3, 1)
+    again = ProcessLost(process=0, attempt=5, at=NOW, evidence="its lock is free")
+    assert turns.turn(again)[0] == [1]
+    process = turns.state.processes[0]
+    assert (process.status, process.reason) == (ProcessStatus.FAILED, Reason.LOST)
+    assert "its lock is free" in str(process.error_message)
+
+
 def test_nothing_starts_while_stopping_and_the_end_is_interrupted() -> None:
     """The experiment is interrupted once the last process has ended."""
     turns = Turns(started(3), Policy(jobs=1, max_attempts=2, backoff_s=0))

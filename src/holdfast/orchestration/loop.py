@@ -109,7 +109,9 @@ class Watch:
         if isinstance(found, Exited):
             return self._exited(name, found.record, stopping)
         if isinstance(found, Dead):
-            evidence = f"the engine says that it is gone ({text}); {found.evidence}"
+            evidence = found.evidence
+            if text != evidence:
+                evidence = f"the engine says that it is gone ({text}); {evidence}"
             return ProcessLost(
                 process=name.index, attempt=name.attempt, at=self.clock(), evidence=evidence
             )

@@ -5,13 +5,14 @@ it out.
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 import attrs
 
-from holdfast.events import Change, Event, Requested
+from holdfast.events import Change, Event, ProcessExited, ProcessLost, Requested
 from holdfast.lifecycle import apply_many
 from holdfast.records import ExperimentState, ProcessProgress, summarise
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
@@ -19,6 +20,9 @@ from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 __all__ = ["Plan", "Policy", "Scheduler", "retry_at"]
 
 _LONGEST_S: Final = 86_400.0 * 365
+
+#: So many attempts of one process may be lost under one orchestrator before that counts as failing.
+_FREE_LOSSES: Final = 3
 
 #: Nothing is started from here; a failed process is, once the same plan has requeued it.
 _MOVED_ON: Final = frozenset({ProcessStatus.RUNNING, ProcessStatus.COMPLETED})
@@ -83,6 +87,7 @@ class Scheduler:
         self._ready: list[int] = []
         self._delayed: list[tuple[datetime, int, datetime]] = []
         self._retryable: list[int] = []
+        self._losses: Counter[int] = Counter()
         for index, process in enumerate(state.processes.values()):
             if process.status is ProcessStatus.PENDING:
                 self._put(index, process)
@@ -100,13 +105,14 @@ class Scheduler:
         """What follows from *facts* in *state*.
 
         Args:
-            facts: What was learnt since the last turn. All of it will be in the plan.
+            facts: What was learnt since the last turn. All of it will be in the plan; a loss that
+                is one too many, as a failure.
             stopping: Why the experiment is to be interrupted, once nothing runs any more. Nothing
                 is started then.
         """
-        step = apply_many(state, facts)
+        events: list[Event] = [self._charged(fact) for fact in facts]
+        step = apply_many(state, events)
         state = step.state
-        events: list[Event] = list(facts)
         self._take_in(state, step.changes)
         if state.status is not ExperimentStatus.RUNNING:
             return Plan(events=tuple(events))
@@ -124,6 +130,23 @@ class Scheduler:
             return Plan(events=tuple(events), wait_s=self._next_due_s(now))
         events.append(_ending(state, now, stopping))
         return Plan(events=tuple(events))
+
+    def _charged(self, fact: Event) -> Event:
+        """*fact*, or a failure: what is lost every time, kills what watches it, and never ends."""
+        if not isinstance(fact, ProcessLost):
+            return fact
+        self._losses[fact.process] += 1
+        count = self._losses[fact.process]
+        if count <= _FREE_LOSSES:
+            return fact
+        return ProcessExited(
+            process=fact.process,
+            attempt=fact.attempt,
+            at=fact.at,
+            reason=fact.reason,
+            error_message=f"its shim was killed {count} times in this run: does the command kill "
+            f"its parent? The last time: {fact.evidence}",
+        )
 
     def _take_in(self, state: ExperimentState, changes: Sequence[Change]) -> None:
         for change in changes:
