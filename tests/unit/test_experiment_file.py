@@ -287,6 +287,10 @@ def test_all_mistakes_are_told_at_once(problems):
         ('command = ["a"]\n[matrix]\na=[1]\nexclude=[{a=1}]', "exclude: leaves no process at all"),
         ('command = ["a"]\n[matrix]\na=[nan]', "matrix.a[0]: nan has no place in JSON"),
         ('command = ["a"]\n[matrix]\na=[9007199254740993]', "matrix.a[0]: beyond 2^53"),
+        (
+            'command = ["a"]\n[matrix]\na=[0x' + "f" * 5000 + ", 1]\nexclude=[{a=2}]",
+            "matrix.exclude[0].a: no combination has 2; there are …, 1",
+        ),
         ('command = ["a"]\n[matrix]\na=[2024-01-15]', "matrix.a[0]: expected text, a number"),
         ('command = ["a"]\n[matrix]\na=[[1]]', "matrix.a[0]: expected text, a number"),
         ('command = ["a"]\n[matrix]\n"a b"=[1]', "matrix.a b: not a name"),
@@ -318,6 +322,68 @@ def test_a_placeholder_that_only_some_processes_have_is_told(problems):
     text = """command = ["{a}", "{extra}"]\n[matrix]\na=[1, 2]\ninclude=[{a=1, extra=3}]"""
     (found,) = problems(text)
     assert found.startswith("command: word 2: process 1 has no {extra}")
+
+
+MATRIX = 'command = ["{a}", "{b}"]\n[matrix]\na = ["one", "two"]\nb = [1, 2, 3]\n'
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        (
+            'exclude = [{a = "twoo", b = 1}]',
+            'matrix.exclude[0].a: no combination has "twoo"; there are "one", "two"'
+            ' (did you mean "two"?)',
+        ),
+        (
+            'exclude = [{b = 2}, {b = "1"}]',
+            'matrix.exclude[1].b: no combination has "1"; there are 1, 2, 3 (did you mean 1?)',
+        ),
+        ("exclude = [{b = 9}]", "matrix.exclude[0].b: no combination has 9; there are 1, 2, 3"),
+        (
+            'include = [{a = "twoo", c = 1}]',
+            'matrix.include[0].a: no combination has "twoo" (there are "one", "two"), and a process'
+            ' of its own would lack b (did you mean "two"?)',
+        ),
+    ],
+)
+def test_an_entry_of_the_matrix_that_misses_is_told(problems, entries, problem):
+    """A typing error must not run what was to be left out."""
+    assert problem in problems(MATRIX + entries)
+
+
+def test_an_entry_that_only_set_made_miss_is_none(load):
+    """What the file excludes is still excluded where `--set` has narrowed a list."""
+    text = MATRIX + 'exclude = [{b = 3}]\ninclude = [{a = "new", b = 9}]'
+    assert [each["b"] for each in load(text, b="[1, 2]").params] == [1, 2, 1, 2, 9]
+
+
+def test_what_was_stored_with_an_entry_that_misses_can_be_resumed():
+    """It is refused in a file, never in an experiment that is there already."""
+    config = {"command": ["p"], "matrix": {"a": [1, 2], "exclude": [{"a": 3}]}}
+    assert Experiment.from_config(config).num_processes == 2
+
+
+@pytest.mark.parametrize(
+    ("rest", "told"),
+    [
+        ("[matrix]\na = 1\nb = []\ninclude = [{c = [2]}]", True),
+        ("[matrix]\na = [1]\nb = [2]\nc = [3]\nexclude = [{a = 1}]", True),
+        ("[matrix]\na = [1]\nb = [2]\nc = [3]\nexclude = [{d = 1}]", True),
+        ('processes = "2"', True),
+        ("matrix = 1", False),
+    ],
+)
+def test_a_wrong_matrix_hides_no_wrong_placeholder(problems, rest, told):
+    """Only what may still be a key of the mended matrix is left for later."""
+    known = "" if rest.startswith("processes") else "{a}{b}{c}"
+    found = problems(f'command = ["{known}{{index}}", "x {{zz}} {{"]\n{rest}')
+    assert len([each for each in found if not each.startswith("command:")]) >= 1
+    unknown = [each for each in found if "unknown placeholder" in each]
+    assert [each.partition(" (")[0] for each in unknown] == (
+        ["command: word 2: unknown placeholder {zz}"] if told else []
+    )
+    assert any("word 2: single '{'" in each for each in found)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):

@@ -156,8 +156,11 @@ def check(config: Mapping[str, Any]) -> tuple[Declaration | None, list[ConfigPro
         problems.append(ConfigProblem("command", "is missing: the argv that every process runs"))
     params, wrong = _params(given, found)
     problems.extend(wrong)
-    if params is not None and "command" in found:
-        problems.extend(_placeholders(found["command"], params))
+    if "command" in found:
+        if params is not None:
+            problems.extend(_placeholders(found["command"], params))
+        else:
+            problems.extend(_doubtless(found["command"], given.get("matrix", {})))
     if problems:
         return None, problems
     assert params is not None
@@ -248,6 +251,24 @@ def _placeholders(command: Iterable[str], params: tuple[Params, ...]) -> Iterato
                 what = f"process {lacking} has no {{{partial}}}"
                 hint = "give it to all, in the lists or by include"
             yield ConfigProblem("command", f"word {number}: {what}", hint)
+
+
+def _doubtless(command: Iterable[str], table: Any) -> Iterator[ConfigProblem]:
+    """What is wrong with placeholders whatever becomes of the *table* of the matrix.
+
+    It is not well-formed: only a key that stands nowhere in it is unknown for certain.
+    """
+    known = {"index", "count"}
+    if isinstance(table, Mapping):
+        entries = table.get("include")
+        tables = [table, *(entries if isinstance(entries, list | tuple) else ())]
+        keys = (key for each in tables if isinstance(each, Mapping) for key in each)
+        known.update(key for key in keys if isinstance(key, str))
+        known -= {"include", "exclude"}
+    for number, word in enumerate(command, 1):
+        for what, hint in placeholder_problems(word, known):
+            if isinstance(table, Mapping) or not what.startswith("unknown placeholder"):
+                yield ConfigProblem("command", f"word {number}: {what}", hint)
 
 
 def _plain(value: Any) -> Any:

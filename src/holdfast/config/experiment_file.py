@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 import attrs
 
-from holdfast.config import declaration
+from holdfast.config import declaration, matrix
 from holdfast.config import overrides as setting
 from holdfast.config.declaration import Aggregation, Limits, Retry
 from holdfast.config.hashing import compute_config_hash
@@ -155,6 +155,7 @@ def load_config(path: Path | str, overrides: Mapping[str, str] | None = None) ->
     path = Path(path)
     document = _read(path)
     changed, problems = setting.apply_overrides(document, overrides or {}, declaration.TOP_LEVEL)
+    problems += matrix.misses(changed.get("matrix"), document.get("matrix"))
     return _checked(Experiment, changed, problems, path.absolute().parent, path)
 
 

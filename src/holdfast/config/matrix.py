@@ -4,6 +4,7 @@ Owns the semantics, which are those of a GitHub Actions `strategy.matrix`, and t
 table that declares it.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import attrs
 from holdfast.config import values
 from holdfast.errors import ConfigProblem
 
-__all__ = ["MAX_PROCESSES", "Matrix", "Params", "combinations", "structure"]
+__all__ = ["MAX_PROCESSES", "Matrix", "Params", "combinations", "misses", "structure"]
 
 #: Records of more processes do not fit into memory with comfort, and no file system likes them.
 MAX_PROCESSES: Final = 1_000_000
@@ -23,6 +24,9 @@ MAX_PROCESSES: Final = 1_000_000
 _KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 # What every process has anyway.
 _RESERVED: Final = frozenset({"index", "count"})
+
+#: Values of a list that a message shows.
+_MOST_VALUES: Final = 8
 
 #: What tells one process of an experiment from the others: names with strings, numbers, booleans.
 Params = Mapping[str, Any]
@@ -119,6 +123,79 @@ def structure(table: Any, _: Any = None) -> Matrix:
     if problems:
         raise values.SeveralError(problems)
     return Matrix(axes=axes, **entries)
+
+
+def misses(table: Any, written: Any) -> list[ConfigProblem]:
+    """Entries of `exclude` and `include` that miss what they are about: mostly typing errors.
+
+    An `exclude` entry with a value that its list never had takes nothing out. An `include` entry
+    with one that its list lacks extends nothing; it makes a process of its own, which is meant only
+    if it gives every key.
+
+    No part of `structure`: what was stored once must stay an experiment. What is not well-formed is
+    skipped here and told there.
+
+    Args:
+        table: The matrix, with `--set`.
+        written: As it stands in the file: `--set level=9` is no reason to change its `exclude`.
+    """
+    if not isinstance(table, Mapping):
+        return []
+    before = written if isinstance(written, Mapping) else {}
+    axes = {
+        key: listed
+        for key, listed in table.items()
+        if key not in ("include", "exclude") and isinstance(listed, list)
+    }
+    problems = []
+    for i, entry in _tables(table.get("exclude")):
+        for key, value in entry.items():
+            former = before.get(key)
+            known = [*axes.get(key, ()), *(former if isinstance(former, list) else ())]
+            if key in axes and not any(_same(value, each) for each in known):
+                what = f"no combination has {_shown([value])}; there are {_shown(axes[key])}"
+                where = f"matrix.exclude[{i}].{key}"
+                problems.append(ConfigProblem(where, what, _meant(value, axes[key])))
+    for i, entry in _tables(table.get("include")):
+        lacking = [key for key in axes if key not in entry]
+        for key, value in entry.items():
+            listed = axes.get(key)
+            if lacking and listed and not any(_same(value, each) for each in listed):
+                what = (
+                    f"no combination has {_shown([value])} (there are {_shown(listed)}), "
+                    f"and a process of its own would lack {', '.join(lacking)}"
+                )
+                where = f"matrix.include[{i}].{key}"
+                problems.append(ConfigProblem(where, what, _meant(value, listed)))
+    return problems
+
+
+def _tables(entries: Any) -> list[tuple[int, Params]]:
+    if not isinstance(entries, list | tuple):
+        return []
+    return [(i, entry) for i, entry in enumerate(entries) if isinstance(entry, Mapping)]
+
+
+def _shown(listed: Sequence[Any]) -> str:
+    """Values as TOML writes them."""
+    words = [_word(each) for each in listed[:_MOST_VALUES]]
+    return ", ".join(words + ["…"] * (len(listed) > _MOST_VALUES))
+
+
+def _word(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):  # a date, or more digits than Python prints
+        return "…"
+
+
+def _meant(value: Any, listed: Sequence[Any]) -> str:
+    """What of *listed* may have been meant: the same in another type, or in other letters."""
+    alike = [each for each in listed if _word(each).strip('"') == _word(value).strip('"')]
+    if not alike and isinstance(value, str):
+        texts = [each for each in listed if isinstance(each, str)]
+        alike = [each for each in [values.closest(value, texts)] if each is not None]
+    return f"did you mean {_shown(alike[:1])}?" if alike else ""
 
 
 def _check_key(key: Any) -> None:
