@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import pytest
 
-from holdfast import attempts
+from holdfast import attempts, doctor
 from holdfast.attempts import AttemptName
 from holdfast.config.experiment_file import Experiment
 from holdfast.engines.local import LocalEngine
@@ -640,6 +640,34 @@ def test_of_several_finished_experiments_the_newest_is_shown(bench: Bench) -> No
     third = bench.orchestrator().run(config)
     assert third.already_done
     assert third.state.experiment_id == second.state.experiment_id
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_lost_aggregate_is_made_again_from_the_results(bench: Bench, own: bool) -> None:
+    """No process runs for it; the user's own command, if there is one, does."""
+    config = bench.config()
+    if own:
+        words = 'echo >> runs; cat "$HOLDFAST_TABLE" > "$HOLDFAST_RESULT"'
+        config["aggregate"] = {"command": ["sh", "-c", words]}
+    first = bench.orchestrator().run(config)
+    path = bench.manager.folder(first.state.experiment_id) / "aggregate.json"
+    before = path.read_bytes()
+    path.unlink()
+    told = bench.orchestrator().resume(first.state.experiment_id)
+    assert "aggregate.json is missing" in told.message
+    assert told.next_command is not None
+    assert "aggregate" in told.next_command
+    assert [each.what for each in doctor.examine(bench.manager.state_dir) if each.path == path] == [
+        "is missing"
+    ]
+    again = bench.orchestrator().aggregate(first.state.experiment_id)
+    assert again.aggregate == first.aggregate
+    assert path.read_bytes() == before
+    assert len(bench.log("start")) == 3
+    if own:
+        assert (bench.folder / "runs").read_text() == 2 * "\n"
+    history = bench.manager.history(first.state.experiment_id)
+    assert [step.event for step in history].count("aggregate") == 1
 
 
 def test_a_command_that_kills_its_shim_every_time_fails_and_the_others_go_on(bench: Bench) -> None:

@@ -16,12 +16,13 @@ from typing import Final, Literal
 
 import attrs
 
-from holdfast import judgement, liveness
+from holdfast import aggregation, judgement, liveness
 from holdfast import results as results_module
 from holdfast.doctor import legality, volume
 from holdfast.doctor.legality import readable
 from holdfast.errors import HoldfastError, StateCorruptError, UnreadableStateWarning
 from holdfast.records import ExperimentState
+from holdfast.status import ExperimentStatus
 from holdfast.store import catalog, deletion, journal, ownership, stored, view
 from holdfast.store.files import Files
 from holdfast.store.journal import cause
@@ -280,6 +281,15 @@ class _Doctor:
                 path = folder / process.result.path
                 repair = "resume runs its process again, unless the experiment is aggregated"
                 yield self._problem("result", path, f"process {index}: {problem}", repair)
+        if state.status is ExperimentStatus.AGGREGATED:
+            path = folder / aggregation.FILE_NAME
+            repair = f"`holdfast aggregate {state.experiment_id}` makes a missing one again"
+            try:
+                # Who aggregates with the library alone need not have one.
+                if aggregation.read(folder) is None and state.config.get("command"):
+                    yield self._problem("result", path, "is missing", repair)
+            except StateCorruptError as err:
+                yield self._problem("result", path, readable(err, path), repair)
 
     # -- the view ---------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from holdfast.orchestration import outcomes, recovery
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.loop import Watch
 from holdfast.records import ExperimentState
+from holdfast.status import ExperimentStatus
 from holdfast.store.claim import Claim
 
 __all__ = ["conclude"]
@@ -22,6 +23,8 @@ __all__ = ["conclude"]
 
 def conclude(claim: Claim, watch: Watch, interrupts: Interrupts) -> Mapping[str, Any] | None:
     """Aggregate a completed experiment, durably, before it is recorded as aggregated.
+
+    Of one that is recorded so already, `aggregate.json` is made again.
 
     Returns:
         What `aggregate.json` holds; None if a signal came first: the experiment stays completed.
@@ -51,7 +54,8 @@ def conclude(claim: Claim, watch: Watch, interrupts: Interrupts) -> Mapping[str,
             problem = f"{outcomes.describe(record)}; its messages are in {where}"
             raise AggregationError(state.experiment_id, problem)
         found = aggregation.finish(state, claim.folder, found, name.attempt)
-    claim.record("aggregate")
+    if state.status is ExperimentStatus.COMPLETED:
+        claim.record("aggregate")
     return found
 
 

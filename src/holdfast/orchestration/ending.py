@@ -56,12 +56,17 @@ def aggregated(
     )
 
 
-def shown(state: ExperimentState, aggregate: Mapping[str, Any] | None) -> Outcome:
+def shown(state: ExperimentState, aggregate: Mapping[str, Any] | None, state_dir: Path) -> Outcome:
     """The result of an experiment that was aggregated before."""
+    told, again = "nothing to do", None
+    if aggregate is None:
+        told = "but aggregate.json is missing"
+        again = _command(state_dir, "aggregate", state.experiment_id)
     return Outcome(
         state=state,
         aggregate=aggregate,
-        message=f"{state.experiment_id}: aggregated already, nothing to do",
+        message=f"{state.experiment_id}: aggregated already, {told}",
+        next_command=again,
         skipped=state.processes_completed,
         already_done=True,
     )
@@ -87,15 +92,19 @@ def unfinished(
         message = f"failed: {state.error_message}"
     else:
         message = f"interrupted; {count}"
-    where = [] if state_dir == _DEFAULT_STATE_DIR else ["-C", str(state_dir)]
     return Outcome(
         state=state,
         exit_code=exit_code,
         message=f"{state.experiment_id}: {message}",
-        next_command=shlex.join(["holdfast", *where, verb, state.experiment_id]),
+        next_command=_command(state_dir, verb, state.experiment_id),
         skipped=skipped,
         adopted=adopted,
     )
+
+
+def _command(state_dir: Path, verb: str, experiment_id: str) -> str:
+    where = [] if state_dir == _DEFAULT_STATE_DIR else ["-C", str(state_dir)]
+    return shlex.join(["holdfast", *where, verb, experiment_id])
 
 
 def _processes(state: ExperimentState) -> str:

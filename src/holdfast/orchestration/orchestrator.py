@@ -35,7 +35,7 @@ from holdfast.orchestration.launching import Launcher
 from holdfast.orchestration.loop import Loop, Watch
 from holdfast.orchestration.scheduling import Policy
 from holdfast.records import ExperimentState
-from holdfast.status import ExperimentStatus, Reason
+from holdfast.status import SETTLED, ExperimentStatus, Reason
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager, utc_now
 
@@ -154,6 +154,9 @@ class Orchestrator:
     def aggregate(self, experiment_id: str) -> Outcome:
         """Aggregate an experiment whose processes are all completed; runs none of them.
 
+        Of one that is aggregated, a missing `aggregate.json` is made again, by its own command if
+        it has one.
+
         Raises:
             InvalidTransitionError: Not all of them are; it says which.
             ResultLostError: A recorded result is missing or altered.
@@ -161,20 +164,20 @@ class Orchestrator:
                 `resume`.
         """
         state = self._load(experiment_id)
-        if state.status is ExperimentStatus.AGGREGATED:
-            return self._shown(state)
+        if (shown := self._complete(state)) is not None:
+            return shown
         experiment = self._stored(state)
         with self._claim(experiment_id) as claim, self._interrupts() as interrupts:
             state = claim.state
             # Its owner may have finished it while we waited for the claim.
-            if state.status is ExperimentStatus.AGGREGATED:
-                return self._shown(state)
-            if state.status is not ExperimentStatus.COMPLETED and state.can_aggregate():
+            if (shown := self._complete(state)) is not None:
+                return shown
+            if state.status not in SETTLED and state.can_aggregate():
                 at = self._clock()
                 events = recovery.reopening(state, (), {}, at, evidence=_evidence(claim))
                 done = Requested(entity="experiment", event="complete", at=at)
                 claim.record_many([*events, done])
-            if claim.state.status is not ExperimentStatus.COMPLETED:
+            if claim.state.status not in SETTLED:
                 # Refused by the machine, with all its reasons.
                 claim.record("aggregate")
             watch = self._watch(claim, experiment)
@@ -329,6 +332,8 @@ class Orchestrator:
         try:
             found = conclude(claim, watch, interrupts)
         except AggregationError as err:
+            if claim.state.status is ExperimentStatus.AGGREGATED:
+                raise
             claim.record("fail", reason=Reason.EXIT, error_message=f"aggregation: {err.problem}")
             found = None
         self._changed(claim)
@@ -348,8 +353,16 @@ class Orchestrator:
             adopted=adopted,
         )
 
+    def _complete(self, state: ExperimentState) -> Outcome | None:
+        """What there is to show of an aggregated experiment; None if something is to be made."""
+        if state.status is not ExperimentStatus.AGGREGATED:
+            return None
+        shown = self._shown(state)
+        return None if shown.aggregate is None else shown
+
     def _shown(self, state: ExperimentState) -> Outcome:
-        return ending.shown(state, aggregation.read(self._manager.folder(state.experiment_id)))
+        found = aggregation.read(self._manager.folder(state.experiment_id))
+        return ending.shown(state, found, self._manager.state_dir)
 
 
 def _evidence(claim: Claim) -> str:
