@@ -44,6 +44,8 @@ def conduct(
 def _print_end(where: Place, outcome: "Outcome", *, as_json: bool) -> None:
     state = outcome.state
     words = forms.next_words(state, None)
+    if outcome.already_done and outcome.aggregate is None:
+        words = ("aggregate", state.experiment_id)
     command = None if words is None else where.command(*words)
     if as_json:
         forms.print_json(
