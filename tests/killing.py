@@ -112,12 +112,12 @@ class Lab:
         assert program.returncode == 0, output
         return dict(json.loads(output.splitlines()[-1]))
 
-    def kill_shims(self, choose: Callable[[], bool]) -> int:
+    def kill_shims(self, choose: Callable[[AttemptName], bool]) -> int:
         """Kill the shims of running attempts that *choose* says; how many."""
         killed = 0
         for name in self.running():
             identity = attempts.live_state(self.state_dir / "exp_k", name).identity
-            if identity is not None and identity.pid is not None and choose():
+            if identity is not None and identity.pid is not None and choose(name):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(identity.pid, signal.SIGKILL)
                     killed += 1

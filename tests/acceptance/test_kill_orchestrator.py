@@ -13,11 +13,13 @@ import os
 import random
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from holdfast.attempts import AttemptName
 from holdfast.status import ExperimentStatus
 from holdfast.store.manager import StateManager
 from killing import PROCESSES, Lab
@@ -27,6 +29,9 @@ SEED = int(os.environ.get("KILL_SEED", "1"))
 
 #: About how long the run takes undisturbed, once the orchestrator's modules are loaded.
 WHOLE_RUN_S = 0.75
+
+#: How often a process may be lost in one run before it is failed.
+FREE_LOSSES = 3
 
 
 @pytest.fixture
@@ -116,7 +121,8 @@ def test_what_finished_while_nobody_watched_is_not_run_again(lab: Lab) -> None:
     outcome = lab.finish()
     lab.check()
     assert outcome["adopted"] >= 1
-    assert outcome["adopted"] + outcome["skipped"] == len(before)
+    # Not equal: a shim that was forked just before the kill may begin after the look.
+    assert outcome["adopted"] + outcome["skipped"] >= len(before)
 
 
 COMBINE = """
@@ -159,6 +165,15 @@ def test_an_aggregation_that_outlives_its_orchestrator_is_adopted(lab: Lab, watc
 def _chaos(lab: Lab, seed: int) -> None:
     """Kill shims and orchestrators at random until the experiment is done."""
     rng = random.Random(seed)
+    struck: Counter[int] = Counter()
+
+    def strike(name: AttemptName) -> bool:
+        # A process that is lost a fourth time in one run is failed, and would be rightly.
+        if struck[name.index] == FREE_LOSSES or rng.random() < 0.5:
+            return False
+        struck[name.index] += 1
+        return True
+
     kills, program = 0, lab.start()
     while True:
         try:
@@ -166,7 +181,7 @@ def _chaos(lab: Lab, seed: int) -> None:
             break
         except subprocess.TimeoutExpired:
             if rng.random() < 0.5:
-                lab.kill_shims(lambda: rng.random() < 0.5)
+                lab.kill_shims(strike)
             elif kills < 4 and rng.random() < 0.6:
                 kills += 1
                 program.kill()
