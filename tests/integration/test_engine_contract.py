@@ -26,8 +26,8 @@ ENGINES: list[Callable[[], Engine]] = [LocalEngine]
 
 
 @pytest.fixture(params=ENGINES, ids=lambda kind: kind.__name__)
-def make_engine(request: pytest.FixtureRequest) -> Iterator[Callable[[], Engine]]:
-    """Makes engines of one kind; all are closed in the end."""
+def make_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Engine]]:
+    """Makes engines of one kind; all are closed, and what a failed test left is ended."""
     made: list[Engine] = []
 
     def make() -> Engine:
@@ -35,6 +35,10 @@ def make_engine(request: pytest.FixtureRequest) -> Iterator[Callable[[], Engine]
         return made[-1]
 
     yield make
+    last = make()
+    left = list(last.find(EXPERIMENT, tmp_path).values())
+    last.cancel(left, force=True)
+    ended(last, left)
     for engine in made:
         engine.close()
 
@@ -273,16 +277,18 @@ def test_what_an_attempt_left_running_is_gone_before_its_outcome(
 
 
 def test_many_attempts_run_at_once(engine: Engine, tmp_path: Path) -> None:
-    """Each of 64 waits for all the others to have begun."""
+    """None of 64 ends before all have begun."""
     count = 64
-    script = f"touch begun.$I; until [ $(ls begun.* | wc -l) = {count} ]; do sleep 0.2; done"
+    script = "touch begun.$I; until [ -e go ]; do sleep 0.2; done"
     wanted = [
         attempt(tmp_path, script, index, cwd=str(tmp_path), env={"I": str(index)})
         for index in range(count)
     ]
     handles = engine.submit(EXPERIMENT, wanted)
     assert [handle.name for handle in handles] == [one.name for one in wanted]
+    until(lambda: len(list(tmp_path.glob("begun.*"))) == count, 120)
     assert engine.find(EXPERIMENT, tmp_path).keys() == {one.name for one in wanted}
+    (tmp_path / "go").touch()
     ended(engine, handles, timeout_s=120)
     assert {record(handle).exit_code for handle in handles} == {0}
     assert engine.find(EXPERIMENT, tmp_path) == {}
@@ -381,27 +387,23 @@ def test_a_handle_survives_as_json(engine: Engine, tmp_path: Path) -> None:
 def test_waiting_ends_when_an_attempt_does(engine: Engine, tmp_path: Path) -> None:
     """The loop reacts at once, not at the next look."""
     handles = engine.submit(EXPERIMENT, [attempt(tmp_path, "exit 0")])
-    began = time.monotonic()
-    ended(engine, handles)
-    assert time.monotonic() - began < 1.0
+    while engine.poll(handles)[0].kind != "gone":
+        engine.wait(3600)  # no test takes that long
 
 
 def test_waiting_is_ended_by_a_wake_up(engine: Engine) -> None:
     """A signal handler ends the wait, also one that has not begun yet."""
-    began = time.monotonic()
     engine.wake()
-    engine.wait(60)
+    engine.wait(3600)
     threading.Timer(0.05, engine.wake).start()
-    engine.wait(60)
-    assert time.monotonic() - began < 30
+    engine.wait(3600)
 
 
 def test_waiting_ends_in_time_when_nothing_happens(engine: Engine, tmp_path: Path) -> None:
     """A timeout is kept while attempts run."""
     handles = engine.submit(EXPERIMENT, [attempt(tmp_path, "exec sleep 600")])
-    began = time.monotonic()
     engine.wait(0.05)
-    assert time.monotonic() - began < 5
+    assert engine.poll(handles)[0].kind == "running"
     engine.cancel(handles, force=True)
     ended(engine, handles)
 
