@@ -1,6 +1,7 @@
 """Many processes in one state directory: nothing lost, nothing doubled, nothing half seen."""
 
 import json
+import subprocess
 from pathlib import Path
 
 from holdfast.status import ProcessStatus
@@ -59,7 +60,10 @@ manager = StateManager(sys.argv[1])
 print("ready", flush=True)
 looks = 0
 revisions = {}
-while not os.path.exists(sys.argv[2]):
+ended = False
+while not ended:
+    # A last look at all of it once the writers are done, however seldom this one got its turn.
+    ended = os.path.exists(sys.argv[2])
     for name in os.listdir(sys.argv[1]) if os.path.isdir(sys.argv[1]) else []:
         if not name.endswith(".json"):
             continue
@@ -143,7 +147,8 @@ looks = 0
 while not os.path.exists(sys.argv[2]):
     manager.liveness("exp_7")
     looks += 1
-print(looks, flush=True)
+    if looks == 20:
+        open(f"{sys.argv[2]}.{os.getpid()}", "w").close()
 """
 
 
@@ -156,10 +161,17 @@ def test_a_look_at_the_lock_never_refuses_a_claim(fast_dir: Path) -> None:
     for probe in probes:
         assert probe.stdout is not None
         assert probe.stdout.readline() == "ready\n"
-    for epoch in range(1, 121):
+
+    def has_looked(probe: "subprocess.Popen[str]") -> bool:
+        return ended.with_name(f"ended.{probe.pid}").exists() or probe.poll() is not None
+
+    epoch = 0
+    # However busy the machine is: on until each of them has looked often.
+    while epoch < 120 or not all(map(has_looked, probes)):
+        epoch += 1
         with manager.claim("exp_7") as claim:
             assert claim.epoch == epoch
     ended.touch()
     for probe in probes:
-        out, err = probe.communicate(timeout=60)
-        assert int(out) > 20, err
+        _, err = probe.communicate(timeout=60)
+        assert probe.returncode == 0, err
