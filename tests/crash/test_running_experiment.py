@@ -60,6 +60,7 @@ class _Run:
             f"command = [{listed}]\nprocesses = {_COUNT}\n[limits]\njobs = {_COUNT}\n"
         )
         self.cwd = tmp_path
+        self._started: list[subprocess.Popen[str]] = []
 
     def mount_again(self) -> None:
         """As after a reboot: nothing holds the disk any more, and its journal is replayed."""
@@ -83,11 +84,20 @@ class _Run:
             [*under, *self.command("run", str(self.file))], stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, cwd=self.cwd, env=_env(),
         )  # fmt: skip
+        self._started.append(process)
         until(lambda: len(self.lines("began")) == _COUNT)
         # The view follows what is on the disk, with the owner and all shims: from here on there is
         # nothing to record until something ends.
         until(lambda: sum(v.read_text().count('"pid"') for v in self._views()) == 1 + _COUNT)
         return process
+
+    def end(self) -> None:
+        """Leave nothing of a failed test behind: neither its orchestrator nor its processes."""
+        self.gate.touch()
+        for process in self._started:
+            process.kill()
+            process.communicate()
+        subprocess.run(["umount", "-l", str(self.disk)], check=True)
 
     def _views(self) -> Iterator[Path]:
         return (self.disk / "states").glob("*.json")
@@ -106,6 +116,26 @@ class _Run:
         assert "aggregated" in self.holdfast("ls", "--json").stdout
 
 
+def _hear(process: "subprocess.Popen[str]", words: str) -> str:
+    """The first line on stderr from here on with *words* in it."""
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        if words in line:
+            return line
+        lines.append(line)
+    raise AssertionError(f"ended without {words!r}:\n{''.join(lines)}")
+
+
+def _last_words(process: "subprocess.Popen[str]") -> str:
+    """What it says on stderr until its end."""
+    assert process.stderr is not None
+    # Not what communicate() returns: that misses what was read ahead behind the last line heard.
+    words = process.stderr.read()
+    process.communicate(timeout=60)
+    return words
+
+
 def _env() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "NO_COLOR": "1"}
 
@@ -114,8 +144,7 @@ def _env() -> dict[str, str]:
 def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[_Run]:
     run = _Run(tmp_path, "-t", "tmpfs", "-o", request.param, "none")
     yield run
-    run.gate.touch()
-    subprocess.run(["umount", "-l", str(run.disk)], check=True)
+    run.end()
 
 
 @pytest.fixture
@@ -129,8 +158,7 @@ def on_ext4(tmp_path: Path) -> Iterator[_Run]:
     subprocess.run([*FILE_SYSTEMS["ext4"], str(image)], check=True, env=path)
     run = _Run(tmp_path, "-o", "loop", str(image))
     yield run
-    run.gate.touch()
-    subprocess.run(["umount", "-l", str(run.disk)], check=True)
+    run.end()
 
 
 @pytest.mark.parametrize(
@@ -151,7 +179,7 @@ def test_a_disk_that_fills_up_stops_no_process_and_resume_adopts_what_ended(
     until(lambda: orchestrator.poll() is not None or time.monotonic() > ends)
     stopped = orchestrator.poll() is not None
     _free(running.disk)
-    _, words = orchestrator.communicate(timeout=60)
+    words = _last_words(orchestrator)
     if stopped and orchestrator.returncode:
         assert "No space left on device" in words
         assert "Traceback" not in words
@@ -164,12 +192,11 @@ def test_a_full_disk_is_told_while_the_processes_run(running: _Run) -> None:
     """Attempts that end wait for room; without a word of it the run would seem to hang."""
     orchestrator = running.start()
     _fill(running.disk, inodes=False)
-    assert orchestrator.stderr is not None
-    told = next(line for line in orchestrator.stderr if "no room left on the disk" in line)
+    told = _hear(orchestrator, "no room left on the disk")
     assert "free some" in told
     _free(running.disk)
     running.gate.touch()
-    _, words = orchestrator.communicate(timeout=60)
+    words = _last_words(orchestrator)
     assert orchestrator.returncode == 0, words
     assert len(running.lines("ended")) == _COUNT
 
@@ -178,16 +205,15 @@ def test_a_disk_that_turns_read_only_stops_no_process_and_is_told(on_ext4: _Run)
     """As ext4 does after an error. What could not be recorded is lost with the shims, and rerun."""
     orchestrator = on_ext4.start()
     subprocess.run(["mount", "-o", "remount,abort", str(on_ext4.disk)], check=True)
-    assert orchestrator.stderr is not None
-    told = next(line for line in orchestrator.stderr if "refuses to be written to" in line)
+    told = _hear(orchestrator, "refuses to be written to")
     assert "Read-only file system" in told
     on_ext4.gate.touch()
     until(lambda: len(on_ext4.lines("ended")) == _COUNT)
     # Twice: their shims wait for a disk that only comes back when nobody holds it any more.
     for word in ("stopping", "killing"):
         orchestrator.send_signal(signal.SIGTERM)
-        assert any(word in line for line in orchestrator.stderr)
-    _, words = orchestrator.communicate(timeout=60)
+        _hear(orchestrator, word)
+    words = _last_words(orchestrator)
     assert orchestrator.returncode == 1, words
     assert "Read-only file system" in words
     assert "Traceback" not in words
@@ -212,8 +238,7 @@ def test_a_directory_that_turns_another_users_is_told_and_waited_for(running: _R
     for path in states:
         os.chown(path, 65534, 65534)
         path.chmod(0o755 if path.is_dir() else 0o644)
-    assert orchestrator.stderr is not None
-    told = next(line for line in orchestrator.stderr if "refuses to be written to" in line)
+    told = _hear(orchestrator, "refuses to be written to")
     assert "Permission denied" in told
     running.gate.touch()
     until(lambda: len(running.lines("ended")) == _COUNT)
@@ -221,7 +246,7 @@ def test_a_directory_that_turns_another_users_is_told_and_waited_for(running: _R
     for path in states:
         if path.exists():
             os.chown(path, 0, 0)
-    _, words = orchestrator.communicate(timeout=60)
+    words = _last_words(orchestrator)
     assert orchestrator.returncode == 0, words
     assert "Traceback" not in words
     running.is_aggregated()
@@ -234,7 +259,7 @@ def test_a_file_size_limit_stops_no_process_and_resume_adopts_what_ended(running
     resource.prlimit(orchestrator.pid, resource.RLIMIT_FSIZE, (100, 100))
     running.gate.touch()
     until(lambda: len(running.lines("ended")) == _COUNT)
-    _, words = orchestrator.communicate(timeout=60)
+    words = _last_words(orchestrator)
     assert orchestrator.returncode == 1, words
     assert "File too large" in words
     assert "Traceback" not in words
