@@ -214,11 +214,10 @@ def test_a_second_signal_kills_at_once(sh: Shell) -> None:
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     until(lambda: "stopping" in (process.stderr.readline()))
-    began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    # Far less than the grace period.
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert time.monotonic() - began < 15
     assert "killing 1 process" in err
 
 
@@ -731,12 +730,12 @@ def test_rm_refuses_while_a_process_outlives_its_orchestrator(sh: Shell) -> None
 def test_what_waits_for_its_next_attempt_is_told(sh: Shell) -> None:
     """A pause between two attempts must not look like a hang."""
     (sh.path / "bad").touch()
-    (sh.path / "e.toml").write_text(FILE + '[retry]\nmax_attempts = 2\nbackoff = "2s"\n')
+    (sh.path / "e.toml").write_text(FILE + '[retry]\nmax_attempts = 2\nbackoff = "1h"\n')
     terminal = Terminal(sh, "run", "e.toml")
     terminal.read("failed process 1 .*will be tried again")
     terminal.read("2 of 3 completed, 1 to be tried again")
-    (sh.path / "bad").unlink()
-    assert terminal.exit_code() == 0
+    os.write(terminal.fd, b"\x03")
+    assert terminal.exit_code() == 130
 
 
 def test_rm_goes_on_past_what_is_not_there(sh: Shell) -> None:
