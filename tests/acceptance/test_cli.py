@@ -1,139 +1,25 @@
 """The command line as its users meet it: real processes, their output and their exit codes."""
 
-import fcntl
 import json
 import os
-import pty
 import re
-import select
-import shlex
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import threading
-import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 import holdfast
 from holdfast.store.manager import StateManager
+from shell import FILE, Shell, Terminal
 from waiting import until
-
-WORKER = """
-import json, os, sys, time
-index = int(os.environ["HOLDFAST_INDEX"])
-print("out", index, flush=True)
-with open(f"began.{index}.{os.environ['HOLDFAST_ATTEMPT']}", "w"):
-    pass
-if os.path.exists("bad") and index == 1:
-    print("ValueError: boom \\x1b[31m", file=sys.stderr)
-    sys.exit(7)
-while os.path.exists("hold"):
-    time.sleep(0.01)
-with open(os.environ["HOLDFAST_RESULT"], "w") as file:
-    json.dump({"square": index * index, "level": json.loads(os.environ["HOLDFAST_PARAMS"])}, file)
-"""
-
-FILE = """
-name = "squares"
-command = ["python", "work.py", "{level}"]
-[matrix]
-level = [1, 2, 3]
-[limits]
-jobs = 2
-grace = "2s"
-"""
-
 
 COMMANDS = [
     *("run", "resume", "ls", "show", "logs"),
     *("cleanup", "aggregate", "rm", "diagram", "demo"),
 ]
-
-
-class Shell:
-    """A directory with an experiment file, and holdfast to be called there."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.states = path / ".experiment_state"
-        (path / "work.py").write_text(WORKER)
-        (path / "e.toml").write_text(FILE)
-        source = str(Path(holdfast.__file__).parents[1])
-        self.env = {**os.environ, "PYTHONPATH": source, "COLUMNS": "40"}
-        self.started: list[subprocess.Popen[str]] = []
-
-    def start(self, *args: str, env: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [sys.executable, "-m", "holdfast", *args],
-            cwd=self.path,
-            env={**self.env, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.started.append(process)
-        return process
-
-    def __call__(
-        self, *args: str, code: int = 0, env: Mapping[str, str] | None = None
-    ) -> tuple[str, str]:
-        """What `holdfast *args*` wrote to stdout and stderr; it must exit with *code*."""
-        process = self.start(*args, env=env)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
-        assert "Traceback" not in err, err
-        return out, err
-
-    def json(self, *args: str, code: int = 0) -> dict[str, object]:
-        """The document that `holdfast *args* --json` prints."""
-        document = json.loads(self(*args, "--json", code=code)[0])
-        assert re.fullmatch(r"holdfast\.\w+/1", document["schema"])
-        return document
-
-    def shell(self, command: str) -> "subprocess.CompletedProcess[str]":
-        """*command* in bash, with `holdfast` being this one."""
-        name = f'holdfast() {{ {shlex.quote(sys.executable)} -m holdfast "$@"; }}; {command}'
-        return subprocess.run(
-            ["bash", "-c", name],
-            cwd=self.path,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    def hold(self) -> None:
-        """Have every process wait until `let_go`."""
-        (self.path / "hold").touch()
-
-    def let_go(self) -> None:
-        (self.path / "hold").unlink(missing_ok=True)
-
-    def began(self, count: int) -> None:
-        """Wait until *count* attempts have begun."""
-        until(lambda: len(list(self.path.glob("began.*"))) >= count)
-
-    def only_id(self) -> str:
-        [found] = StateManager(self.states).list_experiments()
-        return found
-
-
-@pytest.fixture
-def sh(tmp_path: Path) -> Iterator[Shell]:
-    shell = Shell(tmp_path)
-    yield shell
-    shell.let_go()
-    for process in shell.started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
 
 
 # -- run, resume, dedup ---------------------------------------------------------------------------
@@ -239,6 +125,8 @@ def test_a_killed_orchestrator_is_told_and_resumed(sh: Shell) -> None:
     plan = sh.json("run", "e.toml", "--dry-run")
     assert [each["action"] for each in plan["processes"]] == ["skip", "skip", "run"]
     resumed = sh.start("resume", experiment_id)
+    assert resumed.stderr is not None
+    assert "0 of 3 processes completed so far, 2 running" in resumed.stderr.readline()
     sh.let_go()
     _, err = resumed.communicate(timeout=60)
     assert resumed.returncode == 0, err
@@ -797,59 +685,6 @@ def test_help_names_every_command_and_exit_code(sh: Shell) -> None:
         assert re.search(rf"^  {command} ", out, re.MULTILINE)
     assert "130/143" in out
     assert "--dry-run" in sh("run", "--help")[0]
-
-
-#: Makes the terminal on stdin the controlling one, so that Ctrl-C reaches the program.
-IN_TERMINAL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, "-m", "holdfast", *sys.argv[1:]])
-"""
-
-
-class Terminal:
-    """A pseudo-terminal with a command in it."""
-
-    def __init__(self, sh: Shell, *args: str, columns: int = 80, **env: str) -> None:
-        whole = {**sh.env, "TERM": "xterm-256color", **env}
-        for name in ("COLUMNS", "LINES"):
-            whole.pop(name, None)
-        self.fd, inside = pty.openpty()
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", IN_TERMINAL, *args],
-            cwd=sh.path,
-            env=whole,
-            stdin=inside,
-            stdout=inside,
-            stderr=inside,
-            start_new_session=True,
-            text=True,
-        )
-        os.close(inside)
-        sh.started.append(self.process)
-        self.seen = ""
-
-    def read(self, pattern: str, timeout_s: float = 30.0) -> None:
-        """Read on until *pattern* was seen, or the end of the program where it is `$`."""
-        deadline = time.monotonic() + timeout_s
-        while pattern == "$" or not re.search(pattern, self.seen):
-            assert time.monotonic() < deadline, self.seen
-            if not select.select([self.fd], [], [], 0.1)[0]:
-                continue
-            try:
-                data = os.read(self.fd, 65536)
-            except OSError:  # how Linux says that the other end is closed
-                data = b""
-            if not data:
-                assert pattern == "$", self.seen
-                return
-            self.seen += data.decode(errors="replace")
-
-    def exit_code(self) -> int:
-        self.read("$")
-        os.close(self.fd)
-        return self.process.wait(30)
 
 
 def test_on_a_terminal_progress_is_live_and_ctrl_c_stops_it(sh: Shell) -> None:

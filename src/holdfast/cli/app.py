@@ -20,7 +20,15 @@ from holdfast import __version__
 if TYPE_CHECKING:
     from holdfast.store.manager import StateManager
 
-__all__ = ["Place", "app", "experiment_argument", "json_option", "place", "state_dir_option"]
+__all__ = [
+    "Place",
+    "app",
+    "experiment_argument",
+    "json_option",
+    "place",
+    "quoted",
+    "state_dir_option",
+]
 
 _ENVIRONMENT: Final = "HOLDFAST_STATE_DIR"
 _DEFAULT: Final = ".experiment_state"
@@ -65,10 +73,10 @@ class Place:
     def command(self, *words: str) -> str:
         """What to type, in this directory and shell, to run holdfast with *words*."""
         where = [] if self.option is None else ["-C", self.option]
-        return " ".join([_program(), *map(_quoted, [*where, *words])])
+        return " ".join([_program(), *map(quoted, [*where, *words])])
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
     """*word* for a shell to read; harmless to the terminal that shows it."""
     if word.isprintable():
         return shlex.quote(word)

@@ -37,11 +37,39 @@ def conduct(
         engine = _Announcing(local, progress)
         orchestrator = Orchestrator(manager, engine, on_change=progress.change, force=force)
         outcome = drive(orchestrator)
-    _print_end(where, outcome, as_json=as_json)
+    _print_end(where, outcome, _taken_up(outcome, progress.first), as_json=as_json)
     return outcome.exit_code
 
 
-def _print_end(where: Place, outcome: "Outcome", *, as_json: bool) -> None:
+def _taken_up(outcome: "Outcome", first: "ExperimentState | None") -> list[str]:
+    """What was not begun by this run, in the numbers with which it was announced.
+
+    Args:
+        first: The experiment as it was found, with what had ended by then; None if it was not
+            gone on with.
+    """
+    if first is None:
+        return []
+    completed, running = first.processes_completed, first.processes_running
+    unwatched = max(completed - outcome.skipped, 0)
+    others = max(outcome.adopted - unwatched - running, 0)
+    notes = []
+    some = completed < first.num_processes  # of all of them the message tells already
+    if unwatched and (unwatched == completed or not some):
+        again = ", not run again" if some else ""
+        notes.append(f"{text.count(unwatched, 'process')} completed while nobody watched{again}")
+    elif completed and some:
+        of_them = f", {unwatched:,} of them while nobody watched" if unwatched else ""
+        words = text.count(completed, "process")
+        notes.append(f"{words} completed before, not run again{of_them}")
+    if others:
+        notes.append(f"{text.count(others, 'process')} ended otherwise while nobody watched")
+    if running:
+        notes.append(f"{text.count(running, 'process')} taken over")
+    return notes
+
+
+def _print_end(where: Place, outcome: "Outcome", notes: list[str], *, as_json: bool) -> None:
     state = outcome.state
     words = forms.next_words(state, None)
     if outcome.already_done and outcome.aggregate is None:
@@ -71,11 +99,6 @@ def _print_end(where: Place, outcome: "Outcome", *, as_json: bool) -> None:
             more = where.command("aggregate", "--json", state.experiment_id)
             _print_table(aggregate_lines(outcome.aggregate, more))
     told = text.one_line(outcome.message)
-    notes = []
-    if 0 < outcome.skipped < state.num_processes:
-        notes.append(f"{text.count(outcome.skipped, 'process')} completed before, not run again")
-    if outcome.adopted:
-        notes.append(f"{text.count(outcome.adopted, 'process')} taken over")
     text.say(told + (f" ({'; '.join(notes)})" if notes else ""))
     if command is not None:
         text.say(f"next: {command}")

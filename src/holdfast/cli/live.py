@@ -81,6 +81,8 @@ class Progress:
         self._params: Params = None
         self._began = datetime.now(UTC)
         self._state: ExperimentState | None = None
+        #: What the first change told: how the experiment was found, and what ended unwatched.
+        self.first: ExperimentState | None = None
         self._estimate = Estimate()
         #: By their reason: how many, the last one, and its last words.
         self._failures: dict[str, tuple[int, str, list[str]]] = {}
@@ -107,6 +109,7 @@ class Progress:
     def change(self, state: ExperimentState) -> None:
         """A new state is recorded."""
         if self._state is None:
+            self.first = state
             self._begin(state)
         else:
             self._compare(self._state, state)
@@ -128,10 +131,11 @@ class Progress:
         if state.can_aggregate():
             text.say(f"aggregating {which}: {text.count(state.num_processes, 'process')}")
         elif state.created_at is not None and state.created_at < self._began:
+            runs = f", {state.processes_running:,} running" if state.processes_running else ""
             text.say(
                 f"resuming {which}, made {text.age(state.created_at)}: "
                 f"{state.processes_completed:,} of "
-                f"{text.count(state.num_processes, 'process')} completed so far"
+                f"{text.count(state.num_processes, 'process')} completed so far{runs}"
             )
             for note in self._notes(state):
                 text.say(note)

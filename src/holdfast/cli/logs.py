@@ -12,6 +12,7 @@ import click
 from holdfast import attempts
 from holdfast.attempts import AGGREGATE, AttemptName
 from holdfast.cli import text
+from holdfast.cli.addressing import resolve
 from holdfast.cli.app import place, state_dir_option
 from holdfast.errors import ExperimentNotFoundError
 from holdfast.records import ExperimentState
@@ -135,20 +136,20 @@ def _find(manager: StateManager, query: str) -> tuple[ExperimentState, int | Non
     index = _index(last) if slash else None
     if index is None:
         try:
-            return manager.load(manager.resolve(query)), None
+            return manager.load(resolve(manager, query)), None
         except ExperimentNotFoundError:
             if not slash:
                 raise
-        found = manager.resolve(head)  # where there is none, that is what is wrong
+        found = resolve(manager, head)  # where there is none, that is what is wrong
         raise click.UsageError(
             f"{text.one_line(found)} is there; {text.one_line(last)!r} is neither a process's "
             f"number nor `{_AGGREGATE_WORD}`"
         )
     try:
-        state = manager.load(manager.resolve(head))
+        state = manager.load(resolve(manager, head))
     except ExperimentNotFoundError:
         # An experiment may be called `sweep/3`.
-        return manager.load(manager.resolve(query)), None
+        return manager.load(resolve(manager, query)), None
     if index != AGGREGATE and index >= state.num_processes:
         raise click.UsageError(
             f"{text.one_line(state.experiment_id)} has processes 0 to {state.num_processes - 1}, "

@@ -3,6 +3,7 @@
 import click
 
 from holdfast.cli import forms, text
+from holdfast.cli.addressing import how_to_remove, resolve
 from holdfast.cli.app import (
     Place,
     experiment_argument,
@@ -109,7 +110,7 @@ def rm(context: click.Context, queries: tuple[str, ...], force: bool) -> int:
     for query in queries:
         experiment_id = query
         try:
-            experiment_id = manager.resolve(query)
+            experiment_id = resolve(manager, query)
             manager.delete(experiment_id, force=force, wait_s=2.0)
         except HoldfastError as err:
             # The others go on; the exit code tells of the first that did not.
@@ -118,6 +119,9 @@ def rm(context: click.Context, queries: tuple[str, ...], force: bool) -> int:
             if isinstance(err, AlreadyOwnedError) and err.experiment_id != experiment_id:
                 # A process that outlived its orchestrator: only one that adopts it can stop it.
                 text.say(f"  to stop it: {where.command('resume', experiment_id)}, then Ctrl-C")
+            command = how_to_remove(manager, err)
+            if command is not None:
+                text.say(f"  to be rid of it, once you are sure that nothing of it runs: {command}")
         else:
             text.emit([f"{text.one_line(experiment_id)} deleted"])
     return code
@@ -134,7 +138,7 @@ def aggregate(context: click.Context, query: str, force: bool, as_json: bool) ->
     from holdfast.cli.conduct import conduct
 
     manager = place(context).manager()
-    experiment_id = manager.resolve(query)
+    experiment_id = resolve(manager, query)
     return conduct(
         place(context),
         lambda orchestrator: orchestrator.aggregate(experiment_id),

@@ -15,6 +15,7 @@ from holdfast.cli.app import Place
 from holdfast.cli.evidence import params_words, unwatched
 from holdfast.config.experiment_file import Experiment
 from holdfast.errors import ConfigError, ConfigProblem
+from holdfast.orchestration import recovery
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.manager import StateManager
@@ -34,7 +35,9 @@ def print_plan(
     state = _state(manager, experiment, resumed, fresh=fresh)
     if experiment is None:
         assert state is not None
-        experiment = Experiment.from_config(state.config, Path(state.cwd or "."))
+        experiment = recovery.configuration(state, manager.state_dir)
+    elif state is not None:
+        recovery.check_number(state, experiment, "what is to be run")
     decided = [
         _decide(manager, state, index, experiment.retry.max_attempts)
         if state is not None

@@ -8,6 +8,7 @@ from typing import Any, Final
 from holdfast.cli import text
 from holdfast.cli.app import Place
 from holdfast.cli.evidence import failures, parameters
+from holdfast.errors import printable
 from holdfast.records import ExperimentState
 from holdfast.store.manager import StateManager
 
@@ -96,7 +97,8 @@ def _value(value: Any) -> list[str]:
     if isinstance(value, Mapping) and value and all(map(_scalar, value.values())):
         wide = max(text.width(text.one_line(key)) for key in value)
         return [f"{text.one_line(key):<{wide}}  {_cell(each)}" for key, each in value.items()]
-    return json.dumps(value, indent=2).splitlines()
+    whole = json.dumps(value, indent=2, ensure_ascii=False)
+    return [printable(line) for line in whole.split("\n")]
 
 
 def _scalar(value: Any) -> bool:
@@ -113,7 +115,7 @@ def _cell(value: Any) -> str:
         return f"{value:.0f}" if 1e6 <= abs(value) < 1e15 else f"{value:.6g}"
     if isinstance(value, str | int):
         return text.one_line(value)
-    return text.one_line(json.dumps(value))
+    return text.one_line(json.dumps(value, ensure_ascii=False))
 
 
 def _numeric(cell: str) -> bool:

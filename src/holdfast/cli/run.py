@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from holdfast.cli import text
+from holdfast.cli.addressing import resolve
 from holdfast.cli.app import (
     experiment_argument,
     json_option,
@@ -99,7 +100,7 @@ def run(
     where = place(context)
     manager = where.manager()
     if resumed is not None:
-        resumed = manager.resolve(resumed)
+        resumed = resolve(manager, resumed)
         if experiment is not None:
             from holdfast.cli.plan import refuse_other_work
 
@@ -214,7 +215,7 @@ def resume(
     again.
     """
     where = place(context)
-    experiment_id = where.manager().resolve(query)
+    experiment_id = resolve(where.manager(), query)
     return conduct(
         where,
         lambda orchestrator: orchestrator.resume(

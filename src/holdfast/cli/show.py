@@ -1,5 +1,6 @@
 """`holdfast show`: one experiment, read at 2 a.m.: what failed and why, what runs, what to do."""
 
+import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ import click
 
 from holdfast.attempts import AttemptName
 from holdfast.cli import forms, text
+from holdfast.cli.addressing import resolve
 from holdfast.cli.app import (
     Place,
     experiment_argument,
@@ -23,7 +25,6 @@ from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
-from holdfast.store import codec
 from holdfast.store.history import Transition
 from holdfast.store.manager import StateManager
 
@@ -47,7 +48,7 @@ def show(context: click.Context, query: str, whole: bool, as_json: bool) -> int:
     """Show one experiment: status, owner, what failed and why, what runs, history, what to do."""
     where = place(context)
     manager = where.manager()
-    state = manager.load(manager.resolve(query))
+    state = manager.load(resolve(manager, query))
     living = manager.liveness(state.experiment_id)
     params = parameters(state)
     history, problem = _history(manager, state)
@@ -170,7 +171,7 @@ def _config(state: ExperimentState) -> list[tuple[str, str]]:
     for key in ("matrix", "env", "limits", "retry", "aggregate"):
         part = config.get(key)
         if isinstance(part, Mapping) and part:
-            words = ", ".join(f"{name} = {codec.dumps(each)}" for name, each in part.items())
+            words = ", ".join(f"{name} = {_value(each)}" for name, each in part.items())
             rows.append((key, text.one_line(words)))
     if state.config_path is not None:
         rows.append(("file", text.one_line(state.config_path)))
@@ -179,6 +180,11 @@ def _config(state: ExperimentState) -> list[tuple[str, str]]:
     if state.config_hash is not None:
         rows.append(("hash", text.one_line(state.config_hash[:16])))
     return rows
+
+
+def _value(value: Any) -> str:
+    """As it may stand in the file; what a terminal cannot show is escaped later."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _moment(at: datetime | None) -> str:

@@ -19,8 +19,6 @@ from holdfast.engines import Engine
 from holdfast.errors import (
     AggregationError,
     AmbiguousExperimentError,
-    ConfigError,
-    ConfigProblem,
     ExperimentExistsError,
     ExperimentNotFoundError,
     ResultLostError,
@@ -127,6 +125,7 @@ class Orchestrator:
             if state.status is ExperimentStatus.AGGREGATED:
                 return self._shown(state)
             if claim is None:
+                recovery.check_number(state, experiment, "what is to be run")
                 # Without the lock: waiting for an owner must not hold up runs of other files.
                 claim = held.enter_context(self._claim(state.experiment_id))
             return self._carry_on(claim, experiment, jobs=jobs, aggregate=aggregate)
@@ -147,7 +146,7 @@ class Orchestrator:
         state = self._load(experiment_id)
         if state.status is ExperimentStatus.AGGREGATED:
             return self._shown(state)
-        experiment = self._stored(state)
+        experiment = recovery.configuration(state, self._manager.state_dir)
         with self._claim(experiment_id) as claim:
             return self._carry_on(claim, experiment, jobs=jobs, aggregate=aggregate)
 
@@ -166,7 +165,7 @@ class Orchestrator:
         state = self._load(experiment_id)
         if (shown := self._complete(state)) is not None:
             return shown
-        experiment = self._stored(state)
+        experiment = recovery.configuration(state, self._manager.state_dir)
         with self._claim(experiment_id) as claim, self._interrupts() as interrupts:
             state = claim.state
             # Its owner may have finished it while we waited for the claim.
@@ -191,18 +190,6 @@ class Orchestrator:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnreadableStateWarning)
             return self._manager.load(experiment_id)
-
-    def _stored(self, state: ExperimentState) -> Experiment:
-        if not state.config.get("command"):
-            problem = ConfigProblem("command", "it was made without one, so nothing can be run")
-            raise ConfigError(state.experiment_id, [problem])
-        cwd = Path.cwd() if state.cwd is None else Path(state.cwd)
-        experiment = Experiment.from_config(state.config, cwd, state.config_path)
-        if experiment.num_processes != state.num_processes:
-            words = f"it has {state.num_processes:,}, but its configuration makes "
-            problem = ConfigProblem("processes", f"{words}{experiment.num_processes:,}")
-            raise ConfigError(state.experiment_id, [problem])
-        return experiment.moved_with(self._manager.state_dir, state.config_hash)
 
     def _match(
         self, experiment: Experiment, experiment_id: str | None, *, fresh: bool

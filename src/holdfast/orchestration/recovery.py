@@ -1,5 +1,5 @@
-"""Taking up an experiment that somebody left: what became of its attempts, what is missing, and the
-events that open it again (DESIGN §6).
+"""Taking up an experiment that somebody left: what it was made with, what became of its attempts,
+what is missing, and the events that open it again (DESIGN §6).
 """
 
 from collections.abc import Container, Mapping, Sequence
@@ -10,7 +10,14 @@ import attrs
 
 from holdfast import attempts, judgement, results
 from holdfast.attempts import AttemptName
-from holdfast.errors import StateCorruptError, StateWriteError, UnknownLivenessError
+from holdfast.config.experiment_file import Experiment
+from holdfast.errors import (
+    ConfigError,
+    ConfigProblem,
+    StateCorruptError,
+    StateWriteError,
+    UnknownLivenessError,
+)
 from holdfast.events import Event, ProcessExited, ProcessLost, Requested
 from holdfast.identity import Verdict
 from holdfast.judgement import Dead, Exited, Judgement, Running, Undecided
@@ -19,7 +26,15 @@ from holdfast.orchestration import outcomes
 from holdfast.records import ExperimentState
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 
-__all__ = ["Found", "inspect", "judge", "lost_results", "reopening"]
+__all__ = [
+    "Found",
+    "check_number",
+    "configuration",
+    "inspect",
+    "judge",
+    "lost_results",
+    "reopening",
+]
 
 
 @attrs.frozen(kw_only=True)
@@ -38,6 +53,34 @@ class Found:
     def adopted(self) -> int:
         """How many outcomes and running processes are taken over instead of being run again."""
         return len(self.running) + sum(isinstance(fact, ProcessExited) for fact in self.facts)
+
+
+def configuration(state: ExperimentState, state_dir: Path) -> Experiment:
+    """What *state* was made with, in the folder where that lies now.
+
+    Raises:
+        ConfigError: It was made without a configuration that can be run.
+    """
+    if not state.config.get("command"):
+        problem = ConfigProblem("command", "it was made without one, so nothing can be run")
+        raise ConfigError(state.experiment_id, [problem])
+    cwd = Path.cwd() if state.cwd is None else Path(state.cwd)
+    experiment = Experiment.from_config(state.config, cwd, state.config_path)
+    check_number(state, experiment, "its configuration")
+    return experiment.moved_with(state_dir, state.config_hash)
+
+
+def check_number(state: ExperimentState, experiment: Experiment, whose: str) -> None:
+    """Make sure that *experiment* has a command for every process of *state*, and no more.
+
+    Equal hashes do not prove it: whoever makes a state through the library gives both.
+
+    Raises:
+        ConfigError: It has not.
+    """
+    if experiment.num_processes != state.num_processes:
+        words = f"it has {state.num_processes:,}, but {whose} makes {experiment.num_processes:,}"
+        raise ConfigError(state.experiment_id, [ConfigProblem("processes", words)])
 
 
 def judge(

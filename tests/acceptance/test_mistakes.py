@@ -1,0 +1,182 @@
+"""What is told to somebody who mistyped, mislaid or changed something."""
+
+import os
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+
+from holdfast.store.manager import StateManager
+from shell import FILE, Shell, Terminal
+from waiting import until
+
+TORN = '{"experiment_id": "to'
+
+
+def held(sh: Shell, index: int) -> Path:
+    """A file; as long as it is there, that process waits."""
+    path = sh.path / f"hold.{index}"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def torn(sh: Shell) -> Path:
+    """A file of an experiment that cannot be read."""
+    sh.states.mkdir()
+    path = sh.states / "torn_one.json"
+    path.write_text(TORN)
+    return path
+
+
+# -- experiments that cannot be read --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["show", "resume", "logs", "rm", "aggregate", "run --resume"])
+def test_the_beginning_of_an_unreadable_name_names_its_file(
+    sh: Shell, torn: Path, command: str
+) -> None:
+    """`ls` lists it, so it is not unknown: exit code 6, and the file as it is."""
+    out, err = sh(*command.split(), "torn", code=6)
+    assert out == ""
+    assert "torn_one.json: " in err
+    assert torn.read_text() == TORN
+
+
+def test_a_beginning_never_passes_an_unreadable_experiment_by(sh: Shell, torn: Path) -> None:
+    """What another one begins with, too, deletes neither."""
+    StateManager(sh.states).create("torn_two")
+    _, err = sh("rm", "torn", code=4)
+    assert "torn_two, torn_one" in err
+    assert StateManager(sh.states).load("torn_two")
+    # Whole names are no beginnings.
+    sh("rm", "torn_two")
+    assert torn.exists()
+
+
+def test_a_torn_journal_is_found_by_the_beginning_of_its_experiment(sh: Shell) -> None:
+    """The file that is named lies in the experiment's folder."""
+    StateManager(sh.states).create("exp_torn")
+    with StateManager(sh.states).claim("exp_torn"):
+        pass
+    [journal] = (sh.states / "exp_torn/journal").glob("*.jsonl")
+    journal.write_text("x" + journal.read_text())
+    assert journal.name in sh("show", "exp_t", code=6)[1]
+
+
+def test_rm_of_an_unreadable_experiment_says_how_to_be_rid_of_it(sh: Shell, torn: Path) -> None:
+    """A command to be pasted, that removes all of it and nothing else."""
+    StateManager(sh.states).create("good")
+    (sh.states / "torn_one").mkdir()
+    _, err = sh("rm", "torn_one", code=6)
+    command = err.split("nothing of it runs: ")[1].strip()
+    assert shlex.split(command)[3:] == [
+        ".experiment_state/torn_one.json",
+        ".experiment_state/torn_one",
+    ]
+    assert sh.shell(command).returncode == 0
+    assert [each["experiment_id"] for each in sh.json("ls")["experiments"]] == ["good"]
+
+
+# -- experiments that are not what is to be run ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words", [["--resume", "short"], ["e.toml"], ["e.toml", "--resume", "short"]]
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_an_experiment_of_another_number_of_processes_is_refused(
+    sh: Shell, words: list[str], dry: list[str]
+) -> None:
+    """Whoever makes one through the library can make them differ; a dry run says so, too."""
+    from holdfast.config.experiment_file import load_config
+
+    experiment = load_config(sh.path / "e.toml")
+    StateManager(sh.states).create(
+        "short",
+        num_processes=2,
+        config=experiment.to_config(),
+        config_hash=experiment.config_hash(sh.states),
+        cwd=sh.path,
+    )
+    out, err = sh("run", *words, *dry, code=2)
+    assert out == ""
+    assert "short:\n  processes: it has 2, but " in err
+    assert "makes 3" in err
+
+
+def test_a_dry_run_of_what_has_no_command_says_what_a_resume_would(sh: Shell) -> None:
+    """It was made through the library."""
+    StateManager(sh.states).create("bare", num_processes=2)
+    told = [sh(*words, "bare", code=2)[1] for words in (["resume"], ["run", "-n", "--resume"])]
+    assert "command: it was made without one" in told[0]
+    assert told[0] == told[1]
+
+
+# -- what is shown --------------------------------------------------------------------------------
+
+
+def test_show_prints_values_as_they_were_written(sh: Shell) -> None:
+    """Not their escapes."""
+    (sh.path / "e.toml").write_text(FILE.replace("[1, 2, 3]", '["größe"]') + '[env]\nA = "hällo"\n')
+    sh("run", "e.toml", env={"PYTHONUTF8": "1"})
+    out, _ = sh("show", "@last", env={"PYTHONUTF8": "1"})
+    assert 'matrix     level = ["größe"]' in out
+    assert 'env        A = "hällo"' in out
+
+
+def test_the_end_counts_what_the_beginning_counted(sh: Shell) -> None:
+    """Completed before, completed while nobody watched, taken over while it ran."""
+    (sh.path / "work.py").write_text(
+        "import os, time\n"
+        "index = os.environ['HOLDFAST_INDEX']\n"
+        "open(f'began.{index}.x', 'w').close()\n"
+        "while os.path.exists(f'hold.{index}'): time.sleep(0.01)\n"
+    )
+    text = FILE.replace("[1, 2, 3]", "[1, 2, 3, 4]").replace("jobs = 2", "jobs = 3")
+    (sh.path / "e.toml").write_text(text)
+    ends, runs = held(sh, 1), held(sh, 2)
+    held(sh, 3)
+    run = sh.start("run", "e.toml")
+    sh.began(4)
+    until(lambda: sh.json("ls")["experiments"][0]["processes"]["completed"] == 1)
+    run.kill()
+    run.communicate()
+    ends.unlink()
+    until(lambda: "completed while nobody watched" in sh("run", "e.toml", "-n")[0])
+    resumed = sh.start("resume", "@last")
+    assert resumed.stderr is not None
+    assert "2 of 4 processes completed so far, 2 running" in resumed.stderr.readline()
+    runs.unlink()
+    (sh.path / "hold.3").unlink()
+    _, err = resumed.communicate(timeout=60)
+    assert (
+        "(2 processes completed before, not run again, 1 of them while nobody watched; "
+        "2 processes taken over)"
+    ) in err
+
+
+# -- a terminal that goes away --------------------------------------------------------------------
+
+
+def test_a_closed_terminal_leaves_the_processes_to_the_next_resume(sh: Shell) -> None:
+    """SIGHUP ends the run: what runs goes on, nothing new begins, `resume` adopts it."""
+    sh.hold()
+    terminal = Terminal(sh, "run", "e.toml")
+    terminal.read("2 running")
+    sh.began(2)
+    os.close(terminal.fd)
+    assert terminal.process.wait(30) == -signal.SIGHUP
+    assert "owner dead" in sh("ls")[0]
+    plan = sh.json("run", "e.toml", "-n")["processes"]
+    assert ["to be taken over" in each["why"] for each in plan] == [True, True, False]
+    assert len(list(sh.path.glob("began.*"))) == 2
+    resumed = sh.start("resume", "@last")
+    assert resumed.stderr is not None
+    assert "0 of 3 processes completed so far, 2 running" in resumed.stderr.readline()
+    sh.let_go()
+    _, err = resumed.communicate(timeout=60)
+    assert resumed.returncode == 0, err
+    assert "2 processes taken over" in err
+    assert len(list(sh.path.glob("began.*"))) == 3
