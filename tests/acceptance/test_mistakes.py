@@ -126,6 +126,22 @@ def test_show_prints_values_as_they_were_written(sh: Shell) -> None:
     assert 'env        A = "hällo"' in out
 
 
+def test_show_says_that_the_file_has_other_limits_by_now(sh: Shell) -> None:
+    """A run of it uses those, and they are stored nowhere."""
+    (sh.path / "bad").touch()
+    sh("run", "e.toml", code=3)
+    assert "by now" not in sh("show", "@last")[0]
+    (sh.path / "e.toml").write_text(FILE.replace("jobs = 2", "jobs = 1"))
+    out, _ = sh("show", "@last")
+    assert 'limits     jobs = 2, grace = "2s"' in out
+    assert "e.toml (has other limits by now: `run` uses those, `resume` these)" in out
+    # Of other work, and gone: nothing that its limits could tell.
+    (sh.path / "e.toml").write_text(FILE.replace("jobs = 2", "jobs = 1").replace("3]", "4]"))
+    assert "by now" not in sh("show", "@last")[0]
+    (sh.path / "e.toml").unlink()
+    assert "by now" not in sh("show", "@last")[0]
+
+
 def test_the_end_counts_what_the_beginning_counted(sh: Shell) -> None:
     """Completed before, completed while nobody watched, taken over while it ran."""
     (sh.path / "work.py").write_text(

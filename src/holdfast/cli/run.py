@@ -140,10 +140,7 @@ def _unlike(state: "ExperimentState", experiment: "Experiment | None") -> list[s
     """What counts for this run only: the file may have other limits than the experiment."""
     if experiment is None:
         return []
-    given = experiment.to_config()
-    other = [
-        key for key in ("limits", "retry", "aggregate") if given.get(key) != state.config.get(key)
-    ]
+    other = experiment.differs_in(state.config)
     if not other:
         return []
     return [f"{' and '.join(other)} as given now; `resume` uses what the experiment was made with"]

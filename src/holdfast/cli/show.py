@@ -21,7 +21,7 @@ from holdfast.cli.app import (
 )
 from holdfast.cli.evidence import Params, failures, parameters, params_words, unwatched
 from holdfast.cli.listing import STYLES
-from holdfast.errors import HoldfastError
+from holdfast.errors import ConfigError, HoldfastError
 from holdfast.identity import Verdict
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
@@ -56,7 +56,7 @@ def show(context: click.Context, query: str, whole: bool, as_json: bool) -> int:
         _print_json(where, state, living, params, history)
     else:
         folder = manager.folder(state.experiment_id)
-        lines = _head(state, living, folder)
+        lines = _head(state, living, folder, manager.state_dir)
         lines += _failed(where, state, folder, params)
         lines += _running(state, folder, living, params)
         lines += _result(where, state, folder)
@@ -124,7 +124,7 @@ def _transition(each: Transition) -> dict[str, Any]:
     }
 
 
-def _head(state: ExperimentState, living: Verdict, folder: Path) -> list[str]:
+def _head(state: ExperimentState, living: Verdict, folder: Path, state_dir: Path) -> list[str]:
     title = text.one_line(state.experiment_id)
     if state.name:
         title += f"  {text.one_line(state.name)}"
@@ -145,7 +145,7 @@ def _head(state: ExperimentState, living: Verdict, folder: Path) -> list[str]:
         ("created", _moment(state.created_at)),
         ("started", _moment(state.started_at)),
         ("finished", _moment(state.finished_at)),
-        *_config(state),
+        *_config(state, state_dir),
         ("folder", text.one_line(folder)),
     ]
     return [_bold(title), *(f"{label:<10} {words}" for label, words in rows if words)]
@@ -160,7 +160,7 @@ def _owner(state: ExperimentState, living: Verdict) -> str:
     return text.one_line(f"{who}: {living}")
 
 
-def _config(state: ExperimentState) -> list[tuple[str, str]]:
+def _config(state: ExperimentState, state_dir: Path) -> list[tuple[str, str]]:
     config = state.config
     rows: list[tuple[str, str]] = []
     command = config.get("command")
@@ -174,12 +174,32 @@ def _config(state: ExperimentState) -> list[tuple[str, str]]:
             words = ", ".join(f"{name} = {_value(each)}" for name, each in part.items())
             rows.append((key, text.one_line(words)))
     if state.config_path is not None:
-        rows.append(("file", text.one_line(state.config_path)))
+        rows.append(("file", text.one_line(state.config_path) + _changed(state, state_dir)))
     if state.cwd is not None:
         rows.append(("runs in", text.one_line(state.cwd)))
     if state.config_hash is not None:
         rows.append(("hash", text.one_line(state.config_hash[:16])))
     return rows
+
+
+def _changed(state: ExperimentState, state_dir: Path) -> str:
+    """What the experiment's file says otherwise by now, of what may change between two runs.
+
+    What a run was given is stored nowhere; only the file can tell that it is not what is shown.
+    """
+    from holdfast.config.experiment_file import load_config
+
+    try:
+        # A pipe (`run <(make_file)`) would be waited for.
+        if not Path(state.config_path or "").is_file():
+            return ""
+        now = load_config(state.config_path or "")
+        if now.config_hash(state_dir) != state.config_hash:
+            return ""  # changed, moved, or run with --set: another experiment's by now
+    except (ConfigError, OSError, ValueError):
+        return ""
+    other = " and ".join(now.differs_in(state.config))
+    return f" (has other {other} by now: `run` uses those, `resume` these)" if other else ""
 
 
 def _value(value: Any) -> str:

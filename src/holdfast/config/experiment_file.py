@@ -106,6 +106,14 @@ class Experiment:
         """The whole declaration as JSON, in the shape of the file; stored in `state.config`."""
         return dict(self.source)
 
+    def differs_in(self, config: Mapping[str, Any]) -> list[str]:
+        """Which of limits, retry and aggregate *config*, of the same work, declares otherwise."""
+        return [
+            key
+            for key in ("limits", "retry", "aggregate")
+            if self.source.get(key) != config.get(key)
+        ]
+
     @classmethod
     def from_config(
         cls, config: Mapping[str, Any], cwd: Path | str = Path(), path: Path | str | None = None
