@@ -61,8 +61,10 @@ def test_three_runs_of_one_file_make_one_experiment(tmp_path: Path, state_dir: P
     for program in programs:
         assert program.stdin is not None
         program.stdin.close()
-    until(lambda: sum(program.poll() is not None for program in programs) == 2)
-    (tmp_path / "go").touch()
+    try:
+        until(lambda: sum(program.poll() is not None for program in programs) == 2)
+    finally:
+        (tmp_path / "go").touch()
     [owner] = [program for program in programs if program.poll() is None]
     assert owner.wait(30) == 0
     [state] = StateManager(state_dir).states()

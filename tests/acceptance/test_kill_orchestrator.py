@@ -14,7 +14,7 @@ import random
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,8 +35,9 @@ FREE_LOSSES = 3
 
 
 @pytest.fixture
-def lab(tmp_path: Path, state_dir: Path) -> Lab:
-    return Lab(tmp_path, state_dir)
+def lab(tmp_path: Path, state_dir: Path) -> Iterator[Lab]:
+    yield Lab(tmp_path, state_dir)
+    (tmp_path / "go").touch()  # what a failed test left waiting ends, too
 
 
 def instants(number: int) -> list[float]:

@@ -95,7 +95,9 @@ def bench(tmp_path: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> I
     (tmp_path / "worker.py").write_text(WORKER)
     monkeypatch.chdir(tmp_path)
     engine = LocalEngine()
-    yield Bench(tmp_path, StateManager(state_dir), engine)
+    bench = Bench(tmp_path, StateManager(state_dir), engine)
+    yield bench
+    bench.touch("go")  # what a failed test left waiting ends, too
     engine.close()
 
 
