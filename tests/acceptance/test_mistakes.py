@@ -114,6 +114,56 @@ def test_a_dry_run_of_what_has_no_command_says_what_a_resume_would(sh: Shell) ->
     assert told[0] == told[1]
 
 
+# -- what was typed -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["ls"], ["doctor"], ["cleanup"], ["show", "@last"]])
+def test_a_directory_without_experiments_is_named_where_it_was_looked_for(
+    sh: Shell, words: list[str]
+) -> None:
+    """Most often it is the wrong one."""
+    code = 4 if words[0] == "show" else 0
+    absent = f"there is no directory .experiment_state in {sh.path}"
+    assert absent in sh(*words, code=code)[1]
+    StateManager(sh.states).create("exp")
+    assert absent not in sh(*words)[1]
+
+
+@pytest.mark.parametrize("command", ["show", "resume", "rm"])
+def test_what_was_meant_by_an_id_is_suggested(sh: Shell, command: str) -> None:
+    """A misspelt `@last`, and a process where only a whole experiment will do."""
+    StateManager(sh.states).create("exp_one")
+    assert "did you mean: @last\n" in sh(command, "@latest", code=4)[1]
+    assert "did you mean: exp_one\n" in sh(command, "exp/3", code=4)[1]
+    assert StateManager(sh.states).load("exp_one")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("list", "did you mean `holdfast ls`?"),
+        ("e.toml", "did you mean `holdfast run e.toml`?"),
+        ("run python3 x.py", "if it is a command: holdfast run --procs 1 -- python3 x.py"),
+        ("run --procs 3 python3 x.py", "stands behind --: holdfast run --procs 3 -- python3 x.py"),
+        ("run e.toml -- x", "a FILE or a command behind --, not both"),
+        ("run E.toml", "did you mean e.toml?"),
+    ],
+)
+def test_wrong_usage_says_what_may_have_been_meant(sh: Shell, words: str, told: str) -> None:
+    """To be typed as it stands there."""
+    assert told in sh(*words.split(), code=2)[1]
+
+
+def test_logs_of_an_attempt_that_never_was_is_a_mistake(sh: Shell) -> None:
+    """Not an attempt that is silent."""
+    sh("run", "e.toml")
+    assert (
+        "has had 1 attempt, so that there is no"
+        in sh("logs", "@last/0", "--attempt", "2", code=2)[1]
+    )
+    assert "out 0" in sh("logs", "@last/0", "--attempt", "1")[0]
+
+
 # -- what is shown --------------------------------------------------------------------------------
 
 

@@ -308,6 +308,9 @@ def test_all_mistakes_are_told_at_once(problems):
         ('[limits]\njobs = 1\ncommand = ["a"]', "command belongs above the first [table]"),
         ('command = ["a"', "TOML: "),
         ('command = ["a"]\ncommand = ["b"]', "TOML: Cannot overwrite"),
+        ('command = ["a"]\n\n[matrix]\n  seed = range(3)', "column 10): seed = range(3)"),
+        ('command = ["a"]\n[environment]\nA = "1"', "unknown key (did you mean env?)"),
+        ('command = ["a"]\n[matrix]\na=[1, 2]\nexclude={a=1}', "table (write exclude = [{…}])"),
         ("x = " + "[" * 50_000, "TOML: "),
         ("x = " + "9" * 5_000, "TOML: "),
     ],
@@ -395,6 +398,25 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b'command = ["\xe9"]')
     with pytest.raises(ConfigError, match="byte 0xe9 at offset 12 is not UTF-8"):
         load_config(tmp_path / "latin.toml")
+
+
+@pytest.mark.parametrize(
+    ("there", "meant"),
+    [
+        (["sweep.toml", "other.toml", "pyproject.toml"], "did you mean {}/sweep.toml?"),
+        (["one.toml", "pyproject.toml"], "did you mean {}/one.toml?"),
+        (["one.toml", "two.toml"], None),
+        ([], None),
+    ],
+)
+def test_a_misspelt_file_name_is_suggested(tmp_path, there, meant):
+    """The nearest experiment file beside it, or the only one."""
+    for name in there:
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "swep.toml")
+    (problem,) = caught.value.problems
+    assert problem.suggestion == ("" if meant is None else meant.format(tmp_path))
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path):

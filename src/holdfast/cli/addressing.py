@@ -1,5 +1,6 @@
 """Which experiment an ID on the command line names, be it readable or not."""
 
+import difflib
 from pathlib import Path
 
 from holdfast.cli.app import quoted
@@ -44,8 +45,20 @@ def resolve(manager: StateManager, query: str) -> str:
         for error in errors.values():
             raise error
     if unknown is not None:
-        raise unknown
+        close = unknown.close_matches or _meant(manager, query)
+        raise ExperimentNotFoundError(query, manager.state_dir, close)
     return found[0]
+
+
+def _meant(manager: StateManager, query: str) -> tuple[str, ...]:
+    """What no id is like may be a misspelt `@last`, or be a process, which only `logs` takes."""
+    head, _, index = query.rpartition("/")
+    if head and index.isdigit():
+        try:
+            return (manager.resolve(head),)
+        except HoldfastError:
+            return ()
+    return ("@last",) if query != "@last" and difflib.get_close_matches(query, ["@last"]) else ()
 
 
 def how_to_remove(manager: StateManager, error: HoldfastError) -> str | None:

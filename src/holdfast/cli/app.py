@@ -33,6 +33,24 @@ __all__ = [
 _ENVIRONMENT: Final = "HOLDFAST_STATE_DIR"
 _DEFAULT: Final = ".experiment_state"
 
+#: What other programs call it.
+_ALIASES: Final = {
+    "clean": "cleanup",
+    "continue": "resume",
+    "delete": "rm",
+    "help": "--help",
+    "info": "show",
+    "list": "ls",
+    "log": "logs",
+    "ps": "ls",
+    "remove": "rm",
+    "restart": "resume",
+    "retry": "resume",
+    "start": "run",
+    "status": "show",
+    "version": "--version",
+}
+
 #: `{command: (module, attribute, one line of help)}` in the order of the help.
 _COMMANDS: Final = {
     "run": ("run", "run", "Run an experiment file, or go on where it stopped."),
@@ -160,7 +178,10 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            close = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+            close = [_ALIASES[args[0]]] if args[0] in _ALIASES else []
+            if not close and Path(args[0]).is_file():
+                close = [f"run {quoted(args[0])}"]
+            close = close or difflib.get_close_matches(args[0], _COMMANDS, n=1)
             hint = f"; did you mean `holdfast {close[0]}`?" if close else ""
             ctx.fail(f"no command {args[0]!r}{hint}")
         return super().resolve_command(ctx, args)

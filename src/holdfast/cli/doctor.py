@@ -7,7 +7,7 @@ import click
 
 from holdfast.cli import forms, text
 from holdfast.cli.app import json_option, place, state_dir_option
-from holdfast.cli.failures import UNREADABLE
+from holdfast.cli.failures import UNREADABLE, say_if_absent
 from holdfast.doctor import Finding, examine
 
 __all__ = ["doctor"]
@@ -38,6 +38,7 @@ def doctor(context: click.Context, fix: bool, as_json: bool) -> int:
     else:
         text.emit(line for each in found for line in _lines(each, fix=fix))
         _summary(found, fix=fix, command=where.command("doctor", "--fix"))
+        say_if_absent(where.state_dir)
     left = [each for each in found if each.severity == "problem" and not each.fixed]
     if any(each.kind == "unreadable" for each in left):
         return UNREADABLE

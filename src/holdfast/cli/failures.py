@@ -16,12 +16,22 @@ import errno
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 from holdfast import errors
 from holdfast.cli import text
 
-__all__ = ["INTERRUPTED", "OWNED", "UNREADABLE", "exit_code", "guarded", "report", "silence"]
+__all__ = [
+    "INTERRUPTED",
+    "OWNED",
+    "UNREADABLE",
+    "exit_code",
+    "guarded",
+    "report",
+    "say_if_absent",
+    "silence",
+]
 
 OWNED: Final = 5
 UNREADABLE: Final = 6
@@ -54,7 +64,20 @@ def exit_code(error: errors.HoldfastError) -> int:
 def report(error: errors.HoldfastError) -> int:
     """Tell the user; the exit code."""
     text.say(str(error), "error")
+    if isinstance(error, errors.ExperimentNotFoundError):
+        say_if_absent(error.state_dir, "  ")
     return exit_code(error)
+
+
+def say_if_absent(state_dir: Path, indent: str = "") -> None:
+    """Say that *state_dir* is not there: fine before the first run, a wrong place after it."""
+    try:
+        if state_dir.exists():
+            return
+        where = state_dir if state_dir.is_absolute() else f"{state_dir} in {Path.cwd()}"
+    except OSError:
+        return
+    text.say(f"{indent}there is no directory {where}; -C DIR or HOLDFAST_STATE_DIR names another")
 
 
 def guarded(args: list[str]) -> int:

@@ -12,7 +12,7 @@ import click
 
 from holdfast.cli import forms, text
 from holdfast.cli.app import Place, json_option, place, state_dir_option
-from holdfast.cli.failures import UNREADABLE
+from holdfast.cli.failures import UNREADABLE, say_if_absent
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.status import ExperimentStatus
@@ -95,6 +95,7 @@ def ls(context: click.Context, statuses: tuple[str, ...], as_json: bool) -> int:
         text.emit(_lines(found))
     elif not unreadable:
         text.say(f"no experiments{' of that status' if statuses else ''} in {where.state_dir}")
+        say_if_absent(where.state_dir)
     sys.stdout.flush()
     if not as_json:
         _say_what_to_do(where, found)

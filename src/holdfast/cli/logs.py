@@ -96,6 +96,8 @@ def logs(
     """
     manager = place(context).manager()
     state, index = _find(manager, query)
+    if attempt is not None:
+        _check_attempt(manager, state, index, attempt)
     kinds = _kinds(only_out=only_out, only_err=only_err)
     shown = _Shown(titled=index is None or len(kinds) > 1)
     known: dict[Path, _Log] = {}
@@ -192,6 +194,18 @@ def _last_attempt(state: ExperimentState, folder: Path, index: int) -> int:
         return state.processes[index].attempt
     found = attempts.names(folder, state.experiment_id, ".out")
     return max((name.attempt for name in found if name.index == AGGREGATE), default=0)
+
+
+def _check_attempt(
+    manager: StateManager, state: ExperimentState, index: int | None, attempt: int
+) -> None:
+    folder = manager.folder(state.experiment_id)
+    wanted = range(state.num_processes) if index is None else [index]
+    most = max((_last_attempt(state, folder, each) for each in wanted), default=0)
+    if attempt > most:
+        who = text.one_line(state.experiment_id) + ("" if index is None else f"/{_word(index)}")
+        had = f"had {text.count(most, 'attempt')}" if most else "not been tried yet"
+        raise click.UsageError(f"{who} has {had}, so that there is no attempt {attempt}")
 
 
 def _over(manager: StateManager, state: ExperimentState, index: int | None) -> bool:

@@ -11,7 +11,7 @@ from holdfast.cli.app import (
     place,
     state_dir_option,
 )
-from holdfast.cli.failures import OWNED, report
+from holdfast.cli.failures import OWNED, report, say_if_absent
 from holdfast.cli.listing import say_unreadable
 from holdfast.errors import AlreadyOwnedError, ExperimentNotFoundError, HoldfastError
 from holdfast.identity import Verdict
@@ -72,6 +72,7 @@ def cleanup(context: click.Context, dry_run: bool, force: bool, as_json: bool) -
         text.emit(_cleaned(each, verdicts.get(each), dry_run=dry_run) for each in marked)
         if not marked:
             text.say("nothing to clean up")
+            say_if_absent(where.state_dir)
     for each in doubtful:
         text.say(
             f"{text.one_line(each)}: cannot prove that its owner is dead: {verdicts[each]}\n"

@@ -1,5 +1,6 @@
 """`holdfast run`, `resume`, `demo`: which experiment, driven to its end, and how that is told."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -158,16 +159,21 @@ def _experiment(
     from holdfast.config.experiment_file import Experiment, load_config
 
     if command is not None or procs is not None:
+        if words and command is None:
+            raise click.UsageError(
+                f"a command stands behind --: holdfast run --procs {procs} -- {shlex.join(words)}"
+            )
         if words:
             raise click.UsageError(
-                f"a FILE, or --procs N -- CMD...; {words[0]!r} stands before the --"
+                f"a FILE or a command behind --, not both; {words[0]!r} stands before the --"
             )
         if not command:
-            raise click.UsageError("--procs needs a command: holdfast run --procs 4 -- CMD...")
+            raise click.UsageError("a command is missing: holdfast run --procs 4 -- CMD...")
         return Experiment.from_command(command, procs or 1, cwd=Path.cwd(), overrides=settings)
     if len(words) > 1:
         raise click.UsageError(
-            f"one FILE, not {len(words)}; to run a command: holdfast run --procs N -- CMD..."
+            f"one FILE, not {len(words)}; if it is a command: "
+            f"holdfast run --procs 1 -- {shlex.join(words)}"
         )
     if words:
         return load_config(Path(words[0]), settings)

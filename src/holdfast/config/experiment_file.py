@@ -5,13 +5,14 @@ this file, `--set` in `overrides`, the product of the lists in `matrix`.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import attrs
 
-from holdfast.config import declaration, matrix
+from holdfast.config import declaration, matrix, values
 from holdfast.config import overrides as setting
 from holdfast.config.declaration import Aggregation, Limits, Retry
 from holdfast.config.hashing import compute_config_hash
@@ -23,6 +24,9 @@ __all__ = ["Aggregation", "Experiment", "Limits", "Retry", "load_config"]
 
 #: A file of a million parameter sets is about this long; more is a mistaken file name.
 _LONGEST_FILE = 64 << 20
+
+#: Characters of a line that a message shows.
+_MOST_SHOWN = 80
 
 
 @attrs.frozen(kw_only=True)
@@ -174,7 +178,8 @@ def _read(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             data = file.read(_LONGEST_FILE + 1)
     except OSError as err:
-        raise ConfigError(str(path), [ConfigProblem("file", err.strerror or str(err))]) from err
+        problem = ConfigProblem("file", err.strerror or str(err), _other_file(path))
+        raise ConfigError(str(path), [problem]) from err
     if len(data) > _LONGEST_FILE:
         raise ConfigError(str(path), [ConfigProblem("file", "longer than 64 MiB")])
     try:
@@ -184,9 +189,31 @@ def _read(path: Path) -> dict[str, Any]:
         what = f"byte 0x{data[err.start]:02x} at offset {err.start} is not UTF-8"
         raise ConfigError(str(path), [ConfigProblem("file", what)]) from err
     except ValueError as err:
-        raise ConfigError(str(path), [ConfigProblem("TOML", str(err))]) from err
+        raise ConfigError(str(path), [ConfigProblem("TOML", _with_line(err, data))]) from err
     except RecursionError as err:
         raise ConfigError(str(path), [ConfigProblem("TOML", "nested too deeply")]) from err
+
+
+def _with_line(err: ValueError, data: bytes) -> str:
+    """What the parser says, with the line that it is about."""
+    place = re.search(r"\(at line (\d+), ", str(err))
+    if place is None:
+        return str(err)
+    line = data.decode("utf-8-sig").splitlines()[int(place[1]) - 1 :][:1]
+    return ": ".join([str(err), *(each.strip()[:_MOST_SHOWN] for each in line)])
+
+
+def _other_file(path: Path) -> str:
+    """Where an experiment file may have been meant to be; empty if nobody can tell."""
+    try:
+        folder = path if path.is_dir() else path.parent
+        found = {each.stem for each in folder.glob("*.toml")} - {"pyproject", path.stem}
+    except OSError:
+        return ""
+    close = values.closest(path.stem, found)
+    if close is None and len(found) == 1:
+        (close,) = found
+    return f"did you mean {folder / close}.toml?" if close is not None else ""
 
 
 _E = TypeVar("_E", bound=Experiment)

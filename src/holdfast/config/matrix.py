@@ -233,7 +233,10 @@ def _axis(where: str, listed: Any) -> list[Any]:
 
 def _entries(which: str, listed: Any, axes: Mapping[str, Any] | None) -> list[Params]:
     if not isinstance(listed, list | tuple):
-        raise ValueError(f"expected a list of tables, found {values.kind_of(listed)}")
+        hint = f"write {which} = [{{…}}]" if isinstance(listed, Mapping) else ""
+        raise values.SuggestingError(
+            f"expected a list of tables, found {values.kind_of(listed)}", hint
+        )
     problems: list[ConfigProblem] = []
     for i, entry in enumerate(listed):
         where = f"matrix.{which}[{i}]"

@@ -59,7 +59,10 @@ def closest(key: str, known: Collection[str]) -> str | None:
     """What of *known* is most like *key*; None if nothing is."""
     import difflib  # only a mistake needs it
 
-    return next(iter(difflib.get_close_matches(key, known, 1)), None)
+    alike = difflib.get_close_matches(key, known, 1)
+    # `environment` and `env` are one word to whoever types them, of few common letters.
+    alike += [each for each in known if len(each) > 2 and key.startswith(each)]
+    return next(iter(alike), None)
 
 
 def suggest(key: str, known: Collection[str]) -> str:
