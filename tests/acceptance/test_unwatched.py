@@ -1,0 +1,152 @@
+"""What happened while nobody watched is told before anything is done about it, and done right."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast import attempts
+from holdfast.attempts import AttemptName
+from holdfast.store.manager import StateManager
+from shell import Shell
+from waiting import until
+
+#: Process 0 ends well, 1 ends badly, 2 and 3 go on: the last until its shim is killed.
+WORKER = """
+import os, sys, time
+index = int(os.environ["HOLDFAST_INDEX"])
+open(f"began.{index}.{os.environ['HOLDFAST_ATTEMPT']}", "w").close()
+while os.path.exists("hold") or (os.path.exists("longer") and index > 1):
+    time.sleep(0.01)
+sys.exit(7 if index == 1 and os.path.exists("bad") else 0)
+"""
+
+
+@pytest.fixture
+def left(sh: Shell) -> Iterator[Shell]:
+    """An experiment whose orchestrator died while all four of its processes ran."""
+    (sh.path / "work.py").write_text(WORKER)
+    (sh.path / "bad").touch()
+    (sh.path / "longer").touch()
+    sh.hold()
+    run = sh.start("run", "e.toml", "--set", "level=[1,2,3,4]", "-j", "4")
+    sh.began(4)
+    run.kill()
+    run.communicate()
+    sh.let_go()
+    folder = sh.states / sh.only_id()
+    until(lambda: all(attempts.read_exit(folder, AttemptName("", i, 1)) for i in (0, 1)))
+    lost = AttemptName("", 3, 1)
+    shim = attempts.live_state(folder, lost).identity
+    assert shim is not None
+    assert shim.pid is not None
+    os.kill(shim.pid, signal.SIGKILL)
+    until(lambda: attempts.live_state(folder, lost).kind == "free")
+    yield sh
+    (sh.path / "longer").unlink(missing_ok=True)
+
+
+def test_a_dry_run_tells_what_became_of_each_process(left: Shell) -> None:
+    """Completed, failed, still running, died: what a resume would do with each, and why."""
+    plan = left.json("run", "e.toml", "--set", "level=[1,2,3,4]", "--dry-run")
+    told = [(each["action"], each["why"]) for each in plan["processes"]]
+    assert [action for action, _ in told] == ["skip", "skip", "skip", "run"]
+    assert "completed while nobody watched" in told[0][1]
+    assert "failed while nobody watched (exit code 7); no attempt left" in told[1][1]
+    assert "to be taken over" in told[2][1]
+    assert told[3][1] == "attempt 1 died"
+
+
+def test_what_was_told_is_what_a_resume_does(left: Shell) -> None:
+    """One runs again, the one that died; the failure counts."""
+    (left.path / "longer").unlink()
+    left("resume", "@last", code=3)
+    began = sorted(path.name for path in left.path.glob("began.*"))
+    assert began == ["began.0.1", "began.1.1", "began.2.1", "began.3.1", "began.3.2"]
+    (left.path / "bad").unlink()
+    left("resume", "@last")
+    assert len(list(left.path.glob("began.*"))) == 6
+
+
+def test_show_tells_what_became_of_each_process(left: Shell) -> None:
+    """The record still says running; the files say more."""
+    out, _ = left("show", "@last")
+    assert "completed while nobody watched" in out
+    assert "failed while nobody watched" in out
+    assert "died" in out
+
+
+def test_a_lost_result_is_told_and_made_again(sh: Shell) -> None:
+    """A completed process whose result is gone by now runs again before the aggregation."""
+    sh("run", "e.toml", "--no-aggregate")
+    folder = sh.states / sh.only_id()
+    (folder / "results" / "1.1.json").unlink()
+    plan = sh.json("run", "e.toml", "--dry-run")
+    assert [each["action"] for each in plan["processes"]] == ["skip", "run", "skip"]
+    assert "is lost" in plan["processes"][1]["why"]
+    out, _ = sh("resume", "@last")
+    assert "square" in out
+    assert (folder / "results" / "1.2.json").exists()
+
+
+def test_a_process_that_was_killed_is_told_with_its_signal(sh: Shell) -> None:
+    """There is no exit code to be told."""
+    _, err = sh("run", "--procs", "1", "--", "sh", "-c", "kill -9 $$", code=3)
+    assert "signal 9" in err
+    assert "signal 9" in sh("show", "@last")[0]
+
+
+def test_an_own_aggregate_is_printed(sh: Shell) -> None:
+    """A mapping of plain values as a table, anything else as JSON."""
+    words = 'import json, os; json.dump(json.loads(os.environ["V"]), open(os.environ["R"], "w"))'
+    words = words.replace('"R"', '"HOLDFAST_RESULT"')
+    aggregate = f"[aggregate]\ncommand = ['python', '-c', '''{words}''']\n"
+    with (sh.path / "e.toml").open("a") as file:
+        file.write(aggregate)
+    plain = {"best": 2.5, "sure": True, "none": None, "many": 1234567.0}
+    out, _ = sh("run", "e.toml", env={"V": json.dumps(plain)})
+    assert [line.split() for line in out.splitlines()[-4:]] == [
+        ["best", "2.5"],
+        ["sure", "true"],
+        ["none"],
+        ["many", "1234567"],
+    ]
+    nested = {"best": {"level": 3}}
+    out, _ = sh("run", "e.toml", "--fresh", env={"V": json.dumps(nested)})
+    assert out.endswith('{\n  "best": {\n    "level": 3\n  }\n}\n')
+
+
+def test_ids_are_completed_by_the_shell(sh: Shell) -> None:
+    """Tab offers the experiments there are, and `@last`."""
+    for name in ("sweep_a", "sweep_b", "other"):
+        StateManager(sh.states).create(name)
+    code = "import sys; from holdfast.cli import main; sys.argv[0] = 'holdfast'; sys.exit(main())"
+
+    def offered(word: str) -> set[str]:
+        asked = {"_HOLDFAST_COMPLETE": "bash_complete", "COMP_WORDS": f"holdfast show {word}"}
+        done = sh.shell(
+            " ".join(f"{key}='{value}'" for key, value in asked.items())
+            + f" COMP_CWORD=2 '{sys.executable}' -c \"{code}\""
+        )
+        assert done.stderr == ""
+        return {line.partition(",")[2] for line in done.stdout.splitlines()}
+
+    assert offered("sw") == {"sweep_a", "sweep_b"}
+    assert offered("@") == {"@last"}
+
+
+def test_the_demo_runs_and_says_what_to_do_next(sh: Shell) -> None:
+    """What its user has changed by then is used as it is."""
+    folder = sh.path / "holdfast-demo"
+    folder.mkdir()
+    (folder / "experiment.toml").write_text('command = ["python", "measure.py"]\nprocesses = 1\n')
+    (folder / "measure.py").write_text("print('mine')\n")
+    _, err = sh("demo")
+    assert f"{Path('holdfast-demo') / 'measure.py'} is yours by now" in err
+    assert "completed and aggregated" in err
+    assert "kill it half way, and go on with" in err
+    assert sh("logs", "@last/0", "-o")[0] == "mine\n"
