@@ -280,23 +280,50 @@ def test_history_ends_where_the_successor_began(manager: StateManager, written: 
     assert [step.event for step in expected if step.index == 1] == ["start", "fail", "requeue"]
 
 
-def test_history_follows_the_journals_that_were_folded(written: Path) -> None:
+def claimed(epoch: int, source: int | None, *, based: bool = True) -> bytes:
+    """A journal in which the owner of *epoch* continues *source*, or has only claimed yet."""
+    at = datetime(2024, 1, 15, tzinfo=UTC).isoformat()
+    lines = [journal.encode({"kind": "claim", "at": at, "owner": {"pid": epoch}})]
+    if based:
+        offset = {"epoch": source, "offset": 100 + (source or 0)}
+        lines.append(journal.encode({"kind": "base", "from": source and offset}))
+    return b"".join(lines)
+
+
+def chained(folder: Path, files: Files) -> list[tuple[int, int | None]]:
+    with files.directory(folder) as fd:
+        return [(each.epoch, until) for each, until in history.chain(files, fd, folder)]
+
+
+def test_history_follows_the_journals_that_were_folded(tmp_path: Path) -> None:
     """A claimant that was overtaken before its base was written is no part of the story."""
-    at = datetime(2024, 1, 15, tzinfo=UTC)
+    assert chained(tmp_path, Files()) == []
+    for epoch, source in ((1, None), (2, 1), (3, 1), (4, 3)):
+        (tmp_path / journal.file_name(epoch)).write_bytes(claimed(epoch, source))
+    assert chained(tmp_path, Files()) == [(1, 101), (3, 103), (4, None)]
+    (tmp_path / journal.file_name(3)).unlink()
+    with pytest.raises(StateCorruptError, match="epoch 3, which it continues, is missing"):
+        chained(tmp_path, Files())
 
-    def one(epoch: int, source: int | None) -> journal.Journal:
-        claim = {"kind": "claim", "at": at.isoformat(), "owner": {"pid": epoch}}
-        base = {"kind": "base", "from": source and {"epoch": source, "offset": 100 + source}}
-        lines = ((10, claim), (20, base))
-        return journal.Journal(epoch, written, lines, 20, torn=False)
 
-    found = [one(1, None), one(2, 1), one(3, 1), one(4, 3)]
-    assert [(each.epoch, until) for each, until in history.chain(found)] == [
-        (4, None),
-        (3, 103),
-        (1, 101),
-    ]
-    assert list(history.chain([])) == []
+def test_claimants_that_go_on_under_a_reader_make_nothing_look_missing(tmp_path: Path) -> None:
+    """Where there are no locks, bases can be written between two reads of one look."""
+
+    class Hurried(Files):
+        opened = 0
+
+        def open_read(self, name: str, dir_fd: int) -> int:
+            self.opened += 1
+            if self.opened == 3:
+                for epoch, source in ((2, 1), (3, 2)):
+                    (tmp_path / journal.file_name(epoch)).write_bytes(claimed(epoch, source))
+            return super().open_read(name, dir_fd)
+
+    (tmp_path / journal.file_name(1)).write_bytes(claimed(1, None))
+    for epoch in (2, 3):
+        (tmp_path / journal.file_name(epoch)).write_bytes(claimed(epoch, None, based=False))
+    assert chained(tmp_path, Hurried()) == [(1, None)]
+    assert chained(tmp_path, Files()) == [(1, 101), (2, 102), (3, None)]
 
 
 def test_names_that_are_no_epochs_are_none() -> None:

@@ -18,7 +18,7 @@ from holdfast.lifecycle import Change
 from holdfast.machines import table
 from holdfast.records import ExperimentState, ProcessProgress
 from holdfast.status import SETTLED
-from holdfast.store import history, journal
+from holdfast.store import history
 from holdfast.store.codec import Json, change_from_json, state_from_json
 from holdfast.store.files import Files
 from holdfast.store.journal import Journal
@@ -54,14 +54,11 @@ def violations(files: Files, folder_fd: int, path: Path) -> Iterator[Violation]:
     except (FileNotFoundError, NotADirectoryError):
         return
     try:
-        found = [
-            journal.read_journal(files, journal_fd, epoch, path / "journal")
-            for epoch in journal.epochs(files.names(journal_fd))
-        ]
+        found = history.chain(files, journal_fd, path / "journal")
     finally:
         files.close(journal_fd)
     state: ExperimentState | None = None
-    for each, until in reversed(list(history.chain(found))):
+    for each, until in found:
         assert each.base is not None
         base = state_from_json(each.base.get("state"), each.path)
         if state is not None and not _continues(state, base):

@@ -1,6 +1,6 @@
 """What happened to an experiment, oldest first, from all its journals."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -50,38 +50,40 @@ def read(files: Files, folder_fd: int, path: Path) -> Iterator[Transition]:
         StateCorruptError: A journal is damaged.
     """
     with files.directory("journal", folder_fd) as journal_fd:
-        found = [
-            journal.read_journal(files, journal_fd, epoch, path / "journal")
-            for epoch in journal.epochs(files.names(journal_fd))
-        ]
-    for each, until in reversed(list(chain(found))):
+        found = chain(files, journal_fd, path / "journal")
+    for each, until in found:
         try:
             yield from _transitions(each, until)
         except (AttributeError, KeyError, TypeError, ValueError) as err:
             raise StateCorruptError(each.path, f"a line is no transition: {err!r}") from err
 
 
-def chain(found: Sequence[journal.Journal]) -> Iterator[tuple[journal.Journal, int | None]]:
-    """The journals that count, newest first, each with the offset up to which it does.
-
-    Args:
-        found: Journals by ascending epoch.
+def chain(files: Files, journal_fd: int, path: Path) -> list[tuple[journal.Journal, int | None]]:
+    """The journals in *path* that count, oldest first, each with the offset up to which it does.
 
     Raises:
-        StateCorruptError: A base continues what is not there.
+        StateCorruptError: One is damaged, or a base continues what is not there.
     """
-    based = {each.epoch: each for each in found if each.base is not None}
+    # The newest is read first: what a base continues was on the disk before that base, so that
+    # claimants who go on meanwhile cannot make it look missing.
+    based = {
+        found.epoch: found
+        for epoch in reversed(journal.epochs(files.names(journal_fd)))
+        if (found := journal.read_journal(files, journal_fd, epoch, path)).base is not None
+    }
+    counted: list[tuple[journal.Journal, int | None]] = []
     current = based[max(based)] if based else None
     until: int | None = None
     while current is not None and current.base is not None:
-        yield current, until
+        counted.append((current, until))
         source = current.base.get("from")
         if source is None:
-            return
+            break
         epoch, until = _folded(current, source)
         if epoch not in based:
             raise StateCorruptError(current.path, f"epoch {epoch}, which it continues, is missing")
         current = based[epoch]
+    return counted[::-1]
 
 
 def _folded(current: journal.Journal, source: Any) -> tuple[int, int]:
