@@ -164,6 +164,26 @@ def test_logs_of_an_attempt_that_never_was_is_a_mistake(sh: Shell) -> None:
     assert "out 0" in sh("logs", "@last/0", "--attempt", "1")[0]
 
 
+def test_a_dry_run_of_what_runs_says_that_a_run_would_be_refused(sh: Shell) -> None:
+    """Its owner is named; the plan is what its successor would do."""
+    sh.hold()
+    run = sh.start("run", "e.toml")
+    sh.began(2)
+    assert "not as long as its owner runs it: alive" in sh("run", "e.toml", "-n")[1]
+    assert sh.json("run", "e.toml", "-n")["liveness"]["kind"] == "alive"
+    run.kill()
+    run.communicate()
+    assert "owner" not in sh("run", "e.toml", "-n")[1]
+
+
+def test_a_refused_aggregation_says_how_to_get_there(sh: Shell) -> None:
+    """The machine's events are no commands."""
+    (sh.path / "bad").touch()
+    sh("run", "e.toml", code=3)
+    _, err = sh("aggregate", "@last", code=1)
+    assert f"holdfast resume {sh.only_id()}" in err.split("to run what is missing: ")[1]
+
+
 # -- what is shown --------------------------------------------------------------------------------
 
 

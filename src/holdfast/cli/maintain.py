@@ -13,7 +13,12 @@ from holdfast.cli.app import (
 )
 from holdfast.cli.failures import OWNED, report, say_if_absent
 from holdfast.cli.listing import say_unreadable
-from holdfast.errors import AlreadyOwnedError, ExperimentNotFoundError, HoldfastError
+from holdfast.errors import (
+    AlreadyOwnedError,
+    ExperimentNotFoundError,
+    HoldfastError,
+    InvalidTransitionError,
+)
 from holdfast.identity import Verdict
 from holdfast.status import ExperimentStatus
 
@@ -138,14 +143,19 @@ def aggregate(context: click.Context, query: str, force: bool, as_json: bool) ->
     """Aggregate an experiment whose processes are all completed; run none of them."""
     from holdfast.cli.conduct import conduct
 
-    manager = place(context).manager()
-    experiment_id = resolve(manager, query)
-    return conduct(
-        place(context),
-        lambda orchestrator: orchestrator.aggregate(experiment_id),
-        force=force,
-        as_json=as_json,
-    )
+    where = place(context)
+    experiment_id = resolve(where.manager(), query)
+    try:
+        return conduct(
+            where,
+            lambda orchestrator: orchestrator.aggregate(experiment_id),
+            force=force,
+            as_json=as_json,
+        )
+    except InvalidTransitionError as err:
+        code = report(err)
+        text.say(f"  to run what is missing: {where.command('resume', experiment_id)}")
+        return code
 
 
 @click.command()

@@ -44,12 +44,14 @@ def print_plan(
         else ("run", "a new experiment")
         for index in range(experiment.num_processes)
     ]
+    living = None if state is None else manager.liveness(state.experiment_id)
     if as_json:
         forms.print_json(
             SCHEMA,
             {
                 "experiment_id": None if state is None else state.experiment_id,
                 "config_hash": experiment.config_hash(manager.state_dir),
+                "liveness": forms.verdict(living),
                 "processes": [
                     {
                         "index": index,
@@ -72,6 +74,8 @@ def print_plan(
     runs = sum(action == "run" for action, _ in decided)
     what = "a new experiment" if state is None else text.one_line(state.experiment_id)
     text.say(f"{what}: {runs:,} of {text.count(len(decided), 'process')} would be run")
+    if living is not None and living.kind == "alive":
+        text.say(f"not as long as its owner runs it: {living}")
     return 0
 
 
