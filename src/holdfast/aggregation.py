@@ -31,8 +31,8 @@ __all__ = ["FILE_NAME", "SCHEMA", "build", "finish", "prepare_inputs", "read", "
 SCHEMA: Final = "holdfast.aggregate/1"
 FILE_NAME: Final = "aggregate.json"
 
-#: 100,000 rows with results of some kilobytes.
-_SIZE_LIMIT: Final = 1 << 30
+#: 100,000 rows with results of five kilobytes.
+_SIZE_LIMIT: Final = 512 << 20
 
 
 def table(
@@ -211,13 +211,15 @@ def read(folder: Path) -> dict[str, Any] | None:
         with files.directory(folder) as parent:
             fd = files.open_read(FILE_NAME, parent)
             try:
-                data = files.read_all(fd, _SIZE_LIMIT)
+                data = files.read_whole(fd, _SIZE_LIMIT)
             finally:
                 files.close(fd)
     except FileNotFoundError:
         return None
     except OSError as err:
         raise StateCorruptError(path, f"cannot be read: {_cause(err)}") from err
+    except ValueError as err:
+        raise StateCorruptError(path, str(err)) from err
     try:
         # A result may be as deep as any JSON; here it is three levels further down.
         value = strictjson.loads(data, max_depth=strictjson.MAX_DEPTH + 3)

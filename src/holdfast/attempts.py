@@ -8,10 +8,11 @@ import contextlib
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, BinaryIO, Final, Literal, Self
 
 import attrs
 
@@ -31,6 +32,7 @@ __all__ = [
     "error_path",
     "live_state",
     "names",
+    "open_output",
     "output_held",
     "output_path",
     "prepare",
@@ -213,7 +215,7 @@ def prepare(folder: Path) -> None:
     """Make the directory of the attempts, durably.
 
     Raises:
-        StateWriteError: The file system refused.
+        StateWriteError: The file system refused, or something else has its name.
     """
     path = attempts_dir(folder)
     try:
@@ -225,7 +227,9 @@ def prepare(folder: Path) -> None:
         finally:
             os.close(fd)
     except FileExistsError:
-        return
+        # Through a link, outcomes and logs would be written to where it leads.
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise StateWriteError(path, "making it", "something else has its name") from None
     except OSError as err:
         raise StateWriteError(path, "making it", str(err)) from err
 
@@ -247,6 +251,25 @@ def names(folder: Path, experiment_id: str, suffix: str = ".live") -> list[Attem
 def _open(path: Path) -> int:
     # A FIFO or a link put here by somebody must neither block nor lead elsewhere.
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def open_output(path: Path) -> BinaryIO | None:
+    """What an attempt wrote, to be read; None if it has not begun.
+
+    Raises:
+        StateCorruptError: What is there is no file of an attempt, and is left alone.
+    """
+    try:
+        fd = _open(path)
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        raise StateCorruptError(path, f"cannot be opened: {err.strerror}") from err
+    # A directory, or a FIFO or device that would never end.
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise StateCorruptError(path, "is not a regular file")
+    return os.fdopen(fd, "rb")
 
 
 def _parse(data: bytes) -> dict[str, Any]:
@@ -328,7 +351,10 @@ def read_exit(folder: Path, name: AttemptName) -> ExitRecord | None:
         )
         if record.stop_requested is not None:
             Reason(record.stop_requested)
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as err:
+    # OverflowError: times and numbers beyond what Python has of them.
+    except (
+        OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError
+    ) as err:  # fmt: skip
         raise StateCorruptError(path, f"is no exit record: {err}") from err
     finally:
         os.close(fd)

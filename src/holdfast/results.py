@@ -51,7 +51,7 @@ def prepare(folder: Path, *, files: Files | None = None) -> None:
     """Make `results/`, durably, so that an attempt can write there at once.
 
     Raises:
-        StateWriteError: The file system refused.
+        StateWriteError: The file system refused, or something else has its name.
     """
     files = files or Files()
     try:
@@ -61,6 +61,9 @@ def prepare(folder: Path, *, files: Files | None = None) -> None:
                 files.mkdir(_FOLDER, parent)
                 made = True
             info = files.stat(_FOLDER, parent)
+            # Through a link, results would be written to where it leads.
+            if not stat.S_ISDIR(info.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, "something else has its name")
             # A power cut could take the directory with every result in it. One that exists may
             # have been made by a process that was killed before it came to this line; a new one
             # may have the inode number of one that was deleted.
@@ -187,20 +190,10 @@ def _open(files: Files, path: Path, results: int) -> int | None:
 
 
 def _read(files: Files, path: Path, fd: int) -> bytes:
-    info = files.fstat(fd)
-    # A FIFO or a device would block, or never end.
-    if not stat.S_ISREG(info.st_mode):
-        raise ResultInvalidError(path, "is not a regular file")
-    if info.st_size > SIZE_LIMIT:
-        raise ResultInvalidError(path, _too_large(info.st_size))
-    data = files.read_all(fd, SIZE_LIMIT)
-    if len(data) > SIZE_LIMIT:
-        raise ResultInvalidError(path, _too_large(len(data)))
-    return data
-
-
-def _too_large(size: int) -> str:
-    return f"has {size:,} bytes, more than the limit of {SIZE_LIMIT:,}"
+    try:
+        return files.read_whole(fd, SIZE_LIMIT)
+    except ValueError as err:
+        raise ResultInvalidError(path, str(err)) from err
 
 
 def _cause(err: OSError) -> str:

@@ -683,3 +683,81 @@ def test_a_command_that_kills_its_shim_every_time_fails_and_the_others_go_on(ben
     assert len((bench.folder / "ran").read_text()) == killer.attempt == 4
     assert other.status is ProcessStatus.COMPLETED
     assert outcome.state.status is ExperimentStatus.FAILED
+
+
+def test_a_result_lost_before_it_is_combined_is_made_again_in_the_same_run(bench: Bench) -> None:
+    """Nothing is combined without it, and nobody is asked to resume for it."""
+
+    def lose() -> None:
+        folder = bench.manager.folder(bench.manager.list_experiments()[0])
+        (folder / "results" / "1.1.json").unlink()
+
+    listen = when(lambda state: state.status is ExperimentStatus.COMPLETED, lose)
+    outcome = bench.orchestrator(on_change=listen).run(bench.config())
+    assert (outcome.exit_code, outcome.state.status) == (0, ExperimentStatus.AGGREGATED)
+    assert sorted(bench.log("end")) == [("end", 0, 1), ("end", 1, 1), ("end", 1, 2), ("end", 2, 1)]
+    assert outcome.aggregate is not None
+    assert [row["result"]["score"] for row in outcome.aggregate["rows"]] == [0, 2, 4]
+
+
+def test_an_aggregation_whose_shim_was_killed_is_lost_and_done_again(bench: Bench) -> None:
+    """Nobody waits for ever for what is gone; a resume runs the user's command once more."""
+    code = (
+        "import os, sys, time; open('combining', 'w').close()\n"
+        "while not os.path.exists('go'): time.sleep(0.01)\n"
+        "open(os.environ['HOLDFAST_RESULT'], 'w').write('4')"
+    )
+
+    def kill_the_shim() -> None:
+        until((bench.folder / "combining").exists)
+        folder = bench.manager.folder(bench.manager.list_experiments()[0])
+        identity = attempts.live_state(folder, AttemptName("", attempts.AGGREGATE, 1)).identity
+        assert identity is not None
+        assert identity.pid is not None
+        os.kill(identity.pid, signal.SIGKILL)
+
+    listen = when(
+        lambda state: state.status is ExperimentStatus.COMPLETED,
+        lambda: threading.Thread(target=kill_the_shim).start(),
+    )
+    config = bench.config(aggregate={"command": [sys.executable, "-c", code]})
+    outcome = bench.orchestrator(on_change=listen).run(config)
+    assert outcome.exit_code == 3
+    assert "it was lost" in outcome.message
+    bench.touch("go")
+    outcome = bench.orchestrator().resume(outcome.state.experiment_id)
+    assert (outcome.exit_code, outcome.skipped) == (0, 3)
+    assert outcome.aggregate is not None
+    assert outcome.aggregate["value"] == 4
+    assert len(bench.log("start")) == 3
+
+
+def test_an_outcome_that_cannot_be_read_counts_as_a_failure(bench: Bench) -> None:
+    """It was published, so it is no loss; what it said is gone, so it is no success either."""
+    bench.manager.create("exp_a", num_processes=1, config=bench.config(processes=1))
+    with bench.manager.claim("exp_a") as claim:
+        claim.record("start")
+        claim.record("start", process=0)
+        attempts.prepare(claim.folder)
+        (attempts.attempts_dir(claim.folder) / "0.1.exit").write_text("{torn")
+    outcome = bench.orchestrator().resume("exp_a")
+    process = outcome.state.processes[0]
+    assert (process.status, process.failures) == (ProcessStatus.FAILED, 1)
+    assert "0.1.exit" in str(process.error_message)
+    assert bench.log() == []
+    assert bench.orchestrator().resume("exp_a").exit_code == 0
+
+
+def test_a_file_in_the_way_of_a_checkpoint_is_named_and_a_resume_goes_on(bench: Bench) -> None:
+    """Nothing of the process has begun by then."""
+    bench.manager.create("exp_a", num_processes=1, config=bench.config(processes=1))
+    in_the_way = bench.manager.folder("exp_a") / "checkpoints"
+    in_the_way.parent.mkdir()
+    in_the_way.write_text("")
+    with pytest.raises(StateWriteError, match="checkpoints"):
+        bench.orchestrator().resume("exp_a")
+    assert bench.log() == []
+    in_the_way.unlink()
+    outcome = bench.orchestrator().resume("exp_a")
+    assert outcome.exit_code == 0
+    assert [what for what, _, _ in bench.log()] == ["start", "end"]

@@ -52,10 +52,14 @@ def _lines(finding: Finding, *, fix: bool) -> list[str]:
         f"{label}  {finding.kind}  {text.one_line(finding.path)}: {text.one_line(finding.what)}"
     ]
     if finding.fixed:
-        lines.append(f"  done: {finding.repair}")
+        lines.append(f"  done: {text.one_line(finding.repair)}")
     elif finding.repair:
-        lines.append(f"  {'not done' if fix and finding.fixable else 'to do'}: {finding.repair}")
+        lines.append(f"  {_outcome(finding, fix=fix)}: {text.one_line(finding.repair)}")
     return lines
+
+
+def _outcome(finding: Finding, *, fix: bool) -> str:
+    return "not done" if fix and finding.fixable else "to do"
 
 
 def _summary(found: list[Finding], *, fix: bool, command: str) -> None:

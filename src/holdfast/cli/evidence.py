@@ -101,10 +101,15 @@ def _aggregation(where: Place, state: ExperimentState, folder: Path, stream: Tex
 def tail(path: Path, lines: int = _TAIL_LINES) -> list[str]:
     """The last *lines* of a log, harmless to a terminal; none if there is no such file."""
     try:
-        with path.open("rb") as file:
+        opened = attempts.open_output(path)
+        if opened is None:
+            return []
+        with opened as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _TAIL_BYTES))
             data = file.read(_TAIL_BYTES)
+    except HoldfastError as err:
+        return [text.one_line(err)]
     except OSError:
         return []
     found = data.decode(errors="replace").replace("\r\n", "\n").splitlines()

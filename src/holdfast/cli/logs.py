@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import attrs
 import click
@@ -14,7 +14,8 @@ from holdfast.attempts import AGGREGATE, AttemptName
 from holdfast.cli import text
 from holdfast.cli.addressing import resolve
 from holdfast.cli.app import place, state_dir_option
-from holdfast.errors import ExperimentNotFoundError
+from holdfast.cli.failures import UNREADABLE
+from holdfast.errors import ExperimentNotFoundError, StateCorruptError
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus
 from holdfast.store.manager import StateManager
@@ -36,39 +37,48 @@ class _Log:
     path: Path
     title: str
     offset: int = 0
+    unreadable: bool = False
 
     def news(self) -> Iterator[bytes]:
         """What was written to it since the last look."""
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self.offset)
-                while data := file.read(_CHUNK):
-                    self.offset += len(data)
-                    yield data
-        except FileNotFoundError:
+        opened = self._open()
+        if opened is None:
             return
+        with opened as file:
+            file.seek(self.offset)
+            while data := file.read(_CHUNK):
+                self.offset += len(data)
+                yield data
 
     def skip_to(self, lines: int) -> None:
         """Leave out all but the last *lines*."""
-        try:
-            with self.path.open("rb") as file:
-                position = file.seek(0, 2)
-                found, wanted = 0, lines + 1
-                while position > 0:
-                    step = min(_CHUNK, position)
-                    position -= step
-                    file.seek(position)
-                    data = file.read(step)
-                    if file.tell() and not found and not data.endswith(b"\n"):
-                        wanted = lines
-                    at = len(data)
-                    while (at := data.rfind(b"\n", 0, at)) >= 0:
-                        found += 1
-                        if found == wanted:
-                            self.offset = position + at + 1
-                            return
-        except FileNotFoundError:
+        opened = self._open()
+        if opened is None:
             return
+        with opened as file:
+            position = file.seek(0, 2)
+            found, wanted = 0, lines + 1
+            while position > 0:
+                step = min(_CHUNK, position)
+                position -= step
+                file.seek(position)
+                data = file.read(step)
+                if file.tell() and not found and not data.endswith(b"\n"):
+                    wanted = lines
+                at = len(data)
+                while (at := data.rfind(b"\n", 0, at)) >= 0:
+                    found += 1
+                    if found == wanted:
+                        self.offset = position + at + 1
+                        return
+
+    def _open(self) -> BinaryIO | None:
+        try:
+            return None if self.unreadable else attempts.open_output(self.path)
+        except StateCorruptError as err:
+            self.unreadable = True
+            text.say(str(err), "error")  # once, and the others go on
+            return None
 
 
 @click.command()
@@ -120,6 +130,8 @@ def logs(
             state = manager.load(state.experiment_id)
             # One more round: the last words were written before the end was recorded.
             ended = _over(manager, state, index)
+    if any(log.unreadable for log in known.values()):
+        return UNREADABLE
     if not shown.anything:
         who = text.one_line(state.experiment_id)
         who = f"no process of {who}" if index is None else f"{who}/{_word(index)}"

@@ -24,11 +24,12 @@ def aggregate_lines(aggregate: Mapping[str, Any], more: str, *, indent: str = ""
     """The aggregate as tables: one row per process, the statistics, the user's own value.
 
     Args:
-        aggregate: As `aggregate.json` holds it.
+        aggregate: As `aggregate.json` holds it; what somebody put there that is no row is left out.
         more: The command that prints all of it, for what a terminal leaves out.
     """
     lines: list[str] = []
-    rows: Sequence[Row] = aggregate.get("rows") or ()
+    found = aggregate.get("rows")
+    rows = [row for row in found if isinstance(row, Mapping)] if isinstance(found, list) else []
     if rows:
         shown = rows
         if text.is_terminal(sys.stdout) and len(rows) > _MOST_ROWS:
@@ -36,7 +37,9 @@ def aggregate_lines(aggregate: Mapping[str, Any], more: str, *, indent: str = ""
         lines += _rows(shown)
         if len(shown) < len(rows):
             lines.append(f"… {len(rows) - len(shown):,} more: {more}")
-    statistics: Mapping[str, Row] = aggregate.get("statistics") or {}
+    numbers = aggregate.get("statistics")
+    fields = numbers.items() if isinstance(numbers, Mapping) else ()
+    statistics = {field: row for field, row in fields if isinstance(row, Mapping)}
     if statistics and len(rows) > 1:
         lines += ["", *_statistics(statistics)]
     value = aggregate.get("value")
@@ -51,21 +54,21 @@ def _rows(rows: Sequence[Row]) -> list[str]:
     plain = any(
         row.get("result") is not None and not isinstance(row["result"], Mapping) for row in rows
     )
-    hosts = len({row.get("host") for row in rows}) > 1
-    retried = any((row.get("attempts") or 1) > 1 for row in rows)
+    hosts = len({_cell(row.get("host")) for row in rows}) > 1
+    retried = any(row.get("attempts") not in (None, 1) for row in rows)
     header = ["#", *map(text.one_line, parameters), *map(text.one_line, fields)]
     header += ["result"] * plain + ["attempts"] * retried + ["host"] * hosts + ["time"]
     cells = []
     for row in rows:
         params, result = row.get("params") or {}, row.get("result")
         named = result if isinstance(result, Mapping) else {}
-        cell = [str(row.get("index", ""))]
+        cell = [_cell(row.get("index"))]
         cell += [_cell(params.get(key)) for key in parameters]
         cell += [_cell(named.get(key)) for key in fields]
         cell += ["" if isinstance(result, Mapping) else _cell(result)] * plain
-        cell += [str(row.get("attempts", ""))] * retried + [_cell(row.get("host"))] * hosts
+        cell += [_cell(row.get("attempts"))] * retried + [_cell(row.get("host"))] * hosts
         took = row.get("duration_s")
-        cell.append("" if took is None else text.duration(took))
+        cell.append(text.duration(took) if isinstance(took, int | float) else _cell(took))
         cells.append(cell)
     numbers = [
         column

@@ -274,10 +274,12 @@ def _recent(history: list[Transition], whole: bool) -> list[str]:
     lines = ["", _bold(title)]
     for each in shown:
         who = "experiment" if each.index is None else f"process {each.index}"
-        move = "" if each.source == each.target else f": {each.source} -> {each.target}"
+        # Words of a file: whether the machine has them is the doctor's question.
+        event, source, target = map(text.one_line, (each.event, each.source, each.target))
+        move = "" if source == target else f": {source} -> {target}"
         said = each.reason is None or (each.event == "complete" and each.reason == "exit")
         why = "" if said else f" ({each.reason})"
-        lines.append(f"  {text.clock(each.at)}  {who} {each.event}{move}{why}")
+        lines.append(f"  {text.clock(each.at)}  {who} {event}{move}{why}")
         if whole and each.index is None:
             lines[-1] += f", by {text.one_line(each.actor)}"
         if each.evidence:

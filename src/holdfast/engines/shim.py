@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import signal
+import stat
 import time
 
 TYPE_CHECKING = False
@@ -179,6 +180,11 @@ class Shim:
     def _spawn(self) -> bool:
         job = self.job
         env = {**system.INHERITED, **job["env"], b"HOLDFAST_SESSION": self.mark.encode("ascii")}
+        result = env.get(b"HOLDFAST_RESULT")
+        # What is there already is no result of this attempt: it would be accepted as one, or be a
+        # FIFO that waits for ever, or a link to what must not be overwritten.
+        if result is not None and os.path.lexists(result):
+            raise ValueError(f"{os.fsdecode(result)} is there already: move it away")
         if job["cwd"] is not None:
             os.chdir(job["cwd"])
         program = system.find_program(
@@ -187,10 +193,13 @@ class Shim:
         # A Python that is called by a name it cannot find on PATH does not know its environment.
         argv = [program if program == job["python"] else job["argv"][0], *job["argv"][1:]]
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        append |= os.O_NONBLOCK  # a FIFO would wait for its reader for ever
         opened = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)]
         try:
             for suffix in ("out", "err"):
                 opened.append(os.open(f"{job['name']}.{suffix}", append, 0o666, dir_fd=self.dir))
+                if not stat.S_ISREG(os.fstat(opened[-1]).st_mode):
+                    raise ValueError(f"{job['name']}.{suffix} is not a regular file")
                 # Shared with whatever inherits it: proof that something of this attempt still runs,
                 # for those who see the file but not its processes (another container).
                 with contextlib.suppress(OSError):

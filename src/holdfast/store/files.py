@@ -7,6 +7,7 @@ or fails every operation. Everything else about files (order, durability, names)
 import contextlib
 import errno
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from typing import Final
@@ -141,3 +142,22 @@ class Files:
             parts.append(part)
             got += len(part)
         return b"".join(parts)
+
+    def read_whole(self, fd: int, limit: int) -> bytes:
+        """Everything in *fd*, which somebody else may have put there.
+
+        Raises:
+            ValueError: It is no regular file, or has more than *limit* bytes; as the end of a
+                sentence.
+        """
+        info = self.fstat(fd)
+        # Anything but a regular file can block, never end, or be a device.
+        if not stat.S_ISREG(info.st_mode):
+            raise ValueError("is not a regular file")
+        size = info.st_size
+        if size <= limit:
+            data = self.read_all(fd, limit)
+            size = len(data)  # it may have grown
+        if size > limit:
+            raise ValueError(f"has {size:,} bytes, more than the limit of {limit:,}")
+        return data

@@ -6,7 +6,6 @@ It is the truth only until the first claim, when there is no journal yet.
 import contextlib
 import errno
 import os
-import stat
 from pathlib import Path
 from typing import Final
 
@@ -50,17 +49,11 @@ def read(files: Files, name: str, dir_fd: int, path: Path) -> ExperimentState | 
             raise StateCorruptError(path, f"cannot be opened: {cause(err)}") from err
         raise
     try:
-        info = files.fstat(fd)
-        # Anything but a regular file can block, never end, or be a device.
-        if not stat.S_ISREG(info.st_mode):
-            raise StateCorruptError(path, "is not a regular file")
-        if info.st_size > SIZE_LIMIT:
-            raise StateCorruptError(
-                path, f"has {info.st_size:,} bytes, more than the limit of {SIZE_LIMIT:,}"
-            )
-        data = files.read_all(fd, SIZE_LIMIT)
+        data = files.read_whole(fd, SIZE_LIMIT)
     except OSError as err:
         raise StateCorruptError(path, f"cannot be read: {cause(err)}") from err
+    except ValueError as err:
+        raise StateCorruptError(path, str(err)) from err
     finally:
         files.close(fd)
     try:
