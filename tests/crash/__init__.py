@@ -7,7 +7,7 @@
 | `models` | which directories a power cut may leave (POSIX, ext4-ordered) |
 | `checking`, `subject` | judge them: nothing promised missing, nothing half there |
 | `bench`, `workloads`, `lives` | what is done to the store meanwhile, and by whom after a kill |
-| `naive`, `mutants`, `sabotage` | stores and protocols that must be caught |
+| `naive`, `mutants`, `removals`, `sabotage` | stores and protocols that must be caught |
 | `boundaries` | death and errors at every operation and system call |
 | `schedules` | claimants, readers, deleters interleaved operation by operation |
 | `powercut` | ext4 and xfs shut down under load, without a flush of their journals |
@@ -16,5 +16,6 @@
 | `campaigns` | all of it, short and long, with figures |
 
 `python -m tests.crash` runs the short form and prints the figures; `--long` the long one, which
-takes about half an hour. `pytest tests/crash` asserts the short form, `pytest -m long` the long.
+takes about an hour on two cores. `pytest tests/crash` asserts the short form, `pytest -m long` the
+long.
 """

@@ -35,21 +35,28 @@ from typing import IO
 import attrs
 
 from holdfast import liveness
+from holdfast.doctor import examine
 from holdfast.errors import HoldfastError, StateWriteError, UnreadableStateWarning
 
 from .bench import Bench, speaker
 from .checking import expectations
 from .recording import STRACE
 from .subject import Expected, Holdfast
-from .watching import CallLog, Fault, Killed, Recorder, WatchedFiles
+from .watching import HALF, INTERRUPT, CallLog, Fault, Hook, Killed, Recorder, WatchedFiles
 from .workloads import warm_up, workload
 
-__all__ = ["ERRORS", "Reference", "Zygote", "boundaries_of", "inside", "outside", "reference"]
+__all__ = [
+    "ERRORS", "Reference", "Zygote", "boundaries_of", "inside", "left_over", "outside",
+    "problems_after", "reference",
+]  # fmt: skip
 
 #: None is death.
 ERRORS: tuple[int | None, ...] = (
     None, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EINTR, errno.EROFS
 )  # fmt: skip
+
+
+_WORDS = {INTERRUPT: "interrupted", HALF: "full after half of it"}
 
 
 @attrs.frozen
@@ -95,7 +102,14 @@ def _allowed(ref: Reference, promised: int) -> Expected:
     return expectations(numbered, promised)
 
 
-def _problems(
+def left_over(root: Path) -> list[str]:
+    """What the doctor finds there that belongs to nobody. To be asked before anybody goes on."""
+    with _quiet():
+        found = examine(root / ".experiment_state", margin_s=0)
+    return [f"{each.path}: {each.what}" for each in found if each.kind == "leftover"]
+
+
+def problems_after(
     ref: Reference, root: Path, promised: Sequence[str], error: BaseException | None, seed: str
 ) -> list[str]:
     """What is wrong with *root* after a disturbance, and with going on from there."""
@@ -126,13 +140,19 @@ def _problems(
 
 
 def inside(
-    ref: Reference, at: int, error: int | None, where: Path, *, sticky: bool = False
+    ref: Reference,
+    at: int,
+    error: int | None,
+    where: Path,
+    *,
+    sticky: bool = False,
+    hooks: Sequence[Hook] = (),
 ) -> list[str]:
     """Disturb operation *at* of a workload in-process; return what is wrong afterwards."""
     root = where / "inside"
     root.mkdir()
     fault = Fault(at, error, sticky=sticky)
-    files = WatchedFiles(fault)
+    files = WatchedFiles(*hooks, fault)
     promised: list[str] = []
     bench = Bench(root, promised.append, files, retries=True)
     raised: BaseException | None = None
@@ -142,9 +162,11 @@ def inside(
     except (Exception, Killed, KeyboardInterrupt) as err:
         raised = err
     files.die()
-    what = "killed" if error is None else errno.errorcode.get(error, "interrupted")
+    what = "killed" if error is None else _WORDS.get(error) or errno.errorcode[error]
     try:
-        problems = _problems(ref, root, promised, raised, f"{ref.name} {at}")
+        # What a full disk kept from being written is not left there to fill it.
+        problems = left_over(root) if error == HALF else []
+        problems += problems_after(ref, root, promised, raised, f"{ref.name} {at}")
     except Exception as err:  # anything that a store raises here is a finding
         problems = [f"{type(err).__name__}: {err}"]
     shutil.rmtree(root)
@@ -268,7 +290,7 @@ def outside(
         if clear:
             raised = StateWriteError(root, "", words, stored) if stored else HoldfastError(words)
         told.unlink()
-    problems = _problems(ref, root, promised, raised, f"{ref.name} {call} {at}")
+    problems = problems_after(ref, root, promised, raised, f"{ref.name} {call} {at}")
     shutil.rmtree(root)
     marks.unlink(missing_ok=True)
     return struck, [f"{ref.name}, {what} at {call} no. {at}: {each}" for each in problems]

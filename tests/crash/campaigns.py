@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 
-from . import mutants, schedules
+from . import mutants, removals, schedules
 from .boundaries import ERRORS, Zygote, boundaries_of, inside, outside, reference
 from .checking import Survey, scratch, survey
 from .effects import Tree
@@ -25,7 +25,7 @@ from .lives import killed_then_cut, lives
 from .powercut import FILE_SYSTEMS, cut_power, unavailable
 from .recording import STRACE, record
 from .subject import Holdfast
-from .watching import INTERRUPT
+from .watching import HALF, INTERRUPT
 from .workloads import WORKLOADS, argv, warm_up
 
 __all__ = [
@@ -166,21 +166,32 @@ def mutated() -> Figures:
     survivors = []
     with scratch() as where:
         recorded = list(lives(WORKLOADS, where))
-        found = mutants.steps(recorded)
-        for step in found:
+        synced = mutants.steps(recorded)
+        for step in synced:
             if not mutants.caught(step, mutants.without, recorded, ["adopt", "aggregate"], where):
-                survivors.append(f"without the sync of {step} nothing is lost")
+                survivors.append(f"without {step} nothing is lost")
             swapped = mutants.caught(step, mutants.behind, recorded, [], where)
             swapped = swapped or mutants.caught(step, mutants.late, recorded, [], where)
             if not swapped and not mutants.caught(
                 step, mutants.behind, [], ["adopt", "aggregate"], where
             ):
-                survivors.append(f"with a late sync of {step} nothing is lost")
-    total = 2 * len(found)
-    text = f"{total} mutants of {len(found)} steps, {total - len(survivors)} caught"
-    return Figures(
-        "our protocol, a step missing", text, len(survivors), survivors, {"steps": len(found)}
+                survivors.append(f"with a late {step} nothing is lost")
+        changed = mutants.changes(recorded)
+        for step in changed:
+            if not mutants.caught(step, mutants.overtaken, recorded, [], where):
+                survivors.append(f"with {step} behind the next sync nothing is lost")
+        references = [reference(name, where) for name in WORKLOADS]
+        left_out = removals.steps(references, where)
+        for removal in left_out:
+            if not removals.noticed(removal, references, where):
+                survivors.append(f"nobody notices that {removal} is left out")
+    total = 2 * len(synced) + len(changed) + len(left_out)
+    text = (
+        f"{len(synced)} syncs left out and late, {len(changed)} changes late, {len(left_out)} left "
+        f"out: {total - len(survivors)} of {total} caught"
     )
+    numbers = {"syncs": len(synced), "changes": len(changed), "removals": len(left_out)}
+    return Figures("our protocol, a step missing", text, len(survivors), survivors, numbers)
 
 
 def _inside(name: str, faults: int | None, seed: int) -> tuple[int, int, list[str]]:
@@ -189,6 +200,7 @@ def _inside(name: str, faults: int | None, seed: int) -> tuple[int, int, list[st
         ref = reference(name, where)
         space = [(at, error, False) for at in range(len(ref.calls)) for error in ERRORS]
         space += [(at, INTERRUPT, False) for at in range(len(ref.calls))]
+        space += [(at, HALF, False) for at, call in enumerate(ref.calls) if call == "write"]
         # A disk that stays full, or read-only.
         space += [
             (at, e, True) for at in range(len(ref.calls)) for e in (errno.ENOSPC, errno.EROFS)

@@ -1,12 +1,17 @@
-"""Our own protocol with one step left out or done too late: every such mutant must be caught.
+"""Our own protocol with one step too late, or a sync left out: every such mutant must be caught.
 
-A *step* is a line of the store's source that asks for an fsync or fdatasync. Whether the program
-asked has no effect on what it does next, so that a mutant's trace is the real one without (or with
-a late) sync; nothing has to be patched, and no step can be forgotten: the steps are found by
-running the workloads, not by a list.
+A *step* is a line of the store's source that asks for a sync, or that changes something. Whether
+and when the disk has something has no effect on what the program does next, so that a mutant's
+trace is the real one without (or with a late) step; nothing has to be patched, and no step can be
+forgotten: the steps are found by running the workloads, not by a list. Changes that are left out
+altogether do have an effect: see `removals`.
 
 A mutant is first tried on the workloads' own traces. If it survives, its owner is killed before
 every operation and a successor goes on before the power goes: some steps are there for that alone.
+
+Left alone, because in another order they leave the same behind or cost nothing but space or speed:
+files being made, which nobody could write before; what is tidied away; and the index, which is only
+a cache (`tests/integration/test_index.py` kills it at every step).
 """
 
 from collections.abc import Callable, Iterable
@@ -18,14 +23,31 @@ from .effects import Mark, Sync, Trace
 from .lives import Life, killed_life
 from .subject import Holdfast
 
-__all__ = ["behind", "caught", "late", "steps", "without"]
+__all__ = ["behind", "caught", "changes", "late", "overtaken", "steps", "without"]
 
 Mutation = Callable[[Trace, set[int]], Trace]
 
 
 def steps(recorded: Iterable[Life]) -> list[str]:
     """Every line of the store that asked for a sync in one of these lives."""
-    return sorted({site for life in recorded for site in life.sites.values()})
+    return sorted({site for life in recorded for site in life.sites.values() if _is_sync(site)})
+
+
+def changes(recorded: Iterable[Life]) -> list[str]:
+    """Every line of the store that changed what must not come late."""
+    found = {site for life in recorded for site in life.sites.values() if not _is_sync(site)}
+    return sorted(site for site in found if not any(word in site for word in _LEFT_ALONE))
+
+
+def _is_sync(site: str) -> bool:
+    return site.startswith(("fsync", "fdatasync"))
+
+
+_LEFT_ALONE = (
+    "open_append ", " store.index.", " elsewhere", "rmdir ",
+    "unlink of store.deletion._remove_tree", "unlink of store.ownership.publish_epoch",
+    "unlink of store.view.create",
+)  # fmt: skip
 
 
 def without(trace: Trace, syncs: set[int]) -> Trace:
@@ -43,6 +65,11 @@ def late(trace: Trace, syncs: set[int]) -> Trace:
 def behind(trace: Trace, syncs: set[int]) -> Trace:
     """The mutant that acknowledges first and syncs then."""
     return _moved(trace, syncs, Mark, found=True)
+
+
+def overtaken(trace: Trace, changed: set[int]) -> Trace:
+    """The mutant that changes these only after the next sync."""
+    return _moved(trace, changed, Sync, found=True)
 
 
 def _moved(trace: Trace, syncs: set[int], kind: type, *, found: bool) -> Trace:

@@ -31,11 +31,13 @@ def test_a_successor_of_a_killed_owner_builds_on_nothing_that_a_power_cut_takes_
 
 
 def test_a_protocol_with_a_step_removed_or_swapped_is_caught() -> None:
-    """Every fsync of the store is needed: without it, or too late, something is lost."""
+    """Every sync and every change of the store is needed: left out or late, it is missed."""
     figures = campaigns.mutated()
     print(figures)
     assert not figures.problems, "\n".join(figures.problems)
-    assert figures.numbers["steps"] >= 10
+    assert figures.numbers["syncs"] >= 10
+    assert figures.numbers["changes"] >= 10
+    assert figures.numbers["removals"] >= 15
 
 
 def test_no_error_and_no_kill_at_any_operation_loses_a_step() -> None:

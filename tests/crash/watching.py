@@ -12,6 +12,7 @@ reaches the file system, and all descriptors are closed, which frees their locks
 """
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -27,7 +28,17 @@ from .effects import ROOT, Data, Disk, Effect, Entries, Mark, Size, Sync, Trace,
 
 __all__ = [
     "COMPOSED",
-    "INTERRUPT", "PRIMITIVES", "CallLog", "Fault", "Killed", "Operation", "Recorder", "WatchedFiles"
+    "HALF",
+    "INTERRUPT",
+    "PRIMITIVES",
+    "CallLog",
+    "Fault",
+    "Hook",
+    "Killed",
+    "Operation",
+    "Recorder",
+    "WatchedFiles",
+    "asker",
 ]  # fmt: skip
 
 #: One system call each. Everything else in `Files` is made of these.
@@ -38,7 +49,7 @@ PRIMITIVES = (
 )  # fmt: skip
 
 #: Made of the primitives, so that watching those is watching these.
-COMPOSED = ("directory", "write_all", "read_all")
+COMPOSED = ("directory", "write_all", "read_all", "read_whole")
 
 
 @attrs.frozen
@@ -113,6 +124,8 @@ for _name in PRIMITIVES:
 
 #: Ctrl-C, where an errno would be.
 INTERRUPT = -2
+#: There too: a disk that is full after half of a write.
+HALF = -3
 
 
 class CallLog:
@@ -132,7 +145,8 @@ class Fault:
     Args:
         at: Which one.
         error: The errno to fail with; None dies instead, before the operation; `INTERRUPT` lets it
-            happen and raises KeyboardInterrupt after it, as Ctrl-C does.
+            happen and raises KeyboardInterrupt after it, as Ctrl-C does; `HALF` writes half of it
+            and fails the write of the rest.
         sticky: Every later operation that writes fails as well: a disk that stays full or dead.
     """
 
@@ -144,6 +158,7 @@ class Fault:
         self.at, self.error, self.sticky = at, error, sticky
         self.seen = -1
         self.struck: Operation | None = None
+        self._full = False
 
     def __call__(self, operation: Operation, call: Callable[[], Any]) -> Any:
         self.seen += 1
@@ -158,6 +173,8 @@ class Fault:
                 self.struck = operation
                 raise KeyboardInterrupt
             return result
+        if self.error == HALF:
+            return self._halve(operation, call)
         again = self.sticky and self.struck is not None and operation.name in self._WRITES
         if self.seen == self.at or again:
             self.struck = self.struck or operation
@@ -165,6 +182,16 @@ class Fault:
                 # `Files.close` swallows these itself; strace tries that from outside.
                 return call()
             raise OSError(self.error, os.strerror(self.error))
+        return call()
+
+    def _halve(self, operation: Operation, call: Callable[[], Any]) -> Any:
+        if operation.name == "write" and self._full:
+            self._full = False  # somebody made room at once
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if operation.name == "write" and self.seen == self.at:
+            self.struck, self._full = operation, True
+            fd, data = operation.args
+            return os.write(fd, data[: len(data) // 2])
         return call()
 
 
@@ -193,7 +220,7 @@ class Recorder:
                 self._inodes[os.lstat(path).st_ino] = found
 
     def sites(self) -> dict[int, str]:
-        """For every sync: which line of the store asked for it."""
+        """For every effect but marks: which operation of which line of the store it is."""
         return self._sites
 
     def trace(self) -> Trace:
@@ -205,6 +232,8 @@ class Recorder:
         self._did(Mark(text), text)
 
     def _did(self, effect: Effect, note: str) -> None:
+        if not isinstance(effect, Mark):
+            self._sites[len(self.effects)] = f"{note.partition('(')[0]} of {asker()}"
         self.effects.append(effect)
         self.notes.append(note)
         self._disk.apply(effect)
@@ -265,7 +294,6 @@ class Recorder:
         inode = self._of(fd)
         call()
         if inode is not None:
-            self._sites[len(self.effects)] = _site()
             self._did(Sync(inode), note)
 
     _fdatasync = _fsync
@@ -297,7 +325,7 @@ class Recorder:
     _rmdir = _unlink
 
 
-def _site() -> str:
+def asker() -> str:
     """`module.function:line` of the store's line that is at work."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
