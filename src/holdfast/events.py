@@ -12,6 +12,7 @@ import attrs
 from holdfast.identity import ProcessIdentity
 from holdfast.records import ExperimentState, ResultRef
 from holdfast.status import Entity, Reason
+from holdfast.validators import aware, number, optional, optional_number, optional_text, text
 
 __all__ = [
     "Action",
@@ -27,11 +28,6 @@ __all__ = [
     "Step",
     "Stop",
 ]
-
-
-def _aware(_: object, attribute: "attrs.Attribute[Any]", value: datetime | None) -> None:
-    if value is not None and value.tzinfo is None:
-        raise ValueError(f"{attribute.name} must be timezone-aware, got {value.isoformat()}")
 
 
 #: The facts that a request may bring, and what each must be. A misspelt one would otherwise be
@@ -73,11 +69,11 @@ class Requested:
 
     entity: Entity
     event: str
-    at: datetime = attrs.field(validator=_aware)
+    at: datetime = attrs.field(validator=aware)
     process: int | None = None
     reason: Reason | None = attrs.field(default=None, converter=attrs.converters.optional(Reason))
-    error_message: str | None = None
-    evidence: str | None = None
+    error_message: str | None = attrs.field(default=None, validator=optional_text)
+    evidence: str | None = attrs.field(default=None, validator=optional_text)
     facts: Mapping[str, Any] = attrs.field(factory=dict, validator=_known_facts)
 
     def __attrs_post_init__(self) -> None:
@@ -89,10 +85,10 @@ class Requested:
 class ProcessLaunched:
     """The attempt's shim is running: who it is."""
 
-    process: int
-    attempt: int
-    at: datetime = attrs.field(validator=_aware)
-    identity: ProcessIdentity | None
+    process: int = attrs.field(validator=number)
+    attempt: int = attrs.field(validator=number)
+    at: datetime = attrs.field(validator=aware)
+    identity: ProcessIdentity | None = attrs.field(validator=optional(ProcessIdentity))
 
 
 @attrs.frozen(kw_only=True)
@@ -109,29 +105,29 @@ class ProcessExited:
         result_error: Why the file that it wrote is not a result; fails the attempt.
     """
 
-    process: int
-    attempt: int
-    at: datetime = attrs.field(validator=_aware)
-    exit_code: int | None = None
-    signal: int | None = None
+    process: int = attrs.field(validator=number)
+    attempt: int = attrs.field(validator=number)
+    at: datetime = attrs.field(validator=aware)
+    exit_code: int | None = attrs.field(default=None, validator=optional_number)
+    signal: int | None = attrs.field(default=None, validator=optional_number)
     stop_reason: Reason | None = None
     reason: Reason = Reason.EXIT
-    error_message: str | None = None
-    result: ResultRef | None = None
-    host: str | None = None
-    started_at: datetime | None = attrs.field(default=None, validator=_aware)
-    ended_at: datetime | None = attrs.field(default=None, validator=_aware)
-    result_error: str | None = None
+    error_message: str | None = attrs.field(default=None, validator=optional_text)
+    result: ResultRef | None = attrs.field(default=None, validator=optional(ResultRef))
+    host: str | None = attrs.field(default=None, validator=optional_text)
+    started_at: datetime | None = attrs.field(default=None, validator=aware)
+    ended_at: datetime | None = attrs.field(default=None, validator=aware)
+    result_error: str | None = attrs.field(default=None, validator=optional_text)
 
 
 @attrs.frozen(kw_only=True)
 class ProcessLost:
     """The attempt is proven dead and left no exit record: nobody will ever know its exit code."""
 
-    process: int
-    attempt: int
-    at: datetime = attrs.field(validator=_aware)
-    evidence: str
+    process: int = attrs.field(validator=number)
+    attempt: int = attrs.field(validator=number)
+    at: datetime = attrs.field(validator=aware)
+    evidence: str = attrs.field(validator=text)
     reason: Reason = Reason.LOST
 
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 import attrs
 
+from holdfast.validators import optional_number, optional_text, text
+
 __all__ = ["LockState", "ProcessIdentity", "Verdict", "VerdictKind"]
 
 VerdictKind = Literal["alive", "dead", "unknown"]
@@ -28,12 +30,12 @@ class ProcessIdentity:
         released: Whether this process let the experiment go in good order. It may live on.
     """
 
-    host: str = ""
-    machine_id: str | None = None
-    boot_id: str | None = None
-    pid_namespace: str | None = None
-    pid: int | None = None
-    start_ticks: int | None = None
+    host: str = attrs.field(default="", validator=text)
+    machine_id: str | None = attrs.field(default=None, validator=optional_text)
+    boot_id: str | None = attrs.field(default=None, validator=optional_text)
+    pid_namespace: str | None = attrs.field(default=None, validator=optional_text)
+    pid: int | None = attrs.field(default=None, validator=optional_number)
+    start_ticks: int | None = attrs.field(default=None, validator=optional_number)
     locked: bool = False
     released: bool = False
 

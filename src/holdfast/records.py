@@ -11,6 +11,16 @@ import attrs
 
 from holdfast.identity import ProcessIdentity, Verdict
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.validators import (
+    aware,
+    mapping,
+    number,
+    optional,
+    optional_number,
+    optional_text,
+    some_text,
+    text,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -30,12 +40,8 @@ _CHUNK: Final = 64
 MAX_PROCESSES: Final = 1_000_000
 
 
-def _aware(_: object, attribute: "attrs.Attribute[Any]", value: datetime | None) -> None:
-    if value is not None and value.tzinfo is None:
-        raise ValueError(f"{attribute.name} must be timezone-aware, got {value.isoformat()}")
-
-
 def _not_negative(_: object, attribute: "attrs.Attribute[Any]", value: int) -> None:
+    number(_, attribute, value)
     if value < 0:
         raise ValueError(f"{attribute.name} must be 0 or more, got {value}")
 
@@ -49,8 +55,8 @@ def _reason(value: str | None) -> Reason | None:
     return value if value is None or type(value) is Reason else Reason(value)
 
 
-def _text(path: str | PurePath | None) -> str | None:
-    return None if path is None else str(path)
+def _path(path: str | PurePath | None) -> str | None:
+    return str(path) if isinstance(path, PurePath) else path
 
 
 @attrs.frozen(kw_only=True)
@@ -63,9 +69,9 @@ class ResultRef:
         sha256: Hex digest of the file's bytes.
     """
 
-    path: str
-    size: int
-    sha256: str
+    path: str = attrs.field(validator=text)
+    size: int = attrs.field(validator=_not_negative)
+    sha256: str = attrs.field(validator=text)
 
 
 @attrs.frozen(kw_only=True)
@@ -86,15 +92,17 @@ class ProcessProgress:
     attempt: int = attrs.field(default=0, validator=_not_negative)
     failures: int = attrs.field(default=0, validator=_not_negative)
     interruptions: int = attrs.field(default=0, validator=_not_negative)
-    exit_code: int | None = None
-    signal: int | None = None
+    exit_code: int | None = attrs.field(default=None, validator=optional_number)
+    signal: int | None = attrs.field(default=None, validator=optional_number)
     reason: Reason | None = attrs.field(default=None, converter=_reason)
-    error_message: str | None = None
-    started_at: datetime | None = attrs.field(default=None, validator=_aware)
-    completed_at: datetime | None = attrs.field(default=None, validator=_aware)
-    host: str | None = None
-    identity: ProcessIdentity | None = None
-    result: ResultRef | None = None
+    error_message: str | None = attrs.field(default=None, validator=optional_text)
+    started_at: datetime | None = attrs.field(default=None, validator=aware)
+    completed_at: datetime | None = attrs.field(default=None, validator=aware)
+    host: str | None = attrs.field(default=None, validator=optional_text)
+    identity: ProcessIdentity | None = attrs.field(
+        default=None, validator=optional(ProcessIdentity)
+    )
+    result: ResultRef | None = attrs.field(default=None, validator=optional(ResultRef))
 
 
 _PENDING: Final = ProcessProgress()
@@ -240,29 +248,29 @@ class ExperimentState:
         extra: Unknown keys of a file made by hand or by another tool, kept.
     """
 
-    experiment_id: str = attrs.field(validator=attrs.validators.min_len(1))
-    name: str | None = None
+    experiment_id: str = attrs.field(validator=some_text)
+    name: str | None = attrs.field(default=None, validator=optional_text)
     status: ExperimentStatus = attrs.field(
         default=ExperimentStatus.INITIALISED, converter=ExperimentStatus
     )
     reason: Reason | None = attrs.field(default=None, converter=attrs.converters.optional(Reason))
-    error_message: str | None = None
-    config: Mapping[str, Any] = attrs.field(factory=dict)
-    config_hash: str | None = None
-    config_path: str | None = attrs.field(default=None, converter=_text)
-    cwd: str | None = attrs.field(default=None, converter=_text)
+    error_message: str | None = attrs.field(default=None, validator=optional_text)
+    config: Mapping[str, Any] = attrs.field(factory=dict, validator=mapping)
+    config_hash: str | None = attrs.field(default=None, validator=optional_text)
+    config_path: str | None = attrs.field(default=None, converter=_path, validator=optional_text)
+    cwd: str | None = attrs.field(default=None, converter=_path, validator=optional_text)
     num_processes: int = attrs.field(default=0, validator=_not_negative)
     process_progress: Mapping[int, ProcessProgress] = attrs.field(factory=ProcessTable)
-    owner: ProcessIdentity | None = None
-    subprocess_pid: int | None = None
+    owner: ProcessIdentity | None = attrs.field(default=None, validator=optional(ProcessIdentity))
+    subprocess_pid: int | None = attrs.field(default=None, validator=optional_number)
     epoch: int = attrs.field(default=0, validator=_not_negative)
     revision: int = attrs.field(default=0, validator=_not_negative)
-    schema_version: int = SCHEMA_VERSION
-    created_at: datetime | None = attrs.field(default=None, validator=_aware)
-    started_at: datetime | None = attrs.field(default=None, validator=_aware)
-    finished_at: datetime | None = attrs.field(default=None, validator=_aware)
-    last_updated: datetime | None = attrs.field(default=None, validator=_aware)
-    extra: Mapping[str, Any] = attrs.field(factory=dict)
+    schema_version: int = attrs.field(default=SCHEMA_VERSION, validator=number)
+    created_at: datetime | None = attrs.field(default=None, validator=aware)
+    started_at: datetime | None = attrs.field(default=None, validator=aware)
+    finished_at: datetime | None = attrs.field(default=None, validator=aware)
+    last_updated: datetime | None = attrs.field(default=None, validator=aware)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, validator=mapping)
 
     def __attrs_post_init__(self) -> None:
         given = self.process_progress

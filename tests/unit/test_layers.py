@@ -31,7 +31,7 @@ LAYERS = {
     "lifecycle": ["lifecycle", "effects", "events"],
     "liveness": ["liveness", "sessions"],
     "machines": ["machines", "guards"],
-    "records": ["records", "errors", "identity", "ids", "status"],
+    "records": ["records", "errors", "identity", "ids", "status", "validators"],
 }  # fmt: skip
 
 #: What each layer may import besides itself. `store` and `engines` do not know each other.

@@ -1,0 +1,87 @@
+"""What records and events take is what can be read again."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.events import ProcessExited, ProcessLaunched, ProcessLost, Requested
+from holdfast.identity import ProcessIdentity
+from holdfast.records import ExperimentState, ProcessProgress, ResultRef
+from holdfast.store import codec
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+_values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.floats(allow_nan=False),
+    st.sampled_from(["", "running", "user", "2", "a\ud800\0"]),
+    st.just([]),
+    st.just({}),
+    st.just(b"bytes"),
+    st.just(NOW),
+    st.just(NOW.replace(tzinfo=None)),
+    st.just(Path("results")),
+    st.builds(ProcessIdentity, pid=st.integers(1, 9)),
+    st.just(ResultRef(path="results/0.1.json", size=1, sha256="0")),
+)
+_FREE = {"epoch", "schema_version", "process_progress", "num_processes"}
+
+
+def _again(state: ExperimentState) -> ExperimentState:
+    text = codec.dumps(codec.state_to_json(state))
+    return codec.state_from_json(json.loads(text), Path("exp.json"))
+
+
+def _fields(record: type) -> list[str]:
+    return [field.name for field in attrs.fields(record) if field.name not in _FREE]
+
+
+@given(st.sampled_from(_fields(ExperimentState)), _values)
+def test_what_an_experiment_takes_is_what_is_read_again(name: str, value: Any) -> None:
+    """A value of another kind is refused before anything is stored, not when it is loaded."""
+    try:
+        state = ExperimentState(**{"experiment_id": "exp", name: value})
+    except (TypeError, ValueError):
+        return
+    assert _again(state) == state
+
+
+@given(st.sampled_from(_fields(ProcessProgress)), _values)
+def test_what_a_process_takes_is_what_is_read_again(name: str, value: Any) -> None:
+    """As for experiments."""
+    try:
+        entry = ProcessProgress(**{name: value})
+    except (TypeError, ValueError):
+        return
+    state = ExperimentState(experiment_id="exp", process_progress={0: entry})
+    assert _again(state) == state
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (make, field.name)
+        for make in (Requested, ProcessLaunched, ProcessExited, ProcessLost)
+        for field in attrs.fields(make)
+        if field.name in ("error_message", "evidence", "host", "exit_code", "signal", "attempt")
+        or field.name in ("identity", "result", "result_error", "started_at", "ended_at")
+    ],
+)
+def test_an_event_of_a_wrong_kind_is_refused_by_its_name(make: type, name: str) -> None:
+    """What it brings ends up in a journal."""
+    needed: dict[str, Any] = {"at": NOW, "process": 0}
+    more = {"entity": "process", "event": "start"} if make is Requested else {"attempt": 1}
+    more |= {"evidence": "gone"} if make is ProcessLost else {}
+    more |= {"identity": None} if make is ProcessLaunched else {}
+    make(**needed, **more)
+    for wrong in (1.5, [], b"bytes"):
+        with pytest.raises(TypeError, match=f"^{name} must be"):
+            make(**needed, **{**more, name: wrong})
