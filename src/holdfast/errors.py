@@ -295,13 +295,21 @@ class UnknownLivenessError(AlreadyOwnedError):
 
 @_error
 class OwnershipLostError(HoldfastError):
-    """A newer owner took over (a fencing token was seen): this claim can change nothing more."""
+    """A newer owner took over (a fencing token was seen), or the folder with the journal was taken
+    away, which is epoch 0: this claim can change nothing more.
+    """
 
     experiment_id: str
     epoch: int
     newer_epoch: int
 
     def _message(self) -> str:
+        if not self.newer_epoch:
+            return (
+                f"{self.experiment_id}: its folder was removed or moved away while this claim "
+                f"(epoch {self.epoch}) owned it; the last change is not recorded\n"
+                f"  what it started may run on: `ps` shows it, nothing else knows of it any more"
+            )
         return (
             f"{self.experiment_id}: this claim (epoch {self.epoch}) was superseded by epoch "
             f"{self.newer_epoch}; the last change is not acknowledged, and counts only if that "

@@ -48,7 +48,8 @@ class Verdict:
     """Whether a process lives, with the evidence: shown to the user, stored with what it caused.
 
     Attributes:
-        method: Which rule decided: `lock`, `pid`, `boot`, `legacy_pid`, `host`, `none`.
+        method: Which rule decided: `lock`, `pid`, `boot`, `legacy_pid`, `host`, `released`,
+            `none`.
         compared: What was compared, as text: `recorded` against `observed`.
         observer: Who looked: `pid N on HOST`.
     """

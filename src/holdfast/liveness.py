@@ -17,7 +17,15 @@ import attrs
 
 from holdfast.identity import LockState, ProcessIdentity, Verdict, VerdictKind
 
-__all__ = ["Observer", "ProcessFacts", "identity_of", "judge", "judge_legacy_pid", "me"]
+__all__ = [
+    "Observer",
+    "ProcessFacts",
+    "identity_of",
+    "judge",
+    "judge_legacy_pid",
+    "judge_released",
+    "me",
+]
 
 _MACHINE_ID_FILES: Final = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
@@ -289,6 +297,23 @@ def _judge_pid(identity: ProcessIdentity, observer: Observer) -> tuple[VerdictKi
     if facts.start_ticks == ticks:
         return "alive", "pid", compared
     return "dead", "pid", f"the pid was reused: {compared}"
+
+
+def judge_released(
+    identity: ProcessIdentity,
+    *,
+    lock: LockState | None = None,
+    observer: Observer | None = None,
+) -> Verdict:
+    """As `judge`, of an owner that let its experiment go: that it lives does not make it the owner.
+
+    It may mean to come back, so that is no proof of death either.
+    """
+    verdict = judge(identity, lock=lock, observer=observer)
+    if verdict.kind != "alive" or lock == "held":
+        return verdict
+    compared = f"its owner let it go and lives ({verdict.compared})"
+    return attrs.evolve(verdict, kind="unknown", method="released", compared=compared)
 
 
 def judge_legacy_pid(pid: int, *, observer: Observer | None = None) -> Verdict:

@@ -154,6 +154,9 @@ class Fault:
         {"open_append", "mkdir", "write", "truncate", "fsync", "fdatasync", "link", "rename"}
     )
 
+    # What these hand out would be lost between the call and the store, which no store can help.
+    _HANDS_OUT = frozenset({"close", "open_dir", "open_read", "scan"})
+
     def __init__(self, at: int, error: int | None, *, sticky: bool = False) -> None:
         self.at, self.error, self.sticky = at, error, sticky
         self.seen = -1
@@ -169,7 +172,7 @@ class Fault:
             return call()
         if self.error == INTERRUPT:
             result = call()
-            if self.seen == self.at and operation.name not in ("close", "open_dir", "open_read"):
+            if self.seen == self.at and operation.name not in self._HANDS_OUT:
                 self.struck = operation
                 raise KeyboardInterrupt
             return result

@@ -191,7 +191,8 @@ def test_every_process_event_in_every_status_on_disk(
         ({"reason": "bored"}, ValueError),
         ({"exit_kode": 0}, TypeError),
         ({"exit_code": "0"}, TypeError),
-        ({"error_message": float("nan")}, ValueError),
+        ({"error_message": float("nan")}, TypeError),
+        ({"exit_code": 10**5000}, ValueError),
     ],
 )
 def test_what_cannot_be_recorded_leaves_the_claim_as_good_as_before(

@@ -197,7 +197,7 @@ def test_a_hostile_journal_is_named_and_never_passed_over(
 def test_links_in_the_place_of_our_folders_are_not_followed(
     manager: StateManager, state_dir: Path, tmp_path: Path, victim: str
 ) -> None:
-    """Nothing is written, locked or removed where a link leads."""
+    """Nothing is read, written, locked or removed where a link leads, or taken for older truth."""
     manager.create(BAD)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -209,13 +209,19 @@ def test_links_in_the_place_of_our_folders_are_not_followed(
         folder.mkdir()
         target = elsewhere if victim == "journal" else elsewhere / "precious"
         (folder / victim).symlink_to(target)
-    assert manager.load(BAD).experiment_id == BAD
+    if victim == "lock":
+        assert manager.load(BAD).experiment_id == BAD
+    else:
+        with pytest.raises(StateCorruptError, match="is a link or no directory"):
+            manager.load(BAD)
     for method in (manager.claim, manager.delete):
         with pytest.raises((StateWriteError, StateCorruptError)):
             method(BAD)
     assert [path.name for path in elsewhere.iterdir()] == ["precious"]
     assert (elsewhere / "precious").read_text() == "mine"
-    assert manager.list_experiments() == [BAD, "before", "later"]
+    readable = [BAD] if victim == "lock" else []
+    assert manager.list_experiments() == [*readable, "before", "later"]
+    assert len(manager.unreadable()) == 1 - len(readable)
 
 
 HOSTILE_IDS = [

@@ -34,7 +34,7 @@ class Counting(Files):
         self.scans = 0
         self.opened: list[str] = []
 
-    def scan(self, fd: int) -> Iterator[os.DirEntry[str]]:
+    def scan(self, fd: int) -> contextlib.AbstractContextManager[Iterator[os.DirEntry[str]]]:
         self.scans += 1
         return super().scan(fd)
 

@@ -20,17 +20,22 @@ from holdfast.store import stored, view
 from holdfast.store.files import Files
 from holdfast.store.journal import cause
 
-__all__ = ["Entry", "entries", "lookup", "resolve", "stems"]
+__all__ = ["Entry", "entries", "find", "lookup", "resolve", "stems"]
 
 
 @attrs.frozen
 class Entry:
-    """One experiment of a listing: its state, or why it could not be read."""
+    """One experiment of a listing: its state, or why it could not be read.
+
+    Attributes:
+        orphaned: The state is that of a view whose journals are gone.
+    """
 
     stem: str
     path: Path
     state: ExperimentState | None
     error: HoldfastError | None
+    orphaned: bool = False
 
 
 def stems(files: Files, dir_fd: int) -> list[str]:
@@ -65,7 +70,7 @@ def read_entry(files: Files, stem: str, dir_fd: int, state_dir: Path) -> Entry |
     problem = _misnamed(truth.state, stem)
     if problem is not None:
         return Entry(stem, path, None, StateCorruptError(path, problem))
-    return Entry(stem, path, truth.state, None)
+    return Entry(stem, path, truth.state, None, orphaned=truth.epoch < truth.state.epoch)
 
 
 def _misnamed(state: ExperimentState, stem: str) -> str | None:
@@ -88,7 +93,14 @@ def entries(files: Files, dir_fd: int, state_dir: Path) -> Iterator[Entry]:
 
 
 def lookup(files: Files, experiment_id: str, dir_fd: int, state_dir: Path) -> ExperimentState:
-    """The experiment's state.
+    """The experiment's state. Raises as `find`."""
+    return find(files, experiment_id, dir_fd, state_dir)[0]
+
+
+def find(
+    files: Files, experiment_id: str, dir_fd: int, state_dir: Path
+) -> tuple[ExperimentState, bool]:
+    """The experiment's state, and whether it is *orphaned*: of a view whose journals are gone.
 
     Raises:
         ExperimentNotFoundError: There is none; with the ids that look like it.
@@ -102,7 +114,7 @@ def lookup(files: Files, experiment_id: str, dir_fd: int, state_dir: Path) -> Ex
         raise ExperimentNotFoundError(
             experiment_id, state_dir, close_matches(files, experiment_id, dir_fd)
         )
-    return entry.state
+    return entry.state, entry.orphaned
 
 
 def close_matches(files: Files, experiment_id: str, dir_fd: int) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from holdfast.store import codec, journal, ownership, view
 from holdfast.store.files import Files
 from holdfast.store.journal import cause
 from holdfast.store.ownership import Owned
+from holdfast.store.stored import same_folder
 
 __all__ = ["Claim", "Recorded"]
 
@@ -255,6 +256,17 @@ class Claim:
             )
             self._closed = "the experiment is deleted"
 
+    def check_fence(self) -> None:
+        """Make sure that nobody took over, before something is done that cannot be taken back.
+
+        Raises:
+            OwnershipLostError, ClaimClosedError: This claim is no longer the owner's.
+            StateWriteError: It cannot be told.
+        """
+        with self._mutex:
+            self._check()
+            self._fence()
+
     def release(self) -> None:
         """Let the experiment go: record it, refresh the view, free the lock. Repeating it is fine.
 
@@ -397,10 +409,20 @@ class Claim:
         except OSError as err:
             self._closed = f"the journal's folder cannot be listed: {cause(err)}"
             raise StateWriteError(self._path, "listing", cause(err), "unknown") from err
-        if not newest or newest[-1] != self._epoch:
-            found = newest[-1] if newest else 0
-            self._closed = f"epoch {found} superseded it"
+        found = newest[-1] if newest else 0
+        if found == self._epoch and not self._in_place():
+            found = 0
+        if found != self._epoch:
+            self._closed = f"epoch {found} superseded it" if found else "its folder was taken away"
             raise OwnershipLostError(self._state.experiment_id, self._epoch, found)
+
+    def _in_place(self) -> bool:
+        """Whether the folder is where others look for it; in another place we would own alone."""
+        try:
+            return same_folder(self._files, self._stem, self._state_dir_fd, self._folder_fd)
+        except OSError as err:
+            self._closed = f"the folder cannot be looked at: {cause(err)}"
+            raise StateWriteError(self._path, "looking at", cause(err), "unknown") from err
 
     def _compact(self) -> None:
         try:
@@ -454,6 +476,8 @@ def _close_in_child() -> None:
     # A flock belongs to the open file, which a fork shares: a child that kept it would hold the
     # experiment after its owner's death.
     for claim in list(_live):
+        # Another thread may have held it at the fork, and is not there to let it go.
+        claim._mutex = threading.RLock()
         claim._close()
 
 

@@ -2,18 +2,26 @@
 
 import contextlib
 import os
+import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final, Literal
 
 from holdfast.errors import ExperimentExistsError, StateWriteError
+from holdfast.records import ExperimentState
 from holdfast.store import journal, ownership, view
 from holdfast.store.claim import Claim
 from holdfast.store.files import Files
 from holdfast.store.journal import cause
-from holdfast.store.stored import open_folder, same_folder
+from holdfast.store.stored import open_folder, read, same_folder
 
-__all__ = ["finish_interrupted", "remove", "sweep"]
+__all__ = ["finish_interrupted", "outlast", "remove", "sweep"]
 
-_TRASH = ".trash-"
+#: What a delete moves a folder to; nothing else is trash, whatever it is called.
+TRASH: Final = re.compile(r"\.trash-[0-9a-f]{16}")
+_RETRY_S: Final = 0.005
+_PATIENCE_S: Final = 10.0
 
 
 def remove(files: Files, claim: Claim, stem: str, dir_fd: int, state_dir: Path) -> None:
@@ -27,13 +35,20 @@ def remove(files: Files, claim: Claim, stem: str, dir_fd: int, state_dir: Path) 
 
 
 def _unlink_and_trash(files: Files, stem: str, dir_fd: int, state_dir: Path) -> None:
-    trash = f"{_TRASH}{os.urandom(8).hex()}"
     try:
         with contextlib.suppress(FileNotFoundError):
             files.unlink(view.file_name(stem), dir_fd)
             # Durable first: with the folder gone and the view back after a power cut, a view that
             # lay behind its journal would pass for the truth.
             files.fsync(dir_fd)
+    except OSError as err:
+        raise StateWriteError(state_dir / stem, "deleting", cause(err), "new") from err
+    _trash(files, stem, dir_fd, state_dir)
+
+
+def _trash(files: Files, stem: str, dir_fd: int, state_dir: Path) -> None:
+    trash = f".trash-{os.urandom(8).hex()}"
+    try:
         # Renamed while the lock in it is held: who waits for that lock finds the folder gone.
         files.rename(stem, trash, dir_fd)
         files.fsync(dir_fd)
@@ -63,31 +78,96 @@ def finish_interrupted(files: Files, stem: str, dir_fd: int, state_dir: Path) ->
             deleted at this moment.
         StateWriteError: The file system refused.
     """
-    with contextlib.ExitStack() as opened:
-        folder_fd = open_folder(files, stem, dir_fd)
-        if folder_fd is None:
-            return False
-        opened.callback(files.close, folder_fd)
-        truth = journal.read_truth(files, folder_fd, state_dir / stem)
-        if truth is None:
-            return False
-        if not truth.deleted:
+    with _deleted_folder(files, stem, dir_fd, state_dir) as found:
+        if found == "other":
             raise ExperimentExistsError(stem, state_dir)
-        lock_fd = files.open_append("lock", folder_fd)
-        opened.callback(files.close, lock_fd)
-        if ownership.try_lock(files, lock_fd) is False:
+        if found == "locked":
             raise ExperimentExistsError(stem, state_dir, "it is being deleted at this moment")
-        if same_folder(files, stem, dir_fd, folder_fd):
+        if found == "ours":
             # A second one that finishes it may have been faster.
             with contextlib.suppress(FileNotFoundError):
                 _unlink_and_trash(files, stem, dir_fd, state_dir)
-    return True
+    return found != "none"
+
+
+def outlast(
+    files: Files,
+    stem: str,
+    dir_fd: int,
+    state_dir: Path,
+    made: os.stat_result,
+    state: ExperimentState,
+) -> None:
+    """Let a delete that was under way while the view *made* of *state* came to be end beside it.
+
+    An experiment that was never claimed has no folder: the claim of its delete makes one, after
+    whoever creates it anew looked for what a delete left.
+
+    Raises:
+        ExperimentExistsError: Somebody else, who took the view for a leftover, was faster.
+        StateWriteError: The file system refused, or the delete does not end.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    found: _Found = "locked"
+    while found not in ("none", "other"):
+        try:
+            with _deleted_folder(files, stem, dir_fd, state_dir) as found:
+                if found == "ours":
+                    _trash(files, stem, dir_fd, state_dir)
+        except FileNotFoundError:
+            found = "gone"  # moved away by somebody else at this moment: look again
+        except OSError as err:
+            raise StateWriteError(state_dir / stem, "creating", cause(err), "unknown") from err
+        if time.monotonic() > deadline:
+            problem = "the delete of the one before does not end"
+            raise StateWriteError(state_dir / stem, "creating", problem, "unknown")
+        if found == "locked":
+            time.sleep(_RETRY_S)
+    try:
+        if view.is_file(files, view.file_name(stem), dir_fd, made):
+            return
+        # Its first owner may have refreshed the view by now.
+        there = read(files, stem, dir_fd, state_dir)
+    except OSError as err:
+        raise StateWriteError(state_dir / stem, "creating", cause(err), "unknown") from err
+    if there is None or there.state.created_at != state.created_at:
+        raise ExperimentExistsError(state.experiment_id, state_dir, "somebody else was faster")
+
+
+_Found = Literal["none", "other", "locked", "ours", "gone"]
+
+
+@contextlib.contextmanager
+def _deleted_folder(files: Files, stem: str, dir_fd: int, state_dir: Path) -> Iterator[_Found]:
+    """Whether there is a folder that a delete left, and its lock is *ours* as long as we look.
+
+    `other` is an experiment's that is none, `gone` one that somebody else removed meanwhile.
+    """
+    with contextlib.ExitStack() as opened:
+        folder_fd = open_folder(files, stem, dir_fd)
+        if folder_fd is None:
+            yield "none"
+            return
+        opened.callback(files.close, folder_fd)
+        truth = journal.read_truth(files, folder_fd, state_dir / stem)
+        if truth is None:
+            yield "none"
+            return
+        if not truth.deleted:
+            yield "other"
+            return
+        lock_fd = files.open_append("lock", folder_fd)
+        opened.callback(files.close, lock_fd)
+        if ownership.try_lock(files, lock_fd) is False:
+            yield "locked"
+            return
+        yield "ours" if same_folder(files, stem, dir_fd, folder_fd) else "gone"
 
 
 def sweep(files: Files, dir_fd: int) -> None:
     """Remove the trash that interrupted deletes left. Never fails: it is trash."""
     with contextlib.suppress(OSError):
         for name in files.names(dir_fd):
-            if name.startswith(_TRASH):
+            if TRASH.fullmatch(name):
                 with contextlib.suppress(OSError):
                     _remove_tree(files, name, dir_fd)

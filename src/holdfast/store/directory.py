@@ -34,19 +34,21 @@ class StateDirectory:
 
         self.make()
         path = self._path / ".run.lock"
-        with self.writable() as dir_fd:
-            fd = self._files.open_append(".run.lock", dir_fd)
-        try:
-            deadline = time.monotonic() + wait_s
-            while ownership.try_lock(self._files, fd) is False:
-                if time.monotonic() > deadline:
-                    raise StateWriteError(
-                        path, "locking", f"another run held it for more than {wait_s:.0f} s"
-                    )
-                time.sleep(0.005)
+        with contextlib.ExitStack() as opened:
+            try:
+                with self.writable() as dir_fd:
+                    fd = self._files.open_append(".run.lock", dir_fd)
+                opened.callback(self._files.close, fd)
+                deadline = time.monotonic() + wait_s
+                while ownership.try_lock(self._files, fd) is False:
+                    if time.monotonic() > deadline:
+                        raise StateWriteError(
+                            path, "locking", f"another run held it for more than {wait_s:.0f} s"
+                        )
+                    time.sleep(0.005)
+            except OSError as err:
+                raise StateWriteError(path, "locking", cause(err)) from err
             yield
-        finally:
-            self._files.close(fd)
 
     @contextlib.contextmanager
     def writable(self) -> Iterator[int]:

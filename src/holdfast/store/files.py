@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Final
 
 from holdfast.errors import UnsupportedPlatformError
@@ -90,8 +91,8 @@ class Files:
         """What is in the directory *fd*, in no order."""
         return os.listdir(fd)
 
-    def scan(self, fd: int) -> Iterator[os.DirEntry[str]]:
-        """What is in the directory *fd*, with the kind and inode of each."""
+    def scan(self, fd: int) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+        """What is in the directory *fd*, with the kind and inode of each, for a `with`."""
         return os.scandir(fd)
 
     def touch(self, fd: int) -> None:

@@ -99,13 +99,17 @@ class Index:
         self._remote: bool | None = None
         with contextlib.suppress(OSError):
             self._folder_fd = files.open_dir(FOLDER, dir_fd)
-        head = self._read_head() if believe else None
-        self._directory = _directory(files.fstat(dir_fd))
-        self._current = head is not None and head["directory"] == self._directory
-        if head is not None and self._current:
-            self.fresh = head["fresh"]
-        else:
-            self._scan()
+        try:
+            head = self._read_head() if believe else None
+            self._directory = _directory(files.fstat(dir_fd))
+            self._current = head is not None and head["directory"] == self._directory
+            if head is not None and self._current:
+                self.fresh = head["fresh"]
+            else:
+                self._scan()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let go of the descriptors."""
@@ -159,13 +163,12 @@ class Index:
             stem: Which one.
             summary: As loaded after the look began.
             released: Its last owner let it go; None if it never had one. Whoever owns it could
-                change it without touching the view.
+                change it without touching the view; and a file that never had an owner belongs to
+                another tool or to a person, who write into it as it lies there, which no time of
+                the directory tells.
         """
         seen = self._signatures.pop(stem, None)
-        if seen is None or summary.status is not ExperimentStatus.AGGREGATED:
-            return
-        # The first claim leaves the view alone, but it makes the folder.
-        if not released and (released is False or seen[4]):
+        if seen is None or summary.status is not ExperimentStatus.AGGREGATED or not released:
             return
         row = (
             stem,
@@ -287,13 +290,14 @@ class Index:
         self._directory = _directory(self._files.fstat(self._dir_fd))
         views: list[os.DirEntry[str]] = []
         others: dict[str, os.DirEntry[str]] = {}
-        for entry in self._files.scan(self._dir_fd):
-            name = entry.name
-            if name.endswith(".json"):
-                if name[0] != ".":
-                    views.append(entry)
-            elif name[0] != ".":
-                others[name] = entry
+        with self._files.scan(self._dir_fd) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.endswith(".json"):
+                    if name[0] != ".":
+                        views.append(entry)
+                elif name[0] != ".":
+                    others[name] = entry
         if self._clock is None and len(views) >= SMALLEST:
             self._clock = self._tick(make=True)
         before = 0 if self._clock is None else self._clock - RACY_NS

@@ -26,6 +26,7 @@ from holdfast.store.codec import Json, change_from_json, dumps, state_from_json
 from holdfast.store.files import Files
 
 __all__ = [
+    "NO_DIRECTORY",
     "Journal",
     "Truth",
     "decode",
@@ -39,6 +40,10 @@ __all__ = [
 #: Larger than any journal that compaction lets grow; more is not ours.
 SIZE_LIMIT: Final = 1 << 30
 _SUFFIX: Final = ".jsonl"
+#: What is wrong with what stands in the place of a folder.
+NO_DIRECTORY: Final = (
+    "is a link or no directory, and nothing is ever read through one: move it back"
+)
 
 
 def file_name(epoch: int) -> str:
@@ -277,8 +282,10 @@ def read_truth(
     try:
         journal_fd = files.open_dir("journal", folder_fd)
     except OSError as err:
-        if err.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        if err.errno == errno.ENOENT:
             return None
+        if err.errno in (errno.ENOTDIR, errno.ELOOP):
+            raise StateCorruptError(path / "journal", NO_DIRECTORY) from err
         raise
     try:
         while True:

@@ -156,7 +156,8 @@ class StateManager:
             except OSError as err:
                 raise StateWriteError(self.state_dir / stem, "looking at", cause(err)) from err
             try:
-                view.create(self._files, stem, dir_fd, state, self.state_dir)
+                made = view.create(self._files, stem, dir_fd, state, self.state_dir)
+                deletion.outlast(self._files, stem, dir_fd, self.state_dir, made, state)
             except ExperimentExistsError:
                 raise self._taken(state.experiment_id, stem, dir_fd) from None
         return state
@@ -175,7 +176,8 @@ class StateManager:
         """The experiment's state: what its journals tell, else its view. Takes no lock.
 
         Warns:
-            UnreadableStateWarning: The view disagrees with the journals, which count.
+            UnreadableStateWarning: The view disagrees with the journals, which count, or somebody
+                removed the journals.
 
         Raises:
             ExperimentNotFoundError: There is none; it names close matches.
@@ -183,7 +185,12 @@ class StateManager:
             SchemaTooNewError: A newer holdfast wrote it.
         """
         with self._directory.existing(experiment_id) as dir_fd:
-            state = catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
+            state, orphaned = catalog.find(self._files, experiment_id, dir_fd, self.state_dir)
+            if orphaned:
+                name = view.file_name(sanitize_experiment_id(experiment_id))
+                lost = f"{name} is all there is: its journals, with what came after it, are gone"
+                warnings.warn(lost, UnreadableStateWarning, stacklevel=2)
+                return state
             while (problem := self._view_problem(state, dir_fd)) is not None:
                 # An owner may have recorded, refreshed and let go between our looks. Only a view
                 # that disagrees with what was the truth before and after is a stray one.
@@ -241,8 +248,10 @@ class StateManager:
         from holdfast.store.claim import Claim
 
         stem = sanitize_experiment_id(experiment_id)
-        with self._directory.existing(experiment_id) as dir_fd:
+        with self._directory.existing(experiment_id) as dir_fd, contextlib.ExitStack() as undo:
             try:
+                state_dir_fd = os.dup(dir_fd)
+                undo.callback(self._files.close, state_dir_fd)
                 owned = ownership.acquire(
                     self._files,
                     stem,
@@ -258,21 +267,27 @@ class StateManager:
                 raise ExperimentNotFoundError(experiment_id, self.state_dir, close) from None
             except OSError as err:
                 raise StateWriteError(self.state_dir / stem, "claiming", cause(err)) from err
-            if not owned.locked:
+            undo.pop_all()
+            claim = Claim(
+                self._files,
+                owned,
+                stem=stem,
+                state_dir=self.state_dir,
+                state_dir_fd=state_dir_fd,
+                now=self._clock,
+            )
+        if not claim.locked:
+            try:
                 warnings.warn(
                     f"{self.state_dir} is on a file system without locks (flock is refused): two "
                     f"owners are told apart by their epochs alone; `holdfast doctor` says more",
                     NoLocksWarning,
                     stacklevel=2,
                 )
-            return Claim(
-                self._files,
-                owned,
-                stem=stem,
-                state_dir=self.state_dir,
-                state_dir_fd=os.dup(dir_fd),
-                now=self._clock,
-            )
+            except BaseException:
+                claim.release()  # nobody gets it, and so nobody else would
+                raise
+        return claim
 
     def save(self, state: ExperimentState) -> ExperimentState:
         """Store *state*, changed by hand, if nobody changed it since it was loaded.
@@ -393,6 +408,8 @@ class StateManager:
         lock = ownership.lock_state(self._files, stem, dir_fd)
         if lock != "held" and state.owner is None and state.subprocess_pid is not None:
             return liveness.judge_legacy_pid(state.subprocess_pid)
+        if state.owner is not None and state.owner.released:
+            return liveness.judge_released(state.owner, lock=lock)
         return liveness.judge(state.owner, lock=lock)
 
     def folder(self, experiment_id: str) -> Path:

@@ -20,6 +20,7 @@ from holdfast.errors import (
     AlreadyOwnedError,
     ExperimentNotFoundError,
     OwnershipLostError,
+    StateCorruptError,
     StateWriteError,
     UnknownLivenessError,
 )
@@ -43,7 +44,7 @@ class Owned:
         locked: False where the file system has no locks: then epochs alone protect.
         previous: The owner before, and *verdict* what was known of it.
         base_size: Bytes of the journal's base line.
-        inherited: Whether the state came from a journal; before the first claim there is none.
+        inherited: Whether there was a claim before; until the first one the view is the truth.
     """
 
     state: ExperimentState
@@ -147,9 +148,11 @@ def acquire(
             raise ExperimentNotFoundError(experiment_id, state_dir)
         with contextlib.ExitStack() as opened:
             try:
-                folder_fd, lock_fd = _open_lock(files, stem, dir_fd, opened)
+                folder_fd, lock_fd, made = _open_lock(files, stem, dir_fd, opened)
             except FileNotFoundError:
                 continue  # deleted between two of our steps: look again
+            except NotADirectoryError as err:
+                raise StateCorruptError(path, journal.NO_DIRECTORY) from err
             except OSError as err:
                 raise StateWriteError(path / "lock", "opening", cause(err)) from err
             locked = _lock(files, lock_fd, deadline, time.monotonic)
@@ -170,6 +173,7 @@ def acquire(
                 folder_fd,
                 lock_fd,
                 locked=locked is True,
+                made=made,
                 now=now,
                 force=force,
                 opened=opened,
@@ -180,7 +184,8 @@ def acquire(
 
 def _open_lock(
     files: Files, stem: str, dir_fd: int, opened: contextlib.ExitStack
-) -> tuple[int, int]:
+) -> tuple[int, int, bool]:
+    """Descriptors of the folder and its lock, and whether the lock was made only now."""
     with contextlib.suppress(FileExistsError):
         files.mkdir(stem, dir_fd)
     # The parent too: a folder that a power cut takes back would take the claim in it along. Even
@@ -188,9 +193,14 @@ def _open_lock(
     files.fsync(dir_fd)
     folder_fd = files.open_dir(stem, dir_fd)
     opened.callback(files.close, folder_fd)
+    try:
+        files.stat("lock", folder_fd)
+        made = False
+    except FileNotFoundError:
+        made = True
     lock_fd = files.open_append("lock", folder_fd)
     opened.callback(files.close, lock_fd)
-    return folder_fd, lock_fd
+    return folder_fd, lock_fd, made
 
 
 def _remove_if_unused(files: Files, stem: str, dir_fd: int, folder_fd: int) -> None:
@@ -243,6 +253,7 @@ def _take_over(
     lock_fd: int,
     *,
     locked: bool,
+    made: bool,
     now: Callable[[], datetime],
     force: bool,
     opened: contextlib.ExitStack,
@@ -252,8 +263,13 @@ def _take_over(
     # Deleted before we had the lock; or the file is a copy, or of another id that led to its name.
     if truth is None or truth.state.experiment_id != experiment_id:
         raise ExperimentNotFoundError(experiment_id, state_dir)
-    previous, verdict = _judge_previous(truth.state, locked=locked)
+    # Somebody removed the lock that an owner held, who may hold it still: ours proves nothing.
+    removed = made and truth.state.epoch > 0
+    previous, verdict = _judge_previous(truth.state, locked=locked and not removed)
     if verdict is not None and verdict.kind != "dead" and not force:
+        if removed:
+            with contextlib.suppress(OSError):
+                files.unlink("lock", folder_fd)  # the next look would take it for the true one
         _, since = _newest_claim(files, folder_fd, path)
         if verdict.kind == "alive":
             raise AlreadyOwnedError(experiment_id, previous, since, verdict)
@@ -270,7 +286,8 @@ def _take_over(
         claim_line = _claim_line(me, at)
         while True:
             existing = journal.epochs(files.names(journal_fd))
-            epoch = (existing[-1] if existing else 0) + 1
+            # Never back, even if somebody removed the journals: an owner of one may still live.
+            epoch = max(existing[-1] if existing else 0, truth.state.epoch) + 1
             file_fd = publish_epoch(files, journal_fd, epoch, claim_line)
             if file_fd is not None:
                 break
@@ -315,7 +332,7 @@ def _take_over(
         base_size=len(base_line),
         previous=previous,
         verdict=verdict,
-        inherited=truth.epoch > 0,
+        inherited=truth.state.epoch > 0,
     )
 
 

@@ -4,14 +4,16 @@ import contextlib
 import errno
 import json
 import os
+import stat
 from pathlib import Path
 
+from holdfast.errors import StateCorruptError
 from holdfast.records import ExperimentState
-from holdfast.store import journal, view
+from holdfast.store import codec, journal, view
 from holdfast.store.files import Files
-from holdfast.store.journal import Truth
+from holdfast.store.journal import NO_DIRECTORY, Truth
 
-__all__ = ["exists", "open_folder", "read", "same_folder", "view_problem"]
+__all__ = ["differs", "exists", "open_folder", "read", "same_folder", "view_problem"]
 
 
 def open_folder(files: Files, stem: str, dir_fd: int) -> int | None:
@@ -43,17 +45,43 @@ def read(
     Raises:
         StateCorruptError, SchemaTooNewError: It cannot be read; it is left as it is.
     """
-    folder_fd = open_folder(files, stem, dir_fd)
-    if folder_fd is not None:
-        try:
-            truth = journal.read_truth(files, folder_fd, state_dir / stem, below=below)
-        finally:
-            files.close(folder_fd)
-        if truth is not None:
-            return None if truth.deleted else truth
     name = view.file_name(stem)
-    state = view.read(files, name, dir_fd, state_dir / name)
-    return None if state is None else Truth(state, 0, 0, deleted=False)
+    truth = _journals(files, stem, dir_fd, state_dir, below)
+    if truth is None:
+        state = view.read(files, name, dir_fd, state_dir / name)
+        if state is not None and state.epoch:
+            # The first claim may have come between our two looks.
+            truth = _journals(files, stem, dir_fd, state_dir, below)
+        if truth is None and _hidden(files, stem, dir_fd, state):
+            # What the view says may be older than the journal that lies behind it.
+            raise StateCorruptError(state_dir / stem, NO_DIRECTORY)
+        if truth is None:
+            return None if state is None else Truth(state, 0, 0, deleted=False)
+    return None if truth.deleted else truth
+
+
+def _journals(
+    files: Files, stem: str, dir_fd: int, state_dir: Path, below: int | None
+) -> Truth | None:
+    folder_fd = open_folder(files, stem, dir_fd)
+    if folder_fd is None:
+        return None
+    try:
+        return journal.read_truth(files, folder_fd, state_dir / stem, below=below)
+    finally:
+        files.close(folder_fd)
+
+
+def _hidden(files: Files, stem: str, dir_fd: int, state: ExperimentState | None) -> bool:
+    """Whether what stands in the place of the folder may hide a journal."""
+    if state is None:
+        return False
+    try:
+        mode = files.stat(stem, dir_fd).st_mode
+    except FileNotFoundError:
+        return False
+    # A file of that name may be anybody's, as long as there was no claim.
+    return stat.S_ISLNK(mode) or (state.epoch > 0 and not stat.S_ISDIR(mode))
 
 
 def exists(files: Files, stem: str, dir_fd: int) -> bool:
@@ -68,6 +96,18 @@ def exists(files: Files, stem: str, dir_fd: int) -> bool:
         else:
             return True
     return False
+
+
+def differs(plain: codec.Json, truth: ExperimentState) -> str | None:
+    """In what a view, as parsed, differs from the *truth* of the same revision; None if in nothing.
+
+    No crash explains it: somebody wrote into the file.
+    """
+    true = codec.state_to_json(truth)
+    if plain == true:
+        return None
+    keys = [key for key in {**true, **plain} if plain.get(key) != true.get(key)]
+    return f"differs from its journal in {', '.join(map(str, keys)):.200}"
 
 
 def view_problem(
@@ -93,7 +133,7 @@ def view_problem(
     finally:
         files.close(fd)
     if seen == (truth.epoch, truth.revision, str(truth.status)):
-        return None
+        return differs(plain, truth)
     killed = truth.owner is not None and not truth.owner.released
     with contextlib.suppress(TypeError):
         if killed and seen[:2] < (truth.epoch, truth.revision):

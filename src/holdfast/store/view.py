@@ -15,7 +15,7 @@ from holdfast.store import codec, strictjson
 from holdfast.store.files import Files
 from holdfast.store.journal import cause
 
-__all__ = ["create", "file_name", "read", "replace", "temporary_name"]
+__all__ = ["create", "file_name", "is_file", "read", "replace", "temporary_name"]
 
 #: 100,000 processes with all their fields are about 50 MB.
 SIZE_LIMIT: Final = 512 << 20
@@ -91,8 +91,13 @@ def replace(files: Files, stem: str, dir_fd: int, state: ExperimentState) -> Non
     files.fsync(dir_fd)
 
 
-def create(files: Files, stem: str, dir_fd: int, state: ExperimentState, state_dir: Path) -> None:
+def create(
+    files: Files, stem: str, dir_fd: int, state: ExperimentState, state_dir: Path
+) -> os.stat_result:
     """Make the view of a new experiment, which only one of any number of callers can.
+
+    Returns:
+        What tells it from every other file.
 
     Raises:
         ExperimentExistsError: The name is taken.
@@ -109,11 +114,12 @@ def create(files: Files, stem: str, dir_fd: int, state: ExperimentState, state_d
         raise StateWriteError(path, "writing", cause(err)) from err
     stored = "old"
     try:
+        made = files.stat(name, dir_fd)
         try:
             files.link(name, path.name, dir_fd)
         except FileExistsError:
             # On NFS the answer to a link that succeeded can be lost and the link be tried again.
-            if not _same_file(files, name, path.name, dir_fd):
+            if not is_file(files, path.name, dir_fd, made):
                 raise ExperimentExistsError(state.experiment_id, state_dir) from None
         stored = "unknown"
         files.unlink(name, dir_fd)
@@ -126,10 +132,12 @@ def create(files: Files, stem: str, dir_fd: int, state: ExperimentState, state_d
         with contextlib.suppress(OSError):
             files.unlink(name, dir_fd)
         raise
+    return made
 
 
-def _same_file(files: Files, one: str, other: str, dir_fd: int) -> bool:
+def is_file(files: Files, name: str, dir_fd: int, known: os.stat_result) -> bool:
+    """Whether *name* is the file that was *known*."""
     try:
-        return os.path.samestat(files.stat(one, dir_fd), files.stat(other, dir_fd))
+        return os.path.samestat(files.stat(name, dir_fd), known)
     except FileNotFoundError:
         return False
