@@ -9,7 +9,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 from .schedules import Sabotage, Setting
@@ -24,6 +24,19 @@ def forget_fencing(operation: Operation, call: Callable[[], Any]) -> Any:
     while operation.name == "names" and frame is not None:
         if frame.f_code.co_name == "_fence":
             return [f"{frame.f_locals['self'].epoch:08d}.jsonl"]
+        frame = frame.f_back
+    return call()
+
+
+def take_for_unchanged(operation: Operation, call: Callable[[], Any]) -> Any:
+    """Sabotage: a new owner does not see that its predecessor wrote on until it was fenced."""
+    frame: FrameType | None = sys._getframe()
+    while operation.name in ("names", "stat") and frame is not None:
+        if frame.f_code.co_name == "_unchanged":
+            truth = frame.f_locals["truth"]
+            if operation.name == "stat":
+                return SimpleNamespace(st_size=truth.offset)
+            return [f"{truth.epoch:08d}.jsonl"] if truth.epoch else []
         frame = frame.f_back
     return call()
 
@@ -47,6 +60,7 @@ def lock_for_all(operation: Operation, call: Callable[[], Any]) -> Any:
 #: What is broken, and the setting in which that must be noticed.
 SABOTAGES: tuple[tuple[Sabotage, Setting], ...] = (
     (forget_fencing, "no_locks"),
+    (take_for_unchanged, "no_locks"),
     (clobbering_link, "no_locks"),
     (lock_for_all, "locks"),
 )
