@@ -137,6 +137,53 @@ def test_a_shim_killed_at_any_instant_leaves_an_outcome_or_nothing(
     assert Dead in kinds
 
 
+#: A child in a process group of its own, as GNU `timeout` and the job control of a shell make them.
+OWN_GROUP = (
+    f'{sys.executable} -S -c \'import os; os.setpgid(0, 0); print(os.getpid(), "up", flush=True); '
+    'os.execvp("sh", ["sh", "-c", "trap : TERM; while :; do sleep 0.02; done"])\' & '
+)
+
+
+@linux
+@pytest.mark.parametrize("way", ["timeout", "cancel", "force", "end"])
+def test_no_process_group_of_an_attempt_outlives_it(
+    engine: LocalEngine, tmp_path: Path, way: str
+) -> None:
+    """Whatever its commands grouped themselves into is gone before the outcome can be seen."""
+    options = {"timeout_s": 2.0} if way == "timeout" else {}
+    script = OWN_GROUP + ("until [ -e go ]; do sleep 0.02; done" if way == "end" else "wait")
+    handle = start(engine, tmp_path, script, grace_s=0.2, cwd=str(tmp_path), **options)
+    up(tmp_path)
+    child = int(attempts.output_path(tmp_path, NAME).read_text().split()[0])
+    assert os.getpgid(child) == child
+    if way == "end":
+        (tmp_path / "go").touch()
+    elif way != "timeout":
+        engine.cancel([handle], force=way == "force")
+    record = outcome(tmp_path)
+    assert session_members(known(handle)) == []
+    assert not alive(child)
+    assert record.timed_out == (way == "timeout")
+
+
+@linux
+def test_a_process_group_of_an_attempt_is_asked_before_it_is_killed(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """TERM reaches it too, and it has the grace period to end in order."""
+    script = (
+        f"{sys.executable} -S -c 'import os, signal; os.setpgid(0, 0); "
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); "
+        'print("up", flush=True); signal.sigwait({signal.SIGTERM}); '
+        'print("in order", flush=True)\' & wait'
+    )
+    handle = start(engine, tmp_path, script, grace_s=600.0)
+    up(tmp_path)
+    engine.cancel([handle])
+    outcome(tmp_path)
+    assert "in order" in attempts.output_path(tmp_path, NAME).read_text()
+
+
 @linux
 def test_leftovers_in_another_container_keep_an_attempt_from_being_run_again(
     engine: LocalEngine, tmp_path: Path

@@ -43,7 +43,7 @@ class _Watched:
 
 
 class LocalEngine:
-    """Runs attempts on this machine, each in its own session and process group.
+    """Runs attempts on this machine, each in a session of its own.
 
     They run on when the engine is closed and when its process is killed; another `LocalEngine`
     adopts them. It starts what it is given at once: how many run at a time is the caller's affair.

@@ -239,13 +239,13 @@ class Shim:
             # A second request to stop does not shorten the grace period; SIGUSR1 does.
             if got == signal.SIGUSR1 or (got == signal.SIGALRM and stopping) or not self.grace_s:
                 self.kill_now = self.kill_now or got == signal.SIGUSR1
-                system.signal_group(pid, signal.SIGKILL)
+                system.signal_session(pid, signal.SIGKILL)
             elif not stopping:
-                system.signal_group(pid, signal.SIGTERM)
+                system.signal_session(pid, signal.SIGTERM)
                 signal.setitimer(signal.ITIMER_REAL, self.grace_s)
             stopping = True
         signal.setitimer(signal.ITIMER_REAL, 0)
-        self._clear_group(pid)
+        self._clear_session(pid)
         code = os.waitstatus_to_exitcode(status)
         return {
             "exit_code": code if code >= 0 else None,
@@ -254,22 +254,25 @@ class Shim:
             "cpu_s": round(usage.ru_utime + usage.ru_stime, 6),
         }
 
-    def _clear_group(self, pgid: int) -> None:
+    def _clear_session(self, pgid: int) -> None:
         """Whoever sees the outcome may start the next attempt: nothing of this one may be left."""
         grace = 0.0 if self.kill_now else self.grace_s
         for number, patience_s in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILLED_WITHIN_S)):
-            if not system.group_lives(pgid):
-                return
-            system.signal_group(pgid, number)
             deadline = time.monotonic() + patience_s
+            told: set[int] = set()
             wait_s = 0.002
-            while time.monotonic() < deadline:
-                self._pause(wait_s)
-                if not system.group_lives(pgid):
-                    return
-                if self.kill_now and number == signal.SIGTERM:
+            # Again and again: what is stopped may still fork in the meantime.
+            while left := system.session_members(pgid):
+                for pid in left:
+                    if pid not in told or number == signal.SIGKILL:
+                        system.signal_member(pid, number)
+                told.update(left)
+                if time.monotonic() >= deadline or (self.kill_now and number == signal.SIGTERM):
                     break
+                self._pause(wait_s)
                 wait_s = min(wait_s * 1.5, 0.1)
+            else:
+                return
 
     def _pause(self, seconds: float) -> None:
         """Let time pass, but hear who asks to stop what has not begun, or for no more patience."""

@@ -1,4 +1,4 @@
-"""What a shim asks of the operating system: programs, process groups, memory kills, durability.
+"""What a shim asks of the operating system: programs, sessions, memory kills, durability.
 
 Like the shim, the standard library only and little of it.
 """
@@ -99,34 +99,112 @@ def signal_group(pgid: int, number: int) -> None:
             os.killpg(pgid, signal.SIGCONT)  # a stopped process receives TERM only once it goes on
 
 
-def group_lives(pgid: int) -> bool:
-    """Whether the group has members that are more than zombies.
+def signal_session(pgid: int, number: int) -> None:
+    """Send *number* to everything in the caller's session but itself.
 
-    The leader has been waited for, so that its number is free once the group is empty. Numbers are
-    given out in turn, and a stranger's group would be in another session: that is looked at too.
+    The group *pgid*, whose leader nobody has waited for yet, gets it in one blow, so that what
+    forks just now cannot slip through.
     """
+    signal_group(pgid, number)
+    for pid in session_members(pgid):
+        with contextlib.suppress(OSError):
+            if os.getpgid(pid) != pgid:
+                signal_member(pid, number)
+
+
+def signal_member(pid: int, number: int) -> None:
+    """Send *number* to *pid*, from `session_members`, unless a stranger has that pid by now."""
+    if pid < 0:
+        signal_group(-pid, number)
+        return
+    fd = -1
+    with contextlib.suppress(OSError):
+        fd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
+    try:
+        # Looked at once it is pinned: its number may have been given away since it was found.
+        with contextlib.suppress(OSError):
+            for each in (number, signal.SIGCONT) if number == signal.SIGTERM else (number,):
+                if os.getsid(pid) != os.getpid():
+                    return
+                if fd >= 0:
+                    signal.pidfd_send_signal(fd, each)
+                else:  # old kernels, seccomp
+                    os.kill(pid, each)
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def session_members(pgid: int) -> "list[int]":
+    """What is more than a zombie in the caller's session, itself not included.
+
+    Not only the group *pgid*: `timeout` and the job control of a shell make groups of their own.
+    Where processes cannot be listed (macOS) the group is all that can be asked, and is returned as
+    its negative number.
+    """
+    before: set[int] = set()
+    while True:
+        found = _look(os.getpid())
+        if found is None:
+            return [-pgid] if sys.platform == "darwin" and _group_exists(pgid) else []
+        living, ended = found
+        # What ended while we looked may have forked a child that the list does not have yet.
+        if living or ended <= before:
+            return living
+        before |= ended
+
+
+def _look(session: int) -> "tuple[list[int], set[int]] | None":
+    """Members of *session* that live, and what ended since it was listed; None if nobody can say.
+
+    A question to the kernel for each process, and not a file that is read: this is done at the end
+    of every attempt.
+    """
+    try:
+        # In a new pid namespace with the old /proc, its numbers are other processes.
+        if os.readlink("/proc/self") != str(session):
+            return None
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return None
+    living, ended = [], set()
+    for pid in pids:
+        try:
+            if pid == session or os.getsid(pid) != session:
+                continue
+        except ProcessLookupError:
+            ended.add(pid)
+            continue
+        except PermissionError:
+            continue
+        # An init that never waits (many containers) keeps zombies for ever.
+        if _zombie(pid):
+            ended.add(pid)
+        else:
+            living.append(pid)
+    return living, ended
+
+
+def _zombie(pid: int) -> bool:
+    """Whether *pid* has ended, waited for or not."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            stat = file.read(1024)
+        return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] in (b"Z", b"X")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+def _group_exists(pgid: int) -> bool:
     try:
         os.killpg(pgid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    session = os.getpid()
-    try:
-        pids = [name for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return sys.platform == "darwin"
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-                stat = file.read(1024)
-        except OSError:
-            continue
-        state, _, group, leader = stat[stat.rindex(b")") + 2 :].split()[:4]
-        # An init that never waits (many containers) keeps zombies for ever.
-        if int(group) == pgid and int(leader) == session and state not in (b"Z", b"X"):
-            return True
-    return False
+    return True
 
 
 def oom_kills(own: str | None) -> int:
