@@ -402,27 +402,37 @@ def _probe(fd: int) -> Literal["held", "free", "unknown"]:
     return "free"
 
 
-def output_held(folder: Path, name: AttemptName) -> bool:
+def output_held(folder: Path, name: AttemptName) -> bool | None:
     """Whether a process that the attempt started still has its standard output or error open.
 
-    False where that cannot be told.
+    None where that cannot be told; False if it never had any.
     """
+    held = [_held(path) for path in (output_path(folder, name), error_path(folder, name))]
+    return True if True in held else None if None in held else False
+
+
+def _held(path: Path) -> bool | None:
     import fcntl
 
-    for path in (output_path(folder, name), error_path(folder, name)):
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
         try:
             # Writable, because NFS has exclusive locks for writers only.
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            continue
-        finally:
-            os.close(fd)
+            fd = os.open(path, flags | os.O_RDWR)
+        except (PermissionError, IsADirectoryError):
+            fd = os.open(path, flags | os.O_RDONLY)  # another user's, in a directory that is shared
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
     return False
 
 

@@ -3,8 +3,10 @@
 Owns the order of the looks, in which every gap between two of them is closed.
 """
 
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 import attrs
 
@@ -22,6 +24,9 @@ from holdfast.attempts import (
 from holdfast.identity import ProcessIdentity, Verdict
 
 __all__ = ["Dead", "Exited", "Judgement", "Running", "Undecided", "judge", "survivors"]
+
+_PAUSE_S: Final = 0.01
+_LET_GO_WITHIN_S: Final = 1.0
 
 
 @attrs.frozen
@@ -131,8 +136,11 @@ def _bury(
         verdict.method == "lock" and identity.pid_namespace != here.pid_namespace
     ):
         # Another container of this machine: its processes cannot be seen from here, nor stopped.
-        if output_held(folder, name):
-            return Undecided(f"{verdict}; but what it started still holds its output", verdict)
+        held = output_held(folder, name)
+        if held is None:
+            return _doubt(verdict, "whether what it started still runs cannot be told from here")
+        if held:
+            return _doubt(verdict, "what it started still holds its output")
         return Dead(str(verdict))
     if sessions.leader_lives(identity, observer=here):
         # It never locked this file: the experiment was copied while it ran. What runs belongs to
@@ -142,9 +150,34 @@ def _bury(
         return Undecided(str(doubt), doubt)
     found, left = sessions.stop_session(identity, grace_s, observer=observer)
     if left:
-        return Undecided(f"{verdict}; processes it left cannot be stopped: {_list(left)}", verdict)
+        return _doubt(verdict, f"processes it left cannot be stopped: {_list(left)}")
+    unread = sessions.doubtful_members(identity, observer=here)
+    if unread:
+        words = f"these processes may be what it left, and do not show it: {_list(unread)}"
+        return _doubt(verdict, words)
+    if _stays_held(folder, name):
+        return _doubt(verdict, "a process that cannot be found still holds its output")
     stopped = f"; processes it left were stopped: {_list(found)}" if found else ""
     return Dead(f"{verdict}{stopped}")
+
+
+def _doubt(verdict: Verdict, but: str) -> Undecided:
+    """The shim is dead by *verdict*; what it started may not be."""
+    doubt = attrs.evolve(verdict, kind="unknown", compared=f"{verdict.compared}; but {but}")
+    return Undecided(str(doubt), doubt)
+
+
+def _stays_held(folder: Path, name: AttemptName) -> bool:
+    """Whether somebody has the attempt's output open, and not only for a moment.
+
+    The threads of a process that was killed let go of its files one after the other.
+    """
+    deadline = time.monotonic() + _LET_GO_WITHIN_S
+    while output_held(folder, name):
+        if time.monotonic() >= deadline:
+            return True
+        time.sleep(_PAUSE_S)
+    return False
 
 
 def _list(pids: Iterable[int]) -> str:

@@ -17,6 +17,7 @@ from holdfast.liveness import Observer, judge
 
 __all__ = [
     "SESSION_VARIABLE",
+    "doubtful_members",
     "leader_lives",
     "session_mark",
     "session_members",
@@ -45,36 +46,70 @@ def session_members(identity: ProcessIdentity, *, observer: Observer | None = No
     empty a stranger may get it. So the leader must be the recorded one; where it is gone, a member
     counts only if its environment carries the shim's mark.
     """
-    observer = observer or Observer.here()
+    return _sort(identity, observer or Observer.here())[0]
+
+
+def doubtful_members(identity: ProcessIdentity, *, observer: Observer | None = None) -> list[int]:
+    """Living pids that may be left of that session or be a stranger's: they do not show which.
+
+    Their environment is another user's, or they have emptied it (`env -i`) or written over it
+    (what shows its state in its title). A stranger's that can be read has no mark, and is in no
+    doubt: else whoever gets the number of a session would keep an attempt undecided.
+    """
+    return _sort(identity, observer or Observer.here())[1]
+
+
+def _sort(identity: ProcessIdentity, observer: Observer) -> tuple[list[int], list[int]]:
+    """The members of that session that are the shim's, and those that may be."""
     here = (identity.boot_id, identity.pid_namespace) == (
         observer.boot_id,
         observer.pid_namespace,
     )
     leader = identity.pid
     if not here or leader is None or leader <= 1:
-        return []
+        return [], []
     leads = _same(leader, identity.start_ticks, observer)
     if leads is False:
-        return []
+        return [], []
     mark = f"{SESSION_VARIABLE}={session_mark(leader, identity.start_ticks)}"
-    members = []
-    for pid in observer.pids():
-        with contextlib.suppress(PermissionError):
-            facts = observer.look(pid)
-            if facts is None or facts.zombie or facts.session != leader or pid == leader:
-                continue
-            if leads or _marked(pid, mark, observer):
-                members.append(pid)
-    return members
-
-
-def _marked(pid: int, mark: str, observer: Observer) -> bool:
     deadline = time.monotonic() + _EXEC_WITHIN_S
+    ours, doubtful = [], []
+    for pid in observer.pids():
+        if pid == leader or not _in_session(pid, leader, observer):
+            continue
+        marked = leads or _marked(pid, leader, mark, observer, deadline)
+        if marked:
+            ours.append(pid)
+        elif marked is None:
+            doubtful.append(pid)
+    return ours, doubtful
+
+
+def _in_session(pid: int, leader: int, observer: Observer) -> bool:
+    try:
+        facts = observer.look(pid)
+    except PermissionError:
+        # It hides, but its session is not its secret.
+        with contextlib.suppress(OSError):
+            return os.getsid(pid) == leader
+        return False
+    return facts is not None and not facts.zombie and facts.session == leader
+
+
+def _marked(pid: int, leader: int, mark: str, observer: Observer, deadline: float) -> bool | None:
+    """Whether *pid* carries *mark*; None if it cannot be read, or has nothing that could."""
     while True:
         environment = observer.environment(pid)
+        if environment and mark in environment:
+            return True
+        if environment and all("=" in entry for entry in environment):
+            return False
+        # What ended meanwhile has no environment either.
+        if not _in_session(pid, leader, observer):
+            return False
         # A command whose shim was killed just after it started has no environment for a moment.
-        if environment is None or environment or time.monotonic() >= deadline:
-            return mark in (environment or ())
+        if environment is None or time.monotonic() >= deadline:
+            return None
         time.sleep(_PAUSE_S)
 
 

@@ -23,7 +23,7 @@ from holdfast.engines import Handle
 from holdfast.engines.local import LocalEngine
 from holdfast.errors import EngineError
 from holdfast.identity import ProcessIdentity
-from holdfast.judgement import Dead, Exited, Running, judge
+from holdfast.judgement import Dead, Exited, Running, Undecided, judge
 from holdfast.sessions import session_members
 from waiting import until
 
@@ -182,6 +182,94 @@ def test_a_process_group_of_an_attempt_is_asked_before_it_is_killed(
     engine.cancel([handle])
     outcome(tmp_path)
     assert "in order" in attempts.output_path(tmp_path, NAME).read_text()
+
+
+def orphaned(engine: LocalEngine, folder: Path, script: str) -> int:
+    """What *script* said is its pid, once its shim was killed."""
+    handle = start(engine, folder, script)
+    up(folder)
+    os.kill(shim_of(handle), signal.SIGKILL)
+    until(lambda: engine.poll([handle])[0].kind == "gone")
+    return int(attempts.output_path(folder, NAME).read_text().split()[0])
+
+
+def ended(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not alive(pid))
+
+
+def judged_by_nobody(folder: Path) -> str:
+    """What a user who shares nothing but the directory is told."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            os.write(write, str(judge(folder, NAME, grace_s=0)).encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as file:
+        return file.read()
+
+
+@linux
+def test_a_leftover_without_its_environment_keeps_an_attempt_from_being_run_again(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """Nothing tells it from a stranger's any more, and unknown never restarts."""
+    code = 'import os, time; print(os.getpid(), "up", flush=True); time.sleep(600)'
+    command = orphaned(engine, tmp_path, f"exec env -i {sys.executable} -S -c '{code}'")
+    found = judge(tmp_path, NAME, grace_s=0)
+    assert isinstance(found, Undecided)
+    assert str(command) in found.evidence
+    assert alive(command)
+    ended(command)
+    assert isinstance(judge(tmp_path, NAME, grace_s=0), Dead)
+
+
+@linux
+def test_a_leftover_that_left_the_session_keeps_an_attempt_from_being_run_again(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """It is not found, but it still has the output of the attempt."""
+    command = orphaned(engine, tmp_path, "setsid sh -c 'echo $$ up; exec sleep 600' & wait")
+    found = judge(tmp_path, NAME, grace_s=0)
+    assert isinstance(found, Undecided)
+    assert "holds its output" in found.evidence
+    ended(command)
+    assert isinstance(judge(tmp_path, NAME, grace_s=0), Dead)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="becomes another user")
+def test_a_leftover_of_another_user_keeps_an_attempt_from_being_run_again(
+    engine: LocalEngine, fast_dir: Path
+) -> None:
+    """What it was given is not ours to read, but whose session it is in can be seen."""
+    fast_dir.chmod(0o755)
+    command = orphaned(engine, fast_dir, "echo $$ up; exec sleep 600 >&- 2>&-")
+    found = judged_by_nobody(fast_dir)
+    assert found.startswith("Undecided")
+    assert str(command) in found
+    ended(command)
+    assert judged_by_nobody(fast_dir).startswith("Dead")
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="becomes another user")
+def test_the_output_of_another_user_tells_what_still_runs(
+    engine: LocalEngine, fast_dir: Path
+) -> None:
+    """It cannot be written to, and needs not to be."""
+    fast_dir.chmod(0o755)
+    script = "echo $$; setsid sh -c 'echo $$ up; exec sleep 600' & wait"
+    command = orphaned(engine, fast_dir, script)
+    left = int(attempts.output_path(fast_dir, NAME).read_text().split()[1])
+    ended(command)
+    assert "holds its output" in judged_by_nobody(fast_dir)
+    ended(left)
+    assert judged_by_nobody(fast_dir).startswith("Dead")
 
 
 @linux

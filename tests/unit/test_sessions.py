@@ -10,7 +10,7 @@ import pytest
 
 from holdfast import liveness
 from holdfast.identity import ProcessIdentity
-from holdfast.sessions import session_members, stop_session
+from holdfast.sessions import doubtful_members, session_members, stop_session
 from waiting import until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -78,9 +78,27 @@ def test_the_session_of_a_stranger_with_the_same_number_is_left_alone() -> None:
     leader.kill()
     leader.wait()
     assert session_members(stranger) == []
+    # For ever, where the stranger is a daemon.
+    assert doubtful_members(stranger) == []
     assert stop_session(stranger, grace_s=0) == ([], [])
     assert len(session_members(recorded)) == 1
     stop_session(recorded, grace_s=0)
+
+
+@linux
+def test_a_member_that_hides_its_environment_is_in_doubt() -> None:
+    """It may be the shim's or a stranger's: it is neither stopped nor taken for gone."""
+    code = 'import time; print("up", flush=True); time.sleep(600)'
+    leader, recorded = session(f"exec env -i {sys.executable} -S -c '{code}'")
+    (member,) = until(lambda: session_members(recorded))
+    assert doubtful_members(recorded) == []
+    leader.kill()
+    leader.wait()
+    assert session_members(recorded) == []
+    assert doubtful_members(recorded) == [member]
+    assert stop_session(recorded, grace_s=0) == ([], [])
+    os.kill(member, signal.SIGKILL)
+    until(lambda: doubtful_members(recorded) == [])
 
 
 def test_sessions_of_another_boot_have_no_members_here() -> None:
