@@ -48,6 +48,8 @@ _MAX_BYTES: Final = 64 * 1024
 _EXIT_BYTES: Final = 4096
 #: How file systems (and old kernels) say that they have no files without a name.
 _NO_UNNAMED_FILES: Final = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
+#: How it is said that what has the name is no regular file: a link, a socket, a FIFO, a directory.
+_NO_FILE: Final = {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR}
 #: What a disk says that lets nothing be written.
 _REFUSED: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
@@ -331,16 +333,19 @@ def read_exit(folder: Path, name: AttemptName) -> ExitRecord | None:
 
     Raises:
         StateCorruptError: The file is there but no exit record: it is left as it is.
+        StateWriteError: It cannot be read at this moment, which says nothing about the attempt.
     """
     path = attempts_dir(folder) / f"{name}.exit"
     try:
-        fd = _open(path)
-    except FileNotFoundError:
+        data = _read_file(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as err:
-        raise StateCorruptError(path, f"cannot be opened: {err.strerror}") from err
+        if err.errno in _NO_FILE:
+            raise StateCorruptError(path, f"cannot be opened: {err.strerror}") from err
+        # No descriptors left, a sick disk, another user's file: it may hold a success.
+        raise StateWriteError(path, "reading", err.strerror or str(err)) from err
     try:
-        data = os.read(fd, _MAX_BYTES)
         plain = _parse(data)
         identity = plain.get("identity")
         record = ExitRecord(
@@ -352,13 +357,19 @@ def read_exit(folder: Path, name: AttemptName) -> ExitRecord | None:
         if record.stop_requested is not None:
             Reason(record.stop_requested)
     # OverflowError: times and numbers beyond what Python has of them.
-    except (
-        OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError
-    ) as err:  # fmt: skip
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as err:
         raise StateCorruptError(path, f"is no exit record: {err}") from err
+    return record
+
+
+def _read_file(path: Path) -> bytes:
+    fd = _open(path)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.ENXIO, "is not a regular file")
+        return os.read(fd, _MAX_BYTES)
     finally:
         os.close(fd)
-    return record
 
 
 def live_state(folder: Path, name: AttemptName) -> LiveState:

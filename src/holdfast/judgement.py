@@ -76,7 +76,7 @@ def judge(
 
     Raises:
         StateCorruptError: `.exit` is there but no exit record.
-        StateWriteError: The attempt could not be revoked.
+        StateWriteError: The attempt could not be revoked, or `.exit` not be read.
     """
     while True:
         record = read_exit(folder, name)

@@ -1,5 +1,6 @@
 """The loop with an engine of another kind, whose every word the test decides."""
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 from holdfast import attempts
 from holdfast.attempts import Attempt, AttemptName
 from holdfast.engines import EngineWord, Handle
+from holdfast.errors import DiskWarning, StateWriteError
 from holdfast.orchestration.orchestrator import Orchestrator
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store.manager import StateManager
@@ -160,6 +162,90 @@ def test_an_unreadable_exit_record_is_a_failed_attempt(manager: StateManager) ->
     process = outcome.state.processes[0]
     assert (outcome.exit_code, process.status) == (3, ProcessStatus.FAILED)
     assert "0.1.exit" in (process.error_message or "")
+
+
+@pytest.fixture
+def sick(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Have the system refuse to open exit records with that error, or open them again with 0."""
+    opened, refusal = os.open, 0
+
+    def open_or_refuse(path: Any, *args: Any, **options: Any) -> int:
+        if refusal and str(path).endswith(".exit"):
+            raise OSError(refusal, os.strerror(refusal), str(path))
+        return opened(path, *args, **options)
+
+    def be(number: int) -> None:
+        nonlocal refusal
+        refusal = number
+
+    monkeypatch.setattr(os, "open", open_or_refuse)
+    return be
+
+
+TRANSIENT = [errno.EIO, errno.ENFILE, errno.EMFILE, errno.ENOMEM, errno.ESTALE, errno.EACCES]
+
+
+@pytest.mark.parametrize("number", TRANSIENT)
+def test_an_exit_record_that_cannot_be_read_now_is_read_later(
+    manager: StateManager, sick: Callable[[int], None], number: int
+) -> None:
+    """Neither a failure nor a loss: the success in it counts once the disk is well again."""
+    looks: list[float] = []
+
+    def refuse(engine: PaperEngine) -> None:
+        engine.exit("0.1", exit_code=0)
+        sick(number)
+
+    def look(engine: PaperEngine) -> None:
+        looks.append(engine.now)
+
+    engine = PaperEngine([refuse, *[look] * 9, lambda _: sick(0)])
+    with pytest.warns(DiskWarning, match=r"0\.1\.exit.*every second") as told:
+        outcome = orchestrator(manager, engine).run(CONFIG)
+    assert (outcome.exit_code, engine.submitted) == (0, ["0.1"])
+    assert looks == [looks[0] + seconds for seconds in range(9)]
+    assert len(told) == 1
+
+
+def test_what_is_gone_is_not_lost_while_its_outcome_cannot_be_told(
+    manager: StateManager, sick: Callable[[int], None]
+) -> None:
+    """However long: an attempt that nobody may judge is not run again."""
+
+    def refuse(engine: PaperEngine) -> None:
+        engine.say("gone")
+        sick(errno.EIO)
+
+    engine = PaperEngine([refuse, *[word("gone")] * 20, exit_of("0.1", exit_code=0)])
+    engine.story.append(lambda _: sick(0))
+    with pytest.warns(DiskWarning, match="cannot be told"):
+        outcome = orchestrator(manager, engine).run(CONFIG)
+    assert (outcome.exit_code, engine.submitted) == (0, ["0.1"])
+
+
+@pytest.mark.parametrize("number", TRANSIENT)
+def test_a_resume_that_cannot_read_an_outcome_decides_nothing(
+    manager: StateManager, sick: Callable[[int], None], number: int
+) -> None:
+    """It names the file, and the success is adopted by the next one."""
+
+    class DiedError(Exception):
+        pass
+
+    def die(engine: PaperEngine) -> None:
+        engine.exit("0.1", exit_code=0)
+        raise DiedError
+
+    engine = PaperEngine([die])
+    with pytest.raises(DiedError):
+        orchestrator(manager, engine).run(CONFIG, experiment_id="exp_a")
+    sick(number)
+    with pytest.raises(StateWriteError, match=r"0\.1\.exit: reading failed"):
+        orchestrator(manager, engine).resume("exp_a")
+    assert manager.load("exp_a").processes[0].status is ProcessStatus.RUNNING
+    sick(0)
+    outcome = orchestrator(manager, engine).resume("exp_a")
+    assert (outcome.exit_code, outcome.adopted, engine.submitted) == (0, 1, ["0.1"])
 
 
 def test_what_survives_a_kill_is_left_to_the_next_resume(manager: StateManager) -> None:

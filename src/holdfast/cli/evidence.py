@@ -12,7 +12,7 @@ from holdfast.attempts import AttemptName, error_path
 from holdfast.cli import forms, text
 from holdfast.cli.app import Place
 from holdfast.config.placeholders import as_text
-from holdfast.errors import ConfigError, HoldfastError, printable
+from holdfast.errors import ConfigError, HoldfastError, StateCorruptError, printable
 from holdfast.orchestration import outcomes
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
@@ -124,8 +124,10 @@ def unwatched(folder: Path, name: AttemptName) -> tuple[Now, str]:
     try:
         record = attempts.read_exit(folder, name)
         live = attempts.live_state(folder, name)
-    except HoldfastError as err:
+    except StateCorruptError as err:
         return "failed", text.one_line(err)
+    except HoldfastError as err:
+        return "unknown", text.one_line(err)
     if record is not None:
         ended = f"while nobody watched ({outcomes.describe(record)})"
         if record.stop_reason is not None:

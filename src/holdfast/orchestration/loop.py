@@ -17,8 +17,8 @@ import attrs
 
 from holdfast import attempts
 from holdfast.attempts import AttemptName, ExitRecord
-from holdfast.engines import Engine, Handle
-from holdfast.errors import DiskWarning
+from holdfast.engines import Engine, EngineWord, Handle
+from holdfast.errors import DiskWarning, StateWriteError
 from holdfast.events import Action, Event, Launch, ProcessLaunched, ProcessLost, Stop
 from holdfast.judgement import Dead, Exited
 from holdfast.orchestration import outcomes, recovery
@@ -48,6 +48,7 @@ class Watch:
     Attributes:
         gone_grace_s: How long an attempt may be gone without an exit record before it is judged:
             on a shared file system the record can be seen later than the engine's word.
+        unread: Why the last look could not tell how an attempt ended; None if none failed.
     """
 
     engine: Engine
@@ -56,6 +57,7 @@ class Watch:
     monotonic: Callable[[], float] = time.monotonic
     gone_grace_s: float = 2.0
     force: bool = False
+    unread: StateWriteError | None = None
     handles: dict[AttemptName, Handle] = attrs.field(factory=dict)
     _gone_since: dict[AttemptName, float] = attrs.field(factory=dict)
 
@@ -75,23 +77,30 @@ class Watch:
         The exit record beats the engine's word, and *unknown* says nothing at all.
         """
         facts: list[Event] = []
+        self.unread = None
         if not self.handles:
             return facts
         for word in self.engine.poll(list(self.handles.values())):
             if word.kind in ("queued", "running"):
                 self._gone_since.pop(word.name, None)
                 continue
-            record = outcomes.read(self.launcher.folder, word.name)
-            fact: Event | None = None
-            if record is not None:
-                fact = self._exited(word.name, record, stopping)
-            elif word.kind == "gone":
-                fact = self._gone(word.name, word.text, stopping)
+            fact = self._learnt(word, stopping)
             if fact is not None:
                 self.handles.pop(word.name, None)
                 self._gone_since.pop(word.name, None)
                 facts.append(fact)
         return facts
+
+    def _learnt(self, word: EngineWord, stopping: Reason | None) -> Event | None:
+        try:
+            record = outcomes.read(self.launcher.folder, word.name)
+        except StateWriteError as err:
+            # It may hold a success, and what it is about may even run: every turn looks again.
+            self.unread = err
+            return None
+        if record is not None:
+            return self._exited(word.name, record, stopping)
+        return self._gone(word.name, word.text, stopping) if word.kind == "gone" else None
 
     def _exited(self, name: AttemptName, record: ExitRecord, stopping: Reason | None) -> Event:
         return outcomes.exited(self.launcher.folder, name, record, self.clock(), stopping)
@@ -100,12 +109,18 @@ class Watch:
         since = self._gone_since.setdefault(name, self.monotonic())
         if self.monotonic() - since < self.gone_grace_s:
             return None
-        found = recovery.judge(
-            self.launcher.folder,
-            name,
-            grace_s=self.launcher.experiment.limits.grace_s,
-            force=self.force,
-        )
+        try:
+            found = recovery.judge(
+                self.launcher.folder,
+                name,
+                grace_s=self.launcher.experiment.limits.grace_s,
+                force=self.force,
+            )
+        except StateWriteError as err:
+            self.unread = err
+            # Not sooner than the next turn, however short the grace is.
+            self._gone_since[name] = self.monotonic() - self.gone_grace_s + _TURN_S
+            return None
         if isinstance(found, Exited):
             return self._exited(name, found.record, stopping)
         if isinstance(found, Dead):
@@ -147,6 +162,7 @@ class Loop:
         self._killed_at: float | None = None
         self._disk_looked_at = -_DISK_EVERY_S
         self._disk_problem: int | None = None
+        self._told_unread = False
 
     def drive(self) -> ExperimentState:
         """Go on until the experiment is not `running` any more; the state that it is in then.
@@ -166,6 +182,7 @@ class Loop:
                 return self._claim.state
             self._claim.tick()
             self._warn_of_disk()
+            self._warn_of_unread()
             self._stop_if_asked(plan)
             if self._given_up():
                 return self._claim.state
@@ -193,6 +210,19 @@ class Loop:
         warnings.warn(
             f"{what}: processes that end wait until they can record it; {mend}, and everything "
             f"goes on",
+            DiskWarning,
+            stacklevel=3,
+        )
+
+    def _warn_of_unread(self) -> None:
+        """Say so when an outcome is there but cannot be read: else a run seems to hang."""
+        problem, told = self._watch.unread, self._told_unread
+        self._told_unread = problem is not None
+        if problem is None or told:
+            return
+        warnings.warn(
+            f"{problem.path}: {problem.operation} failed ({problem.cause}): how its process ended "
+            f"cannot be told; it is looked at again every second",
             DiskWarning,
             stacklevel=3,
         )

@@ -15,7 +15,10 @@ __all__ = ["describe", "exited", "read"]
 def read(folder: Path, name: AttemptName) -> ExitRecord | None:
     """How the attempt ended; None if no outcome is published.
 
-    An unreadable one proves that it ended and nothing else: an attempt that failed.
+    One that is no exit record proves that it ended and nothing else: an attempt that failed.
+
+    Raises:
+        StateWriteError: Whether there is one cannot be told at this moment.
     """
     try:
         return attempts.read_exit(folder, name)

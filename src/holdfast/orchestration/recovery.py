@@ -95,7 +95,7 @@ def judge(
 
     Raises:
         UnknownLivenessError: That cannot be told from here, and not *force*.
-        StateWriteError: An attempt that never began could not be revoked.
+        StateWriteError: An attempt that never began could not be revoked, or an outcome not read.
     """
     found: Judgement
     try:
