@@ -4,7 +4,7 @@ Owns the order of the looks, in which every gap between two of them is closed.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -67,12 +67,16 @@ def judge(
     name: AttemptName,
     *,
     grace_s: float,
+    before_acting: Callable[[], None] = lambda: None,
     observer: liveness.Observer | None = None,
 ) -> Judgement:
     """What became of an attempt that is recorded as running and that nobody watched.
 
     May act: it revokes an attempt that never began, and stops what a dead shim left running
     (TERM, *grace_s* seconds, KILL).
+
+    Args:
+        before_acting: Called before either; what it raises keeps it from being done.
 
     Raises:
         StateCorruptError: `.exit` is there but no exit record.
@@ -84,6 +88,7 @@ def judge(
             return Exited(record)
         live = live_state(folder, name)
         if live.kind == "absent":
+            before_acting()
             if revoke(folder, name):
                 return Dead("it never began, and was revoked")
             continue  # a shim was first: look again
@@ -103,7 +108,7 @@ def judge(
             return Exited(record)
         if verdict.kind == "unknown":
             return Undecided(str(verdict), verdict)
-        return _bury(folder, name, live.identity, verdict, grace_s, observer)
+        return _bury(folder, name, live.identity, verdict, grace_s, before_acting, observer)
 
 
 def survivors(
@@ -129,6 +134,7 @@ def _bury(
     identity: ProcessIdentity | None,
     verdict: Verdict,
     grace_s: float,
+    before_acting: Callable[[], None],
     observer: liveness.Observer | None,
 ) -> Judgement:
     here = observer or liveness.Observer.here()
@@ -148,6 +154,7 @@ def _bury(
         words = f"{verdict.compared}, yet {identity} runs: is this a copy of a running experiment?"
         doubt = attrs.evolve(verdict, kind="unknown", compared=words)
         return Undecided(str(doubt), doubt)
+    before_acting()
     found, left = sessions.stop_session(identity, grace_s, observer=observer)
     if left:
         return _doubt(verdict, f"processes it left cannot be stopped: {_list(left)}")

@@ -14,9 +14,15 @@ import pytest
 from holdfast import attempts
 from holdfast.attempts import Attempt, AttemptName
 from holdfast.engines import EngineWord, Handle
-from holdfast.errors import DiskWarning, StateWriteError
+from holdfast.errors import (
+    ClaimClosedError,
+    DiskWarning,
+    OwnershipLostError,
+    StateWriteError,
+)
 from holdfast.orchestration.orchestrator import Orchestrator
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.store.files import Files
 from holdfast.store.manager import StateManager
 
 CONFIG = {"command": ["true"], "processes": 1, "limits": {"grace": 5}}
@@ -246,6 +252,76 @@ def test_a_resume_that_cannot_read_an_outcome_decides_nothing(
     sick(0)
     outcome = orchestrator(manager, engine).resume("exp_a")
     assert (outcome.exit_code, outcome.adopted, engine.submitted) == (0, 1, ["0.1"])
+
+
+class NoLocks(Files):
+    """A file system without locks, and one that may refuse to list a journal's folder."""
+
+    sick = False
+
+    def flock(self, fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    def names(self, fd: int) -> list[str]:
+        if self.sick:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().names(fd)
+
+
+def interrupt(_: PaperEngine) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def overtake(state_dir: Path) -> Callable[[PaperEngine], None]:
+    """Have somebody else own `exp_a`."""
+
+    def take(_: PaperEngine) -> None:
+        StateManager(state_dir, files=NoLocks()).claim("exp_a", force=True).release()
+
+    return take
+
+
+@pytest.mark.filterwarnings("ignore::holdfast.errors.NoLocksWarning")
+@pytest.mark.parametrize("aggregation", [False, True])
+def test_a_superseded_owner_that_is_interrupted_stops_nothing(
+    state_dir: Path, aggregation: bool
+) -> None:
+    """What runs is the new owner's by then."""
+    config = {**CONFIG, "aggregate": {"command": ["true"]}} if aggregation else CONFIG
+    before = [exit_of("0.1", exit_code=0)] if aggregation else []
+    engine = PaperEngine([*before, word("running"), overtake(state_dir), interrupt])
+    engine.story.append(exit_of("aggregate.1" if aggregation else "0.1", exit_code=0))
+    with pytest.raises(OwnershipLostError):
+        orchestrator(StateManager(state_dir, files=NoLocks()), engine).run(
+            config, experiment_id="exp_a"
+        )
+    assert engine.cancelled == []
+
+
+@pytest.mark.filterwarnings("ignore::holdfast.errors.NoLocksWarning")
+def test_a_superseded_owner_revokes_nothing(state_dir: Path) -> None:
+    """What looks lost to it may be what the new owner is about to start."""
+    engine = PaperEngine([word("running"), overtake(state_dir), *[word("gone")] * 9])
+    manager = StateManager(state_dir, files=NoLocks())
+    with pytest.raises(OwnershipLostError):
+        orchestrator(manager, engine).run(CONFIG, experiment_id="exp_a")
+    name = AttemptName("exp_a", 0, 1)
+    assert attempts.live_state(manager.folder("exp_a"), name).kind == "absent"
+
+
+@pytest.mark.filterwarnings("ignore::holdfast.errors.NoLocksWarning")
+def test_a_sick_disk_keeps_nobody_from_stopping_what_runs(state_dir: Path) -> None:
+    """Nobody can tell whether a newer owner took over: the user's word counts."""
+    files = NoLocks()
+
+    def sicken(_: PaperEngine) -> None:
+        files.sick = True
+
+    engine = PaperEngine([word("running"), sicken, interrupt, interrupt])
+    engine.story.append(exit_of("0.1", signal=9, stop_requested="user"))
+    with pytest.raises((ClaimClosedError, StateWriteError)):
+        orchestrator(StateManager(state_dir, files=files), engine).run(CONFIG)
+    assert engine.cancelled == [False, True]
 
 
 def test_what_survives_a_kill_is_left_to_the_next_resume(manager: StateManager) -> None:

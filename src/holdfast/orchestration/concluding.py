@@ -72,7 +72,7 @@ def _run(
     name = watch.launcher.name(AGGREGATE, 1)
     if last is not None:
         grace_s = watch.launcher.experiment.limits.grace_s
-        judged = recovery.judge(folder, last, grace_s=grace_s, force=watch.force)
+        judged = recovery.judge(folder, last, grace_s=grace_s, force=watch.force, fence=watch.fence)
         if isinstance(judged, Exited) and _belongs(state, judged.record):
             return last, judged.record
         name = watch.launcher.name(AGGREGATE, last.attempt + 1)
@@ -82,6 +82,8 @@ def _run(
     if name not in watch.handles:
         inputs = aggregation.prepare_inputs(state, folder, built, name.attempt)
         attempt = watch.launcher.aggregation(name.attempt, command, inputs)
+        # Nothing was recorded just now that would have told of a newer owner.
+        watch.fence()
         for handle in watch.engine.submit(state.experiment_id, [attempt]):
             watch.handles[handle.name] = handle
     record = _await(folder, name, watch, interrupts)
@@ -114,7 +116,7 @@ def _await(
     while (record := outcomes.read(folder, name)) is None:
         if interrupts.count > answered:
             answered = interrupts.count
-            watch.engine.cancel(list(watch.handles.values()), force=answered > 1)
+            watch.stop(force=answered > 1)
         gone = False
         for word in watch.engine.poll(list(watch.handles.values())):
             gone = gone or (word.name == name and word.kind == "gone")
@@ -123,7 +125,7 @@ def _await(
         elif gone_since is None:
             gone_since = watch.monotonic()
         elif watch.monotonic() - gone_since > watch.gone_grace_s:
-            judged = recovery.judge(folder, name, grace_s=1.0, force=watch.force)
+            judged = recovery.judge(folder, name, grace_s=1.0, force=watch.force, fence=watch.fence)
             if isinstance(judged, Dead):
                 raise AggregationError(name.experiment_id, f"it was lost: {judged.evidence}")
         watch.engine.wait(watch.pause_s(watch.gone_grace_s))

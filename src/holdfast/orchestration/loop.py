@@ -48,18 +48,21 @@ class Watch:
     Attributes:
         gone_grace_s: How long an attempt may be gone without an exit record before it is judged:
             on a shared file system the record can be seen later than the engine's word.
+        fence: Raises if a newer owner took over, and what runs is not ours any more.
         unread: Why the last look could not tell how an attempt ended; None if none failed.
     """
 
     engine: Engine
     launcher: Launcher
     clock: Callable[[], datetime]
+    fence: Callable[[], None]
     monotonic: Callable[[], float] = time.monotonic
     gone_grace_s: float = 2.0
     force: bool = False
     unread: StateWriteError | None = None
     handles: dict[AttemptName, Handle] = attrs.field(factory=dict)
     _gone_since: dict[AttemptName, float] = attrs.field(factory=dict)
+    _fence_failed: bool = False
 
     def known(self) -> Mapping[AttemptName, Handle]:
         """What the engine has queued or running of this experiment, whoever submitted it."""
@@ -115,6 +118,7 @@ class Watch:
                 name,
                 grace_s=self.launcher.experiment.limits.grace_s,
                 force=self.force,
+                fence=self.fence,
             )
         except StateWriteError as err:
             self.unread = err
@@ -131,6 +135,21 @@ class Watch:
                 process=name.index, attempt=name.attempt, at=self.clock(), evidence=evidence
             )
         return None
+
+    def stop(self, *, force: bool) -> None:
+        """Ask everything that runs to stop; *force* kills.
+
+        Raises:
+            OwnershipLostError, ClaimClosedError: A newer owner runs it; nothing was stopped.
+        """
+        if not self._fence_failed:
+            try:
+                self.fence()
+            except StateWriteError:
+                # A disk that cannot be asked must not keep a user from stopping what runs; and the
+                # claim, which is of no use after that, from killing it.
+                self._fence_failed = True
+        self.engine.cancel(list(self.handles.values()), force=force)
 
     def pause_s(self, wanted: float | None) -> float:
         """How long to wait for something to happen."""
@@ -266,7 +285,7 @@ class Loop:
         if asked <= self._answered:
             return
         self._answered = asked
-        self._watch.engine.cancel(list(self._watch.handles.values()), force=asked > 1)
+        self._watch.stop(force=asked > 1)
         if asked > 1:
             self._killed_at = self._watch.monotonic()
 

@@ -248,6 +248,7 @@ class Orchestrator:
                 cwd=str(experiment.cwd),
             ),
             clock=self._clock,
+            fence=claim.check_fence,
             monotonic=self._monotonic,
             gone_grace_s=self._gone_grace_s,
             force=self._force,
@@ -272,6 +273,7 @@ class Orchestrator:
                 known=known,
                 grace_s=experiment.limits.grace_s,
                 force=self._force,
+                fence=claim.check_fence,
             )
             lost = recovery.lost_results(state, folder)
             watch.adopt(found.running, known)

@@ -2,7 +2,7 @@
 what is missing, and the events that open it again (DESIGN §6).
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -89,17 +89,22 @@ def judge(
     *,
     grace_s: float,
     force: bool,
+    fence: Callable[[], None],
     since: datetime | None = None,
 ) -> Exited | Running | Dead:
     """What became of an attempt that nobody watched. May stop what a dead shim left running.
 
+    Args:
+        fence: Raises if a newer owner took over: what is left is then for that one to judge.
+
     Raises:
+        OwnershipLostError, ClaimClosedError: Out of *fence*; nothing was stopped or revoked.
         UnknownLivenessError: That cannot be told from here, and not *force*.
         StateWriteError: An attempt that never began could not be revoked, or an outcome not read.
     """
     found: Judgement
     try:
-        found = judgement.judge(folder, name, grace_s=grace_s)
+        found = judgement.judge(folder, name, grace_s=grace_s, before_acting=fence)
     except StateCorruptError:
         record = outcomes.read(folder, name)
         assert record is not None
@@ -123,6 +128,7 @@ def inspect(
     known: Container[AttemptName],
     grace_s: float,
     force: bool,
+    fence: Callable[[], None],
 ) -> Found:
     """Judge every process that is recorded as running.
 
@@ -131,7 +137,8 @@ def inspect(
             scheduler's queue has no files yet, and must not be revoked for that.
 
     Raises:
-        UnknownLivenessError, StateWriteError: As for `judge`; nothing is decided then.
+        UnknownLivenessError, StateWriteError, OwnershipLostError: As for `judge`; nothing is
+            decided then.
     """
     facts: list[Event] = []
     running: list[AttemptName] = []
@@ -143,7 +150,9 @@ def inspect(
         if name in known and outcomes.read(folder, name) is None:
             running.append(name)
             continue
-        found = judge(folder, name, grace_s=grace_s, force=force, since=process.started_at)
+        found = judge(
+            folder, name, grace_s=grace_s, force=force, fence=fence, since=process.started_at
+        )
         if isinstance(found, Exited):
             facts.append(outcomes.exited(folder, name, found.record, at, None))
         elif isinstance(found, Running):
