@@ -30,6 +30,7 @@ __all__ = [
     "attempts_dir",
     "disk_problem",
     "error_path",
+    "has_exit",
     "live_state",
     "names",
     "open_output",
@@ -237,11 +238,18 @@ def prepare(folder: Path) -> None:
 
 
 def names(folder: Path, experiment_id: str, suffix: str = ".live") -> list[AttemptName]:
-    """Attempts that have a file with *suffix*, ascending."""
+    """Attempts that have a file with *suffix*, ascending.
+
+    Raises:
+        StateWriteError: They cannot be listed at this moment.
+    """
+    path = attempts_dir(folder)
     try:
-        files = os.listdir(attempts_dir(folder))
+        files = os.listdir(path)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as err:
+        raise StateWriteError(path, "listing", err.strerror or str(err)) from err
     parsed = (
         AttemptName.parse(experiment_id, file[: -len(suffix)])
         for file in files
@@ -326,6 +334,22 @@ _EXIT_FIELDS: Final = {
 
 def _time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
+
+
+def has_exit(folder: Path, name: AttemptName) -> bool:
+    """Whether an outcome is published, whatever it is.
+
+    Raises:
+        StateWriteError: That cannot be told at this moment.
+    """
+    path = attempts_dir(folder) / f"{name}.exit"
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as err:
+        raise StateWriteError(path, "looking for it", err.strerror or str(err)) from err
+    return True
 
 
 def read_exit(folder: Path, name: AttemptName) -> ExitRecord | None:

@@ -14,7 +14,7 @@ from holdfast import liveness, sessions
 from holdfast.attempts import (
     AttemptName,
     ExitRecord,
-    attempts_dir,
+    has_exit,
     live_state,
     names,
     output_held,
@@ -117,6 +117,9 @@ def survivors(
     """The attempts that are not proven to be over, each with what is known of it.
 
     Only looks: nothing is stopped or revoked.
+
+    Raises:
+        StateWriteError: That cannot be told at this moment.
     """
     for name in names(folder, experiment_id):
         live = live_state(folder, name)
@@ -124,7 +127,7 @@ def survivors(
             continue
         lock = live.kind if live.kind in ("held", "free") else None
         verdict = liveness.judge(live.identity, lock=lock)
-        if verdict.kind != "dead" and not (attempts_dir(folder) / f"{name}.exit").exists():
+        if verdict.kind != "dead" and not has_exit(folder, name):
             yield name, live.identity, verdict
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import pytest
 
-from holdfast import attempts, doctor
+from holdfast import attempts, doctor, liveness
 from holdfast.attempts import AttemptName
 from holdfast.config.experiment_file import Experiment
 from holdfast.engines.local import LocalEngine
@@ -746,6 +746,40 @@ def test_an_outcome_that_cannot_be_read_counts_as_a_failure(bench: Bench) -> Non
     assert "0.1.exit" in str(process.error_message)
     assert bench.log() == []
     assert bench.orchestrator().resume("exp_a").exit_code == 0
+
+
+@pytest.mark.parametrize("sick", ["attempts", "/proc"])
+def test_a_resume_that_cannot_look_at_its_attempts_decides_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, sick: str
+) -> None:
+    """One clear error, and the next resume goes on."""
+    bench.manager.create("exp_a", num_processes=1, config=bench.config(processes=1))
+    with bench.manager.claim("exp_a") as claim:
+        claim.record("start")
+        claim.record("start", process=0)
+        attempts.prepare(claim.folder)
+        live = attrs.asdict(attrs.evolve(liveness.me(), pid=2**22 - 1, locked=True))
+        (attempts.attempts_dir(claim.folder) / "0.1.live").write_text(json.dumps(live))
+    listed, read = os.listdir, Path.read_bytes
+
+    def listdir(path: Any = ".") -> list[str]:
+        if sick in str(path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return listed(path)
+
+    def read_bytes(path: Path) -> bytes:
+        if sick in str(path):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return read(path)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "listdir", listdir)
+        broken.setattr(Path, "read_bytes", read_bytes)
+        with pytest.raises(StateWriteError, match="attempts"):
+            bench.orchestrator().resume("exp_a")
+    assert bench.manager.load("exp_a").processes[0].status is ProcessStatus.RUNNING
+    outcome = bench.orchestrator().resume("exp_a")
+    assert (outcome.exit_code, bench.log("start")) == (0, [("start", 0, 2)])
 
 
 def test_a_file_in_the_way_of_a_checkpoint_is_named_and_a_resume_goes_on(bench: Bench) -> None:

@@ -1,6 +1,7 @@
 """The shim and its starter under violence: killed, crowded out, confused, short of room."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -347,6 +348,27 @@ def test_a_starter_that_dies_while_it_is_asked_is_replaced(
     assert engine.poll([handle])[0].kind == "running"
     engine.cancel([handle], force=True)
     assert outcome(tmp_path).stop_requested == "user"
+
+
+def test_an_engine_that_cannot_look_says_unknown(
+    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sick disk is no error of an engine's, and no word on the attempt."""
+    handle = start(engine, tmp_path, "echo up; exec sleep 600")
+    up(tmp_path)
+
+    def refuse(path: Any, **options: Any) -> os.stat_result:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with LocalEngine() as other:
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "lstat", refuse)
+            broken.setattr(os, "stat", refuse)
+            [word] = other.poll([handle])
+            assert other.find(EXPERIMENT, tmp_path) == {}
+        assert word.kind == "unknown"
+        assert "0.1.exit" in word.text
+        assert other.poll([handle])[0].kind == "running"
 
 
 @pytest.mark.parametrize("pid", [-1, 0, 1, 2**40])

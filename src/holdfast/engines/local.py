@@ -18,7 +18,7 @@ from holdfast import attempts as files
 from holdfast import liveness, sessions
 from holdfast.attempts import Attempt, AttemptName
 from holdfast.engines import EngineWord, Handle
-from holdfast.errors import EngineError, UnsupportedPlatformError
+from holdfast.errors import EngineError, StateWriteError, UnsupportedPlatformError
 from holdfast.identity import ProcessIdentity
 
 if TYPE_CHECKING:
@@ -144,6 +144,9 @@ class LocalEngine:
         Args:
             experiment_id: Which experiment.
             folder: Its folder; without it, the one of the attempts that this engine submitted.
+
+        Raises:
+            StateWriteError: The folder of the attempts cannot be listed.
         """
         self._hear()
         folder = folder or self._folders.get(experiment_id)
@@ -179,7 +182,16 @@ class LocalEngine:
         name = handle.name
         if name in self._refused:
             return EngineWord(name, "gone", self._refused[name])
-        if (files.attempts_dir(handle.folder) / f"{name}.exit").exists():
+        try:
+            return self._judge(handle)
+        except StateWriteError as err:
+            return EngineWord(name, "unknown", f"{err.path}: {err.operation} failed: {err.cause}")
+        except OSError as err:
+            return EngineWord(name, "unknown", str(err))  # no descriptors left to look with
+
+    def _judge(self, handle: Handle) -> EngineWord:
+        name = handle.name
+        if files.has_exit(handle.folder, name):
             self._forget(name)
             return EngineWord(name, "gone", "its outcome is recorded")
         live = files.live_state(handle.folder, name)

@@ -100,7 +100,8 @@ def judge(
     Raises:
         OwnershipLostError, ClaimClosedError: Out of *fence*; nothing was stopped or revoked.
         UnknownLivenessError: That cannot be told from here, and not *force*.
-        StateWriteError: An attempt that never began could not be revoked, or an outcome not read.
+        StateWriteError: An attempt that never began could not be revoked, or it could not be
+            looked at.
     """
     found: Judgement
     try:
@@ -109,6 +110,10 @@ def judge(
         record = outcomes.read(folder, name)
         assert record is not None
         return Exited(record)
+    except OSError as err:
+        # No descriptors left, say, to look at its processes with: nothing is decided.
+        path = attempts.attempts_dir(folder) / str(name)
+        raise StateWriteError(path, "judging", err.strerror or str(err)) from err
     if not isinstance(found, Undecided):
         return found
     if force:
