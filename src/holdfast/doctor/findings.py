@@ -1,0 +1,59 @@
+"""What the doctor finds, and where it looks."""
+
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from holdfast.store.files import Files
+
+__all__ = ["Finding", "Kind", "Site", "problem"]
+
+Kind = Literal[
+    "unreadable", "illegal", "view", "result", "leftover", "locks", "durability", "clock"
+]
+
+
+@attrs.frozen(kw_only=True)
+class Finding:
+    """One thing that is not as it should be.
+
+    Attributes:
+        kind: `unreadable`: a file that holds no state. `illegal`: a recorded step that the machine
+            does not have. `view`: disagrees with its journals. `result`: missing or altered.
+            `leftover`: of a process that died. `locks`, `durability`, `clock`: of the file system.
+        severity: `problem`, or `hint` where nothing need be wrong.
+        repair: What `fix` does about it, or what to do; empty if nothing helps.
+        fixable: Whether `fix` can mend it without losing anything.
+        fixed: Whether it did.
+    """
+
+    kind: Kind
+    severity: Literal["problem", "hint"]
+    path: Path
+    what: str
+    repair: str = ""
+    fixable: bool = False
+    fixed: bool = False
+
+
+def problem(kind: Kind, path: Path, what: str, repair: str = "") -> Finding:
+    """What is wrong for certain, and nobody but its owner can mend."""
+    return Finding(kind=kind, severity="problem", path=path, what=what, repair=repair)
+
+
+@attrs.frozen(kw_only=True)
+class Site:
+    """A state directory under examination.
+
+    Attributes:
+        fix: Whether what loses nothing is to be mended.
+        oldest: Files last changed before this, by the file server's clock, are nobody's at this
+            moment; none are, as long as it is None.
+    """
+
+    files: Files
+    state_dir: Path
+    dir_fd: int
+    fix: bool
+    oldest: float | None = None

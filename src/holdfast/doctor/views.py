@@ -1,0 +1,238 @@
+"""Whether a view tells exactly what its journals do, and how it is made to with nothing lost.
+
+The journals count, but words that somebody wrote into a view by hand are nowhere else: whatever no
+journal held is kept aside, byte for byte, before a view is written anew.
+"""
+
+import contextlib
+import errno
+import secrets
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from holdfast import liveness
+from holdfast.doctor.findings import Finding, Site, problem
+from holdfast.doctor.legality import readable
+from holdfast.errors import (
+    HoldfastError,
+    SchemaTooNewError,
+    StateCorruptError,
+    UnreadableStateWarning,
+)
+from holdfast.records import ExperimentState
+from holdfast.store import catalog, codec, history, journal, ownership, strictjson, view
+from holdfast.store.journal import cause
+from holdfast.store.manager import StateManager
+
+__all__ = ["examine"]
+
+
+def examine(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
+    """In what the view of *stem* differs from *state*, which its journals tell.
+
+    Nothing is said while an owner may be at work: it refreshes its view within a second.
+    """
+    if _owned(site, stem, state):
+        return
+    path = site.state_dir / view.file_name(stem)
+    try:
+        seen = _look(site, stem, path)
+    except SchemaTooNewError as err:
+        repair = "left as it is: the holdfast that wrote it can read it; the journals count"
+        yield problem("unreadable", path, readable(err, path), repair)
+        return
+    except (OSError, ValueError) as err:
+        yield problem("unreadable", path, _why(err), _advice(err))
+        return
+    found = seen.difference(state)
+    again = catalog.read_entry(site.files, stem, site.dir_fd, site.state_dir)
+    if found is None or again is None or again.state != state:
+        return  # all is well, or somebody is at work
+    what, severity = found
+    repair, fixed = _repair(site, stem, state, seen)
+    yield Finding(
+        kind="view",
+        severity=severity,
+        path=path,
+        what=what,
+        repair=repair,
+        fixable=True,
+        fixed=fixed,
+    )
+
+
+def _owned(site: Site, stem: str, state: ExperimentState) -> bool:
+    lock = ownership.lock_state(site.files, stem, site.dir_fd)
+    if lock is not None or state.owner is None or state.owner.released:
+        return lock == "held"
+    return liveness.judge(state.owner).kind != "dead"
+
+
+@attrs.frozen
+class _Seen:
+    """What was found in the place of a view.
+
+    Attributes:
+        data: None if there is nothing.
+        state: What it tells; else *damage* says why it tells nothing.
+        told: Whether a journal held just that at some time, to the byte.
+    """
+
+    data: bytes | None
+    state: ExperimentState | None
+    damage: str
+    told: bool
+
+    def difference(self, state: ExperimentState) -> tuple[str, Literal["problem", "hint"]] | None:
+        """In what it differs from *state*, and how grave that is; None if it does not."""
+        seen = self.state
+        if self.data is None:
+            return "is missing", "hint"
+        if seen is None:
+            return f"cannot be read: {self.damage}", "problem"
+        if seen == state:
+            return None
+        if (seen.epoch, seen.revision) < (state.epoch, state.revision):
+            tells = f"tells of {_moment(seen)}, the journal of {_moment(state)}"
+            if not self.told:
+                return f"{tells}, and of what no journal held: edited by hand?", "problem"
+            if state.owner is not None and not state.owner.released:
+                return f"{tells}: its owner died before it refreshed it", "hint"
+            return tells, "problem"
+        fields = [
+            field.name
+            for field in attrs.fields(ExperimentState)
+            if getattr(seen, field.name) != getattr(state, field.name)
+        ]
+        return f"differs from its journal in {', '.join(fields)}", "problem"
+
+
+def _moment(state: ExperimentState) -> str:
+    return f"epoch {state.epoch}, revision {state.revision}"
+
+
+def _look(site: Site, stem: str, path: Path) -> _Seen:
+    """What is in the place of the view.
+
+    Raises:
+        SchemaTooNewError: A newer holdfast wrote it.
+        OSError: It may not, or cannot, be read.
+        ValueError: It is no regular file, or no file of ours is that large.
+    """
+    try:
+        fd = site.files.open_read(path.name, site.dir_fd)
+    except FileNotFoundError:
+        return _Seen(None, None, "", told=True)
+    try:
+        data = site.files.read_whole(fd, view.SIZE_LIMIT)
+    finally:
+        site.files.close(fd)
+    try:
+        plain = strictjson.loads(data)
+    except ValueError as err:
+        return _Seen(data, None, f"is not valid JSON: {err}", told=False)
+    try:
+        seen = codec.state_from_json(plain, path)
+    except StateCorruptError as err:
+        return _Seen(data, None, readable(err, path), told=False)
+    return _Seen(data, seen, "", told=_told(site, stem, seen, data))
+
+
+def _why(err: OSError | ValueError) -> str:
+    if not isinstance(err, OSError):
+        return str(err)
+    if err.errno == errno.ELOOP:
+        return "is a symbolic link, which is never followed"
+    return f"cannot be read: {cause(err)}"
+
+
+def _advice(err: OSError | ValueError) -> str:
+    if isinstance(err, PermissionError):
+        return "left as it is: ask its owner for permission to read it"
+    if isinstance(err, OSError) and err.errno != errno.ELOOP:
+        return "left as it is: look again once it can be read"
+    return "move it away: the journals count, and a missing view can be made again from them"
+
+
+def _told(site: Site, stem: str, seen: ExperimentState, data: bytes) -> bool:
+    """Whether *data* is, to the byte, what the journal held when it was at *seen*'s revision."""
+    path = site.state_dir / stem / "journal"
+    try:
+        with (
+            site.files.directory(stem, site.dir_fd) as folder_fd,
+            site.files.directory("journal", folder_fd) as journal_fd,
+        ):
+            if seen.epoch:
+                found = journal.read_journal(site.files, journal_fd, seen.epoch, path)
+            else:
+                found = history.chain(site.files, journal_fd, path)[0][0]
+        return any(codec.view(each) == data for each in _states(found, seen))
+    except (HoldfastError, OSError, LookupError):
+        return False
+
+
+def _states(found: journal.Journal, seen: ExperimentState) -> Iterator[ExperimentState]:
+    """The states of *seen*'s revision in one journal: letting it go moves none."""
+    if found.base is None:
+        return
+    if not seen.epoch:
+        # What the first owner took over had neither an owner nor an epoch.
+        base = journal.fold(found, until=found.lines[1][0]).state
+        yield attrs.evolve(base, epoch=0, owner=None)
+        return
+    for end, line in found.lines[1:]:
+        if line.get("kind") == "base" or line.get("revision") == seen.revision:
+            yield journal.fold(found, until=end).state
+
+
+# -- mending --------------------------------------------------------------------------------------
+
+
+def _repair(site: Site, stem: str, state: ExperimentState, seen: _Seen) -> tuple[str, bool]:
+    """What is to be done or was done, and whether it was."""
+    words = "rewrite it from the journals, which count"
+    precious = None if seen.told else seen.data
+    if not site.fix:
+        return words if precious is None else f"{words}; what is in it is kept aside", False
+    if precious is not None:
+        try:
+            copy = _keep(site, stem, precious)
+        except OSError as err:
+            return f"{words}; what is in it cannot be kept aside: {cause(err)}", False
+        words = f"{words}; what was in it is kept in {stem}/{copy}"
+    refused = _rewrite(site, state.experiment_id)
+    return (words, True) if refused is None else (f"{words}; refused: {refused}", False)
+
+
+def _keep(site: Site, stem: str, data: bytes) -> str:
+    """Keep *data* in the experiment's folder, durably; the name of the copy. Raises OSError."""
+    name = f"view-replaced-{secrets.token_hex(4)}"
+    with site.files.directory(stem, site.dir_fd) as folder_fd:
+        fd = site.files.open_append(name, folder_fd, exclusive=True)
+        try:
+            site.files.write_all(fd, data)
+            site.files.fsync(fd)
+        except OSError:
+            # Half a copy on a full disk would be taken for what was there.
+            with contextlib.suppress(OSError):
+                site.files.unlink(name, folder_fd)
+            raise
+        finally:
+            site.files.close(fd)
+        site.files.fsync(folder_fd)
+    return name
+
+
+def _rewrite(site: Site, experiment_id: str) -> str | None:
+    """Claim it, which rewrites the view; why not, if its owner lives, or may live."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreadableStateWarning)
+        try:
+            StateManager(site.state_dir, files=site.files).claim(experiment_id).release()
+        except HoldfastError as err:
+            return str(err).partition("\n")[0]
+    return None

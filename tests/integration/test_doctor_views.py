@@ -1,0 +1,177 @@
+"""What somebody wrote into a view, and what the doctor cannot judge, outlives `--fix`."""
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.doctor import Finding, examine
+from holdfast.store.manager import StateManager
+from processes import run
+
+ID = "exp_7"
+
+_KILLED = """
+import os, sys
+from holdfast import StateManager
+from holdfast.store import claim as module
+module.COMPACT_BYTES, module.COMPACT_BASES = int(sys.argv[2]), 1
+claim = StateManager(sys.argv[1]).claim("exp_7")
+for event, *process in eval(sys.argv[3]):
+    claim.record(event, *process)
+os._exit(9)
+"""
+
+
+@pytest.fixture
+def manager(state_dir: Path) -> StateManager:
+    return StateManager(state_dir)
+
+
+def symptoms(state_dir: Path, **options: Any) -> list[Finding]:
+    """What is found about the experiments; the machine's own disk is not this test's business."""
+    about_the_disk = {"locks", "durability", "clock"}
+    found = examine(state_dir, **options)
+    return [each for each in found if each.kind not in about_the_disk]
+
+
+def killed(state_dir: Path, *steps: tuple[Any, ...], compact: int = 1 << 20) -> None:
+    """An owner that died after these steps, the view of which lies behind."""
+    run(_KILLED, state_dir, compact, steps, exit_code=9)
+
+
+def edit(path: Path, **fields: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | fields))
+
+
+def copies(manager: StateManager) -> list[bytes]:
+    return [each.read_bytes() for each in manager.folder(ID).glob("view-replaced-*")]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: edit(path, extra={"note": "precious"}),
+        lambda path: edit(path, note="precious"),
+        lambda path: path.write_text(path.read_text() + " "),
+        lambda path: edit(path, epoch=0, revision=0),
+    ],
+    ids=["edited", "a new key", "a space", "older"],
+)
+def test_a_hand_edit_of_the_view_of_a_killed_owner_is_kept(
+    manager: StateManager, state_dir: Path, spoil: Callable[[Path], object]
+) -> None:
+    """That it is older than the journal does not mean that the journal has what is in it."""
+    manager.create(ID, num_processes=2)
+    killed(state_dir, ("start",), ("start", 0))
+    path = state_dir / f"{ID}.json"
+    spoil(path)
+    spoilt = path.read_bytes()
+    (found,) = symptoms(state_dir)
+    assert (found.severity, found.fixable) == ("problem", True)
+    assert "kept aside" in found.repair
+    (mended,) = symptoms(state_dir, fix=True)
+    assert mended.fixed
+    assert copies(manager) == [spoilt]
+    assert f"{ID}/view-replaced-" in mended.repair
+    assert symptoms(state_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "compact"),
+    [
+        ([], 1 << 20),
+        ([("start",), ("start", 0), ("start", 1)], 1 << 20),
+        ([("start",), ("start", 0), ("fail", 0), ("start", 1)], 1),
+    ],
+    ids=["claimed only", "a step behind", "compacted"],
+)
+def test_of_a_view_that_is_merely_older_no_copy_is_made(
+    manager: StateManager, state_dir: Path, steps: list[tuple[Any, ...]], compact: int
+) -> None:
+    """What the journal held at its revision, to the byte, is in the journal."""
+    manager.create(ID, num_processes=2, name="näme", config={"b": 1, "a": [2.5]})
+    killed(state_dir, *steps, compact=compact)
+    (found,) = symptoms(state_dir, fix=True)
+    assert (found.kind, found.severity, found.fixed) == ("view", "hint", True)
+    assert copies(manager) == []
+
+
+def test_the_view_of_an_earlier_owner_is_merely_older(
+    manager: StateManager, state_dir: Path
+) -> None:
+    """Restored from a backup, or brought back by a superseded owner: it is in the history."""
+    manager.create(ID, num_processes=2)
+    with manager.claim(ID) as claim:
+        claim.record("start")
+    path = state_dir / f"{ID}.json"
+    released = path.read_bytes()
+    with manager.claim(ID) as claim:
+        claim.record("interrupt")
+    path.write_bytes(released)
+    (found,) = symptoms(state_dir, fix=True)
+    assert (found.severity, found.fixed) == ("problem", True)
+    assert copies(manager) == []
+
+
+def test_a_view_of_a_newer_schema_is_named_and_left(manager: StateManager, state_dir: Path) -> None:
+    """Beside a good journal, too: a newer holdfast wrote it, and knows why."""
+    manager.create(ID, num_processes=1)
+    with manager.claim(ID) as claim:
+        claim.record("start")
+    path = state_dir / f"{ID}.json"
+    edit(path, schema_version=2)
+    newer = path.read_bytes()
+    (found,) = symptoms(state_dir, fix=True)
+    assert (found.kind, found.path, found.fixable) == ("unreadable", path, False)
+    assert "schema 2" in found.what
+    assert path.read_bytes() == newer
+    command = "import sys; from holdfast.cli import main; sys.exit(main())"
+    run(command, "-C", state_dir, "doctor", "--fix", exit_code=6)
+    assert path.read_bytes() == newer
+
+
+def test_a_corrupt_view_is_rewritten_once_its_bytes_are_kept(
+    manager: StateManager, state_dir: Path
+) -> None:
+    """Whatever it is, only its owner can tell what it was worth."""
+    manager.create(ID)
+    with manager.claim(ID):
+        pass
+    path = state_dir / f"{ID}.json"
+    path.write_bytes(b"\x00\xff half of a \n")
+    (found,) = symptoms(state_dir, fix=True)
+    assert (found.kind, found.fixed) == ("view", True)
+    assert copies(manager) == [b"\x00\xff half of a \n"]
+    assert symptoms(state_dir) == []
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory", "socket"])
+def test_what_is_no_file_in_the_place_of_a_view_is_named_and_left(
+    manager: StateManager, state_dir: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be kept is not replaced."""
+    manager.create(ID)
+    with manager.claim(ID):
+        pass
+    path = state_dir / f"{ID}.json"
+    path.unlink()
+    if kind == "link":
+        path.symlink_to("/etc/passwd")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        monkeypatch.chdir(state_dir)  # the path of a socket is short
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(path.name)
+    before = path.lstat()
+    (found,) = symptoms(state_dir, fix=True)
+    assert (found.kind, found.path, found.fixable) == ("unreadable", path, False)
+    assert found.repair
+    assert path.lstat().st_ino == before.st_ino
