@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from holdfast import aggregation, judgement
 from holdfast import results as results_module
-from holdfast.doctor import legality, views, volume
+from holdfast.doctor import absence, legality, views, volume
 from holdfast.doctor.findings import Finding, Kind, Site, problem
 from holdfast.doctor.legality import readable
 from holdfast.errors import HoldfastError, StateCorruptError
@@ -178,7 +178,8 @@ class _Doctor:
                     site = Site(
                         files=self.files, state_dir=self.state_dir, dir_fd=dir_fd, fix=self.fix
                     )
-                    yield from views.examine(site, stem, entry.state)
+                    missing = list(absence.examine(site, stem))
+                    yield from missing or views.examine(site, stem, entry.state)
                 yield from self._results(stem, entry.state)
         finally:
             if folder_fd is not None:

@@ -10,7 +10,16 @@ from holdfast.store.files import Files
 __all__ = ["Finding", "Kind", "Site", "problem"]
 
 Kind = Literal[
-    "unreadable", "illegal", "view", "result", "leftover", "locks", "durability", "clock"
+    "unreadable",
+    "missing",
+    "illegal",
+    "view",
+    "result",
+    "foreign",
+    "leftover",
+    "locks",
+    "durability",
+    "clock",
 ]
 
 
@@ -19,11 +28,13 @@ class Finding:
     """One thing that is not as it should be.
 
     Attributes:
-        kind: `unreadable`: a file that holds no state. `illegal`: a recorded step that the machine
-            does not have. `view`: disagrees with its journals. `result`: missing or altered.
-            `leftover`: of a process that died. `locks`, `durability`, `clock`: of the file system.
+        kind: `unreadable`: a file that holds no state, or may not be read. `missing`: a journal
+            that the view tells of. `illegal`: a recorded step that the machine does not have.
+            `view`: disagrees with its journals. `result`: missing or altered. `foreign`: nothing
+            that holdfast makes. `leftover`: of a process that died. `locks`, `durability`, `clock`:
+            of the file system.
         severity: `problem`, or `hint` where nothing need be wrong.
-        repair: What `fix` does about it, or what to do; empty if nothing helps.
+        repair: What `fix` does about it, or what to do.
         fixable: Whether `fix` can mend it without losing anything.
         fixed: Whether it did.
     """

@@ -15,6 +15,7 @@ from typing import Literal
 import attrs
 
 from holdfast import liveness
+from holdfast.doctor import absence
 from holdfast.doctor.findings import Finding, Site, problem
 from holdfast.doctor.legality import readable
 from holdfast.errors import (
@@ -52,6 +53,10 @@ def examine(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
     again = catalog.read_entry(site.files, stem, site.dir_fd, site.state_dir)
     if found is None or again is None or again.state != state:
         return  # all is well, or somebody is at work
+    if seen.state is not None and seen.state.epoch > state.epoch:
+        # Written anew from an older journal, it would no longer tell that a newer one is gone.
+        yield absence.newer_journal(site, stem, seen.state.epoch, state.epoch)
+        return
     what, severity = found
     repair, fixed = _repair(site, stem, state, seen)
     yield Finding(

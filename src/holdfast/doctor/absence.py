@@ -1,0 +1,71 @@
+"""Journals that a view tells of and that are not there: nothing but a backup brings them back."""
+
+import errno
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from holdfast.doctor.findings import Finding, Site, problem
+from holdfast.errors import HoldfastError
+from holdfast.records import ExperimentState
+from holdfast.store import journal, stored
+
+__all__ = ["examine", "kind_of", "newer_journal"]
+
+_BACKUP: Final = "bring it back from a backup before anybody goes on: without it, the view counts"
+
+
+def examine(site: Site, stem: str) -> Iterator[Finding]:
+    """Whether the view of *stem*, which has had owners, is all that there is of it."""
+    # Twice: between the look for a journal and the one at the view, the first owner may have come.
+    if _told_by_view(site, stem) is None or (state := _told_by_view(site, stem)) is None:
+        return
+    path, why = _obstacle(site, stem)
+    what = f"{why}, but the view tells of epoch {state.epoch}: steps since then, and the history"
+    yield problem("missing", path, f"{what} of all, are lost without it", _BACKUP)
+
+
+def newer_journal(site: Site, stem: str, epoch: int, newest: int) -> Finding:
+    """The view tells of *epoch*, of which there is no journal; the *newest* is older."""
+    path = site.state_dir / stem / "journal" / journal.file_name(epoch)
+    what = f"is missing, but the view tells of it; the newest journal is of epoch {newest}"
+    repair = "bring it back from a backup before anybody goes on; move a wrong view away"
+    return problem("missing", path, what, repair)
+
+
+def _told_by_view(site: Site, stem: str) -> ExperimentState | None:
+    """The state of an experiment that has had owners and has no journal; None for any other."""
+    try:
+        truth = stored.read(site.files, stem, site.dir_fd, site.state_dir)
+    except (HoldfastError, OSError):
+        return None  # named as unreadable
+    if truth is None or truth.epoch or not truth.state.epoch:
+        return None
+    return truth.state
+
+
+def _obstacle(site: Site, stem: str) -> tuple[Path, str]:
+    """What is not there, or what is in its place."""
+    path = site.state_dir / stem
+    for name in (stem, f"{stem}/journal"):
+        path = site.state_dir / name
+        try:
+            mode = site.files.stat(name, site.dir_fd).st_mode
+        except OSError as err:
+            return path, "is missing" if err.errno == errno.ENOENT else "cannot be looked at"
+        if not stat.S_ISDIR(mode):
+            return path, f"is {kind_of(mode)}"
+    return path, "holds no journal with a state"
+
+
+def kind_of(mode: int) -> str:
+    """What a file of this *mode* is, like `a FIFO`."""
+    kinds = {
+        stat.S_IFREG: "a regular file",
+        stat.S_IFDIR: "a directory",
+        stat.S_IFLNK: "a symbolic link, which is never followed",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a device")
