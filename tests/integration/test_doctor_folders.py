@@ -106,3 +106,58 @@ def test_an_experiment_that_nobody_ever_claimed_misses_nothing(state_dir: Path) 
     path = state_dir / f"{ID}.json"
     assert json.loads(path.read_bytes())["epoch"] == 0
     assert os.listdir(state_dir) == [path.name]
+
+
+# -- what is left over ----------------------------------------------------------------------------
+
+_HEX = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ".tmp-my-notes.txt",
+        f".tmp-{_HEX.upper()}",
+        ".trash-keep/data",
+        f"{ID}/.tmp-{_HEX}.bak",
+        f"{ID}/journal/.notes.tmp",
+        f"{ID}/attempts/.2.1.json.tmp",
+        f"{ID}/results/.2.1.json.tmp",
+        f"{ID}/results/.{_HEX}.tmp",
+        f"{ID}/results/.tmp-{_HEX}",
+    ],
+)
+def test_a_user_s_own_file_is_no_leftover(
+    manager: StateManager, state_dir: Path, place: str
+) -> None:
+    """However old, and however like one of ours it begins or ends; what is ours does go."""
+    trash = state_dir / f".trash-{_HEX}" / "journal"
+    trash.mkdir(parents=True)
+    path = state_dir / place
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("precious")
+    os.utime(path, (1, 1))
+    (found,) = symptoms(state_dir, fix=True)
+    assert (found.path, found.fixed) == (trash.parent, True)
+    assert path.read_text() == "precious"
+    assert not trash.parent.exists()
+
+
+def test_every_temporary_of_our_own_is_a_leftover(manager: StateManager, state_dir: Path) -> None:
+    """In each of the places where one is made, that of `aggregate.json` among them."""
+    folder = manager.folder(ID)
+    (folder / "attempts").mkdir()
+    ours = [
+        state_dir / f".tmp-{_HEX}",
+        folder / f".tmp-{_HEX}",
+        folder / "journal" / f".tmp-{_HEX}",
+        folder / "attempts" / f".{_HEX}.tmp",
+    ]
+    for path in ours:
+        path.write_text("half")
+        os.utime(path, (1, 1))
+    found = symptoms(state_dir, fix=True)
+    assert [(each.path, each.kind, each.fixed) for each in found] == [
+        (path, "leftover", True) for path in ours
+    ]
+    assert not any(path.exists() for path in ours)
