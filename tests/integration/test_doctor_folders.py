@@ -1,12 +1,15 @@
 """What is not there, what may not be looked at and what is nobody's: named, and left alone."""
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from holdfast.doctor import Finding, examine
@@ -161,3 +164,162 @@ def test_every_temporary_of_our_own_is_a_leftover(manager: StateManager, state_d
         (path, "leftover", True) for path in ours
     ]
     assert not any(path.exists() for path in ours)
+
+
+# -- what may not be looked at --------------------------------------------------------------------
+
+
+@pytest.fixture
+def open_dir() -> Iterator[Path]:
+    """A directory that everybody may enter; pytest's own are its user's alone."""
+    with tempfile.TemporaryDirectory() as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
+
+
+def as_nobody(state_dir: Path, *, fix: bool) -> list[dict[str, Any]]:
+    """What somebody finds who owns nothing there."""
+    examine(state_dir)  # everything is imported before the privileges go
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            found = [attrs.asdict(each) for each in symptoms(state_dir, fix=fix)]
+            os.write(write, json.dumps(found, default=str).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as answer:
+        told = answer.read()
+    os.waitpid(child, 0)
+    found = json.loads(told)
+    assert isinstance(found, list)
+    return found
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
+@pytest.mark.parametrize(
+    "place",
+    ["", "journal", "attempts", "results", "journal/00000002.jsonl", f"../{ID}.json"],
+)
+def test_what_may_not_be_read_is_named_and_the_rest_is_looked_at(
+    open_dir: Path, place: str
+) -> None:
+    """Another user's folder is no reason to stop, nor to offer to write what cannot be read."""
+    state_dir = open_dir / "states"
+    manager = StateManager(state_dir)
+    for name in (ID, "later"):
+        manager.create(name, num_processes=1)
+        for event in ("start", "interrupt"):
+            with manager.claim(name) as claim:
+                claim.record(event)
+        (manager.folder(name) / "attempts").mkdir()
+        (manager.folder(name) / "results").mkdir()
+    path = manager.folder(ID) / place
+    path.chmod(0o000)
+    (state_dir / "later.json").write_text("{")
+    found = as_nobody(state_dir, fix=True)
+    assert [(each["kind"], each["path"]) for each in found] == [
+        ("unreadable", os.path.normpath(path)),
+        ("view", str(state_dir / "later.json")),
+    ]
+    assert "EACCES" in found[0]["what"]
+    assert "permission" in found[0]["repair"]
+    assert not found[0]["fixable"]
+
+
+# -- what is nobody's -----------------------------------------------------------------------------
+
+_ELSEWHERE: dict[str, Callable[[Path], object]] = {
+    "a FIFO": os.mkfifo,
+    "a symbolic link": lambda path: path.symlink_to("/etc/passwd"),
+    "a directory": lambda path: path.mkdir(),
+}
+
+
+@pytest.mark.parametrize("kind", _ELSEWHERE)
+@pytest.mark.parametrize(
+    "place",
+    [
+        ".run.lock",
+        f"{ID}/lock",
+        f"{ID}/aggregate.json",
+        f"{ID}/attempts/0.1.out",
+        f"{ID}/attempts/0.1.live",
+        f"{ID}/results/9.9.json",
+        f"{ID}/journal/00000003.jsonl",
+    ],
+)
+def test_what_has_one_of_our_names_and_is_of_another_kind_is_a_problem(
+    manager: StateManager, state_dir: Path, place: str, kind: str
+) -> None:
+    """Whoever needs the file will fail over it; it is not touched."""
+    path = state_dir / place
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    _ELSEWHERE[kind](path)
+    before = tree(state_dir)
+    found = symptoms(state_dir, fix=True)
+    assert [(each.path, each.severity, each.fixable) for each in found] == [
+        (path, "problem", False)
+    ]
+    assert found[0].repair
+    if "journal" not in place:
+        assert kind in found[0].what
+    assert tree(state_dir) == before
+
+
+@pytest.mark.parametrize("name", ["attempts", "results"])
+def test_a_link_in_the_place_of_a_directory_is_a_problem(
+    manager: StateManager, state_dir: Path, tmp_path: Path, name: str
+) -> None:
+    """What an attempt writes would land where it leads."""
+    path = manager.folder(ID) / name
+    path.symlink_to(tmp_path)
+    (found,) = symptoms(state_dir, fix=True)
+    assert (found.kind, found.severity, found.path) == ("foreign", "problem", path)
+
+
+def test_a_folder_that_is_a_link_is_a_problem(state_dir: Path) -> None:
+    """Also before the first claim, which it will make fail."""
+    StateManager(state_dir).create(ID)
+    path = state_dir / ID
+    path.symlink_to("elsewhere")
+    (found,) = symptoms(state_dir, fix=True)
+    assert (found.kind, found.severity, found.path) == ("foreign", "problem", path)
+
+
+@pytest.mark.parametrize("place", ["", ID, f"{ID}/journal", f"{ID}/attempts", f"{ID}/results"])
+def test_links_and_fifos_that_are_nobody_s_are_hints_and_files_are_welcome(
+    manager: StateManager, state_dir: Path, place: str
+) -> None:
+    """Users keep notes where they like; what could block or lead elsewhere is named."""
+    folder = state_dir / place
+    folder.mkdir(exist_ok=True)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "figures").mkdir()
+    os.mkfifo(folder / "pipe")
+    (folder / "latest").symlink_to(manager.folder(ID))
+    before = tree(state_dir)
+    found = symptoms(state_dir, fix=True)
+    assert [(each.kind, each.severity, each.path.name, each.fixable) for each in found] == [
+        ("foreign", "hint", "latest", False),
+        ("foreign", "hint", "pipe", False),
+    ]
+    assert tree(state_dir) == before
+
+
+def test_checkpoints_are_the_user_s(manager: StateManager, state_dir: Path) -> None:
+    """What is in there is not looked at, and it may be elsewhere."""
+    checkpoints = manager.folder(ID) / "checkpoints"
+    (checkpoints / "0").mkdir(parents=True)
+    os.mkfifo(checkpoints / "0" / "pipe")
+    assert symptoms(state_dir) == []
+    shutil.rmtree(checkpoints)
+    checkpoints.symlink_to("/tmp")
+    assert symptoms(state_dir) == []
+    checkpoints.unlink()
+    checkpoints.write_text("")
+    assert [each.path for each in symptoms(state_dir)] == [checkpoints]

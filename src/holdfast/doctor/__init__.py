@@ -7,14 +7,15 @@ interrupted delete is finished); an unreadable file is never touched.
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
-from holdfast.doctor import absence, leftovers, legality, outcomes, views, volume
-from holdfast.doctor.findings import Finding, Kind, Site, problem
+from holdfast.doctor import absence, leftovers, legality, outcomes, shapes, views, volume
+from holdfast.doctor.findings import Finding, Kind, Site, problem, to_read
 from holdfast.doctor.legality import readable
-from holdfast.errors import HoldfastError, StateCorruptError
+from holdfast.errors import HoldfastError, SchemaTooNewError, StateCorruptError
 from holdfast.store import catalog, stored
 from holdfast.store.files import Files
 from holdfast.store.journal import cause
@@ -55,10 +56,10 @@ class _Doctor:
         self.margin_s = margin_s
 
     def findings(self) -> Iterator[Finding]:
-        if not self.state_dir.exists():
-            return
         try:
             dir_fd = self.files.open_dir(self.state_dir)
+        except FileNotFoundError:
+            return
         except OSError as err:
             raise StateCorruptError(self.state_dir, f"cannot be opened: {cause(err)}") from err
         try:
@@ -71,6 +72,7 @@ class _Doctor:
                 oldest=self._oldest(dir_fd),
             )
             yield from leftovers.at_the_top(site)
+            yield from shapes.at_the_top(site)
             for stem in _stems(site):
                 yield from _experiment(site, stem)
         finally:
@@ -112,29 +114,52 @@ def _stems(site: Site) -> list[str]:
 
 
 def _experiment(site: Site, stem: str) -> Iterator[Finding]:
+    """Everything about one experiment; whatever cannot be looked at keeps no other from it."""
+    named: set[Path] = set()
+    try:
+        for finding in itertools.chain(_content(site, stem), shapes.in_folder(site, stem)):
+            # What is wrong with a file is said once, by who knows most about it.
+            if finding.path not in named or finding.kind == "illegal":
+                yield finding
+            named.add(finding.path)
+    except OSError as err:
+        path = site.state_dir / stem
+        if path not in named:
+            yield problem("unreadable", path, f"cannot be looked at: {cause(err)}", to_read(err))
+
+
+def _content(site: Site, stem: str) -> Iterator[Finding]:
+    closed = shapes.closed(site, stem)
+    yield from closed.values()
+    if closed.keys() & {".", "journal"}:
+        return
     entry = catalog.read_entry(site.files, stem, site.dir_fd, site.state_dir)
     if entry is None:
-        yield leftovers.folder(site, stem)
+        yield from leftovers.folder(site, stem)
         return
+    if entry.error is not None:
+        what = readable(entry.error, entry.path)
+        yield problem("unreadable", entry.path, what, _to_do(entry.error))
     folder_fd = stored.open_folder(site.files, stem, site.dir_fd)
-    try:
-        if entry.error is not None:
-            repair = "left as it is: only you can tell what is in it"
-            yield problem("unreadable", entry.path, readable(entry.error, entry.path), repair)
-        if folder_fd is not None:
-            for finding in _journals(site, stem, folder_fd):
-                # The journal that the state could not be read from is named once.
-                if entry.error is None or finding.path != entry.path:
-                    yield finding
-            yield from leftovers.temporaries(site, stem, folder_fd)
-        if entry.state is not None:
-            if entry.state.epoch:
-                missing = list(absence.examine(site, stem))
-                yield from missing or views.examine(site, stem, entry.state)
-            yield from outcomes.examine(site, stem, entry.state)
-    finally:
-        if folder_fd is not None:
+    if folder_fd is not None:
+        try:
+            yield from _journals(site, stem, folder_fd)
+            yield from leftovers.temporaries(site, stem, folder_fd, closed)
+        finally:
             site.files.close(folder_fd)
+    if entry.state is not None:
+        if entry.state.epoch:
+            missing = list(absence.examine(site, stem))
+            yield from missing or views.examine(site, stem, entry.state)
+        yield from outcomes.examine(site, stem, entry.state, closed)
+
+
+def _to_do(error: HoldfastError) -> str:
+    if isinstance(error, SchemaTooNewError):
+        return "left as it is: the holdfast that wrote it can read it"
+    if isinstance(error.__cause__, OSError):
+        return to_read(error.__cause__)
+    return "left as it is: only you can tell what is in it, or bring it back from a backup"
 
 
 def _journals(site: Site, stem: str, folder_fd: int) -> Iterator[Finding]:
@@ -144,6 +169,4 @@ def _journals(site: Site, stem: str, folder_fd: int) -> Iterator[Finding]:
             yield problem("illegal", violation.path, violation.what)
     except HoldfastError as err:
         where = getattr(err, "path", path)
-        yield problem("unreadable", where, readable(err, where), "the history cannot be told")
-    except OSError as err:
-        yield problem("unreadable", path / "journal", cause(err))
+        yield problem("unreadable", where, readable(err, where), _to_do(err))

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from holdfast.doctor.findings import Finding, Site, problem
+from holdfast.doctor.findings import Finding, Site, kind_of, problem
 from holdfast.errors import HoldfastError
 from holdfast.records import ExperimentState
 from holdfast.store import journal, stored
 
-__all__ = ["examine", "kind_of", "newer_journal"]
+__all__ = ["examine", "newer_journal"]
 
 _BACKUP: Final = "bring it back from a backup before anybody goes on: without it, the view counts"
 
@@ -57,15 +57,3 @@ def _obstacle(site: Site, stem: str) -> tuple[Path, str]:
         if not stat.S_ISDIR(mode):
             return path, f"is {kind_of(mode)}"
     return path, "holds no journal with a state"
-
-
-def kind_of(mode: int) -> str:
-    """What a file of this *mode* is, like `a FIFO`."""
-    kinds = {
-        stat.S_IFREG: "a regular file",
-        stat.S_IFDIR: "a directory",
-        stat.S_IFLNK: "a symbolic link, which is never followed",
-        stat.S_IFIFO: "a FIFO",
-        stat.S_IFSOCK: "a socket",
-    }
-    return kinds.get(stat.S_IFMT(mode), "a device")

@@ -1,5 +1,6 @@
 """What the doctor finds, and where it looks."""
 
+import stat
 from pathlib import Path
 from typing import Literal
 
@@ -7,7 +8,7 @@ import attrs
 
 from holdfast.store.files import Files
 
-__all__ = ["Finding", "Kind", "Site", "problem"]
+__all__ = ["Finding", "Kind", "Site", "kind_of", "problem", "to_read"]
 
 Kind = Literal[
     "unreadable",
@@ -68,3 +69,22 @@ class Site:
     dir_fd: int
     fix: bool
     oldest: float | None = None
+
+
+def kind_of(mode: int) -> str:
+    """What a file of this *mode* is, like `a FIFO`."""
+    kinds = {
+        stat.S_IFREG: "a regular file",
+        stat.S_IFDIR: "a directory",
+        stat.S_IFLNK: "a symbolic link, which is never followed",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def to_read(err: BaseException | None) -> str:
+    """What to do about a file that *err* keeps from being read."""
+    if isinstance(err, PermissionError):
+        return "left as it is: ask its owner for permission to read it, or to look themselves"
+    return "left as it is: look again once the disk can be read, or bring it back from a backup"

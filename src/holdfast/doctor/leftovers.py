@@ -6,7 +6,7 @@ A user's own `.tmp-notes` or `.2.1.json.tmp` is not ours to judge, however old i
 import contextlib
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -36,16 +36,21 @@ def at_the_top(site: Site) -> Iterator[Finding]:
     yield from _removed(site, TEMPORARY, site.dir_fd, site.state_dir)
 
 
-def temporaries(site: Site, stem: str, folder_fd: int) -> Iterator[Finding]:
+def temporaries(site: Site, stem: str, folder_fd: int, closed: Container[str]) -> Iterator[Finding]:
     """Temporaries of claimants and shims, which only the living can still be writing.
 
     `results/` has none: what is hidden there is of the user's own programs.
+
+    Args:
+        closed: The directories that may not be looked into.
     """
     if ownership.lock_state(site.files, stem, site.dir_fd) == "held":
         return
     path = site.state_dir / stem
     yield from _removed(site, TEMPORARY, folder_fd, path)
     for below, form in (("journal", TEMPORARY), ("attempts", SHIMS)):
+        if below in closed:
+            continue
         # A shim keeps the space of its exit record reserved as long as its command runs.
         if below == "attempts" and next(judgement.survivors(path, stem), None) is not None:
             continue
@@ -56,23 +61,26 @@ def temporaries(site: Site, stem: str, folder_fd: int) -> Iterator[Finding]:
             yield from _removed(site, form, fd, path / below)
 
 
-def folder(site: Site, stem: str) -> Finding:
+def folder(site: Site, stem: str) -> Iterator[Finding]:
     """A folder without view and state: its delete was decided and not finished, or what not."""
+    if not _is(stat.S_ISDIR, site.files, stem, site.dir_fd):
+        return
     decided = False
     with contextlib.suppress(HoldfastError, OSError):
         decided = _is_deleted(site, stem)
     if not decided:
-        return Finding(
+        yield Finding(
             kind="leftover",
             severity="hint",
             path=site.state_dir / stem,
             what="neither a view nor a valid journal",
         )
+        return
     if site.fix:
         with contextlib.suppress(HoldfastError, OSError):
             deletion.finish_interrupted(site.files, stem, site.dir_fd, site.state_dir)
     what = "its delete was interrupted"
-    return _leftover(site, site.state_dir / stem, what, stem, site.dir_fd)
+    yield _leftover(site, site.state_dir / stem, what, stem, site.dir_fd)
 
 
 def _is_deleted(site: Site, stem: str) -> bool:

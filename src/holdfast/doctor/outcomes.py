@@ -1,6 +1,6 @@
 """Whether the results of an experiment, and its aggregate, are still what was recorded."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from holdfast import aggregation, results
 from holdfast.doctor.findings import Finding, Site, problem
@@ -13,8 +13,21 @@ from holdfast.store.journal import cause
 __all__ = ["examine"]
 
 
-def examine(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
-    """Recorded results that are missing or altered, then the aggregate."""
+def examine(
+    site: Site, stem: str, state: ExperimentState, closed: Container[str]
+) -> Iterator[Finding]:
+    """Recorded results that are missing or altered, then the aggregate.
+
+    Args:
+        closed: The directories that may not be looked into.
+    """
+    if "results" not in closed:
+        yield from _results(site, stem, state)
+    if state.status is ExperimentStatus.AGGREGATED:
+        yield from _aggregate(site, stem, state)
+
+
+def _results(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
     folder = site.state_dir / stem
     for index, process in state.process_progress.items():
         if process.result is None:
@@ -27,12 +40,15 @@ def examine(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
             path = folder / process.result.path
             repair = "resume runs its process again, unless the experiment is aggregated"
             yield problem("result", path, f"process {index}: {lost}", repair)
-    if state.status is ExperimentStatus.AGGREGATED:
-        path = folder / aggregation.FILE_NAME
-        repair = f"`holdfast aggregate {state.experiment_id}` makes a missing one again"
-        try:
-            # Who aggregates with the library alone need not have one.
-            if aggregation.read(folder) is None and state.config.get("command"):
-                yield problem("result", path, "is missing", repair)
-        except StateCorruptError as err:
-            yield problem("result", path, readable(err, path), repair)
+
+
+def _aggregate(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
+    folder = site.state_dir / stem
+    path = folder / aggregation.FILE_NAME
+    repair = f"`holdfast aggregate {state.experiment_id}` makes a missing one again"
+    try:
+        # Who aggregates with the library alone need not have one.
+        if aggregation.read(folder) is None and state.config.get("command"):
+            yield problem("result", path, "is missing", repair)
+    except StateCorruptError as err:
+        yield problem("result", path, readable(err, path), repair)

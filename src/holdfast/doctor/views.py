@@ -16,7 +16,7 @@ import attrs
 
 from holdfast import liveness
 from holdfast.doctor import absence
-from holdfast.doctor.findings import Finding, Site, problem
+from holdfast.doctor.findings import Finding, Site, problem, to_read
 from holdfast.doctor.legality import readable
 from holdfast.errors import (
     HoldfastError,
@@ -152,14 +152,14 @@ def _why(err: OSError | ValueError) -> str:
         return str(err)
     if err.errno == errno.ELOOP:
         return "is a symbolic link, which is never followed"
+    if err.errno == errno.ENXIO:
+        return "is a socket, or a device that is not there"
     return f"cannot be read: {cause(err)}"
 
 
 def _advice(err: OSError | ValueError) -> str:
-    if isinstance(err, PermissionError):
-        return "left as it is: ask its owner for permission to read it"
-    if isinstance(err, OSError) and err.errno != errno.ELOOP:
-        return "left as it is: look again once it can be read"
+    if isinstance(err, OSError) and err.errno not in (errno.ELOOP, errno.ENXIO):
+        return to_read(err)
     return "move it away: the journals count, and a missing view can be made again from them"
 
 
