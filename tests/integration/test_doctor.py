@@ -38,6 +38,7 @@ def symptoms(state_dir: Path, **options: Any) -> list[Finding]:
     """What is found about the experiments; the machine's own disk is not this test's business."""
     about_the_disk = {"locks", "durability", "clock"}
     found = examine(state_dir, **options)
+    assert all(each.repair for each in found), "each says what to do"
     return [each for each in found if each.kind not in about_the_disk]
 
 
@@ -457,6 +458,7 @@ def test_locks_that_do_nothing_or_are_refused_are_told(tmp_path: Path) -> None:
             raise OSError(errno.ENOLCK, "No locks available")
 
     assert about(volume.examine(Files(), tmp_path), "locks") == []
+    assert all(each.repair for each in volume.examine(Refused(), tmp_path))
     assert "locks do nothing" in about(volume.examine(Useless(), tmp_path), "locks")[0]
     assert "there are no locks" in about(volume.examine(Refused(), tmp_path), "locks")[0]
     assert list(tmp_path.iterdir()) == []
@@ -472,8 +474,9 @@ def test_a_server_with_another_clock_is_told(tmp_path: Path) -> None:
             return os.stat_result(info)
 
     assert about(volume.examine(Files(), tmp_path), "clock") == []
-    (told,) = about(volume.examine(Ahead(), tmp_path), "clock")
-    assert "ahead of this host's" in told
+    (told,) = [each for each in volume.examine(Ahead(), tmp_path) if each.kind == "clock"]
+    assert "ahead of this host's" in told.what
+    assert "synchronised" in told.repair
 
 
 def test_an_fsync_that_is_too_quick_to_be_true_is_a_hint(
@@ -525,6 +528,7 @@ def test_mount_options_that_matter_are_told(
     assert [(each.kind, each.certain) for each in found] == (
         [] if kind is None else [(kind, certain)]
     )
+    assert all(each.repair for each in found)
     assert volume.mount_of(tmp_path, tmp_path / "nowhere") is None
 
 

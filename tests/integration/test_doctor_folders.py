@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import pytest
 
+from holdfast import results
 from holdfast.doctor import Finding, examine
 from holdfast.store.manager import StateManager
 
@@ -33,6 +34,7 @@ def symptoms(state_dir: Path, **options: Any) -> list[Finding]:
     """What is found about the experiments; the machine's own disk is not this test's business."""
     about_the_disk = {"locks", "durability", "clock"}
     found = examine(state_dir, **options)
+    assert all(each.repair for each in found), "each says what to do"
     return [each for each in found if each.kind not in about_the_disk]
 
 
@@ -228,6 +230,24 @@ def test_what_may_not_be_read_is_named_and_the_rest_is_looked_at(
     assert "EACCES" in found[0]["what"]
     assert "permission" in found[0]["repair"]
     assert not found[0]["fixable"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
+def test_a_result_that_may_not_be_read_is_not_lost(open_dir: Path) -> None:
+    """Whoever runs its process again would not be helped."""
+    manager = StateManager(open_dir / "states")
+    manager.create(ID, num_processes=1)
+    path = manager.folder(ID) / "results" / "0.1.json"
+    with manager.claim(ID) as claim:
+        claim.record("start")
+        claim.record("start", 0)
+        results.prepare(manager.folder(ID))
+        path.write_text("1")
+        claim.record("complete", 0, exit_code=0, result=results.accept(path.parents[1], 0, 1))
+    path.chmod(0o000)
+    (found,) = as_nobody(open_dir / "states", fix=True)
+    assert (found["kind"], found["path"]) == ("unreadable", str(path))
+    assert "permission" in found["repair"]
 
 
 # -- what is nobody's -----------------------------------------------------------------------------

@@ -36,6 +36,7 @@ def symptoms(state_dir: Path, **options: Any) -> list[Finding]:
     """What is found about the experiments; the machine's own disk is not this test's business."""
     about_the_disk = {"locks", "durability", "clock"}
     found = examine(state_dir, **options)
+    assert all(each.repair for each in found), "each says what to do"
     return [each for each in found if each.kind not in about_the_disk]
 
 

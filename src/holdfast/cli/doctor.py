@@ -1,14 +1,16 @@
 """`holdfast doctor`: what is wrong in a state directory, and what was done about it."""
 
 import sys
+from pathlib import Path
 
 import attrs
 import click
 
 from holdfast.cli import forms, text
-from holdfast.cli.app import json_option, place, state_dir_option
+from holdfast.cli.app import Place, json_option, place, state_dir_option
 from holdfast.cli.failures import UNREADABLE, say_if_absent
 from holdfast.doctor import Finding, examine
+from holdfast.errors import StateCorruptError, printable
 
 __all__ = ["doctor"]
 
@@ -26,17 +28,23 @@ def doctor(context: click.Context, fix: bool, as_json: bool) -> int:
     of problems that stay, the exit code is 6 if a state cannot be read, else 1.
     """
     where = place(context)
-    found = examine(where.state_dir, fix=fix)
+    try:
+        found = examine(where.state_dir, fix=fix)
+    except StateCorruptError as err:
+        # Its own advice is to ask the doctor.
+        text.say(f"{_path(err.path)}: {err.problem}", "error")
+        text.say("  name a directory that can be read with -C DIR, or look at its permissions")
+        return UNREADABLE
     if as_json:
         forms.print_json(
             "holdfast.doctor/1",
             {
                 "state_dir": str(where.state_dir),
-                "findings": [attrs.asdict(each) | {"path": str(each.path)} for each in found],
+                "findings": [_form(each, where) for each in found],
             },
         )
     else:
-        text.emit(line for each in found for line in _lines(each, fix=fix))
+        text.emit(line for each in found for line in _lines(each, where, fix=fix))
         _summary(found, fix=fix, command=where.command("doctor", "--fix"))
         say_if_absent(where.state_dir)
     left = [each for each in found if each.severity == "problem" and not each.fixed]
@@ -45,20 +53,31 @@ def doctor(context: click.Context, fix: bool, as_json: bool) -> int:
     return 1 if left else 0
 
 
-def _lines(finding: Finding, *, fix: bool) -> list[str]:
+def _form(finding: Finding, where: Place) -> dict[str, object]:
+    command = where.command(*finding.command) if finding.command else None
+    return attrs.asdict(finding) | {"path": str(finding.path), "command": command}
+
+
+def _lines(finding: Finding, where: Place, *, fix: bool) -> list[str]:
     style: text.Style = "red" if finding.severity == "problem" else "yellow"
     label = text.paint(finding.severity, style, text.coloured(sys.stdout))
-    lines = [
-        f"{label}  {finding.kind}  {text.one_line(finding.path)}: {text.one_line(finding.what)}"
+    repair = text.one_line(finding.repair)
+    if finding.command:
+        repair = f"{repair}: {where.command(*finding.command)}"
+    return [
+        f"{label}  {finding.kind}  {_path(finding.path)}: {text.one_line(finding.what)}",
+        f"  {_outcome(finding, fix=fix)}: {repair}",
     ]
-    if finding.fixed:
-        lines.append(f"  done: {text.one_line(finding.repair)}")
-    elif finding.repair:
-        lines.append(f"  {_outcome(finding, fix=fix)}: {text.one_line(finding.repair)}")
-    return lines
+
+
+def _path(path: Path) -> str:
+    """*path* in one line, from which it can still be told where a line feed was."""
+    return printable(path).replace("\n", "\\n")
 
 
 def _outcome(finding: Finding, *, fix: bool) -> str:
+    if finding.fixed:
+        return "done"
     return "not done" if fix and finding.fixable else "to do"
 
 

@@ -7,6 +7,7 @@ interrupted delete is finished); an unreadable file is never touched.
 """
 
 import contextlib
+import errno
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from holdfast.doctor import absence, leftovers, legality, outcomes, shapes, view
 from holdfast.doctor.findings import Finding, Kind, Site, problem, to_read
 from holdfast.doctor.legality import readable
 from holdfast.errors import HoldfastError, SchemaTooNewError, StateCorruptError
+from holdfast.records import ExperimentState
 from holdfast.store import catalog, stored
 from holdfast.store.files import Files
 from holdfast.store.journal import cause
@@ -83,7 +85,7 @@ class _Doctor:
             symptoms = volume.examine(self.files, self.state_dir)
         except OSError as err:
             what = f"nothing can be written here: {cause(err)}"
-            yield problem("durability", self.state_dir, what)
+            yield problem("durability", self.state_dir, what, _to_write(err))
             return
         for symptom in symptoms:
             kind: Kind = "clock"
@@ -92,7 +94,13 @@ class _Doctor:
             elif symptom.kind == "durability":
                 kind = "durability"
             severity: Literal["problem", "hint"] = "problem" if symptom.certain else "hint"
-            yield Finding(kind=kind, severity=severity, path=self.state_dir, what=symptom.what)
+            yield Finding(
+                kind=kind,
+                severity=severity,
+                path=self.state_dir,
+                what=symptom.what,
+                repair=symptom.repair,
+            )
 
     def _oldest(self, dir_fd: int) -> float | None:
         try:
@@ -100,6 +108,17 @@ class _Doctor:
             return volume.server_time(self.files, dir_fd) - self.margin_s
         except OSError:
             return None
+
+
+def _to_write(err: OSError) -> str:
+    """What to do where nothing can be written."""
+    if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room, or have the quota raised: what runs waits for it"
+    if err.errno == errno.EROFS:
+        return "have it mounted writable: until then nothing can be run or mended here"
+    if isinstance(err, PermissionError):
+        return "ask its owner for permission to write: until then nothing can be run or mended here"
+    return "look at the disk, and in the kernel's log: until then nothing can be run or mended here"
 
 
 def _stems(site: Site) -> list[str]:
@@ -143,7 +162,7 @@ def _content(site: Site, stem: str) -> Iterator[Finding]:
     folder_fd = stored.open_folder(site.files, stem, site.dir_fd)
     if folder_fd is not None:
         try:
-            yield from _journals(site, stem, folder_fd)
+            yield from _journals(site, stem, folder_fd, entry.state)
             yield from leftovers.temporaries(site, stem, folder_fd, closed)
         finally:
             site.files.close(folder_fd)
@@ -162,11 +181,15 @@ def _to_do(error: HoldfastError) -> str:
     return "left as it is: only you can tell what is in it, or bring it back from a backup"
 
 
-def _journals(site: Site, stem: str, folder_fd: int) -> Iterator[Finding]:
+def _journals(
+    site: Site, stem: str, folder_fd: int, state: ExperimentState | None
+) -> Iterator[Finding]:
     path = site.state_dir / stem
+    history = () if state is None else ("show", "--history", state.experiment_id)
     try:
         for violation in legality.violations(site.files, folder_fd, path):
-            yield problem("illegal", violation.path, violation.what)
+            repair = "left as it is: trust no step since, or bring it back from a backup"
+            yield problem("illegal", violation.path, violation.what, repair, *history)
     except HoldfastError as err:
         where = getattr(err, "path", path)
         yield problem("unreadable", where, readable(err, where), _to_do(err))

@@ -36,6 +36,8 @@ class Finding:
             of the file system.
         severity: `problem`, or `hint` where nothing need be wrong.
         repair: What `fix` does about it, or what to do.
+        command: The words of the holdfast command that does it, or that comes last; without the
+            state directory, which only the caller knows how to name.
         fixable: Whether `fix` can mend it without losing anything.
         fixed: Whether it did.
     """
@@ -44,14 +46,17 @@ class Finding:
     severity: Literal["problem", "hint"]
     path: Path
     what: str
-    repair: str = ""
+    repair: str
+    command: tuple[str, ...] = ()
     fixable: bool = False
     fixed: bool = False
 
 
-def problem(kind: Kind, path: Path, what: str, repair: str = "") -> Finding:
+def problem(kind: Kind, path: Path, what: str, repair: str, *command: str) -> Finding:
     """What is wrong for certain, and nobody but its owner can mend."""
-    return Finding(kind=kind, severity="problem", path=path, what=what, repair=repair)
+    return Finding(
+        kind=kind, severity="problem", path=path, what=what, repair=repair, command=command
+    )
 
 
 @attrs.frozen(kw_only=True)

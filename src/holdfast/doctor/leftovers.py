@@ -74,6 +74,7 @@ def folder(site: Site, stem: str) -> Iterator[Finding]:
             severity="hint",
             path=site.state_dir / stem,
             what="neither a view nor a valid journal",
+            repair="bring its view back from a backup, or remove the folder",
         )
         return
     if site.fix:

@@ -171,4 +171,5 @@ def _problems(state: ExperimentState, change: Change) -> Iterator[str]:
 
 def readable(error: HoldfastError, path: Path) -> str:
     """What is wrong, by *error*: without the *path* before it and what to do behind it."""
-    return str(error).partition("\n")[0].removeprefix(printable(f"{path}: "))
+    # The path first: it may have a line feed in it.
+    return str(error).removeprefix(printable(f"{path}: ")).partition("\n")[0]

@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterator
 
 from holdfast import aggregation, results
-from holdfast.doctor.findings import Finding, Site, problem
+from holdfast.doctor.findings import Finding, Site, problem, to_read
 from holdfast.doctor.legality import readable
 from holdfast.errors import StateCorruptError
 from holdfast.records import ExperimentState
@@ -32,23 +32,45 @@ def _results(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]
     for index, process in state.process_progress.items():
         if process.result is None:
             continue
+        path = folder / process.result.path
         try:
             lost = results.verify(folder, process.result, files=site.files)
         except OSError as err:
-            lost = f"cannot be read: {cause(err)}"
-        if lost is not None:
-            path = folder / process.result.path
-            repair = "resume runs its process again, unless the experiment is aggregated"
-            yield problem("result", path, f"process {index}: {lost}", repair)
+            what = f"process {index}: cannot be read: {cause(err)}"
+            yield problem("unreadable", path, what, to_read(err))
+            continue
+        if lost is not None and lost.startswith("cannot be opened"):
+            repair = "ask its owner for permission before anybody goes on: resume takes it for lost"
+            yield problem("unreadable", path, f"process {index}: {lost}", repair)
+        elif lost is not None:
+            yield problem("result", path, f"process {index}: {lost}", *_made_again(state))
+
+
+def _made_again(state: ExperimentState) -> tuple[str, ...]:
+    """How a lost result comes back, in words and in those of the command that does it."""
+    if state.status is ExperimentStatus.AGGREGATED:
+        # Nothing leads out of aggregated: its processes never run again.
+        repair = "bring it back from a backup; nothing makes it again but to start over"
+        if state.config_path is None or not state.config.get("command"):
+            return (f"{repair}, with `run --fresh`",)
+        return repair, "run", "--fresh", state.config_path
+    if not state.config.get("command"):
+        return ("bring it back from a backup, or requeue its process as `result_lost`",)
+    return "run its process again", "resume", state.experiment_id
 
 
 def _aggregate(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
     folder = site.state_dir / stem
     path = folder / aggregation.FILE_NAME
-    repair = f"`holdfast aggregate {state.experiment_id}` makes a missing one again"
+    again = ("aggregate", state.experiment_id)
     try:
         # Who aggregates with the library alone need not have one.
         if aggregation.read(folder) is None and state.config.get("command"):
-            yield problem("result", path, "is missing", repair)
+            yield problem("result", path, "is missing", "make it again from the results", *again)
     except StateCorruptError as err:
-        yield problem("result", path, readable(err, path), repair)
+        what = readable(err, path)
+        if isinstance(err.__cause__, PermissionError):
+            yield problem("unreadable", path, what, to_read(err.__cause__))
+        else:
+            # Nothing that is in the way is written over.
+            yield problem("result", path, what, "move it away, then make it again", *again)

@@ -20,6 +20,7 @@ from holdfast.doctor.findings import Finding, Site, problem, to_read
 from holdfast.doctor.legality import readable
 from holdfast.errors import (
     HoldfastError,
+    NoLocksWarning,
     SchemaTooNewError,
     StateCorruptError,
     UnreadableStateWarning,
@@ -236,6 +237,7 @@ def _rewrite(site: Site, experiment_id: str) -> str | None:
     """Claim it, which rewrites the view; why not, if its owner lives, or may live."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreadableStateWarning)
+        warnings.simplefilter("ignore", NoLocksWarning)  # found in the file system already
         try:
             StateManager(site.state_dir, files=site.files).claim(experiment_id).release()
         except HoldfastError as err:

@@ -49,6 +49,15 @@ _NOT_DURABLE: Final = {
 }
 
 
+#: `{(kind, certain): what to do}`.
+_REPAIRS: Final = {
+    ("locks", True): "move it to a file system with locks, or use it from one host at a time",
+    ("durability", True): "have that changed, or move it elsewhere: a power cut can lose steps",
+    ("durability", False): "nothing, if what is here may be lost with the machine's power",
+    ("clock", False): "have the clocks of both synchronised; nothing that counts rests on them",
+}
+
+
 @attrs.frozen
 class Symptom:
     """One thing that was seen.
@@ -61,6 +70,11 @@ class Symptom:
     kind: str
     what: str
     certain: bool
+
+    @property
+    def repair(self) -> str:
+        """What to do about it."""
+        return _REPAIRS[self.kind, self.certain]
 
 
 @attrs.frozen
