@@ -203,11 +203,19 @@ def as_nobody(state_dir: Path, *, fix: bool) -> list[dict[str, Any]]:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
 @pytest.mark.parametrize(
-    "place",
-    ["", "journal", "attempts", "results", "journal/00000002.jsonl", f"../{ID}.json"],
+    ("place", "mode"),
+    [
+        ("", 0o700),
+        ("journal", 0o700),
+        ("attempts", 0o700),
+        ("attempts", 0o744),
+        ("results", 0o711),
+        ("journal/00000002.jsonl", 0o600),
+        (f"../{ID}.json", 0o600),
+    ],
 )
 def test_what_may_not_be_read_is_named_and_the_rest_is_looked_at(
-    open_dir: Path, place: str
+    open_dir: Path, place: str, mode: int
 ) -> None:
     """Another user's folder is no reason to stop, nor to offer to write what cannot be read."""
     state_dir = open_dir / "states"
@@ -220,7 +228,7 @@ def test_what_may_not_be_read_is_named_and_the_rest_is_looked_at(
         (manager.folder(name) / "attempts").mkdir()
         (manager.folder(name) / "results").mkdir()
     path = manager.folder(ID) / place
-    path.chmod(0o000)
+    path.chmod(mode)
     (state_dir / "later.json").write_text("{")
     found = as_nobody(state_dir, fix=True)
     assert [(each["kind"], each["path"]) for each in found] == [

@@ -141,6 +141,8 @@ def _experiment(site: Site, stem: str) -> Iterator[Finding]:
             if finding.path not in named or finding.kind == "illegal":
                 yield finding
             named.add(finding.path)
+    except FileNotFoundError:
+        return  # deleted while it was looked at
     except OSError as err:
         path = site.state_dir / stem
         if path not in named:
@@ -192,4 +194,7 @@ def _journals(
             yield problem("illegal", violation.path, violation.what, repair, *history)
     except HoldfastError as err:
         where = getattr(err, "path", path)
-        yield problem("unreadable", where, readable(err, where), _to_do(err))
+        repair = "the state is read without it, the history is not: bring it back from a backup"
+        yield problem(
+            "unreadable", where, readable(err, where), _to_do(err) if state is None else repair
+        )

@@ -22,15 +22,15 @@ def examine(site: Site, stem: str) -> Iterator[Finding]:
     if _told_by_view(site, stem) is None or (state := _told_by_view(site, stem)) is None:
         return
     path, why = _obstacle(site, stem)
-    what = f"{why}, but the view tells of epoch {state.epoch}: steps since then, and the history"
-    yield problem("missing", path, f"{what} of all, are lost without it", _BACKUP)
+    what = f"{why}, but the view tells of epoch {state.epoch}: the history is lost without it"
+    yield problem("missing", path, f"{what}, and every step since that view", _BACKUP)
 
 
 def newer_journal(site: Site, stem: str, epoch: int, newest: int) -> Finding:
     """The view tells of *epoch*, of which there is no journal; the *newest* is older."""
     path = site.state_dir / stem / "journal" / journal.file_name(epoch)
     what = f"is missing, but the view tells of it; the newest journal is of epoch {newest}"
-    repair = "bring it back from a backup before anybody goes on; move a wrong view away"
+    repair = "bring it back from a backup before anybody goes on, or move away a view that is wrong"
     return problem("missing", path, what, repair)
 
 

@@ -56,7 +56,7 @@ def closed(site: Site, stem: str) -> dict[str, Finding]:
             for below in ("journal", "attempts", "results"):
                 try:
                     with site.files.directory(below, folder_fd) as fd:
-                        site.files.names(fd)
+                        site.files.stat(".", fd)  # what can be listed need not be entered
                 except OSError as err:
                     if err.errno not in _NO_DIRECTORY:
                         found[below] = _closed(path / below, err)

@@ -50,15 +50,18 @@ def examine(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
     except (OSError, ValueError) as err:
         yield problem("unreadable", path, _why(err), _advice(err))
         return
-    found = seen.difference(state)
+    if seen.state == state:
+        return
     again = catalog.read_entry(site.files, stem, site.dir_fd, site.state_dir)
-    if found is None or again is None or again.state != state:
-        return  # all is well, or somebody is at work
+    if again is None or again.state != state:
+        return  # somebody is at work
+    if seen.data is not None and seen.state is not None:
+        seen = attrs.evolve(seen, told=_told(site, stem, seen.state, seen.data))
     if seen.state is not None and seen.state.epoch > state.epoch:
         # Written anew from an older journal, it would no longer tell that a newer one is gone.
         yield absence.newer_journal(site, stem, seen.state.epoch, state.epoch)
         return
-    what, severity = found
+    what, severity = seen.difference(state)
     repair, fixed = _repair(site, stem, state, seen)
     yield Finding(
         kind="view",
@@ -85,23 +88,21 @@ class _Seen:
     Attributes:
         data: None if there is nothing.
         state: What it tells; else *damage* says why it tells nothing.
-        told: Whether a journal held just that at some time, to the byte.
+        told: Whether it is known that a journal held just that at some time, to the byte.
     """
 
     data: bytes | None
-    state: ExperimentState | None
-    damage: str
-    told: bool
+    state: ExperimentState | None = None
+    damage: str = ""
+    told: bool = False
 
-    def difference(self, state: ExperimentState) -> tuple[str, Literal["problem", "hint"]] | None:
-        """In what it differs from *state*, and how grave that is; None if it does not."""
+    def difference(self, state: ExperimentState) -> tuple[str, Literal["problem", "hint"]]:
+        """In what it differs from *state*, and how grave that is."""
         seen = self.state
         if self.data is None:
             return "is missing", "hint"
         if seen is None:
             return f"cannot be read: {self.damage}", "problem"
-        if seen == state:
-            return None
         if (seen.epoch, seen.revision) < (state.epoch, state.revision):
             tells = f"tells of {_moment(seen)}, the journal of {_moment(state)}"
             if not self.told:
@@ -132,7 +133,7 @@ def _look(site: Site, stem: str, path: Path) -> _Seen:
     try:
         fd = site.files.open_read(path.name, site.dir_fd)
     except FileNotFoundError:
-        return _Seen(None, None, "", told=True)
+        return _Seen(None)
     try:
         data = site.files.read_whole(fd, view.SIZE_LIMIT)
     finally:
@@ -140,12 +141,11 @@ def _look(site: Site, stem: str, path: Path) -> _Seen:
     try:
         plain = strictjson.loads(data)
     except ValueError as err:
-        return _Seen(data, None, f"is not valid JSON: {err}", told=False)
+        return _Seen(data, damage=f"is not valid JSON: {err}")
     try:
-        seen = codec.state_from_json(plain, path)
+        return _Seen(data, codec.state_from_json(plain, path))
     except StateCorruptError as err:
-        return _Seen(data, None, readable(err, path), told=False)
-    return _Seen(data, seen, "", told=_told(site, stem, seen, data))
+        return _Seen(data, damage=readable(err, path))
 
 
 def _why(err: OSError | ValueError) -> str:
