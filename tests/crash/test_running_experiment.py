@@ -1,12 +1,16 @@
 """An experiment runs while its disk fills up, turns read-only, forbids or limits what it needs."""
 
+import contextlib
+import fcntl
+import json
 import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,14 +27,14 @@ pytestmark = pytest.mark.skipif(
 
 # Tells that it runs, works until it may end, tells that it ended. The log is on another disk.
 _WORK = """
-import os, pathlib, sys, time
+import os, sys, time
 log, gate, index = sys.argv[1:]
 def tell(what):
     fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(fd, f"{what} {index}\\n".encode())
     os.close(fd)
 tell("began")
-while not pathlib.Path(gate).exists():
+while not (os.path.exists(gate) or os.path.exists(f"{gate}.{index}")):
     time.sleep(0.01)
 tell("ended")
 """
@@ -102,6 +106,26 @@ class _Run:
     def _views(self) -> Iterator[Path]:
         return (self.disk / "states").glob("*.json")
 
+    def open_gate(self, index: int) -> None:
+        """Let one process end."""
+        Path(f"{self.gate}.{index}").touch()
+
+    def shims(self) -> dict[int, int]:
+        """For every process whose shim has not ended, the pid of that."""
+        found = {}
+        for path in self.disk.rglob("attempts/*.live"):
+            with path.open("rb") as file:
+                try:
+                    # What a shim holds locked as long as it lives.
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    found[int(path.name.split(".")[0])] = json.load(file)["pid"]
+        return found
+
+    def exits(self) -> int:
+        """How many exit records there are."""
+        return len(list(self.disk.rglob("attempts/*.exit")))
+
     def lines(self, word: str) -> list[str]:
         if not self.log.exists():
             return []
@@ -120,10 +144,11 @@ def _hear(process: "subprocess.Popen[str]", words: str) -> str:
     """The first line on stderr from here on with *words* in it."""
     assert process.stderr is not None
     lines = []
-    for line in process.stderr:
-        if words in line:
-            return line
-        lines.append(line)
+    with _not_for_ever(process):
+        for line in process.stderr:
+            if words in line:
+                return line
+            lines.append(line)
     raise AssertionError(f"ended without {words!r}:\n{''.join(lines)}")
 
 
@@ -131,9 +156,21 @@ def _last_words(process: "subprocess.Popen[str]") -> str:
     """What it says on stderr until its end."""
     assert process.stderr is not None
     # Not what communicate() returns: that misses what was read ahead behind the last line heard.
-    words = process.stderr.read()
+    with _not_for_ever(process):
+        words = process.stderr.read()
     process.communicate(timeout=60)
     return words
+
+
+@contextlib.contextmanager
+def _not_for_ever(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """End *process* if it says nothing for a minute: the test fails, and tidies up."""
+    timer = threading.Timer(60, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _env() -> dict[str, str]:
@@ -161,30 +198,62 @@ def on_ext4(tmp_path: Path) -> Iterator[_Run]:
     run.end()
 
 
-@pytest.mark.parametrize(
-    ("running", "inodes"),
-    [("size=2m", False), ("size=16m,nr_inodes=160", True)],
-    indirect=["running"],
-)
-def test_a_disk_that_fills_up_stops_no_process_and_resume_adopts_what_ended(
-    running: _Run, inodes: bool
-) -> None:
-    """No space, no inodes: a clear message, the processes run on, and nothing runs twice."""
+@pytest.mark.parametrize("running", ["size=2m"], indirect=True)
+def test_a_disk_that_fills_up_stops_no_process_and_resume_adopts_what_ended(running: _Run) -> None:
+    """No space: a clear message, exit 1, the processes run on, and nothing runs twice."""
     orchestrator = running.start()
-    _fill(running.disk, inodes=inodes)
+    _fill(running.disk, inodes=False)
     running.gate.touch()
-    # Nobody needs the disk to end: the processes do, whatever becomes of their orchestrator.
+    # Nobody needs the disk to end: the processes do, whatever becomes of their orchestrator. It
+    # cannot finish while the disk is full: at the latest the aggregate finds no room.
     until(lambda: len(running.lines("ended")) == _COUNT)
-    ends = time.monotonic() + 2
-    until(lambda: orchestrator.poll() is not None or time.monotonic() > ends)
-    stopped = orchestrator.poll() is not None
+    words = _last_words(orchestrator)
+    _free(running.disk)
+    assert orchestrator.returncode == 1, words
+    assert "No space left on device" in words
+    assert "Traceback" not in words
+    print(words)
+    running.is_aggregated()
+
+
+_FEW_INODES = pytest.mark.parametrize("running", ["size=16m,nr_inodes=160"], indirect=True)
+
+
+@_FEW_INODES
+def test_without_inodes_a_run_says_what_it_waits_for_and_ends_once_there_are_some(
+    running: _Run,
+) -> None:
+    """The space of an exit record is reserved, its name is not: told, waited for, recorded."""
+    orchestrator = running.start()
+    _fill(running.disk, inodes=True)
+    running.gate.touch()
+    until(lambda: len(running.lines("ended")) == _COUNT)
+    assert "free some" in _hear(orchestrator, "no room left on the disk")
+    assert orchestrator.poll() is None
+    assert running.exits() < _COUNT, "the disk was not full"
     _free(running.disk)
     words = _last_words(orchestrator)
-    if stopped and orchestrator.returncode:
-        assert "No space left on device" in words
-        assert "Traceback" not in words
-        print(words)
+    assert orchestrator.returncode == 0, words
+    assert "Traceback" not in words
+    assert "aggregated" in running.holdfast("ls", "--json").stdout
     running.is_aggregated()
+
+
+@_FEW_INODES
+def test_what_ended_without_inodes_and_without_an_orchestrator_is_adopted(running: _Run) -> None:
+    """Killed while nothing can be recorded: the shims keep the outcomes until they have room."""
+    orchestrator = running.start()
+    _fill(running.disk, inodes=True)
+    running.gate.touch()
+    until(lambda: len(running.lines("ended")) == _COUNT)
+    _hear(orchestrator, "no room left on the disk")
+    orchestrator.kill()
+    orchestrator.wait()
+    assert running.exits() < _COUNT, "the disk was not full"
+    _free(running.disk)
+    running.is_aggregated()
+    history = running.holdfast("show", "@last", "--history").stdout
+    assert history.count("requeue") == 0, history
 
 
 @pytest.mark.parametrize("running", ["size=2m"], indirect=True)
@@ -225,6 +294,36 @@ def test_a_disk_that_turns_read_only_stops_no_process_and_is_told(on_ext4: _Run)
     assert "aggregated" in on_ext4.holdfast("ls", "--json").stdout
     shown = on_ext4.holdfast("show", "@last", "--history").stdout
     assert shown.count("requeue") == _COUNT, shown
+
+
+def test_what_ended_before_a_disk_turned_read_only_is_adopted(on_ext4: _Run) -> None:
+    """Nobody watched it end, and the disk is gone since: only what could not be told runs again."""
+    orchestrator = on_ext4.start()
+    orchestrator.send_signal(signal.SIGSTOP)
+    early, late = set(range(0, _COUNT, 2)), set(range(1, _COUNT, 2))
+    for index in early:
+        on_ext4.open_gate(index)
+    # A shim ends once its record is durable, which comes after it can be seen.
+    until(lambda: set(on_ext4.shims()) == late)
+    assert on_ext4.exits() == len(early)
+    shims = on_ext4.shims()
+    subprocess.run(["mount", "-o", "remount,abort", str(on_ext4.disk)], check=True)
+    orchestrator.kill()
+    orchestrator.wait()
+    on_ext4.gate.touch()
+    until(lambda: len(on_ext4.lines("ended")) == _COUNT)
+    assert on_ext4.shims() == shims, "a shim gave up an outcome that it could not record"
+    for pid in shims.values():
+        os.kill(pid, signal.SIGKILL)
+    on_ext4.mount_again()
+    resumed = on_ext4.holdfast("resume", "@last")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    times = Counter(on_ext4.lines("began"))
+    assert times == {f"began {i}": 1 if i in early else 2 for i in range(_COUNT)}
+    assert Counter(on_ext4.lines("ended")) == {f"ended {i}": 1 + (i in late) for i in range(_COUNT)}
+    assert "aggregated" in on_ext4.holdfast("ls", "--json").stdout
+    shown = on_ext4.holdfast("show", "@last", "--history").stdout
+    assert shown.count("requeue") == len(late), shown
 
 
 @pytest.mark.parametrize("running", ["size=16m"], indirect=True)
