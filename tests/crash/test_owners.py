@@ -1,12 +1,14 @@
 """Who may write: stopped, fenced, forked and far-away owners, and clocks that jump."""
 
 import errno
+import fcntl
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from holdfast import liveness
 from holdfast.errors import (
     AlreadyOwnedError,
     ClaimClosedError,
@@ -181,16 +184,41 @@ def test_a_paused_owner_without_locks_that_wakes_up_late_changes_nothing(
     assert view["revision"] == manager.load("exp").revision
 
 
-@pytest.mark.skipif(
+_UNSHARES = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="not run: unshare takes root on Linux"
 )
+
+#: A machine of its own as far as an owner can tell: host name, boot, and machine id if it has one.
+_ELSEWHERE = """
+set -e
+hostname "$1"
+mount -t proc proc /proc
+mount --bind "$2" /proc/sys/kernel/random/boot_id
+for id in /etc/machine-id /var/lib/dbus/machine-id; do
+    if [ -e "$id" ]; then mount --bind "$3" "$id"; fi
+done
+shift 3
+exec "$@"
+"""
+
+
+def _elsewhere(
+    tmp_path: Path, *, host: str = "elsewhere", machine_id: str | None = None
+) -> tuple[str, ...]:
+    """What leads a command to run on another host, which is in the same state directory."""
+    boot, machine = tmp_path / "boot", tmp_path / "machine-id"
+    boot.write_text(f"{uuid.uuid4()}\n")
+    machine.write_text(f"{machine_id or uuid.uuid4().hex}\n")
+    unshare = ("unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount")
+    return (*unshare, "sh", "-c", _ELSEWHERE, "sh", host, str(boot), str(machine))
+
+
+@_UNSHARES
 def test_another_hosts_owner_is_unknown_and_fenced_once_it_is_forced_away(
-    manager: StateManager, owners: list[_Owner]
+    manager: StateManager, owners: list[_Owner], tmp_path: Path
 ) -> None:
-    """Own host name, pid and mount namespace, no locks: never taken without force, then fenced."""
-    script = 'hostname elsewhere && mount -t proc proc /proc && exec "$@"'
-    lead = ("unshare", "--uts", "--pid", "--fork", "--mount", "sh", "-c", script, "sh")
-    owner = _Owner(manager.state_dir, "no_locks", lead=lead)
+    """Own host name, boot, machine, namespaces, no locks: not taken without force, then fenced."""
+    owner = _Owner(manager.state_dir, "no_locks", lead=_elsewhere(tmp_path))
     if not owner.first.startswith("claimed"):
         owner.end()
         pytest.skip("not run: unshare is refused here")
@@ -198,8 +226,9 @@ def test_another_hosts_owner_is_unknown_and_fenced_once_it_is_forced_away(
     owner.say("start")
     assert owner.hear() == "recorded"
     taker = StateManager(manager.state_dir, files=WatchedFiles(_no_locks))
-    with pytest.raises(UnknownLivenessError, match="elsewhere"):
+    with pytest.raises(UnknownLivenessError, match="elsewhere") as refused:
         taker.claim("exp")
+    assert refused.value.verdict.method == "host", refused.value.verdict
     assert taker.cleanup_stale() == []
     with taker.claim("exp", force=True) as claim:
         claim.record("start", 1)
@@ -210,9 +239,46 @@ def test_another_hosts_owner_is_unknown_and_fenced_once_it_is_forced_away(
     assert str(manager.load("exp").status) == "running"
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0, reason="not run: unshare takes root on Linux"
-)
+@_UNSHARES
+@pytest.mark.parametrize("same", ["nothing", "host name", "machine id"])
+def test_a_free_lock_says_nothing_of_another_hosts_owner(
+    manager: StateManager, owners: list[_Owner], tmp_path: Path, same: str
+) -> None:
+    """Held, it is proof of life; free, it may be one that only that host knows of: unknown.
+
+    So it is if the host is named like ours (containers) or has our machine id (cloned nodes).
+    """
+    here = liveness.me()
+    lead = _elsewhere(
+        tmp_path,
+        host=here.host if same == "host name" else "elsewhere",
+        machine_id=here.machine_id if same == "machine id" else None,
+    )
+    owner = _Owner(manager.state_dir, lead=lead)
+    if not owner.first.startswith("claimed"):
+        owner.end()
+        pytest.skip("not run: unshare is refused here")
+    owners.append(owner)
+    owner.say("start")
+    assert owner.hear() == "recorded"
+    for force in (False, True):
+        with pytest.raises(AlreadyOwnedError):
+            manager.claim("exp", force=force)
+    owner.process.kill()
+    owner.process.wait()
+    with (manager.state_dir / "exp" / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # had once the owner in there is dead, too
+    with pytest.raises(UnknownLivenessError) as refused:
+        manager.claim("exp")
+    assert refused.value.verdict.method == "host", refused.value.verdict
+    assert manager.cleanup_stale() == []
+    assert _steps(manager) == ["start"]
+    with manager.claim("exp", force=True) as claim:
+        claim.record("interrupt")
+    assert _steps(manager) == ["start", "interrupt"]
+
+
+@_UNSHARES
 def test_a_lock_protects_across_pid_namespaces(manager: StateManager, owners: list[_Owner]) -> None:
     """Two containers on one machine: the held lock is proof of life, whatever the pids say."""
     lead = ("unshare", "--uts", "--pid", "--fork", "--mount", "sh", "-c", 'exec "$@"', "sh")
