@@ -26,6 +26,7 @@ from holdfast.errors import (
     UnknownLivenessError,
     UnreadableStateWarning,
 )
+from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager
 
 from .bench import Ticking
@@ -180,8 +181,7 @@ def test_a_paused_owner_without_locks_that_wakes_up_late_changes_nothing(
     claim.record("complete", 0, exit_code=0)
     claim.release()
     assert _steps(manager) == ["start", "start", "complete"]
-    view = json.loads((manager.state_dir / "exp.json").read_bytes())
-    assert view["revision"] == manager.load("exp").revision
+    assert _view(manager)["revision"] == manager.load("exp").revision
 
 
 _UNSHARES = pytest.mark.skipif(
@@ -322,6 +322,77 @@ def test_of_two_forced_owners_the_older_is_fenced(manager: StateManager) -> None
         assert str(manager.load("exp").status) == "running", "the view healed"
 
 
+def _view(manager: StateManager) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((manager.state_dir / "exp.json").read_bytes())
+    return found
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_a_view_that_a_late_owner_wrote_over_misleads_nobody_and_the_next_claim_heals_it(
+    manager: StateManager, released: bool
+) -> None:
+    """Overtaken in the midst of a rename, which no fence can stop: the journal is the truth."""
+    newer: list[Claim] = []
+
+    def overtaken(operation: Operation, call: Callable[[], Any]) -> Any:
+        if operation.name == "rename" and operation.args[1] == "exp.json" and not newer:
+            newer.append(taker.claim("exp", force=True))
+            newer[0].record("start", 0)
+            if released:
+                newer[0].release()
+            assert _view(manager)["epoch"] == 2
+        return call()
+
+    taker = StateManager(manager.state_dir, files=WatchedFiles(_no_locks))
+    late = StateManager(manager.state_dir, files=WatchedFiles(_no_locks, overtaken)).claim("exp")
+    late.record("start")
+    assert (_view(manager)["epoch"], _view(manager)["revision"]) == (1, 1), "nothing was clobbered"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UnreadableStateWarning)
+        found = manager.load("exp")
+    assert (found.epoch, found.revision) == (2, 2)
+    # The view of an owner that did not let go may lie behind: that is no cause for alarm.
+    assert ["epoch 1, revision 1" in str(each.message) for each in told] == [True] * released
+    with pytest.raises(OwnershipLostError):
+        late.record("fail")
+    late.release()
+    healer = taker.claim("exp", force=not released)
+    # Not by its release, and not by something that it records: by the claim.
+    assert (_view(manager)["epoch"], _view(manager)["revision"]) == (3, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnreadableStateWarning)
+        assert manager.load("exp") == healer.state
+    healer.release()
+    newer[0].release()
+    assert _steps(manager) == ["start", "start"]
+
+
+@pytest.mark.parametrize("farewell", ["tick", "release", "both"])
+def test_a_superseded_owner_leaves_the_view_to_the_newer_one(
+    manager: StateManager, farewell: str
+) -> None:
+    """Without locks nothing but the epochs keeps its last words from being the newer ones."""
+    clock = Ticking()
+    old = StateManager(manager.state_dir, files=WatchedFiles(_no_locks), clock=clock).claim("exp")
+    old.record("start")
+    old.record("start", 0)  # of a process, so that its view lies behind and wants to be written
+    assert _view(manager)["revision"] == 1
+    taker = StateManager(manager.state_dir, files=WatchedFiles(_no_locks))
+    new = taker.claim("exp", force=True)
+    new.record("interrupt")
+    before = (manager.state_dir / "exp.json").read_bytes()
+    clock.now += timedelta(seconds=5)
+    if farewell != "release":
+        old.tick()
+    if farewell != "tick":
+        old.release()
+    assert (manager.state_dir / "exp.json").read_bytes() == before
+    assert _view(manager)["epoch"] == new.epoch
+    old.release()
+    new.release()
+    assert _steps(manager) == ["start", "start", "interrupt"]
+
+
 def test_a_reused_pid_in_the_same_tick_is_not_taken_for_the_owner(manager: StateManager) -> None:
     """Same pid, same start tick, alive, but the lock that the owner held is free: it is dead."""
     claim = manager.claim("exp")
@@ -398,10 +469,26 @@ def test_a_clock_that_jumps_by_hours_disturbs_nothing(tmp_path: Path, hours: int
         claim.record("start", 1)
         clock.now += timedelta(seconds=2)
         claim.tick()
-        view = json.loads((tmp_path / "states" / "exp.json").read_bytes())
-        assert view["revision"] == claim.state.revision, "the jump silenced the view"
+        assert _view(manager)["revision"] == claim.state.revision, "the jump silenced the view"
     clock.now = datetime(2026, 1, 1, tzinfo=UTC)
     with manager.claim("exp") as claim:
         assert claim.state.processes_completed == 1
         claim.record("complete", 1, exit_code=0)
     assert _steps(manager) == ["start", "start", "complete", "start", "complete"]
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_tick_after_a_jump_of_the_clock_brings_the_view_up_to_date(
+    tmp_path: Path, hours: int
+) -> None:
+    """Nothing more is recorded: a clock that was set back must not silence the view for hours."""
+    clock = Ticking()
+    manager = StateManager(tmp_path / "states", clock=clock)
+    manager.create("exp", num_processes=1)
+    with manager.claim("exp") as claim:
+        claim.record("start")
+        claim.record("start", 0)
+        assert _view(manager)["revision"] < claim.state.revision
+        clock.now += timedelta(hours=hours)
+        claim.tick()
+        assert _view(manager)["revision"] == claim.state.revision
