@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from holdfast import liveness
+from holdfast.engines.local import LocalEngine
 from holdfast.errors import (
     AlreadyOwnedError,
     ClaimClosedError,
@@ -26,8 +28,11 @@ from holdfast.errors import (
     UnknownLivenessError,
     UnreadableStateWarning,
 )
+from holdfast.orchestration.orchestrator import Orchestrator, Outcome
+from holdfast.records import ExperimentState
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager
+from waiting import until
 
 from .bench import Ticking
 from .subject import is_step
@@ -492,3 +497,139 @@ def test_a_tick_after_a_jump_of_the_clock_brings_the_view_up_to_date(
         clock.now += timedelta(hours=hours)
         claim.tick()
         assert _view(manager)["revision"] == claim.state.revision
+
+
+# Says when it began and ended; process 0 fails the first time, once it may, the others wait until
+# they may end.
+_WORK = """
+import os, signal, sys, time
+log, gate = sys.argv[1:]
+index, attempt = os.environ["HOLDFAST_INDEX"], os.environ["HOLDFAST_ATTEMPT"]
+def tell(what):
+    fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(fd, f"{what} {index} {attempt} {time.monotonic()}\\n".encode())
+    os.close(fd)
+def tidy(*_):
+    time.sleep(0.3)
+    tell("tidied")
+    os._exit(1)
+signal.signal(signal.SIGTERM, tidy)
+tell("began")
+if (index, attempt) == ("0", "1"):
+    while not os.path.exists(f"{gate}.0"):
+        time.sleep(0.01)
+    sys.exit(1)
+while index != "0" and not os.path.exists(gate):
+    time.sleep(0.01)
+tell("ended")
+"""
+
+
+class _JumpingRun:
+    """An orchestrator in this process, whose clock a test may set while it runs.
+
+    Its shims keep the true one, so that from then on the times in their records are hours off.
+    """
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.ahead = timedelta(0)
+        self.log, self.gate = tmp_path / "log", tmp_path / "gate"
+        self.manager = StateManager(tmp_path / "states", clock=self.clock)
+        self.script = tmp_path / "work.py"
+        self.script.write_text(_WORK)
+
+    def clock(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def run(self, listen: Callable[[ExperimentState], None]) -> Outcome:
+        config = {
+            "command": [sys.executable, str(self.script), str(self.log), str(self.gate)],
+            "processes": 3,
+            "limits": {"jobs": 3, "timeout": "60s", "grace": "20s"},
+            "retry": {"max_attempts": 2, "backoff": "0.3s"},
+        }
+        # What waits for hours is interrupted, so that it fails and leaves nothing behind.
+        too_long = threading.Timer(25, os.kill, (os.getpid(), signal.SIGINT))
+        too_long.start()
+        try:
+            with LocalEngine() as engine:
+                orchestrator = Orchestrator(
+                    self.manager, engine, clock=self.clock, on_change=listen, gone_grace_s=0.05
+                )
+                return orchestrator.run(config, experiment_id="exp")
+        finally:
+            too_long.cancel()
+            self.let_fail()
+            self.gate.touch()
+
+    def let_fail(self) -> None:
+        """Let the first attempt of process 0 go on, and fail."""
+        Path(f"{self.gate}.0").touch()
+
+    def told(self, word: str) -> dict[tuple[int, int], float]:
+        """For every process and attempt that said *word*: when."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        found: dict[tuple[int, int], float] = {}
+        for what, index, attempt, at in map(str.split, lines):
+            if what == word:
+                assert (int(index), int(attempt)) not in found, "an attempt ran twice"
+                found[int(index), int(attempt)] = float(at)
+        return found
+
+    def shim(self, index: int) -> int:
+        live = self.manager.folder("exp") / "attempts" / f"{index}.1.live"
+        return int(until(lambda: live.exists() and json.loads(live.read_bytes())["pid"]))
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+@pytest.mark.parametrize("moment", ["while all run", "during a backoff"])
+def test_a_clock_that_jumps_under_a_run_neither_holds_nor_ends_anything(
+    tmp_path: Path, hours: int, moment: str
+) -> None:
+    """Nothing times out, no retry waits for hours, a lost attempt is noticed; none runs twice."""
+    run = _JumpingRun(tmp_path)
+    if moment == "during a backoff":
+        run.let_fail()
+
+    def listen(state: ExperimentState) -> None:
+        first = state.process_progress[0]
+        if not run.ahead and (
+            first.failures if moment == "during a backoff" else state.processes_running == 3
+        ):
+            until(lambda: {(1, 1), (2, 1)} <= set(run.told("began")))
+            run.ahead = timedelta(hours=hours)
+            os.kill(run.shim(1), signal.SIGKILL)
+            run.let_fail()
+        if first.status == "completed" and state.process_progress[1].attempt == 2:
+            run.gate.touch()
+
+    outcome = run.run(listen)
+    assert run.ahead, "the clock did not jump"
+    assert str(outcome.state.status) == "aggregated"
+    assert outcome.exit_code == 0
+    assert set(run.told("began")) == {(0, 1), (0, 2), (1, 1), (1, 2), (2, 1)}
+    assert set(run.told("ended")) == {(0, 2), (1, 2), (2, 1)}
+    counts = {i: (p.failures, p.interruptions) for i, p in outcome.state.process_progress.items()}
+    assert counts == {0: (1, 0), 1: (0, 1), 2: (0, 0)}
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_jumps_while_a_run_stops_costs_no_grace(tmp_path: Path, hours: int) -> None:
+    """Whoever tidies up after SIGTERM is given the time; the resume runs what is left, once."""
+    run = _JumpingRun(tmp_path)
+    run.let_fail()
+
+    def listen(state: ExperimentState) -> None:
+        if not run.ahead and state.process_progress[0].status == "completed":
+            until(lambda: {(1, 1), (2, 1)} <= set(run.told("began")))
+            os.kill(os.getpid(), signal.SIGINT)
+            run.ahead = timedelta(hours=hours)
+
+    outcome = run.run(listen)
+    assert str(outcome.state.status) == "interrupted"
+    assert set(run.told("tidied")) == {(1, 1), (2, 1)}
+    run.ahead = timedelta(0)
+    outcome = run.run(lambda state: None)
+    assert str(outcome.state.status) == "aggregated"
+    assert set(run.told("began")) == {(0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)}
+    assert set(run.told("ended")) == {(0, 2), (1, 2), (2, 2)}
