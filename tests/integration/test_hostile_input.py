@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import stat
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from holdfast.errors import (
     printable,
 )
 from holdfast.store import codec, strictjson
+from holdfast.store.files import Files
 from holdfast.store.journal import encode
 from holdfast.store.manager import StateManager
 from processes import run
@@ -117,20 +119,27 @@ def fingerprint(directory: Path) -> dict[str, tuple[int, int, int]]:
     }
 
 
-@pytest.mark.parametrize("make", FILES.values(), ids=FILES.keys())
+#: States under another's file name. Of theirs there is none: claim and delete find nothing, the
+#: others name the file.
+MISNAMED = {"another's", "id that is none"}
+
+
+@pytest.mark.parametrize("content", FILES)
 def test_a_hostile_view_is_named_and_everything_else_goes_on(
-    manager: StateManager, state_dir: Path, make: Callable[[Path], object]
+    manager: StateManager, state_dir: Path, content: str
 ) -> None:
     """Whatever lies where a state should be: an error with its name, and not one byte changed."""
     path = state_dir / f"{BAD}.json"
-    make(path)
+    FILES[content](path)
     before = fingerprint(state_dir)
     for method in (manager.load, manager.claim, manager.delete, manager.history, manager.liveness):
-        with pytest.raises(
-            (StateCorruptError, SchemaTooNewError, ExperimentNotFoundError)
-        ) as error:
+        expected: tuple[type[HoldfastError], ...] = (StateCorruptError, SchemaTooNewError)
+        absent = content in MISNAMED and method in (manager.claim, manager.delete)
+        if absent:
+            expected = (ExperimentNotFoundError,)
+        with pytest.raises(expected) as error:
             method(BAD)
-        assert f"{BAD}.json" in str(error.value) or method in (manager.claim, manager.delete)
+        assert absent or f"{BAD}.json" in str(error.value)
         assert len(str(error.value)) < 1000
         assert "root:" not in str(error.value)
     with pytest.raises(ExperimentExistsError):
@@ -146,6 +155,50 @@ def test_a_hostile_view_is_named_and_everything_else_goes_on(
     assert fingerprint(state_dir) == before
     with manager.claim("later") as claim:
         claim.record("start")
+
+
+class Reads(Files):
+    """Counts how many bytes were read of each file, by their inodes."""
+
+    def __init__(self) -> None:
+        self.got: Counter[int] = Counter()
+
+    def read(self, fd: int, size: int, offset: int) -> bytes:
+        data = super().read(fd, size, offset)
+        self.got[os.fstat(fd).st_ino] += len(data)
+        return data
+
+
+@pytest.mark.parametrize("size", [1 << 30, 1 << 40])
+@pytest.mark.parametrize("kind", ["view", "journal"])
+def test_a_file_beyond_all_measure_is_refused_by_its_size_and_not_read(
+    manager: StateManager, state_dir: Path, kind: str, size: int
+) -> None:
+    """A sparse file costs its maker nothing; to read it would cost the reader all its memory."""
+    manager.create(BAD)
+    path = state_dir / f"{BAD}.json"
+    if kind == "journal":
+        with manager.claim(BAD) as claim:
+            claim.record("start")
+        path = manager.folder(BAD) / "journal" / "00000002.jsonl"
+        size += 1  # a journal may have 1 GB
+    sparse(size)(path)
+    files = Reads()
+    reader = StateManager(state_dir, files=files)
+    for method in (reader.load, reader.history, reader.claim, reader.delete):
+        with pytest.raises(StateCorruptError, match="more than the limit") as error:
+            method(BAD)
+        assert path.name in str(error.value)
+        assert f"{size:,} bytes" in str(error.value)
+    assert files.got[path.stat().st_ino] == 0
+    assert reader.list_experiments() == ["before", "later"]
+    [(named, told)] = reader.unreadable()
+    assert named == path
+    assert path.name in str(told)
+    # Listings begin with a piece of every view, in which most of them end.
+    assert files.got[path.stat().st_ino] <= 2 << 20
+    assert files.got[(state_dir / "later.json").stat().st_ino], "nothing was counted"
+    assert path.stat().st_size == size
 
 
 JOURNALS: dict[str, Callable[[Path], object]] = {
@@ -186,7 +239,7 @@ def test_a_hostile_journal_is_named_and_never_passed_over(
     for method in (manager.load, manager.claim, manager.delete, manager.history):
         with pytest.raises(StateCorruptError) as error:
             method(BAD)
-        assert path.name in str(error.value) or "journal" in str(error.value)
+        assert path.name in str(error.value)
     assert manager.list_experiments() == ["before", "later"]
     assert len(manager.unreadable()) == 1
     examine(state_dir, fix=True)
