@@ -3,6 +3,7 @@
 Reads the files of attempts, and judges nothing.
 """
 
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TextIO
@@ -77,8 +78,9 @@ def failures(
         lines.append(f"  {text.paint(why, 'red', text.coloured(stream))}{attempt}: {which}")
         name = AttemptName(state.experiment_id, first, progress.attempt)
         lines += [f"    | {line}" for line in tail(error_path(folder, name))]
-        command = where.command("logs", f"{state.experiment_id}/{first}")
-        lines.append(f"    {command}")
+        # A command that could not be launched wrote nothing: its log would say less than this.
+        if _wrote(folder, name):
+            lines.append(f"    {where.command('logs', f'{state.experiment_id}/{first}')}")
     if state.status is ExperimentStatus.FAILED and state.can_aggregate():
         lines += _aggregation(where, state, folder, stream)
     if len(groups) > _MOST_GROUPS:
@@ -94,8 +96,23 @@ def _aggregation(where: Place, state: ExperimentState, folder: Path, stream: Tex
     own = [name for name in found if name.index == attempts.AGGREGATE]
     if own:
         lines += [f"    | {line}" for line in tail(error_path(folder, max(own)))]
-        lines.append(f"    {where.command('logs', f'{state.experiment_id}/aggregate')}")
+        if _wrote(folder, max(own)):
+            lines.append(f"    {where.command('logs', f'{state.experiment_id}/aggregate')}")
     return lines
+
+
+def _wrote(folder: Path, name: AttemptName) -> bool:
+    """Whether there is anything in the logs of an attempt, or anything wrong with them."""
+    for path in (attempts.output_path(folder, name), error_path(folder, name)):
+        try:
+            info = path.lstat()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return True
+        if info.st_size or not stat.S_ISREG(info.st_mode):
+            return True
+    return False
 
 
 def tail(path: Path, lines: int = _TAIL_LINES) -> list[str]:

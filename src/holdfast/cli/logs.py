@@ -13,11 +13,12 @@ from holdfast import attempts
 from holdfast.attempts import AGGREGATE, AttemptName
 from holdfast.cli import text
 from holdfast.cli.addressing import resolve
-from holdfast.cli.app import place, state_dir_option
+from holdfast.cli.app import Place, place, state_dir_option
+from holdfast.cli.evidence import unwatched
 from holdfast.cli.failures import UNREADABLE
 from holdfast.errors import ExperimentNotFoundError, StateCorruptError
 from holdfast.records import ExperimentState
-from holdfast.status import ExperimentStatus
+from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.manager import StateManager
 
 __all__ = ["logs"]
@@ -104,7 +105,8 @@ def logs(
     INDEX is a process's number, or `aggregate` for the aggregation's command. Where it is more
     than one file, each begins with a line `==> 2.1 stderr <==`: process 2, attempt 1.
     """
-    manager = place(context).manager()
+    where = place(context)
+    manager = where.manager()
     state, index = _find(manager, query)
     if attempt is not None:
         _check_attempt(manager, state, index, attempt)
@@ -133,10 +135,31 @@ def logs(
     if any(log.unreadable for log in known.values()):
         return UNREADABLE
     if not shown.anything:
-        who = text.one_line(state.experiment_id)
-        who = f"no process of {who}" if index is None else f"{who}/{_word(index)}"
-        text.say(f"{who} has written {'anything' if index is None else 'nothing'} yet")
+        text.say(_silent(state, index, ended=_ended(manager, state, index)))
+    if ended:
+        _say_if_abandoned(where, manager, state, index)
     return 0
+
+
+def _silent(state: ExperimentState, index: int | None, *, ended: bool) -> str:
+    who = text.one_line(state.experiment_id)
+    who = f"no process of {who}" if index is None else f"{who}/{_word(index)}"
+    if ended:
+        return f"{who} wrote {'anything' if index is None else 'nothing'}"
+    return f"{who} has written {'anything' if index is None else 'nothing'} yet"
+
+
+def _ended(manager: StateManager, state: ExperimentState, index: int | None) -> bool:
+    """Whether an attempt was made and is over, so that its silence is final."""
+    folder = manager.folder(state.experiment_id)
+    wanted = range(state.num_processes) if index is None else [index]
+    if not any(_last_attempt(state, folder, each) for each in wanted):
+        return False
+    followed = _followed(state, index)
+    if any(_may_run(state, folder, each) for each in followed):
+        return False
+    # One that a living owner has begun may be about to come up.
+    return not followed or manager.liveness(state.experiment_id).kind == "dead"
 
 
 def _kinds(*, only_out: bool, only_err: bool) -> tuple[str, ...]:
@@ -222,12 +245,50 @@ def _check_attempt(
 
 def _over(manager: StateManager, state: ExperimentState, index: int | None) -> bool:
     """Whether nothing more will be written."""
-    if state.status is not ExperimentStatus.RUNNING:
-        return index != AGGREGATE or state.status is not ExperimentStatus.COMPLETED
-    if index is not None and index != AGGREGATE:
-        # It may still be tried again: that is a new attempt, and its log is printed, too.
-        return str(state.processes[index].status) == "completed"
-    return manager.liveness(state.experiment_id).kind == "dead" and not state.processes_running
+    # Without an owner, too, its processes run on: what they write is what is waited for.
+    folder = manager.folder(state.experiment_id)
+    if any(_may_run(state, folder, each) for each in _followed(state, index)):
+        return False
+    if not _goes_on(state, index):
+        return True
+    return manager.liveness(state.experiment_id).kind == "dead"
+
+
+def _goes_on(state: ExperimentState, index: int | None) -> bool:
+    """Whether the experiment stands where a living owner would begin more of what is followed."""
+    if index == AGGREGATE:
+        return state.status in (ExperimentStatus.RUNNING, ExperimentStatus.COMPLETED)
+    if index is not None and state.processes[index].status is ProcessStatus.COMPLETED:
+        # Any other may still be tried again: that is a new attempt, and its log is printed, too.
+        return False
+    return state.status is ExperimentStatus.RUNNING
+
+
+def _followed(state: ExperimentState, index: int | None) -> list[int]:
+    """Of the processes that are followed, those that are recorded as running."""
+    if index == AGGREGATE:
+        return [index]
+    running = state.processes.indices(ProcessStatus.RUNNING)
+    return [each for each in running if index in (None, each)]
+
+
+def _may_run(state: ExperimentState, folder: Path, index: int) -> bool:
+    attempt = _last_attempt(state, folder, index)
+    if not attempt:
+        return False
+    now, _ = unwatched(folder, AttemptName(state.experiment_id, index, attempt))
+    return now in ("runs", "unknown")
+
+
+def _say_if_abandoned(
+    where: Place, manager: StateManager, state: ExperimentState, index: int | None
+) -> None:
+    """Say so where what is followed ended because nobody is left to go on with it."""
+    if not _goes_on(state, index) or manager.liveness(state.experiment_id).kind != "dead":
+        return
+    verb = "aggregate" if index == AGGREGATE and state.can_aggregate() else "resume"
+    who = text.one_line(state.experiment_id)
+    text.say(f"the owner of {who} is dead; go on: {where.command(verb, state.experiment_id)}")
 
 
 class _Shown:
