@@ -5,6 +5,7 @@ orchestrator's, as for every attempt.
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -206,6 +207,7 @@ def read(folder: Path) -> dict[str, Any] | None:
         StateCorruptError: The file does not hold one.
     """
     path = folder / FILE_NAME
+    remake = ("aggregate", folder.name)
     files = Files()
     try:
         with files.directory(folder) as parent:
@@ -217,16 +219,19 @@ def read(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as err:
-        raise StateCorruptError(path, f"cannot be read: {_cause(err)}") from err
+        # What may not be looked at, or not now, is not to be removed for that.
+        wrong = err.errno not in (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
+        problem = f"cannot be read: {_cause(err)}"
+        raise StateCorruptError(path, problem, remake if wrong else ()) from err
     except ValueError as err:
-        raise StateCorruptError(path, str(err)) from err
+        raise StateCorruptError(path, str(err), remake) from err
     try:
         # A result may be as deep as any JSON; here it is three levels further down.
         value = strictjson.loads(data, max_depth=strictjson.MAX_DEPTH + 3)
     except ValueError as err:
-        raise StateCorruptError(path, f"is not valid JSON: {err}") from err
+        raise StateCorruptError(path, f"is not valid JSON: {err}", remake) from err
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-        raise StateCorruptError(path, f"is not an aggregate in schema {SCHEMA}")
+        raise StateCorruptError(path, f"is not an aggregate in schema {SCHEMA}", remake)
     return value
 
 

@@ -4,10 +4,13 @@ The message is derived from the facts and says what, where and what to do next. 
 they cross process pools and notebooks' kernels.
 """
 
-from collections.abc import Sequence
+import errno
+import os
+import re
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar, dataclass_transform
+from typing import Final, TypeVar, dataclass_transform
 
 import attrs
 
@@ -49,14 +52,44 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in str(text))
 
 
+def _flat(fact: object) -> str:
+    """*fact* in one line: a file may be called after two."""
+    return printable(fact).replace("\n", "\\n")
+
+
+#: From the words of a command to what is to be typed.
+Spell = Callable[..., str]
+
+
+def _spelt(*words: str) -> str:
+    import shlex
+
+    return shlex.join(["holdfast", *words])
+
+
 class HoldfastError(Exception):
     """Base of every error of this package."""
 
     def __str__(self) -> str:
-        return printable(self._message())
+        return self.told()
+
+    def told(self, command: Spell = _spelt, again: str | None = None) -> str:
+        """The message and its next step.
+
+        Args:
+            command: Spells the commands in it. Whoever was called by another name than `holdfast`,
+                or with `-C`, knows better than the default.
+            again: What goes on once the cause is mended, where only the caller knows what it was
+                asked to do: "repeat `rm`".
+        """
+        step = self._step(command, again)
+        return printable(self._message() + (f"\n  {step}" if step else ""))
 
     def _message(self) -> str:
         return type(self).__name__
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        return ""
 
 
 class UnreadableStateWarning(UserWarning):
@@ -109,7 +142,7 @@ class InvalidTransitionError(HoldfastError):
     possible_from: tuple[str, ...] = ()
 
     def _message(self) -> str:
-        who = self.experiment_id
+        who = _flat(self.experiment_id)
         if self.process is not None:
             who += f"/{self.process}"
         why = [refusal.why for refusal in self.refusals]
@@ -147,10 +180,12 @@ class ExperimentNotFoundError(HoldfastError, LookupError):
     close_matches: tuple[str, ...] = ()
 
     def _message(self) -> str:
-        text = f"no experiment {self.experiment_id!r} in {self.state_dir}"
+        return f"no experiment {self.experiment_id!r} in {_flat(self.state_dir)}"
+
+    def _step(self, command: Spell, again: str | None) -> str:
         if self.close_matches:
-            return f"{text}\n  did you mean: {', '.join(self.close_matches)}"
-        return f"{text}\n  `holdfast ls` lists those that are there"
+            return f"did you mean: {', '.join(map(_flat, self.close_matches))}"
+        return f"`{command('ls')}` lists those that are there"
 
 
 @_error
@@ -163,41 +198,67 @@ class ExperimentExistsError(HoldfastError):
 
     def _message(self) -> str:
         detail = f": {self.detail}" if self.detail else ""
-        return (
-            f"experiment {self.experiment_id!r} exists already in {self.state_dir}{detail}\n"
-            f"  resume it, choose another id, or delete it first"
-        )
+        where = _flat(self.state_dir)
+        return f"experiment {self.experiment_id!r} exists already in {where}{detail}"
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        return "resume it, choose another id, or delete it first"
 
 
 @_error
 class AmbiguousExperimentError(HoldfastError):
-    """More than one experiment fits, and holdfast does not guess."""
+    """More than one experiment fits, and holdfast does not guess.
+
+    Attributes:
+        same_work: Whether they are unfinished experiments of the work that was to be run.
+    """
 
     query: str
     matches: tuple[str, ...]
+    same_work: bool = False
 
     def _message(self) -> str:
         # A short prefix can fit thousands.
-        more = ", …" if len(self.matches) > 10 else ""
+        listed = ", ".join(map(_flat, self.matches[:10]))
+        listed += ", …" if len(self.matches) > 10 else ""
+        if self.same_work:
+            return f"{len(self.matches):,} unfinished experiments do this work: {listed}"
+        return f"{_flat(self.query)} fits {len(self.matches):,} experiments: {listed}"
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        if not self.same_work:
+            return "name one of them"
+        newest = self.matches[-1]
         return (
-            f"{self.query} fits {len(self.matches):,} experiments: "
-            f"{', '.join(self.matches[:10])}{more}\n"
-            f"  name one of them"
+            f"go on with one of them: {command('resume', newest)}\n"
+            f"  make another: `run` with --fresh\n"
+            f"  be rid of one: {command('rm', newest)}"
         )
 
 
 @_error
 class StateCorruptError(HoldfastError):
-    """A file does not hold a state, or no longer does. It is left as it is."""
+    """A file does not hold a state, or no longer does. It is left as it is.
+
+    Attributes:
+        remake: The words of the command that makes the file again once it is removed; empty where
+            nothing can.
+    """
 
     path: Path
     problem: str
+    remake: tuple[str, ...] = ()
 
     def _message(self) -> str:
-        return (
-            f"{self.path}: {self.problem}\n"
-            f"  the file is left as it is; `holdfast doctor` looks at everything around it"
-        )
+        return f"{_flat(self.path)}: {self.problem}"
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        if self.remake:
+            import shlex
+
+            removal = shlex.join(["rm", "-r", "--", str(self.path.absolute())])
+            return f"remove it first: {removal}\n  then make it again: {command(*self.remake)}"
+        return f"the file is left as it is; `{command('doctor')}` looks at everything around it"
 
 
 @_error
@@ -210,7 +271,7 @@ class SchemaTooNewError(HoldfastError):
 
     def _message(self) -> str:
         return (
-            f"{self.path}: written in schema {self.found}, this holdfast reads up to "
+            f"{_flat(self.path)}: written in schema {self.found}, this holdfast reads up to "
             f"{self.supported}\n  upgrade holdfast to read it"
         )
 
@@ -225,10 +286,43 @@ class StaleStateError(HoldfastError):
 
     def _message(self) -> str:
         return (
-            f"{self.experiment_id}: the given state is revision {self.given_revision}, stored is "
-            f"revision {self.stored_revision}; nothing was written\n"
+            f"{_flat(self.experiment_id)}: the given state is revision {self.given_revision}, "
+            f"stored is revision {self.stored_revision}; nothing was written\n"
             f"  load it again and repeat the change"
         )
+
+
+_SOMETHING_ELSE: Final = "something else is in its place, or on the way to it: move that away"
+_NOT_YOURS: Final = "make sure that you may read and write there"
+
+#: What to do about a refusal of the file system.
+_REMEDIES: Final = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EROFS: "have the file system made writable",
+    errno.EACCES: _NOT_YOURS,
+    errno.EPERM: _NOT_YOURS,
+    errno.ENOTDIR: _SOMETHING_ELSE,
+    errno.EISDIR: _SOMETHING_ELSE,
+    errno.ELOOP: _SOMETHING_ELSE,
+    errno.EEXIST: _SOMETHING_ELSE,
+    errno.ENAMETOOLONG: "choose a shorter name or directory",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "have the machine allow more open files",
+    errno.EFBIG: "allow larger files (ulimit -f)",
+    errno.EIO: "see that the disk is well again",
+}
+
+
+def remedy(number: int | None) -> str:
+    """What to do about a refusal of the file system, by its errno."""
+    return _REMEDIES.get(number or 0, "mend that")
+
+
+#: Operations before there is anything to go on with.
+_BEFORE_ALL: Final = frozenset(
+    {"creating", "locking", "making the directory", "opening", "writing the demo"}
+)
 
 
 @_error
@@ -245,16 +339,40 @@ class StateWriteError(HoldfastError):
     cause: str
     stored: str = "old"
 
+    @property
+    def errno(self) -> int | None:
+        """The number of the refusal; None if it was no refusal of the file system."""
+        if isinstance(self.__cause__, OSError):
+            return self.__cause__.errno
+        # Once pickled, only the words are left.
+        if (number := re.search(r"\[Errno (\d+)\]", self.cause)) is not None:
+            return int(number[1])
+        words = re.sub(r" \(E[A-Z0-9]+\)$", "", self.cause)
+        return next((each for each in _REMEDIES if os.strerror(each) == words), None)
+
     def _message(self) -> str:
+        return f"{_flat(self.path)}: {self.operation} failed: {self.cause}"
+
+    def _step(self, command: Spell, again: str | None) -> str:
         which = {
             "old": "the state before is stored, nothing of the change",
             "new": "the change is stored",
             "unknown": "the state before or the change is stored, whole: load it to learn which",
         }[self.stored]
-        return (
-            f"{self.path}: {self.operation} failed: {self.cause}\n"
-            f"  {which}; once the disk is well again, `holdfast resume` goes on"
-        )
+        before_all = self.operation in _BEFORE_ALL and self.stored == "old"
+        if before_all:
+            which = "nothing was made"
+        if again is None:
+            repeat = before_all or self.operation == "deleting"
+            again = "repeat it" if repeat else f"`{command('resume')}` goes on"
+        return f"{which}; {self._remedy()}, then {again}"
+
+    def _remedy(self) -> str:
+        if self.operation == "locking":
+            return "wait for it"
+        if self.errno is None and self.cause.startswith("something else"):
+            return _SOMETHING_ELSE
+        return remedy(self.errno)
 
 
 @_error
@@ -273,7 +391,7 @@ class AlreadyOwnedError(HoldfastError):
     verdict: Verdict | None = None
 
     def _message(self) -> str:
-        text = f"{self.experiment_id} is owned by {self.owner or 'another process'}"
+        text = f"{_flat(self.experiment_id)} is owned by {self.owner or 'another process'}"
         if self.since is not None:
             text += f" since {self.since.isoformat(sep=' ', timespec='seconds')}"
         if self.verdict is not None:
@@ -287,7 +405,7 @@ class UnknownLivenessError(AlreadyOwnedError):
 
     def _message(self) -> str:
         return (
-            f"{self.experiment_id}: cannot prove that its last owner "
+            f"{_flat(self.experiment_id)}: cannot prove that its last owner "
             f"({self.owner or 'not recorded'}) is dead: {self.verdict}\n"
             f"  make sure that it is, then repeat with --force"
         )
@@ -311,7 +429,7 @@ class OwnershipLostError(HoldfastError):
                 f"  what it started may run on: `ps` shows it, nothing else knows of it any more"
             )
         return (
-            f"{self.experiment_id}: this claim (epoch {self.epoch}) was superseded by epoch "
+            f"{_flat(self.experiment_id)}: this claim (epoch {self.epoch}) was superseded by epoch "
             f"{self.newer_epoch}; the last change is not acknowledged, and counts only if that "
             f"owner found it\n"
             f"  stop here: the newer owner goes on"
@@ -326,23 +444,37 @@ class ClaimClosedError(HoldfastError):
     why: str
 
     def _message(self) -> str:
-        return f"{self.experiment_id}: this claim cannot record: {self.why}\n  claim it again"
+        who = _flat(self.experiment_id)
+        return f"{who}: this claim cannot record: {self.why}\n  claim it again"
 
 
 @_error
 class ResultLostError(HoldfastError):
-    """A recorded result is missing or altered."""
+    """A recorded result is missing or altered.
+
+    Attributes:
+        remake: The words of the command that makes a new experiment of the work; only of one that
+            is aggregated, which runs no process again.
+    """
 
     experiment_id: str
     process: int
     path: str
     problem: str
+    remake: tuple[str, ...] = ()
 
     def _message(self) -> str:
-        return (
-            f"{self.experiment_id}/{self.process}: result {self.path} {self.problem}\n"
-            f"  `holdfast resume {self.experiment_id}` runs this process again"
-        )
+        who = f"{_flat(self.experiment_id)}/{self.process}"
+        return f"{who}: result {_flat(self.path)} {self.problem}"
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        if self.remake:
+            return (
+                f"no process of an aggregated experiment runs again: make a new one: "
+                f"{command(*self.remake)}\n"
+                f"  or be rid of this one: {command('rm', self.experiment_id)}"
+            )
+        return f"`{command('resume', self.experiment_id)}` runs this process again"
 
 
 @_error
@@ -377,7 +509,7 @@ class ConfigError(HoldfastError):
     problems: Sequence[ConfigProblem]
 
     def _message(self) -> str:
-        return "\n".join([f"{self.path}:", *(f"  {problem}" for problem in self.problems)])
+        return "\n".join([f"{_flat(self.path)}:", *(f"  {problem}" for problem in self.problems)])
 
 
 @_error
@@ -399,9 +531,11 @@ class AggregationError(HoldfastError):
     problem: str
 
     def _message(self) -> str:
+        return f"{_flat(self.experiment_id)}: aggregation failed: {self.problem}"
+
+    def _step(self, command: Spell, again: str | None) -> str:
         return (
-            f"{self.experiment_id}: aggregation failed: {self.problem}\n"
-            f"  `holdfast aggregate {self.experiment_id}` tries again, without running processes"
+            f"`{command('aggregate', self.experiment_id)}` tries again, without running processes"
         )
 
 

@@ -1,17 +1,21 @@
 """Words, tables and estimates of the command line, without a terminal."""
 
 import io
+import pickle
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.cli import text
+from holdfast.cli import failures, text
 from holdfast.cli.app import Place
 from holdfast.cli.live import Estimate
+from holdfast.errors import StateWriteError
 from holdfast.records import ExperimentState, ProcessProgress, ProcessTable
 from holdfast.status import ProcessStatus
+from holdfast.store.manager import StateManager
 
 NOW = datetime(2024, 1, 15, 12, 0, tzinfo=UTC)
 
@@ -122,3 +126,28 @@ def test_a_table_knows_what_changed_since_a_former_version(changed: set[int]) ->
     before = ProcessTable.pending(200)
     entries = {index: ProcessProgress(attempt=1) for index in changed}
     assert before.replace(entries).changed_since(before) == sorted(changed)
+
+
+@pytest.mark.parametrize(
+    ("verb", "fresh", "path", "again"),
+    [
+        ("rm", False, "exp_1/journal", "then repeat `rm`"),
+        ("aggregate", False, "exp_1/aggregate.json", "then repeat `aggregate`"),
+        ("run", True, ".run.lock", "then repeat `run`"),
+        ("run", True, "exp_2.json", "then repeat `run`"),
+        ("run", True, "exp_1/journal", "then go on: "),
+        ("run", False, "exp_1/journal", "then repeat `run`"),
+    ],
+)
+def test_a_full_disk_asks_for_space_and_for_what_goes_on(
+    state_dir: Path, verb: str, fresh: bool, path: str, again: str
+) -> None:
+    """The same again, unless a fresh experiment was made by then: that is resumed."""
+    StateManager(state_dir).create("exp_1")
+    where = Place(option=str(state_dir), verb=verb, fresh=fresh)
+    error = StateWriteError(state_dir / path, "writing", "No space left on device (ENOSPC)")
+    for each in (error, pickle.loads(pickle.dumps(error))):
+        words = failures.told(each, where)
+        assert "free some space, " in words
+        assert again in words
+        assert ("resume exp_1" in words) == again.startswith("then go on")

@@ -73,9 +73,13 @@ class Place:
 
     Attributes:
         option: The directory as it was given with `-C`; None if it comes from elsewhere.
+        verb: The command that runs; None before that is known.
+        fresh: Whether it makes a new experiment whatever there is.
     """
 
     option: str | None = None
+    verb: str | None = None
+    fresh: bool = False
 
     @property
     def state_dir(self) -> Path:
@@ -184,6 +188,8 @@ class _Commands(click.Group):
             close = close or difflib.get_close_matches(args[0], _COMMANDS, n=1)
             hint = f"; did you mean `holdfast {close[0]}`?" if close else ""
             ctx.fail(f"no command {args[0]!r}{hint}")
+        if args:
+            place(ctx).verb = args[0]
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

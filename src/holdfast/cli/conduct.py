@@ -107,7 +107,7 @@ def _print_end(where: Place, outcome: "Outcome", notes: list[str], *, as_json: b
 def _print_table(lines: list[str]) -> None:
     try:
         text.emit(lines)
-        sys.stdout.flush()
+        text.flush()
     except BrokenPipeError:
         # `holdfast run … | head`: the run is over, and its exit code is what counts.
         from holdfast.cli.failures import silence

@@ -12,15 +12,17 @@
 | 130, 143 | interrupted by SIGINT, SIGTERM |
 """
 
-import errno
 import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from holdfast import errors
 from holdfast.cli import text
+
+if TYPE_CHECKING:
+    from holdfast.cli.app import Place
 
 __all__ = [
     "INTERRUPTED",
@@ -31,6 +33,7 @@ __all__ = [
     "report",
     "say_if_absent",
     "silence",
+    "told",
 ]
 
 OWNED: Final = 5
@@ -61,12 +64,36 @@ def exit_code(error: errors.HoldfastError) -> int:
     return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
 
 
-def report(error: errors.HoldfastError) -> int:
-    """Tell the user; the exit code."""
-    text.say(str(error), "error")
+def report(error: errors.HoldfastError, where: "Place") -> int:
+    """Tell the user, with commands as they are typed for *where*; the exit code."""
+    text.say(told(error, where), "error")
     if isinstance(error, errors.ExperimentNotFoundError):
         say_if_absent(error.state_dir, "  ")
     return exit_code(error)
+
+
+def told(error: errors.HoldfastError, where: "Place") -> str:
+    """The message of *error*, with a next step that fits the command that runs."""
+    return error.told(where.command, _again(error, where))
+
+
+def _again(error: errors.HoldfastError, where: "Place") -> str | None:
+    """What goes on once the cause is mended: the same again, unless that would begin anew."""
+    if not isinstance(error, errors.StateWriteError) or where.verb is None:
+        return None
+    if where.fresh and (made := _made(error.path, where.state_dir)) is not None:
+        return f"go on: {where.command('resume', made)}"
+    return f"repeat `{where.verb}`"
+
+
+def _made(path: Path, state_dir: Path) -> str | None:
+    """The experiment that *path* is of, if there is one."""
+    try:
+        stem = path.relative_to(state_dir).parts[0].removesuffix(".json")
+        made = (state_dir / f"{stem}.json").exists() or (state_dir / stem / "journal").exists()
+    except (IndexError, OSError, ValueError):
+        return None
+    return stem if made else None
 
 
 def say_if_absent(state_dir: Path, indent: str = "") -> None:
@@ -77,7 +104,8 @@ def say_if_absent(state_dir: Path, indent: str = "") -> None:
         where = state_dir if state_dir.is_absolute() else f"{state_dir} in {Path.cwd()}"
     except OSError:
         return
-    text.say(f"{indent}there is no directory {where}; -C DIR or HOLDFAST_STATE_DIR names another")
+    absent = f"there is no directory {text.one_line(where)}"
+    text.say(f"{indent}{absent}; -C DIR or HOLDFAST_STATE_DIR names another")
 
 
 def guarded(args: list[str]) -> int:
@@ -91,9 +119,12 @@ def guarded(args: list[str]) -> int:
     warnings.simplefilter("always", errors.UnreadableStateWarning)
     warnings.simplefilter("once", errors.NoLocksWarning)
     warnings.simplefilter("always", errors.DiskWarning)
+    from holdfast.cli.app import Place
+
+    where = Place()
     try:
-        code = _invoke(args)
-        sys.stdout.flush()
+        code = _invoke(args, where)
+        text.flush()
     except BrokenPipeError:
         silence(sys.stdout)
         return _CLOSED_PIPE
@@ -101,14 +132,20 @@ def guarded(args: list[str]) -> int:
         text.say("interrupted")
         return INTERRUPTED
     except errors.HoldfastError as err:
-        return _flushed(report(err))
+        return _flushed(report(err, where))
     except OSError as err:
-        where = f"{err.filename}: " if err.filename else ""
-        text.say(f"{where}{err.strerror or err}", "error")
-        if err.errno == errno.ENOSPC:
+        what = f"{text.one_line(err.filename)}: " if err.filename else ""
+        text.say(f"{what}{err.strerror or err}{_remedy(err, where)}", "error")
+        if err.filename == text.STDOUT:
             silence(sys.stdout)
         return _flushed(1)
     return code
+
+
+def _remedy(error: OSError, where: "Place") -> str:
+    if error.filename in (None, text.STDOUT) or where.verb is None:
+        return ""
+    return f"\n  {errors.remedy(error.errno)}, then repeat `{where.verb}`"
 
 
 def _open_standard_streams() -> None:
@@ -124,13 +161,13 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
-def _invoke(args: list[str]) -> int:
+def _invoke(args: list[str], where: "Place") -> int:
     import click
 
     from holdfast.cli.app import ClosedPipe, app
 
     try:
-        code: Any = app.main(args, prog_name="holdfast", standalone_mode=False)
+        code: Any = app.main(args, prog_name="holdfast", standalone_mode=False, obj=where)
     except ClosedPipe as err:
         raise BrokenPipeError from err
     except click.exceptions.Exit as end:
@@ -174,7 +211,7 @@ def _show_warning(
 ) -> None:
     # Where in our source it was raised means nothing to whoever typed the command; nor does it
     # help to be told again by the next look at the same file.
-    words = errors.printable(str(message))
+    words = text.one_line(message)
     if words not in _warned:
         _warned.add(words)
         text.say(words, "warning")

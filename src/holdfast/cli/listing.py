@@ -2,7 +2,6 @@
 
 import functools
 import gc
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 
 from holdfast.cli import forms, text
 from holdfast.cli.app import Place, json_option, place, state_dir_option
-from holdfast.cli.failures import UNREADABLE, say_if_absent
+from holdfast.cli.failures import UNREADABLE, say_if_absent, told
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.status import ExperimentStatus
@@ -94,18 +93,19 @@ def ls(context: click.Context, statuses: tuple[str, ...], as_json: bool) -> int:
     elif found:
         text.emit(_lines(found))
     elif not unreadable:
-        text.say(f"no experiments{' of that status' if statuses else ''} in {where.state_dir}")
+        which = " of that status" if statuses else ""
+        text.say(f"no experiments{which} in {text.one_line(where.state_dir)}")
         say_if_absent(where.state_dir)
-    sys.stdout.flush()
+    text.flush()
     if not as_json:
         _say_what_to_do(where, found)
-    return say_unreadable(unreadable)
+    return say_unreadable(where, unreadable)
 
 
-def say_unreadable(unreadable: list[tuple[Path, HoldfastError]]) -> int:
+def say_unreadable(where: Place, unreadable: list[tuple[Path, HoldfastError]]) -> int:
     """Name the files that could not be read, on stderr; the exit code."""
     for _, error in unreadable:
-        text.say(str(error), "error")
+        text.say(told(error, where), "error")
     return UNREADABLE if unreadable else 0
 
 

@@ -15,7 +15,7 @@ from holdfast.cli import text
 from holdfast.cli.addressing import resolve
 from holdfast.cli.app import Place, place, state_dir_option
 from holdfast.cli.evidence import unwatched
-from holdfast.cli.failures import UNREADABLE
+from holdfast.cli.failures import UNREADABLE, told
 from holdfast.errors import ExperimentNotFoundError, StateCorruptError
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
@@ -35,6 +35,7 @@ _AGGREGATE_WORD: Final = "aggregate"
 class _Log:
     """One file, and how much of it was printed."""
 
+    where: Place
     path: Path
     title: str
     offset: int = 0
@@ -78,7 +79,7 @@ class _Log:
             return None if self.unreadable else attempts.open_output(self.path)
         except StateCorruptError as err:
             self.unreadable = True
-            text.say(str(err), "error")  # once, and the others go on
+            text.say(told(err, self.where), "error")  # once, and the others go on
             return None
 
 
@@ -116,14 +117,15 @@ def logs(
     ended = False
     looked = time.monotonic()
     while True:
-        for log in _logs(manager, state, index, attempt, kinds):
+        for log in _logs(where, state, index, attempt, kinds):
             if log.path not in known:
                 known[log.path] = log
                 if lines is not None:
                     log.skip_to(lines)
-        for log in known.values():
-            shown.write(log)
-        sys.stdout.flush()
+        with text.delivering():
+            for log in known.values():
+                shown.write(log)
+        text.flush()
         if not follow or ended:
             break
         time.sleep(_LOOK_S)
@@ -206,14 +208,14 @@ def _word(index: int) -> str:
 
 
 def _logs(
-    manager: StateManager,
+    where: Place,
     state: ExperimentState,
     index: int | None,
     attempt: int | None,
     kinds: tuple[str, ...],
 ) -> list[_Log]:
     """The logs that there may be, in the order of their processes."""
-    folder = manager.folder(state.experiment_id)
+    folder = where.manager().folder(state.experiment_id)
     wanted = range(state.num_processes) if index is None else [index]
     names = []
     for each in wanted:
@@ -221,7 +223,9 @@ def _logs(
         if number:
             names.append(AttemptName(state.experiment_id, each, number))
     path = {"stdout": attempts.output_path, "stderr": attempts.error_path}
-    return [_Log(path[kind](folder, name), f"{name} {kind}") for name in names for kind in kinds]
+    return [
+        _Log(where, path[kind](folder, name), f"{name} {kind}") for name in names for kind in kinds
+    ]
 
 
 def _last_attempt(state: ExperimentState, folder: Path, index: int) -> int:

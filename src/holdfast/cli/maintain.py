@@ -84,7 +84,7 @@ def cleanup(context: click.Context, dry_run: bool, force: bool, as_json: bool) -
             f"  make sure that it is, then: {where.command('cleanup', '--force')}",
             "error",
         )
-    return say_unreadable(unreadable) or (OWNED if doubtful else 0)
+    return say_unreadable(where, unreadable) or (OWNED if doubtful else 0)
 
 
 def _marked(where: Place, *, dry_run: bool, force: bool) -> list[str]:
@@ -120,7 +120,7 @@ def rm(context: click.Context, queries: tuple[str, ...], force: bool) -> int:
             manager.delete(experiment_id, force=force, wait_s=2.0)
         except HoldfastError as err:
             # The others go on; the exit code tells of the first that did not.
-            refused = report(err)
+            refused = report(err, where)
             code = code or refused
             if isinstance(err, AlreadyOwnedError) and err.experiment_id != experiment_id:
                 # A process that outlived its orchestrator: only one that adopts it can stop it.
@@ -153,7 +153,7 @@ def aggregate(context: click.Context, query: str, force: bool, as_json: bool) ->
             as_json=as_json,
         )
     except InvalidTransitionError as err:
-        code = report(err)
+        code = report(err, where)
         text.say(f"  to run what is missing: {where.command('resume', experiment_id)}")
         return code
 

@@ -99,6 +99,7 @@ def run(
     command: tuple[str, ...] | None = context.meta.get(_COMMAND)
     experiment = _experiment(words, command, procs, _settings(settings), resumed=resumed)
     where = place(context)
+    where.fresh = fresh
     manager = where.manager()
     if resumed is not None:
         resumed = resolve(manager, resumed)
@@ -131,7 +132,7 @@ def run(
             notes=lambda state: _unlike(state, experiment),
         )
     except AmbiguousExperimentError as err:
-        code = report(err)
+        code = report(err, where)
         if resumed is None and words:
             text.say(f"  e.g. {where.command('run', words[0], '--resume', err.matches[-1])}")
         return code
@@ -243,9 +244,10 @@ def demo(context: click.Context, fresh: bool, jobs: int | None) -> int:
     from holdfast.config.experiment_file import load_config
     from holdfast.demo import write_demo
 
+    where = place(context)
+    where.fresh = fresh
     files = write_demo()
     path = files.experiment
-    where = place(context)
     for kept in files.kept:
         text.say(f"{kept} is yours by now and stays as it is")
     for codec in files.missing:

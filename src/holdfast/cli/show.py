@@ -20,6 +20,7 @@ from holdfast.cli.app import (
     state_dir_option,
 )
 from holdfast.cli.evidence import Params, failures, parameters, params_words, unwatched
+from holdfast.cli.failures import told
 from holdfast.cli.listing import STYLES
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.identity import Verdict
@@ -255,7 +256,7 @@ def _result(where: Place, state: ExperimentState, folder: Path) -> list[str]:
     try:
         found = aggregation.read(folder)
     except HoldfastError as err:
-        text.say(str(err), "warning")
+        text.say(told(err, where), "warning")
         return []
     if found is None:
         return []

@@ -3,23 +3,27 @@
 Off a terminal nothing is coloured, shortened or animated.
 """
 
+import contextlib
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal, TextIO
 
 from holdfast.errors import printable
 
 __all__ = [
+    "STDOUT",
     "Style",
     "age",
     "clock",
     "coloured",
     "count",
+    "delivering",
     "duration",
     "emit",
+    "flush",
     "is_terminal",
     "one_line",
     "paint",
@@ -41,6 +45,9 @@ _CODES: Final[Mapping[str, str]] = {
     "blue": "34",
     "cyan": "36",
 }
+#: What an error of writing to it names.
+STDOUT: Final = "standard output"
+
 _LABELS: Final[Mapping[str, Style]] = {"error": "red", "warning": "yellow"}
 
 
@@ -80,7 +87,26 @@ def emit(lines: Iterable[str]) -> None:
     """
     whole = "\n".join(lines)
     if whole:
-        sys.stdout.write(whole + "\n")
+        with delivering():
+            sys.stdout.write(whole + "\n")
+
+
+def flush() -> None:
+    """Deliver what was written to stdout; raises as `emit`."""
+    with delivering():
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def delivering() -> Iterator[None]:
+    """Name standard output in an error of writing to it: its disk may be another than ours."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as err:
+        err.filename = STDOUT
+        raise
 
 
 def say(
