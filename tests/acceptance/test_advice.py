@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.store.manager import StateManager
+from processes import owner
 from shell import Shell
 
 
@@ -40,8 +41,10 @@ def refused(sh: Shell, *words: str, bound: bool = False) -> str:
 def closed(sh: Shell) -> Iterator[Shell]:
     """A directory that may be looked into and not written to, with an experiment in it."""
     StateManager(sh.states).create("exp")
-    for path in (sh.states, sh.path):
-        path.chmod(0o555)
+    with owner(sh.states, "exp"):
+        pass
+    for path in (sh.path, *sh.path.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
     yield sh
     for path in (sh.path, *sh.path.rglob("*")):
         path.chmod(0o755)
@@ -55,6 +58,16 @@ def test_a_directory_of_somebody_else_is_not_called_an_ill_disk(
     err = refused(closed, *words, bound=True)
     assert "Permission denied" in err
     assert f"make sure that you may read and write there, then repeat `{words[0]}`" in err
+
+
+def test_a_cleanup_that_may_not_write_names_what_it_left_and_why(closed: Shell) -> None:
+    """It is not true that there was nothing to clean up; as a dry run tells."""
+    assert "exp  would be interrupted" in closed("cleanup", "-n")[0]
+    err = refused(closed, "cleanup", bound=True)
+    assert "exp is left as it is: " in err
+    assert "Permission denied" in err
+    assert "then repeat `cleanup`" in err
+    assert "nothing to clean up" not in err
 
 
 def test_a_demo_that_cannot_be_written_made_nothing(closed: Shell) -> None:

@@ -547,6 +547,7 @@ def test_cleanup_interrupts_what_is_dead_with_the_evidence(sh: Shell) -> None:
     process.communicate()
     out, _ = sh("cleanup", "-n")
     assert "would be interrupted: owner dead" in out
+    assert f"2 processes of it run on; to take over: {Path(sys.executable).name}" in out
     document = sh.json("cleanup")
     assert document["schema"] == "holdfast.cleanup/1"
     assert document["interrupted"][0]["liveness"]["kind"] == "dead"
@@ -626,14 +627,16 @@ def test_what_waits_for_its_next_attempt_is_told(sh: Shell) -> None:
     assert terminal.exit_code() == 130
 
 
-def test_rm_goes_on_past_what_is_not_there(sh: Shell) -> None:
-    """Several ids, one of them wrong."""
+def test_rm_deletes_nothing_if_one_id_is_wrong(sh: Shell) -> None:
+    """Whoever mistyped one may have meant another by the rest, and nothing brings it back."""
     manager = StateManager(sh.states)
     manager.create("one")
     manager.create("two")
     out, err = sh("rm", "one", "zzz", "two", code=4)
-    assert out.split() == ["one", "deleted", "two", "deleted"]
+    assert out == ""
     assert "zzz" in err
+    assert "nothing was deleted" in err
+    assert sh("rm", "one", "two", "one")[0].split() == ["one", "deleted", "two", "deleted"]
 
 
 # -- the rest -------------------------------------------------------------------------------------

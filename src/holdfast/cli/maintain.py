@@ -1,5 +1,7 @@
 """What keeps a state directory in order, runs no process of an experiment, and the diagrams."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from holdfast.cli import forms, text
@@ -11,7 +13,7 @@ from holdfast.cli.app import (
     place,
     state_dir_option,
 )
-from holdfast.cli.failures import OWNED, report, say_if_absent
+from holdfast.cli.failures import OWNED, exit_code, report, say_if_absent, told
 from holdfast.cli.listing import say_unreadable
 from holdfast.errors import (
     AlreadyOwnedError,
@@ -21,6 +23,9 @@ from holdfast.errors import (
 )
 from holdfast.identity import Verdict
 from holdfast.status import ExperimentStatus
+
+if TYPE_CHECKING:
+    from holdfast.store.manager import StateManager
 
 __all__ = ["aggregate", "cleanup", "diagram", "force_option", "rm"]
 
@@ -56,26 +61,23 @@ def cleanup(context: click.Context, dry_run: bool, force: bool, as_json: bool) -
                 continue
     marked = _marked(where, dry_run=dry_run, force=force) if verdicts else []
     doubtful = [each for each, living in verdicts.items() if living.kind == "unknown" and not force]
+    refused: dict[str, HoldfastError] = {}
+    if not dry_run:
+        left = [each for each in verdicts if each not in (*marked, *doubtful)]
+        reasons = ((each, _why_left(manager, each, force=force)) for each in left)
+        refused = {each: why for each, why in reasons if why is not None}
     if as_json:
+        content = _document(verdicts, marked, refused, dry_run=dry_run)
         forms.print_json(
-            "holdfast.cleanup/1",
-            {
-                "dry_run": dry_run,
-                "interrupted": [
-                    {"experiment_id": each, "liveness": forms.verdict(verdicts.get(each))}
-                    for each in marked
-                ],
-                "left": [
-                    {"experiment_id": each, "liveness": forms.verdict(living)}
-                    for each, living in verdicts.items()
-                    if each not in marked
-                ],
-                "unreadable": forms.unreadable(unreadable),
-            },
+            "holdfast.cleanup/1", {**content, "unreadable": forms.unreadable(unreadable)}
         )
     else:
-        text.emit(_cleaned(each, verdicts.get(each), dry_run=dry_run) for each in marked)
-        if not marked:
+        text.emit(
+            line
+            for each in marked
+            for line in _cleaned(where, each, verdicts.get(each), dry_run=dry_run)
+        )
+        if not marked and not refused:
             text.say("nothing to clean up")
             say_if_absent(where.state_dir)
     for each in doubtful:
@@ -84,7 +86,50 @@ def cleanup(context: click.Context, dry_run: bool, force: bool, as_json: bool) -
             f"  make sure that it is, then: {where.command('cleanup', '--force')}",
             "error",
         )
-    return say_unreadable(where, unreadable) or (OWNED if doubtful else 0)
+    for each, why in refused.items():
+        text.say(f"{text.one_line(each)} is left as it is: {told(why, where)}", "error")
+    failed = max(map(exit_code, refused.values()), default=0)
+    return say_unreadable(where, unreadable) or failed or (OWNED if doubtful else 0)
+
+
+def _document(
+    verdicts: dict[str, Verdict],
+    marked: list[str],
+    refused: dict[str, HoldfastError],
+    *,
+    dry_run: bool,
+) -> dict[str, object]:
+    return {
+        "dry_run": dry_run,
+        "interrupted": [
+            {"experiment_id": each, "liveness": forms.verdict(verdicts.get(each))}
+            for each in marked
+        ],
+        "left": [
+            {
+                "experiment_id": each,
+                "liveness": forms.verdict(living),
+                "error": str(refused[each]) if each in refused else None,
+            }
+            for each, living in verdicts.items()
+            if each not in marked
+        ],
+    }
+
+
+def _why_left(manager: "StateManager", experiment_id: str, *, force: bool) -> HoldfastError | None:
+    """Why an experiment whose owner is dead could not be marked; None if it need not be."""
+    try:
+        state = manager.load(experiment_id)
+        stale = manager.liveness(experiment_id).kind != "alive"
+        if state.status is ExperimentStatus.RUNNING and stale:
+            # The marking only warned, and with words: what refuses a claim refused it, too.
+            manager.claim(experiment_id, force=force).release()
+    except (ExperimentNotFoundError, AlreadyOwnedError):
+        return None  # deleted or taken up meanwhile
+    except HoldfastError as err:
+        return err
+    return None
 
 
 def _marked(where: Place, *, dry_run: bool, force: bool) -> list[str]:
@@ -95,9 +140,21 @@ def _marked(where: Place, *, dry_run: bool, force: bool) -> list[str]:
         return where.manager().cleanup_stale(dry_run=dry_run, force=force)
 
 
-def _cleaned(experiment_id: str, living: Verdict | None, *, dry_run: bool) -> str:
+def _cleaned(
+    where: Place, experiment_id: str, living: Verdict | None, *, dry_run: bool
+) -> list[str]:
+    from holdfast import judgement
+
     would = "would be interrupted" if dry_run else "interrupted"
-    return f"{text.one_line(experiment_id)}  {would}: owner {text.one_line(living or 'dead')}"
+    who = text.one_line(experiment_id)
+    lines = [f"{who}  {would}: owner {text.one_line(living or 'dead')}"]
+    folder = where.manager().folder(experiment_id)
+    alive = sum(found.kind == "alive" for *_, found in judgement.survivors(folder, experiment_id))
+    if alive:
+        number = text.count(alive, "process")
+        runs = f"{number} of it runs on" if alive == 1 else f"{number} of it run on"
+        lines.append(f"  {runs}; to take over: {where.command('resume', experiment_id)}")
+    return lines
 
 
 @click.command()
@@ -108,28 +165,45 @@ def _cleaned(experiment_id: str, living: Verdict | None, *, dry_run: bool) -> st
 def rm(context: click.Context, queries: tuple[str, ...], force: bool) -> int:
     """Delete experiments with everything that is theirs: results, logs, history.
 
-    An experiment whose owner, or one of whose processes, is alive is refused.
+    An experiment whose owner, or one of whose processes, is alive is refused. If one ID is wrong,
+    nothing is deleted.
     """
     where = place(context)
     manager = where.manager()
+    found: dict[str, None] = {}
     code = 0
     for query in queries:
-        experiment_id = query
         try:
-            experiment_id = resolve(manager, query)
+            found[resolve(manager, query)] = None
+        except HoldfastError as err:
+            refused = _refused(where, err)
+            code = code or refused
+    if code:
+        # Whoever mistyped one of them may have meant another by the rest.
+        if len(queries) > 1:
+            text.say("nothing was deleted")
+        return code
+    for experiment_id in found:
+        try:
             manager.delete(experiment_id, force=force, wait_s=2.0)
         except HoldfastError as err:
             # The others go on; the exit code tells of the first that did not.
-            refused = report(err, where)
+            refused = _refused(where, err)
             code = code or refused
             if isinstance(err, AlreadyOwnedError) and err.experiment_id != experiment_id:
                 # A process that outlived its orchestrator: only one that adopts it can stop it.
                 text.say(f"  to stop it: {where.command('resume', experiment_id)}, then Ctrl-C")
-            command = how_to_remove(manager, err)
-            if command is not None:
-                text.say(f"  to be rid of it, once you are sure that nothing of it runs: {command}")
         else:
             text.emit([f"{text.one_line(experiment_id)} deleted"])
+    return code
+
+
+def _refused(where: Place, error: HoldfastError) -> int:
+    """Tell why something is not deleted, and how else to be rid of it; the exit code."""
+    code = report(error, where)
+    command = how_to_remove(where.manager(), error)
+    if command is not None:
+        text.say(f"  to be rid of it, once you are sure that nothing of it runs: {command}")
     return code
 
 
