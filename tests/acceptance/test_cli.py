@@ -183,9 +183,12 @@ def test_several_matches_are_refused_with_the_list(sh: Shell) -> None:
     sh("run", "e.toml", code=3)
     sh("run", "e.toml", "--fresh", code=3)
     ids = StateManager(sh.states).list_experiments()
-    _, err = sh("run", "e.toml", code=4)
-    assert all(each in err for each in ids)
-    assert "--resume" in err
+    for words in ((), ("--dry-run",)):
+        _, err = sh("run", "e.toml", *words, code=4)
+        assert err.startswith("error: 2 unfinished experiments do this work: ")
+        assert all(each in err for each in ids)
+        for way in (f"holdfast resume {ids[-1]}", "--fresh", f"holdfast rm {ids[-1]}"):
+            assert way in err
 
 
 def test_a_command_needs_no_file(sh: Shell) -> None:

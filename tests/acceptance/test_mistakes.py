@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,9 +123,11 @@ def test_a_directory_without_experiments_is_named_where_it_was_looked_for(
     sh: Shell, words: list[str]
 ) -> None:
     """Most often it is the wrong one."""
-    code = 4 if words[0] == "show" else 0
+    code = {"show": 4, "doctor": 1}.get(words[0], 0)
     absent = f"there is no directory .experiment_state in {sh.path}"
-    assert absent in sh(*words, code=code)[1]
+    _, err = sh(*words, code=code)
+    assert absent in err
+    assert "nothing is wrong" not in err
     StateManager(sh.states).create("exp")
     assert absent not in sh(*words)[1]
 
@@ -169,8 +172,8 @@ def test_a_dry_run_of_what_runs_says_that_a_run_would_be_refused(sh: Shell) -> N
     sh.hold()
     run = sh.start("run", "e.toml")
     sh.began(2)
-    assert "not as long as its owner runs it: alive" in sh("run", "e.toml", "-n")[1]
-    assert sh.json("run", "e.toml", "-n")["liveness"]["kind"] == "alive"
+    assert "not as long as its owner runs it: alive" in sh("run", "e.toml", "-n", code=5)[1]
+    assert sh.json("run", "e.toml", "-n", code=5)["liveness"]["kind"] == "alive"
     run.kill()
     run.communicate()
     assert "owner" not in sh("run", "e.toml", "-n")[1]
@@ -182,6 +185,62 @@ def test_a_refused_aggregation_says_how_to_get_there(sh: Shell) -> None:
     sh("run", "e.toml", code=3)
     _, err = sh("aggregate", "@last", code=1)
     assert f"holdfast resume {sh.only_id()}" in err.split("to run what is missing: ")[1]
+
+
+def test_a_dry_run_of_a_failed_aggregation_says_that_it_would_run(sh: Shell) -> None:
+    """`0 of 3 processes would be run` reads as if nothing would."""
+    (sh.path / "e.toml").write_text(FILE + '[aggregate]\ncommand = ["false"]\n')
+    sh("run", "e.toml", code=3)
+    assert "only the aggregation would be run" in sh("run", "e.toml", "-n")[1]
+    assert sh.json("run", "e.toml", "-n")["aggregates"] is True
+
+
+# -- what is lost ---------------------------------------------------------------------------------
+
+
+def test_lost_results_of_an_aggregated_experiment_lead_to_a_new_run(sh: Shell) -> None:
+    """No process of it runs again: neither `resume` nor `aggregate` is advised, and 0 is no end."""
+    sh("run", "e.toml")
+    experiment_id = sh.only_id()
+    folder = sh.states / experiment_id
+    (folder / "aggregate.json").unlink()
+    for command in (("run", "e.toml"), ("resume", "@last")):
+        # The results are there: it can be made again.
+        assert f"holdfast aggregate {experiment_id}" in sh(*command)[1].split("next: ")[1]
+    for result in (folder / "results").glob("*.json"):
+        result.unlink()
+    for command in (("run", "e.toml"), ("resume", "@last"), ("aggregate", "@last")):
+        err = sh(*command, code=1 if command[0] == "aggregate" else 3)[1]
+        assert "run --fresh" in err
+        assert f"holdfast rm {experiment_id}" in err
+        assert "holdfast resume" not in err
+        assert "holdfast aggregate" not in err
+        assert ("3 of its 3 results are lost (0, 1, 2)" in err) == (command[0] != "aggregate")
+    out, _ = sh("show", "@last")
+    [again] = [line.partition("next: ")[2] for line in out.splitlines() if "next: " in line]
+    assert sh.shell(again.replace(f"{Path(sys.executable).name} -m ", "")).returncode == 0
+
+
+def test_a_working_directory_that_was_moved_is_looked_for_and_the_ways_out_told(sh: Shell) -> None:
+    """A resume fails no process for it; moved back, it goes on."""
+    (sh.path / "d").mkdir()
+    for name in ("e.toml", "work.py"):
+        (sh.path / name).rename(sh.path / "d" / name)
+    (sh.path / "d" / "hold").touch()
+    run = sh.start("run", "d/e.toml")
+    until(lambda: len(list(sh.path.glob("d/began.*"))) == 2)
+    run.kill()
+    run.communicate()
+    (sh.path / "d").rename(sh.path / "e")
+    (sh.path / "e" / "hold").unlink()
+    for _ in range(2):
+        _, err = sh("resume", "@last", code=2)
+        assert f"working directory: {sh.path / 'd'} is gone" in err
+        assert f"link it: ln -s NEW {sh.path / 'd'}" in err
+        assert "run --fresh NEW/e.toml" in err
+    (sh.path / "d").symlink_to("e")
+    sh("resume", "@last")
+    assert len(list(sh.path.glob("e/began.*"))) == 3
 
 
 # -- what is shown --------------------------------------------------------------------------------

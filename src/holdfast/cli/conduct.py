@@ -70,9 +70,13 @@ def _taken_up(outcome: "Outcome", first: "ExperimentState | None") -> list[str]:
 
 
 def _print_end(where: Place, outcome: "Outcome", notes: list[str], *, as_json: bool) -> None:
+    from holdfast.orchestration import ending
+
     state = outcome.state
     words = forms.next_words(state, None)
-    if outcome.already_done and outcome.aggregate is None:
+    if outcome.lost:
+        words = ending.anew(state)
+    elif outcome.already_done and outcome.aggregate is None:
         words = ("aggregate", state.experiment_id)
     command = None if words is None else where.command(*words)
     if as_json:
@@ -102,6 +106,8 @@ def _print_end(where: Place, outcome: "Outcome", notes: list[str], *, as_json: b
     text.say(told + (f" ({'; '.join(notes)})" if notes else ""))
     if command is not None:
         text.say(f"next: {command}")
+    if outcome.lost:
+        text.say(f"or be rid of it: {where.command('rm', state.experiment_id)}")
 
 
 def _print_table(lines: list[str]) -> None:

@@ -25,7 +25,8 @@ def doctor(context: click.Context, fix: bool, as_json: bool) -> int:
 
     Replays every journal through the declared machines, compares every view and result with what
     was recorded, and tries the file system's locks, flushes and clock. Hints need not be wrong;
-    of problems that stay, the exit code is 6 if a state cannot be read, else 1.
+    of problems that stay, the exit code is 6 if a state cannot be read, else 1; as it is where
+    there is no such directory.
     """
     where = place(context)
     try:
@@ -35,6 +36,7 @@ def doctor(context: click.Context, fix: bool, as_json: bool) -> int:
         text.say(f"{_path(err.path)}: {err.problem}", "error")
         text.say("  name a directory that can be read with -C DIR, or look at its permissions")
         return UNREADABLE
+    absent = _is_absent(where.state_dir)
     if as_json:
         forms.print_json(
             "holdfast.doctor/1",
@@ -45,12 +47,21 @@ def doctor(context: click.Context, fix: bool, as_json: bool) -> int:
         )
     else:
         text.emit(line for each in found for line in _lines(each, where, fix=fix))
-        _summary(found, fix=fix, command=where.command("doctor", "--fix"))
+        if found or not absent:
+            _summary(found, fix=fix, command=where.command("doctor", "--fix"))
         say_if_absent(where.state_dir)
     left = [each for each in found if each.severity == "problem" and not each.fixed]
     if any(each.kind == "unreadable" for each in left):
         return UNREADABLE
-    return 1 if left else 0
+    # Most often a wrong directory was named: nothing in it is wrong, but nothing was looked at.
+    return 1 if left or absent else 0
+
+
+def _is_absent(state_dir: Path) -> bool:
+    try:
+        return not state_dir.exists()
+    except OSError:
+        return False
 
 
 def _form(finding: Finding, where: Place) -> dict[str, object]:

@@ -13,9 +13,11 @@ from holdfast.attempts import AttemptName
 from holdfast.cli import forms, text
 from holdfast.cli.app import Place
 from holdfast.cli.evidence import params_words, unwatched
+from holdfast.cli.failures import OWNED
 from holdfast.config.experiment_file import Experiment
 from holdfast.errors import ConfigError, ConfigProblem
 from holdfast.orchestration import recovery
+from holdfast.orchestration.orchestrator import of_work
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.manager import StateManager
@@ -45,38 +47,49 @@ def print_plan(
         for index in range(experiment.num_processes)
     ]
     living = None if state is None else manager.liveness(state.experiment_id)
+    code = OWNED if living is not None and living.kind == "alive" else 0
+    runs = sum(action == "run" for action, _ in decided)
+    aggregates = state is not None and not runs and _is_to_be_aggregated(state)
     if as_json:
-        forms.print_json(
-            SCHEMA,
-            {
-                "experiment_id": None if state is None else state.experiment_id,
-                "config_hash": experiment.config_hash(manager.state_dir),
-                "liveness": forms.verdict(living),
-                "processes": [
-                    {
-                        "index": index,
-                        "params": dict(experiment.params[index]),
-                        "argv": list(experiment.argv(index)),
-                        "action": action,
-                        "why": why,
-                    }
-                    for index, (action, why) in enumerate(decided)
-                ],
-            },
-        )
-        return 0
+        content = {
+            "experiment_id": None if state is None else state.experiment_id,
+            "config_hash": experiment.config_hash(manager.state_dir),
+            "liveness": forms.verdict(living),
+            "processes": _processes(experiment, decided),
+            "aggregates": aggregates,
+        }
+        forms.print_json(SCHEMA, content)
+        return code
     rows = [
         (str(index), action, why, params_words(experiment.params, index))
         for index, (action, why) in enumerate(decided)
     ]
     header = ("PROCESS", "ACTION", "WHY", "PARAMETERS")
     text.emit(text.table(header, rows, right=(0,), styles={"run": "cyan", "skip": "dim"}))
-    runs = sum(action == "run" for action, _ in decided)
     what = "a new experiment" if state is None else text.one_line(state.experiment_id)
     text.say(f"{what}: {runs:,} of {text.count(len(decided), 'process')} would be run")
+    if aggregates:
+        text.say("only the aggregation would be run")
     if living is not None and living.kind == "alive":
         text.say(f"not as long as its owner runs it: {living}")
-    return 0
+    return code
+
+
+def _is_to_be_aggregated(state: ExperimentState) -> bool:
+    return state.can_aggregate() and state.status is not ExperimentStatus.AGGREGATED
+
+
+def _processes(experiment: Experiment, decided: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "index": index,
+            "params": dict(experiment.params[index]),
+            "argv": list(experiment.argv(index)),
+            "action": action,
+            "why": why,
+        }
+        for index, (action, why) in enumerate(decided)
+    ]
 
 
 def _state(
@@ -88,9 +101,7 @@ def _state(
     if fresh:
         return None
     assert experiment is not None
-    wanted = experiment.config_hash(manager.state_dir)
-    found = manager.find_by_config_hash(wanted)
-    return found or manager.find_by_config_hash(wanted, include_finished=True)
+    return of_work(manager, experiment.config_hash(manager.state_dir))
 
 
 def _decide(

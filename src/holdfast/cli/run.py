@@ -16,9 +16,7 @@ from holdfast.cli.app import (
     state_dir_option,
 )
 from holdfast.cli.conduct import conduct
-from holdfast.cli.failures import report
 from holdfast.cli.maintain import force_option
-from holdfast.errors import AmbiguousExperimentError
 
 if TYPE_CHECKING:
     from holdfast.config.experiment_file import Experiment
@@ -119,23 +117,17 @@ def run(
             experiment, experiment_id=resumed, fresh=fresh, jobs=jobs, aggregate=aggregate
         )
 
-    try:
-        if dry_run:
-            from holdfast.cli.plan import print_plan
+    if dry_run:
+        from holdfast.cli.plan import print_plan
 
-            return print_plan(where, experiment, resumed, fresh=fresh, as_json=as_json)
-        return conduct(
-            where,
-            drive,
-            force=force,
-            as_json=as_json,
-            notes=lambda state: _unlike(state, experiment),
-        )
-    except AmbiguousExperimentError as err:
-        code = report(err, where)
-        if resumed is None and words:
-            text.say(f"  e.g. {where.command('run', words[0], '--resume', err.matches[-1])}")
-        return code
+        return print_plan(where, experiment, resumed, fresh=fresh, as_json=as_json)
+    return conduct(
+        where,
+        drive,
+        force=force,
+        as_json=as_json,
+        notes=lambda state: _unlike(state, experiment),
+    )
 
 
 def _unlike(state: "ExperimentState", experiment: "Experiment | None") -> list[str]:

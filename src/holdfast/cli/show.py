@@ -63,6 +63,8 @@ def show(context: click.Context, query: str, whole: bool, as_json: bool) -> int:
         lines += _result(where, state, folder)
         lines += _recent(history, whole)
         words = forms.next_words(state, living)
+        if words is None and state.status is ExperimentStatus.AGGREGATED:
+            words = _remaking(state, folder)
         if words is not None:
             lines += ["", f"next: {where.command(*words)}"]
         text.emit(lines)
@@ -259,9 +261,23 @@ def _result(where: Place, state: ExperimentState, folder: Path) -> list[str]:
         text.say(told(err, where), "warning")
         return []
     if found is None:
-        return []
+        from holdfast.orchestration.ending import lost_results
+
+        lost = text.ranges(lost_results(state, folder))
+        results = f", and the results of processes {lost} are lost" if lost else ""
+        return ["", _bold("result"), f"  aggregate.json is missing{results}"]
     more = where.command("aggregate", "--json", state.experiment_id)
     return ["", _bold("result"), *aggregate_lines(found, more, indent="  ")]
+
+
+def _remaking(state: ExperimentState, folder: Path) -> tuple[str, ...] | None:
+    """What makes the result of an aggregated experiment again; None if it is there."""
+    from holdfast import aggregation
+    from holdfast.orchestration.ending import anew, lost_results
+
+    if (folder / aggregation.FILE_NAME).exists():
+        return None
+    return anew(state) if lost_results(state, folder) else ("aggregate", state.experiment_id)
 
 
 def _recent(history: list[Transition], whole: bool) -> list[str]:

@@ -1,16 +1,17 @@
 """How a run ended: for people, for shells, and what to type next."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
-from holdfast.records import ExperimentState
+from holdfast.orchestration import recovery
+from holdfast.records import ExperimentState, summarise
 from holdfast.status import ExperimentStatus
 
-__all__ = ["Outcome", "aggregated", "shown", "unfinished"]
+__all__ = ["Outcome", "aggregated", "anew", "lost_results", "shown", "unfinished"]
 
 #: Exit codes: everything done; ended with failed processes (or a failed aggregation).
 _DONE: Final = 0
@@ -31,6 +32,8 @@ class Outcome:
         skipped: Processes that were completed before and were not run again.
         adopted: Outcomes and running processes taken over from an orchestrator that died.
         already_done: Whether everything was aggregated before this call.
+        lost: Processes whose results are lost, of an experiment whose aggregate is missing, too:
+            nothing but a new run makes them again.
     """
 
     state: ExperimentState
@@ -41,6 +44,7 @@ class Outcome:
     skipped: int = 0
     adopted: int = 0
     already_done: bool = False
+    lost: tuple[int, ...] = ()
 
 
 def aggregated(
@@ -56,20 +60,58 @@ def aggregated(
     )
 
 
-def shown(state: ExperimentState, aggregate: Mapping[str, Any] | None, state_dir: Path) -> Outcome:
-    """The result of an experiment that was aggregated before."""
-    told, again = "nothing to do", None
-    if aggregate is None:
+def shown(
+    state: ExperimentState,
+    aggregate: Mapping[str, Any] | None,
+    state_dir: Path,
+    lost: Sequence[int] = (),
+) -> Outcome:
+    """The result of an experiment that was aggregated before.
+
+    Args:
+        lost: Where there is no *aggregate*: the processes whose results are gone, too.
+    """
+    told, again, exit_code = "nothing to do", None, _DONE
+    if lost:
+        count = f"{len(lost):,} of {_results(state)}"
+        told = f"but aggregate.json is missing, and {count} are lost ({summarise(list(lost))})"
+        again = _command(state_dir, *anew(state))
+        exit_code = _FAILED
+    elif aggregate is None:
         told = "but aggregate.json is missing"
         again = _command(state_dir, "aggregate", state.experiment_id)
     return Outcome(
         state=state,
         aggregate=aggregate,
+        exit_code=exit_code,
         message=f"{state.experiment_id}: aggregated already, {told}",
         next_command=again,
         skipped=state.processes_completed,
         already_done=True,
+        lost=tuple(lost),
     )
+
+
+def anew(state: ExperimentState) -> tuple[str, ...]:
+    """The words of the command that makes a new experiment of the same work, as far as known."""
+    file = state.config_path
+    if file is not None and Path(file).is_file():
+        return ("run", "--fresh", file)
+    command, number = state.config.get("command"), state.config.get("processes")
+    if isinstance(command, list) and isinstance(number, int) and not state.config.get("env"):
+        return ("run", "--fresh", "--procs", str(number), "--", *map(str, command))
+    return ("run", "--fresh", "FILE")
+
+
+def lost_results(state: ExperimentState, folder: Path) -> list[int]:
+    """Processes of an aggregated experiment whose recorded results are missing or altered.
+
+    Raises:
+        StateWriteError: One could not be read, so that nobody can tell.
+    """
+    # As if it were to be aggregated now: of one that is, nobody asks for its results.
+    as_completed = attrs.evolve(state, status=ExperimentStatus.COMPLETED)
+    return sorted(recovery.lost_results(as_completed, folder))
 
 
 def unfinished(
@@ -102,9 +144,14 @@ def unfinished(
     )
 
 
-def _command(state_dir: Path, verb: str, experiment_id: str) -> str:
+def _command(state_dir: Path, *words: str) -> str:
     where = [] if state_dir == _DEFAULT_STATE_DIR else ["-C", str(state_dir)]
-    return shlex.join(["holdfast", *where, verb, experiment_id])
+    return shlex.join(["holdfast", *where, *words])
+
+
+def _results(state: ExperimentState) -> str:
+    count = sum(process.result is not None for process in state.process_progress.values())
+    return f"its {count:,} result" + ("" if count == 1 else "s")
 
 
 def _processes(state: ExperimentState) -> str:

@@ -6,6 +6,7 @@ Owns which experiment a call is about and what its end means; `holdfast.orchestr
 
 import contextlib
 import os
+import shlex
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,18 +14,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from holdfast import aggregation
+from holdfast import aggregation, results
 from holdfast.config.experiment_file import Experiment
 from holdfast.engines import Engine
 from holdfast.errors import (
     AggregationError,
     AmbiguousExperimentError,
+    ConfigError,
+    ConfigProblem,
     ExperimentExistsError,
     ExperimentNotFoundError,
     ResultLostError,
     UnreadableStateWarning,
 )
 from holdfast.events import Requested
+from holdfast.lifecycle import apply_many
 from holdfast.orchestration import ending, recovery
 from holdfast.orchestration.concluding import conclude
 from holdfast.orchestration.ending import Outcome
@@ -37,7 +41,29 @@ from holdfast.status import SETTLED, ExperimentStatus, Reason
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager, utc_now
 
-__all__ = ["Orchestrator", "Outcome"]
+__all__ = ["Orchestrator", "Outcome", "of_work"]
+
+
+def of_work(manager: StateManager, config_hash: str) -> ExperimentState | None:
+    """The experiment that a run of this work goes on with, or shows; None if there is none.
+
+    Raises:
+        AmbiguousExperimentError: Several are unfinished.
+    """
+    # Unfinished work comes first: an aggregated twin must not hide it.
+    try:
+        unfinished = manager.find_by_config_hash(config_hash)
+    except AmbiguousExperimentError as err:
+        raise AmbiguousExperimentError(err.query, err.matches, same_work=True) from err
+    if unfinished is not None:
+        return unfinished
+    try:
+        return manager.find_by_config_hash(config_hash, include_finished=True)
+    except AmbiguousExperimentError as err:
+        # Nothing is to be run, so nothing is guessed: all of them are done, and it says whose
+        # result is shown.
+        finished = map(manager.load, err.matches)
+        return max(finished, key=lambda state: (state.created_at is not None, state.created_at))
 
 
 class Orchestrator:
@@ -207,17 +233,7 @@ class Orchestrator:
             raise ExperimentExistsError(experiment_id, self._manager.state_dir, detail)
         if fresh:
             return None
-        # Unfinished work comes first: an aggregated twin must not hide it.
-        unfinished = self._manager.find_by_config_hash(wanted)
-        if unfinished is not None:
-            return unfinished
-        try:
-            return self._manager.find_by_config_hash(wanted, include_finished=True)
-        except AmbiguousExperimentError as err:
-            # Nothing is to be run, so nothing is guessed: all of them are done, and it says whose
-            # result is shown.
-            finished = map(self._manager.load, err.matches)
-            return max(finished, key=lambda state: (state.created_at is not None, state.created_at))
+        return of_work(self._manager, wanted)
 
     def _create(self, experiment: Experiment, experiment_id: str | None) -> ExperimentState:
         return self._manager.create(
@@ -289,6 +305,8 @@ class Orchestrator:
                 evidence=_evidence(claim),
                 fail_fast=experiment.limits.fail_fast,
             )
+            if apply_many(state, events).state.processes_pending:
+                _check_directory(state, experiment, self._manager.state_dir)
             self._record(claim, events)
             policy = _policy(experiment, jobs)
             while True:
@@ -347,11 +365,43 @@ class Orchestrator:
         if state.status is not ExperimentStatus.AGGREGATED:
             return None
         shown = self._shown(state)
+        if shown.lost:
+            index = shown.lost[0]
+            result = state.processes[index].result
+            assert result is not None
+            problem = results.verify(self._manager.folder(state.experiment_id), result)
+            raise ResultLostError(
+                state.experiment_id, index, result.path, problem or "was lost", ending.anew(state)
+            )
         return None if shown.aggregate is None else shown
 
     def _shown(self, state: ExperimentState) -> Outcome:
-        found = aggregation.read(self._manager.folder(state.experiment_id))
-        return ending.shown(state, found, self._manager.state_dir)
+        folder = self._manager.folder(state.experiment_id)
+        found = aggregation.read(folder)
+        lost = ending.lost_results(state, folder) if found is None else []
+        return ending.shown(state, found, self._manager.state_dir, lost)
+
+
+def _check_directory(state: ExperimentState, experiment: Experiment, state_dir: Path) -> None:
+    """Make sure that the processes have a directory to run in, before any is started for nothing.
+
+    Raises:
+        ConfigError: It is gone; with the ways out.
+    """
+    gone = experiment.cwd
+    if state.status is ExperimentStatus.INITIALISED or gone.is_dir():
+        return
+    file = Path(state.config_path).name if state.config_path else "FILE"
+    said = (
+        (
+            "working directory",
+            f"{gone} is gone, and no other beside or above {state_dir.absolute()} is the one that "
+            f"it was made for",
+        ),
+        ("to go on", f"move it back, or link it: ln -s NEW {shlex.quote(str(gone))}"),
+        ("or", f"begin anew in its new place: `run --fresh NEW/{file}`"),
+    )
+    raise ConfigError(state.experiment_id, [ConfigProblem(*each) for each in said])
 
 
 def _evidence(claim: Claim) -> str:
