@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -78,6 +79,35 @@ def test_show_tells_what_became_of_each_process(left: Shell) -> None:
     assert "completed while nobody watched" in out
     assert "failed while nobody watched" in out
     assert "died" in out
+
+
+def test_show_of_a_copy_of_a_running_experiment_asks_whether_it_is_one(sh: Shell) -> None:
+    """Nothing locks the copy's files, yet the shims that they name run: nothing has died."""
+    sh.hold()
+    sh.start("run", "e.toml")
+    sh.began(2)
+    shutil.copytree(sh.states, sh.path / "copy")
+    out, _ = sh("-C", "copy", "show", "@last")
+    assert out.count("is this a copy of a running experiment?") == 2
+    assert "died" not in out
+    assert "is this a copy" in sh("-C", "copy", "resume", "@last", code=5)[1]
+
+
+def test_a_shim_that_is_killed_under_a_run_is_told(sh: Shell) -> None:
+    """Its process begins anew: whoever watches wonders why it takes so long."""
+    sh.hold()
+    run = sh.start("run", "e.toml", "--set", "level=[5]")
+    sh.began(1)
+    folder = sh.states / sh.only_id()
+    shim = attempts.live_state(folder, AttemptName("", 0, 1)).identity
+    assert shim is not None
+    assert shim.pid is not None
+    os.kill(shim.pid, signal.SIGKILL)
+    sh.began(2)
+    sh.let_go()
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 0, err
+    assert "lost process 0 (level=5): attempt 1 was killed with its shim; will be run again" in err
 
 
 def test_a_lost_result_is_told_and_made_again(sh: Shell) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TextIO
 
-from holdfast import attempts
+from holdfast import attempts, liveness
 from holdfast.attempts import AttemptName, error_path
 from holdfast.cli import forms, text
 from holdfast.cli.app import Place
@@ -152,8 +152,17 @@ def unwatched(folder: Path, name: AttemptName) -> tuple[Now, str]:
         if record.exit_code == 0:
             return "completed", f"completed {ended}"
         return "failed", f"failed {ended}"
-    if live.kind == "held":
+    if live.kind in ("absent", "revoked"):
+        return "lost", "never began"
+    # By the shim's identity, where there are no locks; and where its lock is free although it runs.
+    shim = liveness.judge(live.identity)
+    if live.kind == "held" or (live.kind == "unknown" and shim.kind == "alive"):
         return "runs", f"runs ({live.identity}): to be taken over"
-    if live.kind == "unknown":
+    if live.kind == "free" and shim.kind == "alive":
+        return "unknown", (
+            f"its lock is free, yet {live.identity} runs: is this a copy of a running experiment? "
+            f"--force runs it again"
+        )
+    if live.kind == "unknown" and shim.kind != "dead":
         return "unknown", "cannot be told from here; --force runs it again"
-    return "lost", "died" if live.kind == "free" else "never began"
+    return "lost", "died"

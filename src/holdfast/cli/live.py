@@ -152,10 +152,11 @@ class Progress:
                 self._estimate.ended(now)
             if now.failures > before.failures:
                 self._failed(state, index, now)
+            elif now.interruptions > before.interruptions and self._stopping is None:
+                self._lost(index, before)
 
     def _failed(self, state: ExperimentState, index: int, process: ProcessProgress) -> None:
-        words = params_words(self._params, index)
-        which = f"process {index}" + (f" ({words})" if words else "")
+        which = self._which(index)
         # One that failed for good is failed; any other was requeued in the same step.
         again = "" if process.status is ProcessStatus.FAILED else "; will be tried again"
         why = f"{forms.why_failed(process)}{again}"
@@ -164,9 +165,23 @@ class Progress:
             text.say(f"failed {which}: {why}")
         name = AttemptName(state.experiment_id, index, process.attempt)
         words_left = tail(error_path(self._folder(state.experiment_id), name), lines=3)
+        self._remember(f"failed {which}", why, words_left)
+
+    def _lost(self, index: int, process: ProcessProgress) -> None:
+        """Its shim was killed: nothing failed, yet it begins anew, and that takes its time."""
+        which = f"lost {self._which(index)}"
+        why = f"attempt {process.attempt} was killed with its shim; will be run again"
+        self._tell(f"{which}: {why}")
+        self._remember(which, why, [])
+
+    def _remember(self, which: str, why: str, last_words: list[str]) -> None:
         # Taken out first, so that the newest stands last.
         count, _, _ = self._failures.pop(why, (0, "", []))
-        self._failures[why] = count + 1, which, words_left
+        self._failures[why] = count + 1, which, last_words
+
+    def _which(self, index: int) -> str:
+        words = params_words(self._params, index)
+        return f"process {index}" + (f" ({words})" if words else "")
 
     def _tell(self, words: str) -> None:
         if self._live is None:
@@ -220,7 +235,7 @@ class Progress:
         lines: list[tuple[str, str]] = []
         for why, (count, which, last_words) in list(self._failures.items())[-_MOST_FAILURES:]:
             more = f", and {text.count(count - 1, 'process')} before" if count > 1 else ""
-            lines.append((f"failed {which}{more}: {why}", "red"))
+            lines.append((f"{which}{more}: {why}", "red"))
             lines += [(f"  | {line}", "dim") for line in last_words]
         # Nothing may push away the counts: a small window shows less of what failed.
         lines = lines[: max(height - 4, 0)]
