@@ -288,7 +288,7 @@ def test_wrong_usage_exits_2(sh: Shell, words: list[str]) -> None:
 
 def test_a_misspelt_command_is_suggested(sh: Shell) -> None:
     """As git does."""
-    assert "did you mean `holdfast show`?" in sh("shwo", code=2)[1]
+    assert "-m holdfast show`?" in sh("shwo", code=2)[1]
 
 
 def test_all_problems_of_a_file_are_told_at_once(sh: Shell) -> None:

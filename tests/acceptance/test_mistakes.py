@@ -144,16 +144,18 @@ def test_what_was_meant_by_an_id_is_suggested(sh: Shell, command: str) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("list", "did you mean `holdfast ls`?"),
-        ("e.toml", "did you mean `holdfast run e.toml`?"),
-        ("run python3 x.py", "if it is a command: holdfast run --procs 1 -- python3 x.py"),
-        ("run --procs 3 python3 x.py", "stands behind --: holdfast run --procs 3 -- python3 x.py"),
+        ("list", "did you mean `HOLDFAST ls`?"),
+        ("-C x list", "did you mean `HOLDFAST -C x ls`?"),
+        ("e.toml", "did you mean `HOLDFAST run e.toml`?"),
+        ("run python3 x.py", "if it is a command: HOLDFAST run --procs 1 -- python3 x.py"),
+        ("run --procs 3 python3 x.py", "stands behind --: HOLDFAST run --procs 3 -- python3 x.py"),
         ("run e.toml -- x", "a FILE or a command behind --, not both"),
         ("run E.toml", "did you mean e.toml?"),
     ],
 )
 def test_wrong_usage_says_what_may_have_been_meant(sh: Shell, words: str, told: str) -> None:
     """To be typed as it stands there."""
+    told = told.replace("HOLDFAST", f"{Path(sys.executable).name} -m holdfast")
     assert told in sh(*words.split(), code=2)[1]
 
 

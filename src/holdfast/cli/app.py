@@ -184,9 +184,9 @@ class _Commands(click.Group):
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
             close = [_ALIASES[args[0]]] if args[0] in _ALIASES else []
             if not close and Path(args[0]).is_file():
-                close = [f"run {quoted(args[0])}"]
+                close = ["run", args[0]]
             close = close or difflib.get_close_matches(args[0], _COMMANDS, n=1)
-            hint = f"; did you mean `holdfast {close[0]}`?" if close else ""
+            hint = f"; did you mean `{place(ctx).command(*close)}`?" if close else ""
             ctx.fail(f"no command {args[0]!r}{hint}")
         if args:
             place(ctx).verb = args[0]

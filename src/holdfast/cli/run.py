@@ -1,6 +1,5 @@
 """`holdfast run`, `resume`, `demo`: which experiment, driven to its end, and how that is told."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -10,6 +9,7 @@ import click
 from holdfast.cli import text
 from holdfast.cli.addressing import resolve
 from holdfast.cli.app import (
+    Place,
     experiment_argument,
     json_option,
     place,
@@ -95,9 +95,9 @@ def run(
     if resumed is not None and fresh:
         raise click.UsageError("--resume goes on with an experiment, --fresh makes a new one")
     command: tuple[str, ...] | None = context.meta.get(_COMMAND)
-    experiment = _experiment(words, command, procs, _settings(settings), resumed=resumed)
     where = place(context)
     where.fresh = fresh
+    experiment = _experiment(where, words, command, procs, _settings(settings), resumed=resumed)
     manager = where.manager()
     if resumed is not None:
         resumed = resolve(manager, resumed)
@@ -141,6 +141,7 @@ def _unlike(state: "ExperimentState", experiment: "Experiment | None") -> list[s
 
 
 def _experiment(
+    where: Place,
     words: Sequence[str],
     command: Sequence[str] | None,
     procs: int | None,
@@ -154,19 +155,21 @@ def _experiment(
     if command is not None or procs is not None:
         if words and command is None:
             raise click.UsageError(
-                f"a command stands behind --: holdfast run --procs {procs} -- {shlex.join(words)}"
+                f"a command stands behind --: "
+                f"{where.command('run', '--procs', str(procs), '--', *words)}"
             )
         if words:
             raise click.UsageError(
                 f"a FILE or a command behind --, not both; {words[0]!r} stands before the --"
             )
         if not command:
-            raise click.UsageError("a command is missing: holdfast run --procs 4 -- CMD...")
+            example = where.command("run", "--procs", "4", "--", "CMD")
+            raise click.UsageError(f"a command is missing: {example}...")
         return Experiment.from_command(command, procs or 1, cwd=Path.cwd(), overrides=settings)
     if len(words) > 1:
         raise click.UsageError(
             f"one FILE, not {len(words)}; if it is a command: "
-            f"holdfast run --procs 1 -- {shlex.join(words)}"
+            f"{where.command('run', '--procs', '1', '--', *words)}"
         )
     if words:
         return load_config(Path(words[0]), settings)
