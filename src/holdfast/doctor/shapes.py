@@ -100,7 +100,9 @@ def in_folder(site: Site, stem: str) -> Iterator[Finding]:
 
 
 def _strange(site: Site, dir_fd: int, path: Path, forms: _Forms) -> Iterator[Finding]:
-    for entry in sorted(site.files.scan(dir_fd), key=lambda entry: entry.name):
+    with site.files.scan(dir_fd) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
         allowed = next((kinds for form, kinds in forms if form.fullmatch(entry.name)), None)
         if entry.is_file(follow_symlinks=False) and allowed in (None, _FILE):
             continue  # without a stat: there may be 100,000 of them
