@@ -27,10 +27,22 @@ from holdfast.records import ExperimentState, ProcessProgress
 from holdfast.store import strictjson
 from holdfast.store.files import Files
 
-__all__ = ["FILE_NAME", "SCHEMA", "build", "finish", "prepare_inputs", "read", "table", "write"]
+__all__ = [
+    "FILE_NAME",
+    "SCHEMA",
+    "build",
+    "finish",
+    "made_from",
+    "prepare_inputs",
+    "read",
+    "remove_inputs",
+    "table",
+    "write",
+]
 
 SCHEMA: Final = "holdfast.aggregate/1"
 FILE_NAME: Final = "aggregate.json"
+_TABLE: Final = "table.json"
 
 #: 100,000 rows with results of five kilobytes.
 _SIZE_LIMIT: Final = 512 << 20
@@ -128,7 +140,7 @@ def prepare_inputs(
         for index, process in state.process_progress.items():
             if process.result is not None:
                 results.link_or_copy(folder, process.result, accepted / f"{index}.json")
-        listed = inputs / "table.json"
+        listed = inputs / _TABLE
         listed.write_bytes(_json(aggregate))
     except OSError as err:
         raise StateWriteError(inputs, "preparing the aggregation", _cause(err)) from err
@@ -140,6 +152,27 @@ def prepare_inputs(
     }
 
 
+def made_from(folder: Path, aggregate: Mapping[str, Any], attempt: int) -> bool:
+    """Whether *attempt* of the user's command was given just this *aggregate*.
+
+    Results can be made again after it was, and clocks be set back: only what it was given tells.
+    False where that cannot be told; it costs no more than another attempt.
+    """
+    try:
+        return _content(_inputs(folder, attempt), _TABLE) == _json(aggregate)
+    except (OSError, ValueError):
+        return False
+
+
+def remove_inputs(folder: Path, attempt: int) -> None:
+    """Remove what the user's command was given, as far as that can be removed.
+
+    Not before the experiment is recorded as aggregated: after a crash, only they tell that the
+    outcome of the command can be taken up.
+    """
+    shutil.rmtree(_inputs(folder, attempt), ignore_errors=True)
+
+
 def _inputs(folder: Path, attempt: int) -> Path:
     return folder / f"aggregation.{attempt}"
 
@@ -147,7 +180,7 @@ def _inputs(folder: Path, attempt: int) -> Path:
 def finish(
     state: ExperimentState, folder: Path, aggregate: Mapping[str, Any], attempt: int
 ) -> dict[str, Any]:
-    """Take up what the user's command wrote, store `aggregate.json`, remove the command's input.
+    """Take up what the user's command wrote, and store `aggregate.json`.
 
     Durable once it returns. A command that wrote nothing leaves `value` None: it may have made
     files of its own.
@@ -163,7 +196,6 @@ def finish(
         raise AggregationError(state.experiment_id, str(err)) from err
     whole = {**aggregate, "value": value}
     write(folder, whole)
-    shutil.rmtree(_inputs(folder, attempt), ignore_errors=True)
     return whole
 
 
@@ -208,14 +240,8 @@ def read(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / FILE_NAME
     remake = ("aggregate", folder.name)
-    files = Files()
     try:
-        with files.directory(folder) as parent:
-            fd = files.open_read(FILE_NAME, parent)
-            try:
-                data = files.read_whole(fd, _SIZE_LIMIT)
-            finally:
-                files.close(fd)
+        data = _content(folder, FILE_NAME)
     except FileNotFoundError:
         return None
     except OSError as err:
@@ -233,6 +259,16 @@ def read(folder: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
         raise StateCorruptError(path, f"is not an aggregate in schema {SCHEMA}", remake)
     return value
+
+
+def _content(folder: Path, name: str) -> bytes:
+    files = Files()
+    with files.directory(folder) as parent:
+        fd = files.open_read(name, parent)
+        try:
+            return files.read_whole(fd, _SIZE_LIMIT)
+        finally:
+            files.close(fd)
 
 
 def _json(aggregate: Mapping[str, Any]) -> bytes:

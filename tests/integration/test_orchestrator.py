@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -730,6 +731,82 @@ def test_an_aggregation_whose_shim_was_killed_is_lost_and_done_again(bench: Benc
     assert outcome.aggregate is not None
     assert outcome.aggregate["value"] == 4
     assert len(bench.log("start")) == 3
+
+
+class NoMoreWrites(Files):
+    """The operating system, until nothing more can be written."""
+
+    full = False
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(fd, data)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_aggregation_counts_for_the_results_it_was_made_from(bench: Bench, lost: bool) -> None:
+    """Whatever the clock says: an outcome over results that were replaced since is not taken up."""
+    files = NoMoreWrites()
+    words = 'echo >> runs; cat "$HOLDFAST_TABLE" > "$HOLDFAST_RESULT"'
+    config = bench.config(aggregate={"command": ["sh", "-c", words]})
+
+    def fill() -> None:
+        files.full = True
+
+    orchestrator = Orchestrator(
+        StateManager(bench.manager.state_dir, files=files),
+        bench.engine,
+        on_change=when(lambda state: state.status is ExperimentStatus.COMPLETED, fill),
+    )
+    with pytest.raises(StateWriteError):
+        orchestrator.run(config, experiment_id="exp_a")
+    assert bench.manager.load("exp_a").status is ExperimentStatus.COMPLETED
+    if lost:
+        (bench.manager.folder("exp_a") / "results" / "1.1.json").unlink()
+    outcome = bench.orchestrator(clock=lambda: datetime(2020, 1, 1, tzinfo=UTC)).resume("exp_a")
+    assert outcome.aggregate is not None
+    assert outcome.aggregate["value"]["rows"] == outcome.aggregate["rows"]
+    assert (bench.folder / "runs").read_text() == (2 if lost else 1) * "\n"
+    assert not list(bench.manager.folder("exp_a").glob(f"aggregation.{2 if lost else 1}"))
+
+
+class DyingEngine(LocalEngine):
+    """An engine whose orchestrator dies while it waits for the aggregation."""
+
+    def wait(self, timeout_s: float) -> None:
+        if os.path.exists("combining"):
+            raise KeyboardInterrupt
+        super().wait(timeout_s)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_aggregation_left_running_is_adopted_unless_a_result_was_replaced(
+    bench: Bench, lost: bool
+) -> None:
+    """Then it is stopped, and another one combines what there is now."""
+    code = (
+        "import os, time; open('combining', 'a').write('x')\n"
+        "table = open(os.environ['HOLDFAST_TABLE']).read()\n"
+        "while os.environ['HOLDFAST_ATTEMPT'] == '1' and not os.path.exists('go'):\n"
+        "    time.sleep(0.01)\n"
+        "open(os.environ['HOLDFAST_RESULT'], 'w').write(table)"
+    )
+    config = bench.config(aggregate={"command": [sys.executable, "-c", code]})
+    with DyingEngine() as engine, pytest.raises(KeyboardInterrupt):
+        Orchestrator(bench.manager, engine).run(config, experiment_id="exp_a")
+    folder = bench.manager.folder("exp_a")
+    if lost:
+        (folder / "results" / "1.1.json").unlink()
+    else:
+        bench.touch("go")
+    outcome = bench.orchestrator().resume("exp_a")
+    assert outcome.aggregate is not None
+    assert outcome.aggregate["value"]["rows"] == outcome.aggregate["rows"]
+    assert (bench.folder / "combining").read_text() == ("xx" if lost else "x")
+    record = attempts.read_exit(folder, AttemptName("exp_a", attempts.AGGREGATE, 1))
+    assert record is not None
+    assert record.stop_requested == ("user" if lost else None)
 
 
 def test_an_outcome_that_cannot_be_read_counts_as_a_failure(bench: Bench) -> None:

@@ -178,7 +178,7 @@ def test_inputs_are_laid_out_afresh(state, folder):
 
 
 def test_what_the_command_writes_is_the_value(state, folder):
-    """It joins the table in `aggregate.json`, and its inputs are removed."""
+    """It joins the table in `aggregate.json`; its inputs tell what it was made from."""
     built = aggregation.build(state, folder, PARAMS)
     env = aggregation.prepare_inputs(state, folder, built, 3)
     with open(env["HOLDFAST_RESULT"], "w") as file:
@@ -186,6 +186,10 @@ def test_what_the_command_writes_is_the_value(state, folder):
     whole = aggregation.finish(state, folder, built, 3)
     assert whole == {**built, "value": {"best": "lzma"}}
     assert aggregation.read(folder) == whole
+    assert aggregation.made_from(folder, built, 3)
+    assert not aggregation.made_from(folder, {**built, "rows": built["rows"][1:]}, 3)
+    aggregation.remove_inputs(folder, 3)
+    assert not aggregation.made_from(folder, built, 3)
     assert sorted(os.listdir(folder)) == ["aggregate.json", "results"]
     assert aggregation.build(state, folder, PARAMS) == built
 

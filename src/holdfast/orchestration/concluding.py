@@ -42,6 +42,7 @@ def conclude(claim: Claim, watch: Watch, interrupts: Interrupts) -> Mapping[str,
         cause = err.strerror or str(err)
         raise StateWriteError(claim.folder / "results", "reading", cause) from err
     command = experiment.aggregate.command
+    attempt = None
     if command is None:
         aggregation.write(claim.folder, found)
     else:
@@ -53,9 +54,12 @@ def conclude(claim: Claim, watch: Watch, interrupts: Interrupts) -> Mapping[str,
             where = attempts.error_path(claim.folder, name)
             problem = f"{outcomes.describe(record)}; its messages are in {where}"
             raise AggregationError(state.experiment_id, problem)
-        found = aggregation.finish(state, claim.folder, found, name.attempt)
+        attempt = name.attempt
+        found = aggregation.finish(state, claim.folder, found, attempt)
     if state.status is ExperimentStatus.COMPLETED:
         claim.record("aggregate")
+    if attempt is not None:
+        aggregation.remove_inputs(claim.folder, attempt)
     return found
 
 
@@ -67,25 +71,32 @@ def _run(
     watch: Watch,
     interrupts: Interrupts,
 ) -> tuple[AttemptName, ExitRecord] | None:
-    """The outcome of the user's command: an attempt left running, its outcome, or a new one."""
+    """The outcome of the user's command: an attempt left running, its outcome, or a new one.
+
+    What was left counts only if it was given the results that there are now.
+    """
     last = _last(state, folder)
     name = watch.launcher.name(AGGREGATE, 1)
     if last is not None:
+        name = watch.launcher.name(AGGREGATE, last.attempt + 1)
         grace_s = watch.launcher.experiment.limits.grace_s
         judged = recovery.judge(folder, last, grace_s=grace_s, force=watch.force, fence=watch.fence)
-        if isinstance(judged, Exited) and _belongs(state, judged.record):
+        belongs = aggregation.made_from(folder, built, last.attempt)
+        if isinstance(judged, Exited) and belongs and _succeeded(judged.record):
             return last, judged.record
-        name = watch.launcher.name(AGGREGATE, last.attempt + 1)
         if isinstance(judged, Running):
-            name = last
-            watch.adopt([name], watch.known())
-    if name not in watch.handles:
-        inputs = aggregation.prepare_inputs(state, folder, built, name.attempt)
-        attempt = watch.launcher.aggregation(name.attempt, command, inputs)
-        # Nothing was recorded just now that would have told of a newer owner.
-        watch.fence()
-        for handle in watch.engine.submit(state.experiment_id, [attempt]):
-            watch.handles[handle.name] = handle
+            watch.adopt([last], watch.known())
+            if not belongs:
+                watch.stop(force=False)
+            record = _await(folder, last, watch, interrupts)
+            if record is None or belongs:
+                return None if record is None else (last, record)
+    inputs = aggregation.prepare_inputs(state, folder, built, name.attempt)
+    attempt = watch.launcher.aggregation(name.attempt, command, inputs)
+    # Nothing was recorded just now that would have told of a newer owner.
+    watch.fence()
+    for handle in watch.engine.submit(state.experiment_id, [attempt]):
+        watch.handles[handle.name] = handle
     record = _await(folder, name, watch, interrupts)
     return None if record is None else (name, record)
 
@@ -100,12 +111,8 @@ def _last(state: ExperimentState, folder: Path) -> AttemptName | None:
     return max(found, default=None)
 
 
-def _belongs(state: ExperimentState, record: ExitRecord) -> bool:
-    """Whether it succeeded over the results that there are now, and not over earlier ones."""
-    ended, completed = record.ended_at, state.finished_at
-    clean = record.exit_code == 0 and record.stop_requested is None
-    begun = record.started_at
-    return clean and None not in (ended, begun, completed) and begun >= completed  # type: ignore[operator]
+def _succeeded(record: ExitRecord) -> bool:
+    return record.exit_code == 0 and record.error is None and record.stop_requested is None
 
 
 def _await(
