@@ -324,6 +324,28 @@ def test_a_sick_disk_keeps_nobody_from_stopping_what_runs(state_dir: Path) -> No
     assert engine.cancelled == [False, True]
 
 
+def test_what_runs_can_be_stopped_although_its_folder_was_taken_away(
+    manager: StateManager,
+) -> None:
+    """There is no newer owner whose attempts they could be."""
+
+    def take_away(engine: PaperEngine) -> None:
+        manager.folder("exp_a").rename(manager.state_dir / "elsewhere")
+
+    engine = PaperEngine([word("running"), take_away, interrupt, interrupt, word("running")])
+
+    class DiedError(Exception):
+        pass
+
+    def die(_: PaperEngine) -> None:
+        raise DiedError
+
+    engine.story.append(die)
+    with pytest.raises(DiedError):
+        orchestrator(manager, engine).run(CONFIG, experiment_id="exp_a")
+    assert engine.cancelled == [False, True]
+
+
 def test_what_survives_a_kill_is_left_to_the_next_resume(manager: StateManager) -> None:
     """After the second signal nobody waits for ever: interrupted, with the process as recorded."""
 

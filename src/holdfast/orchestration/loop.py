@@ -18,7 +18,7 @@ import attrs
 from holdfast import attempts
 from holdfast.attempts import AttemptName, ExitRecord
 from holdfast.engines import Engine, EngineWord, Handle
-from holdfast.errors import DiskWarning, StateWriteError
+from holdfast.errors import DiskWarning, OwnershipLostError, StateWriteError
 from holdfast.events import Action, Event, Launch, ProcessLaunched, ProcessLost, Stop
 from holdfast.judgement import Dead, Exited
 from holdfast.orchestration import outcomes, recovery
@@ -148,6 +148,11 @@ class Watch:
             except StateWriteError:
                 # A disk that cannot be asked must not keep a user from stopping what runs; and the
                 # claim, which is of no use after that, from killing it.
+                self._fence_failed = True
+            except OwnershipLostError as err:
+                if err.newer_epoch:
+                    raise
+                # The folder was taken away, and nobody else is there to stop what runs.
                 self._fence_failed = True
         self.engine.cancel(list(self.handles.values()), force=force)
 
