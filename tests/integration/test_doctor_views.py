@@ -119,6 +119,22 @@ def test_the_view_of_an_earlier_owner_is_merely_older(
     assert copies(manager) == []
 
 
+def test_the_view_of_an_owner_that_died_while_it_let_go_is_a_hint(
+    manager: StateManager, state_dir: Path
+) -> None:
+    """The journal says that it is free, the view does not yet, at the same revision."""
+    manager.create(ID, num_processes=2)
+    path = state_dir / f"{ID}.json"
+    with manager.claim(ID) as claim:
+        claim.record("start")
+        owned = path.read_bytes()
+    assert path.read_bytes() != owned
+    path.write_bytes(owned)
+    (found,) = symptoms(state_dir, fix=True)
+    assert (found.kind, found.severity, found.fixed) == ("view", "hint", True)
+    assert copies(manager) == []
+
+
 def test_a_view_of_a_newer_schema_is_named_and_left(manager: StateManager, state_dir: Path) -> None:
     """Beside a good journal, too: a newer holdfast wrote it, and knows why."""
     manager.create(ID, num_processes=1)

@@ -110,6 +110,9 @@ class _Seen:
             if state.owner is not None and not state.owner.released:
                 return f"{tells}: its owner died before it refreshed it", "hint"
             return tells, "problem"
+        if self.told:
+            # Letting go is the one line that moves no revision.
+            return "lacks that its owner let go: it died before it refreshed it", "hint"
         fields = [
             field.name
             for field in attrs.fields(ExperimentState)
