@@ -20,7 +20,7 @@ from holdfast.errors import HoldfastError, SchemaTooNewError, StateCorruptError
 from holdfast.records import ExperimentState
 from holdfast.store import catalog, stored
 from holdfast.store.files import Files
-from holdfast.store.journal import cause
+from holdfast.store.journal import NO_DIRECTORY, cause
 
 __all__ = ["Finding", "Kind", "examine"]
 
@@ -178,6 +178,8 @@ def _content(site: Site, stem: str) -> Iterator[Finding]:
 def _to_do(error: HoldfastError) -> str:
     if isinstance(error, SchemaTooNewError):
         return "left as it is: the holdfast that wrote it can read it"
+    if isinstance(error, StateCorruptError) and error.problem == NO_DIRECTORY:
+        return "put the directory itself in its place, or bring it back from a backup"
     if isinstance(error.__cause__, OSError):
         return to_read(error.__cause__)
     return "left as it is: only you can tell what is in it, or bring it back from a backup"

@@ -1,12 +1,11 @@
 """Journals that a view tells of and that are not there: nothing but a backup brings them back."""
 
 import errno
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from holdfast.doctor.findings import Finding, Site, kind_of, problem
+from holdfast.doctor.findings import Finding, Site, problem
 from holdfast.errors import HoldfastError
 from holdfast.records import ExperimentState
 from holdfast.store import journal, stored
@@ -46,14 +45,12 @@ def _told_by_view(site: Site, stem: str) -> ExperimentState | None:
 
 
 def _obstacle(site: Site, stem: str) -> tuple[Path, str]:
-    """What is not there, or what is in its place."""
+    """What is not there. What is no directory, the store has refused to read through."""
     path = site.state_dir / stem
     for name in (stem, f"{stem}/journal"):
         path = site.state_dir / name
         try:
-            mode = site.files.stat(name, site.dir_fd).st_mode
+            site.files.stat(name, site.dir_fd)
         except OSError as err:
             return path, "is missing" if err.errno == errno.ENOENT else "cannot be looked at"
-        if not stat.S_ISDIR(mode):
-            return path, f"is {kind_of(mode)}"
     return path, "holds no journal with a state"
