@@ -139,7 +139,7 @@ def test_a_full_standard_output_is_named(sh: Shell) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     sh("run", "e.toml")
-    for command in ("ls", "show @last", "logs @last", "ls --json"):
+    for command in ("ls", "show @last", "logs @last", "ls --json", "--help"):
         done = sh.shell(f"holdfast {command} >/dev/full")
         assert done.returncode == 1
         assert "standard output: No space left on device" in done.stderr

@@ -16,6 +16,7 @@ import attrs
 import click
 
 from holdfast import __version__
+from holdfast.cli import text
 
 if TYPE_CHECKING:
     from holdfast.store.manager import StateManager
@@ -205,7 +206,8 @@ class _Commands(click.Group):
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         try:
-            return super().make_context(*args, **kwargs)  # prints the help, too
+            with text.delivering():  # it prints the help, too
+                return super().make_context(*args, **kwargs)
         except BrokenPipeError as err:
             raise ClosedPipe from err
 

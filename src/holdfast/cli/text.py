@@ -105,7 +105,7 @@ def delivering() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as err:
-        err.filename = STDOUT
+        err.filename = err.filename or STDOUT
         raise
 
 
