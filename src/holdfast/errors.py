@@ -368,7 +368,7 @@ class StateWriteError(HoldfastError):
         return f"{which}; {self._remedy()}, then {again}"
 
     def _remedy(self) -> str:
-        if self.operation == "locking":
+        if self.operation == "locking" and self.errno is None:
             return "wait for it"
         if self.errno is None and self.cause.startswith("something else"):
             return _SOMETHING_ELSE

@@ -151,3 +151,15 @@ def test_a_full_disk_asks_for_space_and_for_what_goes_on(
         assert "free some space, " in words
         assert again in words
         assert ("resume exp_1" in words) == again.startswith("then go on")
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        ("another run held it for more than 60 s", "nothing was made; wait for it, then"),
+        ("Permission denied (EACCES)", "nothing was made; make sure that you may"),
+    ],
+)
+def test_a_lock_that_may_not_be_had_is_not_waited_for(cause: str, told: str) -> None:
+    """Only what another run holds comes free by itself."""
+    assert told in str(StateWriteError(Path(".run.lock"), "locking", cause))
