@@ -1,16 +1,28 @@
 """Whatever a file holds: a state, a clear error that names it, or nothing; never anything else."""
 
+import contextlib
 import json
+import math
+import shutil
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from holdfast.config.experiment_file import load_config
-from holdfast.errors import HoldfastError, UnreadableStateWarning
+from holdfast.errors import (
+    AlreadyOwnedError,
+    HoldfastError,
+    UnknownLivenessError,
+    UnreadableStateWarning,
+)
+from holdfast.records import ExperimentState
 from holdfast.store.manager import StateManager
 
+from .bench import digest
 from .effects import Tree
 from .fuzzing import Fuzzed, fuzz
 
@@ -38,13 +50,21 @@ def _views(tmp_path: Path) -> tuple[Path, list[bytes], list[bytes]]:
     views.append(
         json.dumps({"experiment_id": "exp", "total_runs": 4, "status": "running"}).encode()
     )
+    # Mostly what takes any value, so that a value which is none is not refused for its place.
+    config = {"a": 1, "b": [1, 2.5, None, "x"], "c": {"d": True, "e": [0, [7]]}}
+    views.append(json.dumps({"experiment_id": "exp", "config": config, "extra": config}).encode())
+    views += [views[-1].replace(b"2.5", number) for number in (b"NaN", b"-1e999")]
     journals = [next((tmp_path / "states" / "exp" / "journal").iterdir()).read_bytes()]
     return tmp_path / "states", views, journals
 
 
 def _told(fuzzed: Fuzzed) -> None:
-    print(f"{fuzzed.inputs:,} inputs, {fuzzed.lines} lines reached, {fuzzed.kept} kept")
+    print(
+        f"{fuzzed.inputs:,} inputs, {fuzzed.accepted:,} accepted, {fuzzed.lines} lines reached, "
+        f"{fuzzed.kept} kept"
+    )
     assert not fuzzed.problems, "\n".join(fuzzed.problems[:3])
+    assert 0 < fuzzed.accepted < fuzzed.inputs
 
 
 def _fuzz_views(tmp_path: Path, inputs: int) -> Fuzzed:
@@ -57,13 +77,76 @@ def _fuzz_views(tmp_path: Path, inputs: int) -> Fuzzed:
         (lonely / "exp.json").write_bytes(data)
         before = Tree.scan(lonely).digest
         try:
-            manager.load("exp")
+            with _naming("exp.json"):
+                state = manager.load("exp")
         finally:
             manager.list_experiments()
             manager.unreadable()
             assert Tree.scan(lonely).digest == before, "reading changed a file"
+        _means_one_thing(data)
+        _is_claimed(lonely, state, tmp_path / "trial")
 
     return fuzz(read, views, HoldfastError, inputs)
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Of the errors that are let through, demand that they say which file is meant."""
+    try:
+        yield
+    except HoldfastError as err:
+        if name not in str(err):
+            raise AssertionError(f"{type(err).__name__} does not name {name}: {err}") from err
+        raise
+
+
+def _means_one_thing(data: bytes) -> None:
+    """What was accepted as JSON is JSON for the strictest of other readers, too."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        assert len(dict(pairs)) == len(pairs), f"a key twice: {[key for key, _ in pairs]}"
+        return dict(pairs)
+
+    def never(token: str) -> None:
+        raise AssertionError(f"{token} is no JSON")
+
+    def finite(token: str) -> float:
+        assert math.isfinite(float(token)), f"{token} is none for others"
+        return float(token)
+
+    try:
+        json.loads(
+            data.decode("utf-8"), object_pairs_hook=once, parse_constant=never, parse_float=finite
+        )
+    except ValueError as err:
+        raise AssertionError(f"accepted, but no JSON: {err}") from err
+
+
+def _is_claimed(states: Path, state: ExperimentState, trial: Path) -> None:
+    """In a copy of *states*, at *trial*: a claim says why not, or has what was loaded."""
+    shutil.copytree(states, trial)
+    try:
+        journals = {path: path.read_bytes() for path in trial.rglob("journal/*")}
+        manager = StateManager(trial)
+        claim = None
+        for force in (False, True):
+            before = Tree.scan(trial).digest
+            try:
+                claim = manager.claim("exp", force=force)
+                break
+            except (AlreadyOwnedError, UnknownLivenessError):
+                assert Tree.scan(trial).digest == before, "a refused claim changed a file"
+        if claim is None:
+            return
+        with claim:
+            assert digest(claim.state) == digest(state), "a claim found another state"
+        assert digest(manager.load("exp")) == digest(state), "a claim left another state"
+        assert manager.list_experiments() == ["exp"]
+        _means_one_thing((trial / "exp.json").read_bytes())
+        for path, content in journals.items():
+            assert path.read_bytes() == content, "a claim wrote into another's journal"
+    finally:
+        shutil.rmtree(trial)
 
 
 def _fuzz_journals(tmp_path: Path, inputs: int, *, checksums: bool) -> Fuzzed:
@@ -80,11 +163,15 @@ def _fuzz_journals(tmp_path: Path, inputs: int, *, checksums: bool) -> Fuzzed:
         path.write_bytes(data)
         before = Tree.scan(states).digest
         try:
-            manager.load("exp")
-            manager.history("exp")
+            with _naming(path.name):
+                state = manager.load("exp")
+                manager.history("exp")
         finally:
             manager.list_experiments()
             assert Tree.scan(states).digest == before, "reading changed a file"
+        if not checksums:
+            # What stands under a right checksum was written by holdfast, or is a forgery.
+            _is_claimed(states, state, tmp_path / "trial")
 
     return fuzz(read, journals, HoldfastError, inputs)
 
