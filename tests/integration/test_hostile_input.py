@@ -201,6 +201,19 @@ def test_a_file_beyond_all_measure_is_refused_by_its_size_and_not_read(
     assert path.stat().st_size == size
 
 
+def behind(kind: str, *, revision: int = 2, **fields: Any) -> Callable[[Path], object]:
+    """A good journal (of revision 1) with one more line, which has a right checksum."""
+    line = {"kind": kind, "revision": revision, "at": "2024-01-15T12:00:00+00:00", **fields}
+    return lambda path: path.write_bytes(
+        path.with_name("00000001.jsonl").read_bytes() + encode(line)
+    )
+
+
+def start(process: int) -> list[dict[str, Any]]:
+    plain = {"event": "start", "from": "pending", "to": "running", "set": {"status": "running"}}
+    return [{"process": process, **plain}]
+
+
 JOURNALS: dict[str, Callable[[Path], object]] = {
     "empty": write(""),
     "garbage": write("\x1b[2J" * 100),
@@ -210,6 +223,11 @@ JOURNALS: dict[str, Callable[[Path], object]] = {
         encode({"kind": "claim", "owner": {}, "at": "2024-01-15T12:00:00+00:00"})
         + encode({"kind": "base"})
     ),
+    "a line of a kind that is none": behind("hacked"),
+    "a line that was skipped": behind("changes", revision=3, changes=start(0)),
+    "changes that are none": behind("changes", changes=[{"event": "start"}]),
+    "a change of a process that is not there": behind("changes", changes=start(7)),
+    "a state that is none": behind("saved", state={"experiment_id": BAD, "status": "hacked"}),
     "2 GB of nothing": sparse(2 << 30),
     "FIFO": os.mkfifo,
     "directory": Path.mkdir,
