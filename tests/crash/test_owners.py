@@ -16,9 +16,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
-from holdfast import liveness
+from holdfast import attempts, liveness
 from holdfast.engines.local import LocalEngine
 from holdfast.errors import (
     AlreadyOwnedError,
@@ -406,6 +407,37 @@ def test_a_reused_pid_in_the_same_tick_is_not_taken_for_the_owner(manager: State
     with manager.claim("exp") as successor:
         assert successor.verdict is not None
         assert successor.verdict.kind == "dead"
+
+
+def test_a_stranger_with_a_shims_pid_and_start_tick_is_neither_stopped_nor_taken_for_it(
+    tmp_path: Path,
+) -> None:
+    """Its lock is free, yet it seems to run: undecided, until the stranger has gone."""
+    manager = StateManager(tmp_path / "states")
+    config = {"command": [sys.executable, "-c", ""], "processes": 1}
+    manager.create("exp", num_processes=1, config=config)
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
+        try:
+            with manager.claim("exp") as claim:
+                claim.record("start")
+                claim.record("start", 0)
+                attempts.prepare(claim.folder)
+                identity = liveness.identity_of(stranger.pid)
+                assert identity is not None
+                live = attempts.attempts_dir(claim.folder) / "0.1.live"
+                live.write_text(json.dumps({**attrs.asdict(identity), "locked": True}))
+            with LocalEngine() as engine:
+                with pytest.raises(UnknownLivenessError, match=f"pid {stranger.pid}"):
+                    Orchestrator(manager, engine).resume("exp")
+                assert stranger.poll() is None, "a process that is not ours was stopped"
+                assert manager.load("exp").process_progress[0].attempt == 1
+                stranger.kill()
+                stranger.wait()
+                outcome = Orchestrator(manager, engine).resume("exp")
+        finally:
+            stranger.kill()
+    assert outcome.exit_code == 0
+    assert outcome.state.process_progress[0].attempt == 2
 
 
 def _in_child(work: Callable[[], str]) -> tuple[int, int]:
