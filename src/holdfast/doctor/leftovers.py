@@ -16,9 +16,8 @@ from holdfast.errors import HoldfastError
 from holdfast.store import deletion, journal, ownership, stored
 from holdfast.store.files import Files
 
-__all__ = ["SHIMS", "TEMPORARY", "TRASH", "at_the_top", "folder", "temporaries"]
+__all__ = ["SHIMS", "TEMPORARY", "at_the_top", "folder", "temporaries"]
 
-TRASH: Final = re.compile(r"\.trash-[0-9a-f]{16}")
 TEMPORARY: Final = re.compile(r"\.tmp-[0-9a-f]{16}")
 #: Of shims, in `attempts/`.
 SHIMS: Final = re.compile(r"\.[0-9a-f]{16}\.tmp")
@@ -27,10 +26,9 @@ SHIMS: Final = re.compile(r"\.[0-9a-f]{16}\.tmp")
 def at_the_top(site: Site) -> Iterator[Finding]:
     """Trash of interrupted deletes, and temporaries of views."""
     for name in sorted(site.files.names(site.dir_fd)):
-        if TRASH.fullmatch(name) and _is(stat.S_ISDIR, site.files, name, site.dir_fd):
+        if deletion.TRASH.fullmatch(name) and _is(stat.S_ISDIR, site.files, name, site.dir_fd):
             if site.fix:
-                with contextlib.suppress(OSError):
-                    _remove_tree(site.files, name, site.dir_fd)
+                deletion.sweep(site.files, site.dir_fd)
             what = "of an experiment whose delete was interrupted"
             yield _leftover(site, site.state_dir / name, what, name, site.dir_fd)
     yield from _removed(site, TEMPORARY, site.dir_fd, site.state_dir)
@@ -139,13 +137,3 @@ def _leftover(site: Site, path: Path, what: str, name: str, dir_fd: int) -> Find
         fixable=True,
         fixed=fixed,
     )
-
-
-def _remove_tree(files: Files, name: str, dir_fd: int) -> None:
-    with files.directory(name, dir_fd) as fd:
-        for each in sorted(files.names(fd)):
-            try:
-                files.unlink(each, fd)
-            except (IsADirectoryError, PermissionError):
-                _remove_tree(files, each, fd)
-    files.rmdir(name, dir_fd)

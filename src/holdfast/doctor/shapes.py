@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.doctor.findings import Finding, Site, kind_of, problem, to_read
-from holdfast.doctor.leftovers import SHIMS, TEMPORARY, TRASH
-from holdfast.store import view
+from holdfast.doctor.leftovers import SHIMS, TEMPORARY
+from holdfast.store import deletion, view
 from holdfast.store.journal import cause
 
 __all__ = ["at_the_top", "closed", "in_folder"]
@@ -27,7 +27,7 @@ _TOP: Final[_Forms] = (
     (re.compile(r"\.run\.lock"), _FILE),
     (re.compile(r"\.index"), _DIRECTORY),
     (TEMPORARY, _FILE),
-    (TRASH, _DIRECTORY),
+    (deletion.TRASH, _DIRECTORY),
 )
 #: `{directory: its names}`, the experiment's own folder first.
 _FOLDER: Final[dict[str, _Forms]] = {
