@@ -147,7 +147,7 @@ class Holdfast:
         return [
             f"doctor: {each.kind}: {each.path}: {each.what}"
             for each in findings
-            if each.kind in ("illegal", "unreadable", "result")
+            if each.kind in ("illegal", "unreadable", "result", "missing", "foreign")
         ]
 
     def _go_on(self, bench: Bench, name: str, before: str, rng: random.Random) -> list[str]:

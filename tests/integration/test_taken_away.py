@@ -347,3 +347,25 @@ def test_a_released_owner_that_lives_is_not_taken_for_the_owner(manager: StateMa
     assert manager.liveness(ID).kind == "unknown"
     assert manager.cleanup_stale() == []
     assert manager.cleanup_stale(force=True) == [ID]
+
+
+def test_a_claim_that_cannot_look_for_a_newer_owner_goes_on(manager: StateManager) -> None:
+    """Nothing was written whose fate could be in doubt."""
+    manager.create(ID)
+
+    class Sick(Files):
+        sick = False
+
+        def names(self, fd: int) -> list[str]:
+            if self.sick:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().names(fd)
+
+    files = Sick()
+    with StateManager(manager.state_dir, files=files).claim(ID) as claim:
+        files.sick = True
+        with pytest.raises(StateWriteError, match="EIO"):
+            claim.check_fence()
+        files.sick = False
+        claim.check_fence()
+        assert claim.record("start").revision == 1

@@ -265,7 +265,11 @@ class Claim:
         """
         with self._mutex:
             self._check()
-            self._fence()
+            try:
+                self._fence()
+            except StateWriteError:
+                self._closed = None  # nothing was written that could be in doubt
+                raise
 
     def release(self) -> None:
         """Let the experiment go: record it, refresh the view, free the lock. Repeating it is fine.

@@ -16,7 +16,7 @@ from holdfast.store.files import Files
 from holdfast.store.journal import cause
 from holdfast.store.stored import open_folder, read, same_folder
 
-__all__ = ["finish_interrupted", "outlast", "remove", "sweep"]
+__all__ = ["TRASH", "finish_interrupted", "outlast", "remove", "sweep"]
 
 #: What a delete moves a folder to; nothing else is trash, whatever it is called.
 TRASH: Final = re.compile(r"\.trash-[0-9a-f]{16}")
