@@ -203,13 +203,13 @@ def _all(tmp_path: Path, inputs: int) -> None:
             _told(run(folder))
 
 
-def test_no_input_meets_anything_but_a_clear_error(tmp_path: Path) -> None:
+def test_no_input_meets_anything_but_a_clear_error(fast_dir: Path) -> None:
     """Views, journals (with wrong and with right checksums) and experiment files, mutated."""
-    _all(tmp_path, 400)
+    _all(fast_dir, 400)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
-def test_long_fuzzing(tmp_path: Path) -> None:
+def test_long_fuzzing(fast_dir: Path) -> None:
     """Very many of them."""
-    _all(tmp_path, 60_000)
+    _all(fast_dir, 60_000)
