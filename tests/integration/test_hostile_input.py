@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import stat
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -461,3 +462,22 @@ def test_warnings_name_what_was_passed_over(manager: StateManager, state_dir: Pa
     (state_dir / "bad.json").write_text("{")
     with pytest.warns(UnreadableStateWarning, match=r"1 unreadable in .*: bad\.json"):
         manager.list_experiments()
+
+
+@pytest.mark.parametrize("token", [b"1e999", b"NaN"])
+def test_a_number_that_json_cannot_hold_is_refused_under_a_right_checksum(
+    state_dir: Path, token: bytes
+) -> None:
+    """What a claim could not write again is no state to begin with."""
+    manager = StateManager(state_dir)
+    manager.create(BAD, config={"lr": 0.125})
+    with manager.claim(BAD) as claim:
+        claim.record("start")
+    path = manager.folder(BAD) / "journal" / "00000001.jsonl"
+    lines = path.read_bytes().splitlines()
+    bodies = [line[9:].replace(b"0.125", token) for line in lines]
+    assert token in b"".join(bodies)
+    path.write_bytes(b"".join(b"%08x %s\n" % (zlib.crc32(body), body) for body in bodies))
+    for method in (manager.load, manager.claim):
+        with pytest.raises(StateCorruptError, match=path.name):
+            method(BAD)

@@ -7,7 +7,6 @@ before it is on the disk; anything else that does not fit its checksum is damage
 """
 
 import errno
-import json
 import os
 import re
 import stat
@@ -24,6 +23,7 @@ from holdfast.errors import StateCorruptError
 from holdfast.records import ExperimentState
 from holdfast.store.codec import Json, change_from_json, dumps, state_from_json
 from holdfast.store.files import Files
+from holdfast.store.strictjson import decode_blindly
 
 __all__ = [
     "NO_DIRECTORY",
@@ -67,15 +67,21 @@ def encode(payload: Mapping[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> Json | None:
-    """What `encode` made *line* of (without its end); None if the checksum says otherwise."""
-    body = line[9:]
+    """What `encode` made *line* of (without its end); None if it made none of it."""
+    body = _body(line)
+    if body is None:
+        return None
     try:
-        if line[:9] != b"%08x " % zlib.crc32(body):
-            return None
-        payload = json.loads(body)
+        payload = decode_blindly(body.decode("ascii"))
     except (ValueError, RecursionError):
         return None
     return payload if isinstance(payload, dict) else None
+
+
+def _body(line: bytes) -> bytes | None:
+    """What follows the checksum; None if the checksum says otherwise."""
+    body = line[9:]
+    return body if line[:9] == b"%08x " % zlib.crc32(body) else None
 
 
 @attrs.frozen
@@ -154,13 +160,15 @@ def _read(files: Files, name: str, journal_fd: int, path: Path) -> bytes:
 
 
 def _parse(data: bytes) -> tuple[list[tuple[int, Json]], int | None]:
-    """The valid lines, and the offset of damage that whole lines lie in or behind."""
+    """The valid lines, and the offset of damage that no cut in the last line explains."""
     lines: list[tuple[int, Json]] = []
     bad: int | None = None
     start = 0
     while (end := data.find(b"\n", start)) >= 0:
         payload = decode(data[start:end])
         if payload is None:
+            if _body(data[start:end]) is not None:
+                return lines, start  # no end that was torn has a right checksum
             bad = start if bad is None else bad
         elif bad is not None:
             return lines, bad
@@ -203,7 +211,7 @@ def read_journal(files: Files, journal_fd: int, epoch: int, path: Path) -> Journ
         lines, bad = _parse(data)
         if bad is not None and data[: len(before)] == before:
             raise StateCorruptError(
-                path / name, f"the line at byte {bad} is damaged, and valid lines follow it"
+                path / name, f"the line at byte {bad} is damaged, and is no torn end"
             )
         if bad is not None:
             lines, _ = _parse(data[:bad])

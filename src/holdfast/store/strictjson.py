@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any, Final
 
-__all__ = ["MAX_DEPTH", "loads"]
+__all__ = ["MAX_DEPTH", "decode_blindly", "loads"]
 
 #: Deeper than any sane state or result, and far from where recursive code overflows its stack.
 MAX_DEPTH: Final = 100
@@ -54,8 +54,9 @@ _decode: Final = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_constant, parse_float=_float
 ).decode
 
-# Three times as fast, but blind for duplicate keys.
-_decode_blindly: Final = json.JSONDecoder(parse_constant=_constant, parse_float=_float).decode
+#: Three times as fast, but blind for duplicate keys: for what a checksum proves to be our own.
+#: Raises ValueError, or RecursionError.
+decode_blindly: Final = json.JSONDecoder(parse_constant=_constant, parse_float=_float).decode
 
 
 def loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
@@ -114,7 +115,7 @@ def _without_collector(data: bytes, text: str) -> tuple[Any, int]:
 
 def _large(data: bytes, text: str) -> tuple[Any, int]:
     """The value and its depth."""
-    value = _decode_blindly(text)
+    value = decode_blindly(text)
     keys, depth = _shape(value)
     # Where no colon has a space before it, every key ends in `":`. If there are no more of these
     # than keys, no key was lost to another; if there are, they may stand in strings: look closely.
