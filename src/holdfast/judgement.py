@@ -27,6 +27,7 @@ __all__ = ["Dead", "Exited", "Judgement", "Running", "Undecided", "judge", "surv
 
 _PAUSE_S: Final = 0.01
 _LET_GO_WITHIN_S: Final = 1.0
+_GONE_WITHIN_S: Final = 2.0
 
 
 @attrs.frozen
@@ -67,6 +68,7 @@ def judge(
     name: AttemptName,
     *,
     grace_s: float,
+    shim: ProcessIdentity | None = None,
     before_acting: Callable[[], None] = lambda: None,
     observer: liveness.Observer | None = None,
 ) -> Judgement:
@@ -76,6 +78,7 @@ def judge(
     (TERM, *grace_s* seconds, KILL).
 
     Args:
+        shim: Who was recorded as its shim; tells where somebody removed the attempt's files.
         before_acting: Called before either; what it raises keeps it from being done.
 
     Raises:
@@ -90,10 +93,10 @@ def judge(
         if live.kind == "absent":
             before_acting()
             if revoke(folder, name):
-                return Dead("it never began, and was revoked")
+                return _never_began(shim, "it never began, and was revoked", observer)
             continue  # a shim was first: look again
         if live.kind == "revoked":
-            return Dead("it was revoked before it began")
+            return _never_began(shim, "it was revoked before it began", observer)
         lock = live.kind if live.kind in ("held", "free") else None
         verdict = liveness.judge(live.identity, lock=lock, observer=observer)
         if live.kind == "free" and live.identity is None:
@@ -109,6 +112,21 @@ def judge(
         if verdict.kind == "unknown":
             return Undecided(str(verdict), verdict)
         return _bury(folder, name, live.identity, verdict, grace_s, before_acting, observer)
+
+
+def _never_began(
+    shim: ProcessIdentity | None, evidence: str, observer: liveness.Observer | None
+) -> Judgement:
+    """Dead, unless the shim lives all the same: a late one sees that it was revoked, and ends."""
+    deadline = time.monotonic() + _GONE_WITHIN_S
+    while shim is not None:
+        verdict = liveness.judge(shim, observer=observer)
+        if verdict.kind != "alive":
+            break
+        if time.monotonic() >= deadline:
+            return _doubt(verdict, "its files are gone: stop that process, if it is not needed")
+        time.sleep(_PAUSE_S)
+    return Dead(evidence)
 
 
 def survivors(
@@ -172,7 +190,7 @@ def _bury(
 
 
 def _doubt(verdict: Verdict, but: str) -> Undecided:
-    """The shim is dead by *verdict*; what it started may not be."""
+    """It is not as clear as *verdict* says."""
     doubt = attrs.evolve(verdict, kind="unknown", compared=f"{verdict.compared}; but {but}")
     return Undecided(str(doubt), doubt)
 

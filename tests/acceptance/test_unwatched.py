@@ -12,6 +12,8 @@ import pytest
 
 from holdfast import attempts
 from holdfast.attempts import AttemptName
+from holdfast.records import ExperimentState
+from holdfast.store import codec
 from holdfast.store.manager import StateManager
 from shell import Shell
 from waiting import until
@@ -180,3 +182,33 @@ def test_the_demo_runs_and_says_what_to_do_next(sh: Shell) -> None:
     assert "completed and aggregated" in err
     assert "kill it half way, and go on with" in err
     assert sh("logs", "@last/0", "-o")[0] == "mine\n"
+
+
+def _view(path: Path) -> ExperimentState:
+    return codec.state_from_json(json.loads(path.read_bytes()), path)
+
+
+def test_processes_whose_folder_was_removed_are_not_run_beside_themselves(sh: Shell) -> None:
+    """Only the view knows of them: it is said that they live, and nothing starts until they end."""
+    (sh.path / "work.py").write_text(WORKER)
+    sh.hold()
+    run = sh.start("run", "e.toml", "-j", "3")
+    sh.began(3)
+    (view,) = sh.states.glob("*.json")
+    until(lambda: view.read_text().count('"pid"') == 1 + 3)
+    run.kill()
+    run.communicate()
+    shutil.rmtree(view.with_suffix(""))
+    _, told = sh("resume", "@last", code=5)
+    assert "its files are gone" in told
+    assert len(list(sh.path.glob("began.*"))) == 3
+    shims = [
+        process.identity.pid
+        for process in _view(view).process_progress.values()
+        if process.identity is not None and process.identity.pid is not None
+    ]
+    assert len(shims) == 3
+    sh.let_go()
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in shims))
+    sh("resume", "@last")
+    assert "aggregated" in sh("ls")[0]

@@ -363,3 +363,21 @@ def test_a_file_size_limit_stops_no_process_and_resume_adopts_what_ended(running
     assert "File too large" in words
     assert "Traceback" not in words
     running.is_aggregated()
+
+
+@pytest.mark.parametrize("running", ["size=16m"], indirect=True)
+def test_a_file_size_limit_on_all_that_runs_is_told_and_waited_for(running: _Run) -> None:
+    """Whoever ends cannot say so, and a run would seem to hang; lifted, all of it goes on."""
+    orchestrator = running.start()
+    bound = [orchestrator.pid, *running.shims().values()]
+    before = [resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in bound]
+    for pid, (_, hard) in zip(bound, before, strict=True):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (100, hard))
+    running.gate.touch()
+    assert "ulimit -f" in _hear(orchestrator, "a file-size limit keeps")
+    for pid, limit in zip(bound, before, strict=True):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, limit)
+    words = _last_words(orchestrator)
+    assert orchestrator.returncode == 0, words
+    assert len(running.lines("began")) == _COUNT
+    running.is_aggregated()

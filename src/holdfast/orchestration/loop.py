@@ -228,6 +228,9 @@ class Loop:
             return
         if self._disk_problem in (errno.ENOSPC, errno.EDQUOT):
             what, mend = f"no room left on the disk of {folder}", "free some"
+        elif self._disk_problem == errno.EFBIG:
+            what = f"a file-size limit keeps {folder} from being written to"
+            mend = "lift it (`ulimit -f`, or `prlimit` for what runs already)"
         else:
             why = os.strerror(self._disk_problem)
             what, mend = f"the disk of {folder} refuses to be written to ({why})", "mend it"

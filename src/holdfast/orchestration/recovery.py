@@ -19,7 +19,7 @@ from holdfast.errors import (
     UnknownLivenessError,
 )
 from holdfast.events import Event, ProcessExited, ProcessLost, Requested
-from holdfast.identity import Verdict
+from holdfast.identity import ProcessIdentity, Verdict
 from holdfast.judgement import Dead, Exited, Judgement, Running, Undecided
 from holdfast.lifecycle import apply_many
 from holdfast.orchestration import outcomes
@@ -90,12 +90,14 @@ def judge(
     grace_s: float,
     force: bool,
     fence: Callable[[], None],
+    shim: ProcessIdentity | None = None,
     since: datetime | None = None,
 ) -> Exited | Running | Dead:
     """What became of an attempt that nobody watched. May stop what a dead shim left running.
 
     Args:
         fence: Raises if a newer owner took over: what is left is then for that one to judge.
+        shim: Who was recorded as its shim.
 
     Raises:
         OwnershipLostError, ClaimClosedError: Out of *fence*; nothing was stopped or revoked.
@@ -105,7 +107,7 @@ def judge(
     """
     found: Judgement
     try:
-        found = judgement.judge(folder, name, grace_s=grace_s, before_acting=fence)
+        found = judgement.judge(folder, name, grace_s=grace_s, shim=shim, before_acting=fence)
     except StateCorruptError:
         record = outcomes.read(folder, name)
         assert record is not None
@@ -118,7 +120,7 @@ def judge(
         return found
     if force:
         return Dead(f"taken for dead by --force: {found.evidence}")
-    identity = attempts.live_state(folder, name).identity
+    identity = attempts.live_state(folder, name).identity or shim
     verdict = found.verdict or Verdict(
         kind="unknown", method="none", compared=found.evidence, observer="this process"
     )
@@ -156,7 +158,13 @@ def inspect(
             running.append(name)
             continue
         found = judge(
-            folder, name, grace_s=grace_s, force=force, fence=fence, since=process.started_at
+            folder,
+            name,
+            grace_s=grace_s,
+            force=force,
+            fence=fence,
+            shim=process.identity,
+            since=process.started_at,
         )
         if isinstance(found, Exited):
             facts.append(outcomes.exited(folder, name, found.record, at, None))
