@@ -199,6 +199,7 @@ def test_processes_whose_folder_was_removed_are_not_run_beside_themselves(sh: Sh
     run.kill()
     run.communicate()
     shutil.rmtree(view.with_suffix(""))
+    assert sh("show", "@last")[0].count("its files are gone, yet") == 3
     _, told = sh("resume", "@last", code=5)
     assert "its files are gone" in told
     assert len(list(sh.path.glob("began.*"))) == 3

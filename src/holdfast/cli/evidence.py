@@ -14,6 +14,7 @@ from holdfast.cli import forms, text
 from holdfast.cli.app import Place
 from holdfast.config.placeholders import as_text
 from holdfast.errors import ConfigError, HoldfastError, StateCorruptError, printable
+from holdfast.identity import ProcessIdentity
 from holdfast.orchestration import outcomes
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
@@ -133,10 +134,13 @@ def tail(path: Path, lines: int = _TAIL_LINES) -> list[str]:
     return [printable(line.expandtabs()) for line in found if line.strip()][-lines:]
 
 
-def unwatched(folder: Path, name: AttemptName) -> tuple[Now, str]:
+def unwatched(folder: Path, name: AttemptName, shim: ProcessIdentity | None) -> tuple[Now, str]:
     """What became of an attempt that is recorded as running and that nobody watches.
 
     Looks only: a resume judges, stops leftovers, and may know better.
+
+    Args:
+        shim: Who was recorded as its shim.
     """
     try:
         record = attempts.read_exit(folder, name)
@@ -153,16 +157,18 @@ def unwatched(folder: Path, name: AttemptName) -> tuple[Now, str]:
             return "completed", f"completed {ended}"
         return "failed", f"failed {ended}"
     if live.kind in ("absent", "revoked"):
+        if shim is not None and liveness.judge(shim).kind == "alive":
+            return "unknown", f"its files are gone, yet {shim} runs; --force runs it again"
         return "lost", "never began"
     # By the shim's identity, where there are no locks; and where its lock is free although it runs.
-    shim = liveness.judge(live.identity)
-    if live.kind == "held" or (live.kind == "unknown" and shim.kind == "alive"):
+    verdict = liveness.judge(live.identity)
+    if live.kind == "held" or (live.kind == "unknown" and verdict.kind == "alive"):
         return "runs", f"runs ({live.identity}): to be taken over"
-    if live.kind == "free" and shim.kind == "alive":
+    if live.kind == "free" and verdict.kind == "alive":
         return "unknown", (
             f"its lock is free, yet {live.identity} runs: is this a copy of a running experiment? "
             f"--force runs it again"
         )
-    if live.kind == "unknown" and shim.kind != "dead":
+    if live.kind == "unknown" and verdict.kind != "dead":
         return "unknown", "cannot be told from here; --force runs it again"
     return "lost", "died"

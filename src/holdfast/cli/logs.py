@@ -280,7 +280,9 @@ def _may_run(state: ExperimentState, folder: Path, index: int) -> bool:
     attempt = _last_attempt(state, folder, index)
     if not attempt:
         return False
-    now, _ = unwatched(folder, AttemptName(state.experiment_id, index, attempt))
+    name = AttemptName(state.experiment_id, index, attempt)
+    shim = None if index == AGGREGATE else state.processes[index].identity
+    now, _ = unwatched(folder, name, shim)
     return now in ("runs", "unknown")
 
 

@@ -117,7 +117,7 @@ def _decide(
         return "skip", f"completed in attempt {process.attempt}"
     if process.status is ProcessStatus.RUNNING:
         name = AttemptName(state.experiment_id, index, process.attempt)
-        now, words = unwatched(folder, name)
+        now, words = unwatched(folder, name, process.identity)
         why = f"attempt {process.attempt} {words}"
         if now == "failed":
             return _again(why, left=process.failures + 1 < max_attempts)

@@ -242,7 +242,7 @@ def _running(
         since = progress.started_at
         lasted = "" if since is None else text.duration((now - since).total_seconds())
         who = "" if progress.identity is None else str(progress.identity)
-        what = text.one_line(who if watched else unwatched(folder, name)[1])
+        what = text.one_line(who if watched else unwatched(folder, name, progress.identity)[1])
         rows.append((str(index), str(progress.attempt), lasted, what, params_words(params, index)))
     title = "running" if watched else "running when the owner was last heard of, and now"
     header = ("PROCESS", "ATTEMPT", "SINCE", "SHIM" if watched else "NOW", "PARAMETERS")

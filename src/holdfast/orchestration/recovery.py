@@ -120,7 +120,9 @@ def judge(
         return found
     if force:
         return Dead(f"taken for dead by --force: {found.evidence}")
-    identity = attempts.live_state(folder, name).identity or shim
+    live = attempts.live_state(folder, name)
+    # A revoked one names who revoked it.
+    identity = shim if live.kind == "revoked" else live.identity
     verdict = found.verdict or Verdict(
         kind="unknown", method="none", compared=found.evidence, observer="this process"
     )
