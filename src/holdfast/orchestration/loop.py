@@ -18,7 +18,12 @@ import attrs
 from holdfast import attempts
 from holdfast.attempts import AttemptName, ExitRecord
 from holdfast.engines import Engine, EngineWord, Handle
-from holdfast.errors import DiskWarning, OwnershipLostError, StateWriteError
+from holdfast.errors import (
+    ClaimClosedError,
+    DiskWarning,
+    OwnershipLostError,
+    StateWriteError,
+)
 from holdfast.events import Action, Event, Launch, ProcessLaunched, ProcessLost, Stop
 from holdfast.judgement import Dead, Exited
 from holdfast.orchestration import outcomes, recovery
@@ -62,7 +67,7 @@ class Watch:
     unread: StateWriteError | None = None
     handles: dict[AttemptName, Handle] = attrs.field(factory=dict)
     _gone_since: dict[AttemptName, float] = attrs.field(factory=dict)
-    _fence_failed: bool = False
+    _taken_away: bool = False
 
     def known(self) -> Mapping[AttemptName, Handle]:
         """What the engine has queued or running of this experiment, whoever submitted it."""
@@ -142,18 +147,18 @@ class Watch:
         Raises:
             OwnershipLostError, ClaimClosedError: A newer owner runs it; nothing was stopped.
         """
-        if not self._fence_failed:
-            try:
-                self.fence()
-            except StateWriteError:
-                # A disk that cannot be asked must not keep a user from stopping what runs; and the
-                # claim, which is of no use after that, from killing it.
-                self._fence_failed = True
-            except OwnershipLostError as err:
-                if err.newer_epoch:
-                    raise
-                # The folder was taken away, and nobody else is there to stop what runs.
-                self._fence_failed = True
+        try:
+            self.fence()
+        except StateWriteError:
+            pass  # a disk that cannot be asked must not keep a user from stopping what runs
+        except ClaimClosedError:
+            if not self._taken_away:
+                raise
+        except OwnershipLostError as err:
+            if err.newer_epoch:
+                raise
+            # The folder was taken away, and nobody else is there to stop what runs.
+            self._taken_away = True
         self.engine.cancel(list(self.handles.values()), force=force)
 
     def pause_s(self, wanted: float | None) -> float:
