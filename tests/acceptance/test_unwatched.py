@@ -184,6 +184,18 @@ def test_the_demo_runs_and_says_what_to_do_next(sh: Shell) -> None:
     assert sh("logs", "@last/0", "-o")[0] == "mine\n"
 
 
+def test_what_is_refused_leaves_the_trace_of_the_dead_owner(left: Shell) -> None:
+    """A refused rm or aggregate owns nothing: whose death is proven later is who died."""
+    found = left.only_id()
+    before = StateManager(left.states).load(found)
+    left("rm", found, code=5)
+    left("aggregate", found, code=1)
+    assert StateManager(left.states).load(found) == before
+    left("cleanup")
+    claims = [step.actor for step in StateManager(left.states).history(found)]
+    assert len(set(claims)) == 2, "the orchestrator and the cleanup"
+
+
 def _view(path: Path) -> ExperimentState:
     return codec.state_from_json(json.loads(path.read_bytes()), path)
 

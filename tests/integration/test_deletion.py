@@ -229,3 +229,24 @@ def test_who_waits_for_the_lock_of_a_deleted_experiment_is_told_that_it_is_gone(
     waiter.join()
     assert outcome == [ExperimentNotFoundError]
     until(lambda: names(manager) == set())
+
+
+def test_an_attempt_that_has_not_begun_cannot_begin_while_it_is_deleted(
+    manager: StateManager,
+) -> None:
+    """A late shim finds that it was revoked, in the folder that it was given."""
+    manager.create(ID)
+    with manager.claim(ID) as claim:
+        claim.record("start")
+        claim.record("start", 0)
+    seen: list[str] = []
+
+    class Looking(Files):
+        def rename(self, source: str, target: str, dir_fd: int) -> None:
+            if target.startswith(".trash-"):
+                seen.append((manager.folder(ID) / "attempts" / "0.1.live").read_text())
+            super().rename(source, target, dir_fd)
+
+    StateManager(manager.state_dir, files=Looking()).delete(ID)
+    assert json.loads(seen[0])["revoked"] is True
+    assert names(manager) == set()

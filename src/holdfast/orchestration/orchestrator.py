@@ -29,6 +29,7 @@ from holdfast.errors import (
 )
 from holdfast.events import Requested
 from holdfast.lifecycle import apply_many
+from holdfast.machines import explain
 from holdfast.orchestration import ending, recovery
 from holdfast.orchestration.concluding import conclude
 from holdfast.orchestration.ending import Outcome
@@ -192,6 +193,7 @@ class Orchestrator:
         if (shown := self._complete(state)) is not None:
             return shown
         experiment = recovery.configuration(state, self._manager.state_dir)
+        self._refuse_aggregation(state)
         with self._claim(experiment_id) as claim, self._interrupts() as interrupts:
             state = claim.state
             # Its owner may have finished it while we waited for the claim.
@@ -208,6 +210,13 @@ class Orchestrator:
             watch = self._watch(claim, experiment)
             skipped = state.processes_completed
             return self._concluded(claim, watch, interrupts, skipped=skipped, adopted=0)
+
+    def _refuse_aggregation(self, state: ExperimentState) -> None:
+        """Refuse without a claim, which would pass for an owner in all that is told later."""
+        if state.status in SETTLED or state.can_aggregate():
+            return
+        if self._manager.liveness(state.experiment_id).kind != "alive":
+            raise explain("experiment", state, "aggregate", {}, experiment_id=state.experiment_id)
 
     # -- which experiment -------------------------------------------------------------------------
 

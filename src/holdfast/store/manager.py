@@ -32,7 +32,7 @@ from holdfast.errors import (
 from holdfast.identity import Verdict
 from holdfast.ids import candidates, sanitize_experiment_id
 from holdfast.records import ExperimentState
-from holdfast.status import ExperimentStatus, Reason
+from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import catalog, finding, stored, view
 from holdfast.store.directory import StateDirectory
 from holdfast.store.files import Files
@@ -330,8 +330,12 @@ class StateManager:
         stem = sanitize_experiment_id(experiment_id)
         with self._directory.existing(experiment_id) as dir_fd:
             try:
+                # Before the claim, too: a delete that is refused must not pass for an owner.
+                if self.liveness(experiment_id).kind != "alive":
+                    self._refuse_if_running(experiment_id, force=force)
                 with self.claim(experiment_id, wait_s=wait_s, force=force) as claim:
-                    self._refuse_if_running(claim, force=force)
+                    self._revoke_unbegun(claim)
+                    self._refuse_if_running(experiment_id, force=force)
                     deletion.remove(self._files, claim, stem, dir_fd, self.state_dir)
             except ExperimentNotFoundError:
                 # Its delete may have been interrupted once it was decided: this one finishes it.
@@ -350,13 +354,23 @@ class StateManager:
                 raise StateWriteError(self.state_dir / stem, "deleting", cause(err)) from err
         return False
 
-    def _refuse_if_running(self, claim: "Claim", *, force: bool) -> None:
+    def _revoke_unbegun(self, claim: "Claim") -> None:
+        """What was started and has no files yet could begin while they are removed."""
+        from holdfast import attempts
+
+        for index in claim.state.processes.indices(ProcessStatus.RUNNING):
+            attempt = claim.state.processes[index].attempt
+            name = attempts.AttemptName(claim.state.experiment_id, index, attempt)
+            if attempts.live_state(claim.folder, name).kind == "absent":
+                attempts.revoke(claim.folder, name)
+
+    def _refuse_if_running(self, experiment_id: str, *, force: bool) -> None:
         """An attempt can outlive its owner; deleting its files would have it run on unseen."""
         from holdfast import judgement
 
-        found = judgement.survivors(claim.folder, claim.state.experiment_id)
+        found = judgement.survivors(self.folder(experiment_id), experiment_id)
         for name, identity, verdict in found:
-            who = f"{claim.state.experiment_id}/{name}"
+            who = f"{experiment_id}/{name}"
             if verdict.kind == "alive":
                 raise AlreadyOwnedError(who, identity, None, verdict)
             if verdict.kind == "unknown" and not force:
@@ -537,7 +551,7 @@ class StateManager:
         if unreadable:
             warnings.warn(
                 f"{len(unreadable)} unreadable in {self.state_dir}: "
-                + ", ".join(path.name for path, _ in unreadable[:5]),
+                + ", ".join(os.path.relpath(path, self.state_dir) for path, _ in unreadable[:5]),
                 UnreadableStateWarning,
                 stacklevel=3,
             )
