@@ -7,6 +7,7 @@ they cross process pools and notebooks' kernels.
 import errno
 import os
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -62,8 +63,6 @@ Spell = Callable[..., str]
 
 
 def _spelt(*words: str) -> str:
-    import shlex
-
     return shlex.join(["holdfast", *words])
 
 
