@@ -4,10 +4,11 @@ import attrs
 import pytest
 
 from . import campaigns, schedules
+from .boundaries import reference
 from .campaigns import LONG, SHORT, Figures
 from .checking import scratch
 from .effects import Tree
-from .lives import lives
+from .lives import killed_then_cut, lives
 from .recording import STRACE, record
 from .sabotage import SABOTAGES
 from .workloads import argv, warm_up
@@ -28,6 +29,18 @@ def test_no_power_cut_loses_an_acknowledged_step() -> None:
 def test_a_successor_of_a_killed_owner_builds_on_nothing_that_a_power_cut_takes_away() -> None:
     """Killed, gone on from, and only then the power goes."""
     _none_lost(campaigns.killed_twice(SHORT))
+
+
+def test_a_delete_that_was_killed_at_any_sync_is_finished_durably() -> None:
+    """Its successor only sees that the view is gone; a power cut could bring it back alone."""
+    warm_up()
+    with scratch() as where:
+        ref = reference("delete", where)
+        for at in ref.before_syncs():
+            if "unlink" in ref.calls[at - 2 : at]:
+                found = killed_then_cut(ref, at, where)
+                assert not found.losses, found.problems[0]
+                assert found.judged > 10
 
 
 def test_a_protocol_with_a_step_removed_or_swapped_is_caught() -> None:

@@ -38,9 +38,10 @@ def _unlink_and_trash(files: Files, stem: str, dir_fd: int, state_dir: Path) -> 
     try:
         with contextlib.suppress(FileNotFoundError):
             files.unlink(view.file_name(stem), dir_fd)
-            # Durable first: with the folder gone and the view back after a power cut, a view that
-            # lay behind its journal would pass for the truth.
-            files.fsync(dir_fd)
+        # Durable first: with the folder gone and the view back after a power cut, a view that lay
+        # behind its journal would pass for the truth. Also if it is gone already: who unlinked it
+        # may have been killed before this.
+        files.fsync(dir_fd)
     except OSError as err:
         raise StateWriteError(state_dir / stem, "deleting", cause(err), "new") from err
     _trash(files, stem, dir_fd, state_dir)
