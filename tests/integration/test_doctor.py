@@ -191,8 +191,8 @@ def test_a_saved_state_with_an_unnamed_move_is_named(
     append(manager, kind="saved", state=state)
     found = [each.what for each in symptoms(state_dir) if each.kind == "illegal"]
     assert found == [
-        "process 0 went from pending to running unnamed",
-        "the experiment went from initialised to failed unnamed",
+        "revision 1: process 0 went from pending to running unnamed",
+        "revision 1: the experiment went from initialised to failed unnamed",
     ]
 
 

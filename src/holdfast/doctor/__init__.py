@@ -162,16 +162,19 @@ def _content(site: Site, stem: str) -> Iterator[Finding]:
         what = readable(entry.error, entry.path)
         yield problem("unreadable", entry.path, what, _to_do(entry.error))
     folder_fd = stored.open_folder(site.files, stem, site.dir_fd)
+    illegal: list[Finding] = []
     if folder_fd is not None:
         try:
-            yield from _journals(site, stem, folder_fd, entry.state)
+            for finding in _journals(site, stem, folder_fd, entry.state):
+                illegal += [finding] * (finding.kind == "illegal")
+                yield finding
             yield from leftovers.temporaries(site, stem, folder_fd, closed)
         finally:
             site.files.close(folder_fd)
     if entry.state is not None:
         if entry.state.epoch:
             missing = list(absence.examine(site, stem))
-            yield from missing or views.examine(site, stem, entry.state)
+            yield from missing or views.examine(site, stem, entry.state, trusted=not illegal)
         yield from outcomes.examine(site, stem, entry.state, closed)
 
 
@@ -192,7 +195,7 @@ def _journals(
     history = () if state is None else ("show", "--history", state.experiment_id)
     try:
         for violation in legality.violations(site.files, folder_fd, path):
-            repair = "left as it is: trust no step since, or bring it back from a backup"
+            repair = "bring it back from a backup, or start over: no step since counts; all of them"
             yield problem("illegal", violation.path, violation.what, repair, *history)
     except HoldfastError as err:
         where = getattr(err, "path", path)

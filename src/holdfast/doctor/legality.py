@@ -1,37 +1,36 @@
 """Whether what the journals tell is what the declared machines allow.
 
 Loading trusts a line whose checksum is right, since it was judged when it was recorded. This asks
-the machines again, step by step, as far as the facts of an event were kept. Only reads.
+the machines again, step by step, as far as the facts of an event were kept, and the lifecycle what
+it makes of each. Only reads.
 """
 
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import attrs
 
 from holdfast import lifecycle
+from holdfast.doctor import enactment
 from holdfast.errors import HoldfastError, printable
 from holdfast.guards import FROM_RECORD, Facts, refusals
 from holdfast.lifecycle import Change
 from holdfast.machines import table
 from holdfast.records import ExperimentState, ProcessProgress
 from holdfast.status import SETTLED
-from holdfast.store import history
+from holdfast.store import history, saving
 from holdfast.store.codec import Json, change_from_json, state_from_json
 from holdfast.store.files import Files
 from holdfast.store.journal import Journal
 
 __all__ = ["Violation", "violations"]
 
-#: Recorded beside the machine's events; they move nothing, and may set these fields only.
-_NOTES: Final[Mapping[str, frozenset[str]]] = {
-    "launched": frozenset({"identity", "host"}),
-    "released": frozenset({"owner"}),
-}
 #: Guards whose facts are in the change itself; what the others were told was not kept.
 _ASKED_AGAIN: Final = FROM_RECORD | {"exited_cleanly"}
+#: When a save was made is not asked again.
+_ANY_TIME: Final = datetime.fromtimestamp(0, UTC)
 
 
 @attrs.frozen
@@ -84,18 +83,18 @@ class _Step:
         self.state: ExperimentState
 
     def check(self, state: ExperimentState) -> Iterator[Violation]:
-        self.state = before = state
-        for change in self._changes():
-            for what in _problems(self.state, change):
-                yield Violation(self.path, f"revision {self.line.get('revision')}: {what}")
-            try:
-                self.state = lifecycle.replay(self.state, change)
-            except KeyError:
-                return  # named as a problem already
+        self.state = state
         if self.line.get("kind") == "saved":
             saved = state_from_json(self.line.get("state"), self.path)
-            yield from self._unexplained(saved)
-            self.state = attrs.evolve(saved, epoch=before.epoch)
+            yield from map(self._violation, _unsaid(state, saved, self._changes()))
+            self.state = attrs.evolve(saved, epoch=state.epoch)
+        else:
+            for change in self._changes():
+                yield from map(self._violation, _problems(self.state, change))
+                try:
+                    self.state = lifecycle.replay(self.state, change)
+                except KeyError:
+                    return  # named as a problem already
         revision = self.line.get("revision")
         if type(revision) is int and revision >= 0:  # loading refuses any other
             self.state = attrs.evolve(self.state, revision=revision)
@@ -107,20 +106,26 @@ class _Step:
         except (AttributeError, KeyError, TypeError, ValueError):
             return []  # loading refuses such a line, and the doctor reports that
 
-    def _unexplained(self, saved: ExperimentState) -> Iterator[Violation]:
-        """A saved state moves by the events that were recorded with it, and by nothing else."""
-        moved = [
-            index
-            for index, process in saved.process_progress.items()
-            if process.status is not self.state.process_progress[index].status
-        ]
-        for index in moved:
-            was, now = self.state.process_progress[index].status, saved.process_progress[index]
-            yield Violation(self.path, f"process {index} went from {was} to {now.status} unnamed")
-        if saved.status is not self.state.status:
-            yield Violation(
-                self.path, f"the experiment went from {self.state.status} to {saved.status} unnamed"
-            )
+    def _violation(self, what: str) -> Violation:
+        return Violation(self.path, f"revision {self.line.get('revision')}: {what}")
+
+
+def _unsaid(before: ExperimentState, saved: ExperimentState, said: list[Change]) -> Iterator[str]:
+    """In what a save did not do what it says; it is judged anew, as it was when it was made."""
+    try:
+        moved = saving.transitions(before, saved, _ANY_TIME)
+    except (HoldfastError, TypeError, ValueError) as err:
+        yield f"a save that is not allowed: {str(err).partition(chr(10))[0]}"
+        return
+    if saved.owner != before.owner:
+        yield "a save changed the owner, which only a claim does"
+    told = [attrs.evolve(change, at=_ANY_TIME) for change in said]
+    for change in moved:
+        if change not in told:
+            who = "the experiment" if change.process is None else f"process {change.process}"
+            yield f"{who} went from {change.source} to {change.target} unnamed"
+    if any(change not in moved for change in told):
+        yield "a save names a step that the saved state does not show"
 
 
 def _problems(state: ExperimentState, change: Change) -> Iterator[str]:
@@ -136,10 +141,10 @@ def _problems(state: ExperimentState, change: Change) -> Iterator[str]:
     if change.source != record.status:
         yield f"{change.event} moves {who} from {change.source}, but it was {record.status}"
         return
-    if change.event in _NOTES:
-        stray = change.fields.keys() - _NOTES[change.event]
-        if stray or change.source != change.target:
-            yield f"{change.event} of {who} moves or changes it: {', '.join(sorted(stray))}"
+    if (change.entity, change.event) in enactment.NOTES:
+        if change.source != change.target:
+            yield f"{change.event} moves {who} from {change.source} to {change.target}"
+        yield from enactment.problems(state, change)
         return
     edges = [
         edge
@@ -152,18 +157,16 @@ def _problems(state: ExperimentState, change: Change) -> Iterator[str]:
             f"which its machine does not have"
         )
         return
-    if change.fields.get("status", change.target) != change.target:
-        yield f"{change.event} says {change.target} of {who} and stores {change.fields['status']}"
     if change.process is not None and state.status in SETTLED:
         yield f"{change.event} moves {who} of an experiment that is {state.status}"
+        return
     facts: Facts = {"exit_code": change.fields.get("exit_code")}
-    # A saved state was judged by the exit code in it, which is not in the change.
-    known = FROM_RECORD if change.evidence == "saved" else _ASKED_AGAIN
     refused: list[str] = []
     for edge in edges:
-        asked = [guard for guard in edge.guards if guard in known]
+        asked = [guard for guard in edge.guards if guard in _ASKED_AGAIN]
         found = [refusal.why for refusal in refusals(change.entity, record, asked, facts)]
         if not found:
+            yield from enactment.problems(state, change)
             return
         refused += found
     yield f"{change.event} of {who} was not allowed: {'; '.join(refused)}"

@@ -10,7 +10,7 @@ import secrets
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
@@ -32,11 +32,20 @@ from holdfast.store.manager import StateManager
 
 __all__ = ["examine"]
 
+_UNTRUSTED: Final = (
+    "keep it: it is not written anew from a journal with a step that was not allowed, since it may "
+    "be what is right"
+)
 
-def examine(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
+
+def examine(site: Site, stem: str, state: ExperimentState, *, trusted: bool) -> Iterator[Finding]:
     """In what the view of *stem* differs from *state*, which its journals tell.
 
     Nothing is said while an owner may be at work: it refreshes its view within a second.
+
+    Args:
+        trusted: Whether every step in the journals was allowed. If not, the view may be what tells
+            how it was, and is not written over.
     """
     if _owned(site, stem, state):
         return
@@ -62,6 +71,9 @@ def examine(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
         yield absence.newer_journal(site, stem, seen.state.epoch, state.epoch)
         return
     what, severity = seen.difference(state)
+    if not trusted:
+        yield Finding(kind="view", severity=severity, path=path, what=what, repair=_UNTRUSTED)
+        return
     repair, fixed = _repair(site, stem, state, seen)
     yield Finding(
         kind="view",

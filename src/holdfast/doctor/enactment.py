@@ -1,0 +1,106 @@
+"""What the lifecycle makes of a recorded step, against what the journal says it made of it.
+
+No list of the fields that an event may set is kept here, which could grow old: the event is asked
+for again, with the facts that were kept of it, and whatever the lifecycle sets is what it may have
+set. Only reads.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import attrs
+
+from holdfast import lifecycle
+from holdfast.errors import HoldfastError
+from holdfast.events import Change, ProcessLaunched, Requested
+from holdfast.records import ExperimentState, ProcessProgress
+
+__all__ = ["NOTES", "problems"]
+
+#: Recorded beside the machines' events, of what; they move nothing.
+NOTES: Final[Mapping[tuple[str, str], str]] = {
+    ("process", "launched"): "a process that is not running",
+    ("experiment", "released"): "an experiment that nobody owns",
+}
+#: What the events of an attempt's end keep of them, from where nobody else looked.
+_FACTS: Final = ("exit_code", "signal", "host", "result")
+#: An attempt's own clock knows better than the lifecycle when it began and ended.
+_BY_ITS_OWN_CLOCK: Final[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
+    ("complete", "fail"), ("started_at", "completed_at")
+)
+
+
+def problems(state: ExperimentState, change: Change) -> Iterator[str]:
+    """In what *change*, which its machine allows in *state*, is not what the lifecycle makes of it.
+
+    A field that is left out of it is a difference only if the record would have become another.
+    """
+    what = f"{change.event} of {_who(change)}"
+    try:
+        made = _enacted(state, change)
+    except (HoldfastError, TypeError, ValueError) as err:
+        yield f"{what} cannot be: {str(err).partition(chr(10))[0]}"
+        return
+    if made is None:
+        yield f"{what}: it is {NOTES[change.entity, change.event]}"
+        return
+    fields = dict(made.fields)
+    for name in _BY_ITS_OWN_CLOCK.get(change.event, ()):
+        if change.entity == "process" and change.fields.get(name) is not None:
+            fields[name] = change.fields[name]
+    stray = change.fields.keys() - fields.keys()
+    if stray:
+        yield f"{what} sets {', '.join(sorted(stray))}, which it never does"
+    record = _record(state, change)
+    for name, due in fields.items():
+        found = change.fields.get(name, getattr(record, name))
+        if found != due:
+            yield f"{what} makes {name} {found!s:.60}, not {due!s:.60}"
+    if change.reason != made.reason:
+        yield f"{what} was recorded with the reason {change.reason}, not {made.reason}"
+
+
+def _who(change: Change) -> str:
+    return "the experiment" if change.process is None else f"process {change.process}"
+
+
+def _record(state: ExperimentState, change: Change) -> ExperimentState | ProcessProgress:
+    return state if change.process is None else state.process_progress[change.process]
+
+
+def _enacted(state: ExperimentState, change: Change) -> Change | None:
+    """What the event would have been recorded as; None if a note of it would not have been."""
+    index, record = change.process, _record(state, change)
+
+    def kept(name: str) -> Any:
+        return change.fields.get(name, getattr(record, name))
+
+    if (change.entity, change.event) == ("experiment", "released"):
+        if state.owner is None:
+            return None
+        owner = attrs.evolve(state.owner, locked=False, released=True)
+        return attrs.evolve(change, fields={"owner": owner})
+    facts: dict[str, Any] = {}
+    if index is not None:
+        assert isinstance(record, ProcessProgress)
+        if change.event == "launched":
+            launched = ProcessLaunched(
+                process=index, attempt=record.attempt, at=change.at, identity=kept("identity")
+            )
+            step = lifecycle.apply(state, launched)
+            return attrs.evolve(step.changes[0], reason=change.reason) if step.changes else None
+        facts = {name: kept(name) for name in _FACTS}
+        # What the guards of these events were told was not kept; that they passed is believed.
+        facts |= {"proven_dead": True, "result_lost": True}
+        facts["max_attempts"] = record.failures + 1
+        facts["requested_by_user"] = "failures" in change.fields
+    asked = Requested(
+        entity=change.entity,
+        event=change.event,
+        at=change.at,
+        process=index,
+        reason=change.reason,
+        error_message=kept("error_message"),
+        facts=facts,
+    )
+    return lifecycle.apply(state, asked).changes[0]
