@@ -38,6 +38,10 @@ def symptoms(state_dir: Path, **options: Any) -> list[Finding]:
     return [each for each in found if each.kind not in about_the_disk]
 
 
+def edit(path: Path, **fields: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | fields))
+
+
 def tree(directory: Path) -> dict[Path, tuple[int, int]]:
     """Every file with its inode and size: what was not touched."""
     return {
@@ -112,6 +116,36 @@ def test_a_lost_newest_journal_is_missed_and_the_view_that_tells_of_it_stays(
     before = tree(state_dir)
     (found,) = symptoms(state_dir, fix=True)
     assert (found.kind, found.path, found.fixed) == ("missing", newest, False)
+    assert tree(state_dir) == before
+
+
+def _cut(path: Path, lines: int, tail: bytes = b"") -> None:
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:lines]) + tail)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda path: _cut(path, 2),
+        lambda path: _cut(path, 2, b"0123 torn"),
+        lambda path: _cut(path, 1),
+        lambda path: edit(path.parents[2] / f"{ID}.json", revision=99),
+    ],
+    ids=["its last steps", "torn", "all but its claim", "a view that is wrong"],
+)
+def test_a_view_that_is_ahead_of_its_journal_stays(
+    manager: StateManager, state_dir: Path, cut: Callable[[Path], object]
+) -> None:
+    """It is all that still tells of steps that were acknowledged; no crash explains that."""
+    cut(manager.folder(ID) / "journal" / "00000002.jsonl")
+    before = tree(state_dir)
+    (found,) = symptoms(state_dir, fix=True)
+    assert (found.kind, found.severity) == ("missing", "problem")
+    assert found.path == state_dir / f"{ID}.json"
+    assert "is ahead of its journal" in found.what
+    assert "keep both" in found.what
+    assert f"bring {ID}/journal/00000002.jsonl back from a backup" in found.repair
+    assert (found.fixable, found.fixed) == (False, False)
     assert tree(state_dir) == before
 
 

@@ -8,9 +8,9 @@ from typing import Final
 from holdfast.doctor.findings import Finding, Site, problem
 from holdfast.errors import HoldfastError
 from holdfast.records import ExperimentState
-from holdfast.store import journal, stored
+from holdfast.store import journal, stored, view
 
-__all__ = ["examine", "newer_journal"]
+__all__ = ["behind_view", "examine", "moment"]
 
 _BACKUP: Final = "bring it back from a backup before anybody goes on: without it, the view counts"
 
@@ -25,12 +25,24 @@ def examine(site: Site, stem: str) -> Iterator[Finding]:
     yield problem("missing", path, f"{what}, and every step since that view", _BACKUP)
 
 
-def newer_journal(site: Site, stem: str, epoch: int, newest: int) -> Finding:
-    """The view tells of *epoch*, of which there is no journal; the *newest* is older."""
-    path = site.state_dir / stem / "journal" / journal.file_name(epoch)
-    what = f"is missing, but the view tells of it; the newest journal is of epoch {newest}"
-    repair = "bring it back from a backup before anybody goes on, or move away a view that is wrong"
-    return problem("missing", path, what, repair)
+def behind_view(site: Site, stem: str, seen: ExperimentState, state: ExperimentState) -> Finding:
+    """The view tells what was *seen*, and the journals only of an older *state*."""
+    path = site.state_dir / stem / "journal" / journal.file_name(seen.epoch)
+    rest = "back from a backup before anybody goes on, or move away a view that is wrong"
+    try:
+        site.files.stat(f"{stem}/journal/{path.name}", site.dir_fd)
+    except FileNotFoundError:
+        what = "is missing, but the view tells of it; the newest journal"
+        return problem("missing", path, f"{what} is of epoch {state.epoch}", f"bring it {rest}")
+    what = "is ahead of its journal: recorded steps are missing from the journal; keep both"
+    what = f"{what} (it tells of {moment(seen)}, the journal of {moment(state)})"
+    view_path = site.state_dir / view.file_name(stem)
+    return problem("missing", view_path, what, f"bring {stem}/journal/{path.name} {rest}")
+
+
+def moment(state: ExperimentState) -> str:
+    """Which of its states *state* is, like `epoch 2, revision 7`."""
+    return f"epoch {state.epoch}, revision {state.revision}"
 
 
 def _told_by_view(site: Site, stem: str) -> ExperimentState | None:

@@ -29,8 +29,8 @@ class Finding:
     """One thing that is not as it should be.
 
     Attributes:
-        kind: `unreadable`: a file that holds no state, or may not be read. `missing`: a journal
-            that the view tells of. `illegal`: a recorded step that the machine does not have.
+        kind: `unreadable`: a file that holds no state, or may not be read. `missing`: a journal, or
+            the end of one, that the view tells of. `illegal`: a recorded step that was not allowed.
             `view`: disagrees with its journals. `result`: missing or altered. `foreign`: nothing
             that holdfast makes. `leftover`: of a process that died. `locks`, `durability`, `clock`:
             of the file system.

@@ -66,9 +66,10 @@ def examine(site: Site, stem: str, state: ExperimentState, *, trusted: bool) -> 
         return  # somebody is at work
     if seen.data is not None and seen.state is not None:
         seen = attrs.evolve(seen, told=_told(site, stem, seen.state, seen.data))
-    if seen.state is not None and seen.state.epoch > state.epoch:
-        # Written anew from an older journal, it would no longer tell that a newer one is gone.
-        yield absence.newer_journal(site, stem, seen.state.epoch, state.epoch)
+    if seen.state is not None and _moment(seen.state) > _moment(state):
+        # Written anew, it would no longer tell what is gone: acknowledged steps, and who knows how
+        # many. No crash explains that, since a view is written after its journal.
+        yield absence.behind_view(site, stem, seen.state, state)
         return
     what, severity = seen.difference(state)
     if not trusted:
@@ -115,8 +116,8 @@ class _Seen:
             return "is missing", "hint"
         if seen is None:
             return f"cannot be read: {self.damage}", "problem"
-        if (seen.epoch, seen.revision) < (state.epoch, state.revision):
-            tells = f"tells of {_moment(seen)}, the journal of {_moment(state)}"
+        if _moment(seen) < _moment(state):
+            tells = f"tells of {absence.moment(seen)}, the journal of {absence.moment(state)}"
             if not self.told:
                 return f"{tells}, and of what no journal held: edited by hand?", "problem"
             if state.owner is not None and not state.owner.released:
@@ -133,8 +134,8 @@ class _Seen:
         return f"differs from its journal in {', '.join(fields)}", "problem"
 
 
-def _moment(state: ExperimentState) -> str:
-    return f"epoch {state.epoch}, revision {state.revision}"
+def _moment(state: ExperimentState) -> tuple[int, int]:
+    return state.epoch, state.revision
 
 
 def _look(site: Site, stem: str, path: Path) -> _Seen:
