@@ -3,8 +3,12 @@
 import errno
 import json
 import os
+import shutil
+import stat
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,7 @@ from holdfast.store.manager import StateManager
 from processes import owner, run
 
 ID = "exp_7"
+_COMMAND = "import sys; from holdfast.cli import main; sys.exit(main())"
 NOW = datetime(2024, 1, 15, 12, 0, tzinfo=UTC)
 
 
@@ -441,7 +446,7 @@ def test_a_directory_that_is_none_is_an_error(tmp_path: Path) -> None:
 # -- the file system ------------------------------------------------------------------------------
 
 
-def about(found: list[volume.Symptom], kind: str) -> list[str]:
+def about(found: Iterable[volume.Symptom], kind: str) -> list[str]:
     return [each.what for each in found if each.kind == kind]
 
 
@@ -463,35 +468,108 @@ def test_locks_that_do_nothing_or_are_refused_are_told(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_with_another_clock_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("by_s", "direction"), [(3600, "s ahead of this host's"), (-3600, "s behind this host's")]
+)
+def test_a_server_with_another_clock_is_told(tmp_path: Path, by_s: int, direction: str) -> None:
     """File times an hour away from ours come from somebody else's clock."""
 
-    class Ahead(Files):
+    class Elsewhere(Files):
         def fstat(self, fd: int) -> os.stat_result:
             info = list(super().fstat(fd))
-            info[8] += 3600
+            info[8] += by_s
             return os.stat_result(info)
 
     assert about(volume.examine(Files(), tmp_path), "clock") == []
-    (told,) = [each for each in volume.examine(Ahead(), tmp_path) if each.kind == "clock"]
-    assert "ahead of this host's" in told.what
+    (told,) = [each for each in volume.examine(Elsewhere(), tmp_path) if each.kind == "clock"]
+    assert direction in told.what
     assert "synchronised" in told.repair
 
 
-def test_an_fsync_that_is_too_quick_to_be_true_is_a_hint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No storage answers at once; a preloaded library that swallows fsync is certain."""
+@pytest.mark.parametrize("lies", ["fsync", "fdatasync"])
+def test_a_flush_that_is_too_quick_to_be_true_is_a_hint(tmp_path: Path, lies: str) -> None:
+    """No storage answers at once: not under views and claims, nor under the steps in between."""
+
+    def disk(fd: int) -> None:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            time.sleep(0.001)  # also where the test's own is memory
 
     class Liar(Files):
         def fsync(self, fd: int) -> None:
-            pass
+            if lies != "fsync":
+                disk(fd)
 
-    found = [each for each in volume.examine(Liar(), tmp_path) if "sooner" in each.what]
-    assert [(each.kind, each.certain) for each in found] == [("durability", False)]
+        def fdatasync(self, fd: int) -> None:
+            if lies != "fdatasync":
+                disk(fd)
+
+    (found,) = [each for each in volume.examine(Liar(), tmp_path) if "sooner" in each.what]
+    assert (found.kind, found.certain) == ("durability", False)
+    assert found.what.startswith(f"{lies} of 4 KiB takes ")
+    assert " and " not in found.what
+
+
+def test_a_call_that_is_slow_by_itself_is_no_flush(tmp_path: Path) -> None:
+    """A sandbox that takes its time for every system call hides no disk that lies."""
+
+    class Sandbox(Files):
+        def fsync(self, fd: int) -> None:
+            time.sleep(0.0001)
+
+    told = about(volume.examine(Sandbox(), tmp_path), "durability")
+    assert any("fsync of 4 KiB takes " in what for what in told)
+
+
+def test_a_preloaded_library_that_swallows_fsync_is_certain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it does is known by its name."""
     monkeypatch.setenv("LD_PRELOAD", "/usr/lib/libeatmydata.so")
     found = [each for each in volume.examine(Files(), tmp_path) if "LD_PRELOAD" in each.what]
     assert [each.certain for each in found] == [True]
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to swallow system calls")
+@pytest.mark.parametrize("swallowed", ["fsync", "fdatasync", "fsync,fdatasync"])
+def test_flushes_that_really_are_swallowed_are_told(
+    manager: StateManager, state_dir: Path, swallowed: str
+) -> None:
+    """The command itself, on a kernel that only says that it has flushed."""
+    manager.create(ID)
+    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={swallowed}"]
+    doctor = [sys.executable, "-c", _COMMAND, "-C", str(state_dir), "doctor", "--json"]
+    traced = subprocess.run(
+        [*strace, "-e", f"inject={swallowed}:retval=0", *doctor],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    found = json.loads(traced.stdout)["findings"]
+    told = [each["what"] for each in found if each["kind"] == "durability"]
+    for name in swallowed.split(","):
+        assert any(f"{name} of 4 KiB takes " in what for what in told), told
+
+
+def test_mount_options_are_told_where_nothing_can_be_written(
+    manager: StateManager, state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are to be read, and whoever may write there should know them."""
+    manager.create(ID)
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"2 1 9:9 / {tmp_path} rw - nfs server:/x rw,nolock\n")
+    monkeypatch.setattr(volume, "_MOUNTS", mounts)
+
+    class Forbidden(Files):
+        def open_append(self, name: str, dir_fd: int, *, exclusive: bool = False) -> int:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    found = examine(state_dir, files=Forbidden())
+    why = "locks are not passed on to other hosts"
+    told = [(each.kind, each.severity, each.what) for each in found]
+    assert told == [
+        ("locks", "problem", f"{tmp_path} (nfs) is mounted nolock: {why}"),
+        ("durability", "problem", "nothing can be written here: Permission denied (EACCES)"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -501,6 +579,8 @@ def test_an_fsync_that_is_too_quick_to_be_true_is_a_hint(
         ("nfs server:/x rw,local_lock=flock", "locks", True),
         ("lustre mgs:/x rw,localflock", "locks", True),
         ("ext4 /dev/sda1 rw,nobarrier", "durability", True),
+        ("zfs tank/x rw,sync=disabled", "durability", True),
+        ("ext4 /dev/sda1 rw,barrier=0", "durability", True),
         ("ext4 /dev/sda1 rw,data=writeback", "durability", False),
         ("tmpfs tmpfs rw", "durability", False),
         ("overlay overlay rw,volatile", "durability", True),
@@ -532,8 +612,6 @@ def test_mount_options_that_matter_are_told(
 
 
 # -- the command ----------------------------------------------------------------------------------
-
-_COMMAND = "import sys; from holdfast.cli import main; sys.exit(main())"
 
 
 def test_the_command_tells_mends_and_says_by_its_exit_code(

@@ -82,25 +82,11 @@ class _Doctor:
 
     def _volume(self) -> Iterator[Finding]:
         try:
-            symptoms = volume.examine(self.files, self.state_dir)
+            for symptom in volume.examine(self.files, self.state_dir):
+                yield _of_volume(symptom, self.state_dir)
         except OSError as err:
             what = f"nothing can be written here: {cause(err)}"
             yield problem("durability", self.state_dir, what, _to_write(err))
-            return
-        for symptom in symptoms:
-            kind: Kind = "clock"
-            if symptom.kind == "locks":
-                kind = "locks"
-            elif symptom.kind == "durability":
-                kind = "durability"
-            severity: Literal["problem", "hint"] = "problem" if symptom.certain else "hint"
-            yield Finding(
-                kind=kind,
-                severity=severity,
-                path=self.state_dir,
-                what=symptom.what,
-                repair=symptom.repair,
-            )
 
     def _oldest(self, dir_fd: int) -> float | None:
         try:
@@ -108,6 +94,13 @@ class _Doctor:
             return volume.server_time(self.files, dir_fd) - self.margin_s
         except OSError:
             return None
+
+
+def _of_volume(symptom: volume.Symptom, path: Path) -> Finding:
+    severity: Literal["problem", "hint"] = "problem" if symptom.certain else "hint"
+    return Finding(
+        kind=symptom.kind, severity=severity, path=path, what=symptom.what, repair=symptom.repair
+    )
 
 
 def _to_write(err: OSError) -> str:
