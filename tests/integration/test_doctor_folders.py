@@ -1,6 +1,7 @@
 """What is not there, what may not be looked at and what is nobody's: named, and left alone."""
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -213,6 +214,24 @@ def test_every_temporary_of_our_own_is_a_leftover(manager: StateManager, state_d
     assert not any(path.exists() for path in ours)
 
 
+def test_the_reserve_of_a_living_shim_stays_when_its_owner_is_dead(
+    manager: StateManager, state_dir: Path
+) -> None:
+    """It is where the exit record will be written, however long its command runs."""
+    attempts = manager.folder(ID) / "attempts"
+    attempts.mkdir()
+    reserve = attempts / f".{_HEX}.tmp"
+    reserve.write_text("")
+    os.utime(reserve, (1, 1))
+    with (attempts / "0.1.live").open("w") as live:
+        fcntl.flock(live, fcntl.LOCK_EX)
+        assert symptoms(state_dir, fix=True) == []
+        assert reserve.exists()
+    (attempts / "0.1.exit").write_text('{"exit_code": 0}')
+    (found,) = symptoms(state_dir, fix=True)
+    assert (found.path, found.fixed) == (reserve, True)
+
+
 # -- what may not be looked at --------------------------------------------------------------------
 
 
@@ -301,6 +320,38 @@ def test_a_result_that_may_not_be_read_is_not_lost(open_dir: Path) -> None:
     (found,) = as_nobody(open_dir / "states", fix=True)
     assert (found["kind"], found["path"]) == ("unreadable", str(path))
     assert "permission" in found["repair"]
+
+
+@pytest.mark.parametrize("place", [f"{ID}/journal/00000002.jsonl", f"{ID}.json"])
+def test_an_empty_file_is_said_to_be_empty(
+    manager: StateManager, state_dir: Path, place: str
+) -> None:
+    """That its first line is no claim, or that a value is expected, would be a riddle."""
+    if place == f"{ID}.json":
+        shutil.rmtree(manager.folder(ID))
+    (state_dir / place).write_bytes(b"")
+    (found,) = symptoms(state_dir, fix=True)
+    assert (found.kind, found.path, found.what) == ("unreadable", state_dir / place, "is empty")
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b'{"exit_code": "0"}'])
+def test_an_outcome_that_nobody_can_adopt_is_named(
+    manager: StateManager, state_dir: Path, garbage: bytes
+) -> None:
+    """Resume would take it for a failure; the exit record of an attempt that is over is history."""
+    with manager.claim(ID) as claim:
+        claim.record("resume")
+        claim.record("start", 1)
+    attempts = manager.folder(ID) / "attempts"
+    attempts.mkdir()
+    for name in ("0.1.exit", "1.1.exit"):
+        (attempts / name).write_bytes(garbage)
+    (found,) = symptoms(state_dir, fix=True)
+    assert (found.kind, found.severity) == ("unreadable", "problem")
+    assert found.path == attempts / "1.1.exit"
+    assert found.what.startswith("process 1: is no exit record")
+    assert "a failure of attempt 1" in found.repair
+    assert (attempts / "1.1.exit").read_bytes() == garbage
 
 
 # -- what is nobody's -----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from holdfast.doctor import Finding, examine
+from holdfast.store.files import Files
 from holdfast.store.manager import StateManager
 from processes import run
 
@@ -165,6 +166,60 @@ def test_a_corrupt_view_is_rewritten_once_its_bytes_are_kept(
     assert (found.kind, found.fixed) == ("view", True)
     assert copies(manager) == [b"\x00\xff half of a \n"]
     assert symptoms(state_dir) == []
+
+
+@pytest.mark.parametrize("experiment_id", [ID, "two\nlines"])
+@pytest.mark.parametrize("owned", [False, True])
+def test_what_is_wrong_with_a_view_is_said_without_its_path(
+    tmp_path: Path, experiment_id: str, owned: bool
+) -> None:
+    """Whoever prints a finding has printed the path already."""
+    state_dir = tmp_path / "two\nlines"
+    manager = StateManager(state_dir)
+    manager.create(experiment_id)
+    if owned:
+        with manager.claim(experiment_id):
+            pass
+    (path,) = state_dir.glob("*.json")
+    path.write_text('{"schema_version": 1, "experiment_id": 5}')
+    (found,) = symptoms(state_dir)
+    assert found.path == path
+    assert "lines" not in found.what
+    assert ".json" not in found.what
+    assert "expected str, found int" in found.what
+
+
+class _Order(Files):
+    """Writes down which files were synced, and which names appeared, in their order."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, object]] = []
+
+    def fsync(self, fd: int) -> None:
+        super().fsync(fd)
+        self.done.append(("fsync", os.fstat(fd).st_ino))
+
+    def rename(self, source: str, target: str, dir_fd: int) -> None:
+        super().rename(source, target, dir_fd)
+        self.done.append(("rename", target))
+
+
+def test_what_was_in_a_view_is_on_the_disk_before_another_takes_its_place(
+    manager: StateManager, state_dir: Path
+) -> None:
+    """A power cut would else take the only copy: its bytes, or its name."""
+    manager.create(ID)
+    with manager.claim(ID):
+        pass
+    (state_dir / f"{ID}.json").write_text("precious")
+    files = _Order()
+    (mended,) = symptoms(state_dir, fix=True, files=files)
+    assert mended.fixed
+    (copy,) = manager.folder(ID).glob("view-replaced-*")
+    replaced = files.done.index(("rename", f"{ID}.json"))
+    content = files.done.index(("fsync", copy.stat().st_ino))
+    name = files.done.index(("fsync", manager.folder(ID).stat().st_ino))
+    assert content < name < replaced
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory", "socket"])

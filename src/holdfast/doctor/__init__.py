@@ -9,13 +9,13 @@ interrupted delete is finished); an unreadable file is never touched.
 import contextlib
 import errno
 import itertools
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
 from holdfast.doctor import absence, leftovers, legality, outcomes, shapes, views, volume
-from holdfast.doctor.findings import Finding, Kind, Site, problem, to_read
-from holdfast.doctor.legality import readable
+from holdfast.doctor.findings import Finding, Kind, Site, problem, readable, to_read
 from holdfast.errors import HoldfastError, SchemaTooNewError, StateCorruptError
 from holdfast.records import ExperimentState
 from holdfast.store import catalog, stored
@@ -152,7 +152,7 @@ def _content(site: Site, stem: str) -> Iterator[Finding]:
         yield from leftovers.folder(site, stem)
         return
     if entry.error is not None:
-        what = readable(entry.error, entry.path)
+        what = _damage(site, entry.error, entry.path)
         yield problem("unreadable", entry.path, what, _to_do(entry.error))
     folder_fd = stored.open_folder(site.files, stem, site.dir_fd)
     illegal: list[Finding] = []
@@ -169,6 +169,15 @@ def _content(site: Site, stem: str) -> Iterator[Finding]:
             missing = list(absence.examine(site, stem))
             yield from missing or views.examine(site, stem, entry.state, trusted=not illegal)
         yield from outcomes.examine(site, stem, entry.state, closed)
+
+
+def _damage(site: Site, error: HoldfastError, path: Path) -> str:
+    """What is wrong with the file *path*, in words for whoever is to look at it."""
+    with contextlib.suppress(OSError, ValueError):
+        info = site.files.stat(str(path.relative_to(site.state_dir)), site.dir_fd)
+        if stat.S_ISREG(info.st_mode) and info.st_size == 0:
+            return "is empty"  # what of it could not be understood is a riddle then
+    return readable(error)
 
 
 def _to_do(error: HoldfastError) -> str:
@@ -188,11 +197,10 @@ def _journals(
     history = () if state is None else ("show", "--history", state.experiment_id)
     try:
         for violation in legality.violations(site.files, folder_fd, path):
-            repair = "bring it back from a backup, or start over: no step since counts; all of them"
+            repair = "bring it back from a backup, or start over; trust no step since; to see them"
             yield problem("illegal", violation.path, violation.what, repair, *history)
     except HoldfastError as err:
         where = getattr(err, "path", path)
         repair = "the state is read without it, the history is not: bring it back from a backup"
-        yield problem(
-            "unreadable", where, readable(err, where), _to_do(err) if state is None else repair
-        )
+        what = _damage(site, err, where)
+        yield problem("unreadable", where, what, _to_do(err) if state is None else repair)

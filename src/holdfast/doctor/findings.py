@@ -6,9 +6,10 @@ from typing import Literal
 
 import attrs
 
+from holdfast.errors import HoldfastError, printable
 from holdfast.store.files import Files
 
-__all__ = ["Finding", "Kind", "Site", "kind_of", "problem", "to_read"]
+__all__ = ["Finding", "Kind", "Site", "kind_of", "problem", "readable", "to_read"]
 
 Kind = Literal[
     "unreadable",
@@ -93,3 +94,10 @@ def to_read(err: BaseException | None) -> str:
     if isinstance(err, PermissionError):
         return "left as it is: ask its owner for permission to read it, or to look themselves"
     return "left as it is: look again once the disk can be read, or bring it back from a backup"
+
+
+def readable(error: HoldfastError) -> str:
+    """What is wrong, by *error*: without the path before it and what to do behind it."""
+    path = printable(getattr(error, "path", ""))
+    # Errors tell of a line feed in a path in this way, so that their first line is all of it.
+    return str(error).removeprefix(f"{path}: ".replace("\n", "\\n")).partition("\n")[0]

@@ -14,7 +14,7 @@ import attrs
 
 from holdfast import lifecycle
 from holdfast.doctor import enactment
-from holdfast.errors import HoldfastError, printable
+from holdfast.errors import HoldfastError
 from holdfast.guards import FROM_RECORD, Facts, refusals
 from holdfast.lifecycle import Change
 from holdfast.machines import table
@@ -170,9 +170,3 @@ def _problems(state: ExperimentState, change: Change) -> Iterator[str]:
             return
         refused += found
     yield f"{change.event} of {who} was not allowed: {'; '.join(refused)}"
-
-
-def readable(error: HoldfastError, path: Path) -> str:
-    """What is wrong, by *error*: without the *path* before it and what to do behind it."""
-    # The path first: it may have a line feed in it.
-    return str(error).removeprefix(printable(f"{path}: ")).partition("\n")[0]

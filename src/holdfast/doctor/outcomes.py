@@ -1,13 +1,13 @@
-"""Whether the results of an experiment, and its aggregate, are still what was recorded."""
+"""Whether the outcomes and results of an experiment, and its aggregate, are what they should be."""
 
 from collections.abc import Container, Iterator
 
-from holdfast import aggregation, results
-from holdfast.doctor.findings import Finding, Site, problem, to_read
-from holdfast.doctor.legality import readable
-from holdfast.errors import StateCorruptError
+from holdfast import aggregation, attempts, results
+from holdfast.attempts import AttemptName
+from holdfast.doctor.findings import Finding, Site, problem, readable, to_read
+from holdfast.errors import StateCorruptError, StateWriteError
 from holdfast.records import ExperimentState
-from holdfast.status import ExperimentStatus
+from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.journal import cause
 
 __all__ = ["examine"]
@@ -16,15 +16,35 @@ __all__ = ["examine"]
 def examine(
     site: Site, stem: str, state: ExperimentState, closed: Container[str]
 ) -> Iterator[Finding]:
-    """Recorded results that are missing or altered, then the aggregate.
+    """Outcomes that nobody can adopt, results that are missing or altered, then the aggregate.
 
     Args:
         closed: The directories that may not be looked into.
     """
+    if "attempts" not in closed:
+        yield from _exits(site, stem, state)
     if "results" not in closed:
         yield from _results(site, stem, state)
     if state.status is ExperimentStatus.AGGREGATED:
         yield from _aggregate(site, stem, state)
+
+
+def _exits(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
+    """Exit records of running attempts, which are about to be adopted and say nothing."""
+    folder = site.state_dir / stem
+    for index in state.processes.indices(ProcessStatus.RUNNING):
+        attempt = state.processes[index].attempt
+        name = AttemptName(state.experiment_id, index, attempt)
+        path = attempts.attempts_dir(folder) / f"{name}.exit"
+        try:
+            attempts.read_exit(folder, name)
+        except StateCorruptError as err:
+            repair = "bring it back from a backup before anybody goes on: as it is, resume takes it"
+            repair = f"{repair} for a failure of attempt {attempt}"
+            yield problem("unreadable", path, f"process {index}: {readable(err)}", repair)
+        except StateWriteError as err:
+            what = f"process {index}: {readable(err)}"
+            yield problem("unreadable", path, what, to_read(err.__cause__))
 
 
 def _results(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
@@ -68,7 +88,7 @@ def _aggregate(site: Site, stem: str, state: ExperimentState) -> Iterator[Findin
         if aggregation.read(folder) is None and state.config.get("command"):
             yield problem("result", path, "is missing", "make it again from the results", *again)
     except StateCorruptError as err:
-        what = readable(err, path)
+        what = readable(err)
         if isinstance(err.__cause__, PermissionError):
             yield problem("unreadable", path, what, to_read(err.__cause__))
         else:

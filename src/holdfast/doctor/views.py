@@ -16,8 +16,7 @@ import attrs
 
 from holdfast import liveness
 from holdfast.doctor import absence
-from holdfast.doctor.findings import Finding, Site, problem, to_read
-from holdfast.doctor.legality import readable
+from holdfast.doctor.findings import Finding, Site, problem, readable, to_read
 from holdfast.errors import (
     HoldfastError,
     NoLocksWarning,
@@ -54,7 +53,7 @@ def examine(site: Site, stem: str, state: ExperimentState, *, trusted: bool) -> 
         seen = _look(site, stem, path)
     except SchemaTooNewError as err:
         repair = "left as it is: the holdfast that wrote it can read it; the journals count"
-        yield problem("unreadable", path, readable(err, path), repair)
+        yield problem("unreadable", path, readable(err), repair)
         return
     except (OSError, ValueError) as err:
         yield problem("unreadable", path, _why(err), _advice(err))
@@ -161,7 +160,7 @@ def _look(site: Site, stem: str, path: Path) -> _Seen:
     try:
         return _Seen(data, codec.state_from_json(plain, path))
     except StateCorruptError as err:
-        return _Seen(data, damage=readable(err, path))
+        return _Seen(data, damage=readable(err))
 
 
 def _why(err: OSError | ValueError) -> str:
