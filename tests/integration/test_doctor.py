@@ -435,6 +435,41 @@ def test_an_altered_result_is_named(manager: StateManager, state_dir: Path) -> N
     assert all(each.severity == "problem" for each in found)
 
 
+@pytest.mark.parametrize(
+    ("command", "spoil", "what"),
+    [
+        (["true"], lambda path: None, "is missing"),
+        (["true"], lambda path: path.write_text("garbage"), "is not valid JSON"),
+        (["true"], lambda path: path.write_text("[]"), "is not an aggregate in schema"),
+        (None, lambda path: None, None),
+    ],
+    ids=["missing", "garbage", "another file", "of the library alone"],
+)
+def test_an_aggregate_that_is_none_is_named(
+    manager: StateManager,
+    state_dir: Path,
+    command: list[str] | None,
+    spoil: Callable[[Path], object],
+    what: str | None,
+) -> None:
+    """Whoever aggregates with the library alone need not have one."""
+    config = {} if command is None else {"command": command}
+    manager.create(ID, num_processes=1, config=config)
+    with manager.claim(ID) as claim:
+        claim.record("start")
+        claim.record("start", 0)
+        claim.record("complete", 0, exit_code=0)
+        claim.record("complete")
+        claim.record("aggregate")
+    path = manager.folder(ID) / "aggregate.json"
+    spoil(path)
+    found = symptoms(state_dir, fix=True)
+    expected = [] if what is None else [("result", "problem", path, False)]
+    assert [(each.kind, each.severity, each.path, each.fixed) for each in found] == expected
+    assert [each.command for each in found] == [("aggregate", ID)] * len(expected)
+    assert what is None or what in found[0].what
+
+
 def test_a_directory_that_is_none_is_an_error(tmp_path: Path) -> None:
     """A file in its place is named."""
     path = tmp_path / "state"
