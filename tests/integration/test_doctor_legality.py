@@ -222,6 +222,15 @@ def test_no_field_can_be_left_out_that_would_have_changed(
         assert legal == (getattr(record, name) == value or name in fine), name
 
 
+@pytest.mark.parametrize(("state", "change"), STEPS, ids=NAMES)
+def test_history_gives_the_reason_that_is_stored(state: ExperimentState, change: Change) -> None:
+    """A step that stores none may have been given one; a note moves nothing for any."""
+    free = change.fields.get("reason") is None or change.event == "launched"
+    for reason in {None, *Reason} - {change.reason}:
+        wrong = attrs.evolve(change, reason=reason)
+        assert free == (list(enactment.problems(state, wrong)) == [])
+
+
 def test_a_fact_of_the_wrong_type_is_a_difference_and_no_crash() -> None:
     """Types are trusted where a checksum is right; here it may be right over anything."""
     state = before("process", "running")
