@@ -14,6 +14,7 @@ reaches the file system, and all descriptors are closed, which frees their locks
 import contextlib
 import errno
 import os
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -251,7 +252,10 @@ class Recorder:
         return self._inodes.get(real)
 
     def _of(self, fd: int) -> int | None:
-        return self._inode(os.fstat(fd).st_ino)
+        info = os.fstat(fd)
+        # A pipe, with which the doctor measures what a call costs, has numbers of its own.
+        known = stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)
+        return self._inode(info.st_ino) if known else None
 
     def _place(self, name: str, dir_fd: int | None) -> tuple[int | None, str]:
         parent, base = os.path.split(name)

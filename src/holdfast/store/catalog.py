@@ -67,21 +67,10 @@ def read_entry(files: Files, stem: str, dir_fd: int, state_dir: Path) -> Entry |
         return Entry(stem, path, None, StateCorruptError(path, f"cannot be read: {cause(err)}"))
     if truth is None:
         return None
-    problem = _misnamed(truth.state, stem)
+    problem = stored.misnamed(truth.state, stem)
     if problem is not None:
         return Entry(stem, path, None, StateCorruptError(path, problem))
     return Entry(stem, path, truth.state, None, orphaned=truth.epoch < truth.state.epoch)
-
-
-def _misnamed(state: ExperimentState, stem: str) -> str | None:
-    """A copied file must not answer to two names: the one inside counts."""
-    try:
-        expected = sanitize_experiment_id(state.experiment_id)
-    except HoldfastError as err:
-        return str(err)
-    if expected == stem:
-        return None
-    return f"is of experiment {state.experiment_id!r}, whose file is {expected}.json"
 
 
 def entries(files: Files, dir_fd: int, state_dir: Path) -> Iterator[Entry]:

@@ -317,7 +317,8 @@ def _highest(
             continue  # the folder is being deleted under our eyes
         if journal.claim is None:
             # It was whole and synced before it got its name, so that no crash explains this.
-            raise StateCorruptError(journal.path, "its first line is no claim")
+            what = "its first line is no claim" if journal.lines or journal.torn else "is empty"
+            raise StateCorruptError(journal.path, what)
         if journal.base is not None:
             return journal
     return None

@@ -29,7 +29,7 @@ from holdfast.records import ExperimentState
 from holdfast.store import codec, journal, view
 from holdfast.store.files import NO_LOCKS, Files
 from holdfast.store.journal import Truth, cause
-from holdfast.store.stored import exists, open_folder, read, same_folder
+from holdfast.store.stored import exists, misnamed, open_folder, read, same_folder
 
 __all__ = ["Owned", "acquire", "lock_state", "publish_epoch", "successor", "try_lock"]
 
@@ -260,7 +260,9 @@ def _take_over(
 ) -> Owned:
     path = state_dir / stem
     truth = read(files, stem, dir_fd, state_dir)
-    # Deleted before we had the lock; or the file is a copy, or of another id that led to its name.
+    if truth is not None and (problem := misnamed(truth.state, stem)) is not None:
+        raise StateCorruptError(state_dir / view.file_name(stem), problem)
+    # Deleted before we had the lock; or of another id that led to the same name.
     if truth is None or truth.state.experiment_id != experiment_id:
         raise ExperimentNotFoundError(experiment_id, state_dir)
     # Somebody removed the lock that an owner held, who may hold it still: ours proves nothing.

@@ -7,13 +7,14 @@ import os
 import stat
 from pathlib import Path
 
-from holdfast.errors import StateCorruptError
+from holdfast.errors import HoldfastError, StateCorruptError
+from holdfast.ids import sanitize_experiment_id
 from holdfast.records import ExperimentState
 from holdfast.store import codec, journal, view
 from holdfast.store.files import Files
 from holdfast.store.journal import NO_DIRECTORY, Truth
 
-__all__ = ["differs", "exists", "open_folder", "read", "same_folder", "view_problem"]
+__all__ = ["differs", "exists", "misnamed", "open_folder", "read", "same_folder", "view_problem"]
 
 
 def open_folder(files: Files, stem: str, dir_fd: int) -> int | None:
@@ -96,6 +97,20 @@ def exists(files: Files, stem: str, dir_fd: int) -> bool:
         else:
             return True
     return False
+
+
+def misnamed(state: ExperimentState, stem: str) -> str | None:
+    """What is wrong with a file *stem* of that name; None if nothing is.
+
+    A copied file must not answer to two names: the one inside counts.
+    """
+    try:
+        expected = sanitize_experiment_id(state.experiment_id)
+    except HoldfastError as err:
+        return str(err)
+    if expected == stem:
+        return None
+    return f"is of experiment {state.experiment_id!r}, whose file is {expected}.json"
 
 
 def differs(plain: codec.Json, truth: ExperimentState) -> str | None:
