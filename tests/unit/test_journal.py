@@ -177,9 +177,10 @@ def test_a_journal_without_a_claim_is_refused(manager: StateManager, written: Pa
 
     Passing over it would silently take an older epoch for the truth.
     """
-    for content in (b"", b"\0" * 100, b"not a journal\n"):
+    riddle = "its first line is no claim"
+    for content, told in ((b"", "is empty"), (b"\0" * 100, riddle), (b"not a journal\n", riddle)):
         written.with_name("00000002.jsonl").write_bytes(content)
-        with pytest.raises(StateCorruptError, match="no claim") as caught:
+        with pytest.raises(StateCorruptError, match=told) as caught:
             manager.load(ID)
         assert caught.value.path == written.with_name("00000002.jsonl")
 
