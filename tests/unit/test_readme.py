@@ -121,7 +121,7 @@ def test_every_link_leads_somewhere():
 def test_the_first_two_commands_are_what_ci_runs():
     """`.ci/run` finds the commands by how they start."""
     commands = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
-    assert [command.rsplit("/", 1)[1] for command in commands] == ["holdfast demo", "pytest"]
+    assert [command.rsplit("/", 1)[1] for command in commands] == ["holdfast demo", "pytest -n 2"]
 
 
 @pytest.mark.timeout(120)
