@@ -249,11 +249,11 @@ def _as_nobody(code: str, *arguments: str) -> str:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HOME": "/"}
     lead = "import os, sys; os.setgroups([]); os.setgid(65534)"
     # Everything is imported before the privileges go: the source may lie where nobody may look.
-    lead += "; from holdfast import machines, liveness, errors"
-    lead += "; import importlib, pkgutil, holdfast.store as store, holdfast.config.hashing"
-    lead += "; [importlib.import_module(f'holdfast.store.{each.name}')"
-    lead += " for each in pkgutil.iter_modules(store.__path__)]"
-    lead += "; from holdfast.store import manager"
+    lead += "; import importlib, pkgutil, holdfast"
+    lead += "; [importlib.import_module(each.name)"
+    lead += " for each in pkgutil.walk_packages(holdfast.__path__, 'holdfast.')"
+    lead += " if not each.name.endswith('__main__')]"
+    lead += "; from holdfast import machines, liveness, errors; from holdfast.store import manager"
     lead += "; machines.table('process'); liveness.me(); os.setuid(65534); import warnings"
     lead += "; warnings.simplefilter('ignore')\n"
     command = [sys.executable, "-c", lead + code, *arguments]
