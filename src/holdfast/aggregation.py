@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from holdfast import results
+from holdfast.attempts.names import AttemptName
 from holdfast.averages import statistics_of
 from holdfast.errors import (
     AggregationError,
@@ -117,20 +118,20 @@ def build(
 
 
 def prepare_inputs(
-    state: ExperimentState, folder: Path, aggregate: Mapping[str, Any], attempt: int
+    state: ExperimentState, folder: Path, aggregate: Mapping[str, Any], name: AttemptName
 ) -> dict[str, str]:
     """Lay out what the user's command needs; the variables that tell it where.
 
     - `HOLDFAST_RESULTS`: a directory that holds exactly the accepted results, `<index>.json` each.
-      What failed attempts wrote stays out. They are hard links where the file system has them: to
-      be read, not written.
+      What failed attempts wrote stays out. They are copies: a command that edits its inputs must
+      not destroy the results of hours.
     - `HOLDFAST_TABLE`: a JSON file, *aggregate* as `build` made it.
     - `HOLDFAST_RESULT`: the file that it may write its own value to.
 
     Raises:
         StateWriteError: The file system refused.
     """
-    inputs = _inputs(folder, attempt)
+    inputs = _inputs(folder, name)
     try:
         # Left by a crash in the middle of just this; what cannot be removed must not be mixed in.
         if inputs.exists():
@@ -139,7 +140,7 @@ def prepare_inputs(
         accepted.mkdir(parents=True)
         for index, process in state.process_progress.items():
             if process.result is not None:
-                results.link_or_copy(folder, process.result, accepted / f"{index}.json")
+                results.copy(folder, process.result, accepted / f"{index}.json")
         listed = inputs / _TABLE
         listed.write_bytes(_json(aggregate))
     except OSError as err:
@@ -148,37 +149,37 @@ def prepare_inputs(
     return {
         "HOLDFAST_RESULTS": str(accepted.absolute()),
         "HOLDFAST_TABLE": str(listed.absolute()),
-        "HOLDFAST_RESULT": str(results.path_of(folder, results.AGGREGATE, attempt).absolute()),
+        "HOLDFAST_RESULT": str(results.path_of(folder, name).absolute()),
     }
 
 
-def made_from(folder: Path, aggregate: Mapping[str, Any], attempt: int) -> bool:
-    """Whether *attempt* of the user's command was given just this *aggregate*.
+def made_from(folder: Path, aggregate: Mapping[str, Any], name: AttemptName) -> bool:
+    """Whether the attempt *name* of the user's command was given just this *aggregate*.
 
     Results can be made again after it was, and clocks be set back: only what it was given tells.
     False where that cannot be told; it costs no more than another attempt.
     """
     try:
-        return _content(_inputs(folder, attempt), _TABLE) == _json(aggregate)
+        return _content(_inputs(folder, name), _TABLE) == _json(aggregate)
     except (OSError, ValueError):
         return False
 
 
-def remove_inputs(folder: Path, attempt: int) -> None:
+def remove_inputs(folder: Path, name: AttemptName) -> None:
     """Remove what the user's command was given, as far as that can be removed.
 
     Not before the experiment is recorded as aggregated: after a crash, only they tell that the
     outcome of the command can be taken up.
     """
-    shutil.rmtree(_inputs(folder, attempt), ignore_errors=True)
+    shutil.rmtree(_inputs(folder, name), ignore_errors=True)
 
 
-def _inputs(folder: Path, attempt: int) -> Path:
-    return folder / f"aggregation.{attempt}"
+def _inputs(folder: Path, name: AttemptName) -> Path:
+    return folder / f"aggregation.{name.attempt}"
 
 
 def finish(
-    state: ExperimentState, folder: Path, aggregate: Mapping[str, Any], attempt: int
+    state: ExperimentState, folder: Path, aggregate: Mapping[str, Any], name: AttemptName
 ) -> dict[str, Any]:
     """Take up what the user's command wrote, and store `aggregate.json`.
 
@@ -190,7 +191,7 @@ def finish(
         StateWriteError: The file system refused.
     """
     try:
-        written = results.accept(folder, results.AGGREGATE, attempt)
+        written = results.accept(folder, name)
         value = None if written is None else results.load(folder, written)
     except ResultInvalidError as err:
         raise AggregationError(state.experiment_id, str(err)) from err

@@ -22,11 +22,13 @@ __all__ = [
     "AggregationError",
     "AlreadyOwnedError",
     "AmbiguousExperimentError",
+    "AttemptWarning",
     "ClaimClosedError",
     "ConfigError",
     "ConfigProblem",
     "DiskWarning",
     "EngineError",
+    "EngineWarning",
     "ExperimentExistsError",
     "ExperimentNotFoundError",
     "HoldfastError",
@@ -104,6 +106,14 @@ class NoLocksWarning(UserWarning):
 
 class DiskWarning(UserWarning):
     """The disk of a running experiment is full or fails: attempts that end wait to say so."""
+
+
+class EngineWarning(UserWarning):
+    """An engine cannot be reached at this moment: it is asked again, and nothing is lost."""
+
+
+class AttemptWarning(UserWarning):
+    """An attempt cannot be judged or does not end: it is left as it is, and the others go on."""
 
 
 # attrs passes the fields to Exception.args, so that pickling and unpickling need no code of ours.

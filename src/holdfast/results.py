@@ -13,24 +13,22 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
+from holdfast.attempts.names import AttemptName
 from holdfast.errors import ResultInvalidError, StateWriteError
 from holdfast.records import ResultRef
 from holdfast.store import strictjson
 from holdfast.store.files import Files
 
 __all__ = [
-    "AGGREGATE",
     "SIZE_LIMIT",
     "accept",
-    "link_or_copy",
+    "copy",
+    "inspect",
     "load",
     "path_of",
     "prepare",
     "verify",
 ]
-
-#: The index that stands for the aggregation's own attempt.
-AGGREGATE: Final = -1
 
 #: A result is a summary. Arrays and models belong into files of their own, named in it.
 SIZE_LIMIT: Final = 64 << 20
@@ -41,10 +39,9 @@ _FOLDER: Final = "results"
 _durable: set[tuple[int, int]] = set()
 
 
-def path_of(folder: Path, index: int, attempt: int) -> Path:
+def path_of(folder: Path, name: AttemptName) -> Path:
     """Where that attempt may write its result: its `HOLDFAST_RESULT`."""
-    who = "aggregate" if index == AGGREGATE else str(index)
-    return folder / _FOLDER / f"{who}.{attempt}.json"
+    return folder / _FOLDER / f"{name}.json"
 
 
 def prepare(folder: Path, *, files: Files | None = None) -> None:
@@ -74,9 +71,7 @@ def prepare(folder: Path, *, files: Files | None = None) -> None:
         raise StateWriteError(folder / _FOLDER, "making it", _cause(err)) from err
 
 
-def accept(
-    folder: Path, index: int, attempt: int, *, files: Files | None = None
-) -> ResultRef | None:
+def accept(folder: Path, name: AttemptName, *, files: Files | None = None) -> ResultRef | None:
     """Read, check and make durable what an attempt wrote; None if it wrote nothing.
 
     Only once this has returned may the process be recorded as completed: from then on the file
@@ -86,8 +81,16 @@ def accept(
         ResultInvalidError: Not a JSON file as `strictjson` has it, or too large: fail the attempt.
         StateWriteError: The disk could not make it durable: not the attempt's fault.
     """
-    files = files or Files()
-    path = path_of(folder, index, attempt)
+    return _taken(folder, name, files or Files(), durably=True)
+
+
+def inspect(folder: Path, name: AttemptName, *, files: Files | None = None) -> ResultRef | None:
+    """What `accept` would return or raise, and nothing is made durable."""
+    return _taken(folder, name, files or Files(), durably=False)
+
+
+def _taken(folder: Path, name: AttemptName, files: Files, *, durably: bool) -> ResultRef | None:
+    path = path_of(folder, name)
     try:
         with files.directory(folder) as parent, files.directory(_FOLDER, parent) as results:
             fd = _open(files, path, results)
@@ -99,11 +102,13 @@ def accept(
                     strictjson.loads(data)
                 except ValueError as err:
                     raise ResultInvalidError(path, f"is not valid JSON: {err}") from err
-                files.fsync(fd)
+                if durably:
+                    files.fsync(fd)
             finally:
                 files.close(fd)
-            # The name too: the process that made it did not care.
-            files.fsync(results)
+            if durably:
+                # The name too: the process that made it did not care.
+                files.fsync(results)
     except FileNotFoundError:
         return None
     except OSError as err:
@@ -136,19 +141,13 @@ def load(folder: Path, ref: ResultRef, *, files: Files | None = None) -> Any:
     return strictjson.loads(_proven(folder, ref, files or Files()))
 
 
-def link_or_copy(folder: Path, ref: ResultRef, target: Path) -> None:
-    """Make *target* the accepted result, as a hard link if the file system has them.
+def copy(folder: Path, ref: ResultRef, target: Path) -> None:
+    """Make *target* a copy of the accepted result, which whoever gets it may edit.
 
     Raises:
         OSError: The file system refused.
     """
-    try:
-        os.link(folder / ref.path, target)
-    except OSError as err:
-        if err.errno == errno.ENOENT:
-            raise
-        # No hard links here (exFAT, some network file systems), or too many of one file.
-        shutil.copyfile(folder / ref.path, target)
+    shutil.copyfile(folder / ref.path, target)
 
 
 def _proven(folder: Path, ref: ResultRef, files: Files) -> bytes:

@@ -1,31 +1,27 @@
-"""What is known of single processes, in words: parameters, failures, what nobody watched.
+"""What is known of single processes, in words: parameters and failures.
 
-Reads the files of attempts, and judges nothing.
+Reads the logs of attempts, and judges nothing.
 """
 
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, TextIO
 
-from holdfast import attempts, liveness
-from holdfast.attempts import AttemptName, error_path
+from holdfast.attempts.files import open_output
+from holdfast.attempts.names import AttemptName, error_path, names, output_path
 from holdfast.cli import forms, text
 from holdfast.cli.app import Place
 from holdfast.config.placeholders import as_text
-from holdfast.errors import ConfigError, HoldfastError, StateCorruptError, printable
-from holdfast.identity import ProcessIdentity
-from holdfast.orchestration import outcomes
+from holdfast.errors import ConfigError, HoldfastError, printable
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
 
-__all__ = ["Now", "Params", "failures", "parameters", "params_words", "tail", "unwatched"]
+__all__ = ["Params", "failures", "parameters", "params_words", "tail"]
 
 _TAIL_LINES: Final = 5
 _TAIL_BYTES: Final = 16 * 1024
 _MOST_GROUPS: Final = 20
-
-Now = Literal["completed", "failed", "lost", "runs", "unknown"]
 
 #: The parameters of every process; None where there are none to be known.
 Params = Sequence[Mapping[str, Any]] | None
@@ -77,7 +73,7 @@ def failures(
             which += f" ({words if len(indices) == 1 else f'{first}: {words}'})"
         attempt = f", attempt {progress.attempt}" if progress.attempt > 1 else ""
         lines.append(f"  {text.paint(why, 'red', text.coloured(stream))}{attempt}: {which}")
-        name = AttemptName(state.experiment_id, first, progress.attempt)
+        name = AttemptName.of_process(state.experiment_id, first, progress.attempt)
         lines += [f"    | {line}" for line in tail(error_path(folder, name))]
         # A command that could not be launched wrote nothing: its log would say less than this.
         if _wrote(folder, name):
@@ -93,8 +89,8 @@ def _aggregation(where: Place, state: ExperimentState, folder: Path, stream: Tex
     """Why the aggregation failed, with the end of its command's stderr if it had one."""
     why = text.one_line(state.error_message or "the aggregation failed")
     lines = [f"  {text.paint(why, 'red', text.coloured(stream))}"]
-    found = attempts.names(folder, state.experiment_id, ".err")
-    own = [name for name in found if name.index == attempts.AGGREGATE]
+    found = names(folder, state.experiment_id, "err")
+    own = [name for name in found if name.index is None]
     if own:
         lines += [f"    | {line}" for line in tail(error_path(folder, max(own)))]
         if _wrote(folder, max(own)):
@@ -104,7 +100,7 @@ def _aggregation(where: Place, state: ExperimentState, folder: Path, stream: Tex
 
 def _wrote(folder: Path, name: AttemptName) -> bool:
     """Whether there is anything in the logs of an attempt, or anything wrong with them."""
-    for path in (attempts.output_path(folder, name), error_path(folder, name)):
+    for path in (output_path(folder, name), error_path(folder, name)):
         try:
             info = path.lstat()
         except FileNotFoundError:
@@ -119,7 +115,7 @@ def _wrote(folder: Path, name: AttemptName) -> bool:
 def tail(path: Path, lines: int = _TAIL_LINES) -> list[str]:
     """The last *lines* of a log, harmless to a terminal; none if there is no such file."""
     try:
-        opened = attempts.open_output(path)
+        opened = open_output(path)
         if opened is None:
             return []
         with opened as file:
@@ -132,43 +128,3 @@ def tail(path: Path, lines: int = _TAIL_LINES) -> list[str]:
         return []
     found = data.decode(errors="replace").replace("\r\n", "\n").splitlines()
     return [printable(line.expandtabs()) for line in found if line.strip()][-lines:]
-
-
-def unwatched(folder: Path, name: AttemptName, shim: ProcessIdentity | None) -> tuple[Now, str]:
-    """What became of an attempt that is recorded as running and that nobody watches.
-
-    Looks only: a resume judges, stops leftovers, and may know better.
-
-    Args:
-        shim: Who was recorded as its shim.
-    """
-    try:
-        record = attempts.read_exit(folder, name)
-        live = attempts.live_state(folder, name)
-    except StateCorruptError as err:
-        return "failed", text.one_line(err)
-    except HoldfastError as err:
-        return "unknown", text.one_line(err)
-    if record is not None:
-        ended = f"while nobody watched ({outcomes.describe(record)})"
-        if record.stop_reason is not None:
-            return "lost", f"was stopped {ended}"
-        if record.exit_code == 0:
-            return "completed", f"completed {ended}"
-        return "failed", f"failed {ended}"
-    if live.kind in ("absent", "revoked"):
-        if shim is not None and liveness.judge(shim).kind == "alive":
-            return "unknown", f"its files are gone, yet {shim} runs; --force runs it again"
-        return "lost", "never began"
-    # By the shim's identity, where there are no locks; and where its lock is free although it runs.
-    verdict = liveness.judge(live.identity)
-    if live.kind == "held" or (live.kind == "unknown" and verdict.kind == "alive"):
-        return "runs", f"runs ({live.identity}): to be taken over"
-    if live.kind == "free" and verdict.kind == "alive":
-        return "unknown", (
-            f"its lock is free, yet {live.identity} runs: is this a copy of a running experiment? "
-            f"--force runs it again"
-        )
-    if live.kind == "unknown" and verdict.kind != "dead":
-        return "unknown", "cannot be told from here; --force runs it again"
-    return "lost", "died"

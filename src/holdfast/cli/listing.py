@@ -5,7 +5,7 @@ import gc
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, ParamSpec
+from typing import Final, NamedTuple, ParamSpec
 
 import click
 
@@ -33,8 +33,20 @@ STYLES: Final[dict[str, text.Style]] = {
 
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
-Listed = tuple[Summary, Verdict | None]
 P = ParamSpec("P")
+
+
+class Listed(NamedTuple):
+    """One experiment of the listing.
+
+    Attributes:
+        living: Its owner, where that was looked at.
+        alive: Attempts of which something runs, or may, although nobody owns the experiment.
+    """
+
+    state: Summary
+    living: Verdict | None
+    alive: int
 
 
 def _without_collector(command: Callable[P, int]) -> Callable[P, int]:
@@ -73,7 +85,7 @@ def ls(context: click.Context, statuses: tuple[str, ...], as_json: bool) -> int:
     """List the experiments, the newest last.
 
     DONE counts completed processes. Whether the owner of a running experiment is still alive is
-    looked up. Files that cannot be read are named, and end the listing with exit code 6.
+    looked up, and whether processes of one that nobody owns run on. Files that cannot be read are named, and end the listing with exit code 6.
     """
     where = place(context)
     manager = where.manager()
@@ -81,12 +93,18 @@ def ls(context: click.Context, statuses: tuple[str, ...], as_json: bool) -> int:
     states, unreadable = listing.experiments, listing.unreadable
     if statuses:
         states = [state for state in states if state.status in statuses]
-    found = [(state, _owner(manager, state)) for state in sorted(states, key=_age)]
+    found = [
+        Listed(state, _owner(manager, state), _alive(manager, state))
+        for state in sorted(states, key=_age)
+    ]
     if as_json:
         forms.print_json(
             SCHEMA,
             {
-                "experiments": [forms.experiment(state, living) for state, living in found],
+                "experiments": [
+                    {**forms.experiment(state, living), "attempts_alive": alive}
+                    for state, living, alive in found
+                ],
                 "unreadable": forms.unreadable(unreadable),
             },
         )
@@ -118,6 +136,16 @@ def _owner(manager: StateManager, state: Summary) -> Verdict | None:
         return None
 
 
+def _alive(manager: StateManager, state: Summary) -> int:
+    stands = state.status in (ExperimentStatus.INTERRUPTED, ExperimentStatus.FAILED)
+    if not stands or not state.processes_running:
+        return 0
+    try:
+        return len(manager.survivors(state.experiment_id))
+    except HoldfastError:  # deleted since, or it cannot be told
+        return 0
+
+
 def _age(state: Summary) -> tuple[datetime, str]:
     return state.created_at or _LONG_AGO, state.experiment_id
 
@@ -127,20 +155,28 @@ def _lines(found: list[Listed]) -> list[str]:
     rows = [
         (
             text.one_line(state.experiment_id),
-            forms.status_words(state, living),
+            forms.status_words(state, living) + (f", {alive} run on" if alive else ""),
             f"{state.processes_completed}/{state.num_processes}",
             str(state.processes_failed or ""),
             text.age(state.last_updated, now),
             text.one_line(state.name or ""),
         )
-        for state, living in found
+        for state, living, alive in found
     ]
     header = ("ID", "STATUS", "DONE", "FAILED", "UPDATED", "NAME")
     return text.table(header, rows, right=(2, 3), styles=STYLES)
 
 
 def _say_what_to_do(where: Place, found: list[Listed]) -> None:
-    stale = [state for state, living in found if living is not None and living.kind == "dead"]
+    for state, _, alive in found:
+        if alive:
+            command = where.command("resume", state.experiment_id)
+            number = text.count(alive, "attempt")
+            text.say(
+                f"{number} of {text.one_line(state.experiment_id)} may run on without an owner; "
+                f"take over, or stop: {command}"
+            )
+    stale = [each.state for each in found if each.living is not None and each.living.kind == "dead"]
     if len(stale) == 1:
         command = where.command("resume", stale[0].experiment_id)
         text.say(f"the owner of {text.one_line(stale[0].experiment_id)} is dead; go on: {command}")

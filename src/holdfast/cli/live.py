@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from holdfast.attempts import AttemptName, error_path
+from holdfast.attempts.names import AttemptName, error_path
 from holdfast.cli import forms, text
 from holdfast.cli.evidence import Params, params_words, tail
 from holdfast.records import ExperimentState, ProcessProgress
@@ -163,7 +163,7 @@ class Progress:
         if self._live is None:
             # Its last words come at the end, once for all that failed alike.
             text.say(f"failed {which}: {why}")
-        name = AttemptName(state.experiment_id, index, process.attempt)
+        name = AttemptName.of_process(state.experiment_id, index, process.attempt)
         words_left = tail(error_path(self._folder(state.experiment_id), name), lines=3)
         self._remember(f"failed {which}", why, words_left)
 

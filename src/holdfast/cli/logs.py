@@ -9,14 +9,14 @@ from typing import BinaryIO, Final
 import attrs
 import click
 
-from holdfast import attempts
-from holdfast.attempts import AGGREGATE, AttemptName
+from holdfast.attempts.files import open_output
+from holdfast.attempts.looking import life, look
+from holdfast.attempts.names import AGGREGATE, AttemptName, error_path, names, output_path
 from holdfast.cli import text
 from holdfast.cli.addressing import resolve
 from holdfast.cli.app import Place, place, state_dir_option
-from holdfast.cli.evidence import unwatched
 from holdfast.cli.failures import UNREADABLE, told
-from holdfast.errors import ExperimentNotFoundError, StateCorruptError
+from holdfast.errors import ExperimentNotFoundError, StateCorruptError, StateWriteError
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.manager import StateManager
@@ -26,9 +26,6 @@ __all__ = ["logs"]
 _LOOK_S: Final = 0.1
 _LOOK_FOR_NEWS_S: Final = 1.0
 _CHUNK: Final = 256 * 1024
-
-#: The word for the aggregation's own command in the place of an index.
-_AGGREGATE_WORD: Final = "aggregate"
 
 
 @attrs.define
@@ -76,7 +73,7 @@ class _Log:
 
     def _open(self) -> BinaryIO | None:
         try:
-            return None if self.unreadable else attempts.open_output(self.path)
+            return None if self.unreadable else open_output(self.path)
         except StateCorruptError as err:
             self.unreadable = True
             text.say(told(err, self.where), "error")  # once, and the others go on
@@ -108,16 +105,16 @@ def logs(
     """
     where = place(context)
     manager = where.manager()
-    state, index = _find(manager, query)
+    state, unit = _find(manager, query)
     if attempt is not None:
-        _check_attempt(manager, state, index, attempt)
+        _check_attempt(manager, state, unit, attempt)
     kinds = _kinds(only_out=only_out, only_err=only_err)
-    shown = _Shown(titled=index is None or len(kinds) > 1)
+    shown = _Shown(titled=unit is None or len(kinds) > 1)
     known: dict[Path, _Log] = {}
     ended = False
     looked = time.monotonic()
     while True:
-        for log in _logs(where, state, index, attempt, kinds):
+        for log in _logs(where, state, unit, attempt, kinds):
             if log.path not in known:
                 known[log.path] = log
                 if lines is not None:
@@ -133,31 +130,31 @@ def logs(
             looked = time.monotonic()
             state = manager.load(state.experiment_id)
             # One more round: the last words were written before the end was recorded.
-            ended = _over(manager, state, index)
+            ended = _over(manager, state, unit)
     if any(log.unreadable for log in known.values()):
         return UNREADABLE
     if not shown.anything:
-        text.say(_silent(state, index, ended=_ended(manager, state, index)))
+        text.say(_silent(state, unit, ended=_ended(manager, state, unit)))
     if ended:
-        _say_if_abandoned(where, manager, state, index)
+        _say_if_abandoned(where, manager, state, unit)
     return 0
 
 
-def _silent(state: ExperimentState, index: int | None, *, ended: bool) -> str:
+def _silent(state: ExperimentState, unit: str | None, *, ended: bool) -> str:
     who = text.one_line(state.experiment_id)
-    who = f"no process of {who}" if index is None else f"{who}/{_word(index)}"
+    who = f"no process of {who}" if unit is None else f"{who}/{unit}"
     if ended:
-        return f"{who} wrote {'anything' if index is None else 'nothing'}"
-    return f"{who} has written {'anything' if index is None else 'nothing'} yet"
+        return f"{who} wrote {'anything' if unit is None else 'nothing'}"
+    return f"{who} has written {'anything' if unit is None else 'nothing'} yet"
 
 
-def _ended(manager: StateManager, state: ExperimentState, index: int | None) -> bool:
+def _ended(manager: StateManager, state: ExperimentState, unit: str | None) -> bool:
     """Whether an attempt was made and is over, so that its silence is final."""
     folder = manager.folder(state.experiment_id)
-    wanted = range(state.num_processes) if index is None else [index]
+    wanted = _all(state) if unit is None else [unit]
     if not any(_last_attempt(state, folder, each) for each in wanted):
         return False
-    followed = _followed(state, index)
+    followed = _followed(state, unit)
     if any(_may_run(state, folder, each) for each in followed):
         return False
     # One that a living owner has begun may be about to come up.
@@ -172,8 +169,8 @@ def _kinds(*, only_out: bool, only_err: bool) -> tuple[str, ...]:
 
 def _find(manager: StateManager, query: str) -> tuple[ExperimentState, int | None]:
     head, slash, last = query.rpartition("/")
-    index = _index(last) if slash else None
-    if index is None:
+    unit = _unit(last) if slash else None
+    if unit is None:
         try:
             return manager.load(resolve(manager, query)), None
         except ExperimentNotFoundError:
@@ -182,117 +179,120 @@ def _find(manager: StateManager, query: str) -> tuple[ExperimentState, int | Non
         found = resolve(manager, head)  # where there is none, that is what is wrong
         raise click.UsageError(
             f"{text.one_line(found)} is there; {text.one_line(last)!r} is neither a process's "
-            f"number nor `{_AGGREGATE_WORD}`"
+            f"number nor `{AGGREGATE}`"
         )
     try:
         state = manager.load(resolve(manager, head))
     except ExperimentNotFoundError:
         # An experiment may be called `sweep/3`.
         return manager.load(resolve(manager, query)), None
-    if index != AGGREGATE and index >= state.num_processes:
+    if unit != AGGREGATE and int(unit) >= state.num_processes:
         raise click.UsageError(
             f"{text.one_line(state.experiment_id)} has processes 0 to {state.num_processes - 1}, "
-            f"no {index}"
+            f"no {unit}"
         )
-    return state, index
+    return state, unit
 
 
-def _index(word: str) -> int | None:
-    if word == _AGGREGATE_WORD:
-        return AGGREGATE
-    return int(word) if word.isascii() and word.isdigit() and len(word) < 10 else None
-
-
-def _word(index: int) -> str:
-    return _AGGREGATE_WORD if index == AGGREGATE else str(index)
+def _unit(word: str) -> str | None:
+    """The unit that *word* names, None if it is none."""
+    if word == AGGREGATE:
+        return word
+    return str(int(word)) if word.isascii() and word.isdigit() and len(word) < 10 else None
 
 
 def _logs(
     where: Place,
     state: ExperimentState,
-    index: int | None,
+    unit: str | None,
     attempt: int | None,
     kinds: tuple[str, ...],
 ) -> list[_Log]:
     """The logs that there may be, in the order of their processes."""
     folder = where.manager().folder(state.experiment_id)
-    wanted = range(state.num_processes) if index is None else [index]
-    names = []
+    wanted = _all(state) if unit is None else [unit]
+    found = []
     for each in wanted:
         number = attempt or _last_attempt(state, folder, each)
         if number:
-            names.append(AttemptName(state.experiment_id, each, number))
-    path = {"stdout": attempts.output_path, "stderr": attempts.error_path}
+            found.append(AttemptName(state.experiment_id, each, number))
+    path = {"stdout": output_path, "stderr": error_path}
     return [
-        _Log(where, path[kind](folder, name), f"{name} {kind}") for name in names for kind in kinds
+        _Log(where, path[kind](folder, name), f"{name} {kind}") for name in found for kind in kinds
     ]
 
 
-def _last_attempt(state: ExperimentState, folder: Path, index: int) -> int:
-    if index != AGGREGATE:
-        return state.processes[index].attempt
-    found = attempts.names(folder, state.experiment_id, ".out")
-    return max((name.attempt for name in found if name.index == AGGREGATE), default=0)
+def _last_attempt(state: ExperimentState, folder: Path, unit: str) -> int:
+    if unit != AGGREGATE:
+        return state.processes[int(unit)].attempt
+    found = names(folder, state.experiment_id, "out")
+    return max((name.attempt for name in found if name.unit == AGGREGATE), default=0)
+
+
+def _all(state: ExperimentState) -> list[str]:
+    return list(map(str, range(state.num_processes)))
 
 
 def _check_attempt(
-    manager: StateManager, state: ExperimentState, index: int | None, attempt: int
+    manager: StateManager, state: ExperimentState, unit: str | None, attempt: int
 ) -> None:
     folder = manager.folder(state.experiment_id)
-    wanted = range(state.num_processes) if index is None else [index]
+    wanted = _all(state) if unit is None else [unit]
     most = max((_last_attempt(state, folder, each) for each in wanted), default=0)
     if attempt > most:
-        who = text.one_line(state.experiment_id) + ("" if index is None else f"/{_word(index)}")
+        who = text.one_line(state.experiment_id) + ("" if unit is None else f"/{unit}")
         had = f"had {text.count(most, 'attempt')}" if most else "not been tried yet"
         raise click.UsageError(f"{who} has {had}, so that there is no attempt {attempt}")
 
 
-def _over(manager: StateManager, state: ExperimentState, index: int | None) -> bool:
+def _over(manager: StateManager, state: ExperimentState, unit: str | None) -> bool:
     """Whether nothing more will be written."""
     # Without an owner, too, its processes run on: what they write is what is waited for.
     folder = manager.folder(state.experiment_id)
-    if any(_may_run(state, folder, each) for each in _followed(state, index)):
+    if any(_may_run(state, folder, each) for each in _followed(state, unit)):
         return False
-    if not _goes_on(state, index):
+    if not _goes_on(state, unit):
         return True
     return manager.liveness(state.experiment_id).kind == "dead"
 
 
-def _goes_on(state: ExperimentState, index: int | None) -> bool:
+def _goes_on(state: ExperimentState, unit: str | None) -> bool:
     """Whether the experiment stands where a living owner would begin more of what is followed."""
-    if index == AGGREGATE:
+    if unit == AGGREGATE:
         return state.status in (ExperimentStatus.RUNNING, ExperimentStatus.COMPLETED)
-    if index is not None and state.processes[index].status is ProcessStatus.COMPLETED:
+    if unit is not None and state.processes[int(unit)].status is ProcessStatus.COMPLETED:
         # Any other may still be tried again: that is a new attempt, and its log is printed, too.
         return False
     return state.status is ExperimentStatus.RUNNING
 
 
-def _followed(state: ExperimentState, index: int | None) -> list[int]:
+def _followed(state: ExperimentState, unit: str | None) -> list[str]:
     """Of the processes that are followed, those that are recorded as running."""
-    if index == AGGREGATE:
-        return [index]
-    running = state.processes.indices(ProcessStatus.RUNNING)
-    return [each for each in running if index in (None, each)]
+    if unit == AGGREGATE:
+        return [unit]
+    running = map(str, state.processes.indices(ProcessStatus.RUNNING))
+    return [each for each in running if unit in (None, each)]
 
 
-def _may_run(state: ExperimentState, folder: Path, index: int) -> bool:
-    attempt = _last_attempt(state, folder, index)
+def _may_run(state: ExperimentState, folder: Path, unit: str) -> bool:
+    attempt = _last_attempt(state, folder, unit)
     if not attempt:
         return False
-    name = AttemptName(state.experiment_id, index, attempt)
-    shim = None if index == AGGREGATE else state.processes[index].identity
-    now, _ = unwatched(folder, name, shim)
-    return now in ("runs", "unknown")
+    name = AttemptName(state.experiment_id, unit, attempt)
+    shim = None if name.index is None else state.processes[name.index].identity
+    try:
+        return life(look(folder, name, shim=shim)) is not None
+    except StateWriteError:
+        return True  # it cannot be told at this moment
 
 
 def _say_if_abandoned(
-    where: Place, manager: StateManager, state: ExperimentState, index: int | None
+    where: Place, manager: StateManager, state: ExperimentState, unit: str | None
 ) -> None:
     """Say so where what is followed ended because nobody is left to go on with it."""
-    if not _goes_on(state, index) or manager.liveness(state.experiment_id).kind != "dead":
+    if not _goes_on(state, unit) or manager.liveness(state.experiment_id).kind != "dead":
         return
-    verb = "aggregate" if index == AGGREGATE and state.can_aggregate() else "resume"
+    verb = "aggregate" if unit == AGGREGATE and state.can_aggregate() else "resume"
     who = text.one_line(state.experiment_id)
     text.say(f"the owner of {who} is dead; go on: {where.command(verb, state.experiment_id)}")
 

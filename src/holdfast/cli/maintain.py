@@ -143,17 +143,15 @@ def _marked(where: Place, *, dry_run: bool, force: bool) -> list[str]:
 def _cleaned(
     where: Place, experiment_id: str, living: Verdict | None, *, dry_run: bool
 ) -> list[str]:
-    from holdfast import judgement
-
     would = "would be interrupted" if dry_run else "interrupted"
     who = text.one_line(experiment_id)
     lines = [f"{who}  {would}: owner {text.one_line(living or 'dead')}"]
-    folder = where.manager().folder(experiment_id)
-    alive = sum(found.kind == "alive" for *_, found in judgement.survivors(folder, experiment_id))
-    if alive:
-        number = text.count(alive, "process")
-        runs = f"{number} of it runs on" if alive == 1 else f"{number} of it run on"
-        lines.append(f"  {runs}; to take over: {where.command('resume', experiment_id)}")
+    left = where.manager().survivors(experiment_id)
+    lines += [f"  attempt {name} is not over: {text.one_line(verdict)}" for name, verdict in left]
+    if left:
+        lines.append(
+            f"  to take it over, or stop it: {where.command('resume', experiment_id)}"
+        )
     return lines
 
 

@@ -1,25 +1,27 @@
 """`--dry-run`, and what differs between a file and the experiment that it is to resume.
 
-Looks only: nothing is claimed, stopped or written.
+Tells the plan that a run would follow, and has none of its own. Nothing is claimed, stopped or
+written.
 """
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast import results
-from holdfast.attempts import AttemptName
 from holdfast.cli import forms, text
 from holdfast.cli.app import Place
-from holdfast.cli.evidence import params_words, unwatched
+from holdfast.cli.evidence import params_words
 from holdfast.cli.failures import OWNED
 from holdfast.config.experiment_file import Experiment
 from holdfast.errors import ConfigError, ConfigProblem
-from holdfast.orchestration import recovery
+from holdfast.orchestration.configured import check_number, configuration
 from holdfast.orchestration.orchestrator import of_work
+from holdfast.orchestration.takeover import Decision, foresee
 from holdfast.records import ExperimentState
-from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.status import ExperimentStatus
 from holdfast.store.manager import StateManager
 
 __all__ = ["print_plan", "refuse_other_work"]
@@ -28,28 +30,32 @@ SCHEMA: Final = "holdfast.plan/1"
 
 _MOST_DIFFERENCES: Final = 10
 
+_STYLES: Final = {"run": "cyan", "skip": "dim", "adopt": "green", "blocked": "red"}
+
 
 def print_plan(
-    where: Place, experiment: Experiment | None, resumed: str | None, *, fresh: bool, as_json: bool
+    where: Place,
+    experiment: Experiment | None,
+    resumed: str | None,
+    *,
+    fresh: bool,
+    force: bool,
+    as_json: bool,
 ) -> int:
     """Say for every process whether it would be run, and why; the exit code."""
     manager = where.manager()
     state = _state(manager, experiment, resumed, fresh=fresh)
     if experiment is None:
         assert state is not None
-        experiment = recovery.configuration(state, manager.state_dir)
+        experiment = configuration(state, manager.state_dir)
     elif state is not None:
-        recovery.check_number(state, experiment, "what is to be run")
-    decided = [
-        _decide(manager, state, index, experiment.retry.max_attempts)
-        if state is not None
-        else ("run", "a new experiment")
-        for index in range(experiment.num_processes)
-    ]
+        check_number(state, experiment, "what is to be run")
+    decided = _decided(manager, state, experiment, force=force)
     living = None if state is None else manager.liveness(state.experiment_id)
     code = OWNED if living is not None and living.kind == "alive" else 0
-    runs = sum(action == "run" for action, _ in decided)
-    aggregates = state is not None and not runs and _is_to_be_aggregated(state)
+    actions = Counter(each.action for each in decided)
+    idle = not actions["run"] and not actions["adopt"] and not actions["blocked"]
+    aggregates = state is not None and idle and _is_to_be_aggregated(state, decided)
     if as_json:
         content = {
             "experiment_id": None if state is None else state.experiment_id,
@@ -61,13 +67,20 @@ def print_plan(
         forms.print_json(SCHEMA, content)
         return code
     rows = [
-        (str(index), action, why, params_words(experiment.params, index))
-        for index, (action, why) in enumerate(decided)
+        (str(index), each.action, text.one_line(each.why), params_words(experiment.params, index))
+        for index, each in enumerate(decided)
     ]
     header = ("PROCESS", "ACTION", "WHY", "PARAMETERS")
-    text.emit(text.table(header, rows, right=(0,), styles={"run": "cyan", "skip": "dim"}))
+    text.emit(text.table(header, rows, right=(0,), styles=_STYLES))
     what = "a new experiment" if state is None else text.one_line(state.experiment_id)
-    text.say(f"{what}: {runs:,} of {text.count(len(decided), 'process')} would be run")
+    also = "".join(
+        f", {actions[action]:,} {words}"
+        for action, words in (("adopt", "taken over"), ("blocked", "left as they are"))
+        if actions[action]
+    )
+    text.say(
+        f"{what}: {actions['run']:,} of {text.count(len(decided), 'process')} would be run{also}"
+    )
     if aggregates:
         text.say("only the aggregation would be run")
     if living is not None and living.kind == "alive":
@@ -75,20 +88,32 @@ def print_plan(
     return code
 
 
-def _is_to_be_aggregated(state: ExperimentState) -> bool:
-    return state.can_aggregate() and state.status is not ExperimentStatus.AGGREGATED
+def _decided(
+    manager: StateManager, state: ExperimentState | None, experiment: Experiment, *, force: bool
+) -> Sequence[Decision]:
+    if state is None:
+        return [Decision("run", "a new experiment")] * experiment.num_processes
+    folder = manager.folder(state.experiment_id)
+    now, limits, retry = datetime.now(UTC), experiment.limits, experiment.retry
+    return foresee(state, folder, now, limits, retry, force=force).decisions
 
 
-def _processes(experiment: Experiment, decided: list[tuple[str, str]]) -> list[dict[str, Any]]:
+def _is_to_be_aggregated(state: ExperimentState, decided: Sequence[Decision]) -> bool:
+    if state.status is ExperimentStatus.AGGREGATED:
+        return False
+    return all(each.completed for each in decided)
+
+
+def _processes(experiment: Experiment, decided: Sequence[Decision]) -> list[dict[str, Any]]:
     return [
         {
             "index": index,
             "params": dict(experiment.params[index]),
             "argv": list(experiment.argv(index)),
-            "action": action,
-            "why": why,
+            "action": each.action,
+            "why": each.why,
         }
-        for index, (action, why) in enumerate(decided)
+        for index, each in enumerate(decided)
     ]
 
 
@@ -102,39 +127,6 @@ def _state(
         return None
     assert experiment is not None
     return of_work(manager, experiment.config_hash(manager.state_dir))
-
-
-def _decide(
-    manager: StateManager, state: ExperimentState, index: int, max_attempts: int
-) -> tuple[str, str]:
-    process = state.processes[index]
-    folder = manager.folder(state.experiment_id)
-    if process.status is ProcessStatus.COMPLETED:
-        if process.result is not None and state.status is not ExperimentStatus.AGGREGATED:
-            problem = results.verify(folder, process.result)
-            if problem is not None:
-                return "run", f"its result {process.result.path} is lost: {problem}"
-        return "skip", f"completed in attempt {process.attempt}"
-    if process.status is ProcessStatus.RUNNING:
-        name = AttemptName(state.experiment_id, index, process.attempt)
-        now, words = unwatched(folder, name, process.identity)
-        why = f"attempt {process.attempt} {words}"
-        if now == "failed":
-            return _again(why, left=process.failures + 1 < max_attempts)
-        return ("run" if now == "lost" else "skip"), why
-    if process.status is ProcessStatus.FAILED:
-        why = f"failed: {forms.why_failed(process)}"
-        # Whoever resumes what has failed as a whole wants it tried again, whatever the budget.
-        ended = state.status is ExperimentStatus.FAILED
-        return _again(why, left=ended or process.failures < max_attempts)
-    if process.attempt == 0:
-        return "run", "never tried"
-    why = f" ({process.reason})" if process.reason is not None else ""
-    return "run", f"attempt {process.attempt} did not complete{why}"
-
-
-def _again(why: str, *, left: bool) -> tuple[str, str]:
-    return ("run", why) if left else ("skip", f"{why}; no attempt left")
 
 
 def refuse_other_work(

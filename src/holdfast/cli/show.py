@@ -1,15 +1,15 @@
 """`holdfast show`: one experiment, read at 2 a.m.: what failed and why, what runs, what to do."""
 
+import contextlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from holdfast.attempts import AttemptName
 from holdfast.cli import forms, text
 from holdfast.cli.addressing import resolve
 from holdfast.cli.app import (
@@ -19,7 +19,7 @@ from holdfast.cli.app import (
     place,
     state_dir_option,
 )
-from holdfast.cli.evidence import Params, failures, parameters, params_words, unwatched
+from holdfast.cli.evidence import Params, failures, parameters, params_words
 from holdfast.cli.failures import told
 from holdfast.cli.listing import STYLES
 from holdfast.errors import ConfigError, HoldfastError
@@ -28,6 +28,9 @@ from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.history import Transition
 from holdfast.store.manager import StateManager
+
+if TYPE_CHECKING:
+    from holdfast.orchestration.takeover import Decision
 
 __all__ = ["show"]
 
@@ -235,18 +238,31 @@ def _running(
         return []
     now = datetime.now(UTC)
     watched = living.kind == "alive"
+    decided = () if watched else _decided(state, folder, now)
     rows = []
     for index in indices:
         progress = state.processes[index]
-        name = AttemptName(state.experiment_id, index, progress.attempt)
         since = progress.started_at
         lasted = "" if since is None else text.duration((now - since).total_seconds())
         who = "" if progress.identity is None else str(progress.identity)
-        what = text.one_line(who if watched else unwatched(folder, name, progress.identity)[1])
+        what = text.one_line(who if watched else decided[index].why)
         rows.append((str(index), str(progress.attempt), lasted, what, params_words(params, index)))
     title = "running" if watched else "running when the owner was last heard of, and now"
     header = ("PROCESS", "ATTEMPT", "SINCE", "SHIM" if watched else "NOW", "PARAMETERS")
     return ["", _bold(title), *text.table(header, rows, right=(0, 1, 2), indent="  ")]
+
+
+def _decided(state: ExperimentState, folder: Path, now: datetime) -> Sequence[Decision]:
+    """What a resume would do with each process, as far as single attempts decide it."""
+    from holdfast.config.experiment_file import Limits, Retry
+    from holdfast.orchestration.configured import configuration
+    from holdfast.orchestration.takeover import foresee
+
+    limits, retry = Limits(), Retry()
+    with contextlib.suppress(ConfigError):  # made by hand, or through the library
+        experiment = configuration(state, folder.parent)
+        limits, retry = experiment.limits, experiment.retry
+    return foresee(state, folder, now, limits, retry, verify=False).decisions
 
 
 def _result(where: Place, state: ExperimentState, folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Final
 
-from holdfast import judgement
+from holdfast.attempts import looking
 from holdfast.doctor.findings import Finding, Site
 from holdfast.errors import HoldfastError
 from holdfast.store import deletion, journal, ownership, stored
@@ -50,7 +50,7 @@ def temporaries(site: Site, stem: str, folder_fd: int, closed: Container[str]) -
         if below in closed:
             continue
         # A shim keeps the space of its exit record reserved as long as its command runs.
-        if below == "attempts" and next(judgement.survivors(path, stem), None) is not None:
+        if below == "attempts" and next(looking.survivors(path, stem), None) is not None:
             continue
         with (
             contextlib.suppress(FileNotFoundError, NotADirectoryError),

@@ -2,8 +2,9 @@
 
 from collections.abc import Container, Iterator
 
-from holdfast import aggregation, attempts, results
-from holdfast.attempts import AttemptName
+from holdfast import aggregation, results
+from holdfast.attempts.files import read_exit
+from holdfast.attempts.names import AttemptName, file_path
 from holdfast.doctor.findings import Finding, Site, problem, readable, to_read
 from holdfast.errors import StateCorruptError, StateWriteError
 from holdfast.records import ExperimentState
@@ -34,10 +35,10 @@ def _exits(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
     folder = site.state_dir / stem
     for index in state.processes.indices(ProcessStatus.RUNNING):
         attempt = state.processes[index].attempt
-        name = AttemptName(state.experiment_id, index, attempt)
-        path = attempts.attempts_dir(folder) / f"{name}.exit"
+        name = AttemptName.of_process(state.experiment_id, index, attempt)
+        path = file_path(folder, name, "exit")
         try:
-            attempts.read_exit(folder, name)
+            read_exit(folder, name)
         except StateCorruptError as err:
             repair = "bring it back from a backup before anybody goes on: as it is, resume takes it"
             repair = f"{repair} for a failure of attempt {attempt}"

@@ -7,21 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast import aggregation, attempts
-from holdfast.attempts import AGGREGATE, AttemptName, ExitRecord
+from holdfast import aggregation
+from holdfast.attempts.looking import Ended, Running, look
+from holdfast.attempts.names import AttemptName, Suffix, error_path, names
 from holdfast.errors import AggregationError, StateWriteError
-from holdfast.judgement import Dead, Exited, Running
-from holdfast.orchestration import outcomes, recovery
+from holdfast.orchestration import outcomes
 from holdfast.orchestration.interrupts import Interrupts
-from holdfast.orchestration.loop import Watch
+from holdfast.orchestration.loop import Loop
+from holdfast.orchestration.watch import Learnt, Watch
 from holdfast.records import ExperimentState
-from holdfast.status import ExperimentStatus
+from holdfast.status import ExperimentStatus, Reason
 from holdfast.store.claim import Claim
 
 __all__ = ["conclude"]
 
 
-def conclude(claim: Claim, watch: Watch, interrupts: Interrupts) -> Mapping[str, Any] | None:
+def conclude(
+    claim: Claim, watch: Watch, loop: Loop, interrupts: Interrupts
+) -> Mapping[str, Any] | None:
     """Aggregate a completed experiment, durably, before it is recorded as aggregated.
 
     Of one that is recorded so already, `aggregate.json` is made again.
@@ -42,24 +45,18 @@ def conclude(claim: Claim, watch: Watch, interrupts: Interrupts) -> Mapping[str,
         cause = err.strerror or str(err)
         raise StateWriteError(claim.folder / "results", "reading", cause) from err
     command = experiment.aggregate.command
-    attempt = None
+    name = None
     if command is None:
         aggregation.write(claim.folder, found)
     else:
-        own = _run(state, claim.folder, command, found, watch, interrupts)
-        if own is None:
+        name = _run(state, claim.folder, command, found, watch, loop, interrupts)
+        if name is None:
             return None
-        name, record = own
-        if record.exit_code != 0 or record.error is not None:
-            where = attempts.error_path(claim.folder, name)
-            problem = f"{outcomes.describe(record)}; its messages are in {where}"
-            raise AggregationError(state.experiment_id, problem)
-        attempt = name.attempt
-        found = aggregation.finish(state, claim.folder, found, attempt)
+        found = aggregation.finish(state, claim.folder, found, name)
     if state.status is ExperimentStatus.COMPLETED:
         claim.record("aggregate")
-    if attempt is not None:
-        aggregation.remove_inputs(claim.folder, attempt)
+    if name is not None:
+        aggregation.remove_inputs(claim.folder, name)
     return found
 
 
@@ -69,72 +66,84 @@ def _run(
     command: tuple[str, ...],
     built: Mapping[str, Any],
     watch: Watch,
+    loop: Loop,
     interrupts: Interrupts,
-) -> tuple[AttemptName, ExitRecord] | None:
-    """The outcome of the user's command: an attempt left running, its outcome, or a new one.
+) -> AttemptName | None:
+    """The attempt in which the user's command succeeded; None if a signal came first.
 
-    What was left counts only if it was given the results that there are now.
+    One that was left counts only if it was given the results that there are now.
+
+    Raises:
+        AggregationError: It failed, or was interrupted from outside too often.
     """
+    launcher = watch.launcher
     last = _last(state, folder)
-    name = watch.launcher.name(AGGREGATE, 1)
+    number = 0
     if last is not None:
-        name = watch.launcher.name(AGGREGATE, last.attempt + 1)
-        grace_s = watch.launcher.experiment.limits.grace_s
-        judged = recovery.judge(folder, last, grace_s=grace_s, force=watch.force, fence=watch.fence)
-        belongs = aggregation.made_from(folder, built, last.attempt)
-        if isinstance(judged, Exited) and belongs and _succeeded(judged.record):
-            return last, judged.record
-        if isinstance(judged, Running):
-            watch.adopt([last], watch.known())
-            if not belongs:
-                watch.stop(force=False)
-            record = _await(folder, last, watch, interrupts)
-            if record is None or belongs:
-                return None if record is None else (last, record)
-    inputs = aggregation.prepare_inputs(state, folder, built, name.attempt)
-    attempt = watch.launcher.aggregation(name.attempt, command, inputs)
-    # Nothing was recorded just now that would have told of a newer owner.
-    watch.fence()
-    for handle in watch.engine.submit(state.experiment_id, [attempt]):
-        watch.handles[handle.name] = handle
-    record = _await(folder, name, watch, interrupts)
-    return None if record is None else (name, record)
+        number = last.attempt
+        belongs = aggregation.made_from(folder, built, last)
+        learnt = _take_up(folder, last, watch, loop, stop=not belongs)
+        if learnt is None:
+            return None
+        if belongs and _succeeded(learnt):
+            return last
+    for count in range(launcher.experiment.retry.max_interruptions):
+        if interrupts.count:
+            return None
+        if count > 1:
+            loop.pause(min(2.0 ** (count - 2), 60.0))
+        name = launcher.aggregation_name(number + 1 + count)
+        inputs = aggregation.prepare_inputs(state, folder, built, name)
+        learnt = loop.run(launcher.aggregation(name, command, inputs))
+        if learnt is not None and _succeeded(learnt):
+            return name
+        if learnt is None or (interrupts.count and not _failed(learnt)):
+            return None
+        problem = _described(learnt)
+        if _failed(learnt):
+            where = error_path(folder, name)
+            raise AggregationError(
+                state.experiment_id, f"{problem}; its messages are in {where}"
+            )
+    raise AggregationError(state.experiment_id, f"{problem}, again and again")
+
+
+def _take_up(
+    folder: Path, name: AttemptName, watch: Watch, loop: Loop, *, stop: bool
+) -> Learnt | None:
+    """How an attempt ended that somebody left; None if it does not end although it was asked to."""
+    seen = look(folder, name)
+    if isinstance(seen, Ended):
+        return Learnt(name, seen)
+    if isinstance(seen, Running):
+        watch.adopt([name], watch.known() or {})
+        if stop:
+            watch.stop(force=False, why=Reason.USER)
+    else:
+        watch.settle(name, None)
+    return loop.run(name)
+
+
+def _succeeded(learnt: Learnt) -> bool:
+    return isinstance(learnt.found, Ended) and outcomes.ends_by(learnt.found.record) == "complete"
+
+
+def _failed(learnt: Learnt) -> bool:
+    return isinstance(learnt.found, Ended) and outcomes.ends_by(learnt.found.record) == "fail"
+
+
+def _described(learnt: Learnt) -> str:
+    if isinstance(learnt.found, Ended):
+        return outcomes.describe(learnt.found.record)
+    return f"it was lost: {learnt.found.evidence}"
 
 
 def _last(state: ExperimentState, folder: Path) -> AttemptName | None:
+    suffixes: tuple[Suffix, ...] = ("live", "exit")
     found = [
         name
-        for suffix in (".live", ".exit")
-        for name in attempts.names(folder, state.experiment_id, suffix)
-        if name.index == AGGREGATE
+        for suffix in suffixes
+        for name in names(folder, state.experiment_id, suffix)
+        if name.index is None
     ]
     return max(found, default=None)
-
-
-def _succeeded(record: ExitRecord) -> bool:
-    return record.exit_code == 0 and record.error is None and record.stop_requested is None
-
-
-def _await(
-    folder: Path, name: AttemptName, watch: Watch, interrupts: Interrupts
-) -> ExitRecord | None:
-    answered = 0
-    gone_since: float | None = None
-    while (record := outcomes.read(folder, name)) is None:
-        if interrupts.count > answered:
-            answered = interrupts.count
-            watch.stop(force=answered > 1)
-        gone = False
-        for word in watch.engine.poll(list(watch.handles.values())):
-            gone = gone or (word.name == name and word.kind == "gone")
-        if not gone:
-            gone_since = None
-        elif gone_since is None:
-            gone_since = watch.monotonic()
-        elif watch.monotonic() - gone_since > watch.gone_grace_s:
-            judged = recovery.judge(folder, name, grace_s=1.0, force=watch.force, fence=watch.fence)
-            if isinstance(judged, Dead):
-                raise AggregationError(name.experiment_id, f"it was lost: {judged.evidence}")
-        watch.engine.wait(watch.pause_s(watch.gone_grace_s))
-    watch.handles.pop(name, None)
-    return None if interrupts.count else record

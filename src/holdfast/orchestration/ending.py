@@ -7,15 +7,17 @@ from typing import Any, Final
 
 import attrs
 
-from holdfast.orchestration import recovery
+from holdfast.orchestration.takeover import lost_results as _lost_results
 from holdfast.records import ExperimentState, summarise
 from holdfast.status import ExperimentStatus
 
 __all__ = ["Outcome", "aggregated", "anew", "lost_results", "shown", "unfinished"]
 
-#: Exit codes: everything done; ended with failed processes (or a failed aggregation).
+#: Exit codes: everything done; ended with failed processes (or a failed aggregation); something
+#: that cannot be judged was left as it is.
 _DONE: Final = 0
 _FAILED: Final = 3
+_BLOCKED: Final = 5
 
 _DEFAULT_STATE_DIR: Final = Path(".experiment_state")
 
@@ -26,12 +28,14 @@ class Outcome:
 
     Attributes:
         aggregate: What `aggregate.json` holds; None if it did not come to that.
-        exit_code: 0 done or nothing to do, 3 something failed, 130 SIGINT, 143 SIGTERM.
+        exit_code: 0 done or nothing to do, 3 something failed, 5 attempts that cannot be judged
+            were left as they are, 130 SIGINT, 143 SIGTERM.
         message: One sentence for people.
         next_command: What to type to go on; None if nothing is left to do.
         skipped: Processes that were completed before and were not run again.
         adopted: Outcomes and running processes taken over from an orchestrator that died.
         already_done: Whether everything was aggregated before this call.
+        blocked: Attempts that were left as they are, each with the reason.
         lost: Processes whose results are lost, of an experiment whose aggregate is missing, too:
             nothing but a new run makes them again.
     """
@@ -44,6 +48,7 @@ class Outcome:
     skipped: int = 0
     adopted: int = 0
     already_done: bool = False
+    blocked: Mapping[str, str] = attrs.field(factory=dict)
     lost: tuple[int, ...] = ()
 
 
@@ -111,18 +116,25 @@ def lost_results(state: ExperimentState, folder: Path) -> list[int]:
     """
     # As if it were to be aggregated now: of one that is, nobody asks for its results.
     as_completed = attrs.evolve(state, status=ExperimentStatus.COMPLETED)
-    return sorted(recovery.lost_results(as_completed, folder))
+    return sorted(_lost_results(as_completed, folder))
 
 
 def unfinished(
-    state: ExperimentState, signalled: int, state_dir: Path, *, skipped: int, adopted: int
+    state: ExperimentState,
+    signalled: int,
+    state_dir: Path,
+    *,
+    blocked: Mapping[str, str],
+    skipped: int,
+    adopted: int,
 ) -> Outcome:
     """An end that leaves something to do.
 
     Args:
         signalled: The exit code of the signal that ended it; 0 if none did.
+        blocked: Attempts that cannot be judged, and why.
     """
-    verb, exit_code = "resume", signalled
+    verb, exit_code = "resume", signalled or (_BLOCKED if blocked else _DONE)
     count = f"{state.processes_completed:,} of {_processes(state)} completed"
     if state.status is ExperimentStatus.COMPLETED:
         verb = "aggregate"
@@ -130,10 +142,12 @@ def unfinished(
     elif state.status is ExperimentStatus.FAILED:
         # Nothing is wrong with the processes: only the aggregation is to be tried again.
         verb = "aggregate" if state.can_aggregate() else "resume"
-        exit_code = signalled or _FAILED
+        exit_code = exit_code or _FAILED
         message = f"failed: {state.error_message}"
     else:
-        message = f"interrupted; {count}"
+        why = f": {state.error_message}" if state.error_message else ""
+        exit_code = exit_code or (_FAILED if why else _DONE)
+        message = f"interrupted{why}; {count}"
     return Outcome(
         state=state,
         exit_code=exit_code,
@@ -141,6 +155,7 @@ def unfinished(
         next_command=_command(state_dir, verb, state.experiment_id),
         skipped=skipped,
         adopted=adopted,
+        blocked=blocked,
     )
 
 

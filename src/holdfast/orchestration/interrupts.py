@@ -1,6 +1,7 @@
-"""SIGINT and SIGTERM while an experiment runs: counted and answered by the loop, never raised.
+"""Signals while an experiment runs: SIGINT and SIGTERM are counted and answered by the loop.
 
 An exception out of a signal handler could strike between recording a start and launching it.
+Everything else that would end the interpreter by default, and means no stop, is outlived.
 """
 
 import signal
@@ -15,6 +16,20 @@ __all__ = ["Interrupts"]
 
 #: Ctrl-C is a person's. SIGTERM comes from a batch system, a service manager or a shutdown.
 _REASONS: Final = {signal.SIGINT: Reason.USER, signal.SIGTERM: Reason.PREEMPTED}
+
+#: Batch systems and service managers send these to every process of a job: a warning, a limit, a
+#: timer of somebody's. To die of one would leave what runs without an orchestrator.
+_OUTLIVED: Final = tuple(
+    number
+    for name in "SIGUSR1 SIGUSR2 SIGXCPU SIGALRM SIGVTALRM SIGPROF SIGPWR SIGIO SIGSTKFLT".split()
+    if (number := getattr(signal, name, None)) is not None
+)
+
+
+def _outlived() -> "list[int]":
+    first, last = getattr(signal, "SIGRTMIN", None), getattr(signal, "SIGRTMAX", None)
+    realtime = range(first, last + 1) if first is not None and last is not None else range(0)
+    return [*_OUTLIVED, *realtime]
 
 
 class Interrupts:
@@ -31,7 +46,7 @@ class Interrupts:
     def __init__(self, wake: Callable[[], None]) -> None:
         """*wake* ends the loop's wait; it is called from a signal handler."""
         self._wake = wake
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[int, Any] = {}
         self.count = 0
         self.first: signal.Signals | None = None
 
@@ -51,6 +66,10 @@ class Interrupts:
         for number in _REASONS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._handle)
+        for other in _outlived():
+            # What the program handles itself stays its own affair.
+            if signal.getsignal(other) is signal.SIG_DFL:
+                self._before[other] = signal.signal(other, _ignore)
         return self
 
     def __exit__(
@@ -68,3 +87,7 @@ class Interrupts:
         self.count += 1
         self.first = self.first or signal.Signals(number)
         self._wake()
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Not `SIG_IGN`, which programs that are started would inherit."""

@@ -10,7 +10,8 @@ from pathlib import Path
 import attrs
 
 from holdfast import results
-from holdfast.attempts import AGGREGATE, Attempt, AttemptName
+from holdfast.attempts.names import AGGREGATE, AttemptName
+from holdfast.attempts.records import Attempt
 from holdfast.config.experiment_file import Experiment
 from holdfast.errors import StateWriteError
 
@@ -38,8 +39,12 @@ class Launcher:
     cwd: str
 
     def name(self, index: int, attempt: int) -> AttemptName:
-        """What the attempt is called everywhere."""
-        return AttemptName(self.experiment_id, index, attempt)
+        """What an attempt of process *index* is called everywhere."""
+        return AttemptName.of_process(self.experiment_id, index, attempt)
+
+    def aggregation_name(self, attempt: int) -> AttemptName:
+        """What an attempt of the user's own aggregation is called."""
+        return AttemptName(self.experiment_id, AGGREGATE, attempt)
 
     def process(self, index: int, attempt: int) -> Attempt:
         """An attempt of process *index*; makes the directories that it may write to.
@@ -47,6 +52,7 @@ class Launcher:
         Raises:
             StateWriteError: They cannot be made.
         """
+        name = self.name(index, attempt)
         checkpoints = self.folder / "checkpoints" / str(index)
         results.prepare(self.folder)
         try:
@@ -55,21 +61,21 @@ class Launcher:
             cause = err.strerror or str(err)
             raise StateWriteError(checkpoints, "making the directory", cause) from err
         return self._attempt(
-            self.name(index, attempt),
+            name,
             self.experiment.argv(index),
             {
                 "HOLDFAST_INDEX": str(index),
                 "HOLDFAST_PARAMS": json.dumps(dict(self.experiment.params[index])),
-                "HOLDFAST_RESULT": str(results.path_of(self.folder, index, attempt)),
+                "HOLDFAST_RESULT": str(results.path_of(self.folder, name)),
                 "HOLDFAST_CHECKPOINT_DIR": str(checkpoints),
             },
         )
 
     def aggregation(
-        self, attempt: int, command: tuple[str, ...], inputs: Mapping[str, str]
+        self, name: AttemptName, command: tuple[str, ...], inputs: Mapping[str, str]
     ) -> Attempt:
         """An attempt of the user's own aggregation, with the variables that name its *inputs*."""
-        return self._attempt(self.name(AGGREGATE, attempt), command, inputs)
+        return self._attempt(name, command, inputs)
 
     def _attempt(self, name: AttemptName, argv: tuple[str, ...], env: Mapping[str, str]) -> Attempt:
         experiment = self.experiment

@@ -1,7 +1,7 @@
 """Run, resume, aggregate: from a configuration to its result, over any number of crashes.
 
 Owns which experiment a call is about and what its end means; `holdfast.orchestration.loop` runs it,
-`holdfast.orchestration.recovery` takes up what was left.
+`holdfast.orchestration.takeover` takes up what was left.
 """
 
 import contextlib
@@ -9,13 +9,14 @@ import os
 import shlex
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from holdfast import aggregation, results
 from holdfast.config.experiment_file import Experiment
+from holdfast.decisions import decide
 from holdfast.engines import Engine
 from holdfast.errors import (
     AggregationError,
@@ -27,16 +28,17 @@ from holdfast.errors import (
     ResultLostError,
     UnreadableStateWarning,
 )
-from holdfast.events import Requested
-from holdfast.lifecycle import apply_many
-from holdfast.machines import explain
-from holdfast.orchestration import ending, recovery
+from holdfast.events import Event, Requested
+from holdfast.orchestration import ending, takeover
 from holdfast.orchestration.concluding import conclude
+from holdfast.orchestration.configured import check_number, configuration
 from holdfast.orchestration.ending import Outcome
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.launching import Launcher
-from holdfast.orchestration.loop import Loop, Watch
+from holdfast.orchestration.loop import Loop
 from holdfast.orchestration.scheduling import Policy
+from holdfast.orchestration.takeover import Takeover
+from holdfast.orchestration.watch import Watch
 from holdfast.records import ExperimentState
 from holdfast.status import SETTLED, ExperimentStatus, Reason
 from holdfast.store.claim import Claim
@@ -152,7 +154,7 @@ class Orchestrator:
             if state.status is ExperimentStatus.AGGREGATED:
                 return self._shown(state)
             if claim is None:
-                recovery.check_number(state, experiment, "what is to be run")
+                check_number(state, experiment, "what is to be run")
                 # Without the lock: waiting for an owner must not hold up runs of other files.
                 claim = held.enter_context(self._claim(state.experiment_id))
             return self._carry_on(claim, experiment, jobs=jobs, aggregate=aggregate)
@@ -173,7 +175,7 @@ class Orchestrator:
         state = self._load(experiment_id)
         if state.status is ExperimentStatus.AGGREGATED:
             return self._shown(state)
-        experiment = recovery.configuration(state, self._manager.state_dir)
+        experiment = configuration(state, self._manager.state_dir)
         with self._claim(experiment_id) as claim:
             return self._carry_on(claim, experiment, jobs=jobs, aggregate=aggregate)
 
@@ -192,31 +194,33 @@ class Orchestrator:
         state = self._load(experiment_id)
         if (shown := self._complete(state)) is not None:
             return shown
-        experiment = recovery.configuration(state, self._manager.state_dir)
+        experiment = configuration(state, self._manager.state_dir)
         self._refuse_aggregation(state)
         with self._claim(experiment_id) as claim, self._interrupts() as interrupts:
             state = claim.state
             # Its owner may have finished it while we waited for the claim.
             if (shown := self._complete(state)) is not None:
                 return shown
+            watch = self._watch(claim, experiment)
+            loop = Loop(claim, watch, interrupts, self._on_change)
             if state.status not in SETTLED and state.can_aggregate():
-                at = self._clock()
-                events = recovery.reopening(state, (), {}, at, evidence=_evidence(claim))
-                done = Requested(entity="experiment", event="complete", at=at)
-                claim.record_many([*events, done])
+                taken = self._take_over(claim, watch, loop)
+                if taken is None:
+                    return self._ended(state, watch, interrupts, skipped=0, adopted=0)
+                done = Requested(entity="experiment", event="complete", at=self._clock())
+                claim.record_many([*taken.events, done])
             if claim.state.status not in SETTLED:
                 # Refused by the machine, with all its reasons.
                 claim.record("aggregate")
-            watch = self._watch(claim, experiment)
             skipped = state.processes_completed
-            return self._concluded(claim, watch, interrupts, skipped=skipped, adopted=0)
+            return self._concluded(claim, watch, loop, interrupts, skipped=skipped, adopted=0)
 
     def _refuse_aggregation(self, state: ExperimentState) -> None:
         """Refuse without a claim, which would pass for an owner in all that is told later."""
         if state.status in SETTLED or state.can_aggregate():
             return
         if self._manager.liveness(state.experiment_id).kind != "alive":
-            raise explain("experiment", state, "aggregate", {}, experiment_id=state.experiment_id)
+            decide("experiment", state, "aggregate", {}, experiment_id=state.experiment_id)
 
     # -- which experiment -------------------------------------------------------------------------
 
@@ -289,51 +293,56 @@ class Orchestrator:
             return self._shown(claim.state)
         with self._interrupts() as interrupts:
             watch = self._watch(claim, experiment)
-            state, at, folder = claim.state, self._clock(), watch.launcher.folder
-            known = watch.known() if state.processes_running else {}
-            found = recovery.inspect(
-                state,
-                folder,
-                at,
-                known=known,
-                grace_s=experiment.limits.grace_s,
-                force=self._force,
-                fence=claim.check_fence,
-            )
-            lost = recovery.lost_results(state, folder)
-            watch.adopt(found.running, known)
-            counts = {
-                "skipped": state.processes_completed - len(lost),
-                "adopted": found.adopted,
-            }
-            events = recovery.reopening(
-                state,
-                found.facts,
-                lost,
-                at,
-                evidence=_evidence(claim),
-                fail_fast=experiment.limits.fail_fast,
-            )
-            if apply_many(state, events).state.processes_pending:
-                _check_directory(state, experiment, self._manager.state_dir)
-            self._record(claim, events)
+            loop = Loop(claim, watch, interrupts, self._on_change)
+            taken = self._take_over(claim, watch, loop)
+            if taken is None:
+                return self._ended(claim.state, watch, interrupts, skipped=0, adopted=0)
+            counts = {"skipped": taken.skipped, "adopted": taken.adopted}
+            if taken.state.processes_pending:
+                _check_directory(claim.state, experiment, self._manager.state_dir)
+            self._record(claim, taken.events)
             policy = _policy(experiment, jobs)
             while True:
                 if claim.state.status is ExperimentStatus.RUNNING:
-                    Loop(claim, watch, policy, interrupts, self._on_change).drive()
+                    loop.drive(policy)
                 done = claim.state.status is ExperimentStatus.COMPLETED
                 if not done or not aggregate or interrupts.count:
-                    return self._ended(claim.state, interrupts, **counts)
+                    return self._ended(claim.state, watch, interrupts, **counts)
                 try:
-                    return self._concluded(claim, watch, interrupts, **counts)
+                    return self._concluded(claim, watch, loop, interrupts, **counts)
                 except ResultLostError:
-                    lost = recovery.lost_results(claim.state, folder)
-                    if not lost:
+                    again = self._take_over(claim, watch, loop)
+                    if again is None or not again.events:
                         raise
-                again = recovery.reopening(claim.state, (), lost, self._clock(), evidence="")
-                self._record(claim, again)
+                self._record(claim, again.events)
 
-    def _record(self, claim: Claim, events: list[Any]) -> None:
+    def _take_over(self, claim: Claim, watch: Watch, loop: Loop) -> Takeover | None:
+        """Look at what was left, say what follows, and watch what runs; nothing is recorded yet.
+
+        None if a signal came before the engine could be asked.
+        """
+        state, experiment = claim.state, watch.launcher.experiment
+        known = loop.known() if state.processes_running else {}
+        if known is None:
+            return None
+        at = self._clock()
+        found = takeover.survey(state, claim.folder, at, known=known, take=results.accept)
+        taken = takeover.plan(
+            state,
+            found,
+            at,
+            experiment.limits,
+            experiment.retry,
+            evidence=_evidence(claim),
+            force=self._force,
+        )
+        watch.adopt(taken.adopt, known)
+        for name in taken.settle:
+            assert name.index is not None
+            watch.settle(name, state.processes[name.index].identity)
+        return taken
+
+    def _record(self, claim: Claim, events: Sequence[Event]) -> None:
         if events:
             claim.record_many(events)
             self._changed(claim)
@@ -343,10 +352,17 @@ class Orchestrator:
             self._on_change(claim.state)
 
     def _concluded(
-        self, claim: Claim, watch: Watch, interrupts: Interrupts, *, skipped: int, adopted: int
+        self,
+        claim: Claim,
+        watch: Watch,
+        loop: Loop,
+        interrupts: Interrupts,
+        *,
+        skipped: int,
+        adopted: int,
     ) -> Outcome:
         try:
-            found = conclude(claim, watch, interrupts)
+            found = conclude(claim, watch, loop, interrupts)
         except AggregationError as err:
             if claim.state.status is ExperimentStatus.AGGREGATED:
                 raise
@@ -355,16 +371,23 @@ class Orchestrator:
         self._changed(claim)
         counts = {"skipped": skipped, "adopted": adopted}
         if found is None:
-            return self._ended(claim.state, interrupts, **counts)
+            return self._ended(claim.state, watch, interrupts, **counts)
         return ending.aggregated(claim.state, found, **counts)
 
     def _ended(
-        self, state: ExperimentState, interrupts: Interrupts, *, skipped: int, adopted: int
+        self,
+        state: ExperimentState,
+        watch: Watch,
+        interrupts: Interrupts,
+        *,
+        skipped: int,
+        adopted: int,
     ) -> Outcome:
         return ending.unfinished(
             state,
             interrupts.exit_code,
             self._manager.state_dir,
+            blocked={str(name): found.evidence for name, found in watch.blocked.items()},
             skipped=skipped,
             adopted=adopted,
         )
@@ -423,6 +446,7 @@ def _policy(experiment: Experiment, jobs: int | None) -> Policy:
     return Policy(
         jobs=jobs or experiment.limits.jobs or _cpus(),
         max_attempts=experiment.retry.max_attempts,
+        max_interruptions=experiment.retry.max_interruptions,
         backoff_s=experiment.retry.backoff_s,
         fail_fast=experiment.limits.fail_fast,
     )

@@ -1,69 +1,102 @@
-"""What the exit record of an attempt means for its process."""
+"""From what was seen of an attempt to the fact that the lifecycle is told."""
 
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
-from holdfast import attempts, results
-from holdfast.attempts import AttemptName, ExitRecord
-from holdfast.errors import ResultInvalidError, StateCorruptError
+import attrs
+
+from holdfast import results
+from holdfast.attempts import files
+from holdfast.attempts.looking import listed
+from holdfast.attempts.names import AttemptName
+from holdfast.attempts.records import ExitRecord
+from holdfast.errors import ResultInvalidError
 from holdfast.events import ProcessExited
+from holdfast.lifecycle import ending
+from holdfast.records import ResultRef
 from holdfast.status import Reason
 
-__all__ = ["describe", "exited", "read"]
+__all__ = ["Taking", "describe", "ends_by", "exited"]
 
-
-def read(folder: Path, name: AttemptName) -> ExitRecord | None:
-    """How the attempt ended; None if no outcome is published.
-
-    One that is no exit record proves that it ended and nothing else: an attempt that failed.
-
-    Raises:
-        StateWriteError: Whether there is one cannot be told at this moment.
-    """
-    try:
-        return attempts.read_exit(folder, name)
-    except StateCorruptError as err:
-        return ExitRecord(error=str(err).splitlines()[0])
+#: How the result of an attempt is looked at: `results.accept`, or `results.inspect` by who only
+#: looks.
+Taking = Callable[[Path, AttemptName], ResultRef | None]
 
 
 def exited(
-    folder: Path, name: AttemptName, record: ExitRecord, at: datetime, stopping: Reason | None
+    folder: Path,
+    name: AttemptName,
+    record: ExitRecord,
+    at: datetime,
+    *,
+    stopping: Reason | None = None,
+    asked: bool = False,
+    take: Taking = results.accept,
 ) -> ProcessExited:
-    """The fact that *record* tells, with the result that the attempt left, proven and durable.
+    """The fact that *record* tells, with the result that the attempt left.
 
     Args:
         at: When this was learnt.
-        stopping: Why this orchestrator asked its attempts to stop, where it did: it knows better
-            than the shim, which is only told to stop.
+        stopping: Why this orchestrator asks its attempts to stop, where it does: it knows better
+            than the request, of which there may have been several.
+        asked: Whether it has asked this one.
+        take: What to do with a result.
 
     Raises:
-        StateWriteError: The result could not be made durable; nothing is decided then.
+        StateWriteError: The result could not be read or made durable; nothing is decided then.
     """
-    stop_reason = record.stop_reason
-    if stop_reason is not None and stopping is not None:
-        stop_reason = stopping
-    result, result_error = None, None
-    clean = record.exit_code == 0 and record.reason is Reason.EXIT and record.signal is None
-    if clean and stop_reason is None:
-        try:
-            result = results.accept(folder, name.index, name.attempt)
-        except ResultInvalidError as err:
-            result_error = str(err)
+    assert name.index is not None
+    fact = _fact(name.index, name.attempt, record, at)
+    why = _stop_reason(folder, name, record, stopping, asked=asked)
+    fact = attrs.evolve(fact, stop_reason=why, evidence=_stopped(record))
+    if ending(fact) != "complete":
+        return attrs.evolve(fact, error_message=describe(record))
+    try:
+        return attrs.evolve(fact, result=take(folder, name))
+    except ResultInvalidError as err:
+        return attrs.evolve(fact, result_error=str(err))
+
+
+def ends_by(record: ExitRecord) -> str:
+    """What such an end is to a process: `complete`, `requeue` or `fail`."""
+    return ending(_fact(0, 0, record, datetime.min.replace(tzinfo=UTC)))
+
+
+def _fact(index: int, attempt: int, record: ExitRecord, at: datetime) -> ProcessExited:
     return ProcessExited(
-        process=name.index,
-        attempt=name.attempt,
+        process=index,
+        attempt=attempt,
         at=at,
         exit_code=record.exit_code,
         signal=record.signal,
-        stop_reason=stop_reason,
+        stop_reason=record.stop_requested,
+        interrupted_by=record.interrupted_by,
+        timed_out=record.timed_out,
+        launch_error=record.error,
         reason=record.reason,
-        error_message=None if clean else describe(record),
-        result=result,
-        result_error=result_error,
         host=record.host,
         started_at=record.started_at,
         ended_at=record.ended_at,
     )
+
+
+def _stop_reason(
+    folder: Path, name: AttemptName, record: ExitRecord, stopping: Reason | None, *, asked: bool
+) -> Reason | None:
+    if record.stop_requested is None:
+        # Where the disk took no request, its command was signalled behind the back of its shim.
+        return stopping if asked and record.signal in _OURS else None
+    return stopping or files.requested(folder, name) or record.stop_requested
+
+
+_OURS = (9, 15)
+
+
+def _stopped(record: ExitRecord) -> str | None:
+    if not record.stopped:
+        return None
+    return f"processes that it left running were stopped: {listed(record.stopped)}"
 
 
 def describe(record: ExitRecord) -> str:
@@ -79,4 +112,8 @@ def describe(record: ExitRecord) -> str:
         return f"out of memory ({how})"
     if record.stop_requested is not None:
         return f"asked to stop ({how})"
+    if record.interrupted_by is not None:
+        return f"interrupted by signal {record.interrupted_by} from outside ({how})"
+    if record.perhaps_memory:
+        return f"{how} (perhaps memory: the kernel killed for want of it meanwhile)"
     return how

@@ -6,7 +6,7 @@ it out.
 
 import heapq
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -17,12 +17,15 @@ from holdfast.lifecycle import apply_many
 from holdfast.records import ExperimentState, ProcessProgress, summarise
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
-__all__ = ["Plan", "Policy", "Scheduler", "retry_at"]
+__all__ = ["Plan", "Policy", "Scheduler", "Slots", "retry_at"]
 
 _LONGEST_S: Final = 86_400.0 * 365
 
-#: So many attempts of one process may be lost under one orchestrator before that counts as failing.
-_FREE_LOSSES: Final = 3
+#: An attempt that lived so long got somewhere: the count of interruptions in a row starts anew.
+_LIVED_S: Final = 600.0
+#: The pause before the third attempt of interruptions in a row, doubled for each further one.
+_INTERRUPTED_S: Final = 1.0
+_INTERRUPTED_AT_MOST_S: Final = 60.0
 
 #: Nothing is started from here; a failed process is, once the same plan has requeued it.
 _MOVED_ON: Final = frozenset({ProcessStatus.RUNNING, ProcessStatus.COMPLETED})
@@ -36,13 +39,29 @@ class Policy:
         jobs: At most so many processes at a time.
         max_attempts: Failed attempts after which a process is failed for good.
         backoff_s: Pause before the second attempt; doubled before every further one.
+        max_interruptions: Attempts in a row that may be interrupted from outside before a process
+            is given up for this run.
         fail_fast: The first process that is failed for good ends the experiment.
     """
 
     jobs: int = attrs.field(validator=attrs.validators.ge(1))
     max_attempts: int = attrs.field(default=1, validator=attrs.validators.ge(1))
     backoff_s: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
+    max_interruptions: int = attrs.field(default=10, validator=attrs.validators.ge(1))
     fail_fast: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Slots:
+    """What of the processes that are recorded as running does not count as that.
+
+    Attributes:
+        idle: How many use no slot: their command has ended, or their shim is gone.
+        blocked: Those that nobody can judge, and nobody waits for.
+    """
+
+    idle: int = 0
+    blocked: Sequence[int] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -59,6 +78,10 @@ class Plan:
     events: tuple[Event, ...]
     wait_s: float | None = None
     stop_others: bool = False
+
+
+_NOTHING_IDLE: Final = Slots()
+_ENDS: Final = (ProcessExited, ProcessLost)
 
 
 def retry_at(process: ProcessProgress, policy: Policy) -> datetime | None:
@@ -78,7 +101,8 @@ class Scheduler:
     """Plans one experiment, turn after turn.
 
     It keeps in order what waits to be started, since looking through 10,000 processes in every
-    turn would cost more than running them. All of it can be read off the state again.
+    turn would cost more than running them. All of it can be read off the state again, but for the
+    interruptions in a row, which every run counts anew.
     """
 
     def __init__(self, state: ExperimentState, policy: Policy) -> None:
@@ -87,7 +111,8 @@ class Scheduler:
         self._ready: list[int] = []
         self._delayed: list[tuple[datetime, int, datetime]] = []
         self._retryable: list[int] = []
-        self._losses: Counter[int] = Counter()
+        self._in_a_row: Counter[int] = Counter()
+        self._given_up: dict[int, str] = {}
         for index, process in enumerate(state.processes.values()):
             if process.status is ProcessStatus.PENDING:
                 self._put(index, process)
@@ -101,19 +126,21 @@ class Scheduler:
         now: datetime,
         *,
         stopping: Reason | None = None,
+        slots: Slots = _NOTHING_IDLE,
     ) -> Plan:
         """What follows from *facts* in *state*.
 
         Args:
-            facts: What was learnt since the last turn. All of it will be in the plan; a loss that
-                is one too many, as a failure.
+            facts: What was learnt since the last turn. All of it will be in the plan.
             stopping: Why the experiment is to be interrupted, once nothing runs any more. Nothing
                 is started then.
         """
-        events: list[Event] = [self._charged(fact) for fact in facts]
+        events: list[Event] = list(facts)
         step = apply_many(state, events)
+        if stopping is None:
+            self._count_interruptions(state, facts, step.changes)
         state = step.state
-        self._take_in(state, step.changes)
+        self._take_in(state, step.changes, now)
         if state.status is not ExperimentStatus.RUNNING:
             return Plan(events=tuple(events))
         if stopping is None:
@@ -122,40 +149,58 @@ class Scheduler:
         halted = self._policy.fail_fast and state.processes_failed > retried
         starts: list[int] = []
         if stopping is None and not halted:
-            starts = self._due(state, self._policy.jobs - state.processes_running, now)
+            busy = state.processes_running - slots.idle
+            starts = self._due(state, self._policy.jobs - busy, now)
             events += [_request(now, "start", index) for index in starts]
-        if state.processes_running or starts:
+        if state.processes_running > len(slots.blocked) or starts:
             return Plan(events=tuple(events), wait_s=self._next_due_s(now), stop_others=halted)
         if stopping is None and not halted and self._waiting():
             return Plan(events=tuple(events), wait_s=self._next_due_s(now))
-        events.append(_ending(state, now, stopping))
+        events.append(_ending(state, now, stopping, self._given_up, slots.blocked))
         return Plan(events=tuple(events))
 
-    def _charged(self, fact: Event) -> Event:
-        """*fact*, or a failure: what is lost every time, kills what watches it, and never ends."""
-        if not isinstance(fact, ProcessLost):
-            return fact
-        self._losses[fact.process] += 1
-        count = self._losses[fact.process]
-        if count <= _FREE_LOSSES:
-            return fact
-        return ProcessExited(
-            process=fact.process,
-            attempt=fact.attempt,
-            at=fact.at,
-            reason=fact.reason,
-            error_message=f"its shim was killed {count} times in this run: does the command kill "
-            f"its parent? The last time: {fact.evidence}",
-        )
+    def _count_interruptions(
+        self, state: ExperimentState, facts: Sequence[Event], changes: Sequence[Change]
+    ) -> None:
+        """Count attempts that were ended from outside, which are charged to no retry budget.
 
-    def _take_in(self, state: ExperimentState, changes: Sequence[Change]) -> None:
+        What is interrupted every time (a command that kills its parent, a host that kills all that
+        grows) would else begin anew for ever.
+        """
+        ended = {fact.process: fact for fact in facts if isinstance(fact, _ENDS)}
+        for change in changes:
+            index = change.process
+            if index is None or index not in ended or change.source != ProcessStatus.RUNNING:
+                continue
+            fact = ended[index]
+            foreign = isinstance(fact, ProcessLost) or fact.stop_reason is None
+            if change.target != ProcessStatus.PENDING or not foreign:
+                self._in_a_row.pop(index, None)
+                continue
+            if _lived_s(state.processes[index], fact) >= _LIVED_S:
+                self._in_a_row.pop(index, None)
+            self._in_a_row[index] += 1
+            if self._in_a_row[index] >= self._policy.max_interruptions:
+                self._given_up[index] = change.evidence or str(change.reason)
+
+    def _take_in(self, state: ExperimentState, changes: Sequence[Change], now: datetime) -> None:
         for change in changes:
             if change.process is None or change.source == change.target:
                 continue
             if change.target == ProcessStatus.PENDING:
-                self._put(change.process, state.processes[change.process])
+                self._put_again(change.process, state.processes[change.process], now)
             elif change.target == ProcessStatus.FAILED:
                 self._retryable.append(change.process)
+
+    def _put_again(self, index: int, process: ProcessProgress, now: datetime) -> None:
+        if index in self._given_up:
+            return
+        doublings = self._in_a_row[index] - 2
+        if doublings < 0:
+            self._put(index, process)
+            return
+        pause_s = min(_INTERRUPTED_S * 2**doublings, _INTERRUPTED_AT_MOST_S)
+        heapq.heappush(self._delayed, (now + timedelta(seconds=pause_s), index, now))
 
     def _put(self, index: int, process: ProcessProgress) -> None:
         due = retry_at(process, self._policy)
@@ -201,13 +246,39 @@ def _request(at: datetime, event: str, process: int, **facts: object) -> Request
     return Requested(entity="process", event=event, at=at, process=process, facts=facts)
 
 
-def _ending(state: ExperimentState, at: datetime, stopping: Reason | None) -> Requested:
+def _lived_s(process: ProcessProgress, fact: ProcessExited | ProcessLost) -> float:
+    began, ended = process.started_at, fact.at
+    if isinstance(fact, ProcessExited):
+        began, ended = fact.started_at or began, fact.ended_at or ended
+    return 0.0 if began is None else (ended - began).total_seconds()
+
+
+def _ending(
+    state: ExperimentState,
+    at: datetime,
+    stopping: Reason | None,
+    given_up: Mapping[int, str],
+    blocked: Sequence[int],
+) -> Requested:
     """How the experiment ends, now that nothing runs and nothing is to be started."""
     # Everything done before the interrupt took effect: there is nothing left to interrupt.
     if state.can_aggregate():
         return Requested(entity="experiment", event="complete", at=at)
     if stopping is not None:
         return Requested(entity="experiment", event="interrupt", at=at, reason=stopping)
+    if blocked:
+        words = f"cannot be judged from here: {_named(blocked)}"
+        return Requested(entity="experiment", event="interrupt", at=at, error_message=words)
+    if given_up:
+        first = min(given_up)
+        words = f"interrupted from outside again and again: {_named(sorted(given_up))}"
+        return Requested(
+            entity="experiment",
+            event="interrupt",
+            at=at,
+            reason=state.processes[first].reason,
+            error_message=f"{words}; the last time: {given_up[first]}",
+        )
     failed = state.processes.indices(ProcessStatus.FAILED)
     reasons = {state.processes[index].reason for index in failed}
     count = f"{len(failed):,} of {state.num_processes:,} processes failed"
@@ -218,3 +289,7 @@ def _ending(state: ExperimentState, at: datetime, stopping: Reason | None) -> Re
         reason=reasons.pop() if len(reasons) == 1 else Reason.EXIT,
         error_message=f"{count}: {summarise(failed)}",
     )
+
+
+def _named(processes: Sequence[int]) -> str:
+    return f"process{'' if len(processes) == 1 else 'es'} {summarise(list(processes))}"

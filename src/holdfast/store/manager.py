@@ -43,6 +43,7 @@ from holdfast.store.summary import Summary
 if TYPE_CHECKING:
     # What claims, deletes or judges is imported where it is used: a listing, which a shell prompt
     # may ask for, takes a fifth less without it.
+    from holdfast.attempts.names import AttemptName
     from holdfast.store.claim import Claim
     from holdfast.store.history import Transition
 
@@ -356,25 +357,36 @@ class StateManager:
 
     def _revoke_unbegun(self, claim: "Claim") -> None:
         """What was started and has no files yet could begin while they are removed."""
-        from holdfast import attempts
+        from holdfast.attempts.files import revoke
+        from holdfast.attempts.looking import Unbegun, look
+        from holdfast.attempts.names import AttemptName
 
         for index in claim.state.processes.indices(ProcessStatus.RUNNING):
             attempt = claim.state.processes[index].attempt
-            name = attempts.AttemptName(claim.state.experiment_id, index, attempt)
-            if attempts.live_state(claim.folder, name).kind == "absent":
-                attempts.revoke(claim.folder, name)
+            name = AttemptName.of_process(claim.state.experiment_id, index, attempt)
+            if isinstance(look(claim.folder, name), Unbegun):
+                revoke(claim.folder, name)
 
     def _refuse_if_running(self, experiment_id: str, *, force: bool) -> None:
-        """An attempt can outlive its owner; deleting its files would have it run on unseen."""
-        from holdfast import judgement
-
-        found = judgement.survivors(self.folder(experiment_id), experiment_id)
-        for name, identity, verdict in found:
+        """An attempt, or what it left, can outlive its owner: it would run on unseen."""
+        for name, verdict in self.survivors(experiment_id):
             who = f"{experiment_id}/{name}"
             if verdict.kind == "alive":
-                raise AlreadyOwnedError(who, identity, None, verdict)
+                raise AlreadyOwnedError(who, None, None, verdict)
             if verdict.kind == "unknown" and not force:
-                raise UnknownLivenessError(who, identity, None, verdict)
+                raise UnknownLivenessError(who, None, None, verdict)
+
+    def survivors(self, experiment_id: str) -> "list[tuple[AttemptName, Verdict]]":
+        """The attempts of which something is alive, or may be, each with the evidence.
+
+        A shim that runs on without an owner, and what a dead one left. Only looks.
+
+        Raises:
+            StateWriteError: That cannot be told at this moment.
+        """
+        from holdfast.attempts import looking
+
+        return list(looking.survivors(self.folder(experiment_id), experiment_id))
 
     def history(self, experiment_id: str) -> "list[Transition]":
         """Every recorded step, oldest first.

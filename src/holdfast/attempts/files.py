@@ -1,7 +1,7 @@
-"""The files of attempts and what they prove: names, `.live`, `.exit`, revocation.
+"""The files of an attempt: what is read of them, and what is linked beside them.
 
-Shared by every engine and the orchestrator. `holdfast.engines.shim` writes `.live` and `.exit`; who
-else writes here only ever adds a revoked `.live`, and nobody rewrites or removes another's file.
+`holdfast.engines.shim` writes `.live` and `.exit`. Everybody else only ever adds a file (a revoked
+`.live`, a request), and nobody rewrites or removes another's.
 """
 
 import contextlib
@@ -12,37 +12,34 @@ import stat
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal, Self
+from typing import Any, BinaryIO, Final, Literal
 
 import attrs
 
 from holdfast import liveness
+from holdfast.attempts.names import (
+    AttemptName,
+    Suffix,
+    error_path,
+    file_path,
+    output_path,
+    prepare,
+)
+from holdfast.attempts.records import ExitRecord, LiveState, Process
 from holdfast.errors import StateCorruptError, StateWriteError
 from holdfast.identity import ProcessIdentity
 from holdfast.status import Reason
 
 __all__ = [
-    "AGGREGATE",
-    "Attempt",
-    "AttemptName",
-    "ExitRecord",
-    "LiveState",
-    "attempts_dir",
     "disk_problem",
-    "error_path",
-    "has_exit",
     "live_state",
-    "names",
     "open_output",
     "output_held",
-    "output_path",
-    "prepare",
     "read_exit",
+    "request",
+    "requested",
     "revoke",
 ]
-
-#: The index of the aggregation's own process.
-AGGREGATE: Final = -1
 
 _MAX_BYTES: Final = 64 * 1024
 #: What a shim allocates for its exit record.
@@ -55,124 +52,6 @@ _NO_FILE: Final = {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR}
 _REFUSED: Final = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM,
 }  # fmt: skip
-
-
-@attrs.frozen(order=True)
-class AttemptName:
-    """What every engine can find an attempt by again. As text, `2.1`: process 2, attempt 1."""
-
-    experiment_id: str
-    index: int
-    attempt: int
-
-    def __str__(self) -> str:
-        stem = "aggregate" if self.index == AGGREGATE else str(self.index)
-        return f"{stem}.{self.attempt}"
-
-    @classmethod
-    def parse(cls, experiment_id: str, text: str) -> Self | None:
-        """The name that `str()` made *text* of, None if it is none."""
-        stem, _, number = text.rpartition(".")
-        if not (number.isascii() and number.isdigit()):
-            return None
-        if stem == "aggregate":
-            return cls(experiment_id, AGGREGATE, int(number))
-        if not (stem.isascii() and stem.isdigit()):
-            return None
-        return cls(experiment_id, int(stem), int(number))
-
-
-def _words(argv: Iterable[str]) -> tuple[str, ...]:
-    return tuple(argv)
-
-
-def _optional_text(path: str | Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
-@attrs.frozen(kw_only=True)
-class Attempt:
-    """One run of one command, as an engine is asked for it.
-
-    Attributes:
-        env: Only what is added to the environment of whoever runs it.
-        cwd: Directory it runs in; None for the engine's own.
-        timeout_s: Seconds after which it is stopped; None for never.
-        grace_s: Seconds between TERM and KILL when it is stopped.
-        folder: The experiment's folder, in which `attempts/` is.
-    """
-
-    name: AttemptName
-    argv: tuple[str, ...] = attrs.field(converter=_words, validator=attrs.validators.min_len(1))
-    env: Mapping[str, str] = attrs.field(factory=dict)
-    cwd: str | None = attrs.field(default=None, converter=_optional_text)
-    timeout_s: float | None = None
-    grace_s: float = 30.0
-    folder: Path = attrs.field(converter=Path)
-
-
-@attrs.frozen(kw_only=True)
-class ExitRecord:
-    """How an attempt ended, as its shim saw it.
-
-    Attributes:
-        exit_code: None if it was ended by *signal* or was never started.
-        stop_requested: Who asked it to stop before it ended, `user`; None if nobody did.
-        timed_out: Whether it was stopped because of its timeout.
-        out_of_memory: Whether the kernel killed something for want of memory when this one was.
-        error: Why it could not be started; None if it was.
-        max_rss_bytes: Peak memory of the largest of its processes.
-        cpu_s: User and system time of all its processes that were waited for.
-        identity: The shim.
-    """
-
-    exit_code: int | None = None
-    signal: int | None = None
-    stop_requested: str | None = None
-    timed_out: bool = False
-    out_of_memory: bool = False
-    error: str | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    max_rss_bytes: int | None = None
-    cpu_s: float | None = None
-    host: str | None = None
-    identity: ProcessIdentity | None = None
-
-    @property
-    def stop_reason(self) -> Reason | None:
-        """Why it was asked to stop; None if it was not, or had run out of time before."""
-        return None if self.stop_requested is None else Reason(self.stop_requested)
-
-    @property
-    def reason(self) -> Reason:
-        """What ended it."""
-        if self.error is not None:
-            return Reason.LAUNCH_ERROR
-        if self.timed_out:
-            return Reason.TIMEOUT
-        if self.out_of_memory:
-            return Reason.OUT_OF_MEMORY
-        return Reason.EXIT if self.signal is None else Reason.SIGNAL
-
-
-@attrs.frozen
-class LiveState:
-    """What an attempt's `.live` says.
-
-    Attributes:
-        kind: `absent`: no shim has begun; `revoked`: none may any more; `held`: the shim lives;
-            `free`: it does not; `unknown`: the file system has no locks to tell by.
-        identity: The shim, where its file could be read.
-    """
-
-    kind: Literal["absent", "revoked", "held", "free", "unknown"]
-    identity: ProcessIdentity | None = None
-
-
-def attempts_dir(folder: Path) -> Path:
-    """Where the files of all attempts of the experiment in *folder* are."""
-    return folder / "attempts"
 
 
 def disk_problem(folder: Path) -> OSError | None:
@@ -204,60 +83,6 @@ def disk_problem(folder: Path) -> OSError | None:
     if disk.f_bavail * disk.f_frsize >= _EXIT_BYTES and (disk.f_favail > 0 or disk.f_files == 0):
         return None
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def output_path(folder: Path, name: AttemptName) -> Path:
-    """What the attempt wrote to its standard output."""
-    return attempts_dir(folder) / f"{name}.out"
-
-
-def error_path(folder: Path, name: AttemptName) -> Path:
-    """What the attempt wrote to its standard error."""
-    return attempts_dir(folder) / f"{name}.err"
-
-
-def prepare(folder: Path) -> None:
-    """Make the directory of the attempts, durably.
-
-    Raises:
-        StateWriteError: The file system refused, or something else has its name.
-    """
-    path = attempts_dir(folder)
-    try:
-        path.mkdir()
-        # The parent too: a power cut could take the directory back with every outcome in it.
-        fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    except FileExistsError:
-        # Through a link, outcomes and logs would be written to where it leads.
-        if not stat.S_ISDIR(path.lstat().st_mode):
-            raise StateWriteError(path, "making it", "something else has its name") from None
-    except OSError as err:
-        raise StateWriteError(path, "making it", str(err)) from err
-
-
-def names(folder: Path, experiment_id: str, suffix: str = ".live") -> list[AttemptName]:
-    """Attempts that have a file with *suffix*, ascending.
-
-    Raises:
-        StateWriteError: They cannot be listed at this moment.
-    """
-    path = attempts_dir(folder)
-    try:
-        files = os.listdir(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as err:
-        raise StateWriteError(path, "listing", err.strerror or str(err)) from err
-    parsed = (
-        AttemptName.parse(experiment_id, file[: -len(suffix)])
-        for file in files
-        if file.endswith(suffix)
-    )
-    return sorted(name for name in parsed if name is not None)
 
 
 def _open(path: Path) -> int:
@@ -324,9 +149,10 @@ def _fields(plain: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, An
 _EXIT_FIELDS: Final = {
     "exit_code": int,
     "signal": int,
-    "stop_requested": str,
+    "interrupted_by": int,
     "timed_out": bool,
     "out_of_memory": bool,
+    "perhaps_memory": bool,
     "error": str,
     "max_rss_bytes": int,
     "cpu_s": float,
@@ -338,22 +164,6 @@ def _time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
 
 
-def has_exit(folder: Path, name: AttemptName) -> bool:
-    """Whether an outcome is published, whatever it is.
-
-    Raises:
-        StateWriteError: That cannot be told at this moment.
-    """
-    path = attempts_dir(folder) / f"{name}.exit"
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as err:
-        raise StateWriteError(path, "looking for it", err.strerror or str(err)) from err
-    return True
-
-
 def read_exit(folder: Path, name: AttemptName) -> ExitRecord | None:
     """How the attempt ended; None if no outcome is published.
 
@@ -361,7 +171,7 @@ def read_exit(folder: Path, name: AttemptName) -> ExitRecord | None:
         StateCorruptError: The file is there but no exit record: it is left as it is.
         StateWriteError: It cannot be read at this moment, which says nothing about the attempt.
     """
-    path = attempts_dir(folder) / f"{name}.exit"
+    path = file_path(folder, name, "exit")
     try:
         data = _read_file(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -373,19 +183,26 @@ def read_exit(folder: Path, name: AttemptName) -> ExitRecord | None:
         raise StateWriteError(path, "reading", err.strerror or str(err)) from err
     try:
         plain = _parse(data)
-        identity = plain.get("identity")
+        identity, asked = plain.get("identity"), plain.get("stop_requested")
         record = ExitRecord(
             **_fields(plain, _EXIT_FIELDS),
+            stop_requested=None if asked is None else Reason(asked),
             started_at=_time(plain.get("started_at")),
             ended_at=_time(plain.get("ended_at")),
+            stopped=tuple(Process(pid, str(comm)) for pid, comm in plain.get("stopped") or ()),
+            left=tuple(_left(*each) for each in plain.get("left") or ()),
             identity=None if identity is None else _identity(identity),
         )
-        if record.stop_requested is not None:
-            Reason(record.stop_requested)
     # OverflowError: times and numbers beyond what Python has of them.
     except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as err:
         raise StateCorruptError(path, f"is no exit record: {err}") from err
     return record
+
+
+def _left(pid: int, start_ticks: int | None, command: str, why: str) -> Process:
+    if type(pid) is not int or type(start_ticks) not in (int, type(None)):
+        raise ValueError("left is not a list of processes")
+    return Process(pid, str(command), start_ticks, str(why))
 
 
 def _read_file(path: Path) -> bytes:
@@ -404,7 +221,7 @@ def live_state(folder: Path, name: AttemptName) -> LiveState:
     A `.live` that cannot be parsed was torn by a power cut (a shim links only whole files): its
     lock still tells whether anybody holds it.
     """
-    path = attempts_dir(folder) / f"{name}.live"
+    path = file_path(folder, name, "live")
     try:
         fd = _open(path)
     except FileNotFoundError:
@@ -414,15 +231,25 @@ def live_state(folder: Path, name: AttemptName) -> LiveState:
             return LiveState("absent")
         return LiveState("unknown")
     try:
-        identity = None
+        identity, mark = None, None
         with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
             plain = _parse(os.read(fd, _MAX_BYTES))
-            if plain.get("revoked") is True:
-                return LiveState("revoked", _identity(plain))
             identity = _identity(plain)
-        return LiveState(_probe(fd), identity)
+            if plain.get("revoked") is True:
+                return LiveState("revoked", identity)
+            mark = _mark(plain, identity)
+        info = os.fstat(fd)
+        return LiveState(_probe(fd), identity, mark, (info.st_dev, info.st_ino))
     finally:
         os.close(fd)
+
+
+def _mark(plain: Mapping[str, Any], identity: ProcessIdentity) -> str:
+    # A shim of 0.1 made its mark of its pid and start time, and may still run.
+    mark = plain.get("mark")
+    if isinstance(mark, str) and mark:
+        return mark
+    return f"{identity.pid}.{identity.start_ticks}"
 
 
 def _probe(fd: int) -> Literal["held", "free", "unknown"]:
@@ -482,22 +309,47 @@ def revoke(folder: Path, name: AttemptName) -> bool:
     Raises:
         StateWriteError: The file system refused.
     """
+    return _publish(folder, name, "live", {"revoked": True, "attempt": str(name)}, durable=True)
+
+
+def request(folder: Path, name: AttemptName, what: Literal["stop", "kill"], why: Reason) -> None:
+    """Ask the shim of an attempt to stop it: with its grace period, or at once.
+
+    A shim sees it within a second, from any host and pid namespace, whoever lives by then. Not
+    durable: what a power cut takes away, it takes away together with the attempt.
+
+    Raises:
+        StateWriteError: The file system refused.
+    """
+    _publish(folder, name, what, {"reason": str(why), "attempt": str(name)}, durable=False)
+
+
+def requested(folder: Path, name: AttemptName) -> Reason | None:
+    """Why somebody asked for the attempt to be stopped; None if nobody did, as far as is known."""
+    for suffix in ("kill", "stop"):
+        with contextlib.suppress(OSError, LookupError, ValueError, TypeError, RecursionError):
+            return Reason(_parse(_read_file(file_path(folder, name, suffix)))["reason"])
+    return None
+
+
+def _publish(
+    folder: Path, name: AttemptName, suffix: Suffix, content: dict[str, Any], *, durable: bool
+) -> bool:
+    """Link a file with *content* and who we are; False if there is one already."""
     prepare(folder)
-    directory = attempts_dir(folder)
-    me = liveness.me()
-    content = {"revoked": True, "attempt": str(name)}
-    content |= attrs.asdict(me, filter=lambda _, value: value is not None)
+    target = file_path(folder, name, suffix)
+    content |= attrs.asdict(liveness.me(), filter=lambda _, value: value is not None)
     content["at"] = datetime.now(UTC).isoformat()
-    temporary = directory / f".{os.urandom(8).hex()}.tmp"
+    temporary = target.with_name(f".{os.urandom(8).hex()}.tmp")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             os.write(fd, json.dumps(content).encode("ascii"))
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
             mine = os.fstat(fd)
         finally:
             os.close(fd)
-        target = directory / f"{name}.live"
         try:
             os.link(temporary, target)
         except FileExistsError:
@@ -506,5 +358,5 @@ def revoke(folder: Path, name: AttemptName) -> bool:
         finally:
             temporary.unlink()
     except OSError as err:
-        raise StateWriteError(directory / f"{name}.live", "revoking", str(err)) from err
+        raise StateWriteError(target, "linking", err.strerror or str(err)) from err
     return True

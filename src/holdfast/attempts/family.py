@@ -1,0 +1,229 @@
+"""The processes that belong to an attempt: found by the mark that they carry, and signalled.
+
+Owns the rule by which a process counts as a dead shim's: pids and sessions are numbers that
+strangers get in their turn, and a stranger must never be signalled.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from holdfast.attempts.names import attempts_dir
+from holdfast.attempts.records import LiveState, Process
+from holdfast.identity import ProcessIdentity
+from holdfast.liveness import Observer
+
+__all__ = ["SESSION_VARIABLE", "Census", "holds_lock", "is_same", "is_stuck", "send", "send_to_marked"]
+
+#: In the environment of everything that a shim runs: the marks of the attempts that it is part of,
+#: the innermost last. Empty in a process that wants to be part of none (a daemon that is shared).
+SESSION_VARIABLE: Final = "HOLDFAST_SESSION"
+
+
+class Census:
+    """Every process that can be seen, looked at once: whose mark it carries, in which session.
+
+    One look serves any number of attempts, and is old by the time that it is used: whoever signals
+    asks again, with `send_to_marked`.
+    """
+
+    def __init__(self, observer: Observer | None = None) -> None:
+        """Look from where *observer* stands, when first asked."""
+        self._observer = observer or Observer.here()
+        self._by_mark: dict[str, list[Process]] | None = None
+        self._hidden: list[tuple[int, Process]] = []
+
+    def marked(self, mark: str) -> list[Process]:
+        """Living processes that carry *mark*, whatever session they made."""
+        if self._by_mark is None:
+            self._by_mark = self._taken()
+        return self._by_mark.get(mark, [])
+
+    def doubtful(self, shim: ProcessIdentity) -> list[Process]:
+        """Living processes of the session of *shim* that do not show whose they are.
+
+        Their environment is another user's, or they have emptied it (`env -i`) or written over it.
+        A stranger's that can be read has no mark, and is in no doubt.
+        """
+        if self._by_mark is None:
+            self._by_mark = self._taken()
+        here = (shim.boot_id, shim.pid_namespace) == (
+            self._observer.boot_id,
+            self._observer.pid_namespace,
+        )
+        if not here or shim.pid is None or shim.pid <= 1:
+            return []
+        # While a session has members the kernel gives its number to nobody else: if somebody else
+        # leads it now, it was empty in between.
+        if is_same(shim.pid, shim.start_ticks, self._observer) is False:
+            return []
+        return [each for session, each in self._hidden if session == shim.pid]
+
+    def _taken(self) -> dict[str, list[Process]]:
+        found: dict[str, list[Process]] = {}
+        seen: set[int] = {os.getpid()}
+        # Twice: who forks and ends while the list is read can hide its child once.
+        for _ in range(2):
+            for pid in self._observer.pids():
+                if pid not in seen:
+                    seen.add(pid)
+                    self._enter(pid, found)
+        return found
+
+    def _enter(self, pid: int, found: dict[str, list[Process]]) -> None:
+        observer = self._observer
+        marks = marks_of(pid, observer)
+        if marks == []:
+            return
+        try:
+            facts = observer.look(pid)
+        except PermissionError:
+            with contextlib.suppress(OSError):
+                self._hide(os.getsid(pid), None, pid)
+            return
+        if facts is None or facts.zombie:
+            return
+        if marks is None:
+            if facts.session is not None:
+                self._hide(facts.session, facts.start_ticks, pid)
+            return
+        member = Process(pid, command_of(pid, observer), facts.start_ticks)
+        for mark in marks:
+            found.setdefault(mark, []).append(member)
+
+    def _hide(self, session: int, ticks: int | None, pid: int) -> None:
+        if session != pid:
+            self._hidden.append((session, Process(pid, command_of(pid, self._observer), ticks)))
+
+
+def marks_of(pid: int, observer: Observer) -> list[str] | None:
+    """The marks that *pid* carries, outermost first; None if it does not show whether it has any.
+
+    An empty list: it shows that it has none, or wants none.
+    """
+    environment = observer.environment(pid)
+    if not environment or not all("=" in entry for entry in environment):
+        return None
+    prefix = f"{SESSION_VARIABLE}="
+    for entry in environment:
+        if entry.startswith(prefix):
+            return [mark for mark in entry[len(prefix) :].split(":") if mark]
+    return []
+
+
+def command_of(pid: int, observer: Observer) -> str:
+    """The name of the program that *pid* runs, for people; empty if it cannot be told."""
+    if observer.proc is None:
+        return ""
+    try:
+        return (observer.proc / str(pid) / "comm").read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def is_stuck(pid: int, observer: Observer) -> bool:
+    """Whether *pid* is in an uninterruptible sleep, in which not even KILL reaches it."""
+    if observer.proc is None:
+        return False
+    try:
+        told = (observer.proc / str(pid) / "stat").read_bytes()
+    except OSError:
+        return False
+    return told[told.rindex(b")") + 2 :][:1] == b"D"
+
+
+def is_same(pid: int, ticks: int | None, observer: Observer) -> bool | None:
+    """Whether *pid* is the process that began at *ticks*; None if there is no such process."""
+    try:
+        facts = observer.look(pid)
+    except PermissionError:
+        return False
+    if facts is None or facts.zombie:
+        return None
+    return ticks is not None and facts.start_ticks == ticks
+
+
+def holds_lock(pid: int, live: LiveState, folder: Path, observer: Observer) -> bool | None:
+    """Whether *pid* holds the lock of the `.live` in *folder*; None where that cannot be seen.
+
+    It must work in that very directory, too: a copy made of hard links has the same locked file.
+    """
+    if observer.proc is None or live.inode is None:
+        return None
+    try:
+        there = os.stat(attempts_dir(folder))
+        opened = list((observer.proc / str(pid) / "fd").iterdir())
+    except OSError:
+        return None
+    locked = at_home = False
+    for link in opened:
+        try:
+            info = link.stat()
+            if (info.st_dev, info.st_ino) == live.inode:
+                told = (link.parent.parent / "fdinfo" / link.name).read_text("ascii", "replace")
+                locked = locked or "FLOCK" in told
+            at_home = at_home or (info.st_dev, info.st_ino) == (there.st_dev, there.st_ino)
+        except OSError:
+            continue  # closed meanwhile
+    return locked and at_home
+
+
+@contextlib.contextmanager
+def _pinned(pid: int) -> Iterator[int | None]:
+    """A descriptor of the process, so that a signal cannot hit a later owner of its pid."""
+    opener = getattr(os, "pidfd_open", None)
+    fd: int | None = None
+    if opener is not None:
+        # Old kernels, seccomp: then the pid itself has to do.
+        with contextlib.suppress(OSError):
+            fd = opener(pid)
+    try:
+        yield fd
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def send(pid: int, numbers: tuple[int, ...], still_it: Callable[[], bool]) -> str:
+    """Send *numbers* to *pid* if *still_it* says so once the process is pinned.
+
+    Returns:
+        Why they could not be sent; empty if they were, or if there was nobody to send them to.
+    """
+    with _pinned(pid) as fd:
+        if not still_it():
+            return ""
+        try:
+            for number in numbers:
+                if fd is not None and sys.platform == "linux":
+                    signal.pidfd_send_signal(fd, number)
+                else:
+                    os.kill(pid, number)
+        except ProcessLookupError:
+            return ""
+        except PermissionError:
+            return "it belongs to another user"
+        except OSError as err:
+            return err.strerror or errno.errorcode.get(err.errno or 0, "it cannot be signalled")
+    return ""
+
+
+def send_to_marked(
+    member: Process, mark: str, number: int, *, observer: Observer | None = None
+) -> str:
+    """Signal a process that still carries *mark*; why it could not be done, empty if it was.
+
+    A stopped process receives TERM only once it goes on, so that TERM is followed by CONT.
+    """
+    here = observer or Observer.here()
+
+    def still_it() -> bool:
+        return mark in (marks_of(member.pid, here) or ())
+
+    numbers = (number, signal.SIGCONT) if number == signal.SIGTERM else (number,)
+    return send(member.pid, tuple(int(each) for each in numbers), still_it)

@@ -1,0 +1,267 @@
+"""What became of an attempt: ended, running, never begun, gone, or not to be told from here.
+
+`look` reads the files of an attempt, its lock and its processes, and touches nothing: the loop,
+`show`, a dry run, the doctor and a delete all ask here. Owns the order of the looks, in which every
+gap between two of them is closed. `holdfast.attempts.settling` acts on what is found.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import attrs
+
+from holdfast import liveness
+from holdfast.attempts.family import Census, holds_lock, is_same
+from holdfast.attempts.files import live_state, output_held, read_exit
+from holdfast.attempts.names import AttemptName, names
+from holdfast.attempts.records import ExitRecord, LiveState, Process
+from holdfast.errors import StateCorruptError
+from holdfast.identity import LockState, ProcessIdentity, Verdict
+from holdfast.liveness import Observer
+
+__all__ = [
+    "Ended",
+    "Gone",
+    "Look",
+    "Running",
+    "Unbegun",
+    "Undecided",
+    "glance",
+    "life",
+    "listed",
+    "look",
+    "survivors",
+]
+
+
+@attrs.frozen
+class Ended:
+    """Its outcome is published, and nothing of it runs any more."""
+
+    record: ExitRecord
+
+
+@attrs.frozen
+class Running:
+    """Its shim lives: take it over, never start a second."""
+
+    identity: ProcessIdentity | None
+    verdict: Verdict
+
+
+@attrs.frozen
+class Unbegun:
+    """It has no files yet, and could begin at any moment until it is revoked."""
+
+    evidence: str = "it never began"
+
+
+@attrs.frozen
+class Gone:
+    """It left no outcome and cannot come back.
+
+    Attributes:
+        leftovers: What it started and still runs; it must be stopped before anything follows.
+        mark: What they carry.
+    """
+
+    evidence: str
+    leftovers: tuple[Process, ...] = ()
+    mark: str | None = None
+
+
+@attrs.frozen
+class Undecided:
+    """Nothing can be proven from here: it must not be started again."""
+
+    verdict: Verdict
+    identity: ProcessIdentity | None = None
+
+    @property
+    def evidence(self) -> str:
+        """Why, for people."""
+        return str(self.verdict)
+
+
+Look = Ended | Running | Unbegun | Gone | Undecided
+
+
+def look(
+    folder: Path,
+    name: AttemptName,
+    *,
+    shim: ProcessIdentity | None = None,
+    census: Census | None = None,
+    observer: Observer | None = None,
+) -> Look:
+    """What became of the attempt, as far as it can be seen at this moment.
+
+    Args:
+        shim: Who was recorded as its shim; tells where somebody removed the attempt's files.
+        census: One look at all processes, to share among attempts that are looked at together.
+
+    Raises:
+        StateWriteError: Its files cannot be read at this moment, which says nothing about it.
+    """
+    here = observer or Observer.here()
+    found, live = _glance(folder, name, shim, here)
+    if isinstance(found, Gone) and live is not None and live.kind != "revoked":
+        return _family(folder, name, live, census or Census(here), here)
+    return found
+
+
+def glance(folder: Path, name: AttemptName, *, shim: ProcessIdentity | None = None) -> Look:
+    """As `look`, but without a search for what a dead shim left: for who only watches the shim.
+
+    Raises:
+        StateWriteError: As for `look`.
+    """
+    return _glance(folder, name, shim, Observer.here())[0]
+
+
+def _glance(
+    folder: Path, name: AttemptName, shim: ProcessIdentity | None, here: Observer
+) -> tuple[Look, LiveState | None]:
+    ended = _ended(folder, name, here)
+    if ended is not None:
+        return ended, None
+    live = live_state(folder, name)
+    if live.kind in ("absent", "revoked"):
+        # Somebody may have removed its files while it ran. A late shim sees that it was revoked.
+        verdict = None if shim is None else liveness.judge(shim, observer=here)
+        if verdict is not None and verdict.kind == "alive":
+            return _doubt(verdict, "its files are gone", shim), live
+        if live.kind == "absent":
+            return Unbegun(), live
+        return Gone("it was revoked before it began"), live
+    verdict = _of_shim(live, here)
+    if verdict.kind == "alive":
+        return _living(folder, live, verdict, here), live
+    # It may have published between our first look and its end.
+    ended = _ended(folder, name, here)
+    if ended is not None:
+        return ended, live
+    if verdict.kind == "unknown":
+        return Undecided(verdict, live.identity), live
+    return Gone(str(verdict)), live
+
+
+def _of_shim(live: LiveState, here: Observer) -> Verdict:
+    lock: LockState | None = live.kind if live.kind in ("held", "free") else None
+    verdict = liveness.judge(live.identity, lock=lock, observer=here)
+    if live.kind == "free" and live.identity is None:
+        torn = "its lock is free, `.live` was torn"
+        verdict = attrs.evolve(verdict, kind="dead", method="lock", compared=torn)
+    return verdict
+
+
+def _ended(folder: Path, name: AttemptName, here: Observer) -> Look | None:
+    try:
+        record = read_exit(folder, name)
+    except StateCorruptError as err:
+        # It proves that the attempt ended and nothing else: one that failed.
+        record = ExitRecord(error=str(err).splitlines()[0])
+    if record is None:
+        return None
+    shim = record.identity
+    if not record.left or shim is None or shim.boot_id != here.boot_id:
+        return Ended(record)
+    if shim.pid_namespace != here.pid_namespace:
+        left = record.left
+    else:
+        left = tuple(each for each in record.left if is_same(each.pid, each.start_ticks, here))
+    if not left:
+        return Ended(record)
+    words = f"it ended, but processes that it started could not be stopped: {listed(left)}"
+    return Undecided(
+        Verdict(kind="unknown", method="pid", compared=words, observer=str(here)), shim
+    )
+
+
+def _living(folder: Path, live: LiveState, verdict: Verdict, here: Observer) -> Look:
+    identity = live.identity
+    ours = (
+        identity is not None
+        and identity.pid is not None
+        and (identity.boot_id, identity.pid_namespace) == (here.boot_id, here.pid_namespace)
+    )
+    if live.kind != "held" or identity is None or identity.pid is None or not ours:
+        return Running(identity, verdict)
+    if is_same(identity.pid, identity.start_ticks, here) is None:
+        return _doubt(verdict, f"not by {identity}, which is gone", identity)
+    if holds_lock(identity.pid, live, folder, here) is False:
+        asked = "is this a copy of a running experiment?"
+        return _doubt(verdict, f"not by {identity} at work in this directory: {asked}", identity)
+    return Running(identity, verdict)
+
+
+def _family(
+    folder: Path,
+    name: AttemptName,
+    live: LiveState,
+    census: Census,
+    here: Observer,
+) -> Look:
+    """What a dead shim left, whatever session it made."""
+    identity, verdict = live.identity, _of_shim(live, here)
+    evidence = str(verdict)
+    if identity is not None and identity.boot_id not in (None, here.boot_id):
+        return Gone(evidence)  # the machine was restarted since: nothing can be left
+    if identity is not None and live.mark is not None:
+        left = census.marked(live.mark)
+        if left:
+            return Gone(evidence, tuple(left), live.mark)
+        if liveness.judge(identity, observer=here).kind == "alive":
+            # The kernel frees the locks of a process a moment before it is gone. Else it never
+            # locked this file: what runs belongs to the original, of which this is a copy.
+            asked = "is this a copy of a running experiment?"
+            return _doubt(verdict, f"{identity} runs: {asked}", identity)
+        hidden = census.doubtful(identity)
+        if hidden:
+            words = f"these processes may be what it left, and do not show it: {listed(hidden)}"
+            return _doubt(verdict, words, identity)
+    held = output_held(folder, name)
+    elsewhere = identity is None or identity.pid_namespace != here.pid_namespace
+    if held is None and elsewhere:
+        words = "whether what it started still runs cannot be told from here"
+        return _doubt(verdict, words, identity)
+    if held:
+        words = "a process that cannot be found still holds its output"
+        return _doubt(verdict, words, identity)
+    return Gone(evidence)
+
+
+def _doubt(verdict: Verdict, but: str, identity: ProcessIdentity | None) -> Undecided:
+    """It is not as clear as *verdict* says."""
+    words = f"{verdict.compared}; but {but}"
+    return Undecided(attrs.evolve(verdict, kind="unknown", compared=words), identity)
+
+
+def survivors(folder: Path, experiment_id: str) -> Iterator[tuple[AttemptName, Verdict]]:
+    """The attempts of which something lives, or may: not proven to be over.
+
+    Raises:
+        StateWriteError: That cannot be told at this moment.
+    """
+    census = Census()
+    for name in names(folder, experiment_id):
+        found = look(folder, name, census=census)
+        verdict = life(found)
+        if verdict is not None:
+            yield name, verdict
+
+
+def life(found: Look) -> Verdict | None:
+    """What speaks for something of the attempt being alive; None if it is over, or never began."""
+    if isinstance(found, Running | Undecided):
+        return found.verdict
+    if isinstance(found, Gone) and found.leftovers:
+        words = f"its shim is dead, and these processes of it run on: {listed(found.leftovers)}"
+        observer = str(Observer.here())
+        return Verdict(kind="alive", method="mark", compared=words, observer=observer)
+    return None
+
+
+def listed(processes: Iterable[Process]) -> str:
+    """`123 (python), 124 (sh)`."""
+    return ", ".join(map(str, processes))

@@ -1,0 +1,135 @@
+"""What an attempt is called, and where its files are."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Final, Literal, Self
+
+import attrs
+
+from holdfast.errors import StateWriteError
+
+__all__ = [
+    "AGGREGATE",
+    "AttemptName",
+    "Suffix",
+    "attempts_dir",
+    "error_path",
+    "file_path",
+    "names",
+    "output_path",
+    "prepare",
+]
+
+#: The unit of the user's own aggregation.
+AGGREGATE: Final = "aggregate"
+
+#: `live` is the shim's lock and identity, `stop` and `kill` are requests to it, `exit` is its
+#: word on the end, `out` and `err` are what the command printed.
+Suffix = Literal["live", "stop", "kill", "exit", "out", "err"]
+
+
+def _by_number(unit: str) -> tuple[int, int, str]:
+    return (1, int(unit), "") if unit.isascii() and unit.isdigit() else (0, 0, unit)
+
+
+@attrs.frozen(order=True)
+class AttemptName:
+    """What every engine can find an attempt by again. As text, `2.1`: process 2, attempt 1.
+
+    Attributes:
+        unit: What is run: the index of a process as text, or `AGGREGATE`.
+    """
+
+    experiment_id: str
+    unit: str = attrs.field(order=_by_number)
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.unit}.{self.attempt}"
+
+    @property
+    def index(self) -> int | None:
+        """The process that is run; None if it is none of the experiment's."""
+        return None if self.unit == AGGREGATE else int(self.unit)
+
+    @classmethod
+    def of_process(cls, experiment_id: str, index: int, attempt: int) -> Self:
+        """The name of an attempt of process *index*."""
+        return cls(experiment_id, str(index), attempt)
+
+    @classmethod
+    def parse(cls, experiment_id: str, text: str) -> Self | None:
+        """The name that `str()` made *text* of, None if it is none."""
+        unit, _, number = text.rpartition(".")
+        if not (number.isascii() and number.isdigit()):
+            return None
+        if unit != AGGREGATE and not (unit.isascii() and unit.isdigit()):
+            return None
+        name = cls(experiment_id, unit, int(number))
+        return name if str(name) == text else None
+
+
+def attempts_dir(folder: Path) -> Path:
+    """Where the files of all attempts of the experiment in *folder* are."""
+    return folder / "attempts"
+
+
+def file_path(folder: Path, name: AttemptName, suffix: Suffix) -> Path:
+    """One file of an attempt, there or not."""
+    return attempts_dir(folder) / f"{name}.{suffix}"
+
+
+def output_path(folder: Path, name: AttemptName) -> Path:
+    """What the attempt wrote to its standard output."""
+    return file_path(folder, name, "out")
+
+
+def error_path(folder: Path, name: AttemptName) -> Path:
+    """What the attempt wrote to its standard error."""
+    return file_path(folder, name, "err")
+
+
+def prepare(folder: Path) -> None:
+    """Make the directory of the attempts, durably.
+
+    Raises:
+        StateWriteError: The file system refused, or something else has its name.
+    """
+    path = attempts_dir(folder)
+    try:
+        path.mkdir()
+        # The parent too: a power cut could take the directory back with every outcome in it.
+        fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except FileExistsError:
+        # Through a link, outcomes and logs would be written to where it leads.
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise StateWriteError(path, "making it", "something else has its name") from None
+    except OSError as err:
+        raise StateWriteError(path, "making it", str(err)) from err
+
+
+def names(folder: Path, experiment_id: str, suffix: Suffix = "live") -> list[AttemptName]:
+    """Attempts that have a file with *suffix*, ascending.
+
+    Raises:
+        StateWriteError: They cannot be listed at this moment.
+    """
+    path = attempts_dir(folder)
+    try:
+        found = os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as err:
+        raise StateWriteError(path, "listing", err.strerror or str(err)) from err
+    ending = f".{suffix}"
+    parsed = (
+        AttemptName.parse(experiment_id, file[: -len(ending)])
+        for file in found
+        if file.endswith(ending)
+    )
+    return sorted(name for name in parsed if name is not None)

@@ -1,0 +1,342 @@
+"""Taking up an experiment that somebody left: look, plan, events.
+
+`survey` looks and touches nothing, `plan` says what follows from what was seen: for `run` and
+`resume`, which record it, and for a dry run and `show`, which only tell it. There is no other
+opinion on what a takeover does.
+"""
+
+from collections.abc import Container, Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from holdfast import results
+from holdfast.attempts.family import Census
+from holdfast.attempts.looking import (
+    Ended,
+    Gone,
+    Look,
+    Running,
+    Unbegun,
+    Undecided,
+    listed,
+    look,
+)
+from holdfast.attempts.names import AttemptName
+from holdfast.config.experiment_file import Limits, Retry
+from holdfast.errors import StateWriteError
+from holdfast.events import Event, ProcessExited, Requested
+from holdfast.identity import Verdict
+from holdfast.lifecycle import apply_many, ending
+from holdfast.orchestration import outcomes
+from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
+
+__all__ = ["Action", "Decision", "Survey", "Takeover", "foresee", "lost_results", "plan", "survey"]
+
+Action = Literal["run", "skip", "adopt", "blocked"]
+
+
+@attrs.frozen(kw_only=True)
+class Survey:
+    """How an experiment was found.
+
+    Attributes:
+        looks: What became of every process that is recorded as running.
+        facts: Of those that ended, the fact that the lifecycle is told.
+        lost: Completed processes whose recorded result is missing or altered, and in what way.
+    """
+
+    looks: Mapping[int, Look]
+    facts: Mapping[int, ProcessExited]
+    lost: Mapping[int, str]
+
+
+@attrs.frozen
+class Decision:
+    """What a takeover does with one process, and why, as the end of a sentence.
+
+    Attributes:
+        completed: Whether the process is completed once the takeover is recorded.
+    """
+
+    action: Action
+    why: str
+    completed: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Takeover:
+    """What follows from a survey.
+
+    Attributes:
+        events: To be recorded as one line.
+        state: What the experiment is afterwards.
+        adopt: Attempts that run and are watched from now on.
+        settle: Attempts to be brought to a certain end, beside everything else that goes on.
+        decisions: What is done with each process.
+        skipped: How many processes were completed before, and stay so.
+        adopted: How many outcomes and running processes are taken over instead of being run again.
+    """
+
+    events: tuple[Event, ...]
+    state: ExperimentState
+    adopt: tuple[AttemptName, ...]
+    settle: tuple[AttemptName, ...]
+    decisions: tuple[Decision, ...]
+    skipped: int
+    adopted: int
+
+
+def survey(
+    state: ExperimentState,
+    folder: Path,
+    at: datetime,
+    *,
+    known: Container[AttemptName] = (),
+    take: outcomes.Taking = results.inspect,
+    verify: bool = True,
+) -> Survey:
+    """Look at everything that a takeover depends on. Touches nothing, unless *take* does.
+
+    Args:
+        at: Now.
+        known: Attempts that the engine has queued or running: what waits in a scheduler's queue
+            has no files yet, and is not taken for one that never began.
+        verify: Whether to read every recorded result.
+
+    Raises:
+        StateWriteError: A recorded result could not be read, so that nobody can tell.
+    """
+    looks: dict[int, Look] = {}
+    facts: dict[int, ProcessExited] = {}
+    census = Census()
+    for index in _recorded_as_running(state):
+        process = state.processes[index]
+        name = AttemptName.of_process(state.experiment_id, index, process.attempt)
+        try:
+            found = look(folder, name, shim=process.identity, census=census)
+            if isinstance(found, Unbegun) and name in known:
+                found = Running(process.identity, _unclear("alive", "the engine has it"))
+            if isinstance(found, Ended):
+                facts[index] = outcomes.exited(folder, name, found.record, at, take=take)
+        except (StateWriteError, OSError) as err:
+            # It may hold a success, and what it is about may even run: the loop looks again.
+            found = Undecided(_unclear("unknown", str(err).splitlines()[0]), process.identity)
+        looks[index] = found
+    lost = lost_results(state, folder) if verify else {}
+    return Survey(looks=looks, facts=facts, lost=lost)
+
+
+def _recorded_as_running(state: ExperimentState) -> Iterable[int]:
+    return () if state.status in SETTLED else state.processes.indices(ProcessStatus.RUNNING)
+
+
+def _unclear(kind: Literal["alive", "unknown"], words: str) -> Verdict:
+    return Verdict(kind=kind, method="none", compared=words, observer="this process")
+
+
+def lost_results(state: ExperimentState, folder: Path) -> dict[int, str]:
+    """Completed processes whose recorded result is missing or altered, and in what way.
+
+    Raises:
+        StateWriteError: A result could not be read, so that nobody can tell.
+    """
+    if state.status is ExperimentStatus.AGGREGATED:
+        return {}
+    found = {}
+    for index in state.processes.indices(ProcessStatus.COMPLETED):
+        result = state.processes[index].result
+        if result is None:
+            continue
+        try:
+            problem = results.verify(folder, result)
+        except OSError as err:
+            # An I/O error proves nothing about the result.
+            cause = err.strerror or str(err)
+            raise StateWriteError(folder / result.path, "reading", cause) from err
+        if problem is not None:
+            found[index] = problem
+    return found
+
+
+def plan(
+    state: ExperimentState,
+    found: Survey,
+    at: datetime,
+    limits: Limits,
+    retry: Retry,
+    *,
+    evidence: str = "",
+    force: bool = False,
+) -> Takeover:
+    """What taking up *state* does, as it was *found*.
+
+    A completed experiment stays as it is unless a result is lost: then it must not be aggregated.
+
+    Args:
+        limits: As it is to be run: they, and *retry*, may be others than what it was made with.
+        evidence: What proves that a recorded owner is gone.
+        force: Whether what cannot be judged is taken for dead.
+    """
+    events: list[Event] = list(found.facts.values())
+    ended = apply_many(state, events).state
+    events += _reopening(ended, found.lost, at, evidence, limits.fail_fast)
+    after = apply_many(state, events).state
+    left = {
+        index: AttemptName.of_process(state.experiment_id, index, state.processes[index].attempt)
+        for index in found.looks
+        if index not in found.facts
+    }
+    running = {index for index in left if isinstance(found.looks[index], Running)}
+    return Takeover(
+        events=tuple(events),
+        state=after,
+        adopt=tuple(left[index] for index in left if index in running),
+        settle=tuple(left[index] for index in left if index not in running),
+        decisions=tuple(
+            _decide(index, state.processes[index], now, found, retry.max_attempts, force=force)
+            for index, now in after.process_progress.items()
+        ),
+        skipped=state.processes_completed - len(found.lost),
+        adopted=len(running) + len(found.facts),
+    )
+
+
+def foresee(
+    state: ExperimentState,
+    folder: Path,
+    at: datetime,
+    limits: Limits,
+    retry: Retry,
+    *,
+    verify: bool = True,
+    force: bool = False,
+) -> Takeover:
+    """What a run or resume would do now. Touches nothing.
+
+    Args:
+        verify: Whether to read every recorded result: else none is taken for lost.
+
+    Raises:
+        StateWriteError: A recorded result could not be read, so that nobody can tell.
+    """
+    found = survey(state, folder, at, verify=verify)
+    return plan(state, found, at, limits, retry, force=force)
+
+
+def _reopening(
+    state: ExperimentState,
+    lost: Mapping[int, str],
+    at: datetime,
+    evidence: str,
+    fail_fast: bool,
+) -> list[Event]:
+    """The events that make an experiment run again.
+
+    Under *fail_fast* an experiment with a failed process had failed in all but name when it was
+    left, and whoever resumes it wants that process tried again.
+    """
+    events: list[Event] = []
+
+    def ask(event: str, **more: object) -> None:
+        events.append(Requested(entity="experiment", event=event, at=at, **more))  # type: ignore[arg-type]
+
+    def requeue(index: int, evidence: str | None, **why: object) -> None:
+        request = Requested(
+            entity="process",
+            event="requeue",
+            at=at,
+            process=index,
+            evidence=evidence,
+            facts=why,
+        )
+        events.append(request)
+
+    open_again = state.status is ExperimentStatus.FAILED or (
+        fail_fast and state.status not in SETTLED
+    )
+    if state.status is ExperimentStatus.INITIALISED:
+        ask("start")
+    elif state.status is ExperimentStatus.RUNNING:
+        ask("interrupt", reason=Reason.STALE, evidence=evidence)
+        ask("resume")
+    elif state.status is ExperimentStatus.INTERRUPTED:
+        ask("resume")
+    elif state.status is ExperimentStatus.FAILED:
+        ask("retry")
+    elif state.status is ExperimentStatus.COMPLETED and lost:
+        count = f"{len(lost):,} recorded results are lost"
+        ask("fail", reason=Reason.RESULT_LOST, error_message=count)
+        ask("retry")
+    if open_again:
+        # Whoever resumes what failed wants it tried again, whatever the budget was.
+        for index in state.processes.indices(ProcessStatus.FAILED):
+            requeue(index, None, requested_by_user=True)
+    for index, problem in lost.items():
+        result = state.processes[index].result
+        requeue(index, f"{result.path if result else 'its result'} {problem}", result_lost=True)
+    return events
+
+
+def _decide(
+    index: int,
+    before: ProcessProgress,
+    now: ProcessProgress,
+    found: Survey,
+    max_attempts: int,
+    *,
+    force: bool,
+) -> Decision:
+    """What becomes of a process that is *now* this, and was *before* as recorded."""
+    if index in found.lost:
+        result = before.result
+        return Decision("run", f"its result {result.path if result else ''} {found.lost[index]}")
+    if index in found.looks and index not in found.facts:
+        return _of_look(before, found.looks[index], force=force)
+    why = _history(before, now, found.facts.get(index))
+    if now.status is ProcessStatus.COMPLETED:
+        return Decision("skip", why, completed=True)
+    if now.status is ProcessStatus.FAILED and now.failures >= max_attempts:
+        return Decision("skip", f"{why}; no attempt left")
+    return Decision("run", why)
+
+
+def _of_look(process: ProcessProgress, found: Look, *, force: bool) -> Decision:
+    attempt = f"attempt {process.attempt}"
+    if isinstance(found, Running):
+        who = "" if found.identity is None else f" ({found.identity})"
+        return Decision("adopt", f"{attempt} runs{who}: to be taken over")
+    if isinstance(found, Undecided):
+        if force and found.verdict.kind != "alive":
+            return Decision("run", f"{attempt} cannot be judged, and is taken for dead (--force)")
+        return Decision("blocked", f"{attempt} cannot be judged: {found.evidence}")
+    if isinstance(found, Gone) and found.leftovers:
+        pids = listed(found.leftovers)
+        return Decision("run", f"{attempt} died; what it left is stopped first: {pids}")
+    if isinstance(found, Unbegun):
+        return Decision("run", f"{attempt} never began")
+    return Decision("run", f"{attempt} died")
+
+
+def _history(before: ProcessProgress, now: ProcessProgress, fact: ProcessExited | None) -> str:
+    """Why a process stands where it does *now*."""
+    attempt = f"attempt {before.attempt}"
+    if fact is not None:
+        return f"{attempt} {_ended_words(fact)}"
+    if now.status is ProcessStatus.COMPLETED:
+        return f"completed in {attempt}"
+    if before.status is ProcessStatus.FAILED:
+        return f"failed: {before.error_message or f'exit code {before.exit_code}'}"
+    if before.attempt == 0:
+        return "never tried"
+    reason = f" ({before.reason})" if before.reason is not None else ""
+    return f"{attempt} did not complete{reason}"
+
+
+def _ended_words(fact: ProcessExited) -> str:
+    how = fact.result_error or fact.error_message or "exit code 0"
+    words = {"complete": "completed", "requeue": "was stopped", "fail": "failed"}[ending(fact)]
+    return f"{words} while nobody watched ({how})"

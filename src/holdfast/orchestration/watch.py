@@ -1,0 +1,341 @@
+"""The attempts that an engine runs for us: submitted, watched, stopped, settled when they are gone.
+
+Owns which attempts are whose: *handles* run or are queued, *settling* are gone and on their way to
+a certain end, *blocked* cannot be judged. It waits for nothing; `holdfast.orchestration.loop` does.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import attrs
+
+from holdfast.attempts import files
+from holdfast.attempts.family import Census
+from holdfast.attempts.looking import Ended, Look, Running, Undecided, glance, look
+from holdfast.attempts.names import AttemptName, attempts_dir
+from holdfast.attempts.records import Attempt
+from holdfast.attempts.settling import Lost, Settling
+from holdfast.engines import Engine, EngineWord, Handle
+from holdfast.errors import ClaimClosedError, EngineError, OwnershipLostError, StateWriteError
+from holdfast.identity import ProcessIdentity, Verdict
+from holdfast.orchestration.launching import Launcher
+from holdfast.orchestration.patience import Patience
+from holdfast.status import Reason
+
+__all__ = ["Learnt", "Watch"]
+
+#: How often what settles is looked at: soon at first, since most of it ends at once.
+_SETTLE_EVERY_S: Final = (0.02, 0.25)
+#: How often what cannot be judged is looked at again.
+_BLOCKED_EVERY_S: Final = 5.0
+#: How long after its grace period an attempt may take to vanish before the run ends without it.
+_STOPPED_WITHIN_S: Final = 10.0
+#: Not sooner than this is a disk asked again that just refused.
+_UNREAD_EVERY_S: Final = 1.0
+
+
+@attrs.frozen
+class Learnt:
+    """An attempt is over.
+
+    Attributes:
+        text: The engine's own word, where it adds something.
+    """
+
+    name: AttemptName
+    found: Ended | Lost
+    text: str = ""
+
+
+@attrs.define(kw_only=True)
+class Watch:
+    """Everything that runs of one experiment.
+
+    Attributes:
+        fence: Raises if a newer owner took over, and what runs is not ours any more.
+        gone_grace_s: How long an attempt may be gone without an exit record before it is judged:
+            on a shared file system the record can be seen later than the engine's word.
+        force: Take for dead what cannot be judged.
+        engine_trouble: The engine's errors, which are waited out.
+        unread: Why the last look could not tell how an attempt ended; None if none failed.
+        completing: Attempts whose command has ended and whose outcome is about to come.
+        blocked: Attempts that cannot be judged, or that do not end, and why.
+        asked: Attempts that this orchestrator asked to stop.
+        launched: Handles of attempts that the engine started since somebody took them from here.
+    """
+
+    engine: Engine
+    launcher: Launcher
+    clock: Callable[[], datetime]
+    fence: Callable[[], None]
+    monotonic: Callable[[], float] = time.monotonic
+    gone_grace_s: float = 2.0
+    force: bool = False
+    engine_trouble: Patience = attrs.field(factory=Patience)
+    unread: StateWriteError | None = None
+    handles: dict[AttemptName, Handle] = attrs.field(factory=dict)
+    settling: dict[AttemptName, Settling] = attrs.field(factory=dict)
+    blocked: dict[AttemptName, Undecided] = attrs.field(factory=dict)
+    completing: set[AttemptName] = attrs.field(factory=set)
+    asked: set[AttemptName] = attrs.field(factory=set)
+    launched: list[Handle] = attrs.field(factory=list)
+    _shims: dict[AttemptName, ProcessIdentity | None] = attrs.field(factory=dict)
+    _unsubmitted: dict[AttemptName, Attempt] = attrs.field(factory=dict)
+    _gone_since: dict[AttemptName, float] = attrs.field(factory=dict)
+    _again: list[Learnt] = attrs.field(factory=list)
+    _settle_s: float = _SETTLE_EVERY_S[0]
+    _blocked_at: float = float("-inf")
+    _stopped_at: float | None = None
+    _unreached: dict[AttemptName, str] = attrs.field(factory=dict)
+    _stopping: bool = False
+    _killing: bool = False
+    _to_cancel: bool = False
+    _taken_away: bool = False
+
+    # -- what is ours -----------------------------------------------------------------------------
+
+    def known(self) -> Mapping[AttemptName, Handle] | None:
+        """What the engine has queued or running of this experiment, whoever submitted it.
+
+        None if it cannot be asked at this moment.
+        """
+        with self._engine():
+            return self.engine.find(self.launcher.experiment_id, self.launcher.folder)
+        return None
+
+    def adopt(self, names: Iterable[AttemptName], known: Mapping[AttemptName, Handle]) -> None:
+        """Watch attempts that an orchestrator before us launched."""
+        for name in names:
+            # One that ended since it was looked at is not known: its exit record will be found.
+            self.handles[name] = known.get(name) or Handle(name=name, folder=self.launcher.folder)
+
+    def settle(self, name: AttemptName, shim: ProcessIdentity | None) -> None:
+        """Have an attempt come to a certain end that is gone, or never began."""
+        self._shims[name] = shim
+        self._settle_s = _SETTLE_EVERY_S[0]
+        self.settling[name] = Settling(
+            self.launcher.folder,
+            name,
+            shim=shim,
+            grace_s=self.launcher.experiment.limits.grace_s,
+            force=self.force,
+            fence=self.fence,
+            now=self.monotonic(),
+        )
+
+    def submit(self, wanted: Sequence[Attempt]) -> None:
+        """Have the engine start *wanted*; what it started is in `launched`, at once or later.
+
+        An engine that cannot be reached is asked again, at longer and longer intervals: an attempt
+        that it had started all the same does not run twice.
+
+        Raises:
+            StateWriteError: The folder for the attempts cannot be made.
+        """
+        self._unsubmitted.update({attempt.name: attempt for attempt in wanted})
+        self._submit()
+
+    def _submit(self) -> None:
+        if not self._unsubmitted or not self.engine_trouble.over(self.monotonic()):
+            return
+        wanted = list(self._unsubmitted.values())
+        with self._engine():
+            found = self.engine.submit(self.launcher.experiment_id, wanted)
+            self._unsubmitted.clear()
+            self.handles.update({handle.name: handle for handle in found})
+            self.launched += found
+
+    @contextlib.contextmanager
+    def _engine(self) -> Iterator[None]:
+        try:
+            yield
+        except EngineError as err:
+            self.engine_trouble.failed(err, self.monotonic())
+        else:
+            self.engine_trouble.passed()
+
+    @property
+    def idle(self) -> int:
+        """How many processes are recorded as running and use no slot."""
+        names = (*self.completing, *self.settling, *self.blocked)
+        return sum(name.index is not None for name in names)
+
+    @property
+    def blocked_processes(self) -> list[int]:
+        """The processes that cannot be judged, ascending."""
+        return sorted(name.index for name in self.blocked if name.index is not None)
+
+
+    # -- what is learnt ---------------------------------------------------------------------------
+
+    def collect(self) -> list[Learnt]:
+        """The attempts that are over since the last look.
+
+        The exit record beats the engine's word, and *unknown* says nothing at all.
+
+        Raises:
+            OwnershipLostError, ClaimClosedError: A newer owner took over.
+        """
+        self.unread = None
+        found, self._again = self._again, []
+        if self._to_cancel:
+            self._cancel()
+        self._submit()
+        if self.handles and self.engine_trouble.over(self.monotonic()):
+            with self._engine():
+                for word in self.engine.poll(list(self.handles.values())):
+                    self._hear(word, found)
+        self._step(found)
+        self._look_at_blocked(found)
+        return found
+
+    def put_back(self, learnt: Learnt, problem: StateWriteError) -> None:
+        """Have *learnt* be told again: a disk kept it from being taken up at this moment."""
+        self._again.append(learnt)
+        self.unread = problem
+
+    def _hear(self, word: EngineWord, found: list[Learnt]) -> None:
+        name = word.name
+        if word.kind in ("queued", "running", "completing"):
+            self._gone_since.pop(name, None)
+            if word.kind == "completing":
+                self.completing.add(name)
+            return
+        try:
+            seen = glance(self.launcher.folder, name)
+        except StateWriteError as err:
+            # It may hold a success, and what it is about may even run: every turn looks again.
+            self.unread = err
+            return
+        if isinstance(seen, Ended):
+            found.append(Learnt(name, seen, word.text))
+            self._forget(name)
+        elif word.kind == "gone":
+            now = self.monotonic()
+            if now - self._gone_since.setdefault(name, now) >= self.gone_grace_s:
+                shim = self.handles[name].identity
+                self._forget(name)
+                self.settle(name, shim)
+
+    def _forget(self, name: AttemptName) -> None:
+        self.handles.pop(name, None)
+        self.completing.discard(name)
+        self._gone_since.pop(name, None)
+
+    def _step(self, found: list[Learnt]) -> None:
+        """Everything that settles, one step each: all are signalled before any is waited for."""
+        census = Census()
+        for name, each in list(self.settling.items()):
+            seen: Look | Lost | None
+            try:
+                seen = each.step(self.monotonic(), census, kill=self._killing)
+            except StateWriteError as err:
+                self.unread = err
+                continue
+            except OSError as err:
+                # No descriptors left, say, to look at processes with: nothing is decided.
+                cause = err.strerror or str(err)
+                path = attempts_dir(self.launcher.folder) / str(name)
+                self.unread = StateWriteError(path, "looking at it", cause)
+                continue
+            if seen is None:
+                continue
+            del self.settling[name]
+            self._settled(name, seen, found)
+        self._settle_s = min(self._settle_s * 1.5, _SETTLE_EVERY_S[1])
+
+    def _settled(self, name: AttemptName, seen: Look | Lost, found: list[Learnt]) -> None:
+        if isinstance(seen, Ended | Lost):
+            found.append(Learnt(name, seen))
+        elif isinstance(seen, Running):
+            handle = Handle(name=name, folder=self.launcher.folder, identity=seen.identity)
+            self.handles[name] = handle
+            if self._stopping:
+                self._to_cancel = True
+        elif isinstance(seen, Undecided):
+            self.blocked[name] = seen
+        else:
+            self.settle(name, self._shims.get(name))
+
+    def _look_at_blocked(self, found: list[Learnt]) -> None:
+        now = self.monotonic()
+        if not self.blocked or now - self._blocked_at < _BLOCKED_EVERY_S:
+            return
+        self._blocked_at = now
+        census = Census()
+        for name in list(self.blocked):
+            shim = self._shims.get(name)
+            with contextlib.suppress(StateWriteError, OSError):
+                seen = look(self.launcher.folder, name, shim=shim, census=census)
+                if not isinstance(seen, Undecided):
+                    del self.blocked[name]
+                    self._settled(name, seen, found)
+
+    # -- what is to stop --------------------------------------------------------------------------
+
+    def stop(self, *, force: bool, why: Reason) -> None:
+        """Ask everything that runs to stop; *force* kills.
+
+        Raises:
+            OwnershipLostError, ClaimClosedError: A newer owner runs it; nothing was stopped.
+        """
+        try:
+            self.fence()
+        except StateWriteError:
+            pass  # a disk that cannot be asked must not keep a user from stopping what runs
+        except ClaimClosedError:
+            if not self._taken_away:
+                raise
+        except OwnershipLostError as err:
+            if err.newer_epoch:
+                raise
+            # The folder was taken away, and nobody else is there to stop what runs.
+            self._taken_away = True
+        self._stopping, self._killing = True, self._killing or force
+        for name in self._unsubmitted:
+            # The engine may have started it before it failed.
+            self.settle(name, None)
+        self._unsubmitted.clear()
+        for name in (*self.handles, *self.blocked):
+            self.asked.add(name)
+            # Where the disk takes no request, the engine has ways of its own.
+            with contextlib.suppress(StateWriteError):
+                files.request(self.launcher.folder, name, "kill" if force else "stop", why)
+        self._stopped_at = self.monotonic()
+        self._cancel()
+
+    def _cancel(self) -> None:
+        self._to_cancel = True
+        with self._engine():
+            handles = list(self.handles.values())
+            self._unreached = dict(self.engine.cancel(handles, force=self._killing))
+            self._to_cancel = False
+
+    def give_up(self) -> None:
+        """Leave to the next resume what was asked to stop long ago and does not end."""
+        if self._stopped_at is None:
+            return
+        grace_s = 0.0 if self._killing else self.launcher.experiment.limits.grace_s
+        lasted = self.monotonic() - self._stopped_at
+        if lasted < grace_s + _STOPPED_WITHIN_S:
+            return
+        for name in [*self.handles, *self.settling]:
+            why = self._unreached.get(name) or f"it was asked to stop {lasted:.0f} s ago"
+            verdict = Verdict(kind="unknown", method="none", compared=why, observer="this run")
+            self.blocked[name] = Undecided(verdict)
+            self._forget(name)
+            self.settling.pop(name, None)
+
+    def pause_s(self, longest_s: float) -> float:
+        """How long to wait for something to happen, *longest_s* at most."""
+        now = self.monotonic()
+        pauses = [longest_s]
+        pauses += [max(0.0, at + self.gone_grace_s - now) for at in self._gone_since.values()]
+        if self.settling:
+            pauses.append(self._settle_s)
+        if self._again or self.unread is not None:
+            pauses = [max(min(pauses), _UNREAD_EVERY_S)]
+        return min(pauses)
