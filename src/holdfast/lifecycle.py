@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from holdfast import decisions
-from holdfast.effects import Occasion, fields
+from holdfast import decisions, effects
+from holdfast.effects import Occasion
 from holdfast.events import (
     Action,
     Change,
@@ -151,7 +151,7 @@ def _experiment(state: ExperimentState, event: Requested) -> Step:
             Stop(index, state.processes[index].attempt, event.reason)
             for index in state.processes.indices(ProcessStatus.RUNNING)
         )
-    return _moved(state, None, edge, occasion, event.evidence, actions)
+    return _moved(state, state, None, edge, occasion, event.evidence, actions)
 
 
 def _process(state: ExperimentState, event: Requested) -> Step:
@@ -168,11 +168,12 @@ def _process(state: ExperimentState, event: Requested) -> Step:
     actions: tuple[Action, ...] = ()
     if edge.target == ProcessStatus.RUNNING:
         actions = (Launch(index, process.attempt + 1),)
-    return _moved(state, index, edge, occasion, event.evidence, actions)
+    return _moved(state, process, index, edge, occasion, event.evidence, actions)
 
 
 def _moved(
     state: ExperimentState,
+    record: ExperimentState | ProcessProgress,
     index: int | None,
     edge: "Edge",
     occasion: Occasion,
@@ -181,8 +182,7 @@ def _moved(
     times: Mapping[str, datetime] | None = None,
 ) -> Step:
     entity: Entity = "experiment" if index is None else "process"
-    record = state if index is None else state.processes[index]
-    changed = fields(entity, record, edge, occasion)
+    changed = effects.fields(entity, record, edge, occasion)
     if times:
         changed.update(times)
     assert occasion.at is not None
@@ -220,7 +220,7 @@ def _fact(state: ExperimentState, fact: Fact) -> Step:
         process=fact.process,
     )
     occasion = Occasion(fact.at, fact.reason, None, facts)
-    return _moved(state, fact.process, edge, occasion, fact.evidence)
+    return _moved(state, process, fact.process, edge, occasion, fact.evidence)
 
 
 def _too_late(state: ExperimentState, process: ProcessProgress | None, fact: Fact) -> str | None:
@@ -292,10 +292,10 @@ def _exited(state: ExperimentState, process: ProcessProgress, fact: ProcessExite
             told = (*(refusal.why for refusal in found), evidence)
             evidence = "; ".join(why for why in told if why is not None)
         occasion = Occasion(fact.at, fact.stop_reason, fact.error_message, facts)
-        return _moved(state, fact.process, edge, occasion, evidence)
+        return _moved(state, process, fact.process, edge, occasion, evidence)
     error = fact.result_error or fact.error_message or fact.launch_error
     occasion = Occasion(fact.at, fact.reason, error, facts)
     # The attempt's own clock knows better than we when it began and ended.
     known = {"started_at": fact.started_at, "completed_at": fact.ended_at}
     times = {name: at for name, at in known.items() if at is not None}
-    return _moved(state, fact.process, edge, occasion, evidence, times=times)
+    return _moved(state, process, fact.process, edge, occasion, evidence, times=times)
