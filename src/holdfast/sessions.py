@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from holdfast import start_times
 from holdfast.identity import ProcessIdentity
 from holdfast.liveness import Observer, judge
 
@@ -121,7 +122,8 @@ def _same(pid: int, ticks: int | None, observer: Observer) -> bool | None:
         return False
     if facts is None:
         return None
-    return ticks is not None and facts.start_ticks == ticks
+    shown = facts.start_ticks
+    return ticks is not None and shown is not None and start_times.same(shown, ticks)
 
 
 @contextlib.contextmanager

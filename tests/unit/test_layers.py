@@ -29,7 +29,7 @@ LAYERS = {
     "experiment file": ["config", "config.*"],
     "pictures": ["diagrams", "drawing"],
     "lifecycle": ["lifecycle", "effects", "events"],
-    "liveness": ["liveness", "sessions"],
+    "liveness": ["liveness", "sessions", "start_times"],
     "machines": ["machines", "guards"],
     "records": ["records", "errors", "identity", "ids", "status", "validators"],
 }  # fmt: skip
