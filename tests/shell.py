@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import holdfast
@@ -51,7 +51,7 @@ grace = "2s"
 IN_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, "-m", "holdfast", *sys.argv[1:]])
+os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
@@ -128,14 +128,21 @@ class Shell:
 class Terminal:
     """A pseudo-terminal with a command in it."""
 
-    def __init__(self, sh: Shell, *args: str, columns: int = 80, **env: str) -> None:
+    def __init__(
+        self,
+        sh: Shell,
+        *args: str,
+        columns: int = 80,
+        program: Sequence[str] = (sys.executable, "-m", "holdfast"),
+        **env: str,
+    ) -> None:
         whole = {**sh.env, "TERM": "xterm-256color", **env}
         for name in ("COLUMNS", "LINES"):
             whole.pop(name, None)
         self.fd, inside = pty.openpty()
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", IN_TERMINAL, *args],
+            [sys.executable, "-c", IN_TERMINAL, *program, *args],
             cwd=sh.path,
             env=whole,
             stdin=inside,

@@ -23,8 +23,9 @@ class ProcessIdentity:
     the kernel's start time. `None` means that the platform could not say.
 
     Attributes:
-        start_ticks: Start time in clock ticks since boot (Linux, `/proc/PID/stat` field 22), in
-            microseconds since the epoch elsewhere. Never changes while the process lives.
+        start_ticks: Start time in clock ticks since boot (Linux, `/proc/PID/stat` field 22 without
+            what a time namespace adds to it), in microseconds since the epoch elsewhere. Never
+            changes while the process lives.
         locked: Whether this process held the experiment's `flock` when it wrote this. A free lock
             then proves death, in any pid namespace of the same boot.
         released: Whether this process let the experiment go in good order. It may live on.

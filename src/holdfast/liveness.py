@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import attrs
 
+from holdfast import start_times
 from holdfast.identity import LockState, ProcessIdentity, Verdict, VerdictKind
 
 __all__ = [
@@ -31,7 +32,11 @@ _MACHINE_ID_FILES: Final = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
 
 class ProcessFacts(NamedTuple):
-    """What the kernel says about a pid now. `start_ticks` as in `ProcessIdentity`."""
+    """What the kernel says about a pid now.
+
+    Attributes:
+        start_ticks: As in `ProcessIdentity`: on the machine's own clock, in any time namespace.
+    """
 
     start_ticks: int | None
     zombie: bool
@@ -46,6 +51,7 @@ class Observer:
 
     Attributes:
         proc: Where the kernel's `/proc` is mounted; None where there is none (macOS).
+        offset_ns: What the observer's time namespace adds to every start time that it is shown.
     """
 
     host: str
@@ -54,6 +60,7 @@ class Observer:
     pid_namespace: str | None
     pid: int
     proc: Path | None
+    offset_ns: int = 0
 
     @classmethod
     def here(cls) -> "Observer":
@@ -71,7 +78,8 @@ class Observer:
         """
         if self.proc is not None:
             try:
-                return _parse_stat((self.proc / str(pid) / "stat").read_bytes())
+                stat = (self.proc / str(pid) / "stat").read_bytes()
+                return _parse_stat(stat, self.offset_ns)
             except (FileNotFoundError, ProcessLookupError, NotADirectoryError, ValueError):
                 # With `hidepid` another user's process has no entry, yet it lives.
                 _refuse_hidden(pid)
@@ -105,10 +113,11 @@ class Observer:
             return None
 
 
-def _parse_stat(stat: bytes) -> ProcessFacts:
+def _parse_stat(stat: bytes, offset_ns: int) -> ProcessFacts:
     # The name is in parentheses and may hold spaces and parentheses itself: count from the last.
     fields = stat[stat.rindex(b")") + 2 :].split()
-    return ProcessFacts(int(fields[19]), fields[0] in (b"Z", b"X", b"x"), int(fields[3]))
+    started = start_times.without_offset(int(fields[19]), offset_ns)
+    return ProcessFacts(started, fields[0] in (b"Z", b"X", b"x"), int(fields[3]))
 
 
 def _refuse_hidden(pid: int) -> None:
@@ -192,6 +201,7 @@ def _here(pid: int) -> Observer:
         pid_namespace=namespace,
         pid=pid,
         proc=proc,
+        offset_ns=0 if proc is None else start_times.own_offset_ns(),
     )
 
 
@@ -289,12 +299,14 @@ def _judge_pid(identity: ProcessIdentity, observer: Observer) -> tuple[VerdictKi
         return "alive", "pid", f"pid {pid} exists and does not show its start time"
     if facts is None:
         return "dead", "pid", f"no process has pid {pid}"
-    if facts.zombie and (ticks is None or facts.start_ticks in (None, ticks)):
+    shown = facts.start_ticks
+    same = ticks is None or shown is None or start_times.same(ticks, shown)
+    if facts.zombie and same:
         return "dead", "pid", f"pid {pid} is a zombie: it ended, nobody asked for its exit code"
-    if ticks is None or facts.start_ticks is None:
+    if ticks is None or shown is None:
         return "unknown", "pid", f"pid {pid} exists, but its start time was not recorded"
-    compared = f"pid {pid} started at {ticks} against {facts.start_ticks}"
-    if facts.start_ticks == ticks:
+    compared = f"pid {pid} started at {ticks} against {shown}"
+    if same:
         return "alive", "pid", compared
     return "dead", "pid", f"the pid was reused: {compared}"
 

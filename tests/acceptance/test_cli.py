@@ -71,7 +71,9 @@ def test_a_failed_process_is_told_with_its_last_words_and_the_next_command_works
     assert len(list(sh.path.glob("began.*"))) == 4
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)]
+)
 def test_an_interrupted_run_says_how_to_go_on_and_run_resumes_it(
     sh: Shell, number: int, code: int
 ) -> None:
@@ -103,7 +105,7 @@ def test_a_second_signal_kills_at_once(sh: Shell) -> None:
     process.send_signal(signal.SIGINT)
     # Far less than the grace period.
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == -signal.SIGINT
     assert "killing 1 process" in err
 
 
@@ -627,7 +629,7 @@ def test_what_waits_for_its_next_attempt_is_told(sh: Shell) -> None:
     terminal.read("failed process 1 .*will be tried again")
     terminal.read("2 of 3 completed, 1 to be tried again")
     os.write(terminal.fd, b"\x03")
-    assert terminal.exit_code() == 130
+    assert terminal.exit_code() == -signal.SIGINT
 
 
 def test_rm_deletes_nothing_if_one_id_is_wrong(sh: Shell) -> None:
@@ -701,7 +703,7 @@ def test_on_a_terminal_progress_is_live_and_ctrl_c_stops_it(sh: Shell) -> None:
     terminal.read(r"level=2")
     sh.began(2)
     os.write(terminal.fd, b"\x03")
-    assert terminal.exit_code() == 130
+    assert terminal.exit_code() == -signal.SIGINT
     assert "stopping 2 processes" in terminal.seen
     assert "next:" in terminal.seen
 

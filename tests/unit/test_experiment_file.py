@@ -29,6 +29,7 @@ fail_fast = false
 [retry]
 max_attempts = 1
 backoff = "10s"
+max_interruptions = 3
 [aggregate]
 command = ["python", "combine.py"]
 """
@@ -71,7 +72,7 @@ def test_the_example_means_what_it_says(load, tmp_path):
     assert experiment.argv(7) == ("python", "measure.py", "--codec", "lzma", "--level", "9")
     assert experiment.env == {"OMP_NUM_THREADS": "1"}
     assert experiment.limits == Limits(jobs=2, timeout_s=7200.0, grace_s=30.0, fail_fast=False)
-    assert experiment.retry == Retry(max_attempts=1, backoff_s=10.0)
+    assert experiment.retry == Retry(max_attempts=1, backoff_s=10.0, max_interruptions=3)
     assert experiment.aggregate == Aggregation(command=("python", "combine.py"))
     assert experiment.path == tmp_path / "experiment.toml"
     assert experiment.cwd == tmp_path
@@ -82,7 +83,7 @@ def test_a_command_is_all_that_is_needed(load):
     experiment = load('command = ["true"]')
     assert experiment.params == ({},)
     assert experiment.limits == Limits(jobs=None, timeout_s=None, grace_s=30.0, fail_fast=False)
-    assert experiment.retry == Retry(max_attempts=1, backoff_s=10.0)
+    assert experiment.retry == Retry(max_attempts=1, backoff_s=10.0, max_interruptions=10)
     assert experiment.aggregate == Aggregation(command=None)
     assert experiment.name is None
 
@@ -238,6 +239,8 @@ def test_all_mistakes_are_told_at_once(problems):
         jobs = 0
         [retry]
         max_attempts = "1"
+        max_interruptions = 0
+        max_interuptions = 4
         [aggregate]
         comand = ["python", "x"]
         """) == [
@@ -259,6 +262,8 @@ def test_all_mistakes_are_told_at_once(problems):
         "limits.fail_fast: expected true or false, found the number 1",
         "limits.job: unknown key (did you mean jobs?)",
         "retry.max_attempts: expected an integer, found the text '1'",
+        "retry.max_interruptions: must be 1 or more, found 0",
+        "retry.max_interuptions: unknown key (did you mean max_interruptions?)",
         "aggregate.comand: unknown key (did you mean command?)",
     ]
 
@@ -528,6 +533,8 @@ def documents(draw):
         document["limits"] = {"jobs": draw(st.integers(1, 99)), "timeout": draw(st.integers(1, 99))}
     if draw(st.booleans()):
         document["retry"] = {"max_attempts": draw(st.integers(1, 9)), "backoff": "1m30s"}
+        if draw(st.booleans()):  # what was stored before there was the key has none
+            document["retry"]["max_interruptions"] = draw(st.integers(1, 99))
     return document
 
 

@@ -25,11 +25,11 @@ LAYERS = {
     ],
     "store": ["store", "store.*"],
     "engines": ["engines", "engines.*"],
-    "attempts": ["attempts", "judgement"],
+    "attempts": ["attempts", "attempts.*"],
     "experiment file": ["config", "config.*"],
     "pictures": ["diagrams", "drawing"],
     "lifecycle": ["lifecycle"],
-    "liveness": ["liveness", "sessions"],
+    "liveness": ["liveness", "start_times"],
     "machines": ["machines", "decisions", "guards", "effects", "events"],
     "records": ["records", "errors", "identity", "ids", "status", "validators"],
 }  # fmt: skip
@@ -70,9 +70,9 @@ OWNERS = {
 #: Who may call what changes the disk or other processes.
 CALLERS = {
     "os.fsync os.fdatasync os.rename os.replace os.link": [
-        "store.files", "attempts", "results", "engines.*",
+        "store.files", "attempts.*", "results", "engines.*",
     ],
-    "os.kill os.killpg": ["liveness", "sessions", "engines.*"],
+    "os.kill os.killpg": ["liveness", "attempts.family", "engines.*"],
     "os.fork os.posix_spawn os.execve": ["engines.*"],
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from holdfast import liveness
+from holdfast import liveness, start_times
 from holdfast.identity import ProcessIdentity
 from holdfast.liveness import Observer
 from waiting import until
@@ -79,7 +79,7 @@ def test_a_reused_pid_is_dead() -> None:
         try:
             if second.pid != first.pid:
                 continue
-            if identity(second.pid).start_ticks == recorded.start_ticks:
+            if start_times.same(identity(second.pid).start_ticks, recorded.start_ticks):
                 continue
             verdict = liveness.judge(recorded)
             assert (verdict.kind, verdict.method) == ("dead", "pid")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from holdfast import start_times
 from holdfast.attempts.names import attempts_dir
 from holdfast.attempts.records import LiveState, Process
 from holdfast.identity import ProcessIdentity
@@ -145,7 +146,9 @@ def is_same(pid: int, ticks: int | None, observer: Observer) -> bool | None:
         return False
     if facts is None or facts.zombie:
         return None
-    return ticks is not None and facts.start_ticks == ticks
+    if ticks is None or facts.start_ticks is None:
+        return False
+    return start_times.same(ticks, facts.start_ticks)
 
 
 def holds_lock(pid: int, live: LiveState, folder: Path, observer: Observer) -> bool | None:

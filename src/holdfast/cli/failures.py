@@ -9,7 +9,7 @@
 | 4 | an id that is unknown or ambiguous |
 | 5 | owned by a live orchestrator, or by one that cannot be proven dead |
 | 6 | a state that cannot be read |
-| 130, 143 | interrupted by SIGINT, SIGTERM |
+| 130, 143 | interrupted by SIGINT (of which the program then dies), SIGTERM |
 """
 
 import os

@@ -45,15 +45,18 @@ class Limits:
 
 @attrs.frozen(kw_only=True)
 class Retry:
-    """What happens to a failed process.
+    """What happens to a process that failed, or that something outside stopped.
 
     Attributes:
         max_attempts: Failed attempts after which a process stays failed.
         backoff_s: Pause before the second attempt; doubled before each further one.
+        max_interruptions: Attempts in a row that may end by interruptions from outside before the
+            experiment is left interrupted.
     """
 
     max_attempts: Count = Count(1)
     backoff_s: Seconds = Seconds(10.0)
+    max_interruptions: Count = Count(10)
 
 
 @attrs.frozen(kw_only=True)

@@ -25,7 +25,7 @@ from holdfast.errors import (
     UnreadableStateWarning,
 )
 from holdfast.records import ExperimentState
-from holdfast.store import catalog, codec, history, journal, ownership, strictjson, view
+from holdfast.store import catalog, codec, former, ownership, strictjson, view
 from holdfast.store.journal import cause
 from holdfast.store.manager import StateManager
 
@@ -119,7 +119,7 @@ class _Seen:
             tells = f"tells of {absence.moment(seen)}, the journal of {absence.moment(state)}"
             if not self.told:
                 return f"{tells}, and of what no journal held: edited by hand?", "problem"
-            if state.owner is not None and not state.owner.released:
+            if former.left_by_a_death(*_moment(seen), state):
                 return f"{tells}: its owner died before it refreshed it", "hint"
             return tells, "problem"
         if self.told:
@@ -183,31 +183,10 @@ def _told(site: Site, stem: str, seen: ExperimentState, data: bytes) -> bool:
     """Whether *data* is, to the byte, what the journal held when it was at *seen*'s revision."""
     path = site.state_dir / stem / "journal"
     try:
-        with (
-            site.files.directory(stem, site.dir_fd) as folder_fd,
-            site.files.directory("journal", folder_fd) as journal_fd,
-        ):
-            if seen.epoch:
-                found = journal.read_journal(site.files, journal_fd, seen.epoch, path)
-            else:
-                found = history.chain(site.files, journal_fd, path)[0][0]
-        return any(codec.view(each) == data for each in _states(found, seen))
+        held = former.states(site.files, stem, site.dir_fd, path, *_moment(seen))
+        return any(codec.view(each) == data for each in held)
     except (HoldfastError, OSError, LookupError):
         return False
-
-
-def _states(found: journal.Journal, seen: ExperimentState) -> Iterator[ExperimentState]:
-    """The states of *seen*'s revision in one journal: letting it go moves none."""
-    if found.base is None:
-        return
-    if not seen.epoch:
-        # What the first owner took over had neither an owner nor an epoch.
-        base = journal.fold(found, until=found.lines[1][0]).state
-        yield attrs.evolve(base, epoch=0, owner=None)
-        return
-    for end, line in found.lines[1:]:
-        if line.get("kind") == "base" or line.get("revision") == seen.revision:
-            yield journal.fold(found, until=end).state
 
 
 # -- mending --------------------------------------------------------------------------------------

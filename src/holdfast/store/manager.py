@@ -206,11 +206,12 @@ class StateManager:
         stem = sanitize_experiment_id(state.experiment_id)
         if not state.epoch:
             return None
-        problem = stored.view_problem(self._files, stem, dir_fd, self.state_dir, state)
+        look = self._files, stem, dir_fd, self.state_dir, state
+        problem = stored.view_problem(*look, replay=False)
         if problem is None or self._may_refresh(state, stem, dir_fd):
             return None
         # Once more, now that there is no owner who could be about to refresh it.
-        problem = stored.view_problem(self._files, stem, dir_fd, self.state_dir, state)
+        problem = stored.view_problem(*look, replay=True)
         if problem is None:
             return None
         return (

@@ -10,7 +10,7 @@ from pathlib import Path
 from holdfast.errors import HoldfastError, StateCorruptError
 from holdfast.ids import sanitize_experiment_id
 from holdfast.records import ExperimentState
-from holdfast.store import codec, journal, view
+from holdfast.store import codec, former, journal, view
 from holdfast.store.files import Files
 from holdfast.store.journal import NO_DIRECTORY, Truth
 
@@ -126,12 +126,20 @@ def differs(plain: codec.Json, truth: ExperimentState) -> str | None:
 
 
 def view_problem(
-    files: Files, stem: str, dir_fd: int, state_dir: Path, truth: ExperimentState
+    files: Files,
+    stem: str,
+    dir_fd: int,
+    state_dir: Path,
+    truth: ExperimentState,
+    *,
+    replay: bool,
 ) -> str | None:
     """In what the view disagrees with the *truth* of the journals; None if it does not.
 
-    A view that an owner is about to refresh disagrees, too: ask only where there is no owner. One
-    of an owner that was killed lies up to a second behind and is no cause for alarm.
+    Args:
+        replay: Let a view agree that only lies behind, because its owner died before it refreshed
+            it: a replay shows whether the journals ever told that. A view that an owner is about to
+            refresh lies behind, too: ask only where there is no owner.
     """
     path = state_dir / view.file_name(stem)
     try:
@@ -148,12 +156,22 @@ def view_problem(
     finally:
         files.close(fd)
     if seen == (truth.epoch, truth.revision, str(truth.status)):
-        return differs(plain, truth)
-    killed = truth.owner is not None and not truth.owner.released
-    with contextlib.suppress(TypeError):
-        if killed and seen[:2] < (truth.epoch, truth.revision):
+        problem = differs(plain, truth)
+        if problem is None:
             return None
-    return (
-        f"tells of epoch {seen[0]!r:.20}, revision {seen[1]!r:.20}, {seen[2]!r:.20}; the journal "
-        f"of epoch {truth.epoch}, revision {truth.revision}, {str(truth.status)!r}"
-    )
+    else:
+        problem = (
+            f"tells of epoch {seen[0]!r:.20}, revision {seen[1]!r:.20}, {seen[2]!r:.20}; the "
+            f"journal of epoch {truth.epoch}, revision {truth.revision}, {str(truth.status)!r}"
+        )
+    epoch, revision, _ = seen
+    if not replay or type(epoch) is not int or type(revision) is not int:
+        return problem
+    if not former.left_by_a_death(epoch, revision, truth):
+        return problem
+    journals = state_dir / stem / "journal"
+    with contextlib.suppress(HoldfastError, OSError, LookupError):
+        held = former.states(files, stem, dir_fd, journals, epoch, revision)
+        if any(differs(plain, each) is None for each in held):
+            return None
+    return f"{problem}; no journal ever held what it tells: was it edited?"

@@ -1,0 +1,62 @@
+"""What an experiment's journals held before: is a view that lies behind them one of their states?
+
+A view is refreshed up to a second after its journal, so that after a death an older one is normal.
+What no journal held was written by somebody else.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from holdfast.records import ExperimentState
+from holdfast.store import history, journal
+from holdfast.store.files import Files
+
+__all__ = ["left_by_a_death", "states"]
+
+
+def states(
+    files: Files, stem: str, dir_fd: int, path: Path, epoch: int, revision: int
+) -> Iterator[ExperimentState]:
+    """What a view of that epoch and revision told, if the journals in *path* ever got there.
+
+    Mostly one: letting an experiment go moves no revision.
+
+    Raises:
+        OSError, LookupError: There is no such journal.
+        StateCorruptError: It is damaged.
+    """
+    with (
+        files.directory(stem, dir_fd) as folder_fd,
+        files.directory("journal", folder_fd) as journal_fd,
+    ):
+        if epoch:
+            found = journal.read_journal(files, journal_fd, epoch, path)
+        else:
+            found = history.chain(files, journal_fd, path)[0][0]
+    if found.base is None:
+        return
+    if not epoch:
+        # What the first owner took over had neither an owner nor an epoch.
+        base = journal.fold(found, until=found.lines[1][0]).state
+        if base.revision == revision:
+            yield attrs.evolve(base, epoch=0, owner=None)
+        return
+    for end, line in found.lines[1:]:
+        if line.get("kind") == "base" or line.get("revision") == revision:
+            state = journal.fold(found, until=end).state
+            if state.revision == revision:
+                yield state
+
+
+def left_by_a_death(epoch: int, revision: int, truth: ExperimentState) -> bool:
+    """Whether a death explains that a view lies behind *truth*, which nobody owns.
+
+    An owner that let go had refreshed its view, unless it died between the two: a view of an
+    earlier epoch was brought back then, from a backup or by an owner that had been superseded.
+    """
+    if truth.owner is None or not truth.owner.released:
+        return (epoch, revision) < (truth.epoch, truth.revision)
+    # Letting go moves no revision, and a first owner does not write its view before it records.
+    return epoch == truth.epoch or (epoch < truth.epoch and revision == truth.revision)
