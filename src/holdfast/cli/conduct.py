@@ -140,8 +140,10 @@ class _Announcing:
     def poll(self, handles: "Sequence[Handle]") -> "list[EngineWord]":
         return self._engine.poll(handles)
 
-    def cancel(self, handles: "Sequence[Handle]", *, force: bool = False) -> None:
-        self._engine.cancel(handles, force=force)
+    def cancel(
+        self, handles: "Sequence[Handle]", *, force: bool = False
+    ) -> "Mapping[AttemptName, str]":
+        unreached = self._engine.cancel(handles, force=force)
         number = text.count(len(handles), "process")
         if force:
             words = f"killing {number}"
@@ -151,6 +153,7 @@ class _Announcing:
             words = f"a process failed: stopping the other {number}"
         if handles:
             self._progress.stopping(words)
+        return unreached
 
     def wait(self, timeout_s: float) -> None:
         self._engine.wait(timeout_s)
