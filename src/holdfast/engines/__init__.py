@@ -51,12 +51,14 @@ class EngineWord:
     """What an engine can say of one attempt, with its own text.
 
     Attributes:
-        kind: `gone` says that it does not run any more and nothing about how it ended: that is in
-            its exit record, and without one it is lost. `unknown` never fails or reruns anything.
+        kind: `completing` says that its command has ended, and nothing of it is left: its outcome
+            will be published within half a second, and another attempt may have its place. `gone`
+            says that it does not run any more and nothing about how it ended: that is in its exit
+            record, and without one it is lost. `unknown` never fails or reruns anything.
     """
 
     name: AttemptName
-    kind: Literal["queued", "running", "gone", "unknown"]
+    kind: Literal["queued", "running", "completing", "gone", "unknown"]
     text: str = ""
 
 
@@ -87,10 +89,16 @@ class Engine(Protocol):
         """The engine's word on each, in their order; cheap, never raises for one that is gone."""
         ...
 
-    def cancel(self, handles: Sequence[Handle], *, force: bool = False) -> None:
+    def cancel(
+        self, handles: Sequence[Handle], *, force: bool = False
+    ) -> Mapping[AttemptName, str]:
         """Ask them to stop and return at once: TERM, their grace period, KILL; *force*: KILL now.
 
-        What has ended is left alone.
+        What has ended is left alone. The caller has made the files of the request before, where the
+        disk let it: they are heard by whom no engine can reach now.
+
+        Returns:
+            Why they cannot be reached now, of those that cannot.
         """
         ...
 

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Final, Self
 import attrs
 
 from holdfast import attempts as files
-from holdfast import liveness, sessions
+from holdfast import liveness
 from holdfast.attempts import Attempt, AttemptName
-from holdfast.engines import EngineWord, Handle
+from holdfast.engines import EngineWord, Handle, reaching
 from holdfast.errors import EngineError, StateWriteError, UnsupportedPlatformError
-from holdfast.identity import ProcessIdentity
 
 if TYPE_CHECKING:
     from holdfast.engines.starting import Launched, Starter
@@ -27,6 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["LocalEngine"]
 
 _LOOK_EVERY_S: Final = 0.2
+#: Watched by a descriptor each; more are looked at, so that they cost none.
+_MOST_PINNED: Final = 16
+#: A look costs less than a tenth of a millisecond: with this pause for each, one in a hundred.
+_LOOK_PAUSE_S: Final = 0.01
 _LONGEST_WAIT_S: Final = 3600.0
 
 
@@ -35,7 +38,7 @@ class _Watched:
     """A shim that is not a child of our starter: adopted, or left behind by a dead starter.
 
     Attributes:
-        pidfd: Readable once it has ended; None where the system has no such thing.
+        pidfd: Readable once it has ended; None where there are too many, or no such things.
     """
 
     handle: Handle
@@ -60,6 +63,7 @@ class LocalEngine:
         self._children: dict[int, Handle] = {}
         self._pids: dict[AttemptName, int] = {}
         self._watched: dict[AttemptName, _Watched] = {}
+        self._completing: set[AttemptName] = set()
         self._refused: dict[AttemptName, str] = {}
         self._texts: dict[AttemptName, str] = {}
         self._folders: dict[str, Path] = {}
@@ -170,12 +174,16 @@ class LocalEngine:
         """See `Engine.poll`."""
         self._hear()
         self._news = False  # everything heard so far is in the answer
-        return [
-            EngineWord(handle.name, "running", f"shim {self._pids[handle.name]}")
-            if handle.name in self._pids
-            else self._look(handle)
-            for handle in handles
-        ]
+        return [self._word(handle) for handle in handles]
+
+    def _word(self, handle: Handle) -> EngineWord:
+        pid = self._pids.get(handle.name)
+        word = (
+            self._look(handle) if pid is None else EngineWord(handle.name, "running", f"shim {pid}")
+        )
+        if word.kind == "running" and handle.name in self._completing:
+            return attrs.evolve(word, kind="completing")
+        return word
 
     def _look(self, handle: Handle) -> EngineWord:
         """What the files say of an attempt that is no child of our starter; watch it if it runs."""
@@ -214,6 +222,9 @@ class LocalEngine:
         pidfd = None
         identity = handle.identity
         opener = getattr(os, "pidfd_open", None)
+        pinned = sum(watched.pidfd is not None for watched in self._watched.values())
+        if opener is None or pinned >= _MOST_PINNED:
+            identity = None
         if opener is not None and identity is not None and identity.pid is not None:
             with contextlib.suppress(OSError, OverflowError):
                 pidfd = opener(identity.pid)
@@ -224,25 +235,36 @@ class LocalEngine:
         self._watched[handle.name] = _Watched(handle, pidfd)
 
     def _forget(self, name: AttemptName) -> None:
+        self._completing.discard(name)
         watched = self._watched.pop(name, None)
         if watched is not None and watched.pidfd is not None:
             os.close(watched.pidfd)
 
-    def cancel(self, handles: Sequence[Handle], *, force: bool = False) -> None:
-        """See `Engine.cancel`. A shim that another host or container runs cannot be reached."""
-        self._hear()
-        from signal import SIGTERM, SIGUSR1
+    def cancel(
+        self, handles: Sequence[Handle], *, force: bool = False
+    ) -> Mapping[AttemptName, str]:
+        """See `Engine.cancel`.
 
-        number = int(SIGUSR1 if force else SIGTERM)
+        Shims of our own hear it from their starter, whatever their disk. Others look for the files
+        of the request, and are only woken: once a second they look unasked, too.
+        """
+        self._hear()
         ours = [self._pids[handle.name] for handle in handles if handle.name in self._pids]
         if ours and self._starter is not None:
-            self._starter.signal(ours, number)
+            self._starter.stop(ours, force=force)
+        unreached = {}
         for handle in handles:
             if handle.name not in self._pids:
-                _signal(handle, number)
+                try:
+                    why = reaching.ask(handle, force=force)
+                except (OSError, StateWriteError) as err:
+                    why = str(err)
+                if why is not None:
+                    unreached[handle.name] = why
+        return unreached
 
     def wait(self, timeout_s: float) -> None:
-        """See `Engine.wait`; adopted attempts without a pidfd are looked at every 0.2 s."""
+        """See `Engine.wait`; more than a few adopted attempts are looked at every 0.2 s or so."""
         deadline = time.monotonic() + min(timeout_s, _LONGEST_WAIT_S)
         self._hear()
         while not self._news:
@@ -254,8 +276,10 @@ class LocalEngine:
                 for name, watched in self._watched.items()
                 if watched.pidfd is not None
             }
-            if len(pinned) < len(self._watched):
-                left_s = min(left_s, _LOOK_EVERY_S)
+            unpinned = [one.handle for one in self._watched.values() if one.pidfd is None]
+            if unpinned:
+                pause_s = max(_LOOK_EVERY_S, len(unpinned) * _LOOK_PAUSE_S)
+                left_s = min(left_s, pause_s)
             told = [] if self._starter is None else [self._starter.fileno()]
             ready = _ready([self._wake_r, *told, *pinned], left_s)
             if self._wake_r in ready:
@@ -266,9 +290,9 @@ class LocalEngine:
             for fd in ready & pinned.keys():
                 self._forget(pinned[fd])
                 self._news = True
-            for watched in [one for one in self._watched.values() if one.pidfd is None]:
-                if self._look(watched.handle).kind != "running":
-                    self._forget(watched.handle.name)
+            for handle in unpinned:
+                if self._look(handle).kind != "running":
+                    self._forget(handle.name)
                     self._news = True
         self._news = False
 
@@ -295,13 +319,19 @@ class LocalEngine:
         starter = self._starter
         if starter is None:
             return
-        for pid, status in starter.ended():
+        gone = starter.ended()
+        for pid in starter.completing():
+            if pid in self._children:
+                self._completing.add(self._children[pid].name)
+                self._news = True
+        for pid, status in gone:
             self._news = True
             handle = self._children.pop(pid, None)
             if handle is None:
                 continue
             if self._pids.get(handle.name) == pid:
                 del self._pids[handle.name]
+                self._completing.discard(handle.name)
             text = starter.describe(status)
             if text is not None:
                 self._texts[handle.name] = text
@@ -321,26 +351,3 @@ def _ready(fds: Iterable[int], timeout_s: float) -> set[int]:
         poller.register(fd, select.POLLIN)
     # Up, not down: a wait that ends a moment early makes its caller wait again for nothing.
     return {fd for fd, _ in poller.poll(int(timeout_s * 1000) + 1)}
-
-
-def _signal(handle: Handle, number: int) -> None:
-    """Signal a shim by its pid, if it is proven to be that shim."""
-    identity = _reachable_shim(handle)
-    if identity is not None and identity.pid is not None:
-        sessions.signal_process(identity.pid, number, lambda: _reachable_shim(handle) == identity)
-
-
-def _reachable_shim(handle: Handle) -> ProcessIdentity | None:
-    live = files.live_state(handle.folder, handle.name)
-    # Before it has linked its `.live`, a shim is known only by what the starter said.
-    identity = handle.identity if live.kind == "absent" else live.identity
-    if identity is None or live.kind not in ("absent", "held", "unknown"):
-        return None
-    if identity.pid is None or not 1 < identity.pid < 1 << 31:
-        return None  # 0 and -1 are whole groups to the kernel, and files can be forged
-    me = liveness.me()
-    if (identity.boot_id, identity.pid_namespace) != (me.boot_id, me.pid_namespace):
-        return None
-    if live.kind == "held" and identity.start_ticks is None:
-        return identity  # no `/proc` (macOS): whoever holds the lock has this pid
-    return identity if liveness.judge(identity).kind == "alive" else None

@@ -2,7 +2,8 @@
 
 A fork of the orchestrator would cost as much as the orchestrator is large, and inherit its locks.
 This one is started before it is needed, has next to nothing in memory, and does nothing else. It
-ends when the orchestrator does; its shims go on. Standard library only.
+ends when its socket closes, and of no signal that can be blocked; its shims go on. Standard library
+only.
 
 Frames in both directions: four bytes of length, then JSON, whose strings carry bytes as Latin-1.
 """
@@ -10,14 +11,17 @@ Frames in both directions: four bytes of length, then JSON, whose strings carry 
 import contextlib
 import gc
 import json
+import mmap
 import os
 import select
 import signal
+import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING or __package__:
-    from holdfast.engines import shim, system
+    from holdfast.engines import hearing, shim, system
 else:  # by file, not by package: importing holdfast would bring its dependencies along
+    import hearing
     import shim
     import system
 if TYPE_CHECKING:
@@ -25,32 +29,88 @@ if TYPE_CHECKING:
     from typing import Any
 
 _BYTES = ("dir", "cwd", "python")
+_SLOTS = 65536
+
+
+class _Children:
+    """The shims that have not been waited for, and which byte of the shared flags each has."""
+
+    def __init__(self) -> None:
+        # A request by way of it needs no disk, which may be full or read-only.
+        self.flags = mmap.mmap(-1, _SLOTS)
+        self.slots: dict[int, int | None] = {}
+        self._free: list[int] = []
+        self._used = 0
+
+    def slot(self) -> int | None:
+        """A byte for the next shim, with nothing in it; None if all are in use."""
+        if self._free:
+            slot = self._free.pop()
+        elif self._used < _SLOTS:
+            slot, self._used = self._used, self._used + 1
+        else:
+            return None
+        self.flags[slot] = hearing.NOTHING
+        return slot
+
+    def free(self, slot: int | None) -> None:
+        """Nobody looks at that byte any more."""
+        if slot is not None:
+            self._free.append(slot)
+
+    def stop(self, pid: int, level: int) -> None:
+        """Ask a shim to stop."""
+        # Our own child that was not waited for: the pid cannot be another's by now.
+        if pid not in self.slots:
+            return
+        slot = self.slots[pid]
+        if slot is not None:
+            self.flags[slot] = max(self.flags[slot], level)
+        for number in (hearing.WAKE, signal.SIGCONT):
+            with contextlib.suppress(OSError):
+                os.kill(pid, number)
+
+    def reap(self) -> "list[list[int]]":
+        """Those that have ended, with their statuses."""
+        ended = []
+        while self.slots:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            self.free(self.slots.pop(pid, None))
+            ended.append([pid, os.waitstatus_to_exitcode(status)])
+        return ended
 
 
 def main(fd: int) -> None:
     """Serve the engine on the socket *fd* until it closes."""
     gc.disable()
-    wake_r, wake_w = os.pipe()
-    os.set_blocking(wake_r, False)
-    os.set_blocking(wake_w, False)
+    wake_r, wake_w = _pipe()
     signal.signal(signal.SIGCHLD, _awake)
     signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
+    # What is sent to every process of a job must not end the one that answers for them.
+    signal.pthread_sigmask(signal.SIG_SETMASK, hearing.ALL - {signal.SIGCHLD})
     hello = receive(fd)
     if hello is None:
         return
-    hello["memory_events"] = system.memory_events()
+    completing_r, completing_w = _pipe()
+    children = _Children()
+    hello["shared"] = shim.Shared(children.flags, completing_w)
+    close = (fd, wake_r, wake_w, completing_r)
     # What is frozen is never touched by a collector, so its memory stays shared with every shim.
     gc.freeze()
-    children: set[int] = set()
     poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    poller.register(wake_r, select.POLLIN)
+    for each in (fd, wake_r, completing_r):
+        poller.register(each, select.POLLIN)
     while True:
         ready = {ready_fd for ready_fd, _ in poller.poll()}
+        if completing_r in ready:
+            pids = os.read(completing_r, 4096)
+            send(fd, {"completing": [pid for (pid,) in struct.iter_unpack(">I", pids)]})
         if wake_r in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_r, 4096)
-            ended = _reap(children)
+            ended = children.reap()
             if ended:
                 send(fd, {"ended": ended})
         if fd in ready:
@@ -58,53 +118,49 @@ def main(fd: int) -> None:
             if message is None:
                 return
             if "launch" in message:
-                close = (fd, wake_r, wake_w)
                 jobs = message["launch"]
                 send(fd, {"launched": [_fork(job, hello, close, children) for job in jobs]})
-            for pid, number in message.get("signal", ()):
-                # Its own child that it has not waited for: the pid cannot be another's by now.
-                if pid in children:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, number)
+            for pid, level in message.get("stop", ()):
+                children.stop(pid, level)
+
+
+def _pipe() -> tuple[int, int]:
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    return ends
 
 
 def _awake(number: int, frame: "FrameType | None") -> None:
-    """Python's own handler writes to the wake-up pipe; this one only has to be there."""
-
-
-def _reap(children: "set[int]") -> "list[list[int]]":
-    ended = []
-    while children:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if not pid:
-            break
-        children.discard(pid)
-        ended.append([pid, os.waitstatus_to_exitcode(status)])
-    return ended
+    """Have a handler: Python writes to the wake-up pipe for signals that have one."""
 
 
 def _fork(
     job: "dict[str, Any]",
     hello: "dict[str, Any]",
     close: "tuple[int, ...]",
-    children: "set[int]",
+    children: _Children,
 ) -> "list[int | str | None]":
-    # Blocked before the fork: a shim must not be ended by a signal that it is there to obey.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, shim.WATCHED)
+    slot = children.slot()
+    # All that a shim must not be ended by is blocked in us already; the rest, before it is born.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
     try:
         try:
             pid = os.fork()
         except OSError as err:
+            children.free(slot)
             return [None, None, str(err)]
         if pid == 0:
-            _become_shim(job, hello, close)
+            _become_shim(job, hello, close, slot)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    children.add(pid)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
+    children.slots[pid] = slot
     return [pid, system.start_ticks(pid) if hello["proc"] else None, None]
 
 
-def _become_shim(job: "dict[str, Any]", hello: "dict[str, Any]", close: "tuple[int, ...]") -> None:
+def _become_shim(
+    job: "dict[str, Any]", hello: "dict[str, Any]", close: "tuple[int, ...]", slot: int | None
+) -> None:
     """Never returns."""
     status = shim.BROKEN
     try:
@@ -117,7 +173,7 @@ def _become_shim(job: "dict[str, Any]", hello: "dict[str, Any]", close: "tuple[i
         job["env"] = {
             name.encode("latin-1"): value.encode("latin-1") for name, value in job["env"].items()
         }
-        status = shim.Shim(job, hello["facts"], hello["memory_events"]).main()
+        status = shim.Shim(job, hello["facts"], hello["shared"], slot).main()
     finally:
         # Nothing of the starter may run in its child, whatever happened.
         os._exit(status)

@@ -3,16 +3,19 @@
 Owns the starter's life; what shims do after their launch is the engine's affair.
 """
 
+import contextlib
 import os
 import select
+import signal
 import socket
 import sys
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from holdfast import attempts, liveness
 from holdfast.attempts import Attempt
+from holdfast.engines.hearing import ALL, KILL, STOP
 from holdfast.engines.shim import DONE, GAVE_UP, NOT_FIRST
 from holdfast.engines.starter import receive, send
 from holdfast.errors import EngineError
@@ -56,7 +59,7 @@ class Starter:
         if not sys.executable:
             raise EngineError("local", "this Python does not know its own executable")
         self._socket, theirs = socket.socketpair()
-        with theirs:
+        with theirs, _nothing_heard():
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), _here()],
@@ -73,6 +76,7 @@ class Starter:
                 raise EngineError("local", f"cannot start {sys.executable}: {err}") from err
         self.alive = True
         self._ended: list[Ended] = []
+        self._completing: list[int] = []
         _living.add(self)
         observer = liveness.Observer.here()
         facts = {
@@ -103,9 +107,10 @@ class Starter:
                 return [Launched(*entry) for entry in message["launched"]]
         return None
 
-    def signal(self, pids: Iterable[int], number: int) -> None:
-        """Send *number* to those shims; their parent cannot mistake them for other processes."""
-        send(self.fileno(), {"signal": [[pid, number] for pid in pids]})
+    def stop(self, pids: Iterable[int], *, force: bool) -> None:
+        """Ask those shims to stop their commands, *force*: to kill them. It needs no disk."""
+        level = KILL if force else STOP
+        send(self.fileno(), {"stop": [[pid, level] for pid in pids]})
 
     def ended(self) -> list[Ended]:
         """The shims that ended since the last call; `alive` is up to date afterwards."""
@@ -113,6 +118,11 @@ class Starter:
             self._receive()
         ended, self._ended = self._ended, []
         return ended
+
+    def completing(self) -> list[int]:
+        """The shims that said since the last call that nothing of their attempt runs any more."""
+        completing, self._completing = self._completing, []
+        return completing
 
     @staticmethod
     def describe(status: int) -> str | None:
@@ -139,6 +149,7 @@ class Starter:
             self.close()
             return {}
         self._ended += [Ended(*entry) for entry in message.get("ended", ())]
+        self._completing += message.get("completing", ())
         return message
 
     def _readable(self, timeout_s: float) -> bool:
@@ -163,6 +174,16 @@ def _in_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_in_fork)
+
+
+@contextlib.contextmanager
+def _nothing_heard() -> Iterator[None]:
+    """Block all signals, also for the starter, which would die of them until it has begun."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ALL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _here() -> str:
