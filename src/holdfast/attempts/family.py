@@ -19,7 +19,15 @@ from holdfast.attempts.records import LiveState, Process
 from holdfast.identity import ProcessIdentity
 from holdfast.liveness import Observer
 
-__all__ = ["SESSION_VARIABLE", "Census", "holds_lock", "is_same", "is_stuck", "send", "send_to_marked"]
+__all__ = [
+    "SESSION_VARIABLE",
+    "Census",
+    "holds_lock",
+    "is_same",
+    "is_stuck",
+    "send",
+    "send_to_marked",
+]
 
 #: In the environment of everything that a shim runs: the marks of the attempts that it is part of,
 #: the innermost last. Empty in a process that wants to be part of none (a daemon that is shared).
@@ -159,7 +167,7 @@ def holds_lock(pid: int, live: LiveState, folder: Path, observer: Observer) -> b
     if observer.proc is None or live.inode is None:
         return None
     try:
-        there = os.stat(attempts_dir(folder))
+        there = attempts_dir(folder).stat()
         opened = list((observer.proc / str(pid) / "fd").iterdir())
     except OSError:
         return None

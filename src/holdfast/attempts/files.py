@@ -354,7 +354,7 @@ def _publish(
             os.link(temporary, target)
         except FileExistsError:
             # The answer to a link that succeeded can be lost on NFS: the inode tells.
-            return os.path.samestat(mine, os.stat(target))
+            return os.path.samestat(mine, target.stat())
         finally:
             temporary.unlink()
     except OSError as err:

@@ -121,7 +121,7 @@ def names(folder: Path, experiment_id: str, suffix: Suffix = "live") -> list[Att
     """
     path = attempts_dir(folder)
     try:
-        found = os.listdir(path)
+        found = [entry.name for entry in os.scandir(path)]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as err:

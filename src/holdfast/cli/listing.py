@@ -85,7 +85,8 @@ def ls(context: click.Context, statuses: tuple[str, ...], as_json: bool) -> int:
     """List the experiments, the newest last.
 
     DONE counts completed processes. Whether the owner of a running experiment is still alive is
-    looked up, and whether processes of one that nobody owns run on. Files that cannot be read are named, and end the listing with exit code 6.
+    looked up, and whether processes of one that nobody owns run on. Files that cannot be read are
+    named, and end the listing with exit code 6.
     """
     where = place(context)
     manager = where.manager()

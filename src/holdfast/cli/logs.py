@@ -167,7 +167,7 @@ def _kinds(*, only_out: bool, only_err: bool) -> tuple[str, ...]:
     return ("stdout",) if only_out else ("stderr",)
 
 
-def _find(manager: StateManager, query: str) -> tuple[ExperimentState, int | None]:
+def _find(manager: StateManager, query: str) -> tuple[ExperimentState, str | None]:
     head, slash, last = query.rpartition("/")
     unit = _unit(last) if slash else None
     if unit is None:

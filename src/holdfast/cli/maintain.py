@@ -149,9 +149,7 @@ def _cleaned(
     left = where.manager().survivors(experiment_id)
     lines += [f"  attempt {name} is not over: {text.one_line(verdict)}" for name, verdict in left]
     if left:
-        lines.append(
-            f"  to take it over, or stop it: {where.command('resume', experiment_id)}"
-        )
+        lines.append(f"  to take it over, or stop it: {where.command('resume', experiment_id)}")
     return lines
 
 

@@ -30,7 +30,7 @@ SCHEMA: Final = "holdfast.plan/1"
 
 _MOST_DIFFERENCES: Final = 10
 
-_STYLES: Final = {"run": "cyan", "skip": "dim", "adopt": "green", "blocked": "red"}
+_STYLES: Final[dict[str, text.Style]] = {"run": "cyan", "skip": "dim", "adopt": "green", "blocked": "red"}
 
 
 def print_plan(
@@ -73,11 +73,8 @@ def print_plan(
     header = ("PROCESS", "ACTION", "WHY", "PARAMETERS")
     text.emit(text.table(header, rows, right=(0,), styles=_STYLES))
     what = "a new experiment" if state is None else text.one_line(state.experiment_id)
-    also = "".join(
-        f", {actions[action]:,} {words}"
-        for action, words in (("adopt", "taken over"), ("blocked", "left as they are"))
-        if actions[action]
-    )
+    others = ((actions["adopt"], "taken over"), (actions["blocked"], "left as they are"))
+    also = "".join(f", {number:,} {words}" for number, words in others if number)
     text.say(
         f"{what}: {actions['run']:,} of {text.count(len(decided), 'process')} would be run{also}"
     )

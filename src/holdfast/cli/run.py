@@ -120,9 +120,7 @@ def run(
     if dry_run:
         from holdfast.cli.plan import print_plan
 
-        return print_plan(
-            where, experiment, resumed, fresh=fresh, force=force, as_json=as_json
-        )
+        return print_plan(where, experiment, resumed, fresh=fresh, force=force, as_json=as_json)
     return conduct(
         where,
         drive,

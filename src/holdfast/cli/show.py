@@ -252,7 +252,7 @@ def _running(
     return ["", _bold(title), *text.table(header, rows, right=(0, 1, 2), indent="  ")]
 
 
-def _decided(state: ExperimentState, folder: Path, now: datetime) -> Sequence[Decision]:
+def _decided(state: ExperimentState, folder: Path, now: datetime) -> "Sequence[Decision]":
     """What a resume would do with each process, as far as single attempts decide it."""
     from holdfast.config.experiment_file import Limits, Retry
     from holdfast.orchestration.configured import configuration

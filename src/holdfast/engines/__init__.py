@@ -10,7 +10,8 @@ from typing import Any, Literal, Protocol, Self
 
 import attrs
 
-from holdfast.attempts import Attempt, AttemptName
+from holdfast.attempts.names import AttemptName
+from holdfast.attempts.records import Attempt
 from holdfast.identity import ProcessIdentity
 
 __all__ = ["Engine", "EngineWord", "Handle"]

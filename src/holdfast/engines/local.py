@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final, Self
 
 import attrs
 
-from holdfast import attempts as files
 from holdfast import liveness
-from holdfast.attempts import Attempt, AttemptName
+from holdfast.attempts import looking
+from holdfast.attempts.names import AttemptName, names, prepare
+from holdfast.attempts.records import Attempt
 from holdfast.engines import EngineWord, Handle, reaching
 from holdfast.errors import EngineError, StateWriteError, UnsupportedPlatformError
 
@@ -116,7 +117,7 @@ class LocalEngine:
             return []
         self._hear()
         for folder in dict.fromkeys(attempt.folder for attempt in attempts):
-            files.prepare(folder)
+            prepare(folder)
             self._folders[experiment_id] = folder
         for _ in range(2):
             launched = self._running_starter().launch(attempts)
@@ -161,13 +162,12 @@ class LocalEngine:
             for handle in self._children.values()
             if handle.name.experiment_id == experiment_id
         }
-        for name in files.names(folder, experiment_id):
+        for name in names(folder, experiment_id):
             if name in found:
                 continue
-            live = files.live_state(folder, name)
-            handle = Handle(name=name, folder=folder, identity=live.identity)
-            if live.kind in ("held", "unknown") and self._look(handle).kind == "running":
-                found[name] = handle
+            seen = looking.glance(folder, name)
+            if isinstance(seen, looking.Running):
+                found[name] = Handle(name=name, folder=folder, identity=seen.identity)
         return found
 
     def poll(self, handles: Sequence[Handle]) -> list[EngineWord]:
@@ -199,24 +199,19 @@ class LocalEngine:
 
     def _judge(self, handle: Handle) -> EngineWord:
         name = handle.name
-        if files.has_exit(handle.folder, name):
+        seen = looking.glance(handle.folder, name, shim=handle.identity)
+        if isinstance(seen, looking.Running):
+            if name not in self._watched:
+                self._watch(attrs.evolve(handle, identity=seen.identity))
+            return EngineWord(name, "running", str(seen.verdict))
+        if isinstance(seen, looking.Ended):
             self._forget(name)
             return EngineWord(name, "gone", "its outcome is recorded")
-        live = files.live_state(handle.folder, name)
-        if live.kind == "revoked":
-            return EngineWord(name, "gone", "it was revoked before it began")
-        identity = handle.identity if live.kind == "absent" else live.identity
-        lock = live.kind if live.kind in ("held", "free") else None
-        verdict = liveness.judge(identity, lock=lock)
-        if verdict.kind == "dead" or (live.kind == "free" and identity is None):
-            self._forget(name)
-            text = self._texts.pop(name, None)
-            return EngineWord(name, "gone", f"{text}; {verdict}" if text else str(verdict))
-        if verdict.kind == "unknown":
-            return EngineWord(name, "unknown", str(verdict))
-        if name not in self._watched:
-            self._watch(attrs.evolve(handle, identity=identity))
-        return EngineWord(name, "running", str(verdict))
+        if isinstance(seen, looking.Undecided):
+            return EngineWord(name, "unknown", seen.evidence)
+        self._forget(name)
+        text = self._texts.pop(name, None)
+        return EngineWord(name, "gone", f"{text}; {seen.evidence}" if text else seen.evidence)
 
     def _watch(self, handle: Handle) -> None:
         pidfd = None
@@ -259,7 +254,7 @@ class LocalEngine:
                     why = reaching.ask(handle, force=force)
                 except (OSError, StateWriteError) as err:
                     why = str(err)
-                if why is not None:
+                if why:
                     unreached[handle.name] = why
         return unreached
 

@@ -13,8 +13,9 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from holdfast import attempts, liveness
-from holdfast.attempts import Attempt
+from holdfast import liveness
+from holdfast.attempts.names import attempts_dir
+from holdfast.attempts.records import Attempt
 from holdfast.engines.hearing import ALL, KILL, STOP
 from holdfast.engines.shim import DONE, GAVE_UP, NOT_FIRST
 from holdfast.engines.starter import receive, send
@@ -194,7 +195,7 @@ def _job(attempt: Attempt) -> dict[str, Any]:
     return {
         "name": str(attempt.name),
         "experiment": attempt.name.experiment_id,
-        "dir": _bytes(os.path.abspath(attempts.attempts_dir(attempt.folder))),
+        "dir": _bytes(os.path.abspath(attempts_dir(attempt.folder))),
         "argv": [_bytes(word) for word in attempt.argv],
         "env": {_bytes(name): _bytes(value) for name, value in attempt.env.items()},
         "cwd": _bytes(os.path.abspath(attempt.cwd or os.curdir)),

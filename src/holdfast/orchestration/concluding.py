@@ -102,9 +102,7 @@ def _run(
         problem = _described(learnt)
         if _failed(learnt):
             where = error_path(folder, name)
-            raise AggregationError(
-                state.experiment_id, f"{problem}; its messages are in {where}"
-            )
+            raise AggregationError(state.experiment_id, f"{problem}; its messages are in {where}")
     raise AggregationError(state.experiment_id, f"{problem}, again and again")
 
 

@@ -19,17 +19,18 @@ _REASONS: Final = {signal.SIGINT: Reason.USER, signal.SIGTERM: Reason.PREEMPTED}
 
 #: Batch systems and service managers send these to every process of a job: a warning, a limit, a
 #: timer of somebody's. To die of one would leave what runs without an orchestrator.
-_OUTLIVED: Final = tuple(
-    number
-    for name in "SIGUSR1 SIGUSR2 SIGXCPU SIGALRM SIGVTALRM SIGPROF SIGPWR SIGIO SIGSTKFLT".split()
-    if (number := getattr(signal, name, None)) is not None
+_OUTLIVED: Final = (
+    *("SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGALRM", "SIGVTALRM", "SIGPROF"),
+    *("SIGPWR", "SIGIO", "SIGSTKFLT"),
 )
 
 
-def _outlived() -> "list[int]":
-    first, last = getattr(signal, "SIGRTMIN", None), getattr(signal, "SIGRTMAX", None)
-    realtime = range(first, last + 1) if first is not None and last is not None else range(0)
-    return [*_OUTLIVED, *realtime]
+def _outlived() -> list[int]:
+    """The numbers of those that this system has, and of all real-time signals."""
+    known = [getattr(signal, name, None) for name in (*_OUTLIVED, "SIGRTMIN", "SIGRTMAX")]
+    *named, first, last = known
+    realtime = range(0) if first is None or last is None else range(first, last + 1)
+    return [*filter(None, named), *realtime]
 
 
 class Interrupts:

@@ -168,7 +168,6 @@ class Watch:
         """The processes that cannot be judged, ascending."""
         return sorted(name.index for name in self.blocked if name.index is not None)
 
-
     # -- what is learnt ---------------------------------------------------------------------------
 
     def collect(self) -> list[Learnt]:
