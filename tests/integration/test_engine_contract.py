@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from holdfast.judgement import Dead, Exited, Running, judge
 
 from holdfast import attempts
 from holdfast.attempts import Attempt, AttemptName, ExitRecord
 from holdfast.engines import Engine, Handle
 from holdfast.engines.local import LocalEngine
-from holdfast.judgement import Dead, Exited, Running, judge
 from holdfast.status import Reason
 from waiting import until
 

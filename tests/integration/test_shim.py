@@ -17,6 +17,8 @@ from typing import Any
 
 import attrs
 import pytest
+from holdfast.judgement import Dead, Exited, Running, Undecided, judge
+from holdfast.sessions import session_members
 
 from holdfast import attempts, liveness
 from holdfast.attempts import Attempt, AttemptName, ExitRecord
@@ -24,8 +26,6 @@ from holdfast.engines import Handle
 from holdfast.engines.local import LocalEngine
 from holdfast.errors import EngineError
 from holdfast.identity import ProcessIdentity
-from holdfast.judgement import Dead, Exited, Running, Undecided, judge
-from holdfast.sessions import session_members
 from waiting import until
 
 EXPERIMENT = "exp_1"

@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from holdfast import aggregation, results
+from holdfast.attempts.names import AGGREGATE, AttemptName
 from holdfast.averages import statistics_of
 from holdfast.errors import AggregationError, ResultLostError, StateCorruptError, StateWriteError
 from holdfast.records import ExperimentState, ProcessProgress
@@ -16,6 +17,16 @@ from holdfast.store.files import Files
 
 BEGIN = datetime(2024, 1, 15, 12, tzinfo=UTC)
 PARAMS = ({"codec": "zlib"}, {"codec": "bz2"}, {"codec": "lzma"})
+
+
+def own(attempt):
+    """That attempt of the user's own command."""
+    return AttemptName("exp", AGGREGATE, attempt)
+
+
+def of(index, attempt):
+    """That attempt of a process."""
+    return AttemptName.of_process("exp", index, attempt)
 
 
 @pytest.fixture
@@ -28,8 +39,8 @@ def completed(folder, index, attempt, value=None, **more):
     """A completed process; its result is written and accepted unless *value* is None."""
     ref = None
     if value is not None:
-        results.path_of(folder, index, attempt).write_text(json.dumps(value))
-        ref = results.accept(folder, index, attempt)
+        results.path_of(folder, of(index, attempt)).write_text(json.dumps(value))
+        ref = results.accept(folder, of(index, attempt))
     times = {"started_at": BEGIN, "completed_at": BEGIN + timedelta(seconds=1.5)}
     return ProcessProgress(
         status=ProcessStatus.COMPLETED, attempt=attempt, result=ref, host="node1", **(times | more)
@@ -39,7 +50,7 @@ def completed(folder, index, attempt, value=None, **more):
 @pytest.fixture
 def state(folder):
     """Three completed processes; the second needed two attempts, the third wrote no result."""
-    results.path_of(folder, 1, 1).write_text('{"ratio": 999}')
+    results.path_of(folder, of(1, 1)).write_text('{"ratio": 999}')
     return ExperimentState(
         experiment_id="exp",
         name="shootout",
@@ -101,7 +112,7 @@ def test_a_clock_that_was_set_back_makes_no_negative_duration(folder):
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("7")])
 def test_a_lost_result_stops_the_aggregation(state, folder, damage):
     """No mean over half of the results, and none over a result that nobody wrote."""
-    damage(results.path_of(folder, 1, 2))
+    damage(results.path_of(folder, of(1, 2)))
     with pytest.raises(ResultLostError, match=r"exp/1: result results/1\.2\.json") as caught:
         aggregation.build(state, folder, PARAMS)
     assert caught.value.process == 1
@@ -156,7 +167,7 @@ def test_a_link_in_place_of_the_aggregate_is_not_followed(folder, tmp_path_facto
 def test_the_command_finds_exactly_the_accepted_results(state, folder):
     """One file per process that wrote a result, and the table; nothing of failed attempts."""
     built = aggregation.build(state, folder, PARAMS)
-    env = aggregation.prepare_inputs(state, folder, built, 1)
+    env = aggregation.prepare_inputs(state, folder, built, own(1))
     assert set(env) == {"HOLDFAST_RESULTS", "HOLDFAST_TABLE", "HOLDFAST_RESULT"}
     assert all(os.path.isabs(path) for path in env.values())
     assert sorted(os.listdir(env["HOLDFAST_RESULTS"])) == ["0.json", "1.json"]
@@ -166,13 +177,23 @@ def test_the_command_finds_exactly_the_accepted_results(state, folder):
         assert json.load(file) == built
 
 
+def test_a_command_that_edits_its_inputs_destroys_no_result(state, folder):
+    """They are copies: normalised or truncated in place, the accepted results stay as they are."""
+    env = aggregation.prepare_inputs(state, folder, aggregation.build(state, folder), own(1))
+    for name in os.listdir(env["HOLDFAST_RESULTS"]):
+        with open(os.path.join(env["HOLDFAST_RESULTS"], name), "r+") as file:
+            file.truncate(1)
+    for process in state.processes.values():
+        assert process.result is None or results.verify(folder, process.result) is None
+
+
 def test_inputs_are_laid_out_afresh(state, folder):
     """What a crash left in the middle of it does not mix in."""
     built = aggregation.build(state, folder)
-    env = aggregation.prepare_inputs(state, folder, built, 1)
+    env = aggregation.prepare_inputs(state, folder, built, own(1))
     with open(os.path.join(env["HOLDFAST_RESULTS"], "7.json"), "w") as file:
         file.write("{}")
-    again = aggregation.prepare_inputs(state, folder, built, 1)
+    again = aggregation.prepare_inputs(state, folder, built, own(1))
     assert again == env
     assert sorted(os.listdir(env["HOLDFAST_RESULTS"])) == ["0.json", "1.json"]
 
@@ -180,16 +201,16 @@ def test_inputs_are_laid_out_afresh(state, folder):
 def test_what_the_command_writes_is_the_value(state, folder):
     """It joins the table in `aggregate.json`; its inputs tell what it was made from."""
     built = aggregation.build(state, folder, PARAMS)
-    env = aggregation.prepare_inputs(state, folder, built, 3)
+    env = aggregation.prepare_inputs(state, folder, built, own(3))
     with open(env["HOLDFAST_RESULT"], "w") as file:
         json.dump({"best": "lzma"}, file)
-    whole = aggregation.finish(state, folder, built, 3)
+    whole = aggregation.finish(state, folder, built, own(3))
     assert whole == {**built, "value": {"best": "lzma"}}
     assert aggregation.read(folder) == whole
-    assert aggregation.made_from(folder, built, 3)
-    assert not aggregation.made_from(folder, {**built, "rows": built["rows"][1:]}, 3)
-    aggregation.remove_inputs(folder, 3)
-    assert not aggregation.made_from(folder, built, 3)
+    assert aggregation.made_from(folder, built, own(3))
+    assert not aggregation.made_from(folder, {**built, "rows": built["rows"][1:]}, own(3))
+    aggregation.remove_inputs(folder, own(3))
+    assert not aggregation.made_from(folder, built, own(3))
     assert sorted(os.listdir(folder)) == ["aggregate.json", "results"]
     assert aggregation.build(state, folder, PARAMS) == built
 
@@ -197,27 +218,27 @@ def test_what_the_command_writes_is_the_value(state, folder):
 def test_a_command_may_write_nothing(state, folder):
     """It may have made files of its own."""
     built = aggregation.build(state, folder)
-    aggregation.prepare_inputs(state, folder, built, 1)
-    assert aggregation.finish(state, folder, built, 1)["value"] is None
+    aggregation.prepare_inputs(state, folder, built, own(1))
+    assert aggregation.finish(state, folder, built, own(1))["value"] is None
 
 
 def test_a_command_that_writes_no_json_has_failed(state, folder):
     """The reason is told, and no aggregate is stored."""
     built = aggregation.build(state, folder)
-    env = aggregation.prepare_inputs(state, folder, built, 1)
+    env = aggregation.prepare_inputs(state, folder, built, own(1))
     with open(env["HOLDFAST_RESULT"], "w") as file:
         file.write("nan")
     with pytest.raises(AggregationError, match=r"aggregate\.1\.json is not valid JSON"):
-        aggregation.finish(state, folder, built, 1)
+        aggregation.finish(state, folder, built, own(1))
     assert aggregation.read(folder) is None
 
 
 def test_a_result_that_is_gone_stops_the_preparation(state, folder):
     """The command must not run over fewer results than were accepted."""
     built = aggregation.build(state, folder)
-    results.path_of(folder, 0, 1).unlink()
+    results.path_of(folder, of(0, 1)).unlink()
     with pytest.raises(StateWriteError, match="preparing the aggregation"):
-        aggregation.prepare_inputs(state, folder, built, 1)
+        aggregation.prepare_inputs(state, folder, built, own(1))
 
 
 def test_the_deepest_result_survives_aggregation(folder):

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast import results
+from holdfast.attempts.names import AttemptName
 from holdfast.errors import ResultInvalidError, StateWriteError
 from holdfast.store import strictjson
 from holdfast.store.files import Files
@@ -100,8 +101,8 @@ def folder(tmp_path):
 def test_an_accepted_result_is_recorded_by_size_and_digest(folder):
     """What is recorded proves the file, whatever happens to it later."""
     data = b'{"ratio": 2.5}\n'
-    results.path_of(folder, 2, 1).write_bytes(data)
-    ref = results.accept(folder, 2, 1)
+    results.path_of(folder, AttemptName("exp", "2", 1)).write_bytes(data)
+    ref = results.accept(folder, AttemptName("exp", "2", 1))
     assert ref is not None
     assert attrs.asdict(ref) == {
         "path": "results/2.1.json",
@@ -114,10 +115,10 @@ def test_an_accepted_result_is_recorded_by_size_and_digest(folder):
 
 def test_a_process_may_write_no_result(tmp_path):
     """No file is no error, with and without the directory."""
-    assert results.accept(tmp_path, 0, 1) is None
+    assert results.accept(tmp_path, AttemptName("exp", "0", 1)) is None
     results.prepare(tmp_path)
     results.prepare(tmp_path)
-    assert results.accept(tmp_path, 0, 1) is None
+    assert results.accept(tmp_path, AttemptName("exp", "0", 1)) is None
 
 
 def test_the_file_and_its_name_are_synchronised_before_it_counts(folder):
@@ -131,10 +132,10 @@ def test_the_file_and_its_name_are_synchronised_before_it_counts(folder):
             self.synced.append(os.fstat(fd).st_ino)
             super().fsync(fd)
 
-    path = results.path_of(folder, 0, 1)
+    path = results.path_of(folder, AttemptName("exp", "0", 1))
     path.write_text("1")
     files = Recording()
-    results.accept(folder, 0, 1, files=files)
+    results.accept(folder, AttemptName("exp", "0", 1), files=files)
     assert files.synced == [path.stat().st_ino, path.parent.stat().st_ino]
 
 
@@ -145,23 +146,23 @@ def test_a_disk_that_fails_is_not_the_fault_of_the_process(folder):
         def fsync(self, fd):
             raise OSError(5, "Input/output error")
 
-    results.path_of(folder, 0, 1).write_text("1")
+    results.path_of(folder, AttemptName("exp", "0", 1)).write_text("1")
     with pytest.raises(StateWriteError, match="Input/output error"):
-        results.accept(folder, 0, 1, files=Broken())
+        results.accept(folder, AttemptName("exp", "0", 1), files=Broken())
 
 
 def test_invalid_json_is_refused_with_the_file_and_the_reason(folder):
     """The attempt fails with a sentence that tells its author what to mend."""
-    results.path_of(folder, 0, 1).write_text('{"loss": NaN}')
+    results.path_of(folder, AttemptName("exp", "0", 1)).write_text('{"loss": NaN}')
     with pytest.raises(ResultInvalidError, match=r"result 0\.1\.json is not valid JSON: NaN"):
-        results.accept(folder, 0, 1)
+        results.accept(folder, AttemptName("exp", "0", 1))
 
 
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory", "unreadable"])
 def test_only_regular_files_are_results(folder, kind, tmp_path_factory):
     """A link could lead anywhere and a FIFO would block the orchestrator for ever."""
-    path = results.path_of(folder, 0, 1)
+    path = results.path_of(folder, AttemptName("exp", "0", 1))
     if kind == "link":
         target = tmp_path_factory.mktemp("elsewhere") / "secret.json"
         target.write_text("1")
@@ -176,15 +177,15 @@ def test_only_regular_files_are_results(folder, kind, tmp_path_factory):
         if os.access(path, os.R_OK):
             pytest.skip("root reads everything")
     with pytest.raises(ResultInvalidError, match="result 0"):
-        results.accept(folder, 0, 1)
+        results.accept(folder, AttemptName("exp", "0", 1))
 
 
 def test_an_enormous_result_is_refused_unread(folder):
     """A sparse gigabyte must not fill the orchestrator's memory."""
-    with results.path_of(folder, 0, 1).open("wb") as file:
+    with results.path_of(folder, AttemptName("exp", "0", 1)).open("wb") as file:
         file.truncate(1 << 30)
     with pytest.raises(ResultInvalidError, match="1,073,741,824 bytes, more than the limit"):
-        results.accept(folder, 0, 1)
+        results.accept(folder, AttemptName("exp", "0", 1))
 
 
 @pytest.mark.parametrize(
@@ -200,9 +201,9 @@ def test_an_enormous_result_is_refused_unread(folder):
 )
 def test_loss_and_alteration_are_found(folder, damage, problem):
     """The process is run again rather than averaged over a result that nobody wrote."""
-    path = results.path_of(folder, 0, 1)
+    path = results.path_of(folder, AttemptName("exp", "0", 1))
     path.write_bytes(b'{"a": 1}')
-    ref = results.accept(folder, 0, 1)
+    ref = results.accept(folder, AttemptName("exp", "0", 1))
     damage(path)
     assert problem in results.verify(folder, ref)
     with pytest.raises(ResultInvalidError, match=problem):

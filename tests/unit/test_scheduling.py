@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from holdfast import lifecycle
 from holdfast.events import Event, Launch, ProcessExited, ProcessLost, Requested
-from holdfast.orchestration.scheduling import Plan, Policy, Scheduler, retry_at
+from holdfast.orchestration.scheduling import Plan, Policy, Scheduler, Slots, retry_at
 from holdfast.records import ExperimentState, ProcessProgress
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
@@ -137,19 +137,88 @@ def test_a_lost_attempt_starts_again_at_once() -> None:
     assert turns.state.processes[0].attempt == 2
 
 
-def test_a_process_that_is_lost_again_and_again_fails() -> None:
-    """It kills what watches it: three losses are free, each further one is charged."""
-    turns = Turns(started(2), Policy(jobs=1, max_attempts=2, backoff_s=0))
-    turns.turn()
+def interrupted(attempt: int, at: float, lived_s: float = 0.0) -> ProcessExited:
+    """An exit that a signal from outside left unproven."""
+    return ProcessExited(
+        process=0,
+        attempt=attempt,
+        at=later(at),
+        exit_code=0,
+        interrupted_by=15,
+        started_at=later(at - lived_s),
+        ended_at=later(at),
+    )
+
+
+def test_interruptions_in_a_row_wait_longer_and_longer_and_have_a_limit() -> None:
+    """What is stopped or lost from outside every time does not begin anew for ever."""
+    turns = Turns(started(2), Policy(jobs=1, max_interruptions=5))
+    assert turns.turn()[0] == [0]
+    at, pauses = 0.0, []
     for attempt in range(1, 5):
-        lost = ProcessLost(process=0, attempt=attempt, at=NOW, evidence="its lock is free")
-        assert turns.turn(lost)[0] == [0]
-    assert (turns.state.processes[0].interruptions, turns.state.processes[0].failures) == (3, 1)
-    again = ProcessLost(process=0, attempt=5, at=NOW, evidence="its lock is free")
-    assert turns.turn(again)[0] == [1]
-    process = turns.state.processes[0]
-    assert (process.status, process.reason) == (ProcessStatus.FAILED, Reason.LOST)
-    assert "its lock is free" in str(process.error_message)
+        lost = ProcessLost(process=0, attempt=attempt, at=later(at), evidence="its lock is free")
+        begun, plan = turns.turn(lost if attempt % 2 else interrupted(attempt, at), at=at)
+        if begun == [1]:  # its sibling goes on meanwhile
+            turns.turn(exited(1, at=at), at=at)
+        pauses.append(0.0 if begun == [0] else plan.wait_s)
+        if begun != [0]:
+            at += plan.wait_s or 0.0
+            assert turns.turn(at=at)[0] == [0]
+    assert pauses == [0.0, 1.0, 2.0, 4.0]
+    assert turns.turn(interrupted(5, at), at=at)[0] == []
+    state = turns.state
+    assert (state.status, state.processes[0].status) == ("interrupted", "pending")
+    assert (state.processes[0].interruptions, state.processes[0].failures) == (5, 0)
+    assert state.processes[1].status is ProcessStatus.COMPLETED
+    assert "again and again: process 0" in str(state.error_message)
+    # Whoever goes on, gives a new budget.
+    state = lifecycle.apply(state, Requested(entity="experiment", event="resume", at=NOW)).state
+    assert Turns(state, Policy(jobs=1)).turn()[0] == [0]
+
+
+def test_an_attempt_that_lived_long_starts_the_count_anew() -> None:
+    """Preempted every quarter of an hour, it gets somewhere all the same."""
+    turns = Turns(started(1), Policy(jobs=1, max_interruptions=2))
+    turns.turn()
+    for attempt in range(1, 8):
+        assert turns.turn(interrupted(attempt, 900 * attempt, 900), at=900 * attempt)[0] == [0]
+
+
+def test_a_failure_ends_a_row_of_interruptions() -> None:
+    """It is the process's own, and has a budget of its own."""
+    turns = Turns(started(1), Policy(jobs=1, max_attempts=9, backoff_s=0, max_interruptions=2))
+    turns.turn()
+    for attempt in range(1, 8):
+        fact = exited(0, attempt, code=1) if attempt % 2 else interrupted(attempt, 0)
+        assert turns.turn(fact)[0] == [0]
+
+
+def test_our_own_stops_are_no_interruptions() -> None:
+    """Ctrl-C and fail_fast leave nothing that would count against the next attempt."""
+    turns = Turns(started(1), Policy(jobs=1, max_interruptions=1))
+    turns.turn()
+    stopped = attrs.evolve(exited(0, code=0), stop_reason=Reason.USER)
+    assert turns.turn(stopped)[0] == [0]
+
+
+def test_what_uses_no_slot_makes_room() -> None:
+    """An attempt whose outcome is on its way, or that nobody can judge, holds up no other."""
+    turns = Turns(started(3), Policy(jobs=1))
+    assert turns.turn()[0] == [0]
+    plan = turns.scheduler.plan(turns.state, (), NOW, slots=Slots(idle=1))
+    turns.state = lifecycle.apply_many(turns.state, plan.events).state
+    assert turns.state.processes.indices(ProcessStatus.RUNNING) == [0, 1]
+
+
+def test_one_that_cannot_be_judged_blocks_itself_alone() -> None:
+    """Its siblings end, it stays as it is recorded, and the experiment is left interrupted."""
+    turns = Turns(started(2), Policy(jobs=2))
+    turns.turn()
+    plan = turns.scheduler.plan(turns.state, (exited(1),), NOW, slots=Slots(idle=1, blocked=[0]))
+    state = lifecycle.apply_many(turns.state, plan.events).state
+    assert [process.status for process in state.processes.values()] == ["running", "completed"]
+    assert state.status is ExperimentStatus.INTERRUPTED
+    assert "cannot be judged from here: process 0" in str(state.error_message)
 
 
 def test_nothing_starts_while_stopping_and_the_end_is_interrupted() -> None:

@@ -66,8 +66,10 @@ class AttemptName:
             return None
         if unit != AGGREGATE and not (unit.isascii() and unit.isdigit()):
             return None
+        if unit != AGGREGATE:
+            unit = str(int(unit))
         name = cls(experiment_id, unit, int(number))
-        return name if str(name) == text else None
+        return name if str(name) == text else None  # `02.1` is nobody's
 
 
 def attempts_dir(folder: Path) -> Path:

@@ -118,7 +118,8 @@ def guarded(args: list[str]) -> int:
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", errors.UnreadableStateWarning)
     warnings.simplefilter("once", errors.NoLocksWarning)
-    warnings.simplefilter("always", errors.DiskWarning)
+    for kind in (errors.DiskWarning, errors.EngineWarning, errors.AttemptWarning):
+        warnings.simplefilter("always", kind)
     from holdfast.cli.app import Place
 
     where = Place()

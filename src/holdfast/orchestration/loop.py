@@ -79,6 +79,7 @@ class Loop:
                 slots=Slots(idle=watch.idle, blocked=watch.blocked_processes),
             )
             self._carry_out(plan)
+            self._warn_of_blocked()
             if self._claim.state.status is not ExperimentStatus.RUNNING:
                 return self._claim.state
             if plan.stop_others and self._stopping_others is None:
@@ -105,6 +106,7 @@ class Loop:
             for learnt in self._turn(None):
                 if learnt.name == name:
                     return learnt
+            self._warn_of_blocked()
             if name in self._watch.blocked:
                 return None
 
@@ -223,7 +225,6 @@ class Loop:
         self._warn_of_disk()
         self._warn_of_unread()
         self._warn_of_engine()
-        self._warn_of_blocked()
 
     def _warn_of_disk(self) -> None:
         """Say so when attempts that end may be waiting for the disk: else a run seems to hang."""

@@ -1,0 +1,324 @@
+"""Taking up what was left: what a dry run says is what a run does, whatever had happened.
+
+Histories are drawn from seeds; their files, processes and locks are real, and so is the journal.
+Only the engine is one of the test's own: it carries every attempt out at once, successfully.
+"""
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from holdfast import liveness, results
+from holdfast.attempts.family import SESSION_VARIABLE, Census
+from holdfast.attempts.names import AttemptName, attempts_dir, prepare
+from holdfast.attempts.records import Attempt
+from holdfast.cli.failures import guarded
+from holdfast.config.experiment_file import Experiment, load_config
+from holdfast.engines import EngineWord, Handle
+from holdfast.orchestration.orchestrator import Orchestrator
+from holdfast.records import ExperimentState
+from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.store.claim import Claim
+from holdfast.store.manager import StateManager
+from waiting import until
+
+HISTORIES = 500
+AT_A_TIME = 25
+
+ENDS: Mapping[str, dict[str, Any]] = {
+    "exit 0": {"exit_code": 0},
+    "exit 0, result": {"exit_code": 0, "result": "7"},
+    "exit 0, invalid result": {"exit_code": 0, "result": "{"},
+    "exit 3": {"exit_code": 3},
+    "killed": {"signal": 9},
+    "timeout": {"signal": 15, "timed_out": True},
+    "timeout, exit 0": {"exit_code": 0, "timed_out": True},
+    "asked to stop, exit 0": {"exit_code": 0, "stop_requested": "user"},
+    "swept, exit 0": {"exit_code": 0, "interrupted_by": 15},
+    "swept": {"signal": 15, "interrupted_by": 15},
+    "swept after its timeout": {"exit_code": 0, "timed_out": True, "interrupted_by": 15},
+    "not launched": {"error": "no such program"},
+    "garbage": {},
+}
+LEFT = ("never began", "revoked", "dead", "torn", "elsewhere", "runs", "leftovers")
+
+
+@attrs.define
+class InstantEngine:
+    """Whatever is started, or is found running, ends at once with exit code 0."""
+
+    running: set[AttemptName] = attrs.field(factory=set)
+    locks: dict[AttemptName, int] = attrs.field(factory=dict)
+    now: float = 0.0
+
+    def submit(self, experiment_id: str, attempts: Sequence[Attempt]) -> list[Handle]:
+        for attempt in attempts:
+            _write(attempt.folder, attempt.name, "exit", {"exit_code": 0})
+        return [Handle(name=attempt.name, folder=attempt.folder) for attempt in attempts]
+
+    def find(self, experiment_id: str, folder: Path | None = None) -> Mapping[AttemptName, Handle]:
+        assert folder is not None
+        return {name: Handle(name=name, folder=folder) for name in self.running}
+
+    def poll(self, handles: Sequence[Handle]) -> list[EngineWord]:
+        for handle in handles:
+            if handle.name in self.running:
+                _write(handle.folder, handle.name, "exit", {"exit_code": 0})
+                self.running.discard(handle.name)
+        return [EngineWord(handle.name, "gone") for handle in handles]
+
+    def cancel(
+        self, handles: Sequence[Handle], *, force: bool = False
+    ) -> Mapping[AttemptName, str]:
+        return {}
+
+    def wait(self, timeout_s: float) -> None:
+        self.now += timeout_s
+
+    def wake(self) -> None:
+        pass
+
+    def close(self) -> None:
+        for fd in self.locks.values():
+            os.close(fd)
+
+
+def _write(folder: Path, name: AttemptName, suffix: str, content: object) -> Path:
+    prepare(folder)
+    path = attempts_dir(folder) / f"{name}.{suffix}"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+class History:
+    """One experiment with a past, drawn from a seed."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self.draw = random.Random(seed)
+        self.path = path
+        path.mkdir()
+        self.manager = StateManager(path / "states")
+        self.engine = InstantEngine()
+        self.started: list[subprocess.Popen[bytes]] = []
+        self.kinds: list[str] = []
+        size = self.draw.randint(1, 6)
+        (path / "e.toml").write_text(
+            f'command = ["true", "{{index}}"]\nprocesses = {size}\n'
+            f"[limits]\njobs = {self.draw.randint(1, 4)}\n"
+            f"fail_fast = {str(self.draw.random() < 0.4).lower()}\n"
+            f'grace = "0s"\n'
+            f'[retry]\nmax_attempts = {self.draw.randint(1, 3)}\nbackoff = "0s"\n'
+        )
+        self.experiment: Experiment = load_config(path / "e.toml")
+        state = self.manager.create(
+            "exp",
+            num_processes=size,
+            config=self.experiment.to_config(),
+            config_hash=self.experiment.config_hash(self.manager.state_dir),
+            config_path=path / "e.toml",
+            cwd=path,
+        )
+        self.folder = self.manager.folder("exp")
+        if self.draw.random() < 0.95:
+            with self.manager.claim("exp") as claim:
+                self.live(claim, state)
+
+    def live(self, claim: Claim, state: ExperimentState) -> None:
+        """What the orchestrator recorded before it was gone, and what it left."""
+        claim.record("start")
+        unfinished = self.draw.random() < 0.85
+        for index in range(state.num_processes):
+            self.process(claim, index, unfinished=unfinished)
+        state = claim.state
+        if state.processes_completed == state.num_processes:
+            self.settle(claim)
+        elif self.draw.random() < 0.3:
+            claim.record("interrupt", reason="user")
+        elif state.processes_failed and self.draw.random() < 0.7:
+            claim.record("fail", reason="exit")
+        for index in state.processes.indices(ProcessStatus.COMPLETED):
+            self.lose(state, index)
+
+    def process(self, claim: Claim, index: int, *, unfinished: bool) -> None:
+        past = self.draw.choice(("pending", "failed", "running", "completed"))
+        if not unfinished:
+            past = "completed"
+        if past == "pending":
+            return
+        claim.record("start", index)
+        for _ in range(self.draw.choice((0, 0, 1))):
+            claim.record("fail", index, exit_code=1, reason="exit")
+            claim.record("requeue", index, max_attempts=9)
+            claim.record("start", index)
+        attempt = claim.state.processes[index].attempt
+        name = AttemptName.of_process("exp", index, attempt)
+        if past == "failed":
+            claim.record("fail", index, exit_code=1, reason="exit")
+        elif past == "completed":
+            ref = None
+            if self.draw.random() < 0.6:
+                results.prepare(self.folder)
+                results.path_of(self.folder, name).write_text("[1]")
+                ref = results.accept(self.folder, name)
+            claim.record("complete", index, exit_code=0, result=ref)
+        else:
+            self.leave(name)
+
+    def leave(self, name: AttemptName) -> None:
+        """An attempt that nobody watched to its end."""
+        kind = self.draw.choice((*ENDS, *LEFT))
+        self.kinds.append(kind)
+        if kind == "garbage":
+            _write(self.folder, name, "exit", "{")
+        elif kind in ENDS:
+            record = dict(ENDS[kind])
+            if "result" in record:
+                results.prepare(self.folder)
+                results.path_of(self.folder, name).write_text(record.pop("result"))
+            _write(self.folder, name, "exit", record)
+        else:
+            self.leave_without_outcome(name, kind)
+
+    def leave_without_outcome(self, name: AttemptName, kind: str) -> None:
+        me = attrs.asdict(attrs.evolve(liveness.me(), locked=True))
+        gone = me | {"pid": 2**22 + 1}
+        mark = f"{self.draw.getrandbits(128):032x}"
+        if kind == "revoked":
+            _write(self.folder, name, "live", me | {"revoked": True})
+        elif kind == "dead":
+            _write(self.folder, name, "live", gone | {"mark": mark})
+        elif kind == "torn":
+            _write(self.folder, name, "live", "")
+        elif kind == "elsewhere":
+            _write(self.folder, name, "live", me | {"host": "node7", "boot_id": "another"})
+        elif kind == "runs":
+            path = _write(self.folder, name, "live", me | {"mark": mark})
+            fd = os.open(path, os.O_RDONLY)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            at_home = os.open(attempts_dir(self.folder), os.O_RDONLY)
+            self.engine.locks |= {name: fd, AttemptName("exp", name.unit, 0): at_home}
+            self.engine.running.add(name)
+        elif kind == "leftovers":
+            _write(self.folder, name, "live", gone | {"mark": mark})
+            env = {**os.environ, SESSION_VARIABLE: mark}
+            self.started.append(subprocess.Popen(["sleep", "600"], env=env))
+            until(lambda: Census().marked(mark))
+
+    def settle(self, claim: Claim) -> None:
+        if self.draw.random() < 0.7:
+            claim.record("complete")
+            if self.draw.random() < 0.3:
+                claim.record("aggregate")
+
+    def lose(self, state: ExperimentState, index: int) -> None:
+        ref = state.processes[index].result
+        if ref is not None and self.draw.random() < 0.3:
+            path = self.folder / ref.path
+            path.unlink() if self.draw.random() < 0.5 else path.write_text("[2]")
+
+    def foretold(self) -> tuple[dict[str, Any], int]:
+        """What `run -n --json FILE` says, and its exit code."""
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            code = guarded(
+                ["run", "-n", "--json", "-C", str(self.path / "states"), str(self.path / "e.toml")]
+            )
+        return json.loads(out.getvalue()), code
+
+    def close(self) -> None:
+        self.engine.close()
+        for process in self.started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@contextlib.contextmanager
+def history(path: Path, seed: int) -> Iterator[History]:
+    made = History(path, seed)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def files_below(path: Path) -> dict[str, tuple[int, int]]:
+    """Every file, with its size and time of change, but for what is only a cache."""
+    return {
+        str(file): (file.stat().st_size, file.stat().st_mtime_ns)
+        for file in path.rglob("*")
+        if file.is_file() and "index" not in file.name
+    }
+
+
+@pytest.mark.parametrize("first", range(0, HISTORIES, AT_A_TIME))
+def test_what_a_dry_run_says_is_what_a_run_does(memory: Path, first: int) -> None:
+    """Started, left alone, taken over, blocked: for every process, and it touches nothing."""
+    for seed in range(first, first + AT_A_TIME):
+        with history(memory / str(seed), seed) as made:
+            before = files_below(made.folder)
+            said, code = made.foretold()
+            assert files_below(made.folder) == before, f"seed {seed}: the dry run wrote something"
+            assert code == 0
+            known = len(made.manager.history("exp"))
+            with contextlib.suppress(Warning):
+                outcome = run(made)
+            told = f"seed {seed}, {made.kinds}: {said['processes']}"
+            steps = made.manager.history("exp")[known:]
+            starts = {
+                step.index for step in steps if step.event == "start" and step.index is not None
+            }
+            state = made.manager.load("exp")
+            for process in said["processes"]:
+                index, action = process["index"], process["action"]
+                assert (index in starts) == (action == "run"), f"{told}: {process} {starts}"
+                done = state.processes[index].status is ProcessStatus.COMPLETED
+                assert done or action in ("skip", "blocked"), told
+                if action == "blocked":
+                    assert state.processes[index].status is ProcessStatus.RUNNING, told
+            blocked = any(each["action"] == "blocked" for each in said["processes"])
+            assert (outcome == 5) == blocked, told
+            if said["aggregates"]:
+                assert not starts, told
+                assert state.status is ExperimentStatus.AGGREGATED, told
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory in memory where there is one: what a sync costs is not what is asked here."""
+    where = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.TemporaryDirectory(dir=where) as path:
+        yield Path(path)
+
+
+def run(made: History) -> int:
+    engine = made.engine
+    orchestrator = Orchestrator(
+        made.manager, engine, monotonic=lambda: engine.now, gone_grace_s=0.0
+    )
+    with pytest.warns() if "elsewhere" in made.kinds else contextlib.nullcontext():
+        return orchestrator.run(made.experiment).exit_code
+
+
+def test_every_kind_of_past_is_among_the_histories(memory: Path) -> None:
+    """The property above is asked of all that can be left, and of every status."""
+    kinds: set[str] = set()
+    statuses: set[str] = set()
+    for seed in range(0, HISTORIES, 2):
+        with history(memory / str(seed), seed) as made:
+            kinds.update(made.kinds)
+            statuses.add(str(made.manager.load("exp").status))
+    assert kinds == {*ENDS, *LEFT}
+    assert statuses == set(ExperimentStatus)

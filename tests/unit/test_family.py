@@ -1,0 +1,208 @@
+"""What a dead shim left is found by its mark and stopped, and nobody else is."""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from holdfast import liveness
+from holdfast.attempts.family import SESSION_VARIABLE, Census, holds_lock, send_to_marked
+from holdfast.attempts.files import live_state
+from holdfast.attempts.looking import Gone, Running, Undecided, look
+from holdfast.attempts.names import AttemptName, prepare
+from holdfast.attempts.records import Process
+from holdfast.attempts.settling import Lost
+from holdfast.identity import ProcessIdentity
+from holdfast.liveness import Observer
+from settled import settled
+from waiting import until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
+NAME = AttemptName("exp", "0", 1)
+MARK = "0123456789abcdef" * 2
+
+
+def pids(found: list[Process]) -> set[int]:
+    return {each.pid for each in found}
+
+
+class Shim:
+    """A leader that locked its `.live` and started *script* with the mark in its environment."""
+
+    def __init__(self, folder: Path, script: str, mark: str = MARK) -> None:
+        code = (
+            "import fcntl, json, os, subprocess, sys, attrs\n"
+            "from holdfast import liveness\n"
+            "folder, mark, script = sys.argv[1:]\n"
+            "folder_fd = os.open(folder, os.O_RDONLY)\n"
+            "fd = os.open('0.1.live', os.O_RDWR | os.O_CREAT, 0o644, dir_fd=folder_fd)\n"
+            "fcntl.flock(fd, fcntl.LOCK_EX)\n"
+            "me = attrs.evolve(liveness.me(), locked=True)\n"
+            "os.write(fd, json.dumps(attrs.asdict(me) | {'mark': mark}).encode())\n"
+            f"env = {{**os.environ, {SESSION_VARIABLE!r}: mark}}\n"
+            "child = subprocess.Popen(['sh', '-c', script], env=env, process_group=0,\n"
+            "                         stdout=subprocess.PIPE)\n"
+            "child.stdout.readline()\n"
+            "print('up', flush=True)\n"
+            "child.wait()\n"
+        )
+        prepare(folder)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, str(folder / "attempts"), mark, script],
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"up\n"
+        self.process.stdout.close()
+        found = liveness.identity_of(self.process.pid)
+        assert found is not None
+        self.identity: ProcessIdentity = found
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    for each in Census().marked(MARK):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each.pid, signal.SIGKILL)
+
+
+def test_leftovers_of_a_dead_shim_are_stopped_whatever_session_they_made(folder: Path) -> None:
+    """TERM for those that listen, KILL for those that do not."""
+    shim = Shim(folder, "trap '' TERM; setsid sleep 600 & echo up; sleep 600 & wait")
+    members = until(lambda: len(m := pids(Census().marked(MARK))) == 3 and m)
+    assert isinstance(look(folder, NAME), Running)
+    shim.kill()
+    seen = look(folder, NAME)
+    assert isinstance(seen, Gone)
+    assert pids(list(seen.leftovers)) == members
+    found = settled(folder, NAME, grace_s=1.0)
+    assert isinstance(found, Lost)
+    assert all(str(pid) in found.evidence for pid in members)
+    assert Census().marked(MARK) == []
+
+
+def test_looking_touches_nothing(folder: Path) -> None:
+    """What a dead shim left runs on, and no file changes, however often it is looked at."""
+    shim = Shim(folder, "echo up; exec sleep 600")
+    shim.kill()
+    before = sorted(os.listdir(folder / "attempts"))
+    for _ in range(3):
+        assert isinstance(look(folder, NAME), Gone)
+    assert len(Census().marked(MARK)) == 1
+    assert sorted(os.listdir(folder / "attempts")) == before
+
+
+def test_a_stopped_leftover_is_ended_within_the_grace_period(folder: Path) -> None:
+    """SIGSTOP does not keep a process from being told to end."""
+    shim = Shim(folder, "echo up; exec sleep 600")
+    [member] = until(lambda: Census().marked(MARK))
+    shim.kill()
+    os.kill(member.pid, signal.SIGSTOP)
+    assert isinstance(settled(folder, NAME, grace_s=10**6), Lost)
+
+
+def test_a_process_with_another_mark_is_left_alone(folder: Path) -> None:
+    """Numbers are given to strangers in their turn, 128 random bits are not."""
+    shim = Shim(folder, "echo up; exec sleep 600")
+    [member] = until(lambda: Census().marked(MARK))
+    shim.kill()
+    live = folder / "attempts" / "0.1.live"
+    plain = json.loads(live.read_text())
+    live.write_text(json.dumps(plain | {"mark": "f" * 32}))
+    assert isinstance(settled(folder, NAME), Lost)
+    assert send_to_marked(member, "f" * 32, signal.SIGKILL) == ""
+    assert pids(Census().marked(MARK)) == {member.pid}
+
+
+def test_a_nested_attempt_belongs_to_the_outer_one_too(folder: Path) -> None:
+    """Marks are appended: who stops the outer attempt stops what runs within."""
+    outer, inner = "a" * 32, "b" * 32
+    shim = Shim(folder, "echo up; exec sleep 600", f"{outer}:{inner}")
+    until(lambda: Census().marked(outer))
+    assert pids(Census().marked(outer)) == pids(Census().marked(inner))
+    for each in Census().marked(inner):
+        assert send_to_marked(each, inner, signal.SIGKILL) == ""
+    until(lambda: not Census().marked(outer))
+    shim.kill()
+
+
+def test_a_member_that_hides_its_environment_is_in_doubt(folder: Path) -> None:
+    """It may be the shim's or a stranger's: it is neither stopped nor taken for gone."""
+    code = 'import time; print("up", flush=True); time.sleep(600)'
+    shim = Shim(folder, f"exec env -i {sys.executable} -S -c '{code}' 3>&-")
+    shim.kill()
+    [member] = until(lambda: Census().doubtful(shim.identity))
+    try:
+        found = settled(folder, NAME)
+        assert isinstance(found, Undecided)
+        assert str(member.pid) in found.evidence
+        taken = settled(folder, NAME, force=True)
+        assert isinstance(taken, Lost)
+        assert "--force" in taken.evidence
+    finally:
+        os.kill(member.pid, signal.SIGKILL)
+    until(lambda: not Census().doubtful(shim.identity))
+    assert isinstance(settled(folder, NAME), Lost)
+
+
+def test_a_strangers_session_of_the_same_number_is_in_no_doubt(folder: Path) -> None:
+    """For ever, where the stranger is a daemon."""
+    shim = Shim(folder, "echo up; exec env -i sleep 600")
+    stranger = attrs.evolve(shim.identity, start_ticks=(shim.identity.start_ticks or 0) - 500)
+    assert Census().doubtful(stranger) == []
+    assert Census().doubtful(attrs.evolve(shim.identity, boot_id="before")) == []
+    shim.kill()
+
+
+def test_the_holder_of_a_lock_is_who_has_it_open_and_works_there(tmp_path: Path) -> None:
+    """Not who is named in the file, nor who holds it under another name (`cp -al`)."""
+    original, copy = tmp_path / "one", tmp_path / "two"
+    original.mkdir()
+    shim = Shim(original, "echo up; exec sleep 600")
+    subprocess.run(["cp", "-al", str(original), str(copy)], check=True)
+    here = Observer.here()
+    try:
+        live = live_state(original, NAME)
+        assert holds_lock(shim.process.pid, live, original, here) is True
+        assert holds_lock(os.getpid(), live, original, here) is False
+        assert holds_lock(shim.process.pid, live_state(copy, NAME), copy, here) is False
+        seen = look(copy, NAME)
+        assert isinstance(seen, Undecided)
+        assert "copy of a running experiment" in seen.evidence
+    finally:
+        for each in Census().marked(MARK):
+            send_to_marked(each, MARK, signal.SIGKILL)
+        shim.kill()
+
+
+def test_a_forged_live_file_names_nobody(folder: Path) -> None:
+    """Its lock is held, but not by whom it names: neither adopted nor started again."""
+    prepare(folder)
+    victim = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    try:
+        found = liveness.identity_of(victim.pid)
+        assert found is not None
+        path = folder / "attempts" / "0.1.live"
+        path.write_text(json.dumps(attrs.asdict(found) | {"locked": True, "mark": MARK}))
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            assert isinstance(look(folder, NAME), Undecided)
+        assert victim.poll() is None
+    finally:
+        victim.kill()
+        victim.wait()
