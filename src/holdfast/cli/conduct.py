@@ -51,7 +51,7 @@ def _taken_up(outcome: "Outcome", first: "ExperimentState | None") -> list[str]:
     """
     if first is None:
         return []
-    completed, running = first.processes_completed, first.processes_running
+    completed, running = first.processes_completed, outcome.inherited.running
     unwatched = max(completed - outcome.skipped, 0)
     others = max(outcome.adopted - unwatched - running, 0)
     notes = []

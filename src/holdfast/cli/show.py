@@ -68,6 +68,9 @@ def show(context: click.Context, query: str, whole: bool, as_json: bool) -> int:
         words = forms.next_words(state, living)
         if words is None and state.status is ExperimentStatus.AGGREGATED:
             words = _remaking(state, folder)
+        if words is not None and words[0] == "aggregate" and manager.survivors(state.experiment_id):
+            # An aggregation is refused as long as something runs; a resume stops it first.
+            words = "resume", state.experiment_id
         if words is not None:
             lines += ["", f"next: {where.command(*words)}"]
         text.emit(lines)

@@ -11,7 +11,7 @@ from holdfast.orchestration.takeover import lost_results as _lost_results
 from holdfast.records import ExperimentState, summarise
 from holdfast.status import ExperimentStatus
 
-__all__ = ["Outcome", "aggregated", "anew", "lost_results", "shown", "unfinished"]
+__all__ = ["NOTHING_INHERITED", "Inherited", "Outcome", "aggregated", "anew", "lost_results", "shown", "unfinished"]
 
 #: Exit codes: everything done; ended with failed processes (or a failed aggregation); something
 #: that cannot be judged was left as it is.
@@ -20,6 +20,24 @@ _FAILED: Final = 3
 _BLOCKED: Final = 5
 
 _DEFAULT_STATE_DIR: Final = Path(".experiment_state")
+
+
+@attrs.frozen(kw_only=True)
+class Inherited:
+    """What of an experiment was not begun by the call that ended it.
+
+    Attributes:
+        skipped: Processes that were completed before and were not run again.
+        adopted: Outcomes and running processes taken over from an orchestrator that died.
+        running: How many of these ran.
+    """
+
+    skipped: int = 0
+    adopted: int = 0
+    running: int = 0
+
+
+NOTHING_INHERITED: Final = Inherited()
 
 
 @attrs.frozen(kw_only=True)
@@ -32,8 +50,7 @@ class Outcome:
             were left as they are, 130 SIGINT, 143 SIGTERM.
         message: One sentence for people.
         next_command: What to type to go on; None if nothing is left to do.
-        skipped: Processes that were completed before and were not run again.
-        adopted: Outcomes and running processes taken over from an orchestrator that died.
+        inherited: What was not begun by this call.
         already_done: Whether everything was aggregated before this call.
         blocked: Attempts that were left as they are, each with the reason.
         lost: Processes whose results are lost, of an experiment whose aggregate is missing, too:
@@ -45,23 +62,31 @@ class Outcome:
     exit_code: int = _DONE
     message: str
     next_command: str | None = None
-    skipped: int = 0
-    adopted: int = 0
+    inherited: Inherited = NOTHING_INHERITED
     already_done: bool = False
     blocked: Mapping[str, str] = attrs.field(factory=dict)
     lost: tuple[int, ...] = ()
 
+    @property
+    def skipped(self) -> int:
+        """Processes that were completed before and were not run again."""
+        return self.inherited.skipped
+
+    @property
+    def adopted(self) -> int:
+        """Outcomes and running processes taken over from an orchestrator that died."""
+        return self.inherited.adopted
+
 
 def aggregated(
-    state: ExperimentState, aggregate: Mapping[str, Any], *, skipped: int, adopted: int
+    state: ExperimentState, aggregate: Mapping[str, Any], inherited: Inherited
 ) -> Outcome:
     """The end that everything is done for."""
     return Outcome(
         state=state,
         aggregate=aggregate,
         message=f"{state.experiment_id}: {_processes(state)} completed and aggregated",
-        skipped=skipped,
-        adopted=adopted,
+        inherited=inherited,
     )
 
 
@@ -91,7 +116,7 @@ def shown(
         exit_code=exit_code,
         message=f"{state.experiment_id}: aggregated already, {told}",
         next_command=again,
-        skipped=state.processes_completed,
+        inherited=Inherited(skipped=state.processes_completed),
         already_done=True,
         lost=tuple(lost),
     )
@@ -123,10 +148,9 @@ def unfinished(
     state: ExperimentState,
     signalled: int,
     state_dir: Path,
+    inherited: Inherited,
     *,
     blocked: Mapping[str, str],
-    skipped: int,
-    adopted: int,
 ) -> Outcome:
     """An end that leaves something to do.
 
@@ -153,8 +177,7 @@ def unfinished(
         exit_code=exit_code,
         message=f"{state.experiment_id}: {message}",
         next_command=_command(state_dir, verb, state.experiment_id),
-        skipped=skipped,
-        adopted=adopted,
+        inherited=inherited,
         blocked=blocked,
     )
 

@@ -32,7 +32,7 @@ from holdfast.events import Event, Requested
 from holdfast.orchestration import ending, takeover
 from holdfast.orchestration.concluding import conclude
 from holdfast.orchestration.configured import check_number, configuration
-from holdfast.orchestration.ending import Outcome
+from holdfast.orchestration.ending import NOTHING_INHERITED, Inherited, Outcome
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.launching import Launcher
 from holdfast.orchestration.loop import Loop
@@ -206,21 +206,23 @@ class Orchestrator:
             if state.status not in SETTLED and state.can_aggregate():
                 taken = self._take_over(claim, watch, loop)
                 if taken is None:
-                    return self._ended(state, watch, interrupts, skipped=0, adopted=0)
+                    return self._ended(state, watch, interrupts)
                 done = Requested(entity="experiment", event="complete", at=self._clock())
                 claim.record_many([*taken.events, done])
             if claim.state.status not in SETTLED:
                 # Refused by the machine, with all its reasons.
                 claim.record("aggregate")
-            skipped = state.processes_completed
-            return self._concluded(claim, watch, loop, interrupts, skipped=skipped, adopted=0)
+            inherited = Inherited(skipped=state.processes_completed)
+            return self._concluded(claim, watch, loop, interrupts, inherited)
 
     def _refuse_aggregation(self, state: ExperimentState) -> None:
         """Refuse without a claim, which would pass for an owner in all that is told later."""
-        if state.status in SETTLED or state.can_aggregate():
-            return
-        if self._manager.liveness(state.experiment_id).kind != "alive":
+        if self._manager.liveness(state.experiment_id).kind == "alive":
+            return  # the claim says whose it is
+        if state.status not in SETTLED and not state.can_aggregate():
             decide("experiment", state, "aggregate", {}, experiment_id=state.experiment_id)
+        # What runs on may still change what is to be aggregated.
+        self._manager.refuse_survivors(state.experiment_id, force=self._force)
 
     # -- which experiment -------------------------------------------------------------------------
 
@@ -296,8 +298,10 @@ class Orchestrator:
             loop = Loop(claim, watch, interrupts, self._on_change)
             taken = self._take_over(claim, watch, loop)
             if taken is None:
-                return self._ended(claim.state, watch, interrupts, skipped=0, adopted=0)
-            counts = {"skipped": taken.skipped, "adopted": taken.adopted}
+                return self._ended(claim.state, watch, interrupts)
+            inherited = Inherited(
+                skipped=taken.skipped, adopted=taken.adopted, running=len(taken.adopt)
+            )
             if taken.state.processes_pending:
                 _check_directory(claim.state, experiment, self._manager.state_dir)
             self._record(claim, taken.events)
@@ -307,9 +311,9 @@ class Orchestrator:
                     loop.drive(policy)
                 done = claim.state.status is ExperimentStatus.COMPLETED
                 if not done or not aggregate or interrupts.count:
-                    return self._ended(claim.state, watch, interrupts, **counts)
+                    return self._ended(claim.state, watch, interrupts, inherited)
                 try:
-                    return self._concluded(claim, watch, loop, interrupts, **counts)
+                    return self._concluded(claim, watch, loop, interrupts, inherited)
                 except ResultLostError:
                     again = self._take_over(claim, watch, loop)
                     if again is None or not again.events:
@@ -357,9 +361,7 @@ class Orchestrator:
         watch: Watch,
         loop: Loop,
         interrupts: Interrupts,
-        *,
-        skipped: int,
-        adopted: int,
+        inherited: Inherited,
     ) -> Outcome:
         try:
             found = conclude(claim, watch, loop, interrupts)
@@ -369,27 +371,23 @@ class Orchestrator:
             claim.record("fail", reason=Reason.EXIT, error_message=f"aggregation: {err.problem}")
             found = None
         self._changed(claim)
-        counts = {"skipped": skipped, "adopted": adopted}
         if found is None:
-            return self._ended(claim.state, watch, interrupts, **counts)
-        return ending.aggregated(claim.state, found, **counts)
+            return self._ended(claim.state, watch, interrupts, inherited)
+        return ending.aggregated(claim.state, found, inherited)
 
     def _ended(
         self,
         state: ExperimentState,
         watch: Watch,
         interrupts: Interrupts,
-        *,
-        skipped: int,
-        adopted: int,
+        inherited: Inherited = NOTHING_INHERITED,
     ) -> Outcome:
         return ending.unfinished(
             state,
             interrupts.exit_code,
             self._manager.state_dir,
+            inherited,
             blocked={str(name): found.evidence for name, found in watch.blocked.items()},
-            skipped=skipped,
-            adopted=adopted,
         )
 
     def _complete(self, state: ExperimentState) -> Outcome | None:

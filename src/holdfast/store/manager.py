@@ -334,10 +334,10 @@ class StateManager:
             try:
                 # Before the claim, too: a delete that is refused must not pass for an owner.
                 if self.liveness(experiment_id).kind != "alive":
-                    self._refuse_if_running(experiment_id, force=force)
+                    self.refuse_survivors(experiment_id, force=force)
                 with self.claim(experiment_id, wait_s=wait_s, force=force) as claim:
                     self._revoke_unbegun(claim)
-                    self._refuse_if_running(experiment_id, force=force)
+                    self.refuse_survivors(experiment_id, force=force)
                     deletion.remove(self._files, claim, stem, dir_fd, self.state_dir)
             except ExperimentNotFoundError:
                 # Its delete may have been interrupted once it was decided: this one finishes it.
@@ -368,8 +368,18 @@ class StateManager:
             if isinstance(look(claim.folder, name), Unbegun):
                 revoke(claim.folder, name)
 
-    def _refuse_if_running(self, experiment_id: str, *, force: bool) -> None:
-        """An attempt, or what it left, can outlive its owner: it would run on unseen."""
+    def refuse_survivors(self, experiment_id: str, *, force: bool = False) -> None:
+        """Make sure that no attempt, and nothing that one left, outlived its owner.
+
+        Args:
+            experiment_id: Which experiment.
+            force: Take what cannot be told for dead.
+
+        Raises:
+            AlreadyOwnedError: Something runs.
+            UnknownLivenessError: That cannot be told, and not *force*.
+            StateWriteError: That cannot be told at this moment.
+        """
         for name, verdict in self.survivors(experiment_id):
             who = f"{experiment_id}/{name}"
             if verdict.kind == "alive":
