@@ -125,7 +125,9 @@ def error_text(log: bytes) -> str | None:
         said = (line.strip() for line in reversed(lines))
         # Rust's last line is the same whatever went wrong.
         found = next((line for line in said if _says(line) and not line.startswith("note: ")), None)
-    return None if found is None else text.cut(text.one_line(found.strip()), _LONGEST)
+    return (
+        None if found is None else text.cut(text.one_line(found.strip()[: 2 * _LONGEST]), _LONGEST)
+    )
 
 
 def _exception(lines: list[str]) -> str | None:
