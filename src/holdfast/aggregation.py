@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast import results
+from holdfast import results, spending
 from holdfast.attempts.names import AttemptName
 from holdfast.averages import statistics_of
 from holdfast.errors import (
@@ -24,7 +24,7 @@ from holdfast.errors import (
     StateCorruptError,
     StateWriteError,
 )
-from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.records import ExperimentState
 from holdfast.store import strictjson
 from holdfast.store.files import Files
 
@@ -52,9 +52,11 @@ _SIZE_LIMIT: Final = 512 << 20
 def table(
     state: ExperimentState, folder: Path, params: Sequence[Mapping[str, Any]] = ()
 ) -> list[dict[str, Any]]:
-    """One row per process, by index: parameters, attempts, host, duration and result.
+    """One row per process, by index: parameters, attempts, host, durations and result.
 
-    Every result is verified while it is read. `result` is None where a process wrote none.
+    `duration_s` is that of the last attempt, `attempts_duration_s` of all of them together, None
+    where the journals do not tell it. Every result is verified while it is read. `result` is None
+    where a process wrote none.
 
     Args:
         state: Whose processes.
@@ -65,6 +67,7 @@ def table(
         ResultLostError: A recorded result is missing or altered.
     """
     rows = []
+    spent = spending.attempts_duration_s(state, folder)
     for index, process in state.process_progress.items():
         result = None
         if process.result is not None:
@@ -79,18 +82,12 @@ def table(
                 "params": dict(params[index]) if index < len(params) else {},
                 "attempts": process.attempt,
                 "host": process.host,
-                "duration_s": _duration_s(process),
+                "duration_s": spending.duration_s(process),
+                "attempts_duration_s": spent.get(index),
                 "result": result,
             }
         )
     return rows
-
-
-def _duration_s(process: ProcessProgress) -> float | None:
-    if process.started_at is None or process.completed_at is None:
-        return None
-    # A clock that was set back in between must not make a negative duration of it.
-    return max(0.0, (process.completed_at - process.started_at).total_seconds())
 
 
 def build(

@@ -60,7 +60,7 @@ def test_a_failed_process_is_told_with_its_last_words_and_the_next_command_works
     (sh.path / "bad").touch()
     out, err = sh("run", "e.toml", code=3)
     assert out == ""
-    assert "exit code 7: process 1 (level=2)" in err
+    assert "\n  exit code 7: ValueError: boom\n    process 1 (level=2)\n" in err
     assert "| ValueError: boom \\x1b[31m" in err
     assert "\x1b" not in err
     command = err.split("next: ")[1].strip()
@@ -464,7 +464,7 @@ def test_show_tells_what_failed_first_and_what_to_do_last(sh: Shell) -> None:
     lines = out.splitlines()
     assert lines[0].endswith("squares")
     assert lines[1].startswith("status     failed (exit)")
-    assert "exit code 7: process 1 (level=2)" in out
+    assert "\n  exit code 7: ValueError: boom\n    process 1 (level=2)\n" in out
     assert "| ValueError: boom \\x1b[31m" in out
     assert "experiment fail: running -> failed" in out
     assert lines[-1].startswith("next: ")

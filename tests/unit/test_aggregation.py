@@ -73,6 +73,7 @@ def test_the_table_has_one_row_per_process(state, folder):
         "attempts": 2,
         "host": "node1",
         "duration_s": 1.5,
+        "attempts_duration_s": None,  # no journal tells of the first
         "result": {"ratio": 5.0, "time": {"wall_s": 2}},
     }
     assert [row["index"] for row in rows] == [0, 1, 2]

@@ -20,7 +20,7 @@ LAYERS = {
     "cli": ["cli", "cli.*", "__main__"],
     "demo": ["demo", "demo.*"],
     "orchestration": [
-        "orchestration", "orchestration.*", "aggregation", "averages", "results",
+        "orchestration", "orchestration.*", "aggregation", "averages", "results", "spending",
         "doctor", "doctor.*",
     ],
     "store": ["store", "store.*"],

@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from holdfast.attempts.files import open_output
 from holdfast.attempts.names import AttemptName, error_path, names, output_path
-from holdfast.cli import forms, text
+from holdfast.cli import reasons, text
 from holdfast.cli.app import Place
 from holdfast.config.placeholders import as_text
 from holdfast.errors import ConfigError, HoldfastError, printable
 from holdfast.records import ExperimentState
-from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.status import ExperimentStatus
 
 __all__ = ["Params", "failures", "parameters", "params_words", "tail"]
 
@@ -57,22 +56,25 @@ def failures(
 ) -> list[str]:
     """What failed and why, the same reasons together, each with the end of one stderr.
 
-    Lines to be written to *stream*.
+    The most frequent comes first. Lines to be written to *stream*.
     """
-    groups: dict[str, list[int]] = {}
-    for index in state.processes.indices(ProcessStatus.FAILED):
-        groups.setdefault(forms.why_failed(state.processes[index]), []).append(index)
+    found = reasons.failures(folder, state)
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, failure in found.items():
+        groups.setdefault(failure.kind, []).append(index)
+    kinds = sorted(groups.values(), key=len, reverse=True)
     lines: list[str] = []
-    for why, indices in list(groups.items())[:_MOST_GROUPS]:
+    for indices in kinds[:_MOST_GROUPS]:
         first = indices[0]
         progress = state.processes[first]
-        which = f"process {first}"
+        attempt = f", attempt {progress.attempt}" if progress.attempt > 1 else ""
+        which = f"process {first}{attempt}"
         if len(indices) > 1:
             which = f"{len(indices):,} processes: {text.ranges(indices)}"
         if words := params_words(params, first):
             which += f" ({words if len(indices) == 1 else f'{first}: {words}'})"
-        attempt = f", attempt {progress.attempt}" if progress.attempt > 1 else ""
-        lines.append(f"  {text.paint(why, 'red', text.coloured(stream))}{attempt}: {which}")
+        lines.append(f"  {text.paint(str(found[first]), 'red', text.coloured(stream))}")
+        lines.append(f"    {which}")
         name = AttemptName.of_process(state.experiment_id, first, progress.attempt)
         lines += [f"    | {line}" for line in tail(error_path(folder, name))]
         # A command that could not be launched wrote nothing: its log would say less than this.
@@ -80,8 +82,15 @@ def failures(
             lines.append(f"    {where.command('logs', f'{state.experiment_id}/{first}')}")
     if state.status is ExperimentStatus.FAILED and state.can_aggregate():
         lines += _aggregation(where, state, folder, stream)
-    if len(groups) > _MOST_GROUPS:
-        lines.append(f"  … and {len(groups) - _MOST_GROUPS:,} more kinds of failure: see --json")
+    if rest := kinds[_MOST_GROUPS:]:
+        number = text.count(sum(map(len, rest)), "process")
+        kind = "kind" if len(rest) == 1 else "kinds"
+        lines.append(f"  … and {len(rest):,} more {kind} of failure ({number}): see --json")
+    if len(found) > reasons.MOST_READ:
+        lines.append(
+            f"  … the errors of the first {reasons.MOST_READ:,} that failed were read; of the "
+            f"other {len(found) - reasons.MOST_READ:,} only how they ended"
+        )
     return lines
 
 
@@ -115,16 +124,8 @@ def _wrote(folder: Path, name: AttemptName) -> bool:
 def tail(path: Path, lines: int = _TAIL_LINES) -> list[str]:
     """The last *lines* of a log, harmless to a terminal; none if there is no such file."""
     try:
-        opened = open_output(path)
-        if opened is None:
-            return []
-        with opened as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL_BYTES))
-            data = file.read(_TAIL_BYTES)
+        data = reasons.last_bytes(path, _TAIL_BYTES)
     except HoldfastError as err:
         return [text.one_line(err)]
-    except OSError:
-        return []
     found = data.decode(errors="replace").replace("\r\n", "\n").splitlines()
     return [printable(line.expandtabs()) for line in found if line.strip()][-lines:]

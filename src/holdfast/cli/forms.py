@@ -87,11 +87,28 @@ def _time(at: Any) -> str | None:
     return None if at is None else at.isoformat()
 
 
-def process(index: int, progress: ProcessProgress, params: Mapping[str, Any] | None) -> Json:
-    """One process of an experiment."""
+def process(
+    index: int,
+    progress: ProcessProgress,
+    params: Mapping[str, Any] | None,
+    error: str | None,
+    attempts_duration_s: float | None,
+) -> Json:
+    """One process of an experiment.
+
+    Args:
+        error: What the error of a failed one said.
+        attempts_duration_s: How long all its attempts took that ended, where that is known.
+    """
     one = ExperimentState(experiment_id="x", num_processes=1, process_progress={0: progress})
     stored: Json = codec.state_to_json(one)["process_progress"]["0"]
-    return {"index": index, "params": None if params is None else dict(params), **stored}
+    return {
+        "index": index,
+        "params": None if params is None else dict(params),
+        **stored,
+        "error": error,
+        "attempts_duration_s": attempts_duration_s,
+    }
 
 
 def unreadable(found: Iterable[tuple[Path, HoldfastError]]) -> list[Json]:
@@ -121,7 +138,7 @@ def why_failed(progress: ProcessProgress) -> str:
         return f"killed by signal {progress.signal}"
     if progress.exit_code is not None:
         return f"exit code {progress.exit_code}"
-    return str(progress.reason or "no reason recorded")
+    return "no reason recorded" if progress.reason is None else progress.reason.replace("_", " ")
 
 
 def next_words(state: ExperimentState, living: Verdict | None) -> tuple[str, ...] | None:

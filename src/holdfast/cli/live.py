@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from holdfast.attempts.names import AttemptName, error_path
-from holdfast.cli import forms, text
+from holdfast.cli import reasons, text
 from holdfast.cli.evidence import Params, params_words, tail
 from holdfast.records import ExperimentState, ProcessProgress
 from holdfast.status import ExperimentStatus, ProcessStatus
@@ -84,8 +84,8 @@ class Progress:
         #: What the first change told: how the experiment was found, and what ended unwatched.
         self.first: ExperimentState | None = None
         self._estimate = Estimate()
-        #: By their reason: how many, the last one, and its last words.
-        self._failures: dict[str, tuple[int, str, list[str]]] = {}
+        #: By their kind: how many, the last one, why it failed, and its last words.
+        self._failures: dict[tuple[object, ...], tuple[int, str, str, list[str]]] = {}
         self._stopping: str | None = None
         self._live: Live | None = None
         self._line_at = time.monotonic() + _LINE_EVERY_S
@@ -159,25 +159,29 @@ class Progress:
         which = self._which(index)
         # One that failed for good is failed; any other was requeued in the same step.
         again = "" if process.status is ProcessStatus.FAILED else "; will be tried again"
-        why = f"{forms.why_failed(process)}{again}"
-        if self._live is None:
-            # Its last words come at the end, once for all that failed alike.
-            text.say(f"failed {which}: {why}")
-        name = AttemptName.of_process(state.experiment_id, index, process.attempt)
-        words_left = tail(error_path(self._folder(state.experiment_id), name), lines=3)
-        self._remember(f"failed {which}", why, words_left)
+        folder = self._folder(state.experiment_id)
+        found = reasons.failure(folder, state.experiment_id, index, process)
+        why = f"{found}{again}"
+        self._tell(f"failed {which}: {why}")
+        last_words: list[str] = []
+        if self._live is not None:
+            name = AttemptName.of_process(state.experiment_id, index, process.attempt)
+            last_words = tail(error_path(folder, name), lines=3)
+        self._remember((*found.kind, again), f"failed {which}", why, last_words)
 
     def _lost(self, index: int, process: ProcessProgress) -> None:
         """Its shim was killed: nothing failed, yet it begins anew, and that takes its time."""
         which = f"lost {self._which(index)}"
         why = f"attempt {process.attempt} was killed with its shim; will be run again"
         self._tell(f"{which}: {why}")
-        self._remember(which, why, [])
+        self._remember((why,), which, why, [])
 
-    def _remember(self, which: str, why: str, last_words: list[str]) -> None:
+    def _remember(
+        self, kind: tuple[object, ...], which: str, why: str, last_words: list[str]
+    ) -> None:
         # Taken out first, so that the newest stands last.
-        count, _, _ = self._failures.pop(why, (0, "", []))
-        self._failures[why] = count + 1, which, last_words
+        count, *_ = self._failures.pop(kind, (0, "", "", []))
+        self._failures[kind] = count + 1, which, why, last_words
 
     def _which(self, index: int) -> str:
         words = params_words(self._params, index)
@@ -233,7 +237,7 @@ class Progress:
             return
         height = min(options.max_height, _MOST_LINES)
         lines: list[tuple[str, str]] = []
-        for why, (count, which, last_words) in list(self._failures.items())[-_MOST_FAILURES:]:
+        for count, which, why, last_words in list(self._failures.values())[-_MOST_FAILURES:]:
             more = f", and {text.count(count - 1, 'process')} before" if count > 1 else ""
             lines.append((f"{which}{more}: {why}", "red"))
             lines += [(f"  | {line}", "dim") for line in last_words]

@@ -57,7 +57,8 @@ def _rows(rows: Sequence[Row]) -> list[str]:
     hosts = len({_cell(row.get("host")) for row in rows}) > 1
     retried = any(row.get("attempts") not in (None, 1) for row in rows)
     header = ["#", *map(text.one_line, parameters), *map(text.one_line, fields)]
-    header += ["result"] * plain + ["attempts"] * retried + ["host"] * hosts + ["time"]
+    header += ["result"] * plain + ["attempts"] * retried + ["host"] * hosts
+    header += ["time"] + ["all attempts"] * retried
     cells = []
     for row in rows:
         params, result = row.get("params") or {}, row.get("result")
@@ -67,15 +68,19 @@ def _rows(rows: Sequence[Row]) -> list[str]:
         cell += [_cell(named.get(key)) for key in fields]
         cell += ["" if isinstance(result, Mapping) else _cell(result)] * plain
         cell += [_cell(row.get("attempts"))] * retried + [_cell(row.get("host"))] * hosts
-        took = row.get("duration_s")
-        cell.append(text.duration(took) if isinstance(took, int | float) else _cell(took))
+        cell.append(_duration(row.get("duration_s")))
+        cell += [_duration(row.get("attempts_duration_s"))] * retried
         cells.append(cell)
     numbers = [
         column
         for column in range(len(header))
-        if all(_numeric(cell[column]) for cell in cells) or column == len(header) - 1
+        if all(_numeric(cell[column]) for cell in cells) or column >= len(header) - 1 - retried
     ]
     return text.table(header, cells, right=numbers)
+
+
+def _duration(seconds: Any) -> str:
+    return text.duration(seconds) if isinstance(seconds, int | float) else _cell(seconds)
 
 
 def _keys(mappings: Any) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from holdfast.cli import forms, text
+from holdfast.cli import forms, reasons, text
 from holdfast.cli.addressing import resolve
 from holdfast.cli.app import (
     Place,
@@ -25,6 +25,7 @@ from holdfast.cli.listing import STYLES
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.identity import Verdict
 from holdfast.records import ExperimentState
+from holdfast.spending import attempts_duration_s
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.history import Transition
 from holdfast.store.manager import StateManager
@@ -57,7 +58,7 @@ def show(context: click.Context, query: str, whole: bool, as_json: bool) -> int:
     params = parameters(state)
     history, problem = _history(manager, state)
     if as_json:
-        _print_json(where, state, living, params, history)
+        _print_json(where, state, manager.folder(state.experiment_id), living, params, history)
     else:
         folder = manager.folder(state.experiment_id)
         lines = _head(state, living, folder, manager.state_dir)
@@ -92,10 +93,13 @@ def _history(
 def _print_json(
     where: Place,
     state: ExperimentState,
+    folder: Path,
     living: Verdict,
     params: Params,
     history: list[Transition],
 ) -> None:
+    failed = reasons.failures(folder, state)
+    spent = attempts_duration_s(state, folder)
     words = forms.next_words(state, living)
     forms.print_json(
         SCHEMA,
@@ -110,7 +114,13 @@ def _print_json(
                 "extra": state.extra,
             },
             "processes": [
-                forms.process(index, progress, None if params is None else params[index])
+                forms.process(
+                    index,
+                    progress,
+                    None if params is None else params[index],
+                    failed[index].error if index in failed else None,
+                    spent.get(index),
+                )
                 for index, progress in state.process_progress.items()
             ],
             "history": [_transition(each) for each in history],

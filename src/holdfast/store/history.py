@@ -13,7 +13,7 @@ from holdfast.store import journal
 from holdfast.store.codec import Json, change_from_json, identity_from_json
 from holdfast.store.files import Files
 
-__all__ = ["Transition", "chain", "read"]
+__all__ = ["Spell", "Transition", "chain", "read", "spells"]
 
 _SOURCE: Final = ("epoch", "offset")
 
@@ -40,6 +40,22 @@ class Transition:
     evidence: str | None = None
 
 
+@attrs.frozen
+class Spell:
+    """One attempt of a process that ended, from its start to its end.
+
+    Attributes:
+        ended_at: By the attempt's own clock, where it told its end; else when that was recorded.
+        watched: Whether one owner recorded both: else it may have ended long before.
+    """
+
+    process: int
+    attempt: int
+    started_at: datetime
+    ended_at: datetime
+    watched: bool
+
+
 def read(files: Files, folder_fd: int, path: Path) -> Iterator[Transition]:
     """Every acknowledged step in *folder_fd*, oldest first.
 
@@ -54,6 +70,28 @@ def read(files: Files, folder_fd: int, path: Path) -> Iterator[Transition]:
     for each, until in found:
         try:
             yield from _transitions(each, until)
+        except (AttributeError, KeyError, TypeError, ValueError) as err:
+            raise StateCorruptError(each.path, f"a line is no transition: {err!r}") from err
+
+
+def spells(files: Files, folder_fd: int, path: Path) -> Iterator[Spell]:
+    """Every attempt in the journals in *folder_fd* that ended, in the order of their ends.
+
+    Raises:
+        StateCorruptError: A journal is damaged.
+    """
+    with files.directory("journal", folder_fd) as journal_fd:
+        found = chain(files, journal_fd, path / "journal")
+    # By process: its attempt, when it was started, and by which owner.
+    running: dict[int, tuple[int, datetime, int]] = {}
+    owner = 0
+    for each, until in found:
+        owner += "compacts" not in (each.claim or {})
+        try:
+            for line in each.steps(until):
+                for change in line.get("changes", ()):
+                    if (ended := _ended(change, line["at"], owner, running)) is not None:
+                        yield ended
         except (AttributeError, KeyError, TypeError, ValueError) as err:
             raise StateCorruptError(each.path, f"a line is no transition: {err!r}") from err
 
@@ -92,6 +130,30 @@ def _folded(current: journal.Journal, source: Any) -> tuple[int, int]:
     if type(epoch) is not int or type(until) is not int or epoch >= current.epoch:
         raise StateCorruptError(current.path, "its base does not say what it continues")
     return epoch, until
+
+
+def _ended(
+    change: Json, at: str, owner: int, running: dict[int, tuple[int, datetime, int]]
+) -> Spell | None:
+    """The attempt that *change* ended; what is *running* is kept up to date."""
+    process = change.get("process")
+    if process is None or change["from"] == change["to"]:
+        return None
+    fields = change["set"]
+    when = datetime.fromisoformat(change.get("at", at))
+    if change["to"] == "running":
+        running[process] = fields["attempt"], when, owner
+    if change["from"] != "running" or process not in running:
+        return None
+    attempt, began, starter = running.pop(process)
+    started_at, ended_at = (fields.get(name) for name in ("started_at", "completed_at"))
+    return Spell(
+        process,
+        attempt,
+        began if started_at is None else datetime.fromisoformat(started_at),
+        when if ended_at is None else datetime.fromisoformat(ended_at),
+        ended_at is not None or owner == starter,
+    )
 
 
 def _transitions(found: journal.Journal, until: int | None) -> Iterator[Transition]:

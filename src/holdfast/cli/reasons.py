@@ -1,0 +1,151 @@
+"""Why a process failed: how it ended, and what its error said. One answer for all that shows it.
+
+Failures of one kind are shown together. Two are of one kind if they ended alike and their errors
+read alike once numbers, hexadecimal ids and paths are taken out, which differ from one process to
+the next. What is shown is the text of the first.
+"""
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from holdfast.attempts.files import open_output
+from holdfast.attempts.names import AttemptName, error_path
+from holdfast.cli import forms, text
+from holdfast.errors import HoldfastError
+from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.status import ProcessStatus, Reason
+
+__all__ = ["MOST_READ", "Failure", "error_text", "failure", "failures", "last_bytes"]
+
+#: Logs that are looked into for one listing; of what failed beyond, the exit code alone is shown.
+MOST_READ: Final = 2000
+
+#: Bytes at the end of a log in which an error is looked for.
+_ERROR_BYTES: Final = 4096
+_LONGEST: Final = 160
+
+_COLOURS: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+_TRACEBACK: Final = re.compile(r"(Exception Group )?Traceback \(most recent call last\):")
+_VARYING: Final = re.compile(
+    r"""[^\s/'"`(){}\[\],;=]*/[^\s'"`(){}\[\],;=]*"""  # a path
+    r"""|\b0x[0-9a-fA-F]+\b|\b(?=[a-fA-F-]*[0-9])[0-9a-fA-F-]{8,}\b"""
+    r"""|[0-9]+(?:\.[0-9]+)*"""
+)
+
+
+@attrs.frozen
+class Failure:
+    """How the last attempt of a process ended.
+
+    Attributes:
+        how: `exit code 1`.
+        error: The line of its stderr that says what was wrong, harmless to a terminal; None if
+            there is none, or it was not looked for.
+        kind: Equal for failures that are shown together.
+    """
+
+    how: str
+    error: str | None
+    kind: tuple[object, ...]
+
+    def __str__(self) -> str:
+        return self.how if self.error is None else f"{self.how}: {self.error}"
+
+
+def failure(
+    folder: Path, experiment_id: str, index: int, process: ProcessProgress, *, look: bool = True
+) -> Failure:
+    """Why *process* failed.
+
+    Args:
+        folder: The experiment's, with the logs.
+        look: Whether to look into the log of its stderr.
+    """
+    how = forms.why_failed(process)
+    error = None
+    if look and _ended_by_itself(process):
+        name = AttemptName.of_process(experiment_id, index, process.attempt)
+        with contextlib.suppress(HoldfastError):  # named where the log is shown
+            error = error_text(last_bytes(error_path(folder, name), _ERROR_BYTES))
+    facts = process.reason, process.exit_code, process.signal
+    return Failure(how, error, (*facts, _alike(how), None if error is None else _alike(error)))
+
+
+def failures(folder: Path, state: ExperimentState) -> dict[int, Failure]:
+    """Why each failed process of *state* failed; the errors of the first `MOST_READ` of them."""
+    indices = state.processes.indices(ProcessStatus.FAILED)
+    return {
+        index: failure(
+            folder, state.experiment_id, index, state.processes[index], look=number < MOST_READ
+        )
+        for number, index in enumerate(indices)
+    }
+
+
+def _ended_by_itself(process: ProcessProgress) -> bool:
+    """Whether its own last words tell why: not those of what was stopped, or never began."""
+    wrong = process.signal is not None or process.exit_code not in (None, 0)
+    return wrong and process.reason in (None, Reason.EXIT, Reason.SIGNAL)
+
+
+def _alike(words: str) -> str:
+    return _VARYING.sub("#", words)
+
+
+def last_bytes(path: Path, most: int) -> bytes:
+    """The end of a log; empty if there is no such file, or it cannot be read now.
+
+    Raises:
+        StateCorruptError: Something else than a log lies in its place.
+    """
+    try:
+        opened = open_output(path)
+        if opened is None:
+            return b""
+        with opened as file:
+            file.seek(max(0, file.seek(0, 2) - most))
+            return file.read(most)
+    except OSError:
+        return b""
+
+
+def error_text(log: bytes) -> str | None:
+    """What the end of a *log* says was wrong, in a line; None if it says nothing.
+
+    Of a Python traceback it is the line of the exception, whatever was printed after it; of
+    anything else the last line that has a letter in it.
+    """
+    lines = _COLOURS.sub("", log.decode(errors="replace")).splitlines()
+    found = _exception(lines)
+    if found is None:
+        said = (line.strip() for line in reversed(lines))
+        # Rust's last line is the same whatever went wrong.
+        found = next((line for line in said if _says(line) and not line.startswith("note: ")), None)
+    return (
+        None if found is None else text.cut(text.one_line(found.strip()[: 2 * _LONGEST]), _LONGEST)
+    )
+
+
+def _exception(lines: list[str]) -> str | None:
+    """The exception of the last traceback in *lines*."""
+    for at in range(len(lines) - 1, -1, -1):
+        header = _TRACEBACK.search(lines[at])
+        if header is None:
+            continue
+        margin = header.start()  # groups draw a frame around theirs
+        below = [line[margin:] for line in lines[at + 1 :]]
+        for number, line in enumerate(below):
+            if line[:1].strip():
+                line = line.rstrip()
+                more = next(filter(_says, below[number + 1 :]), "") if line.endswith(":") else ""
+                return f"{line} {more.strip()}"
+        return None
+    return None
+
+
+def _says(line: str) -> bool:
+    return any(map(str.isalpha, line))
