@@ -16,8 +16,8 @@ from pathlib import Path
 import attrs
 
 import holdfast
-from holdfast import attempts
-from holdfast.attempts import AttemptName
+from holdfast.attempts.files import live_state
+from holdfast.attempts.names import AttemptName, names
 from holdfast.status import ExperimentStatus
 from holdfast.store.manager import StateManager
 
@@ -116,7 +116,7 @@ class Lab:
         """Kill the shims of running attempts that *choose* says; how many."""
         killed = 0
         for name in self.running():
-            identity = attempts.live_state(self.state_dir / "exp_k", name).identity
+            identity = live_state(self.state_dir / "exp_k", name).identity
             if identity is not None and identity.pid is not None and choose(name):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(identity.pid, signal.SIGKILL)
@@ -126,11 +126,7 @@ class Lab:
     def running(self) -> list[AttemptName]:
         """Attempts whose shim lives."""
         folder = self.state_dir / "exp_k"
-        return [
-            name
-            for name in attempts.names(folder, "exp_k")
-            if attempts.live_state(folder, name).kind == "held"
-        ]
+        return [name for name in names(folder, "exp_k") if live_state(folder, name).kind == "held"]
 
     def ended(self) -> list[tuple[int, int]]:
         return [(index, attempt) for what, index, attempt, _ in self.log() if what == "end"]

@@ -1,8 +1,8 @@
 """Alive, dead or unknown: what this machine can prove about a process, here or elsewhere.
 
 Owns every look at other processes (and `psutil`, where there is no `/proc`). Whether a lock is held
-is looked up by whoever owns the lock file and handed in; `holdfast.sessions` stops what a dead shim
-left. Unknown is never rounded to dead.
+is looked up by whoever owns the lock file and handed in; `holdfast.attempts.settling` stops what a
+dead shim left. Unknown is never rounded to dead.
 """
 
 import contextlib

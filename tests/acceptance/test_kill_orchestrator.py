@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.attempts import AttemptName
+from holdfast.attempts.names import AttemptName
 from holdfast.status import ExperimentStatus
 from holdfast.store.manager import StateManager
 from killing import PROCESSES, Lab

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import attempts
-from holdfast.attempts import AttemptName
+from holdfast.attempts.files import live_state, read_exit
+from holdfast.attempts.names import AttemptName
 from holdfast.records import ExperimentState
 from holdfast.store import codec
 from holdfast.store.manager import StateManager
@@ -42,13 +42,13 @@ def left(sh: Shell) -> Iterator[Shell]:
     run.communicate()
     sh.let_go()
     folder = sh.states / sh.only_id()
-    until(lambda: all(attempts.read_exit(folder, AttemptName("", i, 1)) for i in (0, 1)))
-    lost = AttemptName("", 3, 1)
-    shim = attempts.live_state(folder, lost).identity
+    until(lambda: all(read_exit(folder, AttemptName.of_process("", i, 1)) for i in (0, 1)))
+    lost = AttemptName.of_process("", 3, 1)
+    shim = live_state(folder, lost).identity
     assert shim is not None
     assert shim.pid is not None
     os.kill(shim.pid, signal.SIGKILL)
-    until(lambda: attempts.live_state(folder, lost).kind == "free")
+    until(lambda: live_state(folder, lost).kind == "free")
     yield sh
     (sh.path / "longer").unlink(missing_ok=True)
 
@@ -101,7 +101,7 @@ def test_a_shim_that_is_killed_under_a_run_is_told(sh: Shell) -> None:
     run = sh.start("run", "e.toml", "--set", "level=[5]")
     sh.began(1)
     folder = sh.states / sh.only_id()
-    shim = attempts.live_state(folder, AttemptName("", 0, 1)).identity
+    shim = live_state(folder, AttemptName.of_process("", 0, 1)).identity
     assert shim is not None
     assert shim.pid is not None
     os.kill(shim.pid, signal.SIGKILL)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import attempts
+from holdfast.attempts.files import disk_problem
 from holdfast.errors import StateWriteError, UnreadableStateWarning
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager
@@ -175,16 +175,16 @@ def test_what_keeps_an_exit_record_from_the_disk_is_seen(
     """Bytes or inodes are missing: told by a file without a name, or by counting; leaving none."""
     if not unnamed_files:
         monkeypatch.delattr(os, "O_TMPFILE")
-    assert attempts.disk_problem(small) is None
+    assert disk_problem(small) is None
     _fill(small, inodes=inodes)
-    problem = attempts.disk_problem(small)
+    problem = disk_problem(small)
     assert problem is not None
     assert problem.errno == errno.ENOSPC
     _free(small)
-    assert attempts.disk_problem(small) is None
+    assert disk_problem(small) is None
     assert not list(small.iterdir())
     with pytest.raises(FileNotFoundError):
-        attempts.disk_problem(small / "gone")
+        disk_problem(small / "gone")
 
 
 @pytest.mark.filterwarnings("ignore::holdfast.errors.UnreadableStateWarning")

@@ -19,7 +19,8 @@ from typing import Any
 import attrs
 import pytest
 
-from holdfast import attempts, liveness
+from holdfast import liveness
+from holdfast.attempts.names import attempts_dir, prepare
 from holdfast.engines.local import LocalEngine
 from holdfast.errors import (
     AlreadyOwnedError,
@@ -421,10 +422,10 @@ def test_a_stranger_with_a_shims_pid_and_start_tick_is_neither_stopped_nor_taken
             with manager.claim("exp") as claim:
                 claim.record("start")
                 claim.record("start", 0)
-                attempts.prepare(claim.folder)
+                prepare(claim.folder)
                 identity = liveness.identity_of(stranger.pid)
                 assert identity is not None
-                live = attempts.attempts_dir(claim.folder) / "0.1.live"
+                live = attempts_dir(claim.folder) / "0.1.live"
                 live.write_text(json.dumps({**attrs.asdict(identity), "locked": True}))
             with LocalEngine() as engine:
                 with pytest.raises(UnknownLivenessError, match=f"pid {stranger.pid}"):

@@ -1,6 +1,7 @@
 """The loop with an engine of another kind, whose every word the test decides."""
 
 import errno
+import itertools
 import json
 import os
 import signal
@@ -11,12 +12,16 @@ from typing import Any
 import attrs
 import pytest
 
-from holdfast import attempts
-from holdfast.attempts import Attempt, AttemptName
+from holdfast.attempts.files import live_state
+from holdfast.attempts.names import AttemptName, attempts_dir, prepare
+from holdfast.attempts.records import Attempt
 from holdfast.engines import EngineWord, Handle
 from holdfast.errors import (
+    AttemptWarning,
     ClaimClosedError,
     DiskWarning,
+    EngineError,
+    EngineWarning,
     OwnershipLostError,
     StateWriteError,
 )
@@ -59,8 +64,11 @@ class PaperEngine:
             for handle in handles
         ]
 
-    def cancel(self, handles: Sequence[Handle], *, force: bool = False) -> None:
+    def cancel(
+        self, handles: Sequence[Handle], *, force: bool = False
+    ) -> Mapping[AttemptName, str]:
         self.cancelled.append(force)
+        return {}
 
     def wait(self, timeout_s: float) -> None:
         self.now += timeout_s
@@ -81,8 +89,8 @@ class PaperEngine:
 
     def exit(self, number: str, **record: Any) -> None:
         [handle] = [one for name, one in self.handles.items() if str(name) == number]
-        path = attempts.attempts_dir(handle.folder)
-        attempts.prepare(handle.folder)
+        path = attempts_dir(handle.folder)
+        prepare(handle.folder)
         (path / f"{number}.exit").write_text(json.dumps(record))
         self.words[handle.name] = "gone"
 
@@ -123,14 +131,14 @@ def test_an_exit_record_that_comes_late_beats_the_engines_word(manager: StateMan
 
 def test_gone_without_a_record_is_lost_after_the_grace_period(manager: StateManager) -> None:
     """Run again, not charged; a shim of the first that begins after all finds itself revoked."""
-    engine = PaperEngine([*[word("gone")] * 8, exit_of("0.2", exit_code=0)])
+    engine = PaperEngine([*[word("gone")] * 9, exit_of("0.2", exit_code=0)])
     outcome = orchestrator(manager, engine).run(CONFIG)
     process = outcome.state.processes[0]
     assert engine.submitted == ["0.1", "0.2"]
     assert (process.failures, process.interruptions) == (0, 1)
     folder = manager.folder(outcome.state.experiment_id)
-    name = AttemptName(outcome.state.experiment_id, 0, 1)
-    assert attempts.live_state(folder, name).kind == "revoked"
+    name = AttemptName.of_process(outcome.state.experiment_id, 0, 1)
+    assert live_state(folder, name).kind == "revoked"
     steps = manager.history(outcome.state.experiment_id)
     [requeued] = [step for step in steps if step.event == "requeue"]
     assert requeued.reason is Reason.LOST
@@ -162,7 +170,7 @@ def test_an_unreadable_exit_record_is_a_failed_attempt(manager: StateManager) ->
     def scribble(engine: PaperEngine) -> None:
         engine.exit("0.1")
         [handle] = engine.handles.values()
-        (attempts.attempts_dir(handle.folder) / "0.1.exit").write_text("{")
+        (attempts_dir(handle.folder) / "0.1.exit").write_text("{")
 
     outcome = orchestrator(manager, PaperEngine([scribble])).run(CONFIG)
     process = outcome.state.processes[0]
@@ -172,11 +180,11 @@ def test_an_unreadable_exit_record_is_a_failed_attempt(manager: StateManager) ->
 
 @pytest.fixture
 def sick(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Have the system refuse to open exit records with that error, or open them again with 0."""
+    """Have the system refuse to open that exit record with that error, or open it again with 0."""
     opened, refusal = os.open, 0
 
     def open_or_refuse(path: Any, *args: Any, **options: Any) -> int:
-        if refusal and str(path).endswith(".exit"):
+        if refusal and str(path).endswith("/0.1.exit"):
             raise OSError(refusal, os.strerror(refusal), str(path))
         return opened(path, *args, **options)
 
@@ -229,29 +237,172 @@ def test_what_is_gone_is_not_lost_while_its_outcome_cannot_be_told(
     assert (outcome.exit_code, engine.submitted) == (0, ["0.1"])
 
 
-@pytest.mark.parametrize("number", TRANSIENT)
-def test_a_resume_that_cannot_read_an_outcome_decides_nothing(
-    manager: StateManager, sick: Callable[[int], None], number: int
-) -> None:
-    """It names the file, and the success is adopted by the next one."""
+class DiedError(Exception):
+    """The orchestrator is gone, without a word."""
 
-    class DiedError(Exception):
-        pass
+
+def left(
+    manager: StateManager,
+    engine: PaperEngine,
+    *last: Callable[[PaperEngine], None],
+    config: Mapping[str, Any] = CONFIG,
+) -> None:
+    """Have an orchestrator die with `exp_a` running, before it could learn what came *last*."""
 
     def die(engine: PaperEngine) -> None:
-        engine.exit("0.1", exit_code=0)
+        for each in last:
+            each(engine)
         raise DiedError
 
-    engine = PaperEngine([die])
+    engine.story.append(die)
     with pytest.raises(DiedError):
-        orchestrator(manager, engine).run(CONFIG, experiment_id="exp_a")
+        orchestrator(manager, engine).run(config, experiment_id="exp_a")
+
+
+@pytest.mark.parametrize("number", TRANSIENT)
+def test_a_resume_that_cannot_read_an_outcome_waits_for_it(
+    manager: StateManager, sick: Callable[[int], None], number: int
+) -> None:
+    """Neither a failure nor a loss: it is told, and the success is adopted once it can be read."""
+    engine = PaperEngine()
+    left(manager, engine, exit_of("0.1", exit_code=0))
     sick(number)
-    with pytest.raises(StateWriteError, match=r"0\.1\.exit: reading failed"):
-        orchestrator(manager, engine).resume("exp_a")
-    assert manager.load("exp_a").processes[0].status is ProcessStatus.RUNNING
+    engine.story = [*[word("gone")] * 9, lambda _: sick(0)]
+    with pytest.warns(DiskWarning, match=r"0\.1\.exit.*every second") as told:
+        outcome = orchestrator(manager, engine).resume("exp_a")
+    assert (outcome.exit_code, engine.submitted, len(told)) == (0, ["0.1"], 1)
+
+
+TWO = {**CONFIG, "processes": 2, "limits": {"jobs": 1}}
+
+
+def test_an_outcome_that_stays_unreadable_blocks_its_process_alone(
+    manager: StateManager, sick: Callable[[int], None]
+) -> None:
+    """The others are done, and after half a minute the run ends with exit code 5."""
+    engine = PaperEngine()
+    left(manager, engine, exit_of("0.1", exit_code=0), config=TWO)
+
+    sick(errno.EACCES)
+    engine.story = [exit_of("1.1", exit_code=0)]
+    with pytest.warns(UserWarning, match=r"0\.1\.exit") as told:
+        outcome = orchestrator(manager, engine).resume("exp_a")
+    assert outcome.exit_code == 5
+    assert [str(each.message).count("0.1.exit") for each in told] == [1, 1]
+    assert outcome.state.processes[0].status is ProcessStatus.RUNNING
     sick(0)
-    outcome = orchestrator(manager, engine).resume("exp_a")
+    assert orchestrator(manager, engine).resume("exp_a").exit_code == 0
+    assert engine.submitted == ["0.1", "1.1"]
+
+
+def test_an_attempt_that_nobody_can_judge_blocks_itself_alone(manager: StateManager) -> None:
+    """It stays as it is recorded and is named; its sibling is run; exit code 5."""
+    engine = PaperEngine()
+    left(manager, engine, word("gone"), config=TWO)
+    folder = manager.folder("exp_a") / "attempts"
+    folder.mkdir()
+    live = folder / "0.1.live"
+    live.write_text(json.dumps({"host": "node7", "boot_id": "another", "locked": True}))
+    engine.story = [exit_of("1.1", exit_code=0)]
+    with pytest.warns(AttemptWarning, match=r"attempt 0\.1 is left as it is: .*node7"):
+        outcome = orchestrator(manager, engine).resume("exp_a")
+    assert (outcome.exit_code, engine.submitted) == (5, ["0.1", "1.1"])
+    statuses = [process.status for process in outcome.state.processes.values()]
+    assert statuses == [ProcessStatus.RUNNING, ProcessStatus.COMPLETED]
+    assert outcome.state.status is ExperimentStatus.INTERRUPTED
+    assert "cannot be judged" in outcome.message
+    assert list(outcome.blocked) == ["0.1"]
+    live.unlink()
+    engine.story = [nothing, exit_of("0.2", exit_code=0)]
+    assert orchestrator(manager, engine).resume("exp_a").exit_code == 0
+
+
+@attrs.define
+class AwayEngine(PaperEngine):
+    """A scheduler that cannot be reached for a while; what it runs goes on."""
+
+    away: bool = False
+    asked: list[float] = attrs.field(factory=list)
+
+    def _reached(self) -> None:
+        self.asked.append(self.now)
+        if self.away:
+            raise EngineError("paper", "the controller does not answer")
+
+    def submit(self, experiment_id: str, attempts: Sequence[Attempt]) -> list[Handle]:
+        self._reached()
+        return super().submit(experiment_id, attempts)
+
+    def find(self, experiment_id: str, folder: Path | None = None) -> Mapping[AttemptName, Handle]:
+        self._reached()
+        return super().find(experiment_id, folder)
+
+    def poll(self, handles: Sequence[Handle]) -> list[EngineWord]:
+        self._reached()
+        return super().poll(handles)
+
+    def cancel(
+        self, handles: Sequence[Handle], *, force: bool = False
+    ) -> Mapping[AttemptName, str]:
+        self._reached()
+        return super().cancel(handles, force=force)
+
+
+def leave(engine: PaperEngine) -> None:
+    assert isinstance(engine, AwayEngine)
+    engine.away = True
+
+
+def come_back(engine: PaperEngine) -> None:
+    assert isinstance(engine, AwayEngine)
+    engine.away = False
+
+
+def nothing(_: PaperEngine) -> None:
+    pass
+
+
+def test_an_engine_that_cannot_be_reached_is_waited_for(manager: StateManager) -> None:
+    """Told once, asked again at longer and longer intervals; nothing fails, nothing is lost."""
+    engine = AwayEngine([leave, *[nothing] * 40, come_back, exit_of("0.1", exit_code=0)])
+    with pytest.warns(EngineWarning, match="the controller does not answer") as told:
+        outcome = orchestrator(manager, engine).run(CONFIG)
+    assert (outcome.exit_code, engine.submitted, len(told)) == (0, ["0.1"], 1)
+    asked = sorted(set(engine.asked))
+    gaps = [later - sooner for sooner, later in itertools.pairwise(asked)]
+    assert gaps[1:6] == [1.0, 2.0, 4.0, 8.0, 16.0]
+
+
+def test_what_an_engine_did_not_take_is_submitted_again(manager: StateManager) -> None:
+    """The start is recorded, and carried out once the engine is there."""
+    engine = AwayEngine([nothing, come_back, *[nothing] * 3, exit_of("0.1", exit_code=0)])
+    engine.away = True
+    with pytest.warns(EngineWarning):
+        outcome = orchestrator(manager, engine).run(CONFIG)
+    assert (outcome.exit_code, engine.submitted) == (0, ["0.1"])
+    assert outcome.state.processes[0].attempt == 1
+
+
+def test_a_resume_waits_for_its_engine_before_it_decides(manager: StateManager) -> None:
+    """What the engine has is adopted, not started a second time."""
+    engine = AwayEngine()
+    left(manager, engine, leave)
+    engine.story = [nothing, nothing, come_back, *[nothing] * 4, exit_of("0.1", exit_code=0)]
+    with pytest.warns(EngineWarning):
+        outcome = orchestrator(manager, engine).resume("exp_a")
     assert (outcome.exit_code, outcome.adopted, engine.submitted) == (0, 1, ["0.1"])
+
+
+def test_what_was_not_submitted_when_it_is_to_stop_never_begins(manager: StateManager) -> None:
+    """An interrupted run does not wait for an engine that is away."""
+    engine = AwayEngine([interrupt])
+    engine.away = True
+    with pytest.warns(EngineWarning):
+        outcome = orchestrator(manager, engine).run(CONFIG)
+    assert (outcome.exit_code, outcome.state.status) == (130, ExperimentStatus.INTERRUPTED)
+    assert outcome.state.processes[0].status is ProcessStatus.PENDING
+    name = AttemptName.of_process(outcome.state.experiment_id, 0, 1)
+    assert live_state(manager.folder(name.experiment_id), name).kind == "revoked"
 
 
 class NoLocks(Files):
@@ -305,8 +456,8 @@ def test_a_superseded_owner_revokes_nothing(state_dir: Path) -> None:
     manager = StateManager(state_dir, files=NoLocks())
     with pytest.raises(OwnershipLostError):
         orchestrator(manager, engine).run(CONFIG, experiment_id="exp_a")
-    name = AttemptName("exp_a", 0, 1)
-    assert attempts.live_state(manager.folder("exp_a"), name).kind == "absent"
+    name = AttemptName.of_process("exp_a", 0, 1)
+    assert live_state(manager.folder("exp_a"), name).kind == "absent"
 
 
 @pytest.mark.filterwarnings("ignore::holdfast.errors.NoLocksWarning")
@@ -353,7 +504,8 @@ def test_what_survives_a_kill_is_left_to_the_next_resume(manager: StateManager) 
         os.kill(os.getpid(), signal.SIGINT)
 
     engine = PaperEngine([word("running"), signal_myself, signal_myself])
-    outcome = orchestrator(manager, engine).run(CONFIG)
+    with pytest.warns(AttemptWarning, match=r"0\.1.*asked to stop 1\d s ago and has not ended"):
+        outcome = orchestrator(manager, engine).run(CONFIG)
     assert (outcome.exit_code, outcome.state.status) == (130, ExperimentStatus.INTERRUPTED)
     assert outcome.state.processes[0].status is ProcessStatus.RUNNING
     assert engine.cancelled[:2] == [False, True]

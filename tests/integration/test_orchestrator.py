@@ -16,8 +16,9 @@ from typing import Any
 import attrs
 import pytest
 
-from holdfast import attempts, doctor, liveness
-from holdfast.attempts import AttemptName
+from holdfast import doctor, liveness
+from holdfast.attempts.files import live_state, read_exit
+from holdfast.attempts.names import AGGREGATE, AttemptName, attempts_dir, prepare
 from holdfast.config.experiment_file import Experiment
 from holdfast.engines.local import LocalEngine
 from holdfast.errors import (
@@ -521,7 +522,7 @@ def test_a_signal_during_the_users_aggregation_leaves_it_to_be_done_again(bench:
     outcome = bench.orchestrator(on_change=listen).run(config)
     assert (outcome.exit_code, outcome.state.status) == (130, ExperimentStatus.COMPLETED)
     folder = bench.manager.folder(outcome.state.experiment_id)
-    record = attempts.read_exit(folder, AttemptName("", attempts.AGGREGATE, 1))
+    record = read_exit(folder, AttemptName("", AGGREGATE, 1))
     assert record is not None
     assert record.stop_requested == "user"
 
@@ -540,8 +541,8 @@ def test_an_attempt_on_another_host_is_not_started_again_unless_forced(bench: Be
     with bench.manager.claim("exp_a") as claim:
         claim.record("start")
         claim.record("start", process=0)
-        attempts.prepare(claim.folder)
-        live = attempts.attempts_dir(claim.folder) / "0.1.live"
+        prepare(claim.folder)
+        live = attempts_dir(claim.folder) / "0.1.live"
         live.write_text(json.dumps({"host": "elsewhere", "boot_id": "b", "pid": 1, "locked": True}))
     with pytest.raises(UnknownLivenessError, match="elsewhere"):
         bench.orchestrator().resume("exp_a")
@@ -562,7 +563,7 @@ def test_an_intent_that_was_never_carried_out_is_carried_out_once(bench: Bench) 
     outcome = bench.orchestrator().resume("exp_a")
     process = outcome.state.processes[0]
     assert (process.attempt, process.failures, process.interruptions) == (2, 0, 1)
-    assert attempts.live_state(folder, AttemptName("exp_a", 0, 1)).kind == "revoked"
+    assert live_state(folder, AttemptName.of_process("exp_a", 0, 1)).kind == "revoked"
     assert bench.log("start") == [("start", 0, 2)]
 
 
@@ -572,14 +573,14 @@ def test_an_attempt_whose_shim_was_killed_is_run_again_uncharged(bench: Bench) -
 
     def kill_the_shim() -> None:
         folder = bench.manager.folder(bench.manager.list_experiments()[0])
-        name = AttemptName("", 0, 1)
+        name = AttemptName.of_process("", 0, 1)
         until(lambda: bench.log("start"))
-        identity = attempts.live_state(folder, name).identity
+        identity = live_state(folder, name).identity
         assert identity is not None
         assert identity.pid is not None
         killed.append(identity.pid)
         os.kill(identity.pid, signal.SIGKILL)
-        until(lambda: attempts.live_state(folder, name).kind == "free")
+        until(lambda: live_state(folder, name).kind == "free")
         bench.touch("go")
 
     listen = when(
@@ -712,7 +713,7 @@ def test_an_aggregation_whose_shim_was_killed_is_lost_and_done_again(bench: Benc
     def kill_the_shim() -> None:
         until((bench.folder / "combining").exists)
         folder = bench.manager.folder(bench.manager.list_experiments()[0])
-        identity = attempts.live_state(folder, AttemptName("", attempts.AGGREGATE, 1)).identity
+        identity = live_state(folder, AttemptName("", AGGREGATE, 1)).identity
         assert identity is not None
         assert identity.pid is not None
         os.kill(identity.pid, signal.SIGKILL)
@@ -804,7 +805,7 @@ def test_an_aggregation_left_running_is_adopted_unless_a_result_was_replaced(
     assert outcome.aggregate is not None
     assert outcome.aggregate["value"]["rows"] == outcome.aggregate["rows"]
     assert (bench.folder / "combining").read_text() == ("xx" if lost else "x")
-    record = attempts.read_exit(folder, AttemptName("exp_a", attempts.AGGREGATE, 1))
+    record = read_exit(folder, AttemptName("exp_a", AGGREGATE, 1))
     assert record is not None
     assert record.stop_requested == ("user" if lost else None)
 
@@ -815,8 +816,8 @@ def test_an_outcome_that_cannot_be_read_counts_as_a_failure(bench: Bench) -> Non
     with bench.manager.claim("exp_a") as claim:
         claim.record("start")
         claim.record("start", process=0)
-        attempts.prepare(claim.folder)
-        (attempts.attempts_dir(claim.folder) / "0.1.exit").write_text("{torn")
+        prepare(claim.folder)
+        (attempts_dir(claim.folder) / "0.1.exit").write_text("{torn")
     outcome = bench.orchestrator().resume("exp_a")
     process = outcome.state.processes[0]
     assert (process.status, process.failures) == (ProcessStatus.FAILED, 1)
@@ -834,9 +835,9 @@ def test_a_resume_that_cannot_look_at_its_attempts_decides_nothing(
     with bench.manager.claim("exp_a") as claim:
         claim.record("start")
         claim.record("start", process=0)
-        attempts.prepare(claim.folder)
+        prepare(claim.folder)
         live = attrs.asdict(attrs.evolve(liveness.me(), pid=2**22 - 1, locked=True))
-        (attempts.attempts_dir(claim.folder) / "0.1.live").write_text(json.dumps(live))
+        (attempts_dir(claim.folder) / "0.1.live").write_text(json.dumps(live))
     listed, read = os.listdir, Path.read_bytes
 
     def listdir(path: Any = ".") -> list[str]:

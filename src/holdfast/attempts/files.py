@@ -324,9 +324,14 @@ def request(folder: Path, name: AttemptName, what: Literal["stop", "kill"], why:
     _publish(folder, name, what, {"reason": str(why), "attempt": str(name)}, durable=False)
 
 
-def requested(folder: Path, name: AttemptName) -> Reason | None:
-    """Why somebody asked for the attempt to be stopped; None if nobody did, as far as is known."""
-    for suffix in ("kill", "stop"):
+def requested(folder: Path, name: AttemptName, *, force: bool = False) -> Reason | None:
+    """Why somebody asked for the attempt to be stopped; None if nobody did, as far as is known.
+
+    Args:
+        force: Whether only a request to kill it counts.
+    """
+    suffixes: tuple[Suffix, ...] = ("kill",) if force else ("kill", "stop")
+    for suffix in suffixes:
         with contextlib.suppress(OSError, LookupError, ValueError, TypeError, RecursionError):
             return Reason(_parse(_read_file(file_path(folder, name, suffix)))["reason"])
     return None

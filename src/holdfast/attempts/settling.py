@@ -93,12 +93,13 @@ class Settling:
             StateWriteError: Its files cannot be read or written at this moment: step again.
         """
         found = look(self._folder, self.name, shim=self._shim, census=census)
-        if isinstance(found, Ended | Running):
-            return found
-        if isinstance(found, Unbegun):
+        while isinstance(found, Unbegun):
             self._fence()
             self._revoked = revoke(self._folder, self.name) or self._revoked
-            return None
+            # A shim may have been first: only what is there now counts.
+            found = look(self._folder, self.name, shim=self._shim, census=census)
+        if isinstance(found, Ended | Running):
+            return found
         if isinstance(found, Undecided):
             if now - self._began < _CLEAR_WITHIN_S:
                 return None

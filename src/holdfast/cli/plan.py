@@ -30,7 +30,12 @@ SCHEMA: Final = "holdfast.plan/1"
 
 _MOST_DIFFERENCES: Final = 10
 
-_STYLES: Final[dict[str, text.Style]] = {"run": "cyan", "skip": "dim", "adopt": "green", "blocked": "red"}
+_STYLES: Final[dict[str, text.Style]] = {
+    "run": "cyan",
+    "skip": "dim",
+    "adopt": "green",
+    "blocked": "red",
+}
 
 
 def print_plan(

@@ -47,7 +47,7 @@ def ask(handle: Handle, *, force: bool) -> str:
         return f"its shim runs on another host, {identity.host or 'without a name'}"
     if identity.pid_namespace != here.pid_namespace:
         return "its shim runs in another container of this host"
-    if requested(handle.folder, handle.name) is None:
+    if requested(handle.folder, handle.name, force=force) is None:
         return _signal_command(live, signal.SIGKILL if force else signal.SIGTERM)
     doubt = ""
 

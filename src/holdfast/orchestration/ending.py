@@ -11,7 +11,16 @@ from holdfast.orchestration.takeover import lost_results as _lost_results
 from holdfast.records import ExperimentState, summarise
 from holdfast.status import ExperimentStatus
 
-__all__ = ["NOTHING_INHERITED", "Inherited", "Outcome", "aggregated", "anew", "lost_results", "shown", "unfinished"]
+__all__ = [
+    "NOTHING_INHERITED",
+    "Inherited",
+    "Outcome",
+    "aggregated",
+    "anew",
+    "lost_results",
+    "shown",
+    "unfinished",
+]
 
 #: Exit codes: everything done; ended with failed processes (or a failed aggregation); something
 #: that cannot be judged was left as it is.

@@ -281,7 +281,7 @@ class Loop:
         for name in self._watch.blocked.keys() - self._told_blocked:
             self._told_blocked.add(name)
             warnings.warn(
-                f"attempt {name} is left as it is: {self._watch.blocked[name].evidence}",
+                f"attempt {name} is left as it is: {self._watch.blocked[name]}",
                 AttemptWarning,
                 stacklevel=4,
             )

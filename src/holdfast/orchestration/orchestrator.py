@@ -387,7 +387,7 @@ class Orchestrator:
             interrupts.exit_code,
             self._manager.state_dir,
             inherited,
-            blocked={str(name): found.evidence for name, found in watch.blocked.items()},
+            blocked={str(name): why for name, why in watch.blocked.items()},
         )
 
     def _complete(self, state: ExperimentState) -> Outcome | None:

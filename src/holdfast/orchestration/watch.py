@@ -20,7 +20,7 @@ from holdfast.attempts.records import Attempt
 from holdfast.attempts.settling import Lost, Settling
 from holdfast.engines import Engine, EngineWord, Handle
 from holdfast.errors import ClaimClosedError, EngineError, OwnershipLostError, StateWriteError
-from holdfast.identity import ProcessIdentity, Verdict
+from holdfast.identity import ProcessIdentity
 from holdfast.orchestration.launching import Launcher
 from holdfast.orchestration.patience import Patience
 from holdfast.status import Reason
@@ -33,8 +33,9 @@ _SETTLE_EVERY_S: Final = (0.02, 0.25)
 _BLOCKED_EVERY_S: Final = 5.0
 #: How long after its grace period an attempt may take to vanish before the run ends without it.
 _STOPPED_WITHIN_S: Final = 10.0
-#: Not sooner than this is a disk asked again that just refused.
+#: Not sooner than this is a disk asked again that just refused, and not for longer.
 _UNREAD_EVERY_S: Final = 1.0
+_UNREAD_WITHIN_S: Final = 30.0
 
 
 @attrs.frozen
@@ -78,13 +79,14 @@ class Watch:
     unread: StateWriteError | None = None
     handles: dict[AttemptName, Handle] = attrs.field(factory=dict)
     settling: dict[AttemptName, Settling] = attrs.field(factory=dict)
-    blocked: dict[AttemptName, Undecided] = attrs.field(factory=dict)
+    blocked: dict[AttemptName, str] = attrs.field(factory=dict)
     completing: set[AttemptName] = attrs.field(factory=set)
     asked: set[AttemptName] = attrs.field(factory=set)
     launched: list[Handle] = attrs.field(factory=list)
     _shims: dict[AttemptName, ProcessIdentity | None] = attrs.field(factory=dict)
     _unsubmitted: dict[AttemptName, Attempt] = attrs.field(factory=dict)
     _gone_since: dict[AttemptName, float] = attrs.field(factory=dict)
+    _unread_since: dict[AttemptName, float] = attrs.field(factory=dict)
     _again: list[Learnt] = attrs.field(factory=list)
     _settle_s: float = _SETTLE_EVERY_S[0]
     _blocked_at: float = float("-inf")
@@ -232,19 +234,28 @@ class Watch:
             try:
                 seen = each.step(self.monotonic(), census, kill=self._killing)
             except StateWriteError as err:
-                self.unread = err
+                self._not_now(name, err)
                 continue
             except OSError as err:
                 # No descriptors left, say, to look at processes with: nothing is decided.
                 cause = err.strerror or str(err)
                 path = attempts_dir(self.launcher.folder) / str(name)
-                self.unread = StateWriteError(path, "looking at it", cause)
+                self._not_now(name, StateWriteError(path, "looking at it", cause))
                 continue
+            self._unread_since.pop(name, None)
             if seen is None:
                 continue
             del self.settling[name]
             self._settled(name, seen, found)
         self._settle_s = min(self._settle_s * 1.5, _SETTLE_EVERY_S[1])
+
+    def _not_now(self, name: AttemptName, problem: StateWriteError) -> None:
+        """Its files cannot be read: mostly that passes, but a run must end all the same."""
+        self.unread = problem
+        now = self.monotonic()
+        if now - self._unread_since.setdefault(name, now) >= _UNREAD_WITHIN_S:
+            del self.settling[name], self._unread_since[name]
+            self.blocked[name] = f"{problem.path}: {problem.operation} failed: {problem.cause}"
 
     def _settled(self, name: AttemptName, seen: Look | Lost, found: list[Learnt]) -> None:
         if isinstance(seen, Ended | Lost):
@@ -255,13 +266,13 @@ class Watch:
             if self._stopping:
                 self._to_cancel = True
         elif isinstance(seen, Undecided):
-            self.blocked[name] = seen
+            self.blocked[name] = seen.evidence
         else:
             self.settle(name, self._shims.get(name))
 
     def _look_at_blocked(self, found: list[Learnt]) -> None:
         now = self.monotonic()
-        if not self.blocked or now - self._blocked_at < _BLOCKED_EVERY_S:
+        if not self.blocked or self._stopping or now - self._blocked_at < _BLOCKED_EVERY_S:
             return
         self._blocked_at = now
         census = Census()
@@ -322,9 +333,9 @@ class Watch:
         if lasted < grace_s + _STOPPED_WITHIN_S:
             return
         for name in [*self.handles, *self.settling]:
-            why = self._unreached.get(name) or f"it was asked to stop {lasted:.0f} s ago"
-            verdict = Verdict(kind="unknown", method="none", compared=why, observer="this run")
-            self.blocked[name] = Undecided(verdict)
+            why = self._unreached.get(name)
+            asked = f"it was asked to stop {lasted:.0f} s ago and has not ended"
+            self.blocked[name] = f"{asked}: {why}" if why else asked
             self._forget(name)
             self.settling.pop(name, None)
 
