@@ -121,6 +121,10 @@ class ExitRecord:
         timed_out: Whether it was stopped because of its timeout.
         out_of_memory: Whether the kernel killed something for want of memory when this one was.
         error: Why it could not be started; None if it was.
+        interrupted_by: The signal from outside that reached its shim around its end, if one did.
+        perhaps_memory: Whether it may have been killed for want of memory, which nothing proves.
+        stopped: Pid and name of every process of it that had to be stopped after it had ended.
+        left: Pid, start time, name and reason of every one that could not be stopped.
         max_rss_bytes: Peak memory of the largest of its processes.
         cpu_s: User and system time of all its processes that were waited for.
         identity: The shim.
@@ -138,6 +142,10 @@ class ExitRecord:
     cpu_s: float | None = None
     host: str | None = None
     identity: ProcessIdentity | None = None
+    interrupted_by: int | None = None
+    perhaps_memory: bool = False
+    stopped: tuple[tuple[int, str], ...] = ()
+    left: tuple[tuple[int, int, str, str], ...] = ()
 
     @property
     def stop_reason(self) -> Reason | None:
@@ -328,6 +336,8 @@ _EXIT_FIELDS: Final = {
     "timed_out": bool,
     "out_of_memory": bool,
     "error": str,
+    "interrupted_by": int,
+    "perhaps_memory": bool,
     "max_rss_bytes": int,
     "cpu_s": float,
     "host": str,

@@ -5,17 +5,29 @@ the same arrows out as SVG, because Graphviz is not there on a bare machine and 
 versions.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import attrs
 
 from holdfast import drawing
-from holdfast.guards import EXPERIMENT_GUARDS, PROCESS_GUARDS
-from holdfast.machines import MACHINES, edges
+from holdfast.guards import GUARDS
+from holdfast.machines import ENDINGS, MACHINES, edges
 from holdfast.status import Entity
 
-__all__ = ["FORMATS", "Arrow", "arrows", "files", "final", "initial", "render", "statuses"]
+__all__ = [
+    "FORMATS",
+    "Arrow",
+    "arrows",
+    "everywhere",
+    "files",
+    "final",
+    "initial",
+    "notes",
+    "render",
+    "statuses",
+]
 
 #: Where an arrow may be taken: any one of the alternatives, each of which is a set of guards.
 Alternatives = tuple[tuple[str, ...], ...]
@@ -25,10 +37,16 @@ _ABOUT: Final[Mapping[Entity, str]] = {
     "process": "What may happen to one process of an experiment.",
 }
 
+#: Events and guards inside a note.
+_CODE: Final = re.compile("|".join([r"\w+_\w+", *(rf"\b{event}\b" for event in ENDINGS)]))
+
 
 @attrs.frozen
 class Arrow:
-    """One event from one status to another; *alternatives* is empty if nothing guards it."""
+    """One event from one status to another; *alternatives* is empty if nothing guards it.
+
+    What guards every arrow of a machine is in `everywhere`, and repeated on none.
+    """
 
     event: str
     source: str
@@ -46,6 +64,22 @@ class Arrow:
         return f"{self.event} [{self.guard}]" if self.alternatives else self.event
 
 
+def everywhere(entity: Entity) -> tuple[str, ...]:
+    """The guards that every transition of a machine asks."""
+    first, *others = (edge.guards for edge in edges(MACHINES[entity]))
+    return tuple(guard for guard in first if all(guard in guards for guards in others))
+
+
+def notes(entity: Entity) -> tuple[str, ...]:
+    """What holds for several arrows at once, each note a sentence of plain words."""
+    found = []
+    if always := everywhere(entity):
+        found.append(f"Every transition needs {' and '.join(always)}, too.")
+    if entity == "process":
+        found.append(f"An attempt that ended: the first of {', '.join(ENDINGS)} whose guards pass.")
+    return tuple(found)
+
+
 def arrows(entity: Entity) -> tuple[Arrow, ...]:
     """The arrows of a machine, by event in the order of declaration.
 
@@ -53,8 +87,10 @@ def arrows(entity: Entity) -> tuple[Arrow, ...]:
     wants to know from where to where.
     """
     found: dict[tuple[str, str, str], list[tuple[str, ...]]] = {}
+    always = everywhere(entity)
     for edge in edges(MACHINES[entity]):
-        found.setdefault((edge.event, edge.source, edge.target), []).append(edge.guards)
+        own = tuple(guard for guard in edge.guards if guard not in always)
+        found.setdefault((edge.event, edge.source, edge.target), []).append(own)
     return tuple(
         # One way without a guard makes all others of the same arrow pointless.
         Arrow(*key, () if () in alternatives else tuple(alternatives))
@@ -83,6 +119,10 @@ def mermaid(entity: Entity) -> str:
     lines = ["stateDiagram-v2", "    direction LR", f"    [*] --> {initial(entity)}"]
     lines += [f"    {arrow.source} --> {arrow.target} : {arrow.label}" for arrow in arrows(entity)]
     lines += [f"    {status} --> [*]" for status in final(entity)]
+    if told := notes(entity):
+        lines += [f"    note left of {initial(entity)}"]
+        lines += [f"        {note}" for note in told]
+        lines += ["    end note"]
     return "\n".join(lines) + "\n"
 
 
@@ -94,6 +134,7 @@ def dot(entity: Entity) -> str:
         "    rankdir=LR",
         '    node [shape=box, style=rounded, fontname="sans-serif"]',
         '    edge [fontname="sans-serif", fontsize=11]',
+        *_dot_label(notes(entity)),
         '    "*" [shape=point, width=0.15]',
         f'    "*" -> "{initial(entity)}"',
     ]
@@ -108,13 +149,21 @@ def dot(entity: Entity) -> str:
     return "\n".join([*lines, "}"]) + "\n"
 
 
+def _dot_label(told: Sequence[str]) -> list[str]:
+    if not told:
+        return []
+    text = "".join(rf"{note}\l" for note in told)
+    return [f'    graph [label="{text}", labelloc=b, labeljust=l, fontname="sans-serif"]']
+
+
 def svg(entity: Entity) -> str:
     """A drawing that is the same on every machine, for light and dark pages."""
     return drawing.draw(
         title=f"The {entity} machine",
         description="; ".join(
             f"{arrow.label} from {arrow.source} to {arrow.target}" for arrow in arrows(entity)
-        ),
+        )
+        + "".join(f". {note.rstrip('.')}" for note in notes(entity)),
         statuses=statuses(entity),
         initial=initial(entity),
         final=final(entity),
@@ -127,6 +176,7 @@ def svg(entity: Entity) -> str:
             for arrow in arrows(entity)
         ],
         places=drawing.PLACES[entity],
+        notes=notes(entity),
     )
 
 
@@ -141,7 +191,6 @@ def markdown(entity: Entity) -> str:
     for arrow in arrows(entity):
         rows.setdefault((arrow.event, arrow.target, arrow.guard), []).append(arrow.source)
     ends = final(entity)
-    guards = EXPERIMENT_GUARDS if entity == "experiment" else PROCESS_GUARDS
     lines = [
         f"# The {entity} machine",
         "",
@@ -158,8 +207,10 @@ def markdown(entity: Entity) -> str:
         to = f"{target} (final)" if target in ends else target
         code = f"`{guard.replace(' or ', '` or `')}`" if guard else ""
         lines.append(f"| `{event}` | {', '.join(sources)} | {to} | {code} |")
+    for note in notes(entity):
+        lines += ["", _CODE.sub(r"`\g<0>`", note)]
     lines += ["", "| guard | lets the event pass if |", "|---|---|"]
-    for name, function in guards.items():
+    for name, function in GUARDS[entity].items():
         says = (function.__doc__ or "").strip().splitlines()[0].rstrip(".")
         lines.append(f"| `{name}` | {says[:1].lower()}{says[1:]} |")
     return "\n".join(lines) + "\n"

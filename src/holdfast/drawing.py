@@ -43,7 +43,7 @@ PLACES: Final[Mapping[str, Mapping[str, Place]]] = {
         # From completed back to pending the way leads over the top of running.
         "pending": Place(0, 0),
         "running": Place(1, 0),
-        "completed": Place(2, 0, {"pending": 1.5}),
+        "completed": Place(2, 0, {"pending": 1.9}),
         "failed": Place(1, 1),
     },
 }
@@ -54,6 +54,7 @@ _MARGIN = 30.0
 _LANE = 11.0  # Half the distance between an arrow and the one that comes back.
 _LABEL = 9.0
 _LINE = 15.0
+_NOTE = 20.0
 _MARKER = 46.0
 
 # Its own background: a page's own colour cannot be known, and a picture without one is unreadable
@@ -64,6 +65,7 @@ svg { color-scheme: light dark }
 .name { fill: #111827; font: 600 14px ui-sans-serif, system-ui, sans-serif; text-anchor: middle }
 .event { fill: #111827; font: 500 13px ui-sans-serif, system-ui, sans-serif }
 .guard { fill: #4b5563; font: 11.5px ui-monospace, Menlo, Consolas, monospace }
+.note { fill: #4b5563; font: 12.5px ui-sans-serif, system-ui, sans-serif }
 .line { fill: none; stroke: #4b5563; stroke-width: 1.4 } .tip, .dot { fill: #4b5563 }
 .ring { fill: none; stroke: #4b5563; stroke-width: 1.4 }
 .running { fill: #dbeafe; stroke: #2563eb }
@@ -71,7 +73,7 @@ svg { color-scheme: light dark }
 .failed { fill: #fee2e2; stroke: #dc2626 } .interrupted { fill: #fef3c7; stroke: #d97706 }
 @media (prefers-color-scheme: dark) {
 .page { fill: #0d1117 } .box { fill: #21262d; stroke: #8b949e } .name, .event { fill: #f0f6fc }
-.guard { fill: #b1bac4 } .line, .ring { stroke: #b1bac4 } .tip, .dot { fill: #b1bac4 }
+.guard, .note { fill: #b1bac4 } .line, .ring { stroke: #b1bac4 } .tip, .dot { fill: #b1bac4 }
 .running { fill: #0c2d6b; stroke: #58a6ff }
 .completed, .aggregated { fill: #033a16; stroke: #3fb950 }
 .failed { fill: #67060c; stroke: #ff7b72 } .interrupted { fill: #4b2900; stroke: #e3b341 }
@@ -87,8 +89,9 @@ def draw(
     final: Collection[str],
     arrows: Sequence[Line],
     places: Mapping[str, Place],
+    notes: Sequence[str] = (),
 ) -> str:
-    """The diagram as one SVG document, ending in a newline.
+    """The diagram as one SVG document, ending in a newline; *notes* stand below it.
 
     Raises:
         KeyError: A status without a place: it was declared, and nobody has placed it yet.
@@ -97,7 +100,8 @@ def draw(
     xs, ys = zip(*centres.values(), strict=True)
     middle = ((min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2)
     width = max(xs) + _WIDTH / 2 + _MARGIN + (_MARKER if _rightmost(final, centres) else 0)
-    height = max(ys) + _HEIGHT / 2 + _MARGIN
+    bottom = max(ys) + _HEIGHT / 2 + _MARGIN
+    height = bottom + len(notes) * _NOTE
     body = [*_start(centres[initial])]
     for status in final:
         body += _end(centres[status])
@@ -114,6 +118,9 @@ def draw(
             f'width="{_n(_WIDTH)}" height="{_n(_HEIGHT)}" rx="9"/>'
         )
         body.append(f'<text class="name" x="{_n(x)}" y="{_n(y + 5)}">{escape(status)}</text>')
+    for number, note in enumerate(notes):
+        at = f'x="{_n(_MARGIN)}" y="{_n(bottom + number * _NOTE)}"'
+        body.append(f'<text class="note" {at}>{escape(note)}</text>')
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(width)} {_n(height)}" '

@@ -1,16 +1,80 @@
-"""What an accepted event of a process changes in its record, beside the status.
+"""What an accepted event changes in its record, the status included.
 
-`holdfast.machines` says whether it may move, `holdfast.lifecycle` puts both together.
+`holdfast.decisions` says whether it may happen; machines and lifecycle put both together.
 """
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from holdfast.events import Requested
-from holdfast.records import ProcessProgress
-from holdfast.status import ProcessStatus, Reason
+from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.status import Entity, ExperimentStatus, ProcessStatus, Reason
 
-__all__ = ["EFFECTS"]
+if TYPE_CHECKING:
+    from holdfast.machines import Edge
+
+__all__ = ["Occasion", "Told", "fields"]
+
+
+class Occasion(Protocol):
+    """What the effects read of an event; a `Requested` is one."""
+
+    @property
+    def at(self) -> datetime | None:
+        """When; None if nobody said, and then no time is known of what it sets."""
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why, where the event alone does not say it."""
+
+    @property
+    def error_message(self) -> str | None:
+        """What went wrong, for people."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the guards were told."""
+
+
+class Told(NamedTuple):
+    """An `Occasion` that is no request."""
+
+    at: datetime | None
+    reason: Reason | None
+    error_message: str | None
+    facts: Mapping[str, Any]
+
+
+def fields(
+    entity: Entity, record: ExperimentState | ProcessProgress, edge: "Edge", occasion: Occasion
+) -> dict[str, Any]:
+    """The fields of *record* that *edge* sets, `status` first."""
+    return _EFFECTS[entity, edge.event](record, edge, occasion)
+
+
+# -- experiments ----------------------------------------------------------------------------------
+
+
+def _opened(state: ExperimentState, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "status": ExperimentStatus(edge.target),
+        **dict.fromkeys(("finished_at", "reason", "error_message")),
+    }
+    if state.started_at is None:
+        found["started_at"] = occasion.at
+    return found
+
+
+def _closed(state: ExperimentState, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
+    return {
+        "status": ExperimentStatus(edge.target),
+        "finished_at": occasion.at,
+        "reason": occasion.reason,
+        "error_message": occasion.error_message,
+    }
+
+
+# -- processes ------------------------------------------------------------------------------------
 
 #: What a new attempt knows nothing of yet.
 _OF_AN_ATTEMPT: Final = (
@@ -19,18 +83,20 @@ _OF_AN_ATTEMPT: Final = (
 )
 
 
-def _started(process: ProcessProgress, event: Requested) -> dict[str, Any]:
+def _started(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
     return {
+        "status": ProcessStatus.RUNNING,
         "attempt": process.attempt + 1,
-        "started_at": event.at,
+        "started_at": occasion.at,
         **dict.fromkeys(_OF_AN_ATTEMPT),
     }
 
 
-def _completed(process: ProcessProgress, event: Requested) -> dict[str, Any]:
-    facts = event.facts
+def _completed(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
+    facts = occasion.facts
     return {
-        "completed_at": event.at,
+        "status": ProcessStatus.COMPLETED,
+        "completed_at": occasion.at,
         "exit_code": facts.get("exit_code"),
         "reason": Reason.EXIT,
         "error_message": None,
@@ -40,37 +106,45 @@ def _completed(process: ProcessProgress, event: Requested) -> dict[str, Any]:
     }
 
 
-def _failed(process: ProcessProgress, event: Requested) -> dict[str, Any]:
-    facts = event.facts
+def _failed(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
+    facts = occasion.facts
     return {
+        "status": ProcessStatus.FAILED,
         "failures": process.failures + 1,
-        "completed_at": event.at,
+        "completed_at": occasion.at,
         "exit_code": facts.get("exit_code"),
         "signal": facts.get("signal"),
-        "reason": event.reason,
-        "error_message": event.error_message,
+        "reason": occasion.reason,
+        "error_message": occasion.error_message,
         "host": facts.get("host") or process.host,
         "identity": None,
     }
 
 
-def _requeued(process: ProcessProgress, event: Requested) -> dict[str, Any]:
+def _requeued(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
+    facts = occasion.facts
+    found: dict[str, Any] = {"status": ProcessStatus.PENDING, "started_at": None}
     if process.status is ProcessStatus.FAILED:
         # Why it failed stays until the next attempt starts, and when: backoff counts from there.
-        fields: dict[str, Any] = {"started_at": None}
-        if event.facts.get("requested_by_user"):
-            fields["failures"] = 0
-        return fields
-    fields = dict.fromkeys(("started_at", "completed_at", "identity"))
-    fields["error_message"] = event.error_message
+        if facts.get("requested_by_user"):
+            found["failures"] = 0
+        return found
+    found.update(completed_at=None, identity=None, error_message=occasion.error_message)
     if process.status is ProcessStatus.COMPLETED:
-        return {**fields, "reason": Reason.RESULT_LOST, "result": None, "exit_code": None}
-    return {**fields, "reason": event.reason, "interruptions": process.interruptions + 1}
+        found.update(reason=Reason.RESULT_LOST, result=None, exit_code=None)
+        return found
+    reason = occasion.reason
+    if reason is None and facts.get("interrupted_by") is not None:
+        reason = Reason.PREEMPTED
+    found.update(reason=reason, interruptions=process.interruptions + 1)
+    return found
 
 
-EFFECTS: Final[dict[str, Callable[[ProcessProgress, Requested], dict[str, Any]]]] = {
-    "start": _started,
-    "complete": _completed,
-    "fail": _failed,
-    "requeue": _requeued,
+_EFFECTS: Final[Mapping[tuple[Entity, str], Callable[[Any, "Edge", Occasion], dict[str, Any]]]] = {
+    **{("experiment", event): _opened for event in ("start", "retry", "resume")},
+    **{("experiment", event): _closed for event in ("complete", "aggregate", "fail", "interrupt")},
+    ("process", "start"): _started,
+    ("process", "complete"): _completed,
+    ("process", "fail"): _failed,
+    ("process", "requeue"): _requeued,
 }

@@ -27,6 +27,7 @@ __all__ = [
     "Requested",
     "Step",
     "Stop",
+    "check_facts",
 ]
 
 
@@ -36,6 +37,10 @@ _FACTS: Final[dict[str, type]] = {
     "exit_code": int,
     "signal": int,
     "stop_requested": object,
+    "interrupted_by": int,
+    "timed_out": bool,
+    "launch_error": str,
+    "result_error": str,
     "max_attempts": int,
     "requested_by_user": bool,
     "proven_dead": bool,
@@ -43,10 +48,16 @@ _FACTS: Final[dict[str, type]] = {
     "result": ResultRef,
     "identity": ProcessIdentity,
     "host": str,
+    "experiment_status": str,
 }
 
 
-def _known_facts(_: object, attribute: "attrs.Attribute[Any]", facts: Mapping[str, Any]) -> None:
+def check_facts(facts: Mapping[str, Any]) -> None:
+    """Refuse what is no fact.
+
+    Raises:
+        TypeError: One that nobody knows, or of the wrong type.
+    """
     for name, value in facts.items():
         if name not in _FACTS:
             raise TypeError(f"unknown fact {name!r}; known: {', '.join(_FACTS)}")
@@ -56,6 +67,10 @@ def _known_facts(_: object, attribute: "attrs.Attribute[Any]", facts: Mapping[st
             raise TypeError(f"fact {name} must be {kind.__name__} or None, got {value!r}")
 
 
+def _known_facts(_: object, attribute: "attrs.Attribute[Any]", facts: Mapping[str, Any]) -> None:
+    check_facts(facts)
+
+
 @attrs.frozen(kw_only=True)
 class Requested:
     """An event that somebody asks for; the machine may refuse it.
@@ -63,8 +78,9 @@ class Requested:
     Attributes:
         process: Which process, for events of one.
         facts: What the guards look at and the record keeps: `exit_code`, `signal`,
-            `stop_requested`, `max_attempts`, `requested_by_user`, `proven_dead`, `result_lost`,
-            `result`, `identity`, `host`.
+            `stop_requested`, `interrupted_by`, `timed_out`, `launch_error`, `result_error`,
+            `max_attempts`, `requested_by_user`, `proven_dead`, `result_lost`, `result`, `identity`,
+            `host`. `experiment_status` is always taken from the state that the event is applied to.
     """
 
     entity: Entity
@@ -95,14 +111,22 @@ class ProcessLaunched:
 class ProcessExited:
     """The attempt ended, and its exit record says how.
 
+    What it means for the process (completed, requeued, failed) the guards of the machine decide.
+
     Attributes:
-        stop_reason: Why it had been asked to stop; None if nobody had. An attempt that was asked
-            to stop is never completed, even with exit code 0: it may have cut its work short.
-        reason: `exit`, `signal`, `timeout`, `out_of_memory` or `launch_error`.
+        stop_reason: Why holdfast had asked it to stop; None if it had not. An attempt that was
+            asked to stop is never completed, even with exit code 0: it may have cut its work short.
+        interrupted_by: The signal from outside that reached it around its end, whose exit code
+            proves nothing then.
+        timed_out: Whether it was stopped at its timeout.
+        launch_error: Why it could not be started.
+        reason: `exit`, `signal`, `timeout`, `out_of_memory` or `launch_error`; what the other
+            facts say, unless given.
+        evidence: What else is known of the end, such as what had to be stopped after it.
         result: The proven result file; None if the process wrote none.
+        result_error: Why the file that it wrote is not a result; fails the attempt.
         started_at: When the command began and (*ended_at*) ended, by the attempt's own clock; *at*
             is when that was learnt, which may be much later.
-        result_error: Why the file that it wrote is not a result; fails the attempt.
     """
 
     process: int = attrs.field(validator=number)
@@ -111,13 +135,31 @@ class ProcessExited:
     exit_code: int | None = attrs.field(default=None, validator=optional_number)
     signal: int | None = attrs.field(default=None, validator=optional_number)
     stop_reason: Reason | None = None
-    reason: Reason = Reason.EXIT
+    interrupted_by: int | None = attrs.field(default=None, validator=optional_number)
+    timed_out: bool = False
+    launch_error: str | None = attrs.field(default=None, validator=optional_text)
+    reason: Reason = attrs.field()
     error_message: str | None = attrs.field(default=None, validator=optional_text)
+    evidence: str | None = attrs.field(default=None, validator=optional_text)
     result: ResultRef | None = attrs.field(default=None, validator=optional(ResultRef))
     host: str | None = attrs.field(default=None, validator=optional_text)
     started_at: datetime | None = attrs.field(default=None, validator=aware)
     ended_at: datetime | None = attrs.field(default=None, validator=aware)
     result_error: str | None = attrs.field(default=None, validator=optional_text)
+
+    @reason.default
+    def _what_ended_it(self) -> Reason:
+        if self.launch_error is not None:
+            return Reason.LAUNCH_ERROR
+        if self.timed_out:
+            return Reason.TIMEOUT
+        return Reason.EXIT if self.signal is None else Reason.SIGNAL
+
+    @reason.validator
+    def _agrees(self, _: object, reason: Reason) -> None:
+        # The guards read `timed_out`: without it, a timeout with exit code 0 would complete.
+        if reason is Reason.TIMEOUT and not self.timed_out:
+            raise ValueError("reason is timeout, but timed_out is not set")
 
 
 @attrs.frozen(kw_only=True)

@@ -1,18 +1,20 @@
 """The guards of both machines, by name: pure functions of a record and the facts of an event.
 
-Each returns None if it lets the event pass, else why not, as a sentence for the user.
+Each returns None if it lets the event pass, else why not, as a sentence for the user. Which
+transition asks which of them is declared in `holdfast.machines`; `holdfast.decisions` asks.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-from holdfast.errors import Refusal
 from holdfast.records import ExperimentState, ProcessProgress, summarise
-from holdfast.status import Entity, ProcessStatus
+from holdfast.status import SETTLED, Entity, ProcessStatus
 
-__all__ = ["EXPERIMENT_GUARDS", "FROM_RECORD", "PROCESS_GUARDS", "Facts", "refusals"]
+__all__ = ["EXPERIMENT_GUARDS", "FROM_RECORD", "GUARDS", "PROCESS_GUARDS", "Facts", "Guard"]
 
 Facts = Mapping[str, Any]
+#: None if the event may pass, else why not.
+Guard = Callable[[Any, Facts], str | None]
 
 
 def _every_process_completed(state: ExperimentState) -> str | None:
@@ -38,16 +40,39 @@ def can_aggregate(state: ExperimentState, facts: Facts) -> str | None:
     return _every_process_completed(state)
 
 
+def experiment_is_open(process: ProcessProgress, facts: Facts) -> str | None:
+    """Its experiment is neither completed nor aggregated, which settles its processes."""
+    status = facts.get("experiment_status")
+    if status not in SETTLED:
+        return None
+    return f"the experiment is {status}, and its processes stay as they are"
+
+
 def exited_cleanly(process: ProcessProgress, facts: Facts) -> str | None:
-    """The attempt ended with exit code 0 and nobody had asked it to stop."""
+    """The attempt ended by itself with exit code 0, and what it wrote is a result."""
+    if facts.get("timed_out"):
+        return "it was stopped at its timeout, so that its exit proves nothing"
     if facts.get("stop_requested"):
         return "the attempt had been asked to stop, so that its exit proves nothing"
-    code = facts.get("exit_code")
-    if type(code) is int and code == 0:
-        return None
+    code, signal = facts.get("exit_code"), facts.get("signal")
+    stranger = facts.get("interrupted_by")
+    if stranger is not None:
+        how = f"exit code {code}" if signal is None else f"death by signal {signal}"
+        return (
+            f"signal {stranger} from outside reached it around its end, "
+            f"so that its {how} proves nothing"
+        )
+    if facts.get("launch_error"):
+        return f"it could not be started: {facts['launch_error']}"
+    if signal is not None:
+        return f"signal {signal} ended it, and only exit code 0 completes a process"
     if code is None:
         return "no exit code was given, and only exit code 0 completes a process"
-    return f"exit code {code}, and only 0 completes a process"
+    if type(code) is not int or code != 0:
+        return f"exit code {code}, and only 0 completes a process"
+    if facts.get("result_error"):
+        return f"its result is not valid: {facts['result_error']}"
+    return None
 
 
 def attempts_left(process: ProcessProgress, facts: Facts) -> str | None:
@@ -71,6 +96,15 @@ def is_orphaned(process: ProcessProgress, facts: Facts) -> str | None:
     return "the attempt is not proven dead"
 
 
+def was_interrupted(process: ProcessProgress, facts: Facts) -> str | None:
+    """It was asked to stop, or a signal from outside reached it around its end; no timeout."""
+    if facts.get("timed_out"):
+        return "it was stopped at its timeout, which is a failure"
+    if facts.get("stop_requested") or facts.get("interrupted_by") is not None:
+        return None
+    return "nothing interrupted the attempt"
+
+
 def result_lost(process: ProcessProgress, facts: Facts) -> str | None:
     """The recorded result is proven missing or altered."""
     if facts.get("result_lost"):
@@ -83,25 +117,16 @@ EXPERIMENT_GUARDS: Final[dict[str, Callable[[ExperimentState, Facts], str | None
 }
 PROCESS_GUARDS: Final[dict[str, Callable[[ProcessProgress, Facts], str | None]]] = {
     guard.__name__: guard
-    for guard in (exited_cleanly, attempts_left, requested_by_user, is_orphaned, result_lost)
+    for guard in (
+        *(experiment_is_open, exited_cleanly, attempts_left, requested_by_user),
+        *(is_orphaned, was_interrupted, result_lost),
+    )
+}
+GUARDS: Final[dict[Entity, Mapping[str, Guard]]] = {
+    "experiment": EXPERIMENT_GUARDS,
+    "process": PROCESS_GUARDS,
 }
 
-#: Guards that the record alone decides: an event that they refuse is not allowed now, whatever
-#: facts come with it.
-FROM_RECORD: Final = frozenset(EXPERIMENT_GUARDS)
-
-
-def refusals(
-    entity: Entity,
-    record: ExperimentState | ProcessProgress,
-    guards: Iterable[str],
-    facts: Facts,
-) -> tuple[Refusal, ...]:
-    """Those of *guards* that refuse, with their reasons; empty if the event may pass."""
-    known = cast(
-        Mapping[str, Callable[[Any, Facts], str | None]],
-        EXPERIMENT_GUARDS if entity == "experiment" else PROCESS_GUARDS,
-    )
-    return tuple(
-        Refusal(guard, why) for guard in guards if (why := known[guard](record, facts)) is not None
-    )
+#: Guards that the records alone decide, a process's experiment included: an event that they refuse
+#: is not allowed now, whatever else is known of it.
+FROM_RECORD: Final = frozenset(EXPERIMENT_GUARDS) | {"experiment_is_open"}

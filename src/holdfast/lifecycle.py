@@ -2,20 +2,21 @@
 
 `apply` takes a state and an event and returns the next state, the changes that lead there (what a
 journal keeps, what `replay` folds again) and instructions for whoever carries them out. What may
-happen is decided by the declared machines in `holdfast.machines`; this module owns what else
-changes in a record when it moves. *Requests* may be refused. *Facts* (a process exited) may not:
+happen is decided by `holdfast.decisions`, what it changes by `holdfast.effects`; this module puts
+both together. *Requests* may be refused. *Facts* (a process exited) may not:
 one that comes late is ignored, with the reason.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from functools import cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from holdfast.effects import EFFECTS
-from holdfast.errors import InvalidTransitionError, Refusal
+from holdfast import decisions, effects
+from holdfast.effects import Occasion, Told
 from holdfast.events import (
     Action,
     Change,
@@ -30,9 +31,9 @@ from holdfast.events import (
     Step,
     Stop,
 )
-from holdfast.guards import EXPERIMENT_GUARDS, PROCESS_GUARDS
+from holdfast.guards import experiment_is_open
 from holdfast.records import ExperimentState, ProcessProgress
-from holdfast.status import SETTLED, Entity, ExperimentStatus, ProcessStatus, Reason
+from holdfast.status import Entity, ExperimentStatus, ProcessStatus
 
 __all__ = [
     "Action",
@@ -49,6 +50,7 @@ __all__ = [
     "Stop",
     "apply",
     "apply_many",
+    "ending",
     "replay",
     "replay_many",
     "with_fields",
@@ -138,146 +140,94 @@ def with_fields(record: Record, fields: Mapping[str, Any]) -> Record:
     return new
 
 
-@cache
-def _table(entity: Entity) -> Mapping[tuple[str, str], tuple["Edge", ...]]:
-    from holdfast.machines import table  # 60 ms: who only reads never pays for it
-
-    return table(entity)
-
-
-def _target(
-    entity: Entity, record: ExperimentState | ProcessProgress, event: str, facts: Mapping[str, Any]
-) -> str | None:
-    """Where *event* leads from here, by the derived table; None if it is refused."""
-    guards: Any = EXPERIMENT_GUARDS if entity == "experiment" else PROCESS_GUARDS
-    for edge in _table(entity).get((record.status, event), ()):
-        for guard in edge.guards:
-            if guards[guard](record, facts) is not None:
-                break
-        else:
-            return str(edge.target)
-    return None
-
-
-def _refuse(state: ExperimentState, event: Requested, record: Any) -> NoReturn:
-    from holdfast.machines import explain
-
-    raise explain(
-        event.entity,
-        record,
-        event.event,
-        event.facts,
-        experiment_id=state.experiment_id,
-        process=event.process,
-    )
-
-
 def _experiment(state: ExperimentState, event: Requested) -> Step:
-    target = _target("experiment", state, event.event, event.facts)
-    if target is None:
-        _refuse(state, event, state)
-    fields: dict[str, Any] = {"status": ExperimentStatus(target)}
+    edge = decisions.decide(
+        "experiment", state, event.event, event.facts, experiment_id=state.experiment_id
+    )
     actions: tuple[Action, ...] = ()
-    if target == ExperimentStatus.RUNNING:
-        fields.update(finished_at=None, reason=None, error_message=None)
-        if state.started_at is None:
-            fields["started_at"] = event.at
-    else:
-        fields.update(finished_at=event.at, reason=event.reason, error_message=event.error_message)
-        if state.processes_running:
-            actions = tuple(
-                Stop(index, state.processes[index].attempt, event.reason)
-                for index in state.processes.indices(ProcessStatus.RUNNING)
-            )
-    return _moved(state, event, state.status, target, fields, actions)
+    if edge.target != ExperimentStatus.RUNNING and state.processes_running:
+        actions = tuple(
+            Stop(index, state.processes[index].attempt, event.reason)
+            for index in state.processes.indices(ProcessStatus.RUNNING)
+        )
+    return _moved(state, state, None, edge, event, event.evidence, actions)
 
 
 def _process(state: ExperimentState, event: Requested) -> Step:
     index = event.process
     assert index is not None
     process = state.process_progress.get(index)
-    why_not = None
     if process is None:
-        last = state.num_processes - 1
-        why_not = "process_exists", f"there is no process {index}, only 0 … {last}"
-    elif state.status in SETTLED:
-        why_not = (
-            "experiment_is_open",
-            f"the experiment is {state.status}, and its processes stay as they are",
-        )
-    if process is None or why_not is not None:
-        assert why_not is not None
-        raise InvalidTransitionError(
-            entity="process",
-            experiment_id=state.experiment_id,
-            process=index,
-            event=event.event,
-            source="absent" if process is None else str(process.status),
-            exists=True,
-            refusals=(Refusal(*why_not),),
-            allowed=(),
-        )
-    target = _target("process", process, event.event, event.facts)
-    if target is None:
-        _refuse(state, event, process)
-    fields = {"status": ProcessStatus(target), **EFFECTS[event.event](process, event)}
+        decisions.refuse_absent(state, event.event, index)
+    facts = {**event.facts, "experiment_status": state.status}
+    edge = decisions.decide(
+        "process", process, event.event, facts, experiment_id=state.experiment_id, process=index
+    )
     actions: tuple[Action, ...] = ()
-    if target == ProcessStatus.RUNNING:
-        actions = (Launch(index, fields["attempt"]),)
-    return _moved(state, event, process.status, target, fields, actions)
+    if edge.target == ProcessStatus.RUNNING:
+        actions = (Launch(index, process.attempt + 1),)
+    return _moved(state, process, index, edge, event, event.evidence, actions)
 
 
 def _moved(
     state: ExperimentState,
-    event: Requested,
-    source: str,
-    target: str,
-    fields: Mapping[str, Any],
-    actions: tuple[Action, ...],
+    record: ExperimentState | ProcessProgress,
+    index: int | None,
+    edge: "Edge",
+    occasion: Occasion,
+    evidence: str | None,
+    actions: tuple[Action, ...] = (),
+    times: Mapping[str, datetime] | None = None,
 ) -> Step:
+    entity: Entity = "experiment" if index is None else "process"
+    changed = effects.fields(entity, record, edge, occasion)
+    if times:
+        changed.update(times)
+    assert occasion.at is not None
     change = Change(
-        entity=event.entity,
-        process=event.process,
-        event=event.event,
-        source=str(source),
-        target=target,
-        at=event.at,
+        entity=entity,
+        process=index,
+        event=edge.event,
+        source=edge.source,
+        target=edge.target,
+        at=occasion.at,
         # A requeue under `result_lost` needs no reason to be given: the guard passed for it.
-        reason=fields.get("reason", event.reason) or event.reason,
-        evidence=event.evidence,
-        fields=fields,
+        reason=changed.get("reason", occasion.reason) or occasion.reason,
+        evidence=evidence,
+        fields=changed,
     )
     return Step(replay(state, change), (change,), actions)
 
 
 def _fact(state: ExperimentState, fact: Fact) -> Step:
-    late = _too_late(state, fact)
-    if late is not None:
-        return Step(state, (), (Ignored(late),))
+    process = state.process_progress.get(fact.process)
+    late = _too_late(state, process, fact)
+    if process is None or late is not None:
+        return Step(state, (), (Ignored(late or ""),))
+    if isinstance(fact, ProcessExited):
+        return _exited(state, process, fact)
     if isinstance(fact, ProcessLaunched):
         return _launched(state, fact)
-    if isinstance(fact, ProcessLost):
-        return _process(state, _requeue(fact, fact.reason, evidence=fact.evidence))
-    if fact.stop_reason is not None:
-        return _process(state, _requeue(fact, fact.stop_reason, error=fact.error_message))
-    step = _process(state, _ended(fact))
-    # The attempt's own clock knows better than we when it began and ended.
-    known = {"started_at": fact.started_at, "completed_at": fact.ended_at}
-    times = {name: at for name, at in known.items() if at is not None}
-    if not times:
-        return step
-    change = step.changes[-1]
-    change = attrs.evolve(change, fields={**change.fields, **times})
-    return Step(replay(state, change), (change,), step.actions)
+    facts = {"proven_dead": True, "experiment_status": state.status}
+    edge = decisions.decide(
+        "process",
+        process,
+        "requeue",
+        facts,
+        experiment_id=state.experiment_id,
+        process=fact.process,
+    )
+    occasion = Told(fact.at, fact.reason, None, facts)
+    return _moved(state, process, fact.process, edge, occasion, fact.evidence)
 
 
-def _too_late(state: ExperimentState, fact: Fact) -> str | None:
+def _too_late(state: ExperimentState, process: ProcessProgress | None, fact: Fact) -> str | None:
     what = f"{fact.process}.{fact.attempt}: {type(fact).__name__}"
-    process = state.process_progress.get(fact.process)
     if process is None:
         return f"{what}: there is no such process"
-    if state.status in SETTLED:
-        return f"{what}: the experiment is {state.status} already"
+    settled = experiment_is_open(process, {"experiment_status": state.status})
+    if settled is not None:
+        return f"{what}: {settled}"
     if fact.attempt != process.attempt:
         return f"{what}: the current attempt is {process.attempt}"
     if process.status is not ProcessStatus.RUNNING:
@@ -301,40 +251,49 @@ def _launched(state: ExperimentState, fact: ProcessLaunched) -> Step:
     return Step(replay(state, change), (change,), ())
 
 
-def _requeue(
-    fact: ProcessExited | ProcessLost,
-    reason: Reason,
-    *,
-    evidence: str | None = None,
-    error: str | None = None,
-) -> Requested:
-    return Requested(
-        entity="process",
-        event="requeue",
-        at=fact.at,
-        process=fact.process,
-        reason=reason,
-        error_message=error,
-        evidence=evidence,
-        facts={"proven_dead": True},
-    )
+#: Any process whose attempt runs: how an attempt ended is all that the guards of its end look at.
+_RUNNING: Final = ProcessProgress(status=ProcessStatus.RUNNING)
 
 
-def _ended(fact: ProcessExited) -> Requested:
-    clean = fact.exit_code == 0 and fact.signal is None and fact.reason is Reason.EXIT
-    clean = clean and fact.result_error is None
-    facts = {
+def ending(fact: ProcessExited) -> str:
+    """The event that *fact* is for a process: `complete`, `requeue` or `fail`.
+
+    As long as its attempt is the current one, and its experiment open. For whoever has to know
+    before the event is applied: the result of an attempt is looked at only if it would complete.
+    """
+    return decisions.ended(_RUNNING, _facts(fact), experiment_id="").event
+
+
+def _facts(fact: ProcessExited) -> dict[str, Any]:
+    return {
         "exit_code": fact.exit_code,
         "signal": fact.signal,
+        "stop_requested": fact.stop_reason,
+        "interrupted_by": fact.interrupted_by,
+        "timed_out": fact.timed_out,
+        "launch_error": fact.launch_error,
+        "result_error": fact.result_error,
         "host": fact.host,
-        "result": fact.result if clean else None,
+        "result": fact.result,
     }
-    return Requested(
-        entity="process",
-        event="complete" if clean else "fail",
-        at=fact.at,
-        process=fact.process,
-        reason=fact.reason,
-        error_message=fact.result_error or fact.error_message,
-        facts=facts,
-    )
+
+
+def _exited(state: ExperimentState, process: ProcessProgress, fact: ProcessExited) -> Step:
+    facts = _facts(fact)
+    facts["experiment_status"] = state.status
+    edge = decisions.ended(process, facts, experiment_id=state.experiment_id, process=fact.process)
+    evidence = fact.evidence
+    if edge.event == "requeue":
+        if fact.interrupted_by is not None:
+            # Why it is not completed although its exit code may be 0, in the guard's own words.
+            found = decisions.refusals("process", process, "complete", facts)
+            told = (*(refusal.why for refusal in found), evidence)
+            evidence = "; ".join(why for why in told if why is not None)
+        occasion = Told(fact.at, fact.stop_reason, fact.error_message, facts)
+        return _moved(state, process, fact.process, edge, occasion, evidence)
+    error = fact.result_error or fact.error_message or fact.launch_error
+    occasion = Told(fact.at, fact.reason, error, facts)
+    # The attempt's own clock knows better than we when it began and ended.
+    known = {"started_at": fact.started_at, "completed_at": fact.ended_at}
+    times = {name: at for name, at in known.items() if at is not None}
+    return _moved(state, process, fact.process, edge, occasion, evidence, times=times)

@@ -1,10 +1,11 @@
 """The two machines, declared with python-statemachine: the one place that says what may happen.
 
-A machine holds no data. It is built on a record, asked for one transition and dropped. The
-lifecycle decides by `table()`, which is read off these declarations; the diagrams are, too.
+A machine holds no data. It is built on a record, asked for one transition and dropped. What
+`holdfast.decisions` decides by is read off these declarations; the diagrams are, too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Container, Mapping
+from datetime import datetime
 from functools import cache
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 
@@ -13,14 +14,20 @@ from statemachine import StateMachine
 from statemachine.exceptions import TransitionNotAllowed
 from statemachine.states import States
 
-from holdfast.errors import InvalidTransitionError, Refusal
-from holdfast.guards import EXPERIMENT_GUARDS, FROM_RECORD, PROCESS_GUARDS, Facts
+from holdfast import decisions
+from holdfast.effects import Told, fields
+from holdfast.events import check_facts
+from holdfast.guards import GUARDS, Facts, Guard
 from holdfast.records import ExperimentState, ProcessProgress
-from holdfast.status import Entity, ExperimentStatus, ProcessStatus
+from holdfast.status import Entity, ExperimentStatus, ProcessStatus, Reason
 
-__all__ = ["Edge", "ExperimentMachine", "ProcessMachine", "edges", "explain", "table"]
+__all__ = ["ENDINGS", "MACHINES", "Edge", "ExperimentMachine", "ProcessMachine", "edges", "table"]
 
 Record = TypeVar("Record", ExperimentState, ProcessProgress)
+
+#: What an attempt that ended becomes: the first of these events whose guards pass. Completed before
+#: requeued before failed, so that only what nothing excuses is charged to the process.
+ENDINGS: Final = ("complete", "requeue", "fail")
 
 
 @attrs.frozen
@@ -34,14 +41,13 @@ class Edge:
 
 
 class _RecordMachine(StateMachine, Generic[Record]):
-    """A machine on a record: `send` returns the record with its next status.
+    """A machine on a record: `send` returns the record that the event makes of it.
 
     `StateMachine`, not `StateChart`: the latter swallows errors of callbacks and moves anyway, and
     ignores events that it does not know.
     """
 
-    _entity: ClassVar[Entity]
-    _guards: ClassVar[Mapping[str, Callable[[Any, Facts], str | None]]]
+    entity: ClassVar[Entity]
 
     def __init__(
         self, record: Record, *, experiment_id: str = "", process: int | None = None
@@ -50,7 +56,9 @@ class _RecordMachine(StateMachine, Generic[Record]):
         self.record: Record = record
         self.experiment_id = experiment_id or getattr(record, "experiment_id", "")
         self.process = process
+        self._guards: Mapping[str, Guard] = GUARDS[self.entity]
         self._facts: Facts = {}
+        self._only: Container[str] | None = None
         super().__init__(start_value=record.status)
 
     @property
@@ -61,22 +69,64 @@ class _RecordMachine(StateMachine, Generic[Record]):
     # The library drops guard arguments named `state`, `source`, `target`, `model` and `event`, so
     # guards read the facts from here instead.
     def _passes(self, guard: str) -> bool:
+        if self._only is not None and guard not in self._only:
+            return True
         return self._guards[guard](self.record, self._facts) is None
 
-    def send(self, event: str, *args: Any, **facts: Any) -> Record:
-        """Ask for one transition; returns the record with the new status and nothing else changed.
+    def send(
+        self,
+        event: str,
+        *args: Any,
+        at: datetime | None = None,
+        reason: Reason | str | None = None,
+        error_message: str | None = None,
+        **facts: Any,
+    ) -> Record:
+        """Ask for one transition; returns the record that a claim would store.
+
+        Args:
+            at: When; without it, the times that the event sets are None.
+            facts: What the guards read and the record keeps, as for `Requested`. Those of a process
+                have its `experiment_status` only if it is given here.
 
         Raises:
             InvalidTransitionError: There is no such transition, or a guard refused.
+            TypeError: A fact that nobody knows, or of the wrong type.
         """
-        self._facts = facts
+        check_facts(facts)
+        edge = decisions.decide(
+            self.entity,
+            self.record,
+            event,
+            facts,
+            experiment_id=self.experiment_id,
+            process=self.process,
+        )
+        target = self.move(event, facts)
+        if target != edge.target:
+            raise AssertionError(f"decided {edge}, but the machine went to {target}")
+        why = None if reason is None else Reason(reason)
+        changed = fields(self.entity, self.record, edge, Told(at, why, error_message, facts))
+        if at is not None and self.entity == "experiment":
+            changed["last_updated"] = at
+        self.record = attrs.evolve(self.record, **changed)
+        return self.record
+
+    def move(self, event: str, facts: Facts, *, only: Container[str] | None = None) -> str | None:
+        """Let python-statemachine itself judge and move; the record is left alone.
+
+        Args:
+            only: The guards to ask, the others pass; None for all of them.
+
+        Returns:
+            The status that it is in now, None if it refused.
+        """
+        self._facts, self._only = facts, only
         try:
             super().send(event)
-        except TransitionNotAllowed as err:
-            raise self._refusal(event, facts) from err
-        target = cast(Any, self.current_state_value)
-        self.record = attrs.evolve(self.record, status=target)
-        return self.record
+        except TransitionNotAllowed:
+            return None
+        return str(self.current_state_value)
 
     def allowed(self) -> tuple[str, ...]:
         """The events that could be accepted now, in the order of declaration.
@@ -84,47 +134,13 @@ class _RecordMachine(StateMachine, Generic[Record]):
         Guards that depend on facts of the event are taken to pass; those that the record alone
         decides are asked.
         """
-        found = dict.fromkeys(
-            edge.event
-            for edge in edges(type(self))
-            if edge.source == self.record.status
-            and all(self._passes(guard) for guard in edge.guards if guard in FROM_RECORD)
-        )
-        return tuple(found)
-
-    def _refusal(self, event: str, facts: Facts) -> InvalidTransitionError:
-        declared = [edge for edge in edges(type(self)) if edge.event == event]
-        here = [edge for edge in declared if edge.source == self.record.status]
-        # Without a transition from here, what the record alone refuses still helps the reader.
-        asked = dict.fromkeys(
-            guard
-            for edge in here or declared
-            for guard in edge.guards
-            if here or guard in FROM_RECORD
-        )
-        refusals = [
-            Refusal(guard, why)
-            for guard in asked
-            if (why := self._guards[guard](self.record, facts)) is not None
-        ]
-        return InvalidTransitionError(
-            entity=self._entity,
-            experiment_id=self.experiment_id,
-            process=self.process,
-            event=event,
-            source=str(self.record.status),
-            exists=bool(here),
-            refusals=tuple(refusals),
-            allowed=self.allowed(),
-            possible_from=tuple(dict.fromkeys(edge.source for edge in declared)),
-        )
+        return decisions.allowed(self.entity, self.record)
 
 
 class ExperimentMachine(_RecordMachine[ExperimentState]):
     """What may happen to an experiment."""
 
-    _entity = "experiment"
-    _guards = EXPERIMENT_GUARDS
+    entity = "experiment"
 
     _ = States.from_enum(
         ExperimentStatus,
@@ -151,20 +167,24 @@ class ExperimentMachine(_RecordMachine[ExperimentState]):
 class ProcessMachine(_RecordMachine[ProcessProgress]):
     """What may happen to one process of an experiment."""
 
-    _entity = "process"
-    _guards = PROCESS_GUARDS
+    entity = "process"
 
     _ = States.from_enum(ProcessStatus, initial=ProcessStatus.PENDING, use_enum_instance=True)
 
-    start = _.PENDING.to(_.RUNNING)
-    complete = _.RUNNING.to(_.COMPLETED, cond="exited_cleanly")
-    fail = _.RUNNING.to(_.FAILED)
+    # First everywhere: whatever else an event lacks, this is what the user has to know.
+    start = _.PENDING.to(_.RUNNING, cond="experiment_is_open")
+    complete = _.RUNNING.to(_.COMPLETED, cond=["experiment_is_open", "exited_cleanly"])
+    fail = _.RUNNING.to(_.FAILED, cond="experiment_is_open")
     requeue = (
-        _.FAILED.to(_.PENDING, cond="attempts_left")
-        | _.FAILED.to(_.PENDING, cond="requested_by_user")
-        | _.RUNNING.to(_.PENDING, cond="is_orphaned")
-        | _.COMPLETED.to(_.PENDING, cond="result_lost")
+        _.FAILED.to(_.PENDING, cond=["experiment_is_open", "attempts_left"])
+        | _.FAILED.to(_.PENDING, cond=["experiment_is_open", "requested_by_user"])
+        | _.RUNNING.to(_.PENDING, cond=["experiment_is_open", "was_interrupted"])
+        | _.RUNNING.to(_.PENDING, cond=["experiment_is_open", "is_orphaned"])
+        | _.COMPLETED.to(_.PENDING, cond=["experiment_is_open", "result_lost"])
     )
+
+    def experiment_is_open(self) -> bool:
+        return self._passes("experiment_is_open")
 
     def exited_cleanly(self) -> bool:
         return self._passes("exited_cleanly")
@@ -177,6 +197,9 @@ class ProcessMachine(_RecordMachine[ProcessProgress]):
 
     def is_orphaned(self) -> bool:
         return self._passes("is_orphaned")
+
+    def was_interrupted(self) -> bool:
+        return self._passes("was_interrupted")
 
     def result_lost(self) -> bool:
         return self._passes("result_lost")
@@ -216,25 +239,3 @@ def table(entity: Entity) -> dict[tuple[str, str], tuple[Edge, ...]]:
         key = edge.source, edge.event
         found[key] = (*found.get(key, ()), edge)
     return found
-
-
-def explain(
-    entity: Entity,
-    record: ExperimentState | ProcessProgress,
-    event: str,
-    facts: Facts,
-    *,
-    experiment_id: str,
-    process: int | None = None,
-) -> InvalidTransitionError:
-    """The error with which the machine itself refuses *event*.
-
-    Raises:
-        AssertionError: The machine accepts what the table refused: the two disagree.
-    """
-    machine = MACHINES[entity](record, experiment_id=experiment_id, process=process)
-    try:
-        machine.send(event, **facts)
-    except InvalidTransitionError as refusal:
-        return refusal
-    raise AssertionError(f"table and machine disagree on {entity} {event} from {record.status}")

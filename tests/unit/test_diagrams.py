@@ -43,7 +43,9 @@ def test_mermaid_shows_every_transition_and_no_other(entity):
     text = diagrams.render(entity, "mermaid")
     found = re.findall(r"^    (\w+) --> (\w+) : (\w+)(?: \[(.*)\])?$", text, re.MULTILINE)
     assert {(event, source, target) for source, target, event, _ in found} == declared(entity)
-    assert {name for *_, guard in found for name in re.findall(r"\w+_\w+", guard)} == guards(entity)
+    said = {name for *_, guard in found for name in re.findall(r"\w+_\w+", guard)}
+    assert not said & set(diagrams.everywhere(entity))
+    assert said | set(diagrams.everywhere(entity)) == guards(entity)
 
 
 @pytest.mark.parametrize("entity", ENTITIES)
@@ -105,6 +107,27 @@ def test_nothing_in_the_drawing_overlaps_or_leaves_the_page(entity):
         assert y1 <= height
         for left, top, right, bottom in areas[:number]:
             assert x1 <= left or right <= x0 or y1 <= top or bottom <= y0
+
+
+def test_what_every_arrow_asks_is_one_note_in_every_notation():
+    """A settled experiment freezes its processes: said once, and not on each arrow."""
+    assert diagrams.everywhere("experiment") == ()
+    assert diagrams.everywhere("process") == ("experiment_is_open",)
+    assert all("experiment_is_open" in edge.guards for edge in edges(MACHINES["process"]))
+    for notation in diagrams.FORMATS:
+        text = diagrams.render("process", notation)
+        plain = text.replace("`", "")
+        for note in diagrams.notes("process"):
+            assert note.rstrip(".") in plain
+        drawn = re.sub(r"<desc.*</desc>|^\| `experiment_is_open.*", "", text, flags=re.MULTILINE)
+        # The Markdown page holds the Mermaid text, too.
+        assert drawn.count("experiment_is_open") == (2 if notation == "markdown" else 1)
+
+
+def test_the_order_in_which_an_end_is_tried_is_shown():
+    """What an exit means is read off the picture."""
+    assert "the first of complete, requeue, fail" in diagrams.notes("process")[1]
+    assert diagrams.notes("experiment") == ()
 
 
 def test_every_status_has_a_place_in_the_drawing():

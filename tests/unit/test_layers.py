@@ -28,9 +28,9 @@ LAYERS = {
     "attempts": ["attempts", "judgement"],
     "experiment file": ["config", "config.*"],
     "pictures": ["diagrams", "drawing"],
-    "lifecycle": ["lifecycle", "effects", "events"],
+    "lifecycle": ["lifecycle"],
     "liveness": ["liveness", "sessions"],
-    "machines": ["machines", "guards"],
+    "machines": ["machines", "decisions", "guards", "effects", "events"],
     "records": ["records", "errors", "identity", "ids", "status", "validators"],
 }  # fmt: skip
 

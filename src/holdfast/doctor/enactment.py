@@ -90,6 +90,9 @@ def _enacted(state: ExperimentState, change: Change) -> Change | None:
             step = lifecycle.apply(state, launched)
             return attrs.evolve(step.changes[0], reason=change.reason) if step.changes else None
         facts = {name: kept(name) for name in _FACTS}
+        if change.event == "complete":
+            # It sets none: what is in the record is left from before.
+            facts["signal"] = None
         # What the guards of these events were told was not kept; that they passed is believed.
         facts |= {"proven_dead": True, "result_lost": True}
         facts["max_attempts"] = record.failures + 1

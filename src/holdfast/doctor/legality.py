@@ -12,14 +12,12 @@ from typing import Final
 
 import attrs
 
-from holdfast import lifecycle
+from holdfast import decisions, lifecycle
 from holdfast.doctor import enactment
-from holdfast.errors import HoldfastError
-from holdfast.guards import FROM_RECORD, Facts, refusals
+from holdfast.errors import HoldfastError, InvalidTransitionError
+from holdfast.guards import FROM_RECORD
 from holdfast.lifecycle import Change
-from holdfast.machines import table
 from holdfast.records import ExperimentState, ProcessProgress
-from holdfast.status import SETTLED
 from holdfast.store import history, saving
 from holdfast.store.codec import Json, change_from_json, state_from_json
 from holdfast.store.files import Files
@@ -146,27 +144,27 @@ def _problems(state: ExperimentState, change: Change) -> Iterator[str]:
             yield f"{change.event} moves {who} from {change.source} to {change.target}"
         yield from enactment.problems(state, change)
         return
-    edges = [
-        edge
-        for edge in table(change.entity).get((change.source, change.event), ())
-        if edge.target == change.target
-    ]
-    if not edges:
+    facts = {"exit_code": change.fields.get("exit_code"), "experiment_status": state.status}
+    try:
+        edge = decisions.decide(
+            change.entity,
+            record,
+            change.event,
+            facts,
+            experiment_id=state.experiment_id,
+            process=change.process,
+            only=_ASKED_AGAIN,
+        )
+    except InvalidTransitionError as err:
+        if err.exists:
+            refused = "; ".join(refusal.why for refusal in err.refusals)
+            yield f"{change.event} of {who} was not allowed: {refused}"
+            return
+        edge = None
+    if edge is None or edge.target != change.target:
         yield (
             f"{change.event} moves {who} from {change.source} to {change.target}, "
             f"which its machine does not have"
         )
         return
-    if change.process is not None and state.status in SETTLED:
-        yield f"{change.event} moves {who} of an experiment that is {state.status}"
-        return
-    facts: Facts = {"exit_code": change.fields.get("exit_code")}
-    refused: list[str] = []
-    for edge in edges:
-        asked = [guard for guard in edge.guards if guard in _ASKED_AGAIN]
-        found = [refusal.why for refusal in refusals(change.entity, record, asked, facts)]
-        if not found:
-            yield from enactment.problems(state, change)
-            return
-        refused += found
-    yield f"{change.event} of {who} was not allowed: {'; '.join(refused)}"
+    yield from enactment.problems(state, change)

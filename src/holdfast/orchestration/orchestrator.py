@@ -16,6 +16,7 @@ from typing import Any
 
 from holdfast import aggregation, results
 from holdfast.config.experiment_file import Experiment
+from holdfast.decisions import decide
 from holdfast.engines import Engine
 from holdfast.errors import (
     AggregationError,
@@ -29,7 +30,6 @@ from holdfast.errors import (
 )
 from holdfast.events import Requested
 from holdfast.lifecycle import apply_many
-from holdfast.machines import explain
 from holdfast.orchestration import ending, recovery
 from holdfast.orchestration.concluding import conclude
 from holdfast.orchestration.ending import Outcome
@@ -216,7 +216,7 @@ class Orchestrator:
         if state.status in SETTLED or state.can_aggregate():
             return
         if self._manager.liveness(state.experiment_id).kind != "alive":
-            raise explain("experiment", state, "aggregate", {}, experiment_id=state.experiment_id)
+            decide("experiment", state, "aggregate", {}, experiment_id=state.experiment_id)
 
     # -- which experiment -------------------------------------------------------------------------
 

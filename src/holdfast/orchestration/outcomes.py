@@ -3,10 +3,13 @@
 from datetime import datetime
 from pathlib import Path
 
+import attrs
+
 from holdfast import attempts, results
 from holdfast.attempts import AttemptName, ExitRecord
 from holdfast.errors import ResultInvalidError, StateCorruptError
 from holdfast.events import ProcessExited
+from holdfast.lifecycle import ending
 from holdfast.status import Reason
 
 __all__ = ["describe", "exited", "read"]
@@ -42,28 +45,28 @@ def exited(
     stop_reason = record.stop_reason
     if stop_reason is not None and stopping is not None:
         stop_reason = stopping
-    result, result_error = None, None
-    clean = record.exit_code == 0 and record.reason is Reason.EXIT and record.signal is None
-    if clean and stop_reason is None:
-        try:
-            result = results.accept(folder, name.index, name.attempt)
-        except ResultInvalidError as err:
-            result_error = str(err)
-    return ProcessExited(
+    fact = ProcessExited(
         process=name.index,
         attempt=name.attempt,
         at=at,
         exit_code=record.exit_code,
         signal=record.signal,
         stop_reason=stop_reason,
+        interrupted_by=record.interrupted_by,
+        timed_out=record.timed_out,
+        launch_error=record.error,
         reason=record.reason,
-        error_message=None if clean else describe(record),
-        result=result,
-        result_error=result_error,
         host=record.host,
         started_at=record.started_at,
         ended_at=record.ended_at,
     )
+    if ending(fact) != "complete":
+        return attrs.evolve(fact, error_message=describe(record))
+    try:
+        result = results.accept(folder, name.index, name.attempt)
+    except ResultInvalidError as err:
+        return attrs.evolve(fact, result_error=str(err))
+    return attrs.evolve(fact, result=result)
 
 
 def describe(record: ExitRecord) -> str:
@@ -79,4 +82,6 @@ def describe(record: ExitRecord) -> str:
         return f"out of memory ({how})"
     if record.stop_requested is not None:
         return f"asked to stop ({how})"
+    if record.interrupted_by is not None:
+        return f"interrupted by signal {record.interrupted_by} from outside ({how})"
     return how

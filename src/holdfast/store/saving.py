@@ -1,15 +1,15 @@
 """What a saved state changes against the stored one: at most one legal event of each record."""
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
+from holdfast import decisions
 from holdfast.config.hashing import canonical_json
-from holdfast.errors import InvalidTransitionError
-from holdfast.guards import refusals
-from holdfast.lifecycle import Change
+from holdfast.lifecycle import Change, with_fields
 from holdfast.records import ExperimentState, ProcessProgress
-from holdfast.status import Entity
+
+if TYPE_CHECKING:
+    from holdfast.machines import Edge
 
 __all__ = ["transitions"]
 
@@ -38,62 +38,41 @@ def transitions(stored: ExperimentState, given: ExperimentState, at: datetime) -
     for index, before in stored.process_progress.items():
         after = given.process_progress[index]
         if after.status is not before.status:
-            facts = {"exit_code": after.exit_code, "max_attempts": before.failures + 1}
-            changes.append(
-                _transition("process", stored, before, after, facts, at, index, judged=before)
+            facts = {
+                "exit_code": after.exit_code,
+                "max_attempts": before.failures + 1,
+                "experiment_status": stored.status,
+            }
+            edge = decisions.leading(
+                "process",
+                before,
+                after.status,
+                facts,
+                experiment_id=stored.experiment_id,
+                process=index,
             )
+            changes.append(_change(edge, index, after, at))
     if given.status is not stored.status:
         # `complete` asks about the processes, which this save may have moved as well.
-        changes.append(_transition("experiment", stored, stored, given, {}, at, None, judged=given))
+        judged = with_fields(given, {"status": stored.status})
+        edge = decisions.leading(
+            "experiment", judged, given.status, {}, experiment_id=stored.experiment_id
+        )
+        changes.append(_change(edge, None, given, at))
     return changes
 
 
-def _transition(
-    entity: Entity,
-    state: ExperimentState,
-    before: ExperimentState | ProcessProgress,
-    after: ExperimentState | ProcessProgress,
-    facts: Mapping[str, Any],
-    at: datetime,
-    index: int | None,
-    *,
-    judged: ExperimentState | ProcessProgress,
+def _change(
+    edge: "Edge", index: int | None, after: ExperimentState | ProcessProgress, at: datetime
 ) -> Change:
-    from holdfast.machines import MACHINES, edges, explain
-
-    leading = [edge for edge in edges(MACHINES[entity]) if edge.target == after.status]
-    declared = [edge for edge in leading if edge.source == before.status]
-    for edge in declared:
-        if not refusals(entity, judged, edge.guards, facts):
-            return Change(
-                entity=entity,
-                process=index,
-                event=edge.event,
-                source=str(before.status),
-                target=str(after.status),
-                at=at,
-                reason=after.reason,
-                evidence="saved",
-                fields={"status": after.status},
-            )
-    if declared and entity == "process":
-        raise explain(
-            entity,
-            before,
-            declared[0].event,
-            facts,
-            experiment_id=state.experiment_id,
-            process=index,
-        )
-    machine = MACHINES[entity](before, experiment_id=state.experiment_id, process=index)
-    raise InvalidTransitionError(
-        entity=entity,
-        experiment_id=state.experiment_id,
+    return Change(
+        entity="experiment" if index is None else "process",
         process=index,
-        event=declared[0].event if declared else f"become {after.status}",
-        source=str(before.status),
-        exists=bool(declared),
-        refusals=refusals(entity, judged, declared[0].guards, facts) if declared else (),
-        allowed=machine.allowed(),
-        possible_from=() if declared else tuple(dict.fromkeys(edge.source for edge in leading)),
+        event=edge.event,
+        source=edge.source,
+        target=edge.target,
+        at=at,
+        reason=after.reason,
+        evidence="saved",
+        fields={"status": after.status},
     )
