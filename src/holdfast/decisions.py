@@ -208,9 +208,8 @@ def _refuse(
 
     moved = MACHINES[entity](record).move(event, facts, only=only)
     if moved is not None:
-        raise AssertionError(
-            f"{entity} {event} from {record.status}: refused, yet leads to {moved}"
-        )
+        what = f"{entity} {event} from {record.status}"
+        raise AssertionError(f"the table refuses {what}, and the machine goes to {moved}")
     declared = [edge for edge in edges(MACHINES[entity]) if edge.event == event]
     here = [edge for edge in declared if edge.source == record.status]
     # Without a transition from here, what the records alone refuse still helps the reader.

@@ -119,8 +119,8 @@ def draw(
         )
         body.append(f'<text class="name" x="{_n(x)}" y="{_n(y + 5)}">{escape(status)}</text>')
     for number, note in enumerate(notes):
-        y = _n(bottom + number * _NOTE)
-        body.append(f'<text class="note" x="{_n(_MARGIN)}" y="{y}">{escape(note)}</text>')
+        at = f'x="{_n(_MARGIN)}" y="{_n(bottom + number * _NOTE)}"'
+        body.append(f'<text class="note" {at}>{escape(note)}</text>')
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(width)} {_n(height)}" '

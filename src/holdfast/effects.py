@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from holdfast.records import ExperimentState, ProcessProgress
 from holdfast.status import Entity, ExperimentStatus, ProcessStatus, Reason
@@ -13,15 +13,31 @@ from holdfast.status import Entity, ExperimentStatus, ProcessStatus, Reason
 if TYPE_CHECKING:
     from holdfast.machines import Edge
 
-__all__ = ["Occasion", "fields"]
+__all__ = ["Occasion", "Told", "fields"]
 
 
-class Occasion(NamedTuple):
-    """What is known of an event; the same for requests and facts.
+class Occasion(Protocol):
+    """What the effects read of an event; a `Requested` is one."""
 
-    Attributes:
-        at: When; None if nobody said, and then no time is known of what it sets.
-    """
+    @property
+    def at(self) -> datetime | None:
+        """When; None if nobody said, and then no time is known of what it sets."""
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why, where the event alone does not say it."""
+
+    @property
+    def error_message(self) -> str | None:
+        """What went wrong, for people."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the guards were told."""
+
+
+class Told(NamedTuple):
+    """An `Occasion` that is no request."""
 
     at: datetime | None
     reason: Reason | None

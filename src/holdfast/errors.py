@@ -160,7 +160,7 @@ class InvalidTransitionError(HoldfastError):
                 why.insert(0, f"only possible from {' or '.join(self.possible_from)}")
             else:
                 why.insert(0, f"no such {self.entity} event")
-        final = "nothing" if self.exists else f"nothing, {self.source} is final"
+        final = "nothing" if self.exists or why[1:] else f"nothing, {self.source} is final"
         allowed = ", ".join(self.allowed) or final
         return (
             f"{who}: cannot {self.event} while {self.source}: {'; '.join(why)}\n"

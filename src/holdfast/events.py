@@ -80,7 +80,7 @@ class Requested:
         facts: What the guards look at and the record keeps: `exit_code`, `signal`,
             `stop_requested`, `interrupted_by`, `timed_out`, `launch_error`, `result_error`,
             `max_attempts`, `requested_by_user`, `proven_dead`, `result_lost`, `result`, `identity`,
-            `host`. `experiment_status` is always that of the state that the event is applied to.
+            `host`. `experiment_status` is always taken from the state that the event is applied to.
     """
 
     entity: Entity

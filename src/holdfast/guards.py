@@ -54,7 +54,8 @@ def exited_cleanly(process: ProcessProgress, facts: Facts) -> str | None:
         return "it was stopped at its timeout, so that its exit proves nothing"
     if facts.get("stop_requested"):
         return "the attempt had been asked to stop, so that its exit proves nothing"
-    code, signal, stranger = map(facts.get, ("exit_code", "signal", "interrupted_by"))
+    code, signal = facts.get("exit_code"), facts.get("signal")
+    stranger = facts.get("interrupted_by")
     if stranger is not None:
         how = f"exit code {code}" if signal is None else f"death by signal {signal}"
         return (

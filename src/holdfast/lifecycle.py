@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import attrs
 
 from holdfast import decisions, effects
-from holdfast.effects import Occasion
+from holdfast.effects import Occasion, Told
 from holdfast.events import (
     Action,
     Change,
@@ -144,14 +144,13 @@ def _experiment(state: ExperimentState, event: Requested) -> Step:
     edge = decisions.decide(
         "experiment", state, event.event, event.facts, experiment_id=state.experiment_id
     )
-    occasion = Occasion(event.at, event.reason, event.error_message, event.facts)
     actions: tuple[Action, ...] = ()
     if edge.target != ExperimentStatus.RUNNING and state.processes_running:
         actions = tuple(
             Stop(index, state.processes[index].attempt, event.reason)
             for index in state.processes.indices(ProcessStatus.RUNNING)
         )
-    return _moved(state, state, None, edge, occasion, event.evidence, actions)
+    return _moved(state, state, None, edge, event, event.evidence, actions)
 
 
 def _process(state: ExperimentState, event: Requested) -> Step:
@@ -164,11 +163,10 @@ def _process(state: ExperimentState, event: Requested) -> Step:
     edge = decisions.decide(
         "process", process, event.event, facts, experiment_id=state.experiment_id, process=index
     )
-    occasion = Occasion(event.at, event.reason, event.error_message, facts)
     actions: tuple[Action, ...] = ()
     if edge.target == ProcessStatus.RUNNING:
         actions = (Launch(index, process.attempt + 1),)
-    return _moved(state, process, index, edge, occasion, event.evidence, actions)
+    return _moved(state, process, index, edge, event, event.evidence, actions)
 
 
 def _moved(
@@ -219,7 +217,7 @@ def _fact(state: ExperimentState, fact: Fact) -> Step:
         experiment_id=state.experiment_id,
         process=fact.process,
     )
-    occasion = Occasion(fact.at, fact.reason, None, facts)
+    occasion = Told(fact.at, fact.reason, None, facts)
     return _moved(state, process, fact.process, edge, occasion, fact.evidence)
 
 
@@ -291,10 +289,10 @@ def _exited(state: ExperimentState, process: ProcessProgress, fact: ProcessExite
             found = decisions.refusals("process", process, "complete", facts)
             told = (*(refusal.why for refusal in found), evidence)
             evidence = "; ".join(why for why in told if why is not None)
-        occasion = Occasion(fact.at, fact.stop_reason, fact.error_message, facts)
+        occasion = Told(fact.at, fact.stop_reason, fact.error_message, facts)
         return _moved(state, process, fact.process, edge, occasion, evidence)
     error = fact.result_error or fact.error_message or fact.launch_error
-    occasion = Occasion(fact.at, fact.reason, error, facts)
+    occasion = Told(fact.at, fact.reason, error, facts)
     # The attempt's own clock knows better than we when it began and ended.
     known = {"started_at": fact.started_at, "completed_at": fact.ended_at}
     times = {name: at for name, at in known.items() if at is not None}

@@ -15,7 +15,7 @@ from statemachine.exceptions import TransitionNotAllowed
 from statemachine.states import States
 
 from holdfast import decisions
-from holdfast.effects import Occasion, fields
+from holdfast.effects import Told, fields
 from holdfast.events import check_facts
 from holdfast.guards import GUARDS, Facts, Guard
 from holdfast.records import ExperimentState, ProcessProgress
@@ -106,7 +106,7 @@ class _RecordMachine(StateMachine, Generic[Record]):
         if target != edge.target:
             raise AssertionError(f"decided {edge}, but the machine went to {target}")
         why = None if reason is None else Reason(reason)
-        changed = fields(self.entity, self.record, edge, Occasion(at, why, error_message, facts))
+        changed = fields(self.entity, self.record, edge, Told(at, why, error_message, facts))
         if at is not None and self.entity == "experiment":
             changed["last_updated"] = at
         self.record = attrs.evolve(self.record, **changed)

@@ -181,7 +181,7 @@ def test_a_process_that_moves_in_a_settled_experiment_is_named(
     """Completed experiments stay as they are."""
     busy(manager)
     append(manager, change("requeue", "completed", "pending", 0))
-    assert any("an experiment that is aggregated" in each.what for each in symptoms(state_dir))
+    assert any("the experiment is aggregated" in each.what for each in symptoms(state_dir))
 
 
 def test_a_saved_state_with_an_unnamed_move_is_named(

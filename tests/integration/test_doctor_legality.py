@@ -111,6 +111,8 @@ def asked() -> Iterator[tuple[ExperimentState, Event]]:
             state = before(entity, status)
             index = None if entity == "experiment" else 1
             more: list[dict[str, Any]] = [{"host": "here", "result": RESULT, "signal": 9}, {}]
+            if event == "complete":
+                more[0]["signal"] = None  # only a death has one
             if event == "requeue":
                 more = [{"max_attempts": 2}, {"requested_by_user": True, "max_attempts": 2}]
             assert edges
@@ -138,10 +140,19 @@ def asked() -> Iterator[tuple[ExperimentState, Event]]:
     yield state, ProcessLaunched(**of, identity=None)
     yield state, ProcessLost(**of, evidence="gone")
     for reason in Reason:
-        yield state, ProcessExited(**of, exit_code=0, reason=reason, started_at=began)
+        timed_out = reason is Reason.TIMEOUT
+        yield (
+            state,
+            ProcessExited(**of, exit_code=0, reason=reason, timed_out=timed_out, started_at=began),
+        )
         yield state, ProcessExited(**of, exit_code=1, stop_reason=reason, ended_at=ended)
     yield state, ProcessExited(**of, exit_code=0, result=RESULT, started_at=began, ended_at=ended)
     yield state, ProcessExited(**of, exit_code=0, result_error="no JSON", ended_at=ended)
+    yield (
+        state,
+        ProcessExited(**of, exit_code=0, interrupted_by=15, evidence="swept", ended_at=ended),
+    )
+    yield state, ProcessExited(**of, launch_error="no such file", ended_at=ended)
     yield state, ProcessExited(**of, signal=9, reason=Reason.SIGNAL, host="there")
 
 

@@ -1,7 +1,10 @@
 """The core without I/O: what events make of records."""
 
+import itertools
 import pickle
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import attrs
 import pytest
@@ -23,7 +26,7 @@ from holdfast.events import (
 )
 from holdfast.identity import ProcessIdentity
 from holdfast.records import ExperimentState, ResultRef
-from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 
 NOW = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)
 RESULT = ResultRef(path="results/0.1.json", size=2, sha256="0" * 64)
@@ -70,7 +73,10 @@ facts: st.SearchStrategy[Fact] = st.one_of(
         exit_code=st.sampled_from([None, 0, 0, 0, 1]),
         signal=st.sampled_from([None, None, 9]),
         stop_reason=st.sampled_from([None, None, Reason.USER, Reason.PREEMPTED]),
-        reason=st.sampled_from([Reason.EXIT, Reason.EXIT, Reason.SIGNAL, Reason.TIMEOUT]),
+        interrupted_by=st.sampled_from([None, None, 15]),
+        timed_out=st.sampled_from([False, False, True]),
+        launch_error=st.sampled_from([None, None, "no such file"]),
+        evidence=st.sampled_from([None, "7 sleep had to be stopped"]),
         result=st.sampled_from([None, RESULT]),
         result_error=st.sampled_from([None, None, "not JSON"]),
         started_at=st.none() | times,
@@ -231,9 +237,12 @@ def test_a_clean_exit_completes_with_its_result() -> None:
     [
         {"exit_code": 1},
         {"exit_code": None, "signal": 9, "reason": Reason.SIGNAL},
-        {"exit_code": 0, "reason": Reason.TIMEOUT},
+        {"exit_code": 0, "timed_out": True},
+        {"exit_code": 0, "timed_out": True, "stop_reason": Reason.USER},
+        {"exit_code": 0, "timed_out": True, "interrupted_by": 15},
+        {"exit_code": 0, "signal": 9},
         {"exit_code": 0, "result_error": "results/0.1.json is not JSON"},
-        {"exit_code": None, "reason": Reason.LAUNCH_ERROR},
+        {"exit_code": None, "launch_error": "no such file"},
     ],
 )
 def test_any_other_exit_fails_and_is_charged(how: dict[str, object]) -> None:
@@ -242,6 +251,90 @@ def test_any_other_exit_fails_and_is_charged(how: dict[str, object]) -> None:
     process = lifecycle.apply(running(), fact).state.processes[0]
     assert (process.status, process.failures) == (ProcessStatus.FAILED, 1)
     assert process.result is None
+    assert process.reason is (Reason.TIMEOUT if "timed_out" in how else fact.reason)
+
+
+def every_end() -> Iterator[dict[str, Any]]:
+    """Every combination of what can be known of an end."""
+    known: dict[str, list[Any]] = {
+        "exit_code": [0, 1, None],
+        "signal": [None, 9],
+        "stop_reason": [None, Reason.USER],
+        "interrupted_by": [None, 15],
+        "timed_out": [False, True],
+        "launch_error": [None, "no such file"],
+        "result_error": [None, "not JSON"],
+    }
+    for values in itertools.product(*known.values()):
+        yield dict(zip(known, values, strict=True))
+
+
+def test_every_end_is_exactly_one_of_completed_requeued_and_failed() -> None:
+    """Exit code 0 completes if nothing speaks against it; only what nothing excuses is charged."""
+    state = running()
+    before = state.processes[0]
+    for end in every_end():
+        fact = ProcessExited(process=0, attempt=1, at=NOW, **end)
+        step = lifecycle.apply(state, fact)
+        (change,) = step.changes
+        after = step.state.processes[0]
+        assert change.event == lifecycle.ending(fact)
+        charged = (after.failures - before.failures, after.interruptions - before.interruptions)
+        against = [name for name in end if name != "exit_code" and end[name] not in (None, False)]
+        stopped = end["stop_reason"] is not None or end["interrupted_by"] is not None
+        if end["exit_code"] == 0 and not against:
+            assert (after.status, charged) == (ProcessStatus.COMPLETED, (0, 0)), end
+        elif stopped and not end["timed_out"]:
+            assert (after.status, charged) == (ProcessStatus.PENDING, (0, 1)), end
+            assert after.reason is (end["stop_reason"] or Reason.PREEMPTED)
+        else:
+            assert (after.status, charged) == (ProcessStatus.FAILED, (1, 0)), end
+            assert (after.reason is Reason.TIMEOUT) == (
+                end["timed_out"] and end["launch_error"] is None
+            )
+
+
+def test_what_is_recorded_of_an_interruption_says_why_it_proves_nothing() -> None:
+    """The guard's own words, and what else is known of the end."""
+    fact = ProcessExited(
+        process=0, attempt=1, at=NOW, exit_code=0, interrupted_by=15, evidence="stopped 7 (sleep)"
+    )
+    (change,) = lifecycle.apply(running(), fact).changes
+    assert (change.event, change.reason) == ("requeue", Reason.PREEMPTED)
+    assert change.evidence == (
+        "signal 15 from outside reached it around its end, so that its exit code 0 proves nothing; "
+        "stopped 7 (sleep)"
+    )
+
+
+@pytest.mark.parametrize("how", [{"exit_code": 0}, {"exit_code": 1}, {"stop_reason": Reason.USER}])
+def test_evidence_of_an_end_is_kept_with_the_change(how: dict[str, Any]) -> None:
+    """What had to be stopped after it is in the history, whatever became of the process."""
+    fact = ProcessExited(process=0, attempt=1, at=NOW, evidence="stopped 7 (sleep)", **how)
+    (change,) = lifecycle.apply(running(), fact).changes
+    assert change.evidence == "stopped 7 (sleep)"
+
+
+def test_a_timeout_is_said_in_both_places_or_none() -> None:
+    """A reason that no guard reads would let exit code 0 complete."""
+    with pytest.raises(ValueError, match="timed_out"):
+        ProcessExited(process=0, attempt=1, at=NOW, exit_code=0, reason=Reason.TIMEOUT)
+
+
+@pytest.mark.parametrize("settled", sorted(SETTLED))
+def test_a_fact_of_a_settled_experiment_is_ignored(settled: ExperimentStatus) -> None:
+    """In the words of the guard that freezes its processes, and not refused."""
+    state = attrs.evolve(running(), status=settled)
+    for fact in (
+        ProcessExited(process=0, attempt=1, at=NOW, exit_code=0),
+        ProcessLost(process=0, attempt=1, at=NOW, evidence="gone"),
+        ProcessLaunched(process=0, attempt=1, at=NOW, identity=None),
+    ):
+        step = lifecycle.apply(state, fact)
+        assert step.state is state
+        (ignored,) = step.actions
+        assert isinstance(ignored, Ignored)
+        assert f"the experiment is {settled}" in ignored.why
 
 
 @pytest.mark.parametrize("exit_code", [0, 143])

@@ -1,19 +1,23 @@
 """The two machines: every event in every status, and the table that is derived from them."""
 
+import ast
 import itertools
 import pickle
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-import attrs
 import pytest
 
-from holdfast import lifecycle
+from holdfast import decisions, lifecycle
+from holdfast.decisions import decide, ended
 from holdfast.errors import InvalidTransitionError
 from holdfast.events import Requested
 from holdfast.guards import EXPERIMENT_GUARDS, PROCESS_GUARDS
-from holdfast.machines import ExperimentMachine, ProcessMachine, edges, table
+from holdfast.machines import ENDINGS, ExperimentMachine, ProcessMachine, edges, table
 from holdfast.records import ExperimentState, ProcessProgress
-from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus
+from holdfast.status import SETTLED, Entity, ExperimentStatus, ProcessStatus, Reason
 
 NOW = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)
 
@@ -45,12 +49,19 @@ WILLING = {"exit_code": 0, "proven_dead": True, "result_lost": True, "requested_
 
 #: For every guard, a record's fields and facts with which it passes and with which it refuses.
 OUTCOMES = {
+    "experiment_is_open": (
+        *({}, {"experiment_status": "running"}),
+        *({}, {"experiment_status": "completed"}),
+    ),
     "exited_cleanly": ({}, {"exit_code": 0}, {}, {"exit_code": 1}),
     "attempts_left": ({"failures": 1}, {"max_attempts": 2}, {"failures": 1}, {"max_attempts": 1}),
     "requested_by_user": ({}, {"requested_by_user": True}, {}, {}),
     "is_orphaned": ({}, {"proven_dead": True}, {}, {}),
+    "was_interrupted": ({}, {"interrupted_by": 15}, {}, {}),
     "result_lost": ({}, {"result_lost": True}, {}, {}),
 }
+#: One fact decides both, against each other: an interrupted attempt never exits cleanly.
+NEVER_BOTH = ("exited_cleanly", "was_interrupted")
 
 
 def experiment(status: str, *, done: bool = True) -> ExperimentState:
@@ -117,7 +128,7 @@ def test_a_refusal_names_the_guard_and_what_is_missing() -> None:
     ("status", "facts", "guards"),
     [
         ("failed", {}, ["attempts_left", "requested_by_user"]),
-        ("running", {}, ["is_orphaned"]),
+        ("running", {}, ["was_interrupted", "is_orphaned"]),
         ("completed", {}, ["result_lost"]),
         ("running", {"exit_code": 1}, ["exited_cleanly"]),
         ("running", {"exit_code": 0, "stop_requested": "user"}, ["exited_cleanly"]),
@@ -153,54 +164,127 @@ def test_the_declarations_are_those_of_the_design() -> None:
     assert guards == set(EXPERIMENT_GUARDS)
 
 
-def _machine_says(machine: ExperimentMachine | ProcessMachine, event: str, **facts: object) -> str:
+def _decided(
+    entity: Entity,
+    record: ExperimentState | ProcessProgress,
+    event: str,
+    facts: dict[str, object],
+    only: set[str] | None = None,
+) -> str | None:
     try:
-        return str(machine.send(event, **facts).status)
-    except InvalidTransitionError:
-        return "refused"
+        return decide(entity, record, event, facts, experiment_id="e", only=only).target
+    except InvalidTransitionError as err:
+        refusal = err
+    assert refusal.exists == ((str(record.status), event) in table(entity))
+    if refusal.exists:
+        assert refusal.refusals
+        assert only is None or {each.guard for each in refusal.refusals} <= only
+    return None
 
 
-def _lifecycle_says(state: ExperimentState, request: Requested) -> str:
-    try:
-        step = lifecycle.apply(state, request)
-    except InvalidTransitionError:
-        return "refused"
-    return step.changes[0].target
+def _subsets(names: Iterable[str]) -> Iterator[set[str]]:
+    known = list(names)
+    for chosen in itertools.product([True, False], repeat=len(known)):
+        yield set(itertools.compress(known, chosen))
 
 
-@pytest.mark.parametrize("done", [True, False])
 @pytest.mark.parametrize("status", list(ExperimentStatus))
-def test_the_table_decides_as_the_experiment_machine_does(
-    status: ExperimentStatus, done: bool
-) -> None:
-    """Over every (status, event, guard outcome) the two agree."""
+def test_the_table_decides_as_the_experiment_machine_does(status: ExperimentStatus) -> None:
+    """Over every (status, event, guard outcome): what the one takes, python-statemachine takes."""
+    refusing = experiment(status, done=False)
     for event in (*EXPERIMENT_EVENTS, "finish"):
-        record = experiment(status, done=done)
-        request = Requested(entity="experiment", event=event, at=NOW)
-        assert _machine_says(ExperimentMachine(record), event) == _lifecycle_says(record, request)
+        # Every guard refuses here, so that those that are not asked are those that pass.
+        for only in _subsets(EXPERIMENT_GUARDS):
+            moved = ExperimentMachine(refusing).move(event, {}, only=only)
+            assert _decided("experiment", refusing, event, {}, only) == moved
+        for done in (True, False):
+            record = experiment(status, done=done)
+            moved = ExperimentMachine(record).move(event, {})
+            assert _decided("experiment", record, event, {}) == moved
+            assert moved is None or done or event not in ("complete", "aggregate")
 
 
 @pytest.mark.parametrize("status", list(ProcessStatus))
 def test_the_table_decides_as_the_process_machine_does(status: ProcessStatus) -> None:
-    """Over every (status, event, guard outcome) the two agree."""
+    """Over every (status, event, guard outcome), each guard forced both ways."""
+    record = ProcessProgress(status=status, failures=1)
+    facts: dict[str, object] = {"experiment_status": "completed"}
+    assert all(guard(record, facts) for guard in PROCESS_GUARDS.values())
+    outcomes = set()
+    for event, only in itertools.product((*PROCESS_EVENTS, "finish"), _subsets(PROCESS_GUARDS)):
+        moved = ProcessMachine(record).move(event, facts, only=only)
+        assert _decided("process", record, event, facts, only) == moved
+        if moved is not None:
+            outcomes.add(event)
+    assert outcomes == {event for at, event in PROCESS_MOVES if at == status}
+
+
+@pytest.mark.parametrize("status", list(ProcessStatus))
+def test_the_lifecycle_decides_as_the_machine_does(status: ProcessStatus) -> None:
+    """Over every (status, event, guard outcome) that facts can bring about."""
     assert set(OUTCOMES) == set(PROCESS_GUARDS)
     for event, outcomes in itertools.product(
         (*PROCESS_EVENTS, "finish"), itertools.product([True, False], repeat=len(OUTCOMES))
     ):
+        wanted = dict(zip(OUTCOMES, outcomes, strict=True))
+        if all(wanted[guard] for guard in NEVER_BOTH):
+            continue
         fields: dict[str, int] = {}
         facts: dict[str, object] = {}
-        for (passing, with_facts, refusing, without), passes in zip(
-            OUTCOMES.values(), outcomes, strict=True
-        ):
-            fields |= passing if passes else refusing
-            facts |= with_facts if passes else without
+        for guard, (passing, with_facts, refusing, without) in OUTCOMES.items():
+            fields |= passing if wanted[guard] else refusing
+            facts |= with_facts if wanted[guard] else without
         record = ProcessProgress(status=status, **fields)
-        for guard, passes in zip(OUTCOMES, outcomes, strict=True):
+        for guard, passes in wanted.items():
             assert (PROCESS_GUARDS[guard](record, facts) is None) is passes
-        state = ExperimentState(experiment_id="e", status="running", process_progress={0: record})
+        told = str(facts.pop("experiment_status"))
+        state = ExperimentState(experiment_id="e", status=told, process_progress={0: record})
         request = Requested(entity="process", process=0, event=event, at=NOW, facts=facts)
-        expected = _machine_says(ProcessMachine(record), event, **facts)
-        assert _lifecycle_says(state, request) == expected
+        try:
+            made = str(lifecycle.apply(state, request).state.processes[0].status)
+        except InvalidTransitionError:
+            made = None
+        facts["experiment_status"] = told
+        assert ProcessMachine(record).move(event, facts) == made
+        assert _decided("process", record, event, facts) == made
+
+
+def test_an_end_is_tried_in_the_declared_order() -> None:
+    """The last of the endings takes whatever the others leave."""
+    assert set(ENDINGS) <= {event for at, event in PROCESS_MOVES if at == "running"}
+    last = table("process")["running", ENDINGS[-1]]
+    assert [edge.guards for edge in last] == [("experiment_is_open",)]
+    process = ProcessProgress(status="running")
+    for facts, event in (
+        ({"exit_code": 0}, "complete"),
+        ({"exit_code": 0, "stop_requested": "user"}, "requeue"),
+        ({"exit_code": 0, "proven_dead": True}, "complete"),
+        ({"exit_code": 1}, "fail"),
+    ):
+        assert ended(process, facts, experiment_id="e").event == event
+    with pytest.raises(InvalidTransitionError, match="only possible from running"):
+        ended(ProcessProgress(), {"exit_code": 0}, experiment_id="e")
+
+
+def test_a_table_that_refuses_what_the_machine_takes_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two interpreters that disagree are a mistake of ours, and never a silent refusal."""
+    monkeypatch.setattr(decisions, "_paths", lambda entity: {})
+    with pytest.raises(AssertionError, match="the machine goes to running"):
+        decide("process", ProcessProgress(), "start", {}, experiment_id="e")
+
+
+def test_only_one_module_makes_refusals() -> None:
+    """Whoever refuses asks there."""
+    root = Path(decisions.__file__).parent
+    makers = {
+        path.name
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "InvalidTransitionError"
+    }
+    assert makers == {"decisions.py"}
 
 
 def test_every_entry_of_the_table_is_a_declared_transition() -> None:
@@ -220,8 +304,47 @@ def test_no_process_moves_once_the_experiment_is_settled(settled: ExperimentStat
         assert caught.value.refusals[0].guard == "experiment_is_open"
 
 
-def test_a_machine_changes_nothing_but_the_status() -> None:
-    """The record that `send` returns differs in its status alone."""
-    record = experiment("running")
-    moved = ExperimentMachine(record).send("complete")
-    assert attrs.evolve(moved, status=record.status) == record
+@pytest.mark.parametrize("status", list(ExperimentStatus))
+def test_an_experiment_machine_gives_the_record_that_a_claim_would_store(
+    status: ExperimentStatus,
+) -> None:
+    """Status, reason, error and times, and nothing else."""
+    record = experiment(status)
+    for at, event in EXPERIMENT_MOVES:
+        if at != status:
+            continue
+        why: dict[str, Any] = {"at": NOW, "reason": Reason.USER, "error_message": "why"}
+        moved = ExperimentMachine(record).send(event, **why)
+        request = Requested(entity="experiment", event=event, **why)
+        assert moved == lifecycle.apply(record, request).state
+        assert ExperimentMachine(record).send(event).status == moved.status
+
+
+@pytest.mark.parametrize("status", list(ProcessStatus))
+def test_a_process_machine_gives_the_record_that_a_claim_would_store(status: ProcessStatus) -> None:
+    """Whatever the event sets: the attempt's number, its failures, its exit code."""
+    record = ProcessProgress(status=status, attempt=2, failures=1, host="before")
+    state = ExperimentState(experiment_id="e", status="running", process_progress={0: record})
+    for at, event in PROCESS_MOVES:
+        if at != status:
+            continue
+        why: dict[str, Any] = {"at": NOW, "reason": Reason.USER, "error_message": "why"}
+        moved = ProcessMachine(record).send(event, **why, **WILLING)
+        request = Requested(entity="process", process=0, event=event, facts=WILLING, **why)
+        assert moved == lifecycle.apply(state, request).state.processes[0]
+        assert ProcessMachine(record).send(event, **WILLING).status == moved.status
+
+
+def test_a_machine_knows_no_fact_that_a_request_does_not_know() -> None:
+    """`exitcode=0` must not read as "no exit code was given"."""
+    with pytest.raises(TypeError, match="unknown fact 'exitcode'"):
+        ProcessMachine(ProcessProgress(status="running")).send("complete", exitcode=0)
+
+
+def test_a_process_of_a_settled_experiment_is_frozen_for_whoever_says_so() -> None:
+    """A machine on a process alone knows nothing of its experiment unless it is told."""
+    process = ProcessProgress()
+    assert ProcessMachine(process).send("start").status == "running"
+    with pytest.raises(InvalidTransitionError, match="the experiment is aggregated") as caught:
+        ProcessMachine(process).send("start", experiment_status="aggregated")
+    assert caught.value.allowed == ()
