@@ -7,6 +7,7 @@ the shim, the standard library only and little of it.
 
 import contextlib
 import os
+import resource  # by the starter: `wait4` would import it in every shim
 import signal
 import sys
 
@@ -17,7 +18,6 @@ else:
     import system
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from resource import struct_rusage
 
     #: pid, parent, group, session, state, start ticks, name.
     Member = tuple[int, int, int, int, str, int, str]
@@ -101,7 +101,7 @@ class Family:
                     self.killed.append(pid)
         return self.status is not None
 
-    def _next_end(self) -> "tuple[int, int, struct_rusage] | None":
+    def _next_end(self) -> "tuple[int, int, resource.struct_rusage] | None":
         if not hasattr(os, "waitid"):  # macOS
             ended = os.wait4(-1, os.WNOHANG)
             return ended if ended[0] else None
