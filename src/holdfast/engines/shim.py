@@ -201,12 +201,9 @@ class Shim:
     def _stopping(self) -> bool:
         return self.kill_at < math.inf
 
-    def _stop(self, now: float) -> None:
+    def _stop(self, now: float) -> "list[descendants.Member]":
         self.kill_at = now + self.grace_s
-        if self.grace_s:
-            self.family.signal(signal.SIGTERM, self.told)
-        else:
-            self._kill(now)
+        return self.family.signal(signal.SIGTERM, self.told) if self.grace_s else self._kill(now)
 
     def _kill(self, now: float) -> "list[descendants.Member]":
         if self.give_up_at == math.inf:
@@ -231,9 +228,12 @@ class Shim:
             if self.hearing.requested() == hearing.KILL or now >= self.kill_at:
                 signalled = self._kill(now)
             elif now >= stop_at:
-                if not self._stopping:
-                    self._stop(now)
-                signalled = self.family.signal(signal.SIGTERM, self.told)
+                # What has been told already is not told again; what was forked since is.
+                signalled = (
+                    self.family.signal(signal.SIGTERM, self.told)
+                    if self._stopping
+                    else self._stop(now)
+                )
             stopped.update((member[0], member) for member in signalled)
             self._hear(min(now + pause_s, self.kill_at))
             pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
