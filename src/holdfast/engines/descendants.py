@@ -158,12 +158,13 @@ class Family:
         # Looked at twice: a process that forks and ends meanwhile can hide its child once.
         for _ in range(2):
             living = self.living()
-            if living or (living is None and self._group_exists()):
-                return True
             if living is None:
-                return False
+                return self._group_exists()
+            if living:
+                return True
             self.reap()
-        return False
+        # A child that is neither ended, seen nor released hides: without descriptors, say.
+        return self.adopts and not self.empty and not self.released
 
     def _group_exists(self) -> bool:
         try:

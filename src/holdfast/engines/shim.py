@@ -137,8 +137,9 @@ class Shim:
             "experiment": self.job["experiment"][:_ERROR_CHARACTERS],
             "started_at": system.timestamp(time.time()),
         }
-        unlocked = {**live, "locked": False}
-        return self.publisher.become_live(_bytes(live), _bytes(unlocked))
+        begun = self.publisher.become_live(_bytes(live), _bytes({**live, "locked": False}))
+        self.identity["locked"] = self.publisher.locked
+        return begun
 
     # --- the command
 
@@ -188,7 +189,7 @@ class Shim:
                 self.asked = "user"
             if now >= timer:
                 timer = math.inf
-                self.timed_out = not self._stopping
+                self.timed_out = not self.asked and not self.interrupted_by
             if now >= self.give_up_at:
                 break
             # A second request to stop does not shorten the grace period.
