@@ -129,3 +129,34 @@ def test_a_request_is_looked_for_when_woken_and_once_a_second(tmp_path: Path) ->
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         with contextlib.suppress(OSError):
             os.close(folder)
+
+
+FAMILY = """
+import os, signal, sys, time
+sys.path.append(sys.argv[1])
+import descendants
+os.setsid()
+adopt = descendants.adoption()
+family = descendants.Family(adopts=sys.argv[2] == "adopts" and adopt())
+family.command = os.posix_spawn("/bin/sh", ["sh", "-c", "sleep 600 & sh -c 'sleep 600 & kill $$'"
+    "; sleep 600"], os.environ, setpgroup=0)
+deadline = time.monotonic() + 20
+while time.monotonic() < deadline:
+    names = sorted(member[6] for member in family.living())
+    if names == ["sh", "sleep", "sleep", "sleep"]: break
+assert family.signal(signal.SIGKILL, set()).__len__() == 4
+while family.anything_left() and time.monotonic() < deadline: pass
+print(names, family.status, family.left(), family.adopts)
+"""
+
+
+@linux
+@pytest.mark.parametrize("adopts", ["adopts", "alone"])
+def test_a_family_is_found_with_and_without_the_kernels_help(adopts: str) -> None:
+    """Orphans are adopted; where none can be, the session tells whose they are."""
+    folder = os.path.dirname(system.__file__)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", FAMILY, folder, adopts], capture_output=True, text=True
+    )
+    expected = f"['sh', 'sleep', 'sleep', 'sleep'] 9 [] {adopts == 'adopts'}\n"
+    assert done.stdout == expected, done.stderr
