@@ -26,7 +26,7 @@ from holdfast.errors import EngineError
 from holdfast.identity import ProcessIdentity
 from holdfast.judgement import Dead, Exited, Running, Undecided, judge
 from holdfast.sessions import session_members
-from shims import request
+from shims import exit_file, request
 from waiting import until
 
 EXPERIMENT = "exp_1"
@@ -257,6 +257,33 @@ def test_a_leftover_of_another_user_keeps_an_attempt_from_being_run_again(
     assert str(command) in found
     ended(command)
     assert judged_by_nobody(fast_dir).startswith("Dead")
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="becomes another user")
+def test_another_users_attempt_cannot_be_reached_and_that_is_told(
+    engine: LocalEngine, fast_dir: Path
+) -> None:
+    """With the reason; it runs on."""
+    fast_dir.chmod(0o755)
+    handle = start(engine, fast_dir, "echo $$ up; until [ -e go ]; do sleep 0.02; done",
+                   cwd=str(fast_dir))  # fmt: skip
+    up(fast_dir)
+    request(fast_dir)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            os.write(write, str(LocalEngine().cancel([handle])[NAME]).encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as file:
+        assert file.read() == f"pid {shim_of(handle)} belongs to another user"
+    # It looks by itself, and finds what was asked for.
+    assert outcome(fast_dir).stop_requested == "user"
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="becomes another user")
@@ -766,22 +793,27 @@ def test_no_fault_of_the_disk_loses_an_outcome(
 
 
 @linux
+@pytest.mark.parametrize("whose", ["its own", "its child's"])
 def test_a_command_killed_for_want_of_memory_is_told_from_one_that_was_killed(
-    engine: LocalEngine, tmp_path: Path
+    engine: LocalEngine, tmp_path: Path, whose: str
 ) -> None:
-    """The kernel's own count of such kills went up meanwhile."""
+    """Proven by the kernel's log about its pid; else it is a guess, and called one."""
     group = _memory_group()
     if group is None:
         pytest.skip("needs a writable memory cgroup")
+    if not os.access("/dev/kmsg", os.R_OK):
+        pytest.skip("needs the kernel's log")
     path, procs = group
-    hog = "b=[]\nwhile True: b.append(bytearray(1<<20))"
-    handle = start(
-        engine, tmp_path, f"echo $$ > {procs}; exec {sys.executable} -S -c '{hog}'", grace_s=1.0
-    )
+    hog = f"{sys.executable} -S -c 'b=[]\nwhile True: b.append(bytearray(1<<20))'"
+    run = f"exec {hog}" if whose == "its own" else f"{hog}; exit 137"
+    handle = start(engine, tmp_path, f"echo $$ > {procs}; {run}", grace_s=1.0)
     record = outcome(tmp_path)
     until(lambda: engine.poll([handle])[0].kind == "gone")
     until(lambda: _removed(path))
-    assert (record.signal, record.out_of_memory) == (signal.SIGKILL, True)
+    proven = whose == "its own"
+    assert record.signal == (signal.SIGKILL if proven else None)
+    assert record.out_of_memory == proven
+    assert exit_file(tmp_path)["perhaps_memory"] == (not proven)
 
 
 def _removed(path: Path) -> bool:

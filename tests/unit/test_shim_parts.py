@@ -31,7 +31,13 @@ def test_a_stat_line_is_read_from_its_last_parenthesis(
 ) -> None:
     """Names hold spaces and parentheses; a process whose first thread has ended still runs."""
     line = STAT % (state, 0, threads, 9000 + system.OFFSET_TICKS)
-    assert descendants.parse(line) == (4711, 1, 2, 3, shown, 9000, "a) b (c")
+    assert descendants.parse(line) == (4711, 1, 2, 3, shown, 9000, "a) b (c", False)
+
+
+def test_what_has_forked_and_not_yet_executed_is_known() -> None:
+    """It may be about to say that it is released."""
+    line = (STAT % (b"S", 0, 1, 1)).replace(b"4194304", b"4194368")
+    assert descendants.parse(line)[7]
 
 
 def test_an_odd_name_is_plain_text_in_an_outcome() -> None:

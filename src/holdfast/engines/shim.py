@@ -37,7 +37,7 @@ _RETRY_S = 1.0
 #: A stop by others that comes so soon after an end may have caused it: then the end proves nothing.
 WINDOW_S = 0.5
 # What a shell has just forked shows only after its exec that it is released.
-_EXEC_WITHIN_S = 0.05
+_EXEC_WITHIN_S = 0.5
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.1
 # What passes: a full disk or quota, a moment without memory, processes or descriptors.
 _PASSES = {errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
@@ -217,7 +217,6 @@ class Shim:
 
     def _clear(self) -> None:
         """Whoever sees the outcome may start the next attempt: nothing of this one may be left."""
-        stop_at = 0.0 if self._stopping else self.ended + _EXEC_WITHIN_S
         pause_s = _SHORTEST_PAUSE_S
         stopped: dict[int, descendants.Member] = {}
         while self.family.anything_left():
@@ -228,7 +227,7 @@ class Shim:
             signalled: list[descendants.Member] = []
             if self.hearing.requested() == hearing.KILL or now >= self.kill_at:
                 signalled = self._kill(now)
-            elif now >= stop_at:
+            elif self._stopping or not self.family.unsettled or now >= self.ended + _EXEC_WITHIN_S:
                 # What has been told already is not told again; what was forked since is.
                 signalled = (
                     self.family.signal(signal.SIGTERM, self.told)
