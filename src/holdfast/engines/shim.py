@@ -36,8 +36,9 @@ _RETRY_S = 1.0
 
 #: A stop by others that comes so soon after an end may have caused it: then the end proves nothing.
 WINDOW_S = 0.5
-# What a shell has just forked shows only after its exec that it is released.
-_EXEC_WITHIN_S = 0.5
+# What is about to end by itself (`> >(tee log)`) is given a moment to do so. What a shell has just
+# forked shows only after its exec that it is released.
+_ENDS_WITHIN_S, _EXEC_WITHIN_S = 0.05, 0.5
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.1
 # What passes: a full disk or quota, a moment without memory, processes or descriptors.
 _PASSES = {errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
@@ -227,7 +228,9 @@ class Shim:
             signalled: list[descendants.Member] = []
             if self.hearing.requested() == hearing.KILL or now >= self.kill_at:
                 signalled = self._kill(now)
-            elif self._stopping or not self.family.unsettled or now >= self.ended + _EXEC_WITHIN_S:
+            elif self._stopping or now >= self.ended + (
+                _EXEC_WITHIN_S if self.family.unsettled else _ENDS_WITHIN_S
+            ):
                 # What has been told already is not told again; what was forked since is.
                 signalled = (
                     self.family.signal(signal.SIGTERM, self.told)
