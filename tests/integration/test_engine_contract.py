@@ -19,6 +19,7 @@ from holdfast.attempts import Attempt, AttemptName, ExitRecord
 from holdfast.engines import Engine, Handle
 from holdfast.engines.local import LocalEngine
 from holdfast.status import Reason
+from shims import request
 from waiting import until
 
 EXPERIMENT = "exp_1"
@@ -337,6 +338,7 @@ def test_attempts_outlive_their_engine_and_are_adopted(
     assert [word.kind for word in second.poll(list(found.values()))] == ["running", "running"]
     for one in wanted:
         assert isinstance(judge(tmp_path, one.name, grace_s=0), Running)
+    request(tmp_path, name=wanted[0].name)
     second.cancel([found[wanted[0].name]])
     ended(second, [found[wanted[0].name]])
     assert record(found[wanted[0].name]).stop_requested == "user"

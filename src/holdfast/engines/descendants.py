@@ -7,6 +7,7 @@ the shim, the standard library only and little of it.
 
 import contextlib
 import os
+import resource  # by the starter: `wait4` would import it in every shim
 import signal
 import sys
 
@@ -17,12 +18,12 @@ else:
     import system
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from resource import struct_rusage
 
-    #: pid, parent, group, session, state, start ticks, name.
-    Member = tuple[int, int, int, int, str, int, str]
+    #: pid, parent, group, session, state, start ticks, name, forked and nothing executed since.
+    Member = tuple[int, int, int, int, str, int, str, bool]
 
 _PR_SET_CHILD_SUBREAPER = 36
+_FORKED_ONLY = 0x40  # PF_FORKNOEXEC
 #: Whoever has this in the environment is meant to outlive the attempt, with all its children.
 _RELEASED = b"\0HOLDFAST_SESSION=\0"
 #: After which nothing is waited for that was killed.
@@ -59,6 +60,8 @@ class Family:
         command: Pid of the command; it stays ours until `reap` has seen its end.
         status: How the command ended, as `wait4` says it; None as long as it runs.
         empty: Whether we have no child left. Proves that nothing is left, if orphans come to us.
+        unsettled: Whether `living` has just seen something that may be about to execute a program,
+            and to show only then that it is released.
         released: Whether `living` has just seen something that is released.
         childless: Whether the command itself never waited for a child.
         killed: Orphans that died of a signal, at most 20.
@@ -72,6 +75,7 @@ class Family:
         self.status: int | None = None
         self.empty = False
         self.released = False
+        self.unsettled = False
         self.childless = False
         self.killed: list[int] = []
         self.orphan_died_of_signal = False
@@ -101,7 +105,7 @@ class Family:
                     self.killed.append(pid)
         return self.status is not None
 
-    def _next_end(self) -> "tuple[int, int, struct_rusage] | None":
+    def _next_end(self) -> "tuple[int, int, resource.struct_rusage] | None":
         if not hasattr(os, "waitid"):  # macOS
             ended = os.wait4(-1, os.WNOHANG)
             return ended if ended[0] else None
@@ -121,7 +125,7 @@ class Family:
         A look, not a proof: what forks or ends meanwhile may be missed, so look again.
         """
         me = os.getpid()
-        self.released = False
+        self.released = self.unsettled = False
         try:
             # In a new pid namespace with the old /proc, its numbers are other processes.
             if os.readlink("/proc/self") != str(me):
@@ -148,6 +152,7 @@ class Family:
                     continue
                 found.append(member)
                 todo.append(pid)
+                self.unsettled = self.unsettled or member[7]
         return found
 
     def anything_left(self) -> bool:
@@ -158,12 +163,13 @@ class Family:
         # Looked at twice: a process that forks and ends meanwhile can hide its child once.
         for _ in range(2):
             living = self.living()
-            if living or (living is None and self._group_exists()):
-                return True
             if living is None:
-                return False
+                return self._group_exists()
+            if living:
+                return True
             self.reap()
-        return False
+        # A child that is neither ended, seen nor released hides: without descriptors, say.
+        return self.adopts and not self.empty and not self.released
 
     def _group_exists(self) -> bool:
         try:
@@ -243,6 +249,7 @@ def parse(stat: bytes) -> "Member":
         state,
         int(fields[19]) - system.OFFSET_TICKS,
         name,
+        bool(int(fields[6]) & _FORKED_ONLY),
     )
 
 

@@ -20,11 +20,16 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 class Publisher:
-    """Publishes `.live` and `.exit` of the attempt *name* in *folder*, a directory's descriptor."""
+    """Publishes `.live` and `.exit` of the attempt *name* in *folder*, a directory's descriptor.
+
+    Attributes:
+        locked: Whether `.live` is locked; not where the file system has no locks.
+    """
 
     def __init__(self, folder: int, name: str) -> None:
         self._folder = folder
         self._name = name
+        self.locked = True
         self._reserved: str | None = None
         self._fd = -1
         self._synced: bytes | None = None
@@ -47,7 +52,7 @@ class Publisher:
             except OSError as err:
                 if err.errno not in _NO_LOCKS:
                     raise
-                content = unlocked
+                content, self.locked = unlocked, False
             _whole(os.write(fd, content), content)
             # The descriptor stays open, and with it the lock, until this process ends.
             return self._link(temporary, fd, f"{self._name}.live")

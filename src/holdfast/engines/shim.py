@@ -36,8 +36,9 @@ _RETRY_S = 1.0
 
 #: A stop by others that comes so soon after an end may have caused it: then the end proves nothing.
 WINDOW_S = 0.5
-# What a shell has just forked shows only after its exec that it is released.
-_EXEC_WITHIN_S = 0.05
+# What is about to end by itself (`> >(tee log)`) is given a moment to do so. What a shell has just
+# forked shows only after its exec that it is released.
+_ENDS_WITHIN_S, _EXEC_WITHIN_S = 0.05, 0.5
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.1
 # What passes: a full disk or quota, a moment without memory, processes or descriptors.
 _PASSES = {errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
@@ -137,8 +138,9 @@ class Shim:
             "experiment": self.job["experiment"][:_ERROR_CHARACTERS],
             "started_at": system.timestamp(time.time()),
         }
-        unlocked = {**live, "locked": False}
-        return self.publisher.become_live(_bytes(live), _bytes(unlocked))
+        begun = self.publisher.become_live(_bytes(live), _bytes({**live, "locked": False}))
+        self.identity["locked"] = self.publisher.locked
+        return begun
 
     # --- the command
 
@@ -188,7 +190,7 @@ class Shim:
                 self.asked = "user"
             if now >= timer:
                 timer = math.inf
-                self.timed_out = not self._stopping
+                self.timed_out = not self.asked and not self.interrupted_by
             if now >= self.give_up_at:
                 break
             # A second request to stop does not shorten the grace period.
@@ -201,12 +203,9 @@ class Shim:
     def _stopping(self) -> bool:
         return self.kill_at < math.inf
 
-    def _stop(self, now: float) -> None:
+    def _stop(self, now: float) -> "list[descendants.Member]":
         self.kill_at = now + self.grace_s
-        if self.grace_s:
-            self.family.signal(signal.SIGTERM, self.told)
-        else:
-            self._kill(now)
+        return self.family.signal(signal.SIGTERM, self.told) if self.grace_s else self._kill(now)
 
     def _kill(self, now: float) -> "list[descendants.Member]":
         if self.give_up_at == math.inf:
@@ -219,7 +218,6 @@ class Shim:
 
     def _clear(self) -> None:
         """Whoever sees the outcome may start the next attempt: nothing of this one may be left."""
-        stop_at = 0.0 if self._stopping else self.ended + _EXEC_WITHIN_S
         pause_s = _SHORTEST_PAUSE_S
         stopped: dict[int, descendants.Member] = {}
         while self.family.anything_left():
@@ -230,10 +228,15 @@ class Shim:
             signalled: list[descendants.Member] = []
             if self.hearing.requested() == hearing.KILL or now >= self.kill_at:
                 signalled = self._kill(now)
-            elif now >= stop_at:
-                if not self._stopping:
-                    self._stop(now)
-                signalled = self.family.signal(signal.SIGTERM, self.told)
+            elif self._stopping or now >= self.ended + (
+                _EXEC_WITHIN_S if self.family.unsettled else _ENDS_WITHIN_S
+            ):
+                # What has been told already is not told again; what was forked since is.
+                signalled = (
+                    self.family.signal(signal.SIGTERM, self.told)
+                    if self._stopping
+                    else self._stop(now)
+                )
             stopped.update((member[0], member) for member in signalled)
             self._hear(min(now + pause_s, self.kill_at))
             pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)

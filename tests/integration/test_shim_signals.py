@@ -1,0 +1,443 @@
+"""What a shim makes of signals and requests: none loses an end, none makes a false word."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast import attempts
+from holdfast.attempts import AttemptName
+from holdfast.engines.hearing import ALL, STOPS, WAKE
+from holdfast.engines.local import LocalEngine
+from holdfast.engines.shim import WINDOW_S
+from shims import (
+    EXPERIMENT,
+    NAME,
+    alive,
+    an_engine,
+    command_of,
+    exit_file,
+    live_file,
+    request,
+    shim_of,
+    start,
+    up,
+)
+from waiting import until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
+GATE = "until [ -e go ]; do sleep 0.01; done; "
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[LocalEngine]:
+    with an_engine(tmp_path) as engine:
+        yield engine
+
+
+def state(pid: int) -> str:
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0]
+
+
+# --- signals of others
+
+
+def test_no_signal_but_a_stop_changes_an_attempt(engine: LocalEngine, tmp_path: Path) -> None:
+    """Whatever else can be blocked ends neither shim, command nor starter, and is no timeout."""
+    handle = start(engine, tmp_path, f"echo up; {GATE} exit 3", timeout_s=600.0)
+    up(tmp_path)
+    shim = shim_of(handle)
+    starter = int(Path(f"/proc/{shim}/stat").read_text().rpartition(")")[2].split()[1])
+    for number in sorted(ALL):
+        if number not in STOPS:
+            os.kill(shim, number)
+        if number != signal.SIGCHLD:
+            os.kill(starter, number)
+    (tmp_path / "go").touch()
+    found = exit_file(tmp_path)
+    assert (found["exit_code"], found["signal"]) == (3, None)
+    assert (found["timed_out"], found["stop_requested"], found["interrupted_by"]) == (
+        False, None, None,
+    )  # fmt: skip
+    assert alive(starter)
+    second = AttemptName(EXPERIMENT, 1, 1)
+    start(engine, tmp_path, "exit 4", second)
+    assert exit_file(tmp_path, second)["exit_code"] == 4
+
+
+@pytest.mark.parametrize("number", sorted(STOPS))
+def test_a_strangers_stop_is_passed_on_and_recorded(
+    engine: LocalEngine, tmp_path: Path, number: int
+) -> None:
+    """A machine that shuts down asks every process: it is not our own request."""
+    handle = start(engine, tmp_path, "trap 'exit 0' TERM; echo up; while :; do sleep 0.01; done")
+    up(tmp_path)
+    os.kill(shim_of(handle), number)
+    found = exit_file(tmp_path)
+    assert (found["exit_code"], found["interrupted_by"]) == (0, number)
+    assert found["stop_requested"] is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU, WAKE + 1])
+def test_a_warning_reaches_a_command_that_catches_it(
+    engine: LocalEngine, tmp_path: Path, number: int
+) -> None:
+    """It may mean: save yourself, the time is nearly over."""
+    code = (
+        f"import signal; n = {int(number)}; signal.signal(n, lambda *_: open('warned', 'w'));"
+        "print('up', flush=True); signal.pause(); print('went on')"
+    )
+    handle = start(engine, tmp_path, f'exec {sys.executable} -S -c "{code}"')
+    up(tmp_path)
+    os.kill(shim_of(handle), number)
+    assert exit_file(tmp_path)["exit_code"] == 0
+    assert (tmp_path / "warned").exists()
+
+
+def test_a_warning_never_reaches_the_children_of_the_command(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """A launcher's ranks get it from the launcher, if it means them to have it."""
+    child = (
+        f"{sys.executable} -S -c \"import signal; signal.signal(10, lambda *_: open('no', 'w'));"
+    )
+    child += " print('up', flush=True); signal.pause()\""
+    handle = start(engine, tmp_path, f"{child} & {GATE} kill $!; exit 0")
+    up(tmp_path)
+    os.kill(shim_of(handle), signal.SIGUSR1)
+    (tmp_path / "go").touch()
+    assert exit_file(tmp_path)["exit_code"] == 0
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_waking_signal_means_nothing_without_a_request(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """Everybody can send it."""
+    handle = start(engine, tmp_path, f"echo up; {GATE}")
+    up(tmp_path)
+    for _ in range(20):
+        os.kill(shim_of(handle), WAKE)
+    (tmp_path / "go").touch()
+    found = exit_file(tmp_path)
+    assert (found["exit_code"], found["stop_requested"], found["interrupted_by"]) == (0, None, None)
+
+
+# --- the window
+
+
+def test_a_stop_just_after_the_end_leaves_it_unproven(engine: LocalEngine, tmp_path: Path) -> None:
+    """A sweep reaches the command first, and the shim up to half a second later."""
+    handle = start(engine, tmp_path, f"echo up; {GATE} exit 0")
+    up(tmp_path)
+    command = command_of(handle)
+    (tmp_path / "go").touch()
+    until(lambda: not alive(command))
+    os.kill(shim_of(handle), signal.SIGTERM)
+    found = exit_file(tmp_path)
+    assert (found["exit_code"], found["interrupted_by"]) == (0, signal.SIGTERM)
+    until(lambda: engine.poll([handle])[0].kind == "gone")
+
+
+def test_an_end_is_announced_at_once_and_published_after_the_window(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """Its place is free for the next attempt; its outcome is on the disk, but not to be seen."""
+    handle = start(engine, tmp_path, f"echo up; {GATE} exit 7")
+    up(tmp_path)
+    assert engine.poll([handle])[0].kind == "running"
+    (tmp_path / "go").touch()
+    kind = ""
+    while kind != "completing":
+        engine.wait(10)
+        kind = engine.poll([handle])[0].kind
+        assert kind in ("running", "completing")
+    announced = time.monotonic()
+    assert not attempts.has_exit(tmp_path, NAME)
+    until(lambda: engine.poll([handle])[0].kind == "gone")
+    assert time.monotonic() - announced < 5
+    assert exit_file(tmp_path)["exit_code"] == 7
+
+
+def test_a_short_childless_success_is_published_at_once(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """It had no child to lose, and no time to be asked: thousands of them are not held up."""
+    kinds = set()
+    for number in range(20):
+        handle = start(engine, tmp_path, "exit 0", AttemptName(EXPERIMENT, number, 1))
+        while "gone" not in (found := {engine.poll([handle])[0].kind}):
+            kinds |= found
+            engine.wait(10)
+    # One that a busy machine held up for half a second has its window like any other.
+    records = [exit_file(tmp_path, AttemptName(EXPERIMENT, n, 1)) for n in range(20)]
+    assert {record["exit_code"] for record in records} == {0}
+    assert "completing" not in kinds
+
+
+@pytest.mark.parametrize("script", ["true | true; exit 0", "exit 1", "kill -9 $$"])
+def test_every_other_end_has_its_window(engine: LocalEngine, tmp_path: Path, script: str) -> None:
+    """Commands with children, failures and deaths may be the work of a sweep."""
+    handle = start(engine, tmp_path, script)
+    kinds = []
+    while "gone" not in kinds:
+        engine.wait(10)
+        kinds.append(engine.poll([handle])[0].kind)
+    assert "completing" in kinds
+
+
+WORK = "for i in $(seq 30); do sleep 0.05; done; echo done > done.$I; exit 0"
+CATCHES = (
+    f'exec {sys.executable} -S -c "import signal, sys, os; '
+    "signal.signal(15, lambda *_: sys.exit(0)); print('up', flush=True); "
+    "[signal.sigtimedwait([], 0.05) for _ in range(30)]; open('done.' + os.environ['I'], 'w')\""
+)
+
+
+@pytest.mark.parametrize("order", ["leaf", "root", "random"])
+def test_a_sweep_of_signals_neither_completes_nor_fails_anything(
+    engine: LocalEngine, tmp_path: Path, order: str
+) -> None:
+    """Slurm, systemd and a closing container signal every process, in any order, within 0.3 s."""
+    count = 24
+    chance = random.Random(order)
+    names = [AttemptName(EXPERIMENT, index, 1) for index in range(count)]
+    handles = [
+        start(engine, tmp_path, "echo up; " + WORK if name.index % 2 else CATCHES, name,
+              env={"I": str(name.index)})
+        for name in names
+    ]  # fmt: skip
+    for name in names:
+        up(tmp_path, name=name)
+    # Shorter commands that catch the signal and exit 0 are beyond what can be told.
+    old = time.monotonic() + WINDOW_S
+    until(lambda: time.monotonic() > old)
+    # A snapshot, as those who sweep take it: roots first.
+    tree, todo = [], [shim_of(handle) for handle in handles]
+    while todo:
+        pid = todo.pop(0)
+        tree.append(pid)
+        with contextlib.suppress(OSError):
+            todo += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    if order == "leaf":
+        tree.reverse()
+    elif order == "random":
+        chance.shuffle(tree)
+    for pid in tree:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    for name in names:
+        found = exit_file(tmp_path, name)
+        finished = (tmp_path / f"done.{name.index}").exists()
+        if found["interrupted_by"] is None:
+            # It ended before: in good order, and really at its end.
+            assert (found["exit_code"], finished) == (0, True), found
+        assert found["stop_requested"] is None
+
+
+# --- what ended before counts
+
+
+def test_an_end_while_the_shim_slept_is_no_timeout(engine: LocalEngine, tmp_path: Path) -> None:
+    """Whoever was stopped over the deadline asks first whether anything was left to stop."""
+    handle = start(engine, tmp_path, f"echo up; {GATE} exit 0", timeout_s=1.5)
+    up(tmp_path)
+    command = command_of(handle)
+    os.kill(shim_of(handle), signal.SIGSTOP)
+    until(lambda: state(shim_of(handle)) == "T")
+    (tmp_path / "go").touch()
+    until(lambda: state(command) == "Z")
+    deadline = time.monotonic() + 1.6
+    until(lambda: time.monotonic() > deadline)
+    os.kill(shim_of(handle), signal.SIGCONT)
+    found = exit_file(tmp_path)
+    assert (found["exit_code"], found["timed_out"]) == (0, False)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_request_after_the_end_changes_nothing(
+    engine: LocalEngine, tmp_path: Path, force: bool
+) -> None:
+    """It came too late, though the shim hears of both at once."""
+    handle = start(engine, tmp_path, f"echo up; {GATE} exit 0")
+    up(tmp_path)
+    command = command_of(handle)
+    os.kill(shim_of(handle), signal.SIGSTOP)
+    until(lambda: state(shim_of(handle)) == "T")
+    (tmp_path / "go").touch()
+    until(lambda: state(command) == "Z")
+    request(tmp_path, "kill" if force else "stop")
+    engine.cancel([handle], force=force)
+    found = exit_file(tmp_path)
+    assert (found["exit_code"], found["stop_requested"]) == (0, None)
+
+
+def test_a_strangers_stop_that_waits_beside_an_end_leaves_it_unproven(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """Which of them came first, nobody can say."""
+    handle = start(engine, tmp_path, f"echo up; {GATE} exit 0")
+    up(tmp_path)
+    command = command_of(handle)
+    os.kill(shim_of(handle), signal.SIGSTOP)
+    until(lambda: state(shim_of(handle)) == "T")
+    (tmp_path / "go").touch()
+    until(lambda: state(command) == "Z")
+    os.kill(shim_of(handle), signal.SIGTERM)
+    os.kill(shim_of(handle), signal.SIGCONT)
+    assert exit_file(tmp_path)["interrupted_by"] == signal.SIGTERM
+
+
+def test_a_strangers_stop_after_our_timer_leaves_a_timeout(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """It was over by our own clock."""
+    script = "trap 'echo heard; until [ -e go ]; do sleep 0.01; done; exit 0' TERM; echo up;"
+    handle = start(engine, tmp_path, script + " while :; do sleep 0.01; done", timeout_s=0.2,
+                   grace_s=600.0)  # fmt: skip
+    up(tmp_path, "heard")
+    os.kill(shim_of(handle), signal.SIGTERM)
+    (tmp_path / "go").touch()
+    found = exit_file(tmp_path)
+    assert (found["exit_code"], found["timed_out"], found["interrupted_by"]) == (0, True, None)
+
+
+# --- requests
+
+
+@pytest.mark.parametrize(("suffix", "ended_by"), [("stop", 15), ("kill", 9)])
+def test_a_request_is_noticed_without_any_signal(
+    engine: LocalEngine, tmp_path: Path, suffix: str, ended_by: int
+) -> None:
+    """From another container or host none can come: the shim looks once a second."""
+    start(engine, tmp_path, "echo up; exec sleep 600")
+    up(tmp_path)
+    asked = time.monotonic()
+    request(tmp_path, suffix)
+    found = exit_file(tmp_path)
+    assert (found["signal"], found["stop_requested"]) == (ended_by, "user")
+    assert time.monotonic() - asked < 5
+
+
+def test_a_request_that_was_there_first_lets_nothing_start(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """Its command does not begin."""
+    attempts.prepare(tmp_path)
+    request(tmp_path)
+    start(engine, tmp_path, "echo ran > log")
+    found = exit_file(tmp_path)
+    assert (found["exit_code"], found["signal"], found["stop_requested"]) == (None, None, "user")
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_request_to_kill_shortens_the_grace_period(engine: LocalEngine, tmp_path: Path) -> None:
+    """A second request to stop does not."""
+    start(engine, tmp_path, "trap '' TERM; echo up; while :; do sleep 0.01; done", grace_s=600.0)
+    up(tmp_path)
+    request(tmp_path)
+    request(tmp_path, "kill")
+    found = exit_file(tmp_path)
+    assert (found["signal"], found["stop_requested"]) == (signal.SIGKILL, "user")
+
+
+def test_a_stopped_shim_hears_a_request(engine: LocalEngine, tmp_path: Path) -> None:
+    """It is sent on its way with it."""
+    handle = start(engine, tmp_path, "echo up; exec sleep 600")
+    up(tmp_path)
+    os.kill(shim_of(handle), signal.SIGSTOP)
+    until(lambda: state(shim_of(handle)) == "T")
+    assert engine.cancel([handle]) == {}
+    assert exit_file(tmp_path)["stop_requested"] == "user"
+
+
+def test_an_adopted_stopped_shim_hears_a_request(engine: LocalEngine, tmp_path: Path) -> None:
+    """By its file; the signal only wakes it."""
+    handle = start(engine, tmp_path, "echo up; exec sleep 600")
+    up(tmp_path)
+    os.kill(shim_of(handle), signal.SIGSTOP)
+    until(lambda: state(shim_of(handle)) == "T")
+    request(tmp_path)
+    with LocalEngine() as other:
+        assert other.cancel([handle]) == {}
+    found = exit_file(tmp_path)
+    assert (found["stop_requested"], found["interrupted_by"]) == ("user", None)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_an_adopted_attempt_is_stopped_even_where_no_request_can_be_made(
+    engine: LocalEngine, tmp_path: Path, force: bool
+) -> None:
+    """On a full disk its command is found by its mark, and signalled itself."""
+    handle = start(engine, tmp_path, "echo up; exec sleep 600")
+    up(tmp_path)
+    with LocalEngine() as other:
+        assert other.cancel([handle], force=force) == {}
+    assert exit_file(tmp_path)["signal"] == (signal.SIGKILL if force else signal.SIGTERM)
+
+
+def test_a_copied_folder_aims_at_nobody(engine: LocalEngine, tmp_path: Path) -> None:
+    """`cp -al` of a running experiment has the very file that the shim has locked."""
+    source = tmp_path / "source"
+    source.mkdir()
+    handle = start(engine, source, f"echo up; {GATE} exit 5")
+    up(source)
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-al", str(source), str(copy)], check=True)
+    with LocalEngine() as other:
+        (copied,) = other.find(EXPERIMENT, copy).values()
+        request(copy)
+        unreached = other.cancel([copied], force=True)
+    assert "does not hold the lock" in unreached[NAME]
+    (source / "go").touch()
+    found = exit_file(source)
+    assert (found["exit_code"], found["stop_requested"]) == (5, None)
+    assert handle.name == NAME
+
+
+def test_who_cannot_be_reached_is_told_with_the_reason(engine: LocalEngine, tmp_path: Path) -> None:
+    """Another host's shim sees the request, if it sees the disk."""
+    handle = start(engine, tmp_path, f"echo up; {GATE}")
+    up(tmp_path)
+    live = live_file(tmp_path)
+    path = attempts.attempts_dir(tmp_path) / f"{NAME}.live"
+    path.write_text(json.dumps({**live, "boot_id": "0" * 36, "host": "elsewhere"}))
+    with LocalEngine() as other:
+        assert "another host, elsewhere" in other.cancel([handle])[NAME]
+    path.write_text(json.dumps(live))
+    (tmp_path / "go").touch()
+    assert exit_file(tmp_path)["exit_code"] == 0
+
+
+def test_adopting_needs_no_descriptor_for_each(engine: LocalEngine, tmp_path: Path) -> None:
+    """Eighty attempts are watched with room for 64 descriptors."""
+    import resource
+
+    names = [AttemptName(EXPERIMENT, index, 1) for index in range(80)]
+    for name in names:
+        start(engine, tmp_path, f"echo up; {GATE.replace('0.01', '0.3')}", name)
+    for name in names:
+        up(tmp_path, name=name)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = max(map(int, os.listdir("/dev/fd")))
+    with LocalEngine() as other:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(64, lowest + 24), limits[1]))
+        try:
+            found = list(other.find(EXPERIMENT, tmp_path).values())
+            assert {word.kind for word in other.poll(found)} == {"running"}
+            (tmp_path / "go").touch()
+            while any(word.kind != "gone" for word in other.poll(found)):
+                other.wait(10)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert {exit_file(tmp_path, name)["exit_code"] for name in names} == {0}

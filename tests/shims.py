@@ -1,0 +1,107 @@
+"""Attempts under real shims, for tests of what shims do."""
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from holdfast import attempts, liveness
+from holdfast.attempts import Attempt, AttemptName
+from holdfast.engines import Handle
+from holdfast.engines.local import LocalEngine
+from waiting import until
+
+__all__ = [
+    "EXPERIMENT",
+    "NAME",
+    "alive",
+    "an_engine",
+    "command_of",
+    "exit_file",
+    "live_file",
+    "request",
+    "shim_of",
+    "start",
+    "up",
+]
+
+EXPERIMENT = "exp_1"
+NAME = AttemptName(EXPERIMENT, 0, 1)
+
+
+@contextlib.contextmanager
+def an_engine(folder: Path) -> Iterator[LocalEngine]:
+    """An engine that leaves nothing of a failed test behind."""
+    with LocalEngine() as engine:
+        yield engine
+        left = list(engine.find(EXPERIMENT, folder).values())
+        engine.cancel(left, force=True)
+        until(lambda: all(word.kind == "gone" for word in engine.poll(left)))
+
+
+def start(
+    engine: LocalEngine, folder: Path, script: str, name: AttemptName = NAME, **options: Any
+) -> Handle:
+    """*script* under a shim, in *folder*."""
+    wanted = Attempt(
+        name=name,
+        argv=("sh", "-c", script),
+        folder=folder,
+        **{"grace_s": 5.0, "cwd": str(folder), **options},
+    )
+    (handle,) = engine.submit(EXPERIMENT, [wanted])
+    return handle
+
+
+def up(folder: Path, text: str = "up", name: AttemptName = NAME) -> list[str]:
+    """What it wrote, word by word, once *text* is in it."""
+    path = attempts.output_path(folder, name)
+    until(lambda: path.exists() and text in path.read_text())
+    return path.read_text().split()
+
+
+def exit_file(folder: Path, name: AttemptName = NAME) -> dict[str, Any]:
+    """What its shim published, as it stands there."""
+    path = attempts.attempts_dir(folder) / f"{name}.exit"
+    until(path.exists, 30)
+    return dict(json.loads(path.read_text()))
+
+
+def live_file(folder: Path, name: AttemptName = NAME) -> dict[str, Any]:
+    path = attempts.attempts_dir(folder) / f"{name}.live"
+    until(path.exists)
+    return dict(json.loads(path.read_text()))
+
+
+def request(folder: Path, suffix: str = "stop", name: AttemptName = NAME) -> None:
+    """Ask by file alone, as from another host."""
+    directory = attempts.attempts_dir(folder)
+    temporary = directory / ".request.tmp"
+    temporary.write_text(json.dumps({"reason": "user"}))
+    os.link(temporary, directory / f"{name}.{suffix}")
+    temporary.unlink()
+
+
+def shim_of(handle: Handle) -> int:
+    assert handle.identity is not None
+    assert handle.identity.pid is not None
+    return handle.identity.pid
+
+
+def command_of(handle: Handle) -> int:
+    """The one child of its shim."""
+    shim = shim_of(handle)
+    path = Path(f"/proc/{shim}/task/{shim}/children")
+    return int(until(lambda: path.read_text().split())[0])
+
+
+def alive(pid: int) -> bool:
+    return liveness.identity_of(pid) is not None
+
+
+def go_on(pid: int) -> None:
+    """After it was stopped."""
+    os.kill(pid, signal.SIGCONT)
