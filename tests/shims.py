@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from holdfast import attempts, liveness
-from holdfast.attempts import Attempt, AttemptName
+from holdfast import liveness
+from holdfast.attempts.names import AttemptName, attempts_dir, output_path
+from holdfast.attempts.records import Attempt
 from holdfast.engines import Handle
 from holdfast.engines.local import LocalEngine
 from waiting import until
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 EXPERIMENT = "exp_1"
-NAME = AttemptName(EXPERIMENT, 0, 1)
+NAME = AttemptName.of_process(EXPERIMENT, 0, 1)
 
 
 @contextlib.contextmanager
@@ -58,27 +59,27 @@ def start(
 
 def up(folder: Path, text: str = "up", name: AttemptName = NAME) -> list[str]:
     """What it wrote, word by word, once *text* is in it."""
-    path = attempts.output_path(folder, name)
+    path = output_path(folder, name)
     until(lambda: path.exists() and text in path.read_text())
     return path.read_text().split()
 
 
 def exit_file(folder: Path, name: AttemptName = NAME) -> dict[str, Any]:
     """What its shim published, as it stands there."""
-    path = attempts.attempts_dir(folder) / f"{name}.exit"
+    path = attempts_dir(folder) / f"{name}.exit"
     until(path.exists, 30)
     return dict(json.loads(path.read_text()))
 
 
 def live_file(folder: Path, name: AttemptName = NAME) -> dict[str, Any]:
-    path = attempts.attempts_dir(folder) / f"{name}.live"
+    path = attempts_dir(folder) / f"{name}.live"
     until(path.exists)
     return dict(json.loads(path.read_text()))
 
 
 def request(folder: Path, suffix: str = "stop", name: AttemptName = NAME) -> None:
     """Ask by file alone, as from another host."""
-    directory = attempts.attempts_dir(folder)
+    directory = attempts_dir(folder)
     temporary = directory / ".request.tmp"
     temporary.write_text(json.dumps({"reason": "user"}))
     os.link(temporary, directory / f"{name}.{suffix}")

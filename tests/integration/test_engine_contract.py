@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from holdfast.judgement import Dead, Exited, Running, judge
 
-from holdfast import attempts
-from holdfast.attempts import Attempt, AttemptName, ExitRecord
+from holdfast.attempts.files import read_exit, revoke
+from holdfast.attempts.looking import Ended, Running
+from holdfast.attempts.names import AttemptName, error_path, output_path
+from holdfast.attempts.records import Attempt, ExitRecord
+from holdfast.attempts.settling import Lost
 from holdfast.engines import Engine, Handle
 from holdfast.engines.local import LocalEngine
 from holdfast.status import Reason
+from settled import settled
 from shims import request
 from waiting import until
 
@@ -52,7 +55,7 @@ def engine(make_engine: Callable[[], Engine]) -> Engine:
 
 def attempt(folder: Path, script: str, index: int = 0, number: int = 1, **options: Any) -> Attempt:
     return Attempt(
-        name=AttemptName(EXPERIMENT, index, number),
+        name=AttemptName.of_process(EXPERIMENT, index, number),
         argv=("sh", "-c", script),
         folder=folder,
         **{"grace_s": 5.0, **options},
@@ -68,7 +71,7 @@ def ended(engine: Engine, handles: Sequence[Handle], timeout_s: float = 30) -> N
 
 
 def record(handle: Handle) -> ExitRecord:
-    found = attempts.read_exit(handle.folder, handle.name)
+    found = read_exit(handle.folder, handle.name)
     assert found is not None
     return found
 
@@ -92,9 +95,9 @@ def test_an_attempt_runs_and_its_outcome_is_recorded(engine: Engine, tmp_path: P
     assert found.cpu_s is not None
     assert 0 <= found.cpu_s < 10
     assert found.host
-    name = AttemptName(EXPERIMENT, 0, 1)
-    assert attempts.output_path(tmp_path, name).read_text() == "out\n"
-    assert attempts.error_path(tmp_path, name).read_text() == "err\n"
+    name = AttemptName.of_process(EXPERIMENT, 0, 1)
+    assert output_path(tmp_path, name).read_text() == "out\n"
+    assert error_path(tmp_path, name).read_text() == "err\n"
 
 
 def test_a_signal_is_recorded_as_a_signal(engine: Engine, tmp_path: Path) -> None:
@@ -112,7 +115,7 @@ def test_the_environment_is_inherited_and_added_to(
     monkeypatch.setenv("REPLACED", "old")
     env = {"REPLACED": "neu é \udcff", "HOLDFAST_INDEX": "0"}
     run(engine, attempt(tmp_path, 'printf %s "$INHERITED|$REPLACED|$HOLDFAST_INDEX"', env=env))
-    output = attempts.output_path(tmp_path, AttemptName(EXPERIMENT, 0, 1)).read_bytes()
+    output = output_path(tmp_path, AttemptName.of_process(EXPERIMENT, 0, 1)).read_bytes()
     assert output == b"yes|neu \xc3\xa9 \xff|0"
 
 
@@ -132,15 +135,17 @@ def test_a_command_starts_with_nothing_of_ours(engine: Engine, tmp_path: Path) -
     extra = os.open(tmp_path, os.O_RDONLY)
     os.set_inheritable(extra, True)
     wanted = Attempt(
-        name=AttemptName(EXPERIMENT, 0, 1), argv=(sys.executable, "-c", code), folder=tmp_path,
+        name=AttemptName.of_process(EXPERIMENT, 0, 1),
+        argv=(sys.executable, "-c", code),
+        folder=tmp_path,
         cwd=str(work),
-    )  # fmt: skip
+    )
     try:
         (found,) = run(engine, wanted)
     finally:
         os.close(extra)
-    assert found.exit_code == 0, attempts.error_path(tmp_path, wanted.name).read_text()
-    output = attempts.output_path(tmp_path, wanted.name).read_text()
+    assert found.exit_code == 0, error_path(tmp_path, wanted.name).read_text()
+    output = output_path(tmp_path, wanted.name).read_text()
     fds, ignored, blocked, cwd, leads, stdin, sig_ign = json.loads(output)
     # One descriptor more is what Python itself has open for a moment while it looks.
     assert [fd for fd in fds if fd > 2] in ([], [3])
@@ -172,7 +177,11 @@ def test_what_cannot_be_started_says_why(
     ):
         (tmp_path / name).write_text(content)
         (tmp_path / name).chmod(mode)
-    base = {"name": AttemptName(EXPERIMENT, 0, 1), "folder": tmp_path, "cwd": str(tmp_path)}
+    base = {
+        "name": AttemptName.of_process(EXPERIMENT, 0, 1),
+        "folder": tmp_path,
+        "cwd": str(tmp_path),
+    }
     (found,) = run(engine, Attempt(**{**base, **options}))
     assert found.reason is Reason.LAUNCH_ERROR
     assert (found.exit_code, found.signal) == (None, None)
@@ -183,14 +192,14 @@ def test_what_cannot_be_started_says_why(
 def test_python_is_there_even_where_none_is_on_path(engine: Engine, tmp_path: Path) -> None:
     """The first word `python` then means the interpreter that runs holdfast."""
     wanted = Attempt(
-        name=AttemptName(EXPERIMENT, 0, 1),
+        name=AttemptName.of_process(EXPERIMENT, 0, 1),
         argv=("python", "-c", "import sys; print(sys.executable)"),
         env={"PATH": str(tmp_path)},
         folder=tmp_path,
     )
     (found,) = run(engine, wanted)
     assert found.exit_code == 0
-    shown = attempts.output_path(tmp_path, wanted.name).read_text().strip()
+    shown = output_path(tmp_path, wanted.name).read_text().strip()
     assert os.path.realpath(shown) == os.path.realpath(sys.executable)
 
 
@@ -214,7 +223,7 @@ def test_an_attempt_that_ignores_term_is_killed_after_its_grace_period(
 
 
 def up(handle: Handle, text: str = "up") -> None:
-    path = attempts.output_path(handle.folder, handle.name)
+    path = output_path(handle.folder, handle.name)
     until(lambda: path.exists() and text in path.read_text())
 
 
@@ -270,7 +279,7 @@ def test_what_an_attempt_left_running_is_gone_before_its_outcome(
         "until [ -s left ]; do sleep 0.01; done; exit 0"
     )
     handles = engine.submit(EXPERIMENT, [attempt(tmp_path, script, cwd=str(tmp_path), grace_s=0.2)])
-    until(lambda: attempts.read_exit(tmp_path, handles[0].name))
+    until(lambda: read_exit(tmp_path, handles[0].name))
     size = (tmp_path / "left").stat().st_size
     ended(engine, handles)
     assert record(handles[0]).exit_code == 0
@@ -312,12 +321,12 @@ def test_an_attempt_that_was_submitted_twice_runs_once(
 def test_a_revoked_attempt_never_runs(engine: Engine, tmp_path: Path) -> None:
     """Its shim comes late, finds the mark, and goes."""
     wanted = attempt(tmp_path, "echo ran > log", cwd=str(tmp_path))
-    assert attempts.revoke(tmp_path, wanted.name)
+    assert revoke(tmp_path, wanted.name)
     handles = engine.submit(EXPERIMENT, [wanted])
     ended(engine, handles)
     assert not (tmp_path / "log").exists()
-    assert attempts.read_exit(tmp_path, wanted.name) is None
-    assert isinstance(judge(tmp_path, wanted.name, grace_s=0), Dead)
+    assert read_exit(tmp_path, wanted.name) is None
+    assert isinstance(settled(tmp_path, wanted.name, grace_s=0), Lost)
 
 
 def test_attempts_outlive_their_engine_and_are_adopted(
@@ -337,7 +346,7 @@ def test_attempts_outlive_their_engine_and_are_adopted(
     assert found.keys() == {one.name for one in wanted}
     assert [word.kind for word in second.poll(list(found.values()))] == ["running", "running"]
     for one in wanted:
-        assert isinstance(judge(tmp_path, one.name, grace_s=0), Running)
+        assert isinstance(settled(tmp_path, one.name, grace_s=0), Running)
     request(tmp_path, name=wanted[0].name)
     second.cancel([found[wanted[0].name]])
     ended(second, [found[wanted[0].name]])
@@ -345,7 +354,7 @@ def test_attempts_outlive_their_engine_and_are_adopted(
     (tmp_path / "go").touch()
     ended(second, list(found.values()))
     assert record(found[wanted[1].name]).exit_code == 5
-    assert isinstance(judge(tmp_path, wanted[1].name, grace_s=0), Exited)
+    assert isinstance(settled(tmp_path, wanted[1].name, grace_s=0), Ended)
 
 
 def test_attempts_outlive_the_death_of_their_orchestrator(
@@ -355,9 +364,10 @@ def test_attempts_outlive_the_death_of_their_orchestrator(
     code = (
         "import sys;from pathlib import Path;"
         "from holdfast.engines.local import LocalEngine;"
-        "from holdfast.attempts import Attempt, AttemptName;"
+        "from holdfast.attempts.names import AttemptName;"
+        "from holdfast.attempts.records import Attempt;"
         "folder=Path(sys.argv[1]);engine=LocalEngine();"
-        "engine.submit('exp_1',[Attempt(name=AttemptName('exp_1',0,1),folder=folder,"
+        "engine.submit('exp_1',[Attempt(name=AttemptName('exp_1','0',1),folder=folder,"
         "argv=['sh','-c','echo up; until [ -e go ]; do sleep 0.02; done; exit 5'],"
         "cwd=str(folder))]);"
         "print('submitted',flush=True);engine.wait(600)"
@@ -369,7 +379,7 @@ def test_attempts_outlive_the_death_of_their_orchestrator(
         assert orchestrator.stdout is not None
         assert orchestrator.stdout.readline() == b"submitted\n"
         orchestrator.kill()
-    name = AttemptName(EXPERIMENT, 0, 1)
+    name = AttemptName.of_process(EXPERIMENT, 0, 1)
     engine = make_engine()
     handle = until(lambda: engine.find(EXPERIMENT, tmp_path)).get(name)
     assert handle is not None

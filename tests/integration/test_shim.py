@@ -18,19 +18,23 @@ from typing import Any
 import attrs
 import pytest
 
-from holdfast import attempts, liveness
-from holdfast.attempts import Attempt, AttemptName, ExitRecord
+from holdfast import liveness
+from holdfast.attempts.family import Census
+from holdfast.attempts.files import live_state, read_exit
+from holdfast.attempts.looking import Ended, Running, Undecided
+from holdfast.attempts.names import AttemptName, output_path, prepare
+from holdfast.attempts.records import Attempt, ExitRecord
+from holdfast.attempts.settling import Lost
 from holdfast.engines import Handle
 from holdfast.engines.local import LocalEngine
 from holdfast.errors import EngineError
 from holdfast.identity import ProcessIdentity
-from holdfast.judgement import Dead, Exited, Running, Undecided, judge
-from holdfast.sessions import session_members
-from shims import exit_file, request
+from settled import settled
+from shims import command_of, exit_file, request
 from waiting import until
 
 EXPERIMENT = "exp_1"
-NAME = AttemptName(EXPERIMENT, 0, 1)
+NAME = AttemptName.of_process(EXPERIMENT, 0, 1)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 
@@ -53,12 +57,12 @@ def start(engine: LocalEngine, folder: Path, script: str, **options: Any) -> Han
 
 
 def up(folder: Path, text: str = "up") -> None:
-    path = attempts.output_path(folder, NAME)
+    path = output_path(folder, NAME)
     until(lambda: path.exists() and text in path.read_text())
 
 
 def outcome(folder: Path) -> ExitRecord:
-    record = until(lambda: attempts.read_exit(folder, NAME), 30)
+    record = until(lambda: read_exit(folder, NAME), 30)
     assert record is not None
     return record
 
@@ -90,12 +94,12 @@ def test_a_killed_shim_leaves_nothing_behind_once_it_is_judged(
     """Its session runs on without it; resume stops that before anything is started again."""
     handle = start(engine, tmp_path, "trap '' TERM; sleep 600 & echo $! $$ up; wait")
     up(tmp_path)
-    members = attempts.output_path(tmp_path, NAME).read_text().split()[:2]
+    members = output_path(tmp_path, NAME).read_text().split()[:2]
     os.kill(shim_of(handle), signal.SIGKILL)
     until(lambda: engine.poll([handle])[0].kind == "gone")
     assert all(alive(int(pid)) for pid in members)
-    found = judge(tmp_path, NAME, grace_s=0.1)
-    assert isinstance(found, Dead)
+    found = settled(tmp_path, NAME, grace_s=0.1)
+    assert isinstance(found, Lost)
     assert all(pid in found.evidence for pid in members)
     assert not any(alive(int(pid)) for pid in members)
 
@@ -107,7 +111,7 @@ def test_a_killed_shim_is_reported_with_its_signal(engine: LocalEngine, tmp_path
     os.kill(shim_of(handle), signal.SIGKILL)
     word = until(lambda: (w := engine.poll([handle])[0]).kind == "gone" and w)
     assert "signal 9" in word.text
-    judge(tmp_path, NAME, grace_s=0)
+    settled(tmp_path, NAME, grace_s=0)
 
 
 def test_a_shim_killed_at_any_instant_leaves_an_outcome_or_nothing(
@@ -125,18 +129,20 @@ def test_a_shim_killed_at_any_instant_leaves_an_outcome_or_nothing(
             os.kill(shim_of(handle), signal.SIGKILL)
         # A shim that was killed while its command was in `exec` is held by it for that moment.
         found = until(
-            lambda folder=folder: not isinstance(f := judge(folder, NAME, grace_s=0), Running) and f
+            lambda folder=folder: (
+                not isinstance(f := settled(folder, NAME, grace_s=0), Running) and f
+            )
         )
         kinds.add(type(found))
-        out = attempts.output_path(folder, NAME)
+        out = output_path(folder, NAME)
         begun = out.read_text().split() if out.exists() else []
         assert not any(alive(int(pid)) for pid in begun)
-        if isinstance(found, Exited):
+        if isinstance(found, Ended):
             assert (found.record.exit_code, len(begun)) == (0, 2)
         else:
-            assert isinstance(found, Dead)
-        assert type(judge(folder, NAME, grace_s=0)) is type(found)
-    assert Dead in kinds
+            assert isinstance(found, Lost)
+        assert type(settled(folder, NAME, grace_s=0)) is type(found)
+    assert Lost in kinds
 
 
 #: A child in a process group of its own, as GNU `timeout` and the job control of a shell make them.
@@ -156,14 +162,14 @@ def test_no_process_group_of_an_attempt_outlives_it(
     script = OWN_GROUP + ("until [ -e go ]; do sleep 0.02; done" if way == "end" else "wait")
     handle = start(engine, tmp_path, script, grace_s=0.2, cwd=str(tmp_path), **options)
     up(tmp_path)
-    child = int(attempts.output_path(tmp_path, NAME).read_text().split()[0])
+    child = int(output_path(tmp_path, NAME).read_text().split()[0])
     assert os.getpgid(child) == child
     if way == "end":
         (tmp_path / "go").touch()
     elif way != "timeout":
         engine.cancel([handle], force=way == "force")
     record = outcome(tmp_path)
-    assert session_members(known(handle)) == []
+    assert Census().marked(str(live_state(tmp_path, NAME).mark)) == []
     assert not alive(child)
     assert record.timed_out == (way == "timeout")
 
@@ -183,7 +189,7 @@ def test_a_process_group_of_an_attempt_is_asked_before_it_is_killed(
     up(tmp_path)
     engine.cancel([handle])
     outcome(tmp_path)
-    assert "in order" in attempts.output_path(tmp_path, NAME).read_text()
+    assert "in order" in output_path(tmp_path, NAME).read_text()
 
 
 def orphaned(engine: LocalEngine, folder: Path, script: str) -> int:
@@ -192,7 +198,7 @@ def orphaned(engine: LocalEngine, folder: Path, script: str) -> int:
     up(folder)
     os.kill(shim_of(handle), signal.SIGKILL)
     until(lambda: engine.poll([handle])[0].kind == "gone")
-    return int(attempts.output_path(folder, NAME).read_text().split()[0])
+    return int(output_path(folder, NAME).read_text().split()[0])
 
 
 def ended(pid: int) -> None:
@@ -209,7 +215,7 @@ def judged_by_nobody(folder: Path) -> str:
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
-            os.write(write, str(judge(folder, NAME, grace_s=0)).encode())
+            os.write(write, str(settled(folder, NAME, grace_s=0)).encode())
         os._exit(0)
     os.close(write)
     os.waitpid(child, 0)
@@ -224,25 +230,26 @@ def test_a_leftover_without_its_environment_keeps_an_attempt_from_being_run_agai
     """Nothing tells it from a stranger's any more, and unknown never restarts."""
     code = 'import os, time; print(os.getpid(), "up", flush=True); time.sleep(600)'
     command = orphaned(engine, tmp_path, f"exec env -i {sys.executable} -S -c '{code}'")
-    found = judge(tmp_path, NAME, grace_s=0)
+    found = settled(tmp_path, NAME, grace_s=0)
     assert isinstance(found, Undecided)
     assert str(command) in found.evidence
     assert alive(command)
     ended(command)
-    assert isinstance(judge(tmp_path, NAME, grace_s=0), Dead)
+    assert isinstance(settled(tmp_path, NAME, grace_s=0), Lost)
 
 
 @linux
 def test_a_leftover_that_left_the_session_keeps_an_attempt_from_being_run_again(
     engine: LocalEngine, tmp_path: Path
 ) -> None:
-    """It is not found, but it still has the output of the attempt."""
-    command = orphaned(engine, tmp_path, "setsid sh -c 'echo $$ up; exec sleep 600' & wait")
-    found = judge(tmp_path, NAME, grace_s=0)
+    """If it hides its mark, too, it is not found, but still has the output of the attempt."""
+    script = "setsid env -i /bin/sh -c 'echo $$ up; exec /bin/sleep 600' & wait"
+    command = orphaned(engine, tmp_path, script)
+    found = settled(tmp_path, NAME, grace_s=0)
     assert isinstance(found, Undecided)
     assert "holds its output" in found.evidence
     ended(command)
-    assert isinstance(judge(tmp_path, NAME, grace_s=0), Dead)
+    assert isinstance(settled(tmp_path, NAME, grace_s=0), Lost)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="becomes another user")
@@ -256,7 +263,7 @@ def test_a_leftover_of_another_user_keeps_an_attempt_from_being_run_again(
     assert found.startswith("Undecided")
     assert str(command) in found
     ended(command)
-    assert judged_by_nobody(fast_dir).startswith("Dead")
+    assert judged_by_nobody(fast_dir).startswith("Lost")
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="becomes another user")
@@ -294,11 +301,11 @@ def test_the_output_of_another_user_tells_what_still_runs(
     fast_dir.chmod(0o755)
     script = "echo $$; setsid sh -c 'echo $$ up; exec sleep 600' & wait"
     command = orphaned(engine, fast_dir, script)
-    left = int(attempts.output_path(fast_dir, NAME).read_text().split()[1])
+    left = int(output_path(fast_dir, NAME).read_text().split()[1])
     ended(command)
     assert "holds its output" in judged_by_nobody(fast_dir)
     ended(left)
-    assert judged_by_nobody(fast_dir).startswith("Dead")
+    assert judged_by_nobody(fast_dir).startswith("Lost")
 
 
 @linux
@@ -309,13 +316,14 @@ def test_leftovers_in_another_container_keep_an_attempt_from_being_run_again(
 
     def judged_elsewhere() -> str:
         code = (
-            "import sys;from pathlib import Path;from holdfast.judgement import judge;"
-            "from holdfast.attempts import AttemptName;"
-            "print(judge(Path(sys.argv[1]),AttemptName('exp_1',0,1),grace_s=0))"
+            "import sys;from pathlib import Path;from settled import settled;"
+            "from holdfast.attempts.names import AttemptName;"
+            "print(settled(Path(sys.argv[1]),AttemptName('exp_1','0',1),grace_s=0))"
         )
         done = subprocess.run(
             ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code,
              str(tmp_path)], capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )  # fmt: skip
         if "unshare" in done.stderr:
             pytest.skip("needs the right to make a pid namespace")
@@ -324,14 +332,14 @@ def test_leftovers_in_another_container_keep_an_attempt_from_being_run_again(
 
     handle = start(engine, tmp_path, "echo up; exec sleep 600")
     up(tmp_path)
-    (command,) = until(lambda: session_members(known(handle)))
+    command = command_of(handle)
     assert judged_elsewhere().startswith("Running")
     os.kill(shim_of(handle), signal.SIGKILL)
     until(lambda: engine.poll([handle])[0].kind == "gone")
     assert judged_elsewhere().startswith("Undecided")
     os.kill(command, signal.SIGKILL)
     until(lambda: not alive(command))
-    assert judged_elsewhere().startswith("Dead")
+    assert judged_elsewhere().startswith("Lost")
 
 
 @linux
@@ -344,12 +352,12 @@ def test_attempts_go_on_when_the_starter_is_killed(engine: LocalEngine, tmp_path
     engine.wait(5)
     assert engine.poll([handle])[0].kind == "running"
     assert engine.find(EXPERIMENT, tmp_path).keys() == {NAME}
-    other = Attempt(name=AttemptName(EXPERIMENT, 1, 1), argv=("true",), folder=tmp_path)
+    other = Attempt(name=AttemptName.of_process(EXPERIMENT, 1, 1), argv=("true",), folder=tmp_path)
     (second,) = engine.submit(EXPERIMENT, [other])
     (tmp_path / "go").touch()
     assert outcome(tmp_path).exit_code == 4
     until(lambda: all(word.kind == "gone" for word in engine.poll([handle, second])))
-    assert attempts.read_exit(tmp_path, other.name) is not None
+    assert read_exit(tmp_path, other.name) is not None
 
 
 @linux
@@ -364,7 +372,7 @@ def test_a_starter_that_dies_while_it_is_asked_is_replaced(
     timer = threading.Timer(0.1, os.kill, (starter, signal.SIGKILL))
     timer.start()
     other = Attempt(
-        name=AttemptName(EXPERIMENT, 1, 1),
+        name=AttemptName.of_process(EXPERIMENT, 1, 1),
         argv=("sh", "-c", "echo ran >> log"),
         cwd=str(tmp_path),
         folder=tmp_path,
@@ -403,7 +411,7 @@ def test_an_engine_that_cannot_look_says_unknown(
 @pytest.mark.parametrize("pid", [-1, 0, 1, 2**40])
 def test_a_forged_pid_is_not_signalled(engine: LocalEngine, tmp_path: Path, pid: int) -> None:
     """To the kernel, 0 and -1 are whole groups of processes."""
-    attempts.prepare(tmp_path)
+    prepare(tmp_path)
     identity = attrs.asdict(attrs.evolve(liveness.me(), pid=pid, start_ticks=None, locked=True))
     path = tmp_path / "attempts" / "0.1.live"
     path.write_text(json.dumps(identity))
@@ -413,7 +421,7 @@ def test_a_forged_pid_is_not_signalled(engine: LocalEngine, tmp_path: Path, pid:
         engine.cancel([handle])
         assert engine.poll([handle])[0].kind == "running"
         engine.wait(0.01)
-    judge(tmp_path, NAME, grace_s=0)
+    settled(tmp_path, NAME, grace_s=0)
 
 
 @linux
@@ -438,9 +446,10 @@ def test_the_starter_ends_with_its_orchestrator_even_if_a_fork_of_that_lives_on(
     code = (
         "import os,sys,time;from pathlib import Path;"
         "from holdfast.engines.local import LocalEngine;"
-        "from holdfast.attempts import Attempt, AttemptName;"
+        "from holdfast.attempts.names import AttemptName;"
+        "from holdfast.attempts.records import Attempt;"
         "engine=LocalEngine();folder=Path(sys.argv[1]);"
-        "h,=engine.submit('exp_1',[Attempt(name=AttemptName('exp_1',0,1),folder=folder,"
+        "h,=engine.submit('exp_1',[Attempt(name=AttemptName('exp_1','0',1),folder=folder,"
         "argv=['sh','-c','echo up; exec sleep 600'])]);"
         "fork=os.fork();"
         "fork or time.sleep(600);"
@@ -460,7 +469,7 @@ def test_the_starter_ends_with_its_orchestrator_even_if_a_fork_of_that_lives_on(
     try:
         until(lambda: not alive(starter))
         assert alive(fork)
-        assert isinstance(judge(tmp_path, NAME, grace_s=0), Running)
+        assert isinstance(settled(tmp_path, NAME, grace_s=0), Running)
     finally:
         os.kill(fork, signal.SIGKILL)
     request(tmp_path, "kill")
@@ -492,7 +501,7 @@ def test_nobody_inherits_the_lock(engine: LocalEngine, tmp_path: Path) -> None:
     """With the shim, its lock is gone, whatever it has started: that is what makes it proof."""
     handle = start(engine, tmp_path, "sleep 600 & echo up; wait")
     up(tmp_path)
-    assert attempts.live_state(tmp_path, NAME).kind == "held"
+    assert live_state(tmp_path, NAME).kind == "held"
     live = os.stat(tmp_path / "attempts" / "0.1.live")
     holders = [
         pid
@@ -502,8 +511,8 @@ def test_nobody_inherits_the_lock(engine: LocalEngine, tmp_path: Path) -> None:
     ]
     assert holders == [shim_of(handle)]
     os.kill(shim_of(handle), signal.SIGKILL)
-    until(lambda: attempts.live_state(tmp_path, NAME).kind == "free")
-    assert isinstance(judge(tmp_path, NAME, grace_s=0), Dead)
+    until(lambda: live_state(tmp_path, NAME).kind == "free")
+    assert isinstance(settled(tmp_path, NAME, grace_s=0), Lost)
 
 
 def _open_files(pid: int) -> list[os.stat_result]:
@@ -520,7 +529,7 @@ def test_a_stranger_with_the_pid_of_a_shim_is_never_signalled(
     engine: LocalEngine, tmp_path: Path, changed: str
 ) -> None:
     """The lock has to be held and the start time has to be the recorded one."""
-    attempts.prepare(tmp_path)
+    prepare(tmp_path)
     stranger = subprocess.Popen(["sleep", "600"])
     try:
         identity = attrs.asdict(liveness.identity_of(stranger.pid)) | {"locked": True}  # type: ignore[arg-type]
@@ -655,16 +664,16 @@ def test_an_outcome_waits_for_room_on_a_full_disk(
     handle = start(engine, small_disk, "echo $$ up; until [ -e go ]; do sleep 0.02; done; exit 6",
                    cwd=str(tmp_path))  # fmt: skip
     up(small_disk)
-    command = int(attempts.output_path(small_disk, NAME).read_text().split()[0])
+    command = int(output_path(small_disk, NAME).read_text().split()[0])
     ballast = fill(small_disk)
     (tmp_path / "go").touch()
     until(lambda: not alive(command))
-    assert isinstance(judge(small_disk, NAME, grace_s=0), Running)
+    assert isinstance(settled(small_disk, NAME, grace_s=0), Running)
     assert engine.poll([handle])[0].kind in ("running", "completing")
     empty(ballast)
     assert outcome(small_disk).exit_code == 6
     until(lambda: engine.poll([handle])[0].kind == "gone")
-    assert isinstance(judge(small_disk, NAME, grace_s=0), Exited)
+    assert isinstance(settled(small_disk, NAME, grace_s=0), Ended)
 
 
 def test_a_shim_that_waits_for_room_can_be_told_to_give_up(
@@ -674,7 +683,7 @@ def test_a_shim_that_waits_for_room_can_be_told_to_give_up(
     handle = start(engine, small_disk, "echo $$ up; until [ -e go ]; do sleep 0.02; done",
                    cwd=str(tmp_path))  # fmt: skip
     up(small_disk)
-    command = int(attempts.output_path(small_disk, NAME).read_text().split()[0])
+    command = int(output_path(small_disk, NAME).read_text().split()[0])
     ballast = fill(small_disk)
     (tmp_path / "go").touch()
     until(lambda: not alive(command))
@@ -684,7 +693,7 @@ def test_a_shim_that_waits_for_room_can_be_told_to_give_up(
     word = until(lambda: (w := engine.poll([handle])[0]).kind == "gone" and w)
     assert "room" in word.text
     empty(ballast)
-    assert isinstance(judge(small_disk, NAME, grace_s=0), Dead)
+    assert isinstance(settled(small_disk, NAME, grace_s=0), Lost)
 
 
 def test_a_shim_that_is_told_to_kill_its_command_does_not_wait_for_room(
@@ -693,21 +702,21 @@ def test_a_shim_that_is_told_to_kill_its_command_does_not_wait_for_room(
     """Nobody would be left to end that wait, and a killed attempt is no worse for being lost."""
     handle = start(engine, small_disk, "echo $$ up; sleep 600")
     up(small_disk)
-    command = int(attempts.output_path(small_disk, NAME).read_text().split()[0])
+    command = int(output_path(small_disk, NAME).read_text().split()[0])
     ballast = fill(small_disk)
     engine.cancel([handle], force=True)
     word = until(lambda: (w := engine.poll([handle])[0]).kind == "gone" and w)
     assert "room" in word.text
     assert not alive(command)
     empty(ballast)
-    assert isinstance(judge(small_disk, NAME, grace_s=0), Dead)
+    assert isinstance(settled(small_disk, NAME, grace_s=0), Lost)
 
 
 def test_nothing_starts_before_there_is_room_for_its_outcome(
     engine: LocalEngine, small_disk: Path, tmp_path: Path
 ) -> None:
     """A command whose outcome could not be written does not begin."""
-    attempts.prepare(small_disk)
+    prepare(small_disk)
     ballast = fill(small_disk)
     handle = start(engine, small_disk, "echo ran > log", cwd=str(tmp_path))
     until(lambda: alive(shim_of(handle)))
@@ -723,13 +732,13 @@ def test_an_attempt_that_waits_for_room_can_be_cancelled(
     engine: LocalEngine, small_disk: Path, tmp_path: Path
 ) -> None:
     """It has not begun, and it does not begin when there is room."""
-    attempts.prepare(small_disk)
+    prepare(small_disk)
     ballast = fill(small_disk)
     handle = start(engine, small_disk, "echo ran > log", cwd=str(tmp_path))
     engine.cancel([handle])
     until(lambda: engine.poll([handle])[0].kind == "gone")
     empty(ballast)
-    assert isinstance(judge(small_disk, NAME, grace_s=0), Dead)
+    assert isinstance(settled(small_disk, NAME, grace_s=0), Lost)
     assert not (tmp_path / "log").exists()
 
 
@@ -769,7 +778,7 @@ def test_no_fault_of_the_disk_loses_an_outcome(
         until(lambda: tracer_of(starter) or strace.poll() is not None)
         if strace.poll() is not None:
             pytest.skip("needs the right to trace")
-        second = AttemptName(EXPERIMENT, 2, 1)
+        second = AttemptName.of_process(EXPERIMENT, 2, 1)
         (handle,) = engine.submit(
             EXPERIMENT,
             [
@@ -785,7 +794,7 @@ def test_no_fault_of_the_disk_loses_an_outcome(
     finally:
         strace.terminate()
         strace.wait()
-    record = attempts.read_exit(tmp_path, second)
+    record = read_exit(tmp_path, second)
     assert record is not None
     assert record.exit_code == 0
     assert (tmp_path / "log").read_text() == "ran\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.attempts import AttemptName
+from holdfast.attempts.names import AttemptName
 from holdfast.engines.local import LocalEngine
 from shims import (
     EXPERIMENT,
@@ -205,7 +205,7 @@ def test_what_cannot_be_signalled_is_named_and_not_waited_for(
          "-e", "inject=kill,pidfd_send_signal:error=EPERM", "-p", str(starter)],
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    second = AttemptName(EXPERIMENT, 1, 1)
+    second = AttemptName.of_process(EXPERIMENT, 1, 1)
     left = 0
     try:
         until(lambda: _traced(starter) or strace.poll() is not None)

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import attempts
-from holdfast.attempts import AttemptName
+from holdfast.attempts.names import AttemptName, attempts_dir, file_path, prepare
 from holdfast.engines.hearing import ALL, STOPS, WAKE
 from holdfast.engines.local import LocalEngine
 from holdfast.engines.shim import WINDOW_S
@@ -70,7 +69,7 @@ def test_no_signal_but_a_stop_changes_an_attempt(engine: LocalEngine, tmp_path: 
         False, None, None,
     )  # fmt: skip
     assert alive(starter)
-    second = AttemptName(EXPERIMENT, 1, 1)
+    second = AttemptName.of_process(EXPERIMENT, 1, 1)
     start(engine, tmp_path, "exit 4", second)
     assert exit_file(tmp_path, second)["exit_code"] == 4
 
@@ -163,7 +162,7 @@ def test_an_end_is_announced_at_once_and_published_after_the_window(
         kind = engine.poll([handle])[0].kind
         assert kind in ("running", "completing")
     announced = time.monotonic()
-    assert not attempts.has_exit(tmp_path, NAME)
+    assert not file_path(tmp_path, NAME, "exit").exists()
     until(lambda: engine.poll([handle])[0].kind == "gone")
     assert time.monotonic() - announced < 5
     assert exit_file(tmp_path)["exit_code"] == 7
@@ -175,12 +174,12 @@ def test_a_short_childless_success_is_published_at_once(
     """It had no child to lose, and no time to be asked: thousands of them are not held up."""
     kinds = set()
     for number in range(20):
-        handle = start(engine, tmp_path, "exit 0", AttemptName(EXPERIMENT, number, 1))
+        handle = start(engine, tmp_path, "exit 0", AttemptName.of_process(EXPERIMENT, number, 1))
         while "gone" not in (found := {engine.poll([handle])[0].kind}):
             kinds |= found
             engine.wait(10)
     # One that a busy machine held up for half a second has its window like any other.
-    records = [exit_file(tmp_path, AttemptName(EXPERIMENT, n, 1)) for n in range(20)]
+    records = [exit_file(tmp_path, AttemptName.of_process(EXPERIMENT, n, 1)) for n in range(20)]
     assert {record["exit_code"] for record in records} == {0}
     assert "completing" not in kinds
 
@@ -211,7 +210,7 @@ def test_a_sweep_of_signals_neither_completes_nor_fails_anything(
     """Slurm, systemd and a closing container signal every process, in any order, within 0.3 s."""
     count = 24
     chance = random.Random(order)
-    names = [AttemptName(EXPERIMENT, index, 1) for index in range(count)]
+    names = [AttemptName.of_process(EXPERIMENT, index, 1) for index in range(count)]
     handles = [
         start(engine, tmp_path, "echo up; " + WORK if name.index % 2 else CATCHES, name,
               env={"I": str(name.index)})
@@ -333,7 +332,7 @@ def test_a_request_that_was_there_first_lets_nothing_start(
     engine: LocalEngine, tmp_path: Path
 ) -> None:
     """Its command does not begin."""
-    attempts.prepare(tmp_path)
+    prepare(tmp_path)
     request(tmp_path)
     start(engine, tmp_path, "echo ran > log")
     found = exit_file(tmp_path)
@@ -410,7 +409,7 @@ def test_who_cannot_be_reached_is_told_with_the_reason(engine: LocalEngine, tmp_
     handle = start(engine, tmp_path, f"echo up; {GATE}")
     up(tmp_path)
     live = live_file(tmp_path)
-    path = attempts.attempts_dir(tmp_path) / f"{NAME}.live"
+    path = attempts_dir(tmp_path) / f"{NAME}.live"
     path.write_text(json.dumps({**live, "boot_id": "0" * 36, "host": "elsewhere"}))
     with LocalEngine() as other:
         assert "another host, elsewhere" in other.cancel([handle])[NAME]
@@ -423,7 +422,7 @@ def test_adopting_needs_no_descriptor_for_each(engine: LocalEngine, tmp_path: Pa
     """Eighty attempts are watched with room for 64 descriptors."""
     import resource
 
-    names = [AttemptName(EXPERIMENT, index, 1) for index in range(80)]
+    names = [AttemptName.of_process(EXPERIMENT, index, 1) for index in range(80)]
     for name in names:
         start(engine, tmp_path, f"echo up; {GATE.replace('0.01', '0.3')}", name)
     for name in names:
