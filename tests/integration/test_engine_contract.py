@@ -209,7 +209,7 @@ def test_a_timeout_stops_the_attempt_and_is_told_from_a_failure(
     """TERM at the timeout; nobody asked for it."""
     (found,) = run(engine, attempt(tmp_path, "sleep 600", timeout_s=0.2))
     assert found.timed_out
-    assert (found.reason, found.stop_reason) == (Reason.TIMEOUT, None)
+    assert (found.reason, found.stop_requested) == (Reason.TIMEOUT, None)
     assert found.signal == signal.SIGTERM
 
 
@@ -238,7 +238,7 @@ def test_a_cancelled_attempt_that_exits_0_is_recorded_as_asked_to_stop(
     ended(engine, handles)
     found = record(handles[0])
     assert (found.exit_code, found.stop_requested) == (0, "user")
-    assert found.stop_reason is Reason.USER
+    assert found.stop_requested is Reason.USER
 
 
 def test_cancelling_at_once_is_not_too_early(engine: Engine, tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ def test_another_users_attempt_cannot_be_reached_and_that_is_told(
     os.close(write)
     os.waitpid(child, 0)
     with os.fdopen(read) as file:
-        assert file.read() == f"pid {shim_of(handle)} belongs to another user"
+        assert file.read() == f"its shim, pid {shim_of(handle)}: it belongs to another user"
     # It looks by itself, and finds what was asked for.
     assert outcome(fast_dir).stop_requested == "user"
 
@@ -394,13 +394,16 @@ def test_an_engine_that_cannot_look_says_unknown(
     handle = start(engine, tmp_path, "echo up; exec sleep 600")
     up(tmp_path)
 
-    def refuse(path: Any, **options: Any) -> os.stat_result:
-        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+    opened = os.open
+
+    def refuse(path: Any, *args: Any, **options: Any) -> int:
+        if str(path).endswith(".exit"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return opened(path, *args, **options)
 
     with LocalEngine() as other:
         with monkeypatch.context() as broken:
-            broken.setattr(os, "lstat", refuse)
-            broken.setattr(os, "stat", refuse)
+            broken.setattr(os, "open", refuse)
             [word] = other.poll([handle])
             assert other.find(EXPERIMENT, tmp_path) == {}
         assert word.kind == "unknown"
@@ -419,7 +422,7 @@ def test_a_forged_pid_is_not_signalled(engine: LocalEngine, tmp_path: Path, pid:
     with path.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         engine.cancel([handle])
-        assert engine.poll([handle])[0].kind == "running"
+        assert engine.poll([handle])[0].kind == "unknown"
         engine.wait(0.01)
     settled(tmp_path, NAME, grace_s=0)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.attempts.names import AttemptName, attempts_dir, file_path, prepare
+from holdfast.engines import Handle
 from holdfast.engines.hearing import ALL, STOPS, WAKE
 from holdfast.engines.local import LocalEngine
 from holdfast.engines.shim import WINDOW_S
@@ -394,7 +395,8 @@ def test_a_copied_folder_aims_at_nobody(engine: LocalEngine, tmp_path: Path) -> 
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-al", str(source), str(copy)], check=True)
     with LocalEngine() as other:
-        (copied,) = other.find(EXPERIMENT, copy).values()
+        assert other.find(EXPERIMENT, copy) == {}
+        copied = Handle(name=NAME, folder=copy, identity=handle.identity)
         request(copy)
         unreached = other.cancel([copied], force=True)
     assert "does not hold the lock" in unreached[NAME]

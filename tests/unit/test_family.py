@@ -190,6 +190,23 @@ def test_the_holder_of_a_lock_is_who_has_it_open_and_works_there(tmp_path: Path)
         shim.kill()
 
 
+def test_nothing_of_the_original_is_stopped_from_a_copy(tmp_path: Path) -> None:
+    """Its processes carry the mark that stands in the copy, too: as long as its shim lives."""
+    original, copy = tmp_path / "one", tmp_path / "two"
+    original.mkdir()
+    shim = Shim(original, "echo up; exec sleep 600")
+    subprocess.run(["cp", "-a", str(original), str(copy)], check=True)
+    try:
+        found = settled(copy, NAME)
+        assert isinstance(found, Undecided)
+        assert "copy of a running experiment" in found.evidence
+        assert len(Census().marked(MARK)) == 1
+    finally:
+        for each in Census().marked(MARK):
+            send_to_marked(each, MARK, signal.SIGKILL)
+        shim.kill()
+
+
 def test_a_forged_live_file_names_nobody(folder: Path) -> None:
     """Its lock is held, but not by whom it names: neither adopted nor started again."""
     prepare(folder)

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from holdfast import lifecycle
-from holdfast.attempts import AttemptName, attempts_dir
+from holdfast.attempts.files import read_exit
+from holdfast.attempts.names import AttemptName, attempts_dir
 from holdfast.orchestration import outcomes
 from holdfast.status import Reason
 
 NOW = datetime(2024, 1, 15, 12, 0, tzinfo=UTC)
-NAME = AttemptName("exp_7", 3, 1)
+NAME = AttemptName("exp_7", "3", 1)
 
 
 @pytest.fixture
@@ -28,9 +29,9 @@ def folder(tmp_path: Path) -> Path:
 def ended(folder: Path, **exit_record: Any) -> lifecycle.ProcessExited:
     """The fact that is told by an `.exit` of these fields."""
     (attempts_dir(folder) / f"{NAME}.exit").write_text(json.dumps(exit_record))
-    record = outcomes.read(folder, NAME)
+    record = read_exit(folder, NAME)
     assert record is not None
-    return outcomes.exited(folder, NAME, record, NOW, None)
+    return outcomes.exited(folder, NAME, record, NOW)
 
 
 def test_a_clean_exit_comes_with_its_result(folder: Path) -> None:

@@ -7,6 +7,7 @@ gap between two of them is closed. `holdfast.attempts.settling` acts on what is 
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 import attrs
 
@@ -32,6 +33,9 @@ __all__ = [
     "look",
     "survivors",
 ]
+
+#: To the kernel, 0 and -1 are whole groups of processes, and files can be forged.
+_HIGHEST_PID: Final = 1 << 31
 
 
 @attrs.frozen
@@ -187,6 +191,8 @@ def _living(folder: Path, live: LiveState, verdict: Verdict, here: Observer) -> 
     )
     if live.kind != "held" or identity is None or identity.pid is None or not ours:
         return Running(identity, verdict)
+    if not 1 < identity.pid < _HIGHEST_PID:
+        return _doubt(verdict, f"not by {identity}, which can be no shim", identity)
     if is_same(identity.pid, identity.start_ticks, here) is None:
         return _doubt(verdict, f"not by {identity}, which is gone", identity)
     if holds_lock(identity.pid, live, folder, here) is False:
@@ -208,14 +214,14 @@ def _family(
     if identity is not None and identity.boot_id not in (None, here.boot_id):
         return Gone(evidence)  # the machine was restarted since: nothing can be left
     if identity is not None and live.mark is not None:
-        left = census.marked(live.mark)
-        if left:
-            return Gone(evidence, tuple(left), live.mark)
         if liveness.judge(identity, observer=here).kind == "alive":
             # The kernel frees the locks of a process a moment before it is gone. Else it never
             # locked this file: what runs belongs to the original, of which this is a copy.
             asked = "is this a copy of a running experiment?"
             return _doubt(verdict, f"{identity} runs: {asked}", identity)
+        left = census.marked(live.mark)
+        if left:
+            return Gone(evidence, tuple(left), live.mark)
         hidden = census.doubtful(identity)
         if hidden:
             words = f"these processes may be what it left, and do not show it: {listed(hidden)}"

@@ -165,7 +165,10 @@ class LocalEngine:
         for name in names(folder, experiment_id):
             if name in found:
                 continue
-            seen = looking.glance(folder, name)
+            try:
+                seen = looking.glance(folder, name)
+            except StateWriteError:
+                continue  # it cannot be told at this moment, which whoever asks will see for itself
             if isinstance(seen, looking.Running):
                 found[name] = Handle(name=name, folder=folder, identity=seen.identity)
         return found

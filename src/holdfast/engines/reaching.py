@@ -25,6 +25,7 @@ def ask(handle: Handle, *, force: bool) -> str:
     """Have the shim of *handle* look for requests at once.
 
     Where the disk let nobody make a request, the command is signalled itself: TERM, *force*: KILL.
+    Not before it is proven whose it is: a copy of the folder names the processes of the original.
 
     Returns:
         Why it cannot be reached now; empty if it can, or has ended.
@@ -48,7 +49,8 @@ def ask(handle: Handle, *, force: bool) -> str:
     if identity.pid_namespace != here.pid_namespace:
         return "its shim runs in another container of this host"
     if requested(handle.folder, handle.name, force=force) is None:
-        return _signal_command(live, signal.SIGKILL if force else signal.SIGTERM)
+        doubt = _doubt(handle, live, identity, here)
+        return doubt or _signal_command(live, signal.SIGKILL if force else signal.SIGTERM)
     doubt = ""
 
     def still_it() -> bool:
@@ -59,7 +61,7 @@ def ask(handle: Handle, *, force: bool) -> str:
     from holdfast.engines.hearing import WAKE
 
     refused = send(pid, (WAKE, signal.SIGCONT), still_it)
-    return refused or doubt
+    return f"its shim, pid {pid}: {refused}" if refused else doubt
 
 
 def _doubt(handle: Handle, live: LiveState, identity: ProcessIdentity, here: Observer) -> str:

@@ -84,6 +84,7 @@ class Watch:
     asked: set[AttemptName] = attrs.field(factory=set)
     launched: list[Handle] = attrs.field(factory=list)
     _shims: dict[AttemptName, ProcessIdentity | None] = attrs.field(factory=dict)
+    _texts: dict[AttemptName, str] = attrs.field(factory=dict)
     _unsubmitted: dict[AttemptName, Attempt] = attrs.field(factory=dict)
     _gone_since: dict[AttemptName, float] = attrs.field(factory=dict)
     _unread_since: dict[AttemptName, float] = attrs.field(factory=dict)
@@ -114,9 +115,14 @@ class Watch:
             # One that ended since it was looked at is not known: its exit record will be found.
             self.handles[name] = known.get(name) or Handle(name=name, folder=self.launcher.folder)
 
-    def settle(self, name: AttemptName, shim: ProcessIdentity | None) -> None:
-        """Have an attempt come to a certain end that is gone, or never began."""
-        self._shims[name] = shim
+    def settle(self, name: AttemptName, shim: ProcessIdentity | None, text: str = "") -> None:
+        """Have an attempt come to a certain end that is gone, or never began.
+
+        Args:
+            shim: Who was recorded as its shim.
+            text: What the engine says of it.
+        """
+        self._shims[name], self._texts[name] = shim, text
         self._settle_s = _SETTLE_EVERY_S[0]
         self.settling[name] = Settling(
             self.launcher.folder,
@@ -219,7 +225,7 @@ class Watch:
             if now - self._gone_since.setdefault(name, now) >= self.gone_grace_s:
                 shim = self.handles[name].identity
                 self._forget(name)
-                self.settle(name, shim)
+                self.settle(name, shim, word.text)
 
     def _forget(self, name: AttemptName) -> None:
         self.handles.pop(name, None)
@@ -259,7 +265,7 @@ class Watch:
 
     def _settled(self, name: AttemptName, seen: Look | Lost, found: list[Learnt]) -> None:
         if isinstance(seen, Ended | Lost):
-            found.append(Learnt(name, seen))
+            found.append(Learnt(name, seen, self._texts.get(name, "")))
         elif isinstance(seen, Running):
             handle = Handle(name=name, folder=self.launcher.folder, identity=seen.identity)
             self.handles[name] = handle
@@ -268,7 +274,7 @@ class Watch:
         elif isinstance(seen, Undecided):
             self.blocked[name] = seen.evidence
         else:
-            self.settle(name, self._shims.get(name))
+            self.settle(name, self._shims.get(name), self._texts.get(name, ""))
 
     def _look_at_blocked(self, found: list[Learnt]) -> None:
         now = self.monotonic()
