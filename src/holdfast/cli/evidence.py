@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TextIO
 from holdfast import attempts, liveness
 from holdfast.attempts import AttemptName, error_path
 from holdfast.cli import forms, text
-from holdfast.cli.app import Place
+from holdfast.cli.app import Where
 from holdfast.config.placeholders import as_text
 from holdfast.errors import ConfigError, HoldfastError, StateCorruptError, printable
 from holdfast.identity import ProcessIdentity
@@ -53,7 +53,7 @@ def params_words(params: Params, index: int) -> str:
 
 
 def failures(
-    where: Place,
+    where: Where,
     state: ExperimentState,
     folder: Path,
     params: Params,
@@ -89,7 +89,7 @@ def failures(
     return lines
 
 
-def _aggregation(where: Place, state: ExperimentState, folder: Path, stream: TextIO) -> list[str]:
+def _aggregation(where: Where, state: ExperimentState, folder: Path, stream: TextIO) -> list[str]:
     """Why the aggregation failed, with the end of its command's stderr if it had one."""
     why = text.one_line(state.error_message or "the aggregation failed")
     lines = [f"  {text.paint(why, 'red', text.coloured(stream))}"]

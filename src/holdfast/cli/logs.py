@@ -13,7 +13,7 @@ from holdfast import attempts
 from holdfast.attempts import AGGREGATE, AttemptName
 from holdfast.cli import text
 from holdfast.cli.addressing import resolve
-from holdfast.cli.app import Place, place, state_dir_option
+from holdfast.cli.app import Where, state_dir_option, where_of
 from holdfast.cli.evidence import unwatched
 from holdfast.cli.failures import UNREADABLE, told
 from holdfast.errors import ExperimentNotFoundError, StateCorruptError
@@ -35,7 +35,7 @@ _AGGREGATE_WORD: Final = "aggregate"
 class _Log:
     """One file, and how much of it was printed."""
 
-    where: Place
+    where: Where
     path: Path
     title: str
     offset: int = 0
@@ -106,7 +106,7 @@ def logs(
     INDEX is a process's number, or `aggregate` for the aggregation's command. Where it is more
     than one file, each begins with a line `==> 2.1 stderr <==`: process 2, attempt 1.
     """
-    where = place(context)
+    where = where_of(context)
     manager = where.manager()
     state, index = _find(manager, query)
     if attempt is not None:
@@ -208,7 +208,7 @@ def _word(index: int) -> str:
 
 
 def _logs(
-    where: Place,
+    where: Where,
     state: ExperimentState,
     index: int | None,
     attempt: int | None,
@@ -287,7 +287,7 @@ def _may_run(state: ExperimentState, folder: Path, index: int) -> bool:
 
 
 def _say_if_abandoned(
-    where: Place, manager: StateManager, state: ExperimentState, index: int | None
+    where: Where, manager: StateManager, state: ExperimentState, index: int | None
 ) -> None:
     """Say so where what is followed ended because nobody is left to go on with it."""
     if not _goes_on(state, index) or manager.liveness(state.experiment_id).kind != "dead":

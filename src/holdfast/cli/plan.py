@@ -11,7 +11,7 @@ from typing import Any, Final
 from holdfast import results
 from holdfast.attempts import AttemptName
 from holdfast.cli import forms, text
-from holdfast.cli.app import Place
+from holdfast.cli.app import Where
 from holdfast.cli.evidence import params_words, unwatched
 from holdfast.cli.failures import OWNED
 from holdfast.config.experiment_file import Experiment
@@ -30,7 +30,7 @@ _MOST_DIFFERENCES: Final = 10
 
 
 def print_plan(
-    where: Place, experiment: Experiment | None, resumed: str | None, *, fresh: bool, as_json: bool
+    where: Where, experiment: Experiment | None, resumed: str | None, *, fresh: bool, as_json: bool
 ) -> int:
     """Say for every process whether it would be run, and why; the exit code."""
     manager = where.manager()
@@ -138,7 +138,7 @@ def _again(why: str, *, left: bool) -> tuple[str, str]:
 
 
 def refuse_other_work(
-    where: Place, state: ExperimentState, experiment: Experiment, *, file: str | None
+    where: Where, state: ExperimentState, experiment: Experiment, *, file: str | None
 ) -> None:
     """Make sure that *experiment*, read from *file* if any, is the work of *state*.
 

@@ -13,11 +13,11 @@ from holdfast.attempts import AttemptName
 from holdfast.cli import forms, text
 from holdfast.cli.addressing import resolve
 from holdfast.cli.app import (
-    Place,
+    Where,
     experiment_argument,
     json_option,
-    place,
     state_dir_option,
+    where_of,
 )
 from holdfast.cli.evidence import Params, failures, parameters, params_words, unwatched
 from holdfast.cli.failures import told
@@ -47,7 +47,7 @@ _QUIET: Final = frozenset({"launched"})
 @click.pass_context
 def show(context: click.Context, query: str, whole: bool, as_json: bool) -> int:
     """Show one experiment: status, owner, what failed and why, what runs, history, what to do."""
-    where = place(context)
+    where = where_of(context)
     manager = where.manager()
     state = manager.load(resolve(manager, query))
     living = manager.liveness(state.experiment_id)
@@ -84,7 +84,7 @@ def _history(
 
 
 def _print_json(
-    where: Place,
+    where: Where,
     state: ExperimentState,
     living: Verdict,
     params: Params,
@@ -215,7 +215,7 @@ def _moment(at: datetime | None) -> str:
 
 
 def _failed(
-    where: Place,
+    where: Where,
     state: ExperimentState,
     folder: Path,
     params: Params,
@@ -249,7 +249,7 @@ def _running(
     return ["", _bold(title), *text.table(header, rows, right=(0, 1, 2), indent="  ")]
 
 
-def _result(where: Place, state: ExperimentState, folder: Path) -> list[str]:
+def _result(where: Where, state: ExperimentState, folder: Path) -> list[str]:
     if state.status is not ExperimentStatus.AGGREGATED:
         return []
     from holdfast import aggregation
