@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -11,7 +10,7 @@ from holdfast.errors import StateCorruptError
 from holdfast.status import Entity, Reason
 from holdfast.store import journal
 from holdfast.store.codec import Json, change_from_json, identity_from_json
-from holdfast.store.files import Files
+from holdfast.store.place import JOURNALS, Opened
 
 __all__ = ["Transition", "chain", "read"]
 
@@ -40,8 +39,8 @@ class Transition:
     evidence: str | None = None
 
 
-def read(files: Files, folder_fd: int, path: Path) -> Iterator[Transition]:
-    """Every acknowledged step in *folder_fd*, oldest first.
+def read(folder: Opened) -> Iterator[Transition]:
+    """Every acknowledged step in the journals of *folder*, oldest first.
 
     A journal ends where its successor's base says that it was folded: a line behind that was
     written by an owner that had been fenced. A base that no successor folded was late itself.
@@ -49,8 +48,8 @@ def read(files: Files, folder_fd: int, path: Path) -> Iterator[Transition]:
     Raises:
         StateCorruptError: A journal is damaged.
     """
-    with files.directory("journal", folder_fd) as journal_fd:
-        found = chain(files, journal_fd, path / "journal")
+    with folder.open_dir(JOURNALS) as journals:
+        found = chain(journals)
     for each, until in found:
         try:
             yield from _transitions(each, until)
@@ -58,8 +57,8 @@ def read(files: Files, folder_fd: int, path: Path) -> Iterator[Transition]:
             raise StateCorruptError(each.path, f"a line is no transition: {err!r}") from err
 
 
-def chain(files: Files, journal_fd: int, path: Path) -> list[tuple[journal.Journal, int | None]]:
-    """The journals in *path* that count, oldest first, each with the offset up to which it does.
+def chain(journals: Opened) -> list[tuple[journal.Journal, int | None]]:
+    """The *journals* that count, oldest first, each with the offset up to which it does.
 
     Raises:
         StateCorruptError: One is damaged, or a base continues what is not there.
@@ -68,8 +67,8 @@ def chain(files: Files, journal_fd: int, path: Path) -> list[tuple[journal.Journ
     # claimants who go on meanwhile cannot make it look missing.
     based = {
         found.epoch: found
-        for epoch in reversed(journal.epochs(files.names(journal_fd)))
-        if (found := journal.read_journal(files, journal_fd, epoch, path)).base is not None
+        for epoch in reversed(journal.epochs(journals.names()))
+        if (found := journal.read_journal(journals, epoch)).base is not None
     }
     counted: list[tuple[journal.Journal, int | None]] = []
     current = based[max(based)] if based else None
