@@ -95,7 +95,7 @@ def lock_state(place: Place) -> LockState | None:
     folder = place.open_folder()
     if folder is None:
         return None
-    # Whatever is wrong with the lock, it says nothing.
+    # A lock that cannot be opened or asked tells nothing of an owner.
     with folder, contextlib.suppress(OSError), folder.open_read(LOCK) as lock:
         had = _flock(lock, fcntl.LOCK_SH)
         return None if had is None else "free" if had else "held"

@@ -20,6 +20,9 @@ __all__ = ["JOURNALS", "LOCK", "Opened", "Place"]
 LOCK: Final = "lock"
 JOURNALS: Final = "journal"
 
+#: No descriptor. Not -1, which `os.listdir` takes for the working directory.
+_CLOSED: Final = -2
+
 
 @attrs.define(eq=False)
 class Opened:
@@ -28,7 +31,8 @@ class Opened:
     Attributes:
         path: For messages only: whatever is done goes through *fd*, even if the path leads
             elsewhere by now.
-        fd: -1 once it is closed, so that no late call meets another file under the same number.
+        fd: None that there can be once it is closed, so that no late call meets another file
+            under the same number.
     """
 
     files: Files
@@ -60,8 +64,8 @@ class Opened:
 
     def close(self) -> None:
         """Give the descriptor back; repeating it is fine."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
+        fd, self.fd = self.fd, _CLOSED
+        if fd != _CLOSED:
             self.files.close(fd)
 
     def __enter__(self) -> Self:
@@ -129,9 +133,8 @@ class Place:
 
     def is_at(self, folder: Opened) -> bool:
         """Whether *folder* is still the experiment's: a delete moves it away. Raises OSError."""
+        files = self.files
         try:
-            return os.path.samestat(
-                self.files.stat(self.stem, self.dir_fd), self.files.fstat(folder.fd)
-            )
+            return os.path.samestat(files.stat(self.stem, self.dir_fd), files.fstat(folder.fd))
         except FileNotFoundError:
             return False
