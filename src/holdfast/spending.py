@@ -16,6 +16,7 @@ from holdfast.status import ProcessStatus
 from holdfast.store import history
 from holdfast.store.files import Files
 from holdfast.store.history import Spell
+from holdfast.store.place import Opened
 
 __all__ = ["attempts_duration_s", "duration_s"]
 
@@ -57,10 +58,9 @@ def attempts_duration_s(state: ExperimentState, folder: Path) -> dict[int, float
 
 def _spells(folder: Path) -> Iterator[Spell]:
     """None at all where the journals cannot be read: a time is nothing to fail for."""
-    files = Files()
     try:
-        with files.directory(folder) as folder_fd:
-            yield from history.spells(files, folder_fd, folder)
+        with Opened.at(Files(), folder) as opened:
+            yield from history.spells(opened)
     except (HoldfastError, OSError):
         return
 

@@ -21,6 +21,7 @@ from holdfast.errors import (
 from holdfast.store import deletion
 from holdfast.store.files import Files
 from holdfast.store.manager import StateManager
+from holdfast.store.place import Opened, Place
 from processes import owner
 from waiting import until
 
@@ -222,9 +223,8 @@ def test_who_waits_for_the_lock_of_a_deleted_experiment_is_told_that_it_is_gone(
 
     waiter = threading.Thread(target=wait)
     waiter.start()
-    files = Files()
-    with files.directory(state_dir) as dir_fd:
-        deletion.remove(files, claim, ID, dir_fd, state_dir)
+    with Opened.at(Files(), state_dir) as top:
+        deletion.remove(Place.of(top, ID), claim)
     claim.release()
     waiter.join()
     assert outcome == [ExperimentNotFoundError]

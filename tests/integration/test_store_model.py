@@ -26,6 +26,7 @@ from holdfast.store import claim as claim_module
 from holdfast.store.claim import Claim
 from holdfast.store.files import Files
 from holdfast.store.manager import StateManager
+from holdfast.store.place import Opened
 
 IDS = ("one", "two/2")
 SIZE = 3
@@ -203,12 +204,11 @@ class StateDirectory(RuleBasedStateMachine):
 
     @invariant()
     def every_step_is_one_of_the_machines(self) -> None:
-        files = Files()
         for name in self.model:
-            folder = self.manager.folder(name)
-            if folder.exists():
-                with files.directory(folder) as fd:
-                    assert list(legality.violations(files, fd, folder)) == []
+            path = self.manager.folder(name)
+            if path.exists():
+                with Opened.at(Files(), path) as folder:
+                    assert list(legality.violations(folder)) == []
 
 
 # A view that was lost or lies behind is reported at every look, as it should be.

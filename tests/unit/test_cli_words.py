@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.cli import failures, text
-from holdfast.cli.app import Place
+from holdfast.cli.app import Where
 from holdfast.cli.live import Estimate
 from holdfast.errors import StateWriteError
 from holdfast.records import ExperimentState, ProcessProgress, ProcessTable
@@ -87,7 +87,7 @@ def test_a_command_can_be_pasted_and_shown(word: str) -> None:
     """The shell reads the very word, the terminal nothing that drives it."""
     import subprocess
 
-    command = Place(option=word).command("show", word)
+    command = Where(option=word).command("show", word)
     assert command.isprintable()
     _, _, arguments = command.partition(" -C ")
     done = subprocess.run(
@@ -144,7 +144,7 @@ def test_a_full_disk_asks_for_space_and_for_what_goes_on(
 ) -> None:
     """The same again, unless a fresh experiment was made by then: that is resumed."""
     StateManager(state_dir).create("exp_1")
-    where = Place(option=str(state_dir), verb=verb, fresh=fresh)
+    where = Where(option=str(state_dir), verb=verb, fresh=fresh)
     error = StateWriteError(state_dir / path, "writing", "No space left on device (ENOSPC)")
     for each in (error, pickle.loads(pickle.dumps(error))):
         words = failures.told(each, where)

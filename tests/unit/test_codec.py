@@ -17,6 +17,7 @@ from holdfast.records import ExperimentState, ProcessProgress, ProcessTable, Res
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import codec, view
 from holdfast.store.files import Files
+from holdfast.store.place import Opened, Place
 
 SCHEMAS = Path(__file__).parents[1] / "data" / "schemas"
 PATH = Path("somewhere/exp_7.json")
@@ -164,9 +165,8 @@ def test_an_identity_survives_its_claim(identity: ProcessIdentity) -> None:
 
 
 def read(name: str) -> ExperimentState:
-    files = Files()
-    with files.directory(SCHEMAS) as dir_fd:
-        state = view.read(files, name, dir_fd, SCHEMAS / name)
+    with Opened.at(Files(), SCHEMAS) as top:
+        state = view.read(Place(top, name.removesuffix(".json")))
     assert state is not None
     return state
 

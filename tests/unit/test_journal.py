@@ -13,8 +13,9 @@ from holdfast.records import ExperimentState
 from holdfast.status import ProcessStatus
 from holdfast.store import history, journal
 from holdfast.store.files import Files
-from holdfast.store.journal import Truth
+from holdfast.store.journal import read_truth
 from holdfast.store.manager import StateManager
+from holdfast.store.place import Opened
 
 ID = "exp_7"
 
@@ -38,13 +39,9 @@ def written(manager: StateManager) -> Path:
 
 
 @pytest.fixture
-def folder_fd(manager: StateManager, written: Path) -> Iterator[int]:
-    with Files().directory(manager.folder(ID)) as fd:
-        yield fd
-
-
-def truth(folder_fd: int, manager: StateManager) -> Truth | None:
-    return journal.read_truth(Files(), folder_fd, manager.folder(ID))
+def folder(manager: StateManager, written: Path) -> Iterator[Opened]:
+    with Opened.at(Files(), manager.folder(ID)) as folder:
+        yield folder
 
 
 def boundaries(data: bytes) -> list[int]:
@@ -53,7 +50,7 @@ def boundaries(data: bytes) -> list[int]:
 
 
 def test_a_tail_torn_at_any_byte_costs_only_the_torn_line(
-    manager: StateManager, written: Path, folder_fd: int
+    manager: StateManager, written: Path, folder: Opened
 ) -> None:
     """Every line that is whole counts, whatever stands of the one behind it."""
     data = written.read_bytes()
@@ -61,7 +58,7 @@ def test_a_tail_torn_at_any_byte_costs_only_the_torn_line(
     whole: dict[int, ExperimentState] = {}
     for cut in range(ends[1], len(data) + 1):
         written.write_bytes(data[:cut])
-        found = truth(folder_fd, manager)
+        found = read_truth(folder)
         assert found is not None
         last = max(end for end in ends if end <= cut)
         assert found.offset == last
@@ -71,26 +68,26 @@ def test_a_tail_torn_at_any_byte_costs_only_the_torn_line(
 
 
 def test_a_base_torn_at_any_byte_leaves_the_truth_where_it_was(
-    manager: StateManager, written: Path, folder_fd: int
+    manager: StateManager, written: Path, folder: Opened
 ) -> None:
     """An owner that died before its base was whole has not taken anything over."""
     data = written.read_bytes()
     ends = boundaries(data)
     for cut in range(ends[0], ends[1]):
         written.write_bytes(data[:cut])
-        assert truth(folder_fd, manager) is None
+        assert read_truth(folder) is None
 
 
 def test_a_tail_of_zeros_is_a_torn_tail(
-    manager: StateManager, written: Path, folder_fd: int
+    manager: StateManager, written: Path, folder: Opened
 ) -> None:
     """Some file systems leave the new size without the new data after a power cut."""
     data = written.read_bytes()
-    before = truth(folder_fd, manager)
+    before = read_truth(folder)
     assert before is not None
     for tail in (b"\0", b"\0" * 4096, b"\0" * 7 + b"\n", b"\n", b"\xff" * 30 + b"\n\n"):
         written.write_bytes(data + tail)
-        found = truth(folder_fd, manager)
+        found = read_truth(folder)
         assert found is not None
         assert (found.state, found.offset) == (before.state, before.offset)
 
@@ -115,11 +112,11 @@ def test_a_damaged_line_before_a_valid_one_is_refused_at_every_line(
 
 
 def test_every_single_bit_flip_is_noticed_or_costs_no_acknowledged_line(
-    manager: StateManager, written: Path, folder_fd: int
+    manager: StateManager, written: Path, folder: Opened
 ) -> None:
     """No flipped bit makes another valid state: it is refused, or only the last line is dropped."""
     data = written.read_bytes()
-    good = truth(folder_fd, manager)
+    good = read_truth(folder)
     assert good is not None
     last = boundaries(data)[-2]
     for at in [*range(0, last, 3), *range(last - 1, len(data))]:
@@ -127,7 +124,7 @@ def test_every_single_bit_flip_is_noticed_or_costs_no_acknowledged_line(
         flipped[at] ^= 1 << (at % 8)
         written.write_bytes(flipped)
         try:
-            found = truth(folder_fd, manager)
+            found = read_truth(folder)
         except StateCorruptError:
             continue
         # The last line says that the owner let go: without it the state is the same, unreleased.
@@ -186,13 +183,13 @@ def test_a_journal_without_a_claim_is_refused(manager: StateManager, written: Pa
 
 
 def test_a_claim_without_a_base_is_passed_over(
-    manager: StateManager, written: Path, folder_fd: int
+    manager: StateManager, written: Path, folder: Opened
 ) -> None:
     """An owner that died between its claim and its base: its predecessor's word stands."""
-    before = truth(folder_fd, manager)
+    before = read_truth(folder)
     claim_line = written.read_bytes().splitlines(keepends=True)[0]
     written.with_name("00000002.jsonl").write_bytes(claim_line)
-    assert truth(folder_fd, manager) == before
+    assert read_truth(folder) == before
     with manager.claim(ID) as claim:
         assert claim.epoch == 3
         assert claim.state.revision == 5
@@ -291,8 +288,8 @@ def claimed(epoch: int, source: int | None, *, based: bool = True) -> bytes:
 
 
 def chained(folder: Path, files: Files) -> list[tuple[int, int | None]]:
-    with files.directory(folder) as fd:
-        return [(each.epoch, until) for each, until in history.chain(files, fd, folder)]
+    with Opened.at(files, folder) as journals:
+        return [(each.epoch, until) for each, until in history.chain(journals)]
 
 
 def test_history_follows_the_journals_that_were_folded(tmp_path: Path) -> None:
@@ -364,8 +361,8 @@ def test_a_reader_sees_the_cut_back_tail_of_a_failed_append(
             return super().read(fd, size, offset)
 
     files = Overtaken()
-    with files.directory(written.parent) as fd:
-        found = journal.read_journal(files, fd, 1, written.parent)
+    with Opened.at(files, written.parent) as journals:
+        found = journal.read_journal(journals, 1)
     assert files.looks == 2
     assert found.size == len(data)
 

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from holdfast.store.manager import StateManager
 
 __all__ = [
-    "Place",
+    "Where",
     "app",
     "experiment_argument",
     "json_option",
-    "place",
     "quoted",
     "state_dir_option",
+    "where_of",
 ]
 
 _ENVIRONMENT: Final = "HOLDFAST_STATE_DIR"
@@ -69,7 +69,7 @@ _COMMANDS: Final = {
 
 
 @attrs.define
-class Place:
+class Where:
     """The state directory that a command works on, and how to name it in a next command.
 
     Attributes:
@@ -123,8 +123,8 @@ def _program() -> str:
 _C = TypeVar("_C", bound=Callable[..., Any])
 
 
-def _set_place(context: click.Context, _: click.Parameter, value: str | None) -> None:
-    found = context.ensure_object(Place)
+def _set_where(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    found = context.ensure_object(Where)
     if value is not None:
         found.option = value
 
@@ -136,7 +136,7 @@ def state_dir_option(command: _C) -> _C:
         "--state-dir",
         metavar="DIR",
         expose_value=False,
-        callback=_set_place,
+        callback=_set_where,
         type=click.Path(file_okay=False),
         help=f"Where the experiments are; default ${_ENVIRONMENT} or {_DEFAULT}.",
     )(command)
@@ -151,7 +151,7 @@ def _complete_id(context: click.Context, _: click.Parameter, incomplete: str) ->
     import warnings
 
     warnings.simplefilter("ignore")
-    ids = place(context).manager().list_experiments()
+    ids = where_of(context).manager().list_experiments()
     return [each for each in ["@last", *ids] if each.startswith(incomplete)]
 
 
@@ -160,9 +160,9 @@ def experiment_argument(command: _C) -> _C:
     return click.argument("query", metavar="ID", shell_complete=_complete_id)(command)
 
 
-def place(context: click.Context) -> Place:
+def where_of(context: click.Context) -> Where:
     """The state directory of the running command."""
-    found = context.find_object(Place)
+    found = context.find_object(Where)
     assert found is not None
     return found
 
@@ -187,10 +187,10 @@ class _Commands(click.Group):
             if not close and Path(args[0]).is_file():
                 close = ["run", args[0]]
             close = close or difflib.get_close_matches(args[0], _COMMANDS, n=1)
-            hint = f"; did you mean `{place(ctx).command(*close)}`?" if close else ""
+            hint = f"; did you mean `{where_of(ctx).command(*close)}`?" if close else ""
             ctx.fail(f"no command {args[0]!r}{hint}")
         if args:
-            place(ctx).verb = args[0]
+            where_of(ctx).verb = args[0]
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.cli import forms, text
-from holdfast.cli.app import Place
+from holdfast.cli.app import Where
 
 if TYPE_CHECKING:
     from holdfast.attempts.names import AttemptName
@@ -20,7 +20,7 @@ __all__ = ["conduct"]
 
 
 def conduct(
-    where: Place,
+    where: Where,
     drive: Callable[["Orchestrator"], "Outcome"],
     *,
     force: bool,
@@ -70,7 +70,7 @@ def _taken_up(outcome: "Outcome", first: "ExperimentState | None") -> list[str]:
     return notes
 
 
-def _print_end(where: Place, outcome: "Outcome", notes: list[str], *, as_json: bool) -> None:
+def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: bool) -> None:
     from holdfast.orchestration import ending
 
     state = outcome.state

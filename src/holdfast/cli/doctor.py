@@ -7,7 +7,7 @@ import attrs
 import click
 
 from holdfast.cli import forms, text
-from holdfast.cli.app import Place, json_option, place, state_dir_option
+from holdfast.cli.app import Where, json_option, state_dir_option, where_of
 from holdfast.cli.failures import UNREADABLE, say_if_absent
 from holdfast.doctor import Finding, examine
 from holdfast.errors import StateCorruptError, printable
@@ -28,7 +28,7 @@ def doctor(context: click.Context, fix: bool, as_json: bool) -> int:
     of problems that stay, the exit code is 6 if a state cannot be read, else 1; as it is where
     there is no such directory.
     """
-    where = place(context)
+    where = where_of(context)
     try:
         found = examine(where.state_dir, fix=fix)
     except StateCorruptError as err:
@@ -64,12 +64,12 @@ def _is_absent(state_dir: Path) -> bool:
         return False
 
 
-def _form(finding: Finding, where: Place) -> dict[str, object]:
+def _form(finding: Finding, where: Where) -> dict[str, object]:
     command = where.command(*finding.command) if finding.command else None
     return attrs.asdict(finding) | {"path": str(finding.path), "command": command}
 
 
-def _lines(finding: Finding, where: Place, *, fix: bool) -> list[str]:
+def _lines(finding: Finding, where: Where, *, fix: bool) -> list[str]:
     style: text.Style = "red" if finding.severity == "problem" else "yellow"
     label = text.paint(finding.severity, style, text.coloured(sys.stdout))
     repair = text.one_line(finding.repair)

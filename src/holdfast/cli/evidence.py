@@ -10,7 +10,7 @@ from typing import Any, Final, TextIO
 
 from holdfast.attempts.names import AttemptName, error_path, names, output_path
 from holdfast.cli import reasons, text
-from holdfast.cli.app import Place
+from holdfast.cli.app import Where
 from holdfast.config.placeholders import as_text
 from holdfast.errors import ConfigError, HoldfastError, printable
 from holdfast.records import ExperimentState
@@ -48,7 +48,7 @@ def params_words(params: Params, index: int) -> str:
 
 
 def failures(
-    where: Place,
+    where: Where,
     state: ExperimentState,
     folder: Path,
     params: Params,
@@ -94,7 +94,7 @@ def failures(
     return lines
 
 
-def _aggregation(where: Place, state: ExperimentState, folder: Path, stream: TextIO) -> list[str]:
+def _aggregation(where: Where, state: ExperimentState, folder: Path, stream: TextIO) -> list[str]:
     """Why the aggregation failed, with the end of its command's stderr if it had one."""
     why = text.one_line(state.error_message or "the aggregation failed")
     lines = [f"  {text.paint(why, 'red', text.coloured(stream))}"]

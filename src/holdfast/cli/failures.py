@@ -22,7 +22,7 @@ from holdfast import errors
 from holdfast.cli import text
 
 if TYPE_CHECKING:
-    from holdfast.cli.app import Place
+    from holdfast.cli.app import Where
 
 __all__ = [
     "INTERRUPTED",
@@ -64,7 +64,7 @@ def exit_code(error: errors.HoldfastError) -> int:
     return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
 
 
-def report(error: errors.HoldfastError, where: "Place") -> int:
+def report(error: errors.HoldfastError, where: "Where") -> int:
     """Tell the user, with commands as they are typed for *where*; the exit code."""
     text.say(told(error, where), "error")
     if isinstance(error, errors.ExperimentNotFoundError):
@@ -72,12 +72,12 @@ def report(error: errors.HoldfastError, where: "Place") -> int:
     return exit_code(error)
 
 
-def told(error: errors.HoldfastError, where: "Place") -> str:
+def told(error: errors.HoldfastError, where: "Where") -> str:
     """The message of *error*, with a next step that fits the command that runs."""
     return error.told(where.command, _again(error, where))
 
 
-def _again(error: errors.HoldfastError, where: "Place") -> str | None:
+def _again(error: errors.HoldfastError, where: "Where") -> str | None:
     """What goes on once the cause is mended: the same again, unless that would begin anew."""
     if not isinstance(error, errors.StateWriteError) or where.verb is None:
         return None
@@ -120,9 +120,9 @@ def guarded(args: list[str]) -> int:
     warnings.simplefilter("once", errors.NoLocksWarning)
     for kind in (errors.DiskWarning, errors.EngineWarning, errors.AttemptWarning):
         warnings.simplefilter("always", kind)
-    from holdfast.cli.app import Place
+    from holdfast.cli.app import Where
 
-    where = Place()
+    where = Where()
     try:
         code = _invoke(args, where)
         text.flush()
@@ -143,7 +143,7 @@ def guarded(args: list[str]) -> int:
     return code
 
 
-def _remedy(error: OSError, where: "Place") -> str:
+def _remedy(error: OSError, where: "Where") -> str:
     if error.filename in (None, text.STDOUT) or where.verb is None:
         return ""
     return f"\n  {errors.remedy(error.errno)}, then repeat `{where.verb}`"
@@ -162,7 +162,7 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
-def _invoke(args: list[str], where: "Place") -> int:
+def _invoke(args: list[str], where: "Where") -> int:
     import click
 
     from holdfast.cli.app import ClosedPipe, app

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, ParamSpec
 import click
 
 from holdfast.cli import forms, text
-from holdfast.cli.app import Place, json_option, place, state_dir_option
+from holdfast.cli.app import Where, json_option, state_dir_option, where_of
 from holdfast.cli.failures import UNREADABLE, say_if_absent, told
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
@@ -88,7 +88,7 @@ def ls(context: click.Context, statuses: tuple[str, ...], as_json: bool) -> int:
     looked up, and whether processes of one that nobody owns run on. Files that cannot be read are
     named, and end the listing with exit code 6.
     """
-    where = place(context)
+    where = where_of(context)
     manager = where.manager()
     listing = manager.listing()
     states, unreadable = listing.experiments, listing.unreadable
@@ -121,7 +121,7 @@ def ls(context: click.Context, statuses: tuple[str, ...], as_json: bool) -> int:
     return say_unreadable(where, unreadable)
 
 
-def say_unreadable(where: Place, unreadable: list[tuple[Path, HoldfastError]]) -> int:
+def say_unreadable(where: Where, unreadable: list[tuple[Path, HoldfastError]]) -> int:
     """Name the files that could not be read, on stderr; the exit code."""
     for _, error in unreadable:
         text.say(told(error, where), "error")
@@ -168,7 +168,7 @@ def _lines(found: list[Listed]) -> list[str]:
     return text.table(header, rows, right=(2, 3), styles=STYLES)
 
 
-def _say_what_to_do(where: Place, found: list[Listed]) -> None:
+def _say_what_to_do(where: Where, found: list[Listed]) -> None:
     for state, _, alive in found:
         if alive:
             command = where.command("resume", state.experiment_id)

@@ -14,7 +14,7 @@ from holdfast.attempts.looking import life, look
 from holdfast.attempts.names import AGGREGATE, AttemptName, error_path, names, output_path
 from holdfast.cli import text
 from holdfast.cli.addressing import resolve
-from holdfast.cli.app import Place, place, state_dir_option
+from holdfast.cli.app import Where, state_dir_option, where_of
 from holdfast.cli.failures import UNREADABLE, told
 from holdfast.errors import ExperimentNotFoundError, StateCorruptError, StateWriteError
 from holdfast.records import ExperimentState
@@ -32,7 +32,7 @@ _CHUNK: Final = 256 * 1024
 class _Log:
     """One file, and how much of it was printed."""
 
-    where: Place
+    where: Where
     path: Path
     title: str
     offset: int = 0
@@ -103,7 +103,7 @@ def logs(
     INDEX is a process's number, or `aggregate` for the aggregation's command. Where it is more
     than one file, each begins with a line `==> 2.1 stderr <==`: process 2, attempt 1.
     """
-    where = place(context)
+    where = where_of(context)
     manager = where.manager()
     state, unit = _find(manager, query)
     if attempt is not None:
@@ -202,7 +202,7 @@ def _unit(word: str) -> str | None:
 
 
 def _logs(
-    where: Place,
+    where: Where,
     state: ExperimentState,
     unit: str | None,
     attempt: int | None,
@@ -287,7 +287,7 @@ def _may_run(state: ExperimentState, folder: Path, unit: str) -> bool:
 
 
 def _say_if_abandoned(
-    where: Place, manager: StateManager, state: ExperimentState, unit: str | None
+    where: Where, manager: StateManager, state: ExperimentState, unit: str | None
 ) -> None:
     """Say so where what is followed ended because nobody is left to go on with it."""
     if not _goes_on(state, unit) or manager.liveness(state.experiment_id).kind != "dead":

@@ -7,11 +7,11 @@ import click
 from holdfast.cli import forms, text
 from holdfast.cli.addressing import how_to_remove, resolve
 from holdfast.cli.app import (
-    Place,
+    Where,
     experiment_argument,
     json_option,
-    place,
     state_dir_option,
+    where_of,
 )
 from holdfast.cli.failures import OWNED, exit_code, report, say_if_absent, told
 from holdfast.cli.listing import say_unreadable
@@ -48,7 +48,7 @@ def cleanup(context: click.Context, dry_run: bool, force: bool, as_json: bool) -
     Those of a living owner are left alone. Where that cannot be told, they are named, and the
     exit code is 5, unless --force.
     """
-    where = place(context)
+    where = where_of(context)
     manager = where.manager()
     listing = manager.listing()
     unreadable = listing.unreadable
@@ -132,7 +132,7 @@ def _why_left(manager: "StateManager", experiment_id: str, *, force: bool) -> Ho
     return None
 
 
-def _marked(where: Place, *, dry_run: bool, force: bool) -> list[str]:
+def _marked(where: Where, *, dry_run: bool, force: bool) -> list[str]:
     import warnings
 
     with warnings.catch_warnings():
@@ -141,7 +141,7 @@ def _marked(where: Place, *, dry_run: bool, force: bool) -> list[str]:
 
 
 def _cleaned(
-    where: Place, experiment_id: str, living: Verdict | None, *, dry_run: bool
+    where: Where, experiment_id: str, living: Verdict | None, *, dry_run: bool
 ) -> list[str]:
     would = "would be interrupted" if dry_run else "interrupted"
     who = text.one_line(experiment_id)
@@ -164,7 +164,7 @@ def rm(context: click.Context, queries: tuple[str, ...], force: bool) -> int:
     An experiment whose owner, or one of whose processes, is alive is refused. If one ID is wrong,
     nothing is deleted.
     """
-    where = place(context)
+    where = where_of(context)
     manager = where.manager()
     found: dict[str, None] = {}
     code = 0
@@ -194,7 +194,7 @@ def rm(context: click.Context, queries: tuple[str, ...], force: bool) -> int:
     return code
 
 
-def _refused(where: Place, error: HoldfastError) -> int:
+def _refused(where: Where, error: HoldfastError) -> int:
     """Tell why something is not deleted, and how else to be rid of it; the exit code."""
     code = report(error, where)
     command = how_to_remove(where.manager(), error)
@@ -213,7 +213,7 @@ def aggregate(context: click.Context, query: str, force: bool, as_json: bool) ->
     """Aggregate an experiment whose processes are all completed; run none of them."""
     from holdfast.cli.conduct import conduct
 
-    where = place(context)
+    where = where_of(context)
     experiment_id = resolve(where.manager(), query)
     try:
         return conduct(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from holdfast.cli import forms, text
-from holdfast.cli.app import Place
+from holdfast.cli.app import Where
 from holdfast.cli.evidence import params_words
 from holdfast.cli.failures import OWNED
 from holdfast.config.experiment_file import Experiment
@@ -39,7 +39,7 @@ _STYLES: Final[dict[str, text.Style]] = {
 
 
 def print_plan(
-    where: Place,
+    where: Where,
     experiment: Experiment | None,
     resumed: str | None,
     *,
@@ -132,7 +132,7 @@ def _state(
 
 
 def refuse_other_work(
-    where: Place, state: ExperimentState, experiment: Experiment, *, file: str | None
+    where: Where, state: ExperimentState, experiment: Experiment, *, file: str | None
 ) -> None:
     """Make sure that *experiment*, read from *file* if any, is the work of *state*.
 

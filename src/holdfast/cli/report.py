@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from holdfast.cli import text
-from holdfast.cli.app import Place
+from holdfast.cli.app import Where
 from holdfast.cli.evidence import failures, parameters
 from holdfast.errors import printable
 from holdfast.records import ExperimentState
@@ -136,7 +136,7 @@ def _numeric(cell: str) -> bool:
     return True
 
 
-def failure_lines(place: Place, manager: StateManager, state: ExperimentState) -> list[str]:
+def failure_lines(where: Where, manager: StateManager, state: ExperimentState) -> list[str]:
     """What failed and why, where something did."""
     folder = manager.folder(state.experiment_id)
-    return failures(place, state, folder, parameters(state), sys.stderr)
+    return failures(where, state, folder, parameters(state), sys.stderr)

@@ -9,11 +9,11 @@ import click
 from holdfast.cli import text
 from holdfast.cli.addressing import resolve
 from holdfast.cli.app import (
-    Place,
+    Where,
     experiment_argument,
     json_option,
-    place,
     state_dir_option,
+    where_of,
 )
 from holdfast.cli.conduct import conduct
 from holdfast.cli.maintain import force_option
@@ -95,7 +95,7 @@ def run(
     if resumed is not None and fresh:
         raise click.UsageError("--resume goes on with an experiment, --fresh makes a new one")
     command: tuple[str, ...] | None = context.meta.get(_COMMAND)
-    where = place(context)
+    where = where_of(context)
     where.fresh = fresh
     experiment = _experiment(where, words, command, procs, _settings(settings), resumed=resumed)
     manager = where.manager()
@@ -141,7 +141,7 @@ def _unlike(state: "ExperimentState", experiment: "Experiment | None") -> list[s
 
 
 def _experiment(
-    where: Place,
+    where: Where,
     words: Sequence[str],
     command: Sequence[str] | None,
     procs: int | None,
@@ -213,7 +213,7 @@ def resume(
     Completed processes are not run again; running ones are taken over; failed ones are tried
     again.
     """
-    where = place(context)
+    where = where_of(context)
     experiment_id = resolve(where.manager(), query)
     return conduct(
         where,
@@ -239,7 +239,7 @@ def demo(context: click.Context, fresh: bool, jobs: int | None) -> int:
     from holdfast.config.experiment_file import load_config
     from holdfast.demo import write_demo
 
-    where = place(context)
+    where = where_of(context)
     where.fresh = fresh
     files = write_demo()
     path = files.experiment

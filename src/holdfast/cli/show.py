@@ -13,11 +13,11 @@ import click
 from holdfast.cli import forms, reasons, text
 from holdfast.cli.addressing import resolve
 from holdfast.cli.app import (
-    Place,
+    Where,
     experiment_argument,
     json_option,
-    place,
     state_dir_option,
+    where_of,
 )
 from holdfast.cli.evidence import Params, failures, parameters, params_words
 from holdfast.cli.failures import told
@@ -51,7 +51,7 @@ _QUIET: Final = frozenset({"launched"})
 @click.pass_context
 def show(context: click.Context, query: str, whole: bool, as_json: bool) -> int:
     """Show one experiment: status, owner, what failed and why, what runs, history, what to do."""
-    where = place(context)
+    where = where_of(context)
     manager = where.manager()
     state = manager.load(resolve(manager, query))
     living = manager.liveness(state.experiment_id)
@@ -91,7 +91,7 @@ def _history(
 
 
 def _print_json(
-    where: Place,
+    where: Where,
     state: ExperimentState,
     folder: Path,
     living: Verdict,
@@ -231,7 +231,7 @@ def _moment(at: datetime | None) -> str:
 
 
 def _failed(
-    where: Place,
+    where: Where,
     state: ExperimentState,
     folder: Path,
     params: Params,
@@ -278,7 +278,7 @@ def _decided(state: ExperimentState, folder: Path, now: datetime) -> "Sequence[D
     return foresee(state, folder, now, limits, retry, verify=False).decisions
 
 
-def _result(where: Place, state: ExperimentState, folder: Path) -> list[str]:
+def _result(where: Where, state: ExperimentState, folder: Path) -> list[str]:
     if state.status is not ExperimentStatus.AGGREGATED:
         return []
     from holdfast import aggregation

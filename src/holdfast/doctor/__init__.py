@@ -18,9 +18,10 @@ from holdfast.doctor import absence, leftovers, legality, outcomes, shapes, view
 from holdfast.doctor.findings import Finding, Kind, Site, problem, readable, to_read
 from holdfast.errors import HoldfastError, SchemaTooNewError, StateCorruptError
 from holdfast.records import ExperimentState
-from holdfast.store import catalog, stored
+from holdfast.store import catalog
 from holdfast.store.files import Files
 from holdfast.store.journal import NO_DIRECTORY, cause
+from holdfast.store.place import JOURNALS, LOCK, Opened, Place
 
 __all__ = ["Finding", "Kind", "examine"]
 
@@ -59,26 +60,18 @@ class _Doctor:
 
     def findings(self) -> Iterator[Finding]:
         try:
-            dir_fd = self.files.open_dir(self.state_dir)
+            top = Opened.at(self.files, self.state_dir)
         except FileNotFoundError:
             return
         except OSError as err:
             raise StateCorruptError(self.state_dir, f"cannot be opened: {cause(err)}") from err
-        try:
+        with top:
             yield from self._volume()
-            site = Site(
-                files=self.files,
-                state_dir=self.state_dir,
-                dir_fd=dir_fd,
-                fix=self.fix,
-                oldest=self._oldest(dir_fd),
-            )
+            site = Site(top=top, fix=self.fix, oldest=self._oldest(top))
             yield from leftovers.at_the_top(site)
-            yield from shapes.at_the_top(site)
-            for stem in _stems(site):
-                yield from _experiment(site, stem)
-        finally:
-            self.files.close(dir_fd)
+            yield from shapes.at_the_top(top)
+            for stem in _stems(top):
+                yield from _experiment(site, Place(top, stem))
 
     def _volume(self) -> Iterator[Finding]:
         try:
@@ -88,10 +81,10 @@ class _Doctor:
             what = f"nothing can be written here: {cause(err)}"
             yield problem("durability", self.state_dir, what, _to_write(err))
 
-    def _oldest(self, dir_fd: int) -> float | None:
+    def _oldest(self, top: Opened) -> float | None:
         try:
             # By the clock of the file server: by ours, a fresh file could look hours old.
-            return volume.server_time(self.files, dir_fd) - self.margin_s
+            return volume.server_time(top) - self.margin_s
         except OSError:
             return None
 
@@ -114,22 +107,22 @@ def _to_write(err: OSError) -> str:
     return "look at the disk, and in the kernel's log: until then nothing can be run or mended here"
 
 
-def _stems(site: Site) -> list[str]:
-    found = set(catalog.stems(site.files, site.dir_fd))
-    for name in site.files.names(site.dir_fd):
+def _stems(top: Opened) -> list[str]:
+    found = set(catalog.stems(top))
+    for name in top.names():
         # A folder with neither view nor journal is no experiment, but may have been one.
         if not name.startswith(".") and name not in found and not name.endswith(".json"):
             with contextlib.suppress(OSError):
-                site.files.stat(f"{name}/lock", site.dir_fd)
+                top.files.stat(f"{name}/{LOCK}", top.fd)
                 found.add(name)
     return sorted(found)
 
 
-def _experiment(site: Site, stem: str) -> Iterator[Finding]:
+def _experiment(site: Site, place: Place) -> Iterator[Finding]:
     """Everything about one experiment; whatever cannot be looked at keeps no other from it."""
     named: set[Path] = set()
     try:
-        for finding in itertools.chain(_content(site, stem), shapes.in_folder(site, stem)):
+        for finding in itertools.chain(_content(site, place), shapes.in_folder(place)):
             # What is wrong with a file is said once, by who knows most about it.
             if finding.path not in named or finding.kind == "illegal":
                 yield finding
@@ -137,44 +130,42 @@ def _experiment(site: Site, stem: str) -> Iterator[Finding]:
     except FileNotFoundError:
         return  # deleted while it was looked at
     except OSError as err:
-        path = site.state_dir / stem
+        path = place.folder
         if path not in named:
             yield problem("unreadable", path, f"cannot be looked at: {cause(err)}", to_read(err))
 
 
-def _content(site: Site, stem: str) -> Iterator[Finding]:
-    closed = shapes.closed(site, stem)
+def _content(site: Site, place: Place) -> Iterator[Finding]:
+    closed = shapes.closed(place)
     yield from closed.values()
-    if closed.keys() & {".", "journal"}:
+    if closed.keys() & {".", JOURNALS}:
         return
-    entry = catalog.read_entry(site.files, stem, site.dir_fd, site.state_dir)
+    entry = catalog.read_entry(place)
     if entry is None:
-        yield from leftovers.folder(site, stem)
+        yield from leftovers.folder(site, place)
         return
     if entry.error is not None:
-        what = _damage(site, entry.error, entry.path)
+        what = _damage(site.top, entry.error, entry.path)
         yield problem("unreadable", entry.path, what, _to_do(entry.error))
-    folder_fd = stored.open_folder(site.files, stem, site.dir_fd)
+    folder = place.open_folder()
     illegal: list[Finding] = []
-    if folder_fd is not None:
-        try:
-            for finding in _journals(site, stem, folder_fd, entry.state):
+    if folder is not None:
+        with folder:
+            for finding in _journals(site.top, folder, entry.state):
                 illegal += [finding] * (finding.kind == "illegal")
                 yield finding
-            yield from leftovers.temporaries(site, stem, folder_fd, closed)
-        finally:
-            site.files.close(folder_fd)
+            yield from leftovers.temporaries(site, place, folder, closed)
     if entry.state is not None:
         if entry.state.epoch:
-            missing = list(absence.examine(site, stem))
-            yield from missing or views.examine(site, stem, entry.state, trusted=not illegal)
-        yield from outcomes.examine(site, stem, entry.state, closed)
+            missing = list(absence.examine(place))
+            yield from missing or views.examine(site, place, entry.state, trusted=not illegal)
+        yield from outcomes.examine(place, entry.state, closed)
 
 
-def _damage(site: Site, error: HoldfastError, path: Path) -> str:
+def _damage(top: Opened, error: HoldfastError, path: Path) -> str:
     """What is wrong with the file *path*, in words for whoever is to look at it."""
     with contextlib.suppress(OSError, ValueError):
-        info = site.files.stat(str(path.relative_to(site.state_dir)), site.dir_fd)
+        info = top.files.stat(str(path.relative_to(top.path)), top.fd)
         if stat.S_ISREG(info.st_mode) and info.st_size == 0:
             return "is empty"  # what of it could not be understood is a riddle then
     return readable(error)
@@ -190,17 +181,14 @@ def _to_do(error: HoldfastError) -> str:
     return "left as it is: only you can tell what is in it, or bring it back from a backup"
 
 
-def _journals(
-    site: Site, stem: str, folder_fd: int, state: ExperimentState | None
-) -> Iterator[Finding]:
-    path = site.state_dir / stem
+def _journals(top: Opened, folder: Opened, state: ExperimentState | None) -> Iterator[Finding]:
     history = () if state is None else ("show", "--history", state.experiment_id)
     try:
-        for violation in legality.violations(site.files, folder_fd, path):
+        for violation in legality.violations(folder):
             repair = "bring it back from a backup, or start over; trust no step since; to see them"
             yield problem("illegal", violation.path, violation.what, repair, *history)
     except HoldfastError as err:
-        where = getattr(err, "path", path)
+        where = getattr(err, "path", folder.path)
         repair = "the state is read without it, the history is not: bring it back from a backup"
-        what = _damage(site, err, where)
+        what = _damage(top, err, where)
         yield problem("unreadable", where, what, _to_do(err) if state is None else repair)

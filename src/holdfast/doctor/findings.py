@@ -8,6 +8,7 @@ import attrs
 
 from holdfast.errors import HoldfastError, printable
 from holdfast.store.files import Files
+from holdfast.store.place import Opened
 
 __all__ = ["Finding", "Kind", "Site", "kind_of", "problem", "readable", "to_read"]
 
@@ -65,16 +66,20 @@ class Site:
     """A state directory under examination.
 
     Attributes:
+        top: The directory, open.
         fix: Whether what loses nothing is to be mended.
         oldest: Files last changed before this, by the file server's clock, are nobody's at this
             moment; none are, as long as it is None.
     """
 
-    files: Files
-    state_dir: Path
-    dir_fd: int
+    top: Opened
     fix: bool
     oldest: float | None = None
+
+    @property
+    def files(self) -> Files:
+        """The door to the file system."""
+        return self.top.files
 
 
 def kind_of(mode: int) -> str:

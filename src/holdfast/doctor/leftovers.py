@@ -7,14 +7,13 @@ import contextlib
 import re
 import stat
 from collections.abc import Callable, Container, Iterator
-from pathlib import Path
 from typing import Final
 
 from holdfast.attempts import looking
 from holdfast.doctor.findings import Finding, Site
 from holdfast.errors import HoldfastError
-from holdfast.store import deletion, journal, ownership, stored
-from holdfast.store.files import Files
+from holdfast.store import deletion, journal, ownership
+from holdfast.store.place import JOURNALS, Opened, Place
 
 __all__ = ["SHIMS", "TEMPORARY", "at_the_top", "folder", "temporaries"]
 
@@ -25,16 +24,17 @@ SHIMS: Final = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 def at_the_top(site: Site) -> Iterator[Finding]:
     """Trash of interrupted deletes, and temporaries of views."""
-    for name in sorted(site.files.names(site.dir_fd)):
-        if deletion.TRASH.fullmatch(name) and _is(stat.S_ISDIR, site.files, name, site.dir_fd):
+    for name in sorted(site.top.names()):
+        if deletion.TRASH.fullmatch(name) and _is(stat.S_ISDIR, site.top, name):
             if site.fix:
-                deletion.sweep(site.files, site.dir_fd)
-            what = "of an experiment whose delete was interrupted"
-            yield _leftover(site, site.state_dir / name, what, name, site.dir_fd)
-    yield from _removed(site, TEMPORARY, site.dir_fd, site.state_dir)
+                deletion.sweep(site.top)
+            yield _leftover(site, site.top, name, "of an experiment whose delete was interrupted")
+    yield from _removed(site, TEMPORARY, site.top)
 
 
-def temporaries(site: Site, stem: str, folder_fd: int, closed: Container[str]) -> Iterator[Finding]:
+def temporaries(
+    site: Site, place: Place, folder: Opened, closed: Container[str]
+) -> Iterator[Finding]:
     """Temporaries of claimants and shims, which only the living can still be writing.
 
     `results/` has none: what is hidden there is of the user's own programs.
@@ -42,96 +42,92 @@ def temporaries(site: Site, stem: str, folder_fd: int, closed: Container[str]) -
     Args:
         closed: The directories that may not be looked into.
     """
-    if ownership.lock_state(site.files, stem, site.dir_fd) == "held":
+    if ownership.lock_state(place) == "held":
         return
-    path = site.state_dir / stem
-    yield from _removed(site, TEMPORARY, folder_fd, path)
-    for below, form in (("journal", TEMPORARY), ("attempts", SHIMS)):
+    yield from _removed(site, TEMPORARY, folder)
+    for below, form in ((JOURNALS, TEMPORARY), ("attempts", SHIMS)):
         if below in closed:
             continue
         # A shim keeps the space of its exit record reserved as long as its command runs.
-        if below == "attempts" and next(looking.survivors(path, stem), None) is not None:
+        left = looking.survivors(folder.path, place.stem)
+        if below == "attempts" and next(left, None) is not None:
             continue
         with (
             contextlib.suppress(FileNotFoundError, NotADirectoryError),
-            site.files.directory(below, folder_fd) as fd,
+            folder.open_dir(below) as directory,
         ):
-            yield from _removed(site, form, fd, path / below)
+            yield from _removed(site, form, directory)
 
 
-def folder(site: Site, stem: str) -> Iterator[Finding]:
+def folder(site: Site, place: Place) -> Iterator[Finding]:
     """A folder without view and state: its delete was decided and not finished, or what not."""
-    if not _is(stat.S_ISDIR, site.files, stem, site.dir_fd):
+    if not _is(stat.S_ISDIR, place.top, place.stem):
         return
     decided = False
     with contextlib.suppress(HoldfastError, OSError):
-        decided = _is_deleted(site, stem)
+        decided = _is_deleted(place)
     if not decided:
         yield Finding(
             kind="leftover",
             severity="hint",
-            path=site.state_dir / stem,
+            path=place.folder,
             what="neither a view nor a valid journal",
             repair="bring its view back from a backup, or remove the folder",
         )
         return
     if site.fix:
         with contextlib.suppress(HoldfastError, OSError):
-            deletion.finish_interrupted(site.files, stem, site.dir_fd, site.state_dir)
-    what = "its delete was interrupted"
-    yield _leftover(site, site.state_dir / stem, what, stem, site.dir_fd)
+            deletion.finish_interrupted(place)
+    yield _leftover(site, place.top, place.stem, "its delete was interrupted")
 
 
-def _is_deleted(site: Site, stem: str) -> bool:
-    folder_fd = stored.open_folder(site.files, stem, site.dir_fd)
-    if folder_fd is None:
+def _is_deleted(place: Place) -> bool:
+    folder = place.open_folder()
+    if folder is None:
         return False
-    try:
-        truth = journal.read_truth(site.files, folder_fd, site.state_dir / stem)
-    finally:
-        site.files.close(folder_fd)
+    with folder:
+        truth = journal.read_truth(folder)
     return truth is not None and truth.deleted
 
 
-def _removed(site: Site, form: re.Pattern[str], dir_fd: int, directory: Path) -> Iterator[Finding]:
+def _removed(site: Site, form: re.Pattern[str], directory: Opened) -> Iterator[Finding]:
     """The temporaries of this form in *directory* that nobody can be writing any more."""
-    for name in sorted(site.files.names(dir_fd)):
-        if form.fullmatch(name) and _old(site, name, dir_fd):
+    for name in sorted(directory.names()):
+        if form.fullmatch(name) and _old(site, directory, name):
             if site.fix:
                 with contextlib.suppress(OSError):
-                    site.files.unlink(name, dir_fd)
-            what = "temporary file of a writer that died"
-            yield _leftover(site, directory / name, what, name, dir_fd)
+                    site.files.unlink(name, directory.fd)
+            yield _leftover(site, directory, name, "temporary file of a writer that died")
 
 
-def _old(site: Site, name: str, dir_fd: int) -> bool:
+def _old(site: Site, directory: Opened, name: str) -> bool:
     if site.oldest is None:
         return False
     try:
-        info = site.files.stat(name, dir_fd)
+        info = site.files.stat(name, directory.fd)
     except OSError:
         return False  # gone: it was somebody's after all
     return stat.S_ISREG(info.st_mode) and info.st_mtime < site.oldest
 
 
-def _is(kind: Callable[[int], bool], files: Files, name: str, dir_fd: int) -> bool:
+def _is(kind: Callable[[int], bool], directory: Opened, name: str) -> bool:
     try:
-        return kind(files.stat(name, dir_fd).st_mode)
+        return kind(directory.files.stat(name, directory.fd).st_mode)
     except OSError:
         return False
 
 
-def _leftover(site: Site, path: Path, what: str, name: str, dir_fd: int) -> Finding:
+def _leftover(site: Site, directory: Opened, name: str, what: str) -> Finding:
     fixed = False
     if site.fix:
         try:
-            site.files.stat(name, dir_fd)
+            site.files.stat(name, directory.fd)
         except FileNotFoundError:
             fixed = True
     return Finding(
         kind="leftover",
         severity="hint",
-        path=path,
+        path=directory.path / name,
         what=what,
         repair="remove it",
         fixable=True,

@@ -20,8 +20,8 @@ from holdfast.lifecycle import Change
 from holdfast.records import ExperimentState, ProcessProgress
 from holdfast.store import history, saving
 from holdfast.store.codec import Json, change_from_json, state_from_json
-from holdfast.store.files import Files
 from holdfast.store.journal import Journal
+from holdfast.store.place import JOURNALS, Opened
 
 __all__ = ["Violation", "violations"]
 
@@ -39,21 +39,19 @@ class Violation:
     what: str
 
 
-def violations(files: Files, folder_fd: int, path: Path) -> Iterator[Violation]:
-    """What is wrong in the journals of the folder *path*, oldest first.
+def violations(folder: Opened) -> Iterator[Violation]:
+    """What is wrong in the journals of *folder*, oldest first.
 
     Raises:
         StateCorruptError, SchemaTooNewError: A journal cannot be read at all.
         OSError: The file system refused.
     """
     try:
-        journal_fd = files.open_dir("journal", folder_fd)
+        journals = folder.open_dir(JOURNALS)
     except (FileNotFoundError, NotADirectoryError):
         return
-    try:
-        found = history.chain(files, journal_fd, path / "journal")
-    finally:
-        files.close(journal_fd)
+    with journals:
+        found = history.chain(journals)
     state: ExperimentState | None = None
     for each, until in found:
         assert each.base is not None

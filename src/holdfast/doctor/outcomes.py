@@ -1,38 +1,37 @@
 """Whether the outcomes and results of an experiment, and its aggregate, are what they should be."""
 
 from collections.abc import Container, Iterator
+from pathlib import Path
 
 from holdfast import aggregation, results
 from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName, file_path
-from holdfast.doctor.findings import Finding, Site, problem, readable, to_read
+from holdfast.doctor.findings import Finding, problem, readable, to_read
 from holdfast.errors import StateCorruptError, StateWriteError
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.journal import cause
+from holdfast.store.place import Place
 
 __all__ = ["examine"]
 
 
-def examine(
-    site: Site, stem: str, state: ExperimentState, closed: Container[str]
-) -> Iterator[Finding]:
+def examine(place: Place, state: ExperimentState, closed: Container[str]) -> Iterator[Finding]:
     """Outcomes that nobody can adopt, results that are missing or altered, then the aggregate.
 
     Args:
         closed: The directories that may not be looked into.
     """
     if "attempts" not in closed:
-        yield from _exits(site, stem, state)
+        yield from _exits(place.folder, state)
     if "results" not in closed:
-        yield from _results(site, stem, state)
+        yield from _results(place, state)
     if state.status is ExperimentStatus.AGGREGATED:
-        yield from _aggregate(site, stem, state)
+        yield from _aggregate(place.folder, state)
 
 
-def _exits(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
+def _exits(folder: Path, state: ExperimentState) -> Iterator[Finding]:
     """Exit records of running attempts, which are about to be adopted and say nothing."""
-    folder = site.state_dir / stem
     for index in state.processes.indices(ProcessStatus.RUNNING):
         attempt = state.processes[index].attempt
         name = AttemptName.of_process(state.experiment_id, index, attempt)
@@ -48,14 +47,14 @@ def _exits(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
             yield problem("unreadable", path, what, to_read(err.__cause__))
 
 
-def _results(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
-    folder = site.state_dir / stem
+def _results(place: Place, state: ExperimentState) -> Iterator[Finding]:
+    folder = place.folder
     for index, process in state.process_progress.items():
         if process.result is None:
             continue
         path = folder / process.result.path
         try:
-            lost = results.verify(folder, process.result, files=site.files)
+            lost = results.verify(folder, process.result, files=place.files)
         except OSError as err:
             what = f"process {index}: cannot be read: {cause(err)}"
             yield problem("unreadable", path, what, to_read(err))
@@ -80,8 +79,7 @@ def _made_again(state: ExperimentState) -> tuple[str, ...]:
     return "run its process again", "resume", state.experiment_id
 
 
-def _aggregate(site: Site, stem: str, state: ExperimentState) -> Iterator[Finding]:
-    folder = site.state_dir / stem
+def _aggregate(folder: Path, state: ExperimentState) -> Iterator[Finding]:
     path = folder / aggregation.FILE_NAME
     again = ("aggregate", state.experiment_id)
     try:

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from holdfast.doctor.findings import Finding, Site, kind_of, problem, to_read
+from holdfast.doctor.findings import Finding, kind_of, problem, to_read
 from holdfast.doctor.leftovers import SHIMS, TEMPORARY
-from holdfast.store import deletion, view
+from holdfast.store import deletion
 from holdfast.store.journal import cause
+from holdfast.store.place import JOURNALS, Opened, Place
 
 __all__ = ["at_the_top", "closed", "in_folder"]
 
@@ -38,7 +39,7 @@ _FOLDER: Final[dict[str, _Forms]] = {
         (re.compile(r"checkpoints"), _DIRECTORY | {stat.S_IFLNK}),
         (TEMPORARY, _FILE),
     ),
-    "journal": ((re.compile(r"[0-9]+\.jsonl"), _FILE), (TEMPORARY, _FILE)),
+    JOURNALS: ((re.compile(r"[0-9]+\.jsonl"), _FILE), (TEMPORARY, _FILE)),
     "attempts": (
         (re.compile(r"([0-9]+|aggregate)\.[0-9]+\.(live|exit|out|err)"), _FILE),
         (SHIMS, _FILE),
@@ -47,22 +48,22 @@ _FOLDER: Final[dict[str, _Forms]] = {
 }
 
 
-def closed(site: Site, stem: str) -> dict[str, Finding]:
+def closed(place: Place) -> dict[str, Finding]:
     """The directories of an experiment that may not be looked into, by name, `.` for its folder."""
     found: dict[str, Finding] = {}
-    path = site.state_dir / stem
     try:
-        with site.files.directory(stem, site.dir_fd) as folder_fd:
-            for below in ("journal", "attempts", "results"):
+        with place.top.open_dir(place.stem) as folder:
+            for below in (JOURNALS, "attempts", "results"):
                 try:
-                    with site.files.directory(below, folder_fd) as fd:
-                        site.files.stat(".", fd)  # what can be listed need not be entered
+                    with folder.open_dir(below) as directory:
+                        # What can be listed need not be entered.
+                        place.files.stat(".", directory.fd)
                 except OSError as err:
                     if err.errno not in _NO_DIRECTORY:
-                        found[below] = _closed(path / below, err)
+                        found[below] = _closed(folder.path / below, err)
     except OSError as err:
         if err.errno not in _NO_DIRECTORY:
-            found["."] = _closed(path, err)
+            found["."] = _closed(place.folder, err)
     return found
 
 
@@ -70,53 +71,53 @@ def _closed(path: Path, err: OSError) -> Finding:
     return problem("unreadable", path, f"cannot be looked into: {cause(err)}", to_read(err))
 
 
-def at_the_top(site: Site) -> Iterator[Finding]:
+def at_the_top(top: Opened) -> Iterator[Finding]:
     """What lies beside the experiments. Views and their folders are looked at one by one."""
-    names = set(site.files.names(site.dir_fd))
-    for finding in _strange(site, site.dir_fd, site.state_dir, _TOP):
+    names = set(top.names())
+    for finding in _strange(top, _TOP):
         name = finding.path.name
-        if name.startswith(".") or not (name.endswith(".json") or view.file_name(name) in names):
+        elsewhere = name.endswith(".json") or Place(top, name).view_name in names
+        if name.startswith(".") or not elsewhere:
             yield finding
 
 
-def in_folder(site: Site, stem: str) -> Iterator[Finding]:
+def in_folder(place: Place) -> Iterator[Finding]:
     """What lies in the folder of an experiment, itself first; `checkpoints/` is not looked into."""
-    path = site.state_dir / stem
     try:
-        mode = site.files.stat(stem, site.dir_fd).st_mode
+        mode = place.files.stat(place.stem, place.dir_fd).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISDIR(mode):
-        if view.file_name(stem) in site.files.names(site.dir_fd):
-            yield _in_our_place(path, mode)
+        if place.view_name in place.top.names():
+            yield _in_our_place(place.folder, mode)
         return  # without a view it was seen beside the experiments
-    with site.files.directory(stem, site.dir_fd) as folder_fd:
+    with place.top.open_dir(place.stem) as folder:
         for below, forms in _FOLDER.items():
             try:
-                with site.files.directory(below, folder_fd) as fd:
-                    yield from _strange(site, fd, path / below, forms)
+                with folder.open_dir(below) as directory:
+                    yield from _strange(directory, forms)
             except OSError:
                 continue  # none there, or named already
 
 
-def _strange(site: Site, dir_fd: int, path: Path, forms: _Forms) -> Iterator[Finding]:
-    with site.files.scan(dir_fd) as found:
+def _strange(directory: Opened, forms: _Forms) -> Iterator[Finding]:
+    with directory.files.scan(directory.fd) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
         allowed = next((kinds for form, kinds in forms if form.fullmatch(entry.name)), None)
         if entry.is_file(follow_symlinks=False) and allowed in (None, _FILE):
             continue  # without a stat: there may be 100,000 of them
         try:
-            mode = site.files.stat(entry.name, dir_fd).st_mode
+            mode = directory.files.stat(entry.name, directory.fd).st_mode
         except FileNotFoundError:
             continue
         if allowed is not None and stat.S_IFMT(mode) not in allowed:
-            yield _in_our_place(path / entry.name, mode)
+            yield _in_our_place(directory.path / entry.name, mode)
         elif allowed is None and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             yield Finding(
                 kind="foreign",
                 severity="hint",
-                path=path / entry.name,
+                path=directory.path / entry.name,
                 what=f"is {kind_of(mode)}; holdfast makes none",
                 repair="never followed, read or removed: move it away if nobody needs it",
             )

@@ -9,7 +9,6 @@ import errno
 import secrets
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final, Literal
 
 import attrs
@@ -28,6 +27,7 @@ from holdfast.records import ExperimentState
 from holdfast.store import catalog, codec, former, ownership, strictjson, view
 from holdfast.store.journal import cause
 from holdfast.store.manager import StateManager
+from holdfast.store.place import Place
 
 __all__ = ["examine"]
 
@@ -37,8 +37,10 @@ _UNTRUSTED: Final = (
 )
 
 
-def examine(site: Site, stem: str, state: ExperimentState, *, trusted: bool) -> Iterator[Finding]:
-    """In what the view of *stem* differs from *state*, which its journals tell.
+def examine(
+    site: Site, place: Place, state: ExperimentState, *, trusted: bool
+) -> Iterator[Finding]:
+    """In what the view differs from *state*, which its journals tell.
 
     Nothing is said while an owner may be at work: it refreshes its view within a second.
 
@@ -46,11 +48,11 @@ def examine(site: Site, stem: str, state: ExperimentState, *, trusted: bool) -> 
         trusted: Whether every step in the journals was allowed. If not, the view may be what tells
             how it was, and is not written over.
     """
-    if _owned(site, stem, state):
+    if _owned(place, state):
         return
-    path = site.state_dir / view.file_name(stem)
+    path = place.view_path
     try:
-        seen = _look(site, stem, path)
+        seen = _look(place)
     except SchemaTooNewError as err:
         repair = "left as it is: the holdfast that wrote it can read it; the journals count"
         yield problem("unreadable", path, readable(err), repair)
@@ -60,21 +62,21 @@ def examine(site: Site, stem: str, state: ExperimentState, *, trusted: bool) -> 
         return
     if seen.state == state:
         return
-    again = catalog.read_entry(site.files, stem, site.dir_fd, site.state_dir)
+    again = catalog.read_entry(place)
     if again is None or again.state != state:
         return  # somebody is at work
     if seen.data is not None and seen.state is not None:
-        seen = attrs.evolve(seen, told=_told(site, stem, seen.state, seen.data))
+        seen = attrs.evolve(seen, told=_told(place, seen.state, seen.data))
     if seen.state is not None and _moment(seen.state) > _moment(state):
         # Written anew, it would no longer tell what is gone: acknowledged steps, and who knows how
         # many. No crash explains that, since a view is written after its journal.
-        yield absence.behind_view(site, stem, seen.state, state)
+        yield absence.behind_view(place, seen.state, state)
         return
     what, severity = seen.difference(state)
     if not trusted:
         yield Finding(kind="view", severity=severity, path=path, what=what, repair=_UNTRUSTED)
         return
-    repair, fixed = _repair(site, stem, state, seen)
+    repair, fixed = _repair(site, place, state, seen)
     yield Finding(
         kind="view",
         severity=severity,
@@ -86,8 +88,8 @@ def examine(site: Site, stem: str, state: ExperimentState, *, trusted: bool) -> 
     )
 
 
-def _owned(site: Site, stem: str, state: ExperimentState) -> bool:
-    lock = ownership.lock_state(site.files, stem, site.dir_fd)
+def _owned(place: Place, state: ExperimentState) -> bool:
+    lock = ownership.lock_state(place)
     if lock is not None or state.owner is None or state.owner.released:
         return lock == "held"
     return liveness.judge(state.owner).kind != "dead"
@@ -137,7 +139,7 @@ def _moment(state: ExperimentState) -> tuple[int, int]:
     return state.epoch, state.revision
 
 
-def _look(site: Site, stem: str, path: Path) -> _Seen:
+def _look(place: Place) -> _Seen:
     """What is in the place of the view.
 
     Raises:
@@ -146,19 +148,17 @@ def _look(site: Site, stem: str, path: Path) -> _Seen:
         ValueError: It is no regular file, or no file of ours is that large.
     """
     try:
-        fd = site.files.open_read(path.name, site.dir_fd)
+        opened = place.top.open_read(place.view_name)
     except FileNotFoundError:
         return _Seen(None)
-    try:
-        data = site.files.read_whole(fd, view.SIZE_LIMIT)
-    finally:
-        site.files.close(fd)
+    with opened:
+        data = place.files.read_whole(opened.fd, view.SIZE_LIMIT)
     try:
         plain = strictjson.loads(data)
     except ValueError as err:
         return _Seen(data, damage=f"is not valid JSON: {err}")
     try:
-        return _Seen(data, codec.state_from_json(plain, path))
+        return _Seen(data, codec.state_from_json(plain, opened.path))
     except StateCorruptError as err:
         return _Seen(data, damage=readable(err))
 
@@ -179,12 +179,10 @@ def _advice(err: OSError | ValueError) -> str:
     return "move it away: the journals count, and a missing view can be made again from them"
 
 
-def _told(site: Site, stem: str, seen: ExperimentState, data: bytes) -> bool:
+def _told(place: Place, seen: ExperimentState, data: bytes) -> bool:
     """Whether *data* is, to the byte, what the journal held when it was at *seen*'s revision."""
-    path = site.state_dir / stem / "journal"
     try:
-        held = former.states(site.files, stem, site.dir_fd, path, *_moment(seen))
-        return any(codec.view(each) == data for each in held)
+        return any(codec.view(each) == data for each in former.states(place, *_moment(seen)))
     except (HoldfastError, OSError, LookupError):
         return False
 
@@ -192,7 +190,7 @@ def _told(site: Site, stem: str, seen: ExperimentState, data: bytes) -> bool:
 # -- mending --------------------------------------------------------------------------------------
 
 
-def _repair(site: Site, stem: str, state: ExperimentState, seen: _Seen) -> tuple[str, bool]:
+def _repair(site: Site, place: Place, state: ExperimentState, seen: _Seen) -> tuple[str, bool]:
     """What is to be done or was done, and whether it was."""
     words = "rewrite it from the journals, which count"
     precious = None if seen.told else seen.data
@@ -200,40 +198,41 @@ def _repair(site: Site, stem: str, state: ExperimentState, seen: _Seen) -> tuple
         return words if precious is None else f"{words}; what is in it is kept aside", False
     if precious is not None:
         try:
-            copy = _keep(site, stem, precious)
+            copy = _keep(place, precious)
         except OSError as err:
             return f"{words}; what is in it cannot be kept aside: {cause(err)}", False
-        words = f"{words}; what was in it is kept in {stem}/{copy}"
-    refused = _rewrite(site, state.experiment_id)
+        words = f"{words}; what was in it is kept in {place.stem}/{copy}"
+    refused = _rewrite(place, state.experiment_id)
     return (words, True) if refused is None else (f"{words}; refused: {refused}", False)
 
 
-def _keep(site: Site, stem: str, data: bytes) -> str:
+def _keep(place: Place, data: bytes) -> str:
     """Keep *data* in the experiment's folder, durably; the name of the copy. Raises OSError."""
+    files = place.files
     name = f"view-replaced-{secrets.token_hex(4)}"
-    with site.files.directory(stem, site.dir_fd) as folder_fd:
-        fd = site.files.open_append(name, folder_fd, exclusive=True)
+    with place.top.open_dir(place.stem) as folder:
+        fd = files.open_append(name, folder.fd, exclusive=True)
         try:
-            site.files.write_all(fd, data)
-            site.files.fsync(fd)
+            files.write_all(fd, data)
+            files.fsync(fd)
         except OSError:
             # Half a copy on a full disk would be taken for what was there.
             with contextlib.suppress(OSError):
-                site.files.unlink(name, folder_fd)
+                files.unlink(name, folder.fd)
             raise
         finally:
-            site.files.close(fd)
-        site.files.fsync(folder_fd)
+            files.close(fd)
+        files.fsync(folder.fd)
     return name
 
 
-def _rewrite(site: Site, experiment_id: str) -> str | None:
+def _rewrite(place: Place, experiment_id: str) -> str | None:
     """Claim it, which rewrites the view; why not, if its owner lives, or may live."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreadableStateWarning)
         warnings.simplefilter("ignore", NoLocksWarning)  # found in the file system already
         try:
-            StateManager(site.state_dir, files=site.files).claim(experiment_id).release()
+            StateManager(place.state_dir, files=place.files).claim(experiment_id).release()
         except HoldfastError as err:
             return str(err).partition("\n")[0]
     return None

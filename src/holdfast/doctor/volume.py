@@ -17,6 +17,7 @@ import attrs
 
 from holdfast.store.files import NO_LOCKS, Files
 from holdfast.store.journal import cause
+from holdfast.store.place import Opened
 from holdfast.store.view import temporary_name
 
 __all__ = ["Mount", "Symptom", "examine", "mount_of", "server_time"]
@@ -95,10 +96,10 @@ def examine(files: Files, directory: Path) -> Iterator[Symptom]:
     mount = mount_of(directory)
     if mount is not None:
         yield from _options(mount)
-    with files.directory(directory) as dir_fd:
-        yield from _locks(files, dir_fd)
-        yield from _fsync(files, dir_fd)
-        yield from _clock(files, dir_fd)
+    with Opened.at(files, directory) as there:
+        yield from _locks(there)
+        yield from _fsync(there)
+        yield from _clock(there)
 
 
 def mount_of(directory: Path, mounts: Path | None = None) -> Mount | None:
@@ -126,17 +127,17 @@ def mount_of(directory: Path, mounts: Path | None = None) -> Mount | None:
     return best
 
 
-def server_time(files: Files, dir_fd: int) -> float:
-    """What time it is for the files below *dir_fd*, in seconds since the epoch.
+def server_time(directory: Opened) -> float:
+    """What time it is for the files in *directory*, in seconds since the epoch.
 
     Ages of files are told by this clock: a server's can be hours away from ours.
 
     Raises:
         OSError: Nothing can be written there.
     """
-    with _temporary(files, dir_fd) as (_, fd):
-        files.write_all(fd, b"tick")
-        return files.fstat(fd).st_mtime
+    with _temporary(directory) as file:
+        file.files.write_all(file.fd, b"tick")
+        return file.files.fstat(file.fd).st_mtime
 
 
 def _options(mount: Mount) -> Iterator[Symptom]:
@@ -155,25 +156,25 @@ def _options(mount: Mount) -> Iterator[Symptom]:
 
 
 @contextlib.contextmanager
-def _temporary(files: Files, dir_fd: int) -> Iterator[tuple[str, int]]:
-    name = temporary_name()
-    fd = files.open_append(name, dir_fd, exclusive=True)
+def _temporary(directory: Opened) -> Iterator[Opened]:
+    files, name = directory.files, temporary_name()
+    fd = files.open_append(name, directory.fd, exclusive=True)
     try:
-        yield name, fd
+        yield Opened(files, directory.path / name, fd)
     finally:
         files.close(fd)
         with contextlib.suppress(OSError):
-            files.unlink(name, dir_fd)
+            files.unlink(name, directory.fd)
 
 
-def _locks(files: Files, dir_fd: int) -> Iterator[Symptom]:
+def _locks(directory: Opened) -> Iterator[Symptom]:
     """Whether a lock on one descriptor is refused to another, as it is to another process."""
-    with _temporary(files, dir_fd) as (name, first):
-        second = files.open_read(name, dir_fd)
+    files = directory.files
+    with _temporary(directory) as first, directory.open_read(first.path.name) as second:
         try:
-            files.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            files.flock(first.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             try:
-                files.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                files.flock(second.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
             yield Symptom("locks", "two descriptors got one exclusive lock: locks do nothing", True)
@@ -181,20 +182,17 @@ def _locks(files: Files, dir_fd: int) -> Iterator[Symptom]:
             known = errno.errorcode.get(err.errno or 0) in NO_LOCKS
             what = "there are no locks" if known else "locks do not work"
             yield Symptom("locks", f"{what}: {cause(err)}; epochs alone protect", True)
-        finally:
-            files.close(second)
 
 
-def _fsync(
-    files: Files, dir_fd: int, clock: Callable[[], float] = time.perf_counter
-) -> Iterator[Symptom]:
+def _fsync(directory: Opened, clock: Callable[[], float] = time.perf_counter) -> Iterator[Symptom]:
     preloaded = os.environ.get("LD_PRELOAD", "")
     if "eatmydata" in preloaded:
         yield Symptom("durability", f"LD_PRELOAD={preloaded}: fsync does nothing here", True)
     quick = []
     # Views and claims rest on the one, every acknowledged step on the other.
+    files = directory.files
     for name, sync in (("fsync", files.fsync), ("fdatasync", files.fdatasync)):
-        took = _flush_s(files, dir_fd, sync, clock)
+        took = _flush_s(directory, sync, clock)
         if took < _IMPLAUSIBLE_S:
             quick.append(f"{name} of 4 KiB takes {took * 1e6:.0f} µs")
     if quick:
@@ -202,19 +200,17 @@ def _fsync(
         yield Symptom("durability", f"{what}: memory, or a virtual disk that does not flush", False)
 
 
-def _flush_s(
-    files: Files, dir_fd: int, sync: Callable[[int], None], clock: Callable[[], float]
-) -> float:
+def _flush_s(directory: Opened, sync: Callable[[int], None], clock: Callable[[], float]) -> float:
     """How long *sync* waits for the storage, in seconds, without what the call itself costs.
 
     In a sandbox, or under a tracer, a call that does nothing can take longer than a real flush.
     """
     flushes, calls = [], []
-    with _temporary(files, dir_fd) as (_, fd), _pipe() as nothing:
+    with _temporary(directory) as file, _pipe() as nothing:
         for _ in range(_ROUNDS):
-            files.write_all(fd, os.urandom(4096))
+            file.files.write_all(file.fd, os.urandom(4096))
             began = clock()
-            sync(fd)
+            sync(file.fd)
             flushes.append(clock() - began)
             began = clock()
             with contextlib.suppress(OSError):
@@ -235,13 +231,13 @@ def _pipe() -> Iterator[int]:
             os.close(end)
 
 
-def _clock(files: Files, dir_fd: int, clock: Callable[[], float] = time.time) -> Iterator[Symptom]:
+def _clock(directory: Opened, clock: Callable[[], float] = time.time) -> Iterator[Symptom]:
     """The file's time against ours: they differ if a server stamps it by its own clock."""
-    with _temporary(files, dir_fd) as (_, fd):
+    with _temporary(directory) as file:
         before = clock()
-        files.write_all(fd, b"tick")
-        files.fsync(fd)
-        stamped = files.fstat(fd).st_mtime
+        file.files.write_all(file.fd, b"tick")
+        file.files.fsync(file.fd)
+        stamped = file.files.fstat(file.fd).st_mtime
         after = clock()
     ahead = stamped - after if stamped > after else min(stamped - before, 0.0)
     if abs(ahead) > _CLOCK_S:

@@ -14,11 +14,10 @@ from holdfast.errors import (
     HoldfastError,
     StateCorruptError,
 )
-from holdfast.ids import sanitize_experiment_id
 from holdfast.records import ExperimentState
-from holdfast.store import stored, view
-from holdfast.store.files import Files
+from holdfast.store import stored
 from holdfast.store.journal import cause
+from holdfast.store.place import JOURNALS, Opened, Place
 
 __all__ = ["Entry", "entries", "find", "lookup", "resolve", "stems"]
 
@@ -38,16 +37,16 @@ class Entry:
     orphaned: bool = False
 
 
-def stems(files: Files, dir_fd: int) -> list[str]:
+def stems(top: Opened) -> list[str]:
     """The file stems of all experiments, sorted: those with a view, and folders that lack one."""
-    names = files.names(dir_fd)
+    names = top.names()
     found = {name[:-5] for name in names if name.endswith(".json") and not name.startswith(".")}
     for name in names:
         # A folder is an experiment if it has a journal, even if somebody removed its view.
         if name.startswith(".") or name in found or name.endswith(".json"):
             continue
         try:
-            if stat.S_ISDIR(files.stat(f"{name}/journal", dir_fd).st_mode):
+            if stat.S_ISDIR(top.files.stat(f"{name}/{JOURNALS}", top.fd).st_mode):
                 found.add(name)
         except OSError as err:
             # One that may not be looked into is not hidden: reading it says why.
@@ -56,11 +55,11 @@ def stems(files: Files, dir_fd: int) -> list[str]:
     return sorted(found)
 
 
-def read_entry(files: Files, stem: str, dir_fd: int, state_dir: Path) -> Entry | None:
-    """The experiment of *stem*; None if it is gone."""
-    path = state_dir / view.file_name(stem)
+def read_entry(place: Place) -> Entry | None:
+    """The experiment there; None if it is gone."""
+    stem, path = place.stem, place.view_path
     try:
-        truth = stored.read(files, stem, dir_fd, state_dir)
+        truth = stored.read(place)
     except HoldfastError as err:
         return Entry(stem, getattr(err, "path", path), None, err)
     except OSError as err:
@@ -73,42 +72,38 @@ def read_entry(files: Files, stem: str, dir_fd: int, state_dir: Path) -> Entry |
     return Entry(stem, path, truth.state, None, orphaned=truth.epoch < truth.state.epoch)
 
 
-def entries(files: Files, dir_fd: int, state_dir: Path) -> Iterator[Entry]:
+def entries(top: Opened) -> Iterator[Entry]:
     """Every experiment in the order of its name; unreadable ones come with their error."""
-    for stem in stems(files, dir_fd):
-        entry = read_entry(files, stem, dir_fd, state_dir)
+    for stem in stems(top):
+        entry = read_entry(Place(top, stem))
         if entry is not None:
             yield entry
 
 
-def lookup(files: Files, experiment_id: str, dir_fd: int, state_dir: Path) -> ExperimentState:
-    """The experiment's state. Raises as `find`."""
-    return find(files, experiment_id, dir_fd, state_dir)[0]
+def lookup(place: Place, experiment_id: str) -> ExperimentState:
+    """The state of the experiment there. Raises as `find`."""
+    return find(place, experiment_id)[0]
 
 
-def find(
-    files: Files, experiment_id: str, dir_fd: int, state_dir: Path
-) -> tuple[ExperimentState, bool]:
-    """The experiment's state, and whether it is *orphaned*: of a view whose journals are gone.
+def find(place: Place, experiment_id: str) -> tuple[ExperimentState, bool]:
+    """Its state, and whether it is *orphaned*: of a view whose journals are gone.
 
     Raises:
         ExperimentNotFoundError: There is none; with the ids that look like it.
         StateCorruptError, SchemaTooNewError: It cannot be read.
     """
-    stem = sanitize_experiment_id(experiment_id)
-    entry = read_entry(files, stem, dir_fd, state_dir)
+    entry = read_entry(place)
     if entry is not None and entry.error is not None:
         raise entry.error
     if entry is None or entry.state is None or entry.state.experiment_id != experiment_id:
-        raise ExperimentNotFoundError(
-            experiment_id, state_dir, close_matches(files, experiment_id, dir_fd)
-        )
+        close = close_matches(place.top, experiment_id)
+        raise ExperimentNotFoundError(experiment_id, place.state_dir, close)
     return entry.state, entry.orphaned
 
 
-def close_matches(files: Files, experiment_id: str, dir_fd: int) -> tuple[str, ...]:
+def close_matches(top: Opened, experiment_id: str) -> tuple[str, ...]:
     """Up to three ids that *experiment_id* may have been meant for."""
-    found = difflib.get_close_matches(experiment_id, stems(files, dir_fd), n=3, cutoff=0.6)
+    found = difflib.get_close_matches(experiment_id, stems(top), n=3, cutoff=0.6)
     return tuple(found)
 
 

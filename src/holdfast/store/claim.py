@@ -30,10 +30,9 @@ from holdfast.lifecycle import Action, Change, Event, Requested
 from holdfast.records import SCHEMA_VERSION, ExperimentState
 from holdfast.status import ExperimentStatus, Reason
 from holdfast.store import codec, journal, ownership, view
-from holdfast.store.files import Files
 from holdfast.store.journal import cause
 from holdfast.store.ownership import Owned
-from holdfast.store.stored import same_folder
+from holdfast.store.place import Place
 
 __all__ = ["Claim", "Recorded"]
 
@@ -63,27 +62,16 @@ class Claim:
         locked: False where the file system has no locks: epochs alone protect then.
     """
 
-    def __init__(
-        self,
-        files: Files,
-        owned: Owned,
-        *,
-        stem: str,
-        state_dir: Path,
-        state_dir_fd: int,
-        now: Callable[[], datetime],
-    ) -> None:
-        """Take over *owned* and *state_dir_fd*, and close them at the release."""
-        self._files = files
-        self._stem = stem
-        self._state_dir = state_dir
-        self._state_dir_fd = state_dir_fd
+    def __init__(self, place: Place, owned: Owned, *, now: Callable[[], datetime]) -> None:
+        """Take over *place* and *owned*, and close them at the release."""
+        self._place = place
+        self._files = place.files
         self._now = now
         self._state = owned.state
-        self._folder_fd = owned.folder_fd
-        self._lock_fd = owned.lock_fd
-        self._journal_fd = owned.journal_fd
-        self._file_fd = owned.file_fd
+        self._folder = owned.folder
+        self._lock = owned.lock
+        self._journals = owned.journals
+        self._file = owned.file
         self._epoch = owned.epoch
         self._size = owned.size
         self._base_size = owned.base_size
@@ -109,8 +97,7 @@ class Claim:
             # Whoever finds experiments takes a finished one for the same as long as its view is
             # the same file: it must not change behind that.
             self._close()
-            path = state_dir / view.file_name(stem)
-            raise StateWriteError(path, "refreshing", self._view_problem)
+            raise StateWriteError(place.view_path, "refreshing", self._view_problem)
 
     @property
     def state(self) -> ExperimentState:
@@ -120,12 +107,12 @@ class Claim:
     @property
     def folder(self) -> Path:
         """The experiment's folder."""
-        return self._state_dir / self._stem
+        return self._folder.path
 
     @property
     def dir_fd(self) -> int:
         """A descriptor of the experiment's folder, open as long as the claim."""
-        return self._folder_fd
+        return self._folder.fd
 
     @property
     def epoch(self) -> int:
@@ -311,8 +298,8 @@ class Claim:
             pass
         if self._view_problem is not None:
             warnings.warn(
-                f"{self._stem}.json could not be refreshed ({self._view_problem}); the journal has "
-                f"everything, and the next claim rewrites it",
+                f"{self._place.view_name} could not be refreshed ({self._view_problem}); the "
+                f"journal has everything, and the next claim rewrites it",
                 UnreadableStateWarning,
                 stacklevel=4,
             )
@@ -380,39 +367,35 @@ class Claim:
             self._closed = None
             raise
         try:
-            self._files.write_all(self._file_fd, line)
+            self._files.write_all(self._file.fd, line)
         except OSError as err:
             self._take_back(err)
         try:
-            self._files.fdatasync(self._file_fd)
+            self._files.fdatasync(self._file.fd)
         except OSError as err:
             # The kernel may have dropped the pages and call the next fsync clean: never ask twice.
             self._closed = f"fdatasync failed: {cause(err)}"
-            raise StateWriteError(self._path, "fdatasync", cause(err), "unknown") from err
+            raise StateWriteError(self._file.path, "fdatasync", cause(err), "unknown") from err
         self._size += len(line)
         self._fence()
-
-    @property
-    def _path(self) -> Path:
-        return self.folder / "journal" / journal.file_name(self._epoch)
 
     def _take_back(self, err: OSError) -> None:
         """Cut off what a failed write left, or give the claim up."""
         try:
-            self._files.truncate(self._file_fd, self._size)
+            self._files.truncate(self._file.fd, self._size)
         except OSError as second:
             self._closed = f"a failed write could not be taken back: {cause(second)}"
-            raise StateWriteError(self._path, "writing", cause(err), "unknown") from err
+            raise StateWriteError(self._file.path, "writing", cause(err), "unknown") from err
         self._closed = None
-        raise StateWriteError(self._path, "writing", cause(err), "old") from err
+        raise StateWriteError(self._file.path, "writing", cause(err), "old") from err
 
     def _fence(self) -> None:
         """Acknowledge nothing that a newer owner may not have seen."""
         try:
-            newest = journal.epochs(self._files.names(self._journal_fd))
+            newest = journal.epochs(self._journals.names())
         except OSError as err:
             self._closed = f"the journal's folder cannot be listed: {cause(err)}"
-            raise StateWriteError(self._path, "listing", cause(err), "unknown") from err
+            raise StateWriteError(self._file.path, "listing", cause(err), "unknown") from err
         found = newest[-1] if newest else 0
         if found == self._epoch and not self._in_place():
             found = 0
@@ -423,15 +406,15 @@ class Claim:
     def _in_place(self) -> bool:
         """Whether the folder is where others look for it; in another place we would own alone."""
         try:
-            return same_folder(self._files, self._stem, self._state_dir_fd, self._folder_fd)
+            return self._place.is_at(self._folder)
         except OSError as err:
             self._closed = f"the folder cannot be looked at: {cause(err)}"
-            raise StateWriteError(self._path, "looking at", cause(err), "unknown") from err
+            raise StateWriteError(self._file.path, "looking at", cause(err), "unknown") from err
 
     def _compact(self) -> None:
         try:
             moved = ownership.successor(
-                self._files, self._journal_fd, self._state, self._epoch, self._size, self._now()
+                self._journals, self._state, self._epoch, self._size, self._now()
             )
         except OSError:
             # Nothing is lost: the present journal goes on, and the next line tries again. If the
@@ -442,8 +425,8 @@ class Claim:
             # The fence of the next line says so.
             return
         with contextlib.suppress(OSError):
-            self._files.close(self._file_fd)
-        self._file_fd, self._size, self._base_size, self._state = moved
+            self._file.close()
+        self._file, self._size, self._base_size, self._state = moved
         self._epoch += 1
 
     def _refresh_view(self, *, final: bool = False) -> None:
@@ -453,9 +436,9 @@ class Claim:
         try:
             # Without locks a newer owner may write the view by now, or a forced delete have taken
             # it away: an old one would bring back what is gone.
-            if journal.epochs(self._files.names(self._journal_fd))[-1:] != [self._epoch]:
+            if journal.epochs(self._journals.names())[-1:] != [self._epoch]:
                 return
-            view.replace(self._files, self._stem, self._state_dir_fd, self._state)
+            view.replace(self._place, self._state)
         except OSError as err:
             # The journal is the truth: a full disk must not stop what can still be recorded.
             self._view_problem = cause(err)
@@ -464,12 +447,9 @@ class Claim:
 
     def _close(self) -> None:
         _live.discard(self)
-        for name in ("_file_fd", "_journal_fd", "_lock_fd", "_folder_fd", "_state_dir_fd"):
-            fd = getattr(self, name)
-            if fd >= 0:
-                setattr(self, name, -1)
-                with contextlib.suppress(OSError):
-                    self._files.close(fd)
+        for held in (self._file, self._journals, self._lock, self._folder, self._place.top):
+            with contextlib.suppress(OSError):
+                held.close()
 
     def __repr__(self) -> str:
         state = self._closed or "open"

@@ -9,6 +9,7 @@ from holdfast.errors import ExperimentNotFoundError, StateCorruptError, StateWri
 from holdfast.ids import sanitize_experiment_id
 from holdfast.store.files import Files
 from holdfast.store.journal import cause
+from holdfast.store.place import Opened, Place
 
 __all__ = ["StateDirectory"]
 
@@ -36,11 +37,11 @@ class StateDirectory:
         path = self._path / ".run.lock"
         with contextlib.ExitStack() as opened:
             try:
-                with self.writable() as dir_fd:
-                    fd = self._files.open_append(".run.lock", dir_fd)
-                opened.callback(self._files.close, fd)
+                with self.writable() as top:
+                    lock = ownership.open_lock(top, path.name)
+                opened.enter_context(lock)
                 deadline = time.monotonic() + wait_s
-                while ownership.try_lock(self._files, fd) is False:
+                while ownership.try_lock(lock) is False:
                     if time.monotonic() > deadline:
                         raise StateWriteError(
                             path, "locking", f"another run held it for more than {wait_s:.0f} s"
@@ -51,46 +52,43 @@ class StateDirectory:
             yield
 
     @contextlib.contextmanager
-    def writable(self) -> Iterator[int]:
-        """A descriptor of the directory, which is there. Raises StateWriteError."""
+    def writable(self) -> Iterator[Opened]:
+        """The directory, open, which is there. Raises StateWriteError."""
         try:
-            fd = self._files.open_dir(self._path)
+            top = Opened.at(self._files, self._path)
         except OSError as err:
             raise StateWriteError(self._path, "opening", cause(err)) from err
-        try:
-            yield fd
-        finally:
-            self._files.close(fd)
+        with top:
+            yield top
 
-    def look(self) -> int | None:
-        """A descriptor of the state directory; None if there is none yet."""
+    def look(self) -> Opened | None:
+        """The directory, open; None if there is none yet."""
         try:
-            return self._files.open_dir(self._path)
+            return Opened.at(self._files, self._path)
         except FileNotFoundError:
             return None
         except OSError as err:
             raise StateCorruptError(self._path, f"cannot be opened: {cause(err)}") from err
 
     @contextlib.contextmanager
-    def existing(self, experiment_id: str) -> Iterator[int]:
-        """A descriptor of the directory, to look for *experiment_id* in it.
+    def existing(self, experiment_id: str) -> Iterator[Place]:
+        """The place of *experiment_id* in the directory, to look whether it is there.
 
         Raises:
             InvalidIdError: That can be no id.
             ExperimentNotFoundError: There is not even a directory.
             StateCorruptError: The directory, or what is read in it, refuses to be read.
         """
-        sanitize_experiment_id(experiment_id)  # what can be no id is not merely absent
-        fd = self.look()
-        if fd is None:
+        stem = sanitize_experiment_id(experiment_id)  # what can be no id is not merely absent
+        top = self.look()
+        if top is None:
             raise ExperimentNotFoundError(experiment_id, self._path)
-        try:
-            yield fd
-        except OSError as err:
-            path = self._path / sanitize_experiment_id(experiment_id)
-            raise StateCorruptError(path, f"cannot be read: {cause(err)}") from err
-        finally:
-            self._files.close(fd)
+        with top:
+            try:
+                yield Place(top, stem)
+            except OSError as err:
+                path = self._path / stem
+                raise StateCorruptError(path, f"cannot be read: {cause(err)}") from err
 
     def make(self) -> None:
         """Have the directory there for good, with all its parents. Raises StateWriteError."""

@@ -17,9 +17,9 @@ from holdfast.errors import HoldfastError
 from holdfast.ids import sanitize_experiment_id
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, Reason
-from holdfast.store import catalog, codec, journal, view
-from holdfast.store.files import Files
+from holdfast.store import catalog, codec, journal
 from holdfast.store.index import DamagedIndexError, Index
+from holdfast.store.place import JOURNALS, Opened, Place
 from holdfast.store.summary import TIMES, Summary
 
 __all__ = ["Found", "Listing", "ids", "incomplete", "list_all", "of_hash"]
@@ -56,16 +56,14 @@ class Found:
 class _Look:
     """One look at all experiments; what has to be loaded is loaded when it is iterated over."""
 
-    def __init__(self, files: Files, dir_fd: int, state_dir: Path, index: Index) -> None:
-        self._files = files
-        self._dir_fd = dir_fd
-        self._state_dir = state_dir
+    def __init__(self, top: Opened, index: Index) -> None:
+        self._top = top
         self.index = index
         self.unreadable: Unreadable = []
 
     def load(self, stem: str) -> ExperimentState | None:
         """The state of *stem*; None if it is gone or unreadable, which is noted."""
-        entry = catalog.read_entry(self._files, stem, self._dir_fd, self._state_dir)
+        entry = catalog.read_entry(Place(self._top, stem))
         if entry is None:
             return None
         if entry.error is not None:
@@ -75,7 +73,7 @@ class _Look:
     def not_indexed(self) -> Iterator[tuple[str, Summary, ExperimentState | None]]:
         """What the index does not know; without a state what is finished all the same."""
         for stem in self.index.fresh:
-            summary = glance(self._files, stem, self._dir_fd)
+            summary = glance(Place(self._top, stem))
             if summary is not None:
                 self.index.learn(stem, summary, released=True)
                 yield stem, summary, None
@@ -88,20 +86,20 @@ class _Look:
                 yield stem, summary, state
 
 
-def _look(files: Files, dir_fd: int, state_dir: Path, work: Callable[[_Look], T]) -> T:
+def _look(top: Opened, work: Callable[[_Look], T]) -> T:
     try:
-        with Index(files, dir_fd) as index:
-            result = work(_Look(files, dir_fd, state_dir, index))
+        with Index(top) as index:
+            result = work(_Look(top, index))
             index.store()
             return result
     except DamagedIndexError:
-        with Index(files, dir_fd, believe=False) as index:
-            result = work(_Look(files, dir_fd, state_dir, index))
+        with Index(top, believe=False) as index:
+            result = work(_Look(top, index))
             index.store()
             return result
 
 
-def list_all(files: Files, dir_fd: int, state_dir: Path) -> Listing:
+def list_all(top: Opened) -> Listing:
     """Every experiment, in brief."""
 
     def work(look: _Look) -> Listing:
@@ -110,20 +108,20 @@ def list_all(files: Files, dir_fd: int, state_dir: Path) -> Listing:
         found.sort()
         return Listing([summary for _, summary in found], look.unreadable)
 
-    return _look(files, dir_fd, state_dir, work)
+    return _look(top, work)
 
 
-def ids(files: Files, dir_fd: int, state_dir: Path) -> tuple[list[str], Unreadable]:
+def ids(top: Opened) -> tuple[list[str], Unreadable]:
     """The ids of all readable experiments, sorted, and what could not be read."""
 
     def work(look: _Look) -> tuple[list[str], Unreadable]:
         found = [summary.experiment_id for _, summary, _ in look.not_indexed()]
         return sorted(found + look.index.ids()), look.unreadable
 
-    return _look(files, dir_fd, state_dir, work)
+    return _look(top, work)
 
 
-def incomplete(files: Files, dir_fd: int, state_dir: Path) -> Found:
+def incomplete(top: Opened) -> Found:
     """Every experiment that is not aggregated."""
 
     def work(look: _Look) -> Found:
@@ -134,12 +132,10 @@ def incomplete(files: Files, dir_fd: int, state_dir: Path) -> Found:
         ]
         return Found(states, look.unreadable)
 
-    return _look(files, dir_fd, state_dir, work)
+    return _look(top, work)
 
 
-def of_hash(
-    files: Files, dir_fd: int, state_dir: Path, config_hash: str, *, include_finished: bool
-) -> Found:
+def of_hash(top: Opened, config_hash: str, *, include_finished: bool) -> Found:
     """The experiments that were made for the work of *config_hash*."""
 
     def work(look: _Look) -> Found:
@@ -156,27 +152,28 @@ def of_hash(
         found = [states.get(stem) or look.load(stem) for stem in sorted(stems)]
         return Found([state for state in found if state is not None], look.unreadable)
 
-    return _look(files, dir_fd, state_dir, work)
+    return _look(top, work)
 
 
-def glance(files: Files, stem: str, dir_fd: int) -> Summary | None:
-    """The summary of *stem* if it is certainly finished; None if that takes more than a glance.
+def glance(place: Place) -> Summary | None:
+    """The summary of what is certainly finished; None if that takes more than a glance.
 
     The view says what it was. That this is still the truth is proven by the last line of the last
     journal: the owner that wrote this view, and had aggregated the experiment, let it go there.
     """
+    files = place.files
     try:
         with ExitStack() as opened:
-            fd = files.open_read(view.file_name(stem), dir_fd)
+            fd = files.open_read(place.view_name, place.dir_fd)
             opened.callback(files.close, fd)
             # Not more than is sensible to look at twice: a larger one is loaded.
             data = files.read(fd, 1 << 20, 0)
             if b'"status": "aggregated"' not in data:
                 return None
             plain = json.loads(data)
-            folder_fd = files.open_dir(stem, dir_fd)
+            folder_fd = files.open_dir(place.stem, place.dir_fd)
             opened.callback(files.close, folder_fd)
-            journal_fd = files.open_dir("journal", folder_fd)
+            journal_fd = files.open_dir(JOURNALS, folder_fd)
             opened.callback(files.close, journal_fd)
             epoch = journal.epochs(files.names(journal_fd))[-1]
             fd = files.open_read(journal.file_name(epoch), journal_fd)
@@ -196,7 +193,7 @@ def glance(files: Files, stem: str, dir_fd: int) -> Summary | None:
         if last["revision"] != plain["revision"]:
             return None
         summary = _summary(plain)
-        return summary if sanitize_experiment_id(summary.experiment_id) == stem else None
+        return summary if sanitize_experiment_id(summary.experiment_id) == place.stem else None
     except (OSError, ValueError, LookupError, TypeError, RecursionError, HoldfastError):
         return None
 

@@ -5,21 +5,18 @@ What no journal held was written by somebody else.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import attrs
 
 from holdfast.records import ExperimentState
 from holdfast.store import history, journal
-from holdfast.store.files import Files
+from holdfast.store.place import JOURNALS, Place
 
 __all__ = ["left_by_a_death", "states"]
 
 
-def states(
-    files: Files, stem: str, dir_fd: int, path: Path, epoch: int, revision: int
-) -> Iterator[ExperimentState]:
-    """What a view of that epoch and revision told, if the journals in *path* ever got there.
+def states(place: Place, epoch: int, revision: int) -> Iterator[ExperimentState]:
+    """What a view of that epoch and revision told, if the journals of *place* ever got there.
 
     Mostly one: letting an experiment go moves no revision.
 
@@ -27,14 +24,8 @@ def states(
         OSError, LookupError: There is no such journal.
         StateCorruptError: It is damaged.
     """
-    with (
-        files.directory(stem, dir_fd) as folder_fd,
-        files.directory("journal", folder_fd) as journal_fd,
-    ):
-        if epoch:
-            found = journal.read_journal(files, journal_fd, epoch, path)
-        else:
-            found = history.chain(files, journal_fd, path)[0][0]
+    with place.top.open_dir(place.stem) as folder, folder.open_dir(JOURNALS) as journals:
+        found = journal.read_journal(journals, epoch) if epoch else history.chain(journals)[0][0]
     if found.base is None:
         return
     if not epoch:

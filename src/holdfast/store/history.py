@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -11,7 +10,7 @@ from holdfast.errors import StateCorruptError
 from holdfast.status import Entity, Reason
 from holdfast.store import journal
 from holdfast.store.codec import Json, change_from_json, identity_from_json
-from holdfast.store.files import Files
+from holdfast.store.place import JOURNALS, Opened
 
 __all__ = ["Spell", "Transition", "chain", "read", "spells"]
 
@@ -56,8 +55,8 @@ class Spell:
     watched: bool
 
 
-def read(files: Files, folder_fd: int, path: Path) -> Iterator[Transition]:
-    """Every acknowledged step in *folder_fd*, oldest first.
+def read(folder: Opened) -> Iterator[Transition]:
+    """Every acknowledged step in the journals of *folder*, oldest first.
 
     A journal ends where its successor's base says that it was folded: a line behind that was
     written by an owner that had been fenced. A base that no successor folded was late itself.
@@ -65,8 +64,8 @@ def read(files: Files, folder_fd: int, path: Path) -> Iterator[Transition]:
     Raises:
         StateCorruptError: A journal is damaged.
     """
-    with files.directory("journal", folder_fd) as journal_fd:
-        found = chain(files, journal_fd, path / "journal")
+    with folder.open_dir(JOURNALS) as journals:
+        found = chain(journals)
     for each, until in found:
         try:
             yield from _transitions(each, until)
@@ -74,14 +73,14 @@ def read(files: Files, folder_fd: int, path: Path) -> Iterator[Transition]:
             raise StateCorruptError(each.path, f"a line is no transition: {err!r}") from err
 
 
-def spells(files: Files, folder_fd: int, path: Path) -> Iterator[Spell]:
-    """Every attempt in the journals in *folder_fd* that ended, in the order of their ends.
+def spells(folder: Opened) -> Iterator[Spell]:
+    """Every attempt in the journals of *folder* that ended, in the order of their ends.
 
     Raises:
         StateCorruptError: A journal is damaged.
     """
-    with files.directory("journal", folder_fd) as journal_fd:
-        found = chain(files, journal_fd, path / "journal")
+    with folder.open_dir(JOURNALS) as journals:
+        found = chain(journals)
     # By process: its attempt, when it was started, and by which owner.
     running: dict[int, tuple[int, datetime, int]] = {}
     owner = 0
@@ -96,8 +95,8 @@ def spells(files: Files, folder_fd: int, path: Path) -> Iterator[Spell]:
             raise StateCorruptError(each.path, f"a line is no transition: {err!r}") from err
 
 
-def chain(files: Files, journal_fd: int, path: Path) -> list[tuple[journal.Journal, int | None]]:
-    """The journals in *path* that count, oldest first, each with the offset up to which it does.
+def chain(journals: Opened) -> list[tuple[journal.Journal, int | None]]:
+    """The *journals* that count, oldest first, each with the offset up to which it does.
 
     Raises:
         StateCorruptError: One is damaged, or a base continues what is not there.
@@ -106,8 +105,8 @@ def chain(files: Files, journal_fd: int, path: Path) -> list[tuple[journal.Journ
     # claimants who go on meanwhile cannot make it look missing.
     based = {
         found.epoch: found
-        for epoch in reversed(journal.epochs(files.names(journal_fd)))
-        if (found := journal.read_journal(files, journal_fd, epoch, path)).base is not None
+        for epoch in reversed(journal.epochs(journals.names()))
+        if (found := journal.read_journal(journals, epoch)).base is not None
     }
     counted: list[tuple[journal.Journal, int | None]] = []
     current = based[max(based)] if based else None

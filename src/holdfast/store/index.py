@@ -29,8 +29,8 @@ from typing import Any, Final
 from holdfast.status import ExperimentStatus, Reason
 from holdfast.store import columns
 from holdfast.store.columns import Columns, DamagedIndexError, Rows
-from holdfast.store.files import Files
 from holdfast.store.journal import decode, encode
+from holdfast.store.place import Opened
 from holdfast.store.summary import Summary
 from holdfast.store.view import temporary_name
 
@@ -72,22 +72,22 @@ _COLUMNS: Final = ("stems", *_SIGNATURE, *_SUMMARY)
 
 
 class Index:
-    """One look at the directory *dir_fd*, and what its index knows about it.
+    """One look at the state directory *top*, and what its index knows about it.
 
     Attributes:
         fresh: The stems that have to be loaded, sorted. A folder without a view is among them
             whether it is an experiment or not.
     """
 
-    def __init__(self, files: Files, dir_fd: int, *, believe: bool = True) -> None:
+    def __init__(self, top: Opened, *, believe: bool = True) -> None:
         """Look. Unless the directory is unchanged, that takes one stat for every view.
 
         Raises:
             OSError: The directory cannot be listed.
         """
         self.fresh: list[str] = []
-        self._files = files
-        self._dir_fd = dir_fd
+        self._files = files = top.files
+        self._top = top
         self._folder_fd = -1
         self._rows: Rows | None = None
         self._dropped: set[str] = set()
@@ -98,10 +98,10 @@ class Index:
         self._changed = False
         self._remote: bool | None = None
         with contextlib.suppress(OSError):
-            self._folder_fd = files.open_dir(FOLDER, dir_fd)
+            self._folder_fd = files.open_dir(FOLDER, top.fd)
         try:
             head = self._read_head() if believe else None
-            self._directory = _directory(files.fstat(dir_fd))
+            self._directory = _directory(files.fstat(top.fd))
             self._current = head is not None and head["directory"] == self._directory
             if head is not None and self._current:
                 self.fresh = head["fresh"]
@@ -287,10 +287,10 @@ class Index:
         # Before the looks whose freshness it is to judge: whatever is changed after them gets a
         # later time than this.
         self._clock = self._tick()
-        self._directory = _directory(self._files.fstat(self._dir_fd))
+        self._directory = _directory(self._files.fstat(self._top.fd))
         views: list[os.DirEntry[str]] = []
         others: dict[str, os.DirEntry[str]] = {}
-        with self._files.scan(self._dir_fd) as entries:
+        with self._files.scan(self._top.fd) as entries:
             for entry in entries:
                 name = entry.name
                 if name.endswith(".json"):
@@ -369,8 +369,8 @@ class Index:
         try:
             if self._folder_fd < 0:
                 with contextlib.suppress(FileExistsError):
-                    self._files.mkdir(FOLDER, self._dir_fd)
-                self._folder_fd = self._files.open_dir(FOLDER, self._dir_fd)
+                    self._files.mkdir(FOLDER, self._top.fd)
+                self._folder_fd = self._files.open_dir(FOLDER, self._top.fd)
             fd = self._files.open_append(_CLOCK, self._folder_fd)
             try:
                 self._files.touch(fd)
@@ -383,7 +383,7 @@ class Index:
     def _is_remote(self) -> bool:
         """Whether another host can change the directory while our kernel shows it as it was."""
         if self._remote is None:
-            device = self._files.fstat(self._dir_fd).st_dev
+            device = self._files.fstat(self._top.fd).st_dev
             self._remote = _kind_of_file_system(device) in _REMOTE
         return self._remote
 

@@ -22,7 +22,7 @@ from holdfast import lifecycle
 from holdfast.errors import StateCorruptError
 from holdfast.records import ExperimentState
 from holdfast.store.codec import Json, change_from_json, dumps, state_from_json
-from holdfast.store.files import Files
+from holdfast.store.place import JOURNALS, Opened
 from holdfast.store.strictjson import decode_blindly
 
 __all__ = [
@@ -138,21 +138,22 @@ class Truth:
     torn: bool = False
 
 
-def _read(files: Files, name: str, journal_fd: int, path: Path) -> bytes:
+def _read(journals: Opened, path: Path) -> bytes:
+    files = journals.files
     try:
-        fd = files.open_read(name, journal_fd)
+        fd = files.open_read(path.name, journals.fd)
     except OSError as err:
         if err.errno in (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM, errno.EIO):
-            raise StateCorruptError(path / name, f"cannot be opened: {cause(err)}") from err
+            raise StateCorruptError(path, f"cannot be opened: {cause(err)}") from err
         raise
     try:
         info = files.fstat(fd)
         # Reading a part of it, or an empty pipe, would silently take older steps for the last.
         if not stat.S_ISREG(info.st_mode):
-            raise StateCorruptError(path / name, "is not a regular file")
+            raise StateCorruptError(path, "is not a regular file")
         if info.st_size > SIZE_LIMIT:
             raise StateCorruptError(
-                path / name, f"has {info.st_size:,} bytes, more than the limit of {SIZE_LIMIT:,}"
+                path, f"has {info.st_size:,} bytes, more than the limit of {SIZE_LIMIT:,}"
             )
         return files.read_all(fd, SIZE_LIMIT)
     finally:
@@ -195,28 +196,26 @@ def _hides_a_line(tail: bytes) -> bool:
     return any(decode(body[found.start() :]) is not None for found in _HEAD.finditer(body, 1))
 
 
-def read_journal(files: Files, journal_fd: int, epoch: int, path: Path) -> Journal:
-    """What is valid in the journal of *epoch*.
+def read_journal(journals: Opened, epoch: int) -> Journal:
+    """What is valid in the journal of *epoch* in the directory *journals*.
 
     Raises:
         FileNotFoundError: There is none.
         StateCorruptError: A line is damaged and the lines behind it are not.
     """
-    name = file_name(epoch)
-    data = _read(files, name, journal_fd, path)
+    path = journals.path / file_name(epoch)
+    data = _read(journals, path)
     lines, bad = _parse(data)
     if bad is not None:
         # A failed append is cut off and written over while we read: only what stays is damage.
-        before, data = data, _read(files, name, journal_fd, path)
+        before, data = data, _read(journals, path)
         lines, bad = _parse(data)
         if bad is not None and data[: len(before)] == before:
-            raise StateCorruptError(
-                path / name, f"the line at byte {bad} is damaged, and is no torn end"
-            )
+            raise StateCorruptError(path, f"the line at byte {bad} is damaged, and is no torn end")
         if bad is not None:
             lines, _ = _parse(data[:bad])
     size = lines[-1][0] if lines else 0
-    return Journal(epoch, path / name, tuple(lines), size, torn=size != len(data))
+    return Journal(epoch, path, tuple(lines), size, torn=size != len(data))
 
 
 def fold(journal: Journal, until: int | None = None) -> Truth:
@@ -273,9 +272,7 @@ def _moves_nothing(payload: Json) -> bool:
     return all(isinstance(each, dict) and each.get("event") == "released" for each in changes)
 
 
-def read_truth(
-    files: Files, folder_fd: int, path: Path, *, below: int | None = None
-) -> Truth | None:
+def read_truth(folder: Opened, *, below: int | None = None) -> Truth | None:
     """The state that the highest epoch with a valid base tells; None if there is no such epoch.
 
     Lock-free: a journal that is superseded while it is read is given up for its successor.
@@ -288,31 +285,27 @@ def read_truth(
             acknowledged steps would be lost.
     """
     try:
-        journal_fd = files.open_dir("journal", folder_fd)
+        journals = folder.open_dir(JOURNALS)
     except OSError as err:
         if err.errno == errno.ENOENT:
             return None
         if err.errno in (errno.ENOTDIR, errno.ELOOP):
-            raise StateCorruptError(path / "journal", NO_DIRECTORY) from err
+            raise StateCorruptError(folder.path / JOURNALS, NO_DIRECTORY) from err
         raise
-    try:
+    with journals:
         while True:
-            seen = epochs(files.names(journal_fd))
-            found = _highest(files, journal_fd, path / "journal", seen, below)
-            if below is not None or epochs(files.names(journal_fd)) == seen:
+            seen = epochs(journals.names())
+            found = _highest(journals, seen, below)
+            if below is not None or epochs(journals.names()) == seen:
                 return None if found is None else fold(found)
-    finally:
-        files.close(journal_fd)
 
 
-def _highest(
-    files: Files, journal_fd: int, path: Path, seen: list[int], below: int | None
-) -> Journal | None:
+def _highest(journals: Opened, seen: list[int], below: int | None) -> Journal | None:
     for epoch in reversed(seen):
         if below is not None and epoch >= below:
             continue
         try:
-            journal = read_journal(files, journal_fd, epoch, path)
+            journal = read_journal(journals, epoch)
         except FileNotFoundError:
             continue  # the folder is being deleted under our eyes
         if journal.claim is None:

@@ -38,6 +38,7 @@ from holdfast.store.directory import StateDirectory
 from holdfast.store.files import Files
 from holdfast.store.finding import Listing
 from holdfast.store.journal import cause
+from holdfast.store.place import Opened, Place
 from holdfast.store.summary import Summary
 
 if TYPE_CHECKING:
@@ -143,31 +144,30 @@ class StateManager:
     def _create(self, state: ExperimentState) -> ExperimentState:
         from holdfast.store import deletion
 
-        stem = sanitize_experiment_id(state.experiment_id)
         # Before anything is made: what JSON cannot hold, or not give back, must not get in.
         canonical_json(state.config)
         self._directory.make()
-        with self._directory.writable() as dir_fd:
+        with self._directory.writable() as top:
+            place = Place.of(top, state.experiment_id)
             try:
-                deletion.finish_interrupted(self._files, stem, dir_fd, self.state_dir)
+                deletion.finish_interrupted(place)
             except ExperimentExistsError as err:
                 raise ExperimentExistsError(
                     state.experiment_id, self.state_dir, err.detail
                 ) from None
             except OSError as err:
-                raise StateWriteError(self.state_dir / stem, "looking at", cause(err)) from err
+                raise StateWriteError(place.folder, "looking at", cause(err)) from err
             try:
-                made = view.create(self._files, stem, dir_fd, state, self.state_dir)
-                deletion.outlast(self._files, stem, dir_fd, self.state_dir, made, state)
+                made = view.create(place, state)
+                deletion.outlast(place, made, state)
             except ExperimentExistsError:
-                raise self._taken(state.experiment_id, stem, dir_fd) from None
+                raise self._taken(place, state.experiment_id) from None
         return state
 
-    def _taken(self, experiment_id: str, stem: str, dir_fd: int) -> ExperimentExistsError:
+    def _taken(self, place: Place, experiment_id: str) -> ExperimentExistsError:
         detail = ""
         with contextlib.suppress(HoldfastError, OSError):
-            path = self.state_dir / view.file_name(stem)
-            other = view.read(self._files, path.name, dir_fd, path)
+            other = view.read(place)
             # A file system that folds case gives Exp and exp one file.
             if other is not None and other.experiment_id != experiment_id:
                 detail = f"its file is that of {other.experiment_id!r}"
@@ -185,46 +185,43 @@ class StateManager:
             StateCorruptError: It cannot be read; the file is left as it is.
             SchemaTooNewError: A newer holdfast wrote it.
         """
-        with self._directory.existing(experiment_id) as dir_fd:
-            state, orphaned = catalog.find(self._files, experiment_id, dir_fd, self.state_dir)
+        with self._directory.existing(experiment_id) as place:
+            state, orphaned = catalog.find(place, experiment_id)
             if orphaned:
-                name = view.file_name(sanitize_experiment_id(experiment_id))
+                name = place.view_name
                 lost = f"{name} is all there is: its journals, with what came after it, are gone"
                 warnings.warn(lost, UnreadableStateWarning, stacklevel=2)
                 return state
-            while (problem := self._view_problem(state, dir_fd)) is not None:
+            while (problem := self._view_problem(place, state)) is not None:
                 # An owner may have recorded, refreshed and let go between our looks. Only a view
                 # that disagrees with what was the truth before and after is a stray one.
                 before = state
-                state = catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
+                state = catalog.lookup(place, experiment_id)
                 if state == before:
                     warnings.warn(problem, UnreadableStateWarning, stacklevel=2)
                     break
             return state
 
-    def _view_problem(self, state: ExperimentState, dir_fd: int) -> str | None:
-        stem = sanitize_experiment_id(state.experiment_id)
+    def _view_problem(self, place: Place, state: ExperimentState) -> str | None:
         if not state.epoch:
             return None
-        look = self._files, stem, dir_fd, self.state_dir, state
-        problem = stored.view_problem(*look, replay=False)
-        if problem is None or self._may_refresh(state, stem, dir_fd):
+        problem = stored.view_problem(place, state, replay=False)
+        if problem is None or self._may_refresh(place, state):
             return None
         # Once more, now that there is no owner who could be about to refresh it.
-        problem = stored.view_problem(*look, replay=True)
+        problem = stored.view_problem(place, state, replay=True)
         if problem is None:
             return None
         return (
-            f"{view.file_name(stem)} {problem}; the journal counts, and the next claim rewrites "
-            f"the file"
+            f"{place.view_name} {problem}; the journal counts, and the next claim rewrites the file"
         )
 
-    def _may_refresh(self, state: ExperimentState, stem: str, dir_fd: int) -> bool:
+    def _may_refresh(self, place: Place, state: ExperimentState) -> bool:
         """Whether there is an owner, whose view may lie a second behind."""
         from holdfast import liveness
         from holdfast.store import ownership
 
-        lock = ownership.lock_state(self._files, stem, dir_fd)
+        lock = ownership.lock_state(place)
         if lock is not None or state.owner is None or state.owner.released:
             return lock == "held"
         return liveness.judge(state.owner).kind != "dead"
@@ -249,35 +246,19 @@ class StateManager:
         from holdfast.store import ownership
         from holdfast.store.claim import Claim
 
-        stem = sanitize_experiment_id(experiment_id)
-        with self._directory.existing(experiment_id) as dir_fd, contextlib.ExitStack() as undo:
+        with self._directory.existing(experiment_id) as place, contextlib.ExitStack() as undo:
             try:
-                state_dir_fd = os.dup(dir_fd)
-                undo.callback(self._files.close, state_dir_fd)
+                kept = Place(undo.enter_context(place.top.duplicate()), place.stem)
                 owned = ownership.acquire(
-                    self._files,
-                    stem,
-                    dir_fd,
-                    self.state_dir,
-                    experiment_id,
-                    now=self._clock,
-                    wait_s=wait_s,
-                    force=force,
+                    place, experiment_id, now=self._clock, wait_s=wait_s, force=force
                 )
             except ExperimentNotFoundError:
-                close = catalog.close_matches(self._files, experiment_id, dir_fd)
+                close = catalog.close_matches(place.top, experiment_id)
                 raise ExperimentNotFoundError(experiment_id, self.state_dir, close) from None
             except OSError as err:
-                raise StateWriteError(self.state_dir / stem, "claiming", cause(err)) from err
+                raise StateWriteError(place.folder, "claiming", cause(err)) from err
             undo.pop_all()
-            claim = Claim(
-                self._files,
-                owned,
-                stem=stem,
-                state_dir=self.state_dir,
-                state_dir_fd=state_dir_fd,
-                now=self._clock,
-            )
+            claim = Claim(kept, owned, now=self._clock)
         if not claim.locked:
             try:
                 warnings.warn(
@@ -329,8 +310,7 @@ class StateManager:
         """
         from holdfast.store import deletion
 
-        stem = sanitize_experiment_id(experiment_id)
-        with self._directory.existing(experiment_id) as dir_fd:
+        with self._directory.existing(experiment_id) as place:
             try:
                 # Before the claim, too: a delete that is refused must not pass for an owner.
                 if self.liveness(experiment_id).kind != "alive":
@@ -338,22 +318,22 @@ class StateManager:
                 with self.claim(experiment_id, wait_s=wait_s, force=force) as claim:
                     self._revoke_unbegun(claim)
                     self.refuse_survivors(experiment_id, force=force)
-                    deletion.remove(self._files, claim, stem, dir_fd, self.state_dir)
+                    deletion.remove(place, claim)
             except ExperimentNotFoundError:
                 # Its delete may have been interrupted once it was decided: this one finishes it.
-                if not self._finish_delete(stem, dir_fd):
+                if not self._finish_delete(place):
                     raise
-            deletion.sweep(self._files, dir_fd)
+            deletion.sweep(place.top)
 
-    def _finish_delete(self, stem: str, dir_fd: int) -> bool:
+    def _finish_delete(self, place: Place) -> bool:
         from holdfast.store import deletion
 
         # What is there but not to be deleted (a copy under a wrong name) was not found either.
         with contextlib.suppress(ExperimentExistsError):
             try:
-                return deletion.finish_interrupted(self._files, stem, dir_fd, self.state_dir)
+                return deletion.finish_interrupted(place)
             except OSError as err:
-                raise StateWriteError(self.state_dir / stem, "deleting", cause(err)) from err
+                raise StateWriteError(place.folder, "deleting", cause(err)) from err
         return False
 
     def _revoke_unbegun(self, claim: "Claim") -> None:
@@ -407,25 +387,22 @@ class StateManager:
         """
         from holdfast.store import history
 
-        stem = sanitize_experiment_id(experiment_id)
-        with self._directory.existing(experiment_id) as dir_fd:
+        with self._directory.existing(experiment_id) as place:
             while True:
-                catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
-                with contextlib.ExitStack() as opened:
-                    folder_fd = stored.open_folder(self._files, stem, dir_fd)
-                    if folder_fd is None:
-                        return []
-                    opened.callback(self._files.close, folder_fd)
+                catalog.lookup(place, experiment_id)
+                folder = place.open_folder()
+                if folder is None:
+                    return []
+                with folder:
                     try:
-                        found = list(history.read(self._files, folder_fd, self.state_dir / stem))
+                        return list(history.read(folder))
                     except (FileNotFoundError, StateCorruptError) as err:
                         # A delete takes journal after journal away from under a reader.
-                        if not stored.same_folder(self._files, stem, dir_fd, folder_fd):
+                        if not place.is_at(folder):
                             continue
                         if isinstance(err, StateCorruptError):
                             raise
                         return []
-                    return found
 
     def liveness(self, experiment_id: str) -> Verdict:
         """Whether the experiment's owner lives, by its lock and its identity, with the evidence.
@@ -433,16 +410,14 @@ class StateManager:
         Raises:
             ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`.
         """
-        with self._directory.existing(experiment_id) as dir_fd:
-            state = catalog.lookup(self._files, experiment_id, dir_fd, self.state_dir)
-            return self._verdict(state, dir_fd)
+        with self._directory.existing(experiment_id) as place:
+            return self._verdict(place, catalog.lookup(place, experiment_id))
 
-    def _verdict(self, state: ExperimentState, dir_fd: int) -> Verdict:
+    def _verdict(self, place: Place, state: ExperimentState) -> Verdict:
         from holdfast import liveness
         from holdfast.store import ownership
 
-        stem = sanitize_experiment_id(state.experiment_id)
-        lock = ownership.lock_state(self._files, stem, dir_fd)
+        lock = ownership.lock_state(place)
         if lock != "held" and state.owner is None and state.subprocess_pid is not None:
             return liveness.judge_legacy_pid(state.subprocess_pid)
         if state.owner is not None and state.owner.released:
@@ -462,10 +437,10 @@ class StateManager:
             UnreadableStateWarning: Files were passed over; `unreadable()` names them.
         """
         self._unreadable = []
-        with self._listed() as dir_fd:
-            if dir_fd is None:
+        with self._listed() as top:
+            if top is None:
                 return
-            for entry in catalog.entries(self._files, dir_fd, self.state_dir):
+            for entry in catalog.entries(top):
                 if entry.state is not None:
                     yield entry.state
                 elif entry.error is not None:
@@ -482,17 +457,17 @@ class StateManager:
 
     def listing(self) -> Listing:
         """Every experiment in brief, and what cannot be read; quick with 100,000 of them."""
-        with self._listed() as dir_fd:
-            if dir_fd is None:
+        with self._listed() as top:
+            if top is None:
                 return Listing([], [])
-            return finding.list_all(self._files, dir_fd, self.state_dir)
+            return finding.list_all(top)
 
     def list_experiments(self) -> list[str]:
         """The ids of all readable experiments, sorted. Warns as `states`."""
-        with self._listed() as dir_fd:
-            if dir_fd is None:
+        with self._listed() as top:
+            if top is None:
                 return []
-            found, unreadable = finding.ids(self._files, dir_fd, self.state_dir)
+            found, unreadable = finding.ids(top)
         self._warn_of(unreadable)
         return found
 
@@ -501,10 +476,10 @@ class StateManager:
 
         Warns as `states`.
         """
-        with self._listed() as dir_fd:
-            if dir_fd is None:
+        with self._listed() as top:
+            if top is None:
                 return []
-            found = finding.incomplete(self._files, dir_fd, self.state_dir)
+            found = finding.incomplete(top)
         self._warn_of(found.unreadable)
         return found.states
 
@@ -523,12 +498,10 @@ class StateManager:
         Raises:
             AmbiguousExperimentError: More than one fits; it names them.
         """
-        with self._listed() as dir_fd:
-            if dir_fd is None:
+        with self._listed() as top:
+            if top is None:
                 return None
-            found = finding.of_hash(
-                self._files, dir_fd, self.state_dir, config_hash, include_finished=include_finished
-            )
+            found = finding.of_hash(top, config_hash, include_finished=include_finished)
         self._warn_of(found.unreadable)
         if len(found.states) > 1:
             raise AmbiguousExperimentError(
@@ -546,10 +519,9 @@ class StateManager:
         if query != "@last":
             with (
                 contextlib.suppress(ExperimentNotFoundError, InvalidIdError),
-                self._directory.existing(query) as dir_fd,
+                self._directory.existing(query) as place,
             ):
-                found = catalog.lookup(self._files, query, dir_fd, self.state_dir)
-                return found.experiment_id
+                return catalog.lookup(place, query).experiment_id
             return catalog.resolve(self.list_experiments(), query, self.state_dir)
         listing = self.listing()
         self._warn_of(listing.unreadable)
@@ -559,16 +531,14 @@ class StateManager:
         return newest.experiment_id
 
     @contextlib.contextmanager
-    def _listed(self) -> Iterator[int | None]:
-        """A descriptor of the state directory; None if there is none yet."""
-        fd = self._directory.look()
-        try:
-            yield fd
-        except OSError as err:
-            raise StateCorruptError(self.state_dir, f"cannot be read: {cause(err)}") from err
-        finally:
-            if fd is not None:
-                self._files.close(fd)
+    def _listed(self) -> Iterator[Opened | None]:
+        """The state directory, open; None if there is none yet."""
+        top = self._directory.look()
+        with contextlib.nullcontext() if top is None else top:
+            try:
+                yield top
+            except OSError as err:
+                raise StateCorruptError(self.state_dir, f"cannot be read: {cause(err)}") from err
 
     def _warn_of(self, unreadable: list[tuple[Path, HoldfastError]]) -> None:
         if unreadable:

@@ -8,9 +8,8 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Final
 
 import attrs
@@ -26,21 +25,24 @@ from holdfast.errors import (
 )
 from holdfast.identity import LockState, ProcessIdentity, Verdict
 from holdfast.records import ExperimentState
-from holdfast.store import codec, journal, view
-from holdfast.store.files import NO_LOCKS, Files
+from holdfast.store import codec, journal
+from holdfast.store.files import NO_LOCKS
 from holdfast.store.journal import Truth, cause
-from holdfast.store.stored import exists, misnamed, open_folder, read, same_folder
+from holdfast.store.place import JOURNALS, LOCK, Opened, Place
+from holdfast.store.stored import exists, misnamed, read
+from holdfast.store.view import temporary_name
 
-__all__ = ["Owned", "acquire", "lock_state", "publish_epoch", "successor", "try_lock"]
+__all__ = ["Owned", "acquire", "lock_state", "open_lock", "publish_epoch", "successor", "try_lock"]
 
 _RETRY_S: Final = 0.002
 
 
 @attrs.frozen(kw_only=True)
 class Owned:
-    """What a claim holds: descriptors, its epoch, and the state it took over.
+    """What a claim holds: what it opened, its epoch, and the state it took over.
 
     Attributes:
+        file: The journal of the epoch, in *journals*.
         locked: False where the file system has no locks: then epochs alone protect.
         previous: The owner before, and *verdict* what was known of it.
         base_size: Bytes of the journal's base line.
@@ -48,11 +50,11 @@ class Owned:
     """
 
     state: ExperimentState
-    folder_fd: int
-    lock_fd: int
+    folder: Opened
+    lock: Opened
     locked: bool
-    journal_fd: int
-    file_fd: int
+    journals: Opened
+    file: Opened
     epoch: int
     size: int
     base_size: int
@@ -61,10 +63,10 @@ class Owned:
     inherited: bool
 
 
-def _flock(files: Files, fd: int, operation: int) -> bool | None:
-    """Whether the lock was had; None where the file system has no locks."""
+def _flock(lock: Opened, operation: int) -> bool | None:
+    """Whether *lock* was had; None where the file system has no locks."""
     try:
-        files.flock(fd, operation | fcntl.LOCK_NB)
+        lock.files.flock(lock.fd, operation | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as err:
@@ -74,45 +76,44 @@ def _flock(files: Files, fd: int, operation: int) -> bool | None:
     return True
 
 
-def try_lock(files: Files, fd: int) -> bool | None:
+def open_lock(directory: Opened, name: str = LOCK) -> Opened:
+    """The lock *name* in *directory*, made if missing. Raises OSError."""
+    fd = directory.files.open_append(name, directory.fd)
+    return Opened(directory.files, directory.path / name, fd)
+
+
+def try_lock(lock: Opened) -> bool | None:
     """Take the exclusive lock if it is free; None where the file system has no locks."""
-    return _flock(files, fd, fcntl.LOCK_EX)
+    return _flock(lock, fcntl.LOCK_EX)
 
 
-def lock_state(files: Files, stem: str, dir_fd: int) -> LockState | None:
+def lock_state(place: Place) -> LockState | None:
     """Whether somebody holds the experiment's lock; None if that cannot be told.
 
     Looks with a shared lock for a moment; claimants know a look from an owner.
     """
-    with contextlib.ExitStack() as opened:
-        folder_fd = open_folder(files, stem, dir_fd)
-        if folder_fd is None:
-            return None
-        opened.callback(files.close, folder_fd)
-        try:
-            fd = files.open_read("lock", folder_fd)
-        except OSError:
-            return None
-        opened.callback(files.close, fd)
-        try:
-            had = _flock(files, fd, fcntl.LOCK_SH)
-        except OSError:
-            return None
+    folder = place.open_folder()
+    if folder is None:
+        return None
+    # A lock that cannot be opened or asked tells nothing of an owner.
+    with folder, contextlib.suppress(OSError), folder.open_read(LOCK) as lock:
+        had = _flock(lock, fcntl.LOCK_SH)
         return None if had is None else "free" if had else "held"
+    return None
 
 
-def _lock(files: Files, fd: int, deadline: float, clock: Callable[[], float]) -> bool | None:
-    """Get the exclusive lock until *deadline*: True, False (an owner holds it), None (no locks)."""
+def _lock(lock: Opened, deadline: float, clock: Callable[[], float]) -> bool | None:
+    """Get the lock for oneself until *deadline*: True, False (an owner has it), None (no locks)."""
     looks = 50
     while True:
-        had = _flock(files, fd, fcntl.LOCK_EX)
+        had = _flock(lock, fcntl.LOCK_EX)
         if had is not False:
             return had
         # Readers look with a shared lock for microseconds. If one is to be had, no owner is
         # there, and giving up would refuse a claim because somebody typed `holdfast ls`.
-        shared = _flock(files, fd, fcntl.LOCK_SH)
+        shared = _flock(lock, fcntl.LOCK_SH)
         if shared:
-            files.flock(fd, fcntl.LOCK_UN)
+            lock.files.flock(lock.fd, fcntl.LOCK_UN)
             looks -= 1
         if clock() >= deadline and (not shared or looks <= 0):
             return False
@@ -121,10 +122,7 @@ def _lock(files: Files, fd: int, deadline: float, clock: Callable[[], float]) ->
 
 
 def acquire(
-    files: Files,
-    stem: str,
-    dir_fd: int,
-    state_dir: Path,
+    place: Place,
     experiment_id: str,
     *,
     now: Callable[[], datetime],
@@ -140,38 +138,34 @@ def acquire(
         StateCorruptError, SchemaTooNewError: Its state cannot be read.
         StateWriteError: The file system refused.
     """
-    path = state_dir / stem
     deadline = time.monotonic() + wait_s
     while True:
         # Nothing is made for an experiment that does not exist.
-        if not exists(files, stem, dir_fd):
-            raise ExperimentNotFoundError(experiment_id, state_dir)
+        if not exists(place):
+            raise ExperimentNotFoundError(experiment_id, place.state_dir)
         with contextlib.ExitStack() as opened:
             try:
-                folder_fd, lock_fd, made = _open_lock(files, stem, dir_fd, opened)
+                folder, lock, made = _make_folder(place, opened)
             except FileNotFoundError:
                 continue  # deleted between two of our steps: look again
             except NotADirectoryError as err:
-                raise StateCorruptError(path, journal.NO_DIRECTORY) from err
+                raise StateCorruptError(place.folder, journal.NO_DIRECTORY) from err
             except OSError as err:
-                raise StateWriteError(path / "lock", "opening", cause(err)) from err
-            locked = _lock(files, lock_fd, deadline, time.monotonic)
+                raise StateWriteError(place.folder / LOCK, "opening", cause(err)) from err
+            locked = _lock(lock, deadline, time.monotonic)
             if locked is False:
-                raise _owned(files, stem, dir_fd, folder_fd, state_dir, experiment_id)
+                raise _owned(folder, experiment_id)
             # The folder may have been moved away by a delete while we waited for its lock.
-            if not _still_there(files, stem, dir_fd, folder_fd, lock_fd):
+            if not _still_there(place, folder, lock):
                 continue
             # Of a claim that comes to nothing, nothing stays behind. Only now that the lock in
             # there is ours: the file that another owner holds must keep its name.
-            opened.callback(_remove_if_unused, files, stem, dir_fd, folder_fd)
+            opened.callback(_remove_if_unused, place, folder)
             owned = _take_over(
-                files,
-                stem,
-                dir_fd,
-                state_dir,
+                place,
                 experiment_id,
-                folder_fd,
-                lock_fd,
+                folder,
+                lock,
                 locked=locked is True,
                 made=made,
                 now=now,
@@ -182,58 +176,49 @@ def acquire(
             return owned
 
 
-def _open_lock(
-    files: Files, stem: str, dir_fd: int, opened: contextlib.ExitStack
-) -> tuple[int, int, bool]:
-    """Descriptors of the folder and its lock, and whether the lock was made only now."""
+def _make_folder(place: Place, opened: contextlib.ExitStack) -> tuple[Opened, Opened, bool]:
+    """The folder and its lock, each made if missing, and whether the lock was made only now."""
+    files, dir_fd = place.files, place.dir_fd
     with contextlib.suppress(FileExistsError):
-        files.mkdir(stem, dir_fd)
+        files.mkdir(place.stem, dir_fd)
     # The parent too: a folder that a power cut takes back would take the claim in it along. Even
     # if the folder was there: who made it may have been killed before this step.
     files.fsync(dir_fd)
-    folder_fd = files.open_dir(stem, dir_fd)
-    opened.callback(files.close, folder_fd)
+    folder = opened.enter_context(place.top.open_dir(place.stem))
     try:
-        files.stat("lock", folder_fd)
+        files.stat(LOCK, folder.fd)
         made = False
     except FileNotFoundError:
         made = True
-    lock_fd = files.open_append("lock", folder_fd)
-    opened.callback(files.close, lock_fd)
-    return folder_fd, lock_fd, made
+    return folder, opened.enter_context(open_lock(folder)), made
 
 
-def _remove_if_unused(files: Files, stem: str, dir_fd: int, folder_fd: int) -> None:
+def _remove_if_unused(place: Place, folder: Opened) -> None:
     with contextlib.suppress(OSError):
-        if files.names(folder_fd) == ["lock"]:
-            files.unlink("lock", folder_fd)
-            files.rmdir(stem, dir_fd)
+        if folder.names() == [LOCK]:
+            place.files.unlink(LOCK, folder.fd)
+            place.files.rmdir(place.stem, place.dir_fd)
 
 
-def _still_there(files: Files, stem: str, dir_fd: int, folder_fd: int, lock_fd: int) -> bool:
+def _still_there(place: Place, folder: Opened, lock: Opened) -> bool:
     try:
-        named = files.stat("lock", folder_fd)
+        named = place.files.stat(LOCK, folder.fd)
     except FileNotFoundError:
         return False
-    same = os.path.samestat(named, files.fstat(lock_fd))
-    return same and same_folder(files, stem, dir_fd, folder_fd)
+    return os.path.samestat(named, place.files.fstat(lock.fd)) and place.is_at(folder)
 
 
-def _owned(
-    files: Files, stem: str, dir_fd: int, folder_fd: int, state_dir: Path, experiment_id: str
-) -> AlreadyOwnedError:
-    owner, since = _newest_claim(files, folder_fd, state_dir / stem)
+def _owned(folder: Opened, experiment_id: str) -> AlreadyOwnedError:
+    owner, since = _newest_claim(folder)
     return AlreadyOwnedError(experiment_id, owner, since, liveness.judge(owner, lock="held"))
 
 
-def _newest_claim(
-    files: Files, folder_fd: int, path: Path
-) -> tuple[ProcessIdentity | None, datetime | None]:
+def _newest_claim(folder: Opened) -> tuple[ProcessIdentity | None, datetime | None]:
     """Who owned it last, since when: from the newest claim, even one without a base yet."""
     owner, since = None, None
-    with contextlib.suppress(OSError), files.directory("journal", folder_fd) as journal_fd:
-        for epoch in reversed(journal.epochs(files.names(journal_fd))):
-            found = journal.read_journal(files, journal_fd, epoch, path / "journal")
+    with contextlib.suppress(OSError), folder.open_dir(JOURNALS) as journals:
+        for epoch in reversed(journal.epochs(journals.names())):
+            found = journal.read_journal(journals, epoch)
             if found.claim is not None:
                 owner = codec.identity_from_json(found.claim["owner"])
                 since = datetime.fromisoformat(found.claim["at"])
@@ -244,13 +229,10 @@ def _newest_claim(
 
 
 def _take_over(
-    files: Files,
-    stem: str,
-    dir_fd: int,
-    state_dir: Path,
+    place: Place,
     experiment_id: str,
-    folder_fd: int,
-    lock_fd: int,
+    folder: Opened,
+    lock: Opened,
     *,
     locked: bool,
     made: bool,
@@ -258,10 +240,10 @@ def _take_over(
     force: bool,
     opened: contextlib.ExitStack,
 ) -> Owned:
-    path = state_dir / stem
-    truth = read(files, stem, dir_fd, state_dir)
-    if truth is not None and (problem := misnamed(truth.state, stem)) is not None:
-        raise StateCorruptError(state_dir / view.file_name(stem), problem)
+    files, state_dir = place.files, place.state_dir
+    truth = read(place)
+    if truth is not None and (problem := misnamed(truth.state, place.stem)) is not None:
+        raise StateCorruptError(place.view_path, problem)
     # Deleted before we had the lock; or of another id that led to the same name.
     if truth is None or truth.state.experiment_id != experiment_id:
         raise ExperimentNotFoundError(experiment_id, state_dir)
@@ -271,8 +253,8 @@ def _take_over(
     if verdict is not None and verdict.kind != "dead" and not force:
         if removed:
             with contextlib.suppress(OSError):
-                files.unlink("lock", folder_fd)  # the next look would take it for the true one
-        _, since = _newest_claim(files, folder_fd, path)
+                files.unlink(LOCK, folder.fd)  # the next look would take it for the true one
+        _, since = _newest_claim(folder)
         if verdict.kind == "alive":
             raise AlreadyOwnedError(experiment_id, previous, since, verdict)
         raise UnknownLivenessError(experiment_id, previous, since, verdict)
@@ -281,54 +263,53 @@ def _take_over(
     at = now()
     try:
         with contextlib.suppress(FileExistsError):
-            files.mkdir("journal", folder_fd)
-        files.fsync(folder_fd)  # also if another made it, who may have been killed before this
-        journal_fd = files.open_dir("journal", folder_fd)
-        opened.callback(files.close, journal_fd)
+            files.mkdir(JOURNALS, folder.fd)
+        files.fsync(folder.fd)  # also if another made it, who may have been killed before this
+        journals = opened.enter_context(folder.open_dir(JOURNALS))
         claim_line = _claim_line(me, at)
         while True:
-            existing = journal.epochs(files.names(journal_fd))
+            existing = journal.epochs(journals.names())
             # Never back, even if somebody removed the journals: an owner of one may still live.
             epoch = max(existing[-1] if existing else 0, truth.state.epoch) + 1
-            file_fd = publish_epoch(files, journal_fd, epoch, claim_line)
-            if file_fd is not None:
+            file = publish_epoch(journals, epoch, claim_line)
+            if file is not None:
                 break
             # Where there is no lock, somebody else may have been first. Theirs is the experiment.
             if not locked:
                 raise AlreadyOwnedError(experiment_id, None, at, None)
-        opened.callback(files.close, file_fd)
+        opened.enter_context(file)
         # Only now, when every older owner is fenced, is what they wrote complete.
-        if not _unchanged(files, journal_fd, epoch, truth):
-            newer = read(files, stem, dir_fd, state_dir, below=epoch)
+        if not _unchanged(journals, epoch, truth):
+            newer = read(place, below=epoch)
             if newer is None:  # deleted since: our epoch without a base changes nothing
                 raise ExperimentNotFoundError(experiment_id, state_dir)
             truth = newer
         if truth.epoch:
             # Its last line may only be visible yet, if it was killed before its fdatasync: our base
             # would survive a power cut that takes that line out of the history.
-            with _reading(files, journal.file_name(truth.epoch), journal_fd) as older:
-                files.fdatasync(older)
+            with journals.open_read(journal.file_name(truth.epoch)) as older:
+                files.fdatasync(older.fd)
         state = attrs.evolve(truth.state, owner=me, epoch=epoch)
         base_line = _base_line(state, truth, at)
-        files.write_all(file_fd, base_line)
-        files.fdatasync(file_fd)
-        newest = max(journal.epochs(files.names(journal_fd)), default=0)
+        files.write_all(file.fd, base_line)
+        files.fdatasync(file.fd)
+        newest = max(journal.epochs(journals.names()), default=0)
         if newest != epoch:
             raise OwnershipLostError(experiment_id, epoch, newest)
-        if not locked and not _still_there(files, stem, dir_fd, folder_fd, lock_fd):
+        if not locked and not _still_there(place, folder, lock):
             raise ExperimentNotFoundError(experiment_id, state_dir)
     except FileNotFoundError as err:
         # Where there are no locks, a forced delete can take the folder away under our feet.
         raise ExperimentNotFoundError(experiment_id, state_dir) from err
     except OSError as err:
-        raise StateWriteError(path, "claiming", cause(err)) from err
+        raise StateWriteError(place.folder, "claiming", cause(err)) from err
     return Owned(
         state=state,
-        folder_fd=folder_fd,
-        lock_fd=lock_fd,
+        folder=folder,
+        lock=lock,
         locked=locked,
-        journal_fd=journal_fd,
-        file_fd=file_fd,
+        journals=journals,
+        file=file,
         epoch=epoch,
         size=len(claim_line) + len(base_line),
         base_size=len(base_line),
@@ -338,26 +319,18 @@ def _take_over(
     )
 
 
-@contextlib.contextmanager
-def _reading(files: Files, name: str, dir_fd: int) -> Iterator[int]:
-    fd = files.open_read(name, dir_fd)
-    try:
-        yield fd
-    finally:
-        files.close(fd)
-
-
-def _unchanged(files: Files, journal_fd: int, epoch: int, truth: Truth) -> bool:
+def _unchanged(journals: Opened, epoch: int, truth: Truth) -> bool:
     """Whether *truth*, read before the epoch was ours, is still all that the predecessor wrote.
 
     Journals only grow; one that is cut back had a torn tail when it was read.
     """
-    older = [each for each in journal.epochs(files.names(journal_fd)) if each < epoch]
+    older = [each for each in journal.epochs(journals.names()) if each < epoch]
     if not older:
         return truth.epoch == 0
     if older[-1] != truth.epoch or truth.torn:
         return False
-    return files.stat(journal.file_name(truth.epoch), journal_fd).st_size == truth.offset
+    size = journals.files.stat(journal.file_name(truth.epoch), journals.fd).st_size
+    return size == truth.offset
 
 
 def _judge_previous(
@@ -401,12 +374,13 @@ def _base_line(state: ExperimentState, folded: Truth | None, at: datetime) -> by
     )
 
 
-def publish_epoch(files: Files, journal_fd: int, epoch: int, content: bytes) -> int | None:
-    """Make the journal of *epoch* with *content*; its descriptor, or None if another was first.
+def publish_epoch(journals: Opened, epoch: int, content: bytes) -> Opened | None:
+    """Make the journal of *epoch* with *content*; open, or None if another was first.
 
     Durable once it returns. Raises OSError.
     """
-    temporary = view.temporary_name()
+    files, journal_fd = journals.files, journals.fd
+    temporary = temporary_name()
     fd = files.open_append(temporary, journal_fd, exclusive=True)
     try:
         files.write_all(fd, content)
@@ -428,22 +402,22 @@ def publish_epoch(files: Files, journal_fd: int, epoch: int, content: bytes) -> 
             files.unlink(temporary, journal_fd)
         files.close(fd)
         raise
-    return fd
+    return Opened(files, journals.path / journal.file_name(epoch), fd)
 
 
 def successor(
-    files: Files, journal_fd: int, state: ExperimentState, epoch: int, offset: int, at: datetime
-) -> tuple[int, int, int, ExperimentState] | None:
+    journals: Opened, state: ExperimentState, epoch: int, offset: int, at: datetime
+) -> tuple[Opened, int, int, ExperimentState] | None:
     """The owner's own next epoch, in one step, since nobody else writes.
 
-    Returns its descriptor, size, the size of its base, and the state; None if another owner has
+    Returns its file, size, the size of its base, and the state; None if another owner has
     been first. Raises OSError.
     """
     assert state.owner is not None
     moved = attrs.evolve(state, epoch=epoch + 1)
     claim_line = _claim_line(state.owner, at, compacts=epoch)
     base_line = _base_line(moved, Truth(state, epoch, offset, deleted=False), at)
-    fd = publish_epoch(files, journal_fd, epoch + 1, claim_line + base_line)
-    if fd is None:
+    file = publish_epoch(journals, epoch + 1, claim_line + base_line)
+    if file is None:
         return None
-    return fd, len(claim_line) + len(base_line), len(base_line), moved
+    return file, len(claim_line) + len(base_line), len(base_line), moved

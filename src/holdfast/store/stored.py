@@ -3,41 +3,19 @@
 import contextlib
 import errno
 import json
-import os
 import stat
-from pathlib import Path
 
 from holdfast.errors import HoldfastError, StateCorruptError
 from holdfast.ids import sanitize_experiment_id
 from holdfast.records import ExperimentState
 from holdfast.store import codec, former, journal, view
-from holdfast.store.files import Files
 from holdfast.store.journal import NO_DIRECTORY, Truth
+from holdfast.store.place import JOURNALS, Place
 
-__all__ = ["differs", "exists", "misnamed", "open_folder", "read", "same_folder", "view_problem"]
-
-
-def open_folder(files: Files, stem: str, dir_fd: int) -> int | None:
-    """A descriptor of the experiment's folder; None if there is none."""
-    try:
-        return files.open_dir(stem, dir_fd)
-    except OSError as err:
-        if err.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return None
-        raise
+__all__ = ["differs", "exists", "misnamed", "read", "view_problem"]
 
 
-def same_folder(files: Files, stem: str, dir_fd: int, folder_fd: int) -> bool:
-    """Whether *folder_fd* is still the experiment's folder: a delete moves it away."""
-    try:
-        return os.path.samestat(files.stat(stem, dir_fd), files.fstat(folder_fd))
-    except FileNotFoundError:
-        return False
-
-
-def read(
-    files: Files, stem: str, dir_fd: int, state_dir: Path, *, below: int | None = None
-) -> Truth | None:
+def read(place: Place, *, below: int | None = None) -> Truth | None:
     """The stored state: of the journals, else of the view; None if there is no experiment.
 
     Args:
@@ -46,50 +24,45 @@ def read(
     Raises:
         StateCorruptError, SchemaTooNewError: It cannot be read; it is left as it is.
     """
-    name = view.file_name(stem)
-    truth = _journals(files, stem, dir_fd, state_dir, below)
+    truth = _journals(place, below)
     if truth is None:
-        state = view.read(files, name, dir_fd, state_dir / name)
+        state = view.read(place)
         if state is not None and state.epoch:
             # The first claim may have come between our two looks.
-            truth = _journals(files, stem, dir_fd, state_dir, below)
-        if truth is None and _hidden(files, stem, dir_fd, state):
+            truth = _journals(place, below)
+        if truth is None and _hidden(place, state):
             # What the view says may be older than the journal that lies behind it.
-            raise StateCorruptError(state_dir / stem, NO_DIRECTORY)
+            raise StateCorruptError(place.folder, NO_DIRECTORY)
         if truth is None:
             return None if state is None else Truth(state, 0, 0, deleted=False)
     return None if truth.deleted else truth
 
 
-def _journals(
-    files: Files, stem: str, dir_fd: int, state_dir: Path, below: int | None
-) -> Truth | None:
-    folder_fd = open_folder(files, stem, dir_fd)
-    if folder_fd is None:
+def _journals(place: Place, below: int | None) -> Truth | None:
+    folder = place.open_folder()
+    if folder is None:
         return None
-    try:
-        return journal.read_truth(files, folder_fd, state_dir / stem, below=below)
-    finally:
-        files.close(folder_fd)
+    with folder:
+        return journal.read_truth(folder, below=below)
 
 
-def _hidden(files: Files, stem: str, dir_fd: int, state: ExperimentState | None) -> bool:
+def _hidden(place: Place, state: ExperimentState | None) -> bool:
     """Whether what stands in the place of the folder may hide a journal."""
     if state is None:
         return False
     try:
-        mode = files.stat(stem, dir_fd).st_mode
+        mode = place.files.stat(place.stem, place.dir_fd).st_mode
     except FileNotFoundError:
         return False
     # A file of that name may be anybody's, as long as there was no claim.
     return stat.S_ISLNK(mode) or (state.epoch > 0 and not stat.S_ISDIR(mode))
 
 
-def exists(files: Files, stem: str, dir_fd: int) -> bool:
+def exists(place: Place) -> bool:
     """Whether there is a view or a journal. One of an experiment being deleted counts."""
-    for name in (view.file_name(stem), f"{stem}/journal"):
+    for name in (place.view_name, f"{place.stem}/{JOURNALS}"):
         try:
-            files.stat(name, dir_fd)
+            place.files.stat(name, place.dir_fd)
         except OSError as err:
             # Anything else (EIO, EACCES) does not mean that it is not there.
             if err.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
@@ -125,15 +98,7 @@ def differs(plain: codec.Json, truth: ExperimentState) -> str | None:
     return f"differs from its journal in {', '.join(map(str, keys)):.200}"
 
 
-def view_problem(
-    files: Files,
-    stem: str,
-    dir_fd: int,
-    state_dir: Path,
-    truth: ExperimentState,
-    *,
-    replay: bool,
-) -> str | None:
+def view_problem(place: Place, truth: ExperimentState, *, replay: bool) -> str | None:
     """In what the view disagrees with the *truth* of the journals; None if it does not.
 
     Args:
@@ -141,9 +106,9 @@ def view_problem(
             it: a replay shows whether the journals ever told that. A view that an owner is about to
             refresh lies behind, too: ask only where there is no owner.
     """
-    path = state_dir / view.file_name(stem)
+    files = place.files
     try:
-        fd = files.open_read(path.name, dir_fd)
+        fd = files.open_read(place.view_name, place.dir_fd)
     except FileNotFoundError:
         return "is missing"
     except OSError as err:
@@ -169,9 +134,8 @@ def view_problem(
         return problem
     if not former.left_by_a_death(epoch, revision, truth):
         return problem
-    journals = state_dir / stem / "journal"
     with contextlib.suppress(HoldfastError, OSError, LookupError):
-        held = former.states(files, stem, dir_fd, journals, epoch, revision)
+        held = former.states(place, epoch, revision)
         if any(differs(plain, each) is None for each in held):
             return None
     return f"{problem}; no journal ever held what it tells: was it edited?"

@@ -6,24 +6,18 @@ It is the truth only until the first claim, when there is no journal yet.
 import contextlib
 import errno
 import os
-from pathlib import Path
 from typing import Final
 
 from holdfast.errors import ExperimentExistsError, StateCorruptError, StateWriteError
 from holdfast.records import ExperimentState
 from holdfast.store import codec, strictjson
-from holdfast.store.files import Files
 from holdfast.store.journal import cause
+from holdfast.store.place import Opened, Place
 
-__all__ = ["create", "file_name", "is_file", "read", "replace", "temporary_name"]
+__all__ = ["create", "is_file", "read", "replace", "temporary_name"]
 
 #: 100,000 processes with all their fields are about 50 MB.
 SIZE_LIMIT: Final = 512 << 20
-
-
-def file_name(stem: str) -> str:
-    """The name of the view, `<stem>.json`."""
-    return f"{stem}.json"
 
 
 def temporary_name() -> str:
@@ -31,15 +25,16 @@ def temporary_name() -> str:
     return f".tmp-{os.urandom(8).hex()}"
 
 
-def read(files: Files, name: str, dir_fd: int, path: Path) -> ExperimentState | None:
-    """The state in the view *name*; None if there is no such file.
+def read(place: Place) -> ExperimentState | None:
+    """The state in the view; None if there is no such file.
 
     Raises:
         StateCorruptError: Not a regular file, too large, or no valid state.
         SchemaTooNewError: Written by a newer holdfast.
     """
+    files, path = place.files, place.view_path
     try:
-        fd = files.open_read(name, dir_fd)
+        fd = files.open_read(path.name, place.dir_fd)
     except OSError as err:
         if err.errno == errno.ENOENT:
             return None
@@ -63,26 +58,28 @@ def read(files: Files, name: str, dir_fd: int, path: Path) -> ExperimentState | 
     return codec.state_from_json(plain, path)
 
 
-def _temporary(files: Files, data: bytes, dir_fd: int) -> str:
+def _temporary(top: Opened, data: bytes) -> str:
+    files = top.files
     name = temporary_name()
-    fd = files.open_append(name, dir_fd, exclusive=True)
+    fd = files.open_append(name, top.fd, exclusive=True)
     try:
         files.write_all(fd, data)
         files.fsync(fd)
     except BaseException:
         with contextlib.suppress(OSError):
-            files.unlink(name, dir_fd)
+            files.unlink(name, top.fd)
         raise
     finally:
         files.close(fd)
     return name
 
 
-def replace(files: Files, stem: str, dir_fd: int, state: ExperimentState) -> None:
+def replace(place: Place, state: ExperimentState) -> None:
     """Make *state* the whole content of the view; durable once it returns. Raises OSError."""
-    name = _temporary(files, codec.view(state), dir_fd)
+    files, dir_fd = place.files, place.dir_fd
+    name = _temporary(place.top, codec.view(state))
     try:
-        files.rename(name, file_name(stem), dir_fd)
+        files.rename(name, place.view_name, dir_fd)
     except BaseException:
         with contextlib.suppress(OSError):
             files.unlink(name, dir_fd)
@@ -91,9 +88,7 @@ def replace(files: Files, stem: str, dir_fd: int, state: ExperimentState) -> Non
     files.fsync(dir_fd)
 
 
-def create(
-    files: Files, stem: str, dir_fd: int, state: ExperimentState, state_dir: Path
-) -> os.stat_result:
+def create(place: Place, state: ExperimentState) -> os.stat_result:
     """Make the view of a new experiment, which only one of any number of callers can.
 
     Returns:
@@ -103,13 +98,13 @@ def create(
         ExperimentExistsError: The name is taken.
         StateWriteError: The file system refused.
     """
-    path = state_dir / file_name(stem)
+    files, dir_fd, path = place.files, place.dir_fd, place.view_path
     with contextlib.suppress(OSError):
         # The link below decides; this only spares a taken name the writing.
         files.stat(path.name, dir_fd)
-        raise ExperimentExistsError(state.experiment_id, state_dir)
+        raise ExperimentExistsError(state.experiment_id, place.state_dir)
     try:
-        name = _temporary(files, codec.view(state), dir_fd)
+        name = _temporary(place.top, codec.view(state))
     except OSError as err:
         raise StateWriteError(path, "writing", cause(err)) from err
     stored = "old"
@@ -119,8 +114,8 @@ def create(
             files.link(name, path.name, dir_fd)
         except FileExistsError:
             # On NFS the answer to a link that succeeded can be lost and the link be tried again.
-            if not is_file(files, path.name, dir_fd, made):
-                raise ExperimentExistsError(state.experiment_id, state_dir) from None
+            if not is_file(place, made):
+                raise ExperimentExistsError(state.experiment_id, place.state_dir) from None
         stored = "unknown"
         files.unlink(name, dir_fd)
         files.fsync(dir_fd)
@@ -135,9 +130,9 @@ def create(
     return made
 
 
-def is_file(files: Files, name: str, dir_fd: int, known: os.stat_result) -> bool:
-    """Whether *name* is the file that was *known*."""
+def is_file(place: Place, known: os.stat_result) -> bool:
+    """Whether the view is the file that was *known*."""
     try:
-        return os.path.samestat(files.stat(name, dir_fd), known)
+        return os.path.samestat(place.files.stat(place.view_name, place.dir_fd), known)
     except FileNotFoundError:
         return False

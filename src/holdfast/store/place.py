@@ -1,0 +1,140 @@
+"""Where an experiment lies: its names, its paths, and the descriptors that lead to it.
+
+Names, opens and looks, and changes nothing: what changes or syncs something stands, in its order,
+in the protocol's own lines, which the crash laboratory leaves out one by one.
+"""
+
+import errno
+import os
+from pathlib import Path
+from typing import Final, Self
+
+import attrs
+
+from holdfast.ids import sanitize_experiment_id
+from holdfast.store.files import Files
+
+__all__ = ["JOURNALS", "LOCK", "Opened", "Place"]
+
+#: What a folder holds: the lock of its owner, and the directory of its journals.
+LOCK: Final = "lock"
+JOURNALS: Final = "journal"
+
+#: No descriptor. Not -1, which `os.listdir` takes for the working directory.
+_CLOSED: Final = -2
+
+
+@attrs.define(eq=False)
+class Opened:
+    """A file or directory that is open, until `close` or the end of a `with`.
+
+    Attributes:
+        path: For messages only: whatever is done goes through *fd*, even if the path leads
+            elsewhere by now.
+        fd: None that there can be once it is closed, so that no late call meets another file
+            under the same number.
+    """
+
+    files: Files
+    path: Path
+    fd: int
+
+    @classmethod
+    def at(cls, files: Files, path: Path) -> Self:
+        """Open the directory *path*. Raises OSError."""
+        return cls(files, path, files.open_dir(path))
+
+    def open_dir(self, name: str) -> "Opened":
+        """Open the directory *name* in this one. Raises OSError."""
+        fd = self.files.open_dir(name, self.fd)
+        return Opened(self.files, self.path / name, fd)
+
+    def open_read(self, name: str) -> "Opened":
+        """Open the file *name* in this directory for reading. Raises OSError."""
+        fd = self.files.open_read(name, self.fd)
+        return Opened(self.files, self.path / name, fd)
+
+    def duplicate(self) -> "Opened":
+        """The same once more, to be closed on its own. Raises OSError."""
+        return Opened(self.files, self.path, os.dup(self.fd))
+
+    def names(self) -> list[str]:
+        """What is in this directory, in no order. Raises OSError."""
+        return self.files.names(self.fd)
+
+    def close(self) -> None:
+        """Give the descriptor back; repeating it is fine."""
+        fd, self.fd = self.fd, _CLOSED
+        if fd != _CLOSED:
+            self.files.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@attrs.frozen
+class Place:
+    """Where one experiment lies in an open state directory, be it there or not.
+
+    Attributes:
+        top: The state directory.
+        stem: The name of the experiment's folder and, before `.json`, of its view.
+    """
+
+    top: Opened
+    stem: str
+
+    @classmethod
+    def of(cls, top: Opened, experiment_id: str) -> Self:
+        """The place of the experiment in *top*. Raises InvalidIdError."""
+        return cls(top, sanitize_experiment_id(experiment_id))
+
+    @property
+    def files(self) -> Files:
+        """The door to the file system."""
+        return self.top.files
+
+    @property
+    def dir_fd(self) -> int:
+        """The descriptor of the state directory."""
+        return self.top.fd
+
+    @property
+    def state_dir(self) -> Path:
+        """The path of the state directory."""
+        return self.top.path
+
+    @property
+    def folder(self) -> Path:
+        """The path of the experiment's folder."""
+        return self.top.path / self.stem
+
+    @property
+    def view_name(self) -> str:
+        """The name of the view in the state directory."""
+        return f"{self.stem}.json"
+
+    @property
+    def view_path(self) -> Path:
+        """The path of the view."""
+        return self.top.path / self.view_name
+
+    def open_folder(self) -> Opened | None:
+        """The experiment's folder; None if there is none. Raises OSError."""
+        try:
+            return self.top.open_dir(self.stem)
+        except OSError as err:
+            if err.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return None
+            raise
+
+    def is_at(self, folder: Opened) -> bool:
+        """Whether *folder* is still the experiment's: a delete moves it away. Raises OSError."""
+        files = self.files
+        try:
+            return os.path.samestat(files.stat(self.stem, self.dir_fd), files.fstat(folder.fd))
+        except FileNotFoundError:
+            return False
