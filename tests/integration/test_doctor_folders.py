@@ -14,6 +14,7 @@ import attrs
 import pytest
 
 from holdfast import results
+from holdfast.attempts.names import AttemptName
 from holdfast.doctor import Finding, examine
 from holdfast.store.manager import StateManager
 
@@ -315,7 +316,12 @@ def test_a_result_that_may_not_be_read_is_not_lost(open_dir: Path) -> None:
         claim.record("start", 0)
         results.prepare(manager.folder(ID))
         path.write_text("1")
-        claim.record("complete", 0, exit_code=0, result=results.accept(path.parents[1], 0, 1))
+        claim.record(
+            "complete",
+            0,
+            exit_code=0,
+            result=results.accept(path.parents[1], AttemptName("", "0", 1)),
+        )
     path.chmod(0o000)
     (found,) = as_nobody(open_dir / "states", fix=True)
     assert (found["kind"], found["path"]) == ("unreadable", str(path))

@@ -56,11 +56,15 @@ class EngineWord:
             will be published within half a second, and another attempt may have its place. `gone`
             says that it does not run any more and nothing about how it ended: that is in its exit
             record, and without one it is lost. `unknown` never fails or reruns anything.
+        clean: Of one that is completing: whether its command ended with exit code 0, as far as the
+            engine knows. Its outcome alone decides, but whoever stops at the first failure need not
+            start another one before it is there.
     """
 
     name: AttemptName
     kind: Literal["queued", "running", "completing", "gone", "unknown"]
     text: str = ""
+    clean: bool = True
 
 
 class Engine(Protocol):

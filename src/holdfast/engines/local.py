@@ -64,7 +64,7 @@ class LocalEngine:
         self._children: dict[int, Handle] = {}
         self._pids: dict[AttemptName, int] = {}
         self._watched: dict[AttemptName, _Watched] = {}
-        self._completing: set[AttemptName] = set()
+        self._completing: dict[AttemptName, bool] = {}
         self._refused: dict[AttemptName, str] = {}
         self._texts: dict[AttemptName, str] = {}
         self._folders: dict[str, Path] = {}
@@ -185,7 +185,7 @@ class LocalEngine:
             self._look(handle) if pid is None else EngineWord(handle.name, "running", f"shim {pid}")
         )
         if word.kind == "running" and handle.name in self._completing:
-            return attrs.evolve(word, kind="completing")
+            return attrs.evolve(word, kind="completing", clean=self._completing[handle.name])
         return word
 
     def _look(self, handle: Handle) -> EngineWord:
@@ -233,7 +233,7 @@ class LocalEngine:
         self._watched[handle.name] = _Watched(handle, pidfd)
 
     def _forget(self, name: AttemptName) -> None:
-        self._completing.discard(name)
+        self._completing.pop(name, None)
         watched = self._watched.pop(name, None)
         if watched is not None and watched.pidfd is not None:
             os.close(watched.pidfd)
@@ -318,9 +318,9 @@ class LocalEngine:
         if starter is None:
             return
         gone = starter.ended()
-        for pid in starter.completing():
+        for pid, clean in starter.completing():
             if pid in self._children:
-                self._completing.add(self._children[pid].name)
+                self._completing[self._children[pid].name] = clean
                 self._news = True
         for pid, status in gone:
             self._news = True
@@ -329,7 +329,7 @@ class LocalEngine:
                 continue
             if self._pids.get(handle.name) == pid:
                 del self._pids[handle.name]
-                self._completing.discard(handle.name)
+                self._completing.pop(handle.name, None)
             text = starter.describe(status)
             if text is not None:
                 self._texts[handle.name] = text

@@ -273,7 +273,7 @@ class Shim:
         if not self.left and self._doubtful:
             # The outcome is safe, and nothing runs any more: another attempt may have the place.
             with contextlib.suppress(OSError):
-                os.write(self.shared.completing, os.getpid().to_bytes(4, "big"))
+                os.write(self.shared.completing, _told(os.getpid(), clean=self._status() == 0))
         while self._doubtful and time.monotonic() < self.ended + WINDOW_S:
             self._hear(self.ended + WINDOW_S)
         self._hear(0.0)
@@ -343,7 +343,8 @@ class Shared:
 
     Attributes:
         flags: Memory, a byte for each shim: what the starter asks of it.
-        completing: Descriptor to which a shim writes its pid when nothing of its attempt runs.
+        completing: Descriptor to which a shim writes its pid when nothing of its attempt runs, and
+            whether its command ended with exit code 0.
         adopt: From `descendants.adoption`.
         memory_events: From `system.memory_events`.
     """
@@ -353,6 +354,11 @@ class Shared:
         self.completing = completing
         self.adopt = descendants.adoption()
         self.memory_events = system.memory_events()
+
+
+def _told(pid: int, *, clean: bool) -> bytes:
+    """What the starter reads, eight bytes that no other shim's can come between."""
+    return pid.to_bytes(4, "big") + int(clean).to_bytes(4, "big")
 
 
 def _bytes(content: "dict[str, Any]") -> bytes:

@@ -105,8 +105,8 @@ def main(fd: int) -> None:
     while True:
         ready = {ready_fd for ready_fd, _ in poller.poll()}
         if completing_r in ready:
-            pids = os.read(completing_r, 4096)
-            send(fd, {"completing": [pid for (pid,) in struct.iter_unpack(">I", pids)]})
+            told = os.read(completing_r, 4096)
+            send(fd, {"completing": list(struct.iter_unpack(">II", told))})
         if wake_r in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_r, 4096)

@@ -77,7 +77,7 @@ class Starter:
                 raise EngineError("local", f"cannot start {sys.executable}: {err}") from err
         self.alive = True
         self._ended: list[Ended] = []
-        self._completing: list[int] = []
+        self._completing: list[tuple[int, bool]] = []
         _living.add(self)
         observer = liveness.Observer.here()
         facts = {
@@ -120,8 +120,10 @@ class Starter:
         ended, self._ended = self._ended, []
         return ended
 
-    def completing(self) -> list[int]:
-        """The shims that said since the last call that nothing of their attempt runs any more."""
+    def completing(self) -> list[tuple[int, bool]]:
+        """The shims that said since the last call that nothing of their attempt runs any more, each
+        with whether its command ended with exit code 0.
+        """
         completing, self._completing = self._completing, []
         return completing
 
@@ -150,7 +152,7 @@ class Starter:
             self.close()
             return {}
         self._ended += [Ended(*entry) for entry in message.get("ended", ())]
-        self._completing += message.get("completing", ())
+        self._completing += [(pid, bool(clean)) for pid, clean in message.get("completing", ())]
         return message
 
     def _readable(self, timeout_s: float) -> bool:
