@@ -125,7 +125,7 @@ def test_a_killed_orchestrator_is_told_and_resumed(sh: Shell) -> None:
     assert "to be taken over" in out
     assert sh.json("ls")["experiments"][0]["liveness"]["kind"] == "dead"
     plan = sh.json("run", "e.toml", "--dry-run")
-    assert [each["action"] for each in plan["processes"]] == ["skip", "skip", "run"]
+    assert [each["action"] for each in plan["processes"]] == ["adopt", "adopt", "run"]
     resumed = sh.start("resume", experiment_id)
     assert resumed.stderr is not None
     assert "0 of 3 processes completed so far, 2 running" in resumed.stderr.readline()
@@ -552,7 +552,8 @@ def test_cleanup_interrupts_what_is_dead_with_the_evidence(sh: Shell) -> None:
     process.communicate()
     out, _ = sh("cleanup", "-n")
     assert "would be interrupted: owner dead" in out
-    assert f"2 processes of it run on; to take over: {Path(sys.executable).name}" in out
+    assert out.count("is not over: alive (lock: its lock is held") == 2
+    assert f"to take it over, or stop it: {Path(sys.executable).name}" in out
     document = sh.json("cleanup")
     assert document["schema"] == "holdfast.cleanup/1"
     assert document["interrupted"][0]["liveness"]["kind"] == "dead"

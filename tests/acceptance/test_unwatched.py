@@ -57,11 +57,11 @@ def test_a_dry_run_tells_what_became_of_each_process(left: Shell) -> None:
     """Completed, failed, still running, died: what a resume would do with each, and why."""
     plan = left.json("run", "e.toml", "--set", "level=[1,2,3,4]", "--dry-run")
     told = [(each["action"], each["why"]) for each in plan["processes"]]
-    assert [action for action, _ in told] == ["skip", "skip", "skip", "run"]
+    assert [action for action, _ in told] == ["skip", "skip", "adopt", "run"]
     assert "completed while nobody watched" in told[0][1]
     assert "failed while nobody watched (exit code 7); no attempt left" in told[1][1]
     assert "to be taken over" in told[2][1]
-    assert told[3][1] == "attempt 1 died"
+    assert told[3][1].startswith("attempt 1 died; what it left is stopped first: ")
 
 
 def test_what_was_told_is_what_a_resume_does(left: Shell) -> None:
@@ -86,11 +86,11 @@ def test_show_tells_what_became_of_each_process(left: Shell) -> None:
 def test_show_of_a_copy_of_a_running_experiment_asks_whether_it_is_one(sh: Shell) -> None:
     """Nothing locks the copy's files, yet the shims that they name run: nothing has died."""
     sh.hold()
-    sh.start("run", "e.toml")
-    sh.began(2)
+    sh.start("run", "e.toml", "-j", "3")
+    sh.began(3)
     shutil.copytree(sh.states, sh.path / "copy")
     out, _ = sh("-C", "copy", "show", "@last")
-    assert out.count("is this a copy of a running experiment?") == 2
+    assert out.count("is this a copy of a running experiment?") == 3
     assert "died" not in out
     assert "is this a copy" in sh("-C", "copy", "resume", "@last", code=5)[1]
 

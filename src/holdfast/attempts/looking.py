@@ -134,7 +134,7 @@ def _glance(
         # Somebody may have removed its files while it ran. A late shim sees that it was revoked.
         verdict = None if shim is None else liveness.judge(shim, observer=here)
         if verdict is not None and verdict.kind == "alive":
-            return _doubt(verdict, "its files are gone", shim), live
+            return _doubt(verdict, f"its files are gone, yet {shim} runs", shim), live
         if live.kind == "absent":
             return Unbegun(), live
         return Gone("it was revoked before it began"), live
@@ -192,12 +192,12 @@ def _living(folder: Path, live: LiveState, verdict: Verdict, here: Observer) -> 
     if live.kind != "held" or identity is None or identity.pid is None or not ours:
         return Running(identity, verdict)
     if not 1 < identity.pid < _HIGHEST_PID:
-        return _doubt(verdict, f"not by {identity}, which can be no shim", identity)
+        return _doubt(verdict, f"but not by {identity}, which can be no shim", identity)
     if is_same(identity.pid, identity.start_ticks, here) is None:
-        return _doubt(verdict, f"not by {identity}, which is gone", identity)
+        return _doubt(verdict, f"but not by {identity}, which is gone", identity)
     if holds_lock(identity.pid, live, folder, here) is False:
         asked = "is this a copy of a running experiment?"
-        return _doubt(verdict, f"not by {identity} at work in this directory: {asked}", identity)
+        return _doubt(verdict, f"but not by {identity} at work in this directory: {asked}", identity)
     return Running(identity, verdict)
 
 
@@ -218,28 +218,28 @@ def _family(
             # The kernel frees the locks of a process a moment before it is gone. Else it never
             # locked this file: what runs belongs to the original, of which this is a copy.
             asked = "is this a copy of a running experiment?"
-            return _doubt(verdict, f"{identity} runs: {asked}", identity)
+            return _doubt(verdict, f"yet {identity} runs: {asked}", identity)
         left = census.marked(live.mark)
         if left:
             return Gone(evidence, tuple(left), live.mark)
         hidden = census.doubtful(identity)
         if hidden:
-            words = f"these processes may be what it left, and do not show it: {listed(hidden)}"
+            words = f"but these processes may be what it left, and do not show it: {listed(hidden)}"
             return _doubt(verdict, words, identity)
     held = output_held(folder, name)
     elsewhere = identity is None or identity.pid_namespace != here.pid_namespace
     if held is None and elsewhere:
-        words = "whether what it started still runs cannot be told from here"
+        words = "but whether what it started still runs cannot be told from here"
         return _doubt(verdict, words, identity)
     if held:
-        words = "a process that cannot be found still holds its output"
+        words = "but a process that cannot be found still holds its output"
         return _doubt(verdict, words, identity)
     return Gone(evidence)
 
 
 def _doubt(verdict: Verdict, but: str, identity: ProcessIdentity | None) -> Undecided:
     """It is not as clear as *verdict* says."""
-    words = f"{verdict.compared}; but {but}"
+    words = f"{verdict.compared}; {but}"
     return Undecided(attrs.evolve(verdict, kind="unknown", compared=words), identity)
 
 

@@ -293,7 +293,8 @@ def _decide(
     """What becomes of a process that is *now* this, and was *before* as recorded."""
     if index in found.lost:
         result = before.result
-        return Decision("run", f"its result {result.path if result else ''} {found.lost[index]}")
+        path = result.path if result else "of which nothing is recorded"
+        return Decision("run", f"its result {path} is lost: {found.lost[index]}")
     if index in found.looks and index not in found.facts:
         return _of_look(before, found.looks[index], force=force)
     why = _history(before, now, found.facts.get(index))
