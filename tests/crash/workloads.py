@@ -20,6 +20,7 @@ import attrs
 
 import holdfast
 from holdfast import aggregation, results
+from holdfast.attempts.names import AttemptName
 from holdfast.errors import StateWriteError, UnreadableStateWarning
 from holdfast.lifecycle import ProcessExited, Requested
 from holdfast.store.claim import Claim
@@ -154,8 +155,9 @@ def _aggregate(bench: Bench) -> None:
         results.prepare(claim.folder, files=bench.files)
         for index in range(2):
             bench.record(claim, "start", index)
-            _compute(bench, results.path_of(claim.folder, index, 1))
-            ref = results.accept(claim.folder, index, 1, files=bench.files)
+            name = AttemptName.of_process("exp", index, 1)
+            _compute(bench, results.path_of(claim.folder, name))
+            ref = results.accept(claim.folder, name, files=bench.files)
             bench.record(claim, "complete", index, exit_code=0, result=ref)
         bench.record(claim, "complete")
         try:

@@ -197,7 +197,9 @@ def _living(folder: Path, live: LiveState, verdict: Verdict, here: Observer) -> 
         return _doubt(verdict, f"but not by {identity}, which is gone", identity)
     if holds_lock(identity.pid, live, folder, here) is False:
         asked = "is this a copy of a running experiment?"
-        return _doubt(verdict, f"but not by {identity} at work in this directory: {asked}", identity)
+        return _doubt(
+            verdict, f"but not by {identity} at work in this directory: {asked}", identity
+        )
     return Running(identity, verdict)
 
 

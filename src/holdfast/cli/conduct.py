@@ -90,6 +90,7 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
                 "skipped": outcome.skipped,
                 "adopted": outcome.adopted,
                 "already_done": outcome.already_done,
+                "blocked": dict(outcome.blocked),
                 "next_command": command,
                 "aggregate": outcome.aggregate,
             },
@@ -107,6 +108,9 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
     text.say(told + (f" ({'; '.join(notes)})" if notes else ""))
     if command is not None:
         text.say(f"next: {command}")
+    if outcome.blocked:
+        sure = where.command("resume", "--force", state.experiment_id)
+        text.say(f"or, once you are sure that nothing of what was left as it is runs: {sure}")
     if outcome.lost:
         text.say(f"or be rid of it: {where.command('rm', state.experiment_id)}")
 

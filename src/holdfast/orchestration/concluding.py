@@ -116,7 +116,7 @@ def _take_up(
     if isinstance(seen, Running):
         watch.adopt([name], watch.known() or {})
         if stop:
-            watch.stop(force=False, why=Reason.USER)
+            watch.ask([name], force=False, why=Reason.USER)
     else:
         watch.settle(name, None)
     return loop.run(name)

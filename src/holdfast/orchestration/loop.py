@@ -58,6 +58,7 @@ class Loop:
         self._told_unread = False
         self._told_engine = False
         self._told_blocked: set[AttemptName] = set()
+        self._told_unreached: set[AttemptName] = set()
 
     def drive(self, policy: Policy) -> ExperimentState:
         """Go on until the experiment is not `running` any more; the state that it is in then.
@@ -139,6 +140,7 @@ class Loop:
         self._claim.tick()
         self._warn()
         self._stop_if_asked()
+        self._warn_of_unreached()
         watch.give_up()
         # A signal between the look at it above and this wait has left its mark with `wake`.
         watch.engine.wait(watch.pause_s(_TURN_S if wait_s is None else min(wait_s, _TURN_S)))
@@ -274,6 +276,15 @@ class Loop:
                 f"{problem}; what runs goes on, and the engine is asked again, at most a minute "
                 f"apart",
                 EngineWarning,
+                stacklevel=4,
+            )
+
+    def _warn_of_unreached(self) -> None:
+        for name in self._watch.unreached.keys() - self._told_unreached:
+            self._told_unreached.add(name)
+            warnings.warn(
+                f"attempt {name} cannot be told to stop at once: {self._watch.unreached[name]}",
+                AttemptWarning,
                 stacklevel=4,
             )
 

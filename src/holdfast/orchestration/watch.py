@@ -64,7 +64,8 @@ class Watch:
         unread: Why the last look could not tell how an attempt ended; None if none failed.
         completing: Attempts whose command has ended and whose outcome is about to come.
         blocked: Attempts that cannot be judged, or that do not end, and why.
-        asked: Attempts that this orchestrator asked to stop.
+        asked: When this orchestrator asked attempts to stop.
+        unreached: Those that cannot be told at once, and why.
         launched: Handles of attempts that the engine started since somebody took them from here.
     """
 
@@ -81,7 +82,8 @@ class Watch:
     settling: dict[AttemptName, Settling] = attrs.field(factory=dict)
     blocked: dict[AttemptName, str] = attrs.field(factory=dict)
     completing: set[AttemptName] = attrs.field(factory=set)
-    asked: set[AttemptName] = attrs.field(factory=set)
+    asked: dict[AttemptName, float] = attrs.field(factory=dict)
+    unreached: dict[AttemptName, str] = attrs.field(factory=dict)
     launched: list[Handle] = attrs.field(factory=list)
     _shims: dict[AttemptName, ProcessIdentity | None] = attrs.field(factory=dict)
     _texts: dict[AttemptName, str] = attrs.field(factory=dict)
@@ -91,11 +93,9 @@ class Watch:
     _again: list[Learnt] = attrs.field(factory=list)
     _settle_s: float = _SETTLE_EVERY_S[0]
     _blocked_at: float = float("-inf")
-    _stopped_at: float | None = None
-    _unreached: dict[AttemptName, str] = attrs.field(factory=dict)
     _stopping: bool = False
     _killing: bool = False
-    _to_cancel: bool = False
+    _to_cancel: set[AttemptName] = attrs.field(factory=set)
     _taken_away: bool = False
 
     # -- what is ours -----------------------------------------------------------------------------
@@ -275,7 +275,8 @@ class Watch:
             handle = Handle(name=name, folder=self.launcher.folder, identity=seen.identity)
             self.handles[name] = handle
             if self._stopping:
-                self._to_cancel = True
+                self.asked.setdefault(name, self.monotonic())
+                self._to_cancel.add(name)
         elif isinstance(seen, Undecided):
             self.blocked[name] = seen.evidence
         else:
@@ -320,31 +321,35 @@ class Watch:
             # The engine may have started it before it failed.
             self.settle(name, None)
         self._unsubmitted.clear()
-        for name in (*self.handles, *self.blocked):
-            self.asked.add(name)
+        self.asked.update(dict.fromkeys(self.settling, self.monotonic()))
+        self.ask([*self.handles, *self.blocked], force=force, why=why)
+
+    def ask(self, names: Sequence[AttemptName], *, force: bool, why: Reason) -> None:
+        """Ask these attempts to stop; *force* kills them."""
+        for name in names:
+            self.asked[name] = self.monotonic()
             # Where the disk takes no request, the engine has ways of its own.
             with contextlib.suppress(StateWriteError):
                 files.request(self.launcher.folder, name, "kill" if force else "stop", why)
-        self._stopped_at = self.monotonic()
+        self._to_cancel.update(name for name in names if name in self.handles)
         self._cancel()
 
     def _cancel(self) -> None:
-        self._to_cancel = True
         with self._engine():
-            handles = list(self.handles.values())
-            self._unreached = dict(self.engine.cancel(handles, force=self._killing))
-            self._to_cancel = False
+            handles = [self.handles[name] for name in self._to_cancel if name in self.handles]
+            if handles:
+                self.unreached.update(self.engine.cancel(handles, force=self._killing))
+            self._to_cancel.clear()
 
     def give_up(self) -> None:
         """Leave to the next resume what was asked to stop long ago and does not end."""
-        if self._stopped_at is None:
-            return
         grace_s = 0.0 if self._killing else self.launcher.experiment.limits.grace_s
-        lasted = self.monotonic() - self._stopped_at
-        if lasted < grace_s + _STOPPED_WITHIN_S:
-            return
+        now = self.monotonic()
         for name in [*self.handles, *self.settling]:
-            why = self._unreached.get(name)
+            lasted = now - self.asked.get(name, now)
+            if lasted < grace_s + _STOPPED_WITHIN_S:
+                continue
+            why = self.unreached.get(name)
             asked = f"it was asked to stop {lasted:.0f} s ago and has not ended"
             self.blocked[name] = f"{asked}: {why}" if why else asked
             self._forget(name)
