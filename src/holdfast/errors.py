@@ -22,6 +22,7 @@ __all__ = [
     "AggregationError",
     "AlreadyOwnedError",
     "AmbiguousExperimentError",
+    "AttemptNotOverError",
     "AttemptWarning",
     "ClaimClosedError",
     "ConfigError",
@@ -418,6 +419,22 @@ class UnknownLivenessError(AlreadyOwnedError):
             f"({self.owner or 'not recorded'}) is dead: {self.verdict}\n"
             f"  make sure that it is, then repeat with --force"
         )
+
+
+@_error
+class AttemptNotOverError(AlreadyOwnedError):
+    """Something of an attempt runs without an owner, or may: its shim, or what a dead one left.
+
+    Attributes:
+        experiment_id: Which attempt, `exp_7/3.1`.
+    """
+
+    def _message(self) -> str:
+        known = self.verdict is not None and self.verdict.kind == "alive"
+        step = "make sure that nothing of it runs, then repeat with --force"
+        if known:
+            step = "resume takes over what runs, and stops what a dead shim left"
+        return f"{_flat(self.experiment_id)} is not over: {self.verdict}\n  {step}"
 
 
 @_error

@@ -18,6 +18,7 @@ from holdfast.config.hashing import canonical_json, compute_config_hash
 from holdfast.errors import (
     AlreadyOwnedError,
     AmbiguousExperimentError,
+    AttemptNotOverError,
     ExperimentExistsError,
     ExperimentNotFoundError,
     HoldfastError,
@@ -26,7 +27,6 @@ from holdfast.errors import (
     StaleStateError,
     StateCorruptError,
     StateWriteError,
-    UnknownLivenessError,
     UnreadableStateWarning,
 )
 from holdfast.identity import Verdict
@@ -303,8 +303,9 @@ class StateManager:
             wait_s: How long to wait for another owner to let go.
 
         Raises:
-            AlreadyOwnedError: Its owner, or an attempt of one of its processes, is alive.
+            AlreadyOwnedError: Its owner is alive.
             UnknownLivenessError: That cannot be told, and not *force*.
+            AttemptNotOverError: An attempt, or what one left, is alive, or may be, and not *force*.
             ExperimentNotFoundError: There is none.
             StateWriteError: The file system refused; a later delete or create finishes it.
         """
@@ -356,16 +357,12 @@ class StateManager:
             force: Take what cannot be told for dead.
 
         Raises:
-            AlreadyOwnedError: Something runs.
-            UnknownLivenessError: That cannot be told, and not *force*.
-            StateWriteError: That cannot be told at this moment.
+            AttemptNotOverError: Something runs; or that cannot be told, and not *force*.
+            StateWriteError: It cannot be looked at this moment.
         """
         for name, verdict in self.survivors(experiment_id):
-            who = f"{experiment_id}/{name}"
-            if verdict.kind == "alive":
-                raise AlreadyOwnedError(who, None, None, verdict)
-            if verdict.kind == "unknown" and not force:
-                raise UnknownLivenessError(who, None, None, verdict)
+            if verdict.kind == "alive" or not force:
+                raise AttemptNotOverError(f"{experiment_id}/{name}", None, None, verdict)
 
     def survivors(self, experiment_id: str) -> "list[tuple[AttemptName, Verdict]]":
         """The attempts of which something is alive, or may be, each with the evidence.
