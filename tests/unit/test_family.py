@@ -160,6 +160,22 @@ def test_a_member_that_hides_its_environment_is_in_doubt(folder: Path) -> None:
     assert isinstance(settled(folder, NAME), Lost)
 
 
+def test_a_mark_beside_an_odd_entry_is_seen(folder: Path) -> None:
+    """`execve` takes entries without "=", and whoever shows the mark belongs to the attempt."""
+    code = (
+        "import ctypes, os; print('up', flush=True); os.setsid();"
+        "env = [f'{k}={v}'.encode() for k, v in os.environ.items()];"
+        "argv = (ctypes.c_char_p * 3)(b'sleep', b'600', None);"
+        "envp = (ctypes.c_char_p * (len(env) + 2))(b'odd', *env, None);"
+        "ctypes.CDLL(None).execve(b'/bin/sleep', argv, envp)"
+    )
+    shim = Shim(folder, f'{sys.executable} -S -c "{code}" & echo up; wait')
+    until(lambda: "sleep" in {each.command for each in Census().marked(MARK)})
+    shim.kill()
+    assert isinstance(settled(folder, NAME), Lost)
+    assert Census().marked(MARK) == []
+
+
 def test_a_strangers_session_of_the_same_number_is_in_no_doubt(folder: Path) -> None:
     """For ever, where the stranger is a daemon."""
     shim = Shim(folder, "echo up; exec env -i sleep 600")

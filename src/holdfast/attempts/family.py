@@ -116,13 +116,15 @@ def marks_of(pid: int, observer: Observer) -> list[str] | None:
     An empty list: it shows that it has none, or wants none.
     """
     environment = observer.environment(pid)
-    if not environment or not all("=" in entry for entry in environment):
+    if not environment:
         return None
     prefix = f"{SESSION_VARIABLE}="
     for entry in environment:
         if entry.startswith(prefix):
             return [mark for mark in entry[len(prefix) :].split(":") if mark]
-    return []
+    # An entry without "=" may be what was written over a mark. Beside one that is still there it
+    # hides nothing: `execve` takes any text.
+    return [] if all("=" in entry for entry in environment) else None
 
 
 def command_of(pid: int, observer: Observer) -> str:
