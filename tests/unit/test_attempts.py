@@ -206,6 +206,23 @@ def test_an_outcome_beside_something_that_could_not_be_stopped_waits_for_it(fold
     assert isinstance(look(folder, NAME), Ended)
 
 
+@pytest.mark.parametrize(
+    ("where", "over"),
+    [
+        ({"host": "node7", "machine_id": "a" * 32, "boot_id": "b"}, False),
+        ({"pid_namespace": "pid:[1]"}, False),
+        ({"boot_id": "before"}, True),
+    ],
+)
+def test_what_another_host_could_not_stop_is_waited_for(
+    folder: Path, where: Mapping[str, Any], over: bool
+) -> None:
+    """Nobody can see from here that it ended; a restart of this machine proves it."""
+    left = [[1234, 5, "sleep", "waits in the kernel"]]
+    write(folder, "exit", {"exit_code": 0, "identity": {**SHIM, **where}, "left": left})
+    assert isinstance(look(folder, NAME), Ended if over else Undecided)
+
+
 def test_a_running_attempt_is_adopted(folder: Path) -> None:
     """A held lock: never a second one."""
     path = write(folder, "live", SHIM)

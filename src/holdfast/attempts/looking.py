@@ -167,19 +167,24 @@ def _ended(folder: Path, name: AttemptName, here: Observer) -> Look | None:
         record = ExitRecord(error=str(err).splitlines()[0])
     if record is None:
         return None
-    shim = record.identity
-    if not record.left or shim is None or shim.boot_id != here.boot_id:
-        return Ended(record)
-    if shim.pid_namespace != here.pid_namespace:
-        left = record.left
-    else:
-        left = tuple(each for each in record.left if is_same(each.pid, each.start_ticks, here))
+    left = _left(record, here)
     if not left:
         return Ended(record)
     words = f"it ended, but processes that it started could not be stopped: {listed(left)}"
     return Undecided(
-        Verdict(kind="unknown", method="pid", compared=words, observer=str(here)), shim
+        Verdict(kind="unknown", method="pid", compared=words, observer=str(here)), record.identity
     )
+
+
+def _left(record: ExitRecord, here: Observer) -> tuple[Process, ...]:
+    """Of what the shim could not stop, all that is not proven to have ended since."""
+    shim = record.identity
+    if shim is None:
+        return ()
+    if (shim.boot_id, shim.pid_namespace) == (here.boot_id, here.pid_namespace):
+        return tuple(each for each in record.left if is_same(each.pid, each.start_ticks, here))
+    # Of another container, of another host: only a restart of this very machine proves anything.
+    return () if liveness.judge(shim, observer=here).method == "boot" else record.left
 
 
 def _living(folder: Path, live: LiveState, verdict: Verdict, here: Observer) -> Look:
