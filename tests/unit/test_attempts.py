@@ -206,6 +206,20 @@ def test_an_outcome_beside_something_that_could_not_be_stopped_waits_for_it(fold
     assert isinstance(look(folder, NAME), Ended)
 
 
+def test_what_is_no_outcome_does_not_end_what_runs(folder: Path) -> None:
+    """A directory, or a file torn by somebody, has its name: no second attempt beside the first."""
+    path = write(folder, "live", SHIM)
+    (folder / "attempts" / f"{NAME}.exit").mkdir()
+    at_home = os.open(folder / "attempts", os.O_RDONLY)
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert isinstance(look(folder, NAME), Running)
+    os.close(at_home)
+    found = look(folder, NAME)
+    assert isinstance(found, Ended)
+    assert found.record.error is not None
+
+
 @pytest.mark.parametrize(
     ("where", "over"),
     [

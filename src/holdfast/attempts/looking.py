@@ -163,7 +163,10 @@ def _ended(folder: Path, name: AttemptName, here: Observer) -> Look | None:
     try:
         record = read_exit(folder, name)
     except StateCorruptError as err:
-        # It proves that the attempt ended and nothing else: one that failed.
+        # A shim links only whole records, as the last thing that it does: who lives did not write
+        # this, and runs on. Else it proves that the attempt ended and nothing more.
+        if live_state(folder, name).kind == "held":
+            return None
         record = ExitRecord(error=str(err).splitlines()[0])
     if record is None:
         return None
