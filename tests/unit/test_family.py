@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,7 +48,8 @@ class Shim:
             "fd = os.open('0.1.live', os.O_RDWR | os.O_CREAT, 0o644, dir_fd=folder_fd)\n"
             "fcntl.flock(fd, fcntl.LOCK_EX)\n"
             "me = attrs.evolve(liveness.me(), locked=True)\n"
-            "os.write(fd, json.dumps(attrs.asdict(me) | {'mark': mark}).encode())\n"
+            "more = {'mark': mark, 'inode': os.fstat(fd).st_ino}\n"
+            "os.write(fd, json.dumps(attrs.asdict(me) | more).encode())\n"
             f"env = {{**os.environ, {SESSION_VARIABLE!r}: mark}}\n"
             "child = subprocess.Popen(['sh', '-c', script], env=env, process_group=0,\n"
             "                         stdout=subprocess.PIPE)\n"
@@ -221,6 +223,26 @@ def test_nothing_of_the_original_is_stopped_from_a_copy(tmp_path: Path) -> None:
         for each in Census().marked(MARK):
             send_to_marked(each, MARK, signal.SIGKILL)
         shim.kill()
+
+
+def test_nothing_of_a_dead_original_is_stopped_from_a_copy(tmp_path: Path) -> None:
+    """Nor where the shim lives in a container, and cannot be seen from here."""
+    original, copy = tmp_path / "one", tmp_path / "two"
+    original.mkdir()
+    shim = Shim(original, "echo up; exec sleep 600")
+    shutil.copytree(original, copy)
+    shim.kill()
+    try:
+        found = settled(copy, NAME)
+        assert isinstance(found, Undecided)
+        assert "a copy of" in found.evidence
+        assert len(Census().marked(MARK)) == 1
+        assert isinstance(settled(original, NAME), Lost)
+        assert Census().marked(MARK) == []
+        assert isinstance(settled(copy, NAME), Lost)
+    finally:
+        for each in Census().marked(MARK):
+            send_to_marked(each, MARK, signal.SIGKILL)
 
 
 def test_a_forged_live_file_names_nobody(folder: Path) -> None:

@@ -231,15 +231,16 @@ def live_state(folder: Path, name: AttemptName) -> LiveState:
             return LiveState("absent")
         return LiveState("unknown")
     try:
-        identity, mark = None, None
+        identity, mark, copied = None, None, False
+        info = os.fstat(fd)
         with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
             plain = _parse(os.read(fd, _MAX_BYTES))
             identity = _identity(plain)
             if plain.get("revoked") is True:
                 return LiveState("revoked", identity)
             mark = _mark(plain, identity)
-        info = os.fstat(fd)
-        return LiveState(_probe(fd), identity, mark, (info.st_dev, info.st_ino))
+            copied = plain.get("inode", info.st_ino) != info.st_ino
+        return LiveState(_probe(fd), identity, mark, (info.st_dev, info.st_ino), copied)
     finally:
         os.close(fd)
 

@@ -230,6 +230,10 @@ def _family(
             asked = "is this a copy of a running experiment?"
             return _doubt(verdict, f"yet {identity} runs: {asked}", identity)
         left = census.marked(live.mark)
+        if left and live.copied:
+            # From another pid namespace its shim cannot be seen, or it died: they are not ours.
+            words = f"but {listed(left)} belong to the experiment that this is a copy of"
+            return _doubt(verdict, words, identity)
         if left:
             return Gone(evidence, tuple(left), live.mark)
         hidden = census.doubtful(identity)

@@ -121,9 +121,11 @@ class LiveState:
         identity: The shim, where its file could be read.
         mark: What everything that it started carries in its environment.
         inode: Device and inode of the file; None if there is none.
+        copied: Whether it is a copy: its lock and its mark are the original's affair.
     """
 
     kind: Literal["absent", "revoked", "held", "free", "unknown"]
     identity: ProcessIdentity | None = None
     mark: str | None = None
     inode: tuple[int, int] | None = None
+    copied: bool = False

@@ -14,6 +14,8 @@ if TYPE_CHECKING or __package__:
     from holdfast.engines import system
 else:
     import system
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _RESERVED_BYTES = 4096
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -34,12 +36,12 @@ class Publisher:
         self._fd = -1
         self._synced: bytes | None = None
 
-    def become_live(self, content: bytes, unlocked: bytes) -> bool:
+    def become_live(self, content: "Callable[[bool, int], bytes]") -> bool:
         """Take the right to run the attempt; False if it is taken already, or was taken away.
 
         Args:
-            content: What `.live` says.
-            unlocked: What it says where the file system has no locks.
+            content: What `.live` says, given whether it is locked and what inode it is: a copy of
+                it has another, and says nothing about who runs.
 
         Raises:
             OSError: The file system refused for now.
@@ -52,8 +54,9 @@ class Publisher:
             except OSError as err:
                 if err.errno not in _NO_LOCKS:
                     raise
-                content, self.locked = unlocked, False
-            _whole(os.write(fd, content), content)
+                self.locked = False
+            said = content(self.locked, os.fstat(fd).st_ino)
+            _whole(os.write(fd, said), said)
             # The descriptor stays open, and with it the lock, until this process ends.
             return self._link(temporary, fd, f"{self._name}.live")
         except OSError:

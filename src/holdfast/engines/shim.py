@@ -138,7 +138,9 @@ class Shim:
             "experiment": self.job["experiment"][:_ERROR_CHARACTERS],
             "started_at": system.timestamp(time.time()),
         }
-        begun = self.publisher.become_live(_bytes(live), _bytes({**live, "locked": False}))
+        begun = self.publisher.become_live(
+            lambda locked, inode: _bytes({**live, "locked": locked, "inode": inode})
+        )
         self.identity["locked"] = self.publisher.locked
         return begun
 
