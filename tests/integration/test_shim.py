@@ -247,9 +247,21 @@ def test_a_leftover_that_left_the_session_keeps_an_attempt_from_being_run_again(
     command = orphaned(engine, tmp_path, script)
     found = settled(tmp_path, NAME, grace_s=0)
     assert isinstance(found, Undecided)
-    assert "holds its output" in found.evidence
+    assert f"{command} (sleep) still holds its output" in found.evidence
     ended(command)
     assert isinstance(settled(tmp_path, NAME, grace_s=0), Lost)
+
+
+@linux
+def test_a_released_daemon_that_kept_its_output_holds_nothing_up(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """Neither stopped nor waited for, also where the shim is dead: ssh masters keep stderr."""
+    script = "HOLDFAST_SESSION= setsid sh -c 'echo $$ up; exec sleep 600' & wait"
+    daemon = orphaned(engine, tmp_path, script)
+    assert isinstance(settled(tmp_path, NAME, grace_s=1), Lost)
+    assert alive(daemon)
+    ended(daemon)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="becomes another user")

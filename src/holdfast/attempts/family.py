@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +47,7 @@ class Census:
         self._observer = observer or Observer.here()
         self._by_mark: dict[str, list[Process]] | None = None
         self._hidden: list[tuple[int, Process]] = []
+        self._open: dict[tuple[int, int], list[Path]] | None = None
 
     def marked(self, mark: str) -> list[Process]:
         """Living processes that carry *mark*, whatever session they made."""
@@ -72,6 +74,37 @@ class Census:
         if is_same(shim.pid, shim.start_ticks, self._observer) is False:
             return []
         return [each for session, each in self._hidden if session == shim.pid]
+
+    def holders(self, inode: tuple[int, int]) -> list[tuple[Process, bool]]:
+        """Who holds a lock of the file (device, inode), each with whether it is released.
+
+        Empty where that cannot be seen; another user's are missing.
+        """
+        if self._open is None:
+            self._open = self._opened()
+        found = []
+        for link in self._open.get(inode, ()):
+            pid = int(link.parent.parent.name)
+            with contextlib.suppress(OSError):
+                # A reader has the file open, too, but not its lock.
+                if "FLOCK" in (link.parent.parent / "fdinfo" / link.name).read_text("ascii"):
+                    process = Process(pid, command_of(pid, self._observer))
+                    found.append((process, _is_released(pid, self._observer)))
+        return found
+
+    def _opened(self) -> dict[tuple[int, int], list[Path]]:
+        """All open regular files, and the descriptors that they are open as."""
+        found: dict[tuple[int, int], list[Path]] = {}
+        proc = self._observer.proc
+        for pid in () if proc is None else self._observer.pids():
+            assert proc is not None
+            with contextlib.suppress(OSError):
+                for link in (proc / str(pid) / "fd").iterdir():
+                    with contextlib.suppress(OSError):
+                        info = link.stat()
+                        if stat.S_ISREG(info.st_mode):
+                            found.setdefault((info.st_dev, info.st_ino), []).append(link)
+        return found
 
     def _taken(self) -> dict[str, list[Process]]:
         found: dict[str, list[Process]] = {}
@@ -125,6 +158,11 @@ def marks_of(pid: int, observer: Observer) -> list[str] | None:
     # An entry without "=" may be what was written over a mark. Beside one that is still there it
     # hides nothing: `execve` takes any text.
     return [] if all("=" in entry for entry in environment) else None
+
+
+def _is_released(pid: int, observer: Observer) -> bool:
+    """Whether *pid* shows that it wants to be part of no attempt."""
+    return f"{SESSION_VARIABLE}=" in (observer.environment(pid) or ())
 
 
 def command_of(pid: int, observer: Observer) -> str:

@@ -35,6 +35,7 @@ __all__ = [
     "live_state",
     "open_output",
     "output_held",
+    "output_inodes",
     "read_exit",
     "request",
     "requested",
@@ -274,6 +275,16 @@ def output_held(folder: Path, name: AttemptName) -> bool | None:
     """
     held = [_held(path) for path in (output_path(folder, name), error_path(folder, name))]
     return True if True in held else None if None in held else False
+
+
+def output_inodes(folder: Path, name: AttemptName) -> list[tuple[int, int]]:
+    """Device and inode of what the attempt writes its standard output and error to."""
+    found = []
+    for path in (output_path(folder, name), error_path(folder, name)):
+        with contextlib.suppress(OSError):
+            info = path.lstat()
+            found.append((info.st_dev, info.st_ino))
+    return found
 
 
 def _held(path: Path) -> bool | None:

@@ -13,7 +13,7 @@ import attrs
 
 from holdfast import liveness
 from holdfast.attempts.family import Census, holds_lock, is_same
-from holdfast.attempts.files import live_state, output_held, read_exit
+from holdfast.attempts.files import live_state, output_held, output_inodes, read_exit
 from holdfast.attempts.names import AttemptName, names
 from holdfast.attempts.records import ExitRecord, LiveState, Process
 from holdfast.errors import StateCorruptError
@@ -246,7 +246,13 @@ def _family(
         words = "but whether what it started still runs cannot be told from here"
         return _doubt(verdict, words, identity)
     if held:
-        words = "but a process that cannot be found still holds its output"
+        inodes = output_inodes(folder, name)
+        holders = dict(each for inode in inodes for each in census.holders(inode))
+        # A daemon that is meant to be shared may have kept what it was started with.
+        if holders and all(holders.values()) and not elsewhere:
+            return Gone(evidence)
+        who = listed(each for each, released in holders.items() if not released)
+        words = f"but {who or 'a process that cannot be found'} still holds its output"
         return _doubt(verdict, words, identity)
     return Gone(evidence)
 
