@@ -225,3 +225,24 @@ def test_processes_whose_folder_was_removed_are_not_run_beside_themselves(sh: Sh
     until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in shims))
     sh("resume", "@last")
     assert "aggregated" in sh("ls")[0]
+
+
+def test_a_listing_does_not_hide_an_aggregation_that_was_left(sh: Shell) -> None:
+    """Its experiment is completed, and its command runs on without an owner."""
+    file = sh.path / "own.toml"
+    script = "touch aggregates; while [ -e hold ]; do sleep 0.02; done"
+    file.write_text(
+        f'command = ["true"]\nprocesses = 1\n[aggregate]\ncommand = ["sh", "-c", "{script}"]\n'
+    )
+    (sh.path / "hold").touch()
+    run = sh.start("run", "own.toml")
+    until((sh.path / "aggregates").exists)
+    assert [each["attempts_alive"] for each in sh.json("ls")["experiments"]] == [0]
+    run.kill()
+    run.communicate()
+    out, err = sh("ls")
+    assert "completed, 1 run on" in out
+    assert "may run on without an owner" in err
+    (sh.path / "hold").unlink()
+    sh("resume", "@last")
+    assert [each["attempts_alive"] for each in sh.json("ls")["experiments"]] == [0]

@@ -263,14 +263,23 @@ def _doubt(verdict: Verdict, but: str, identity: ProcessIdentity | None) -> Unde
     return Undecided(attrs.evolve(verdict, kind="unknown", compared=words), identity)
 
 
-def survivors(folder: Path, experiment_id: str) -> Iterator[tuple[AttemptName, Verdict]]:
+def survivors(
+    folder: Path, experiment_id: str, *, aggregation_only: bool = False
+) -> Iterator[tuple[AttemptName, Verdict]]:
     """The attempts of which something lives, or may: not proven to be over.
+
+    Args:
+        folder: The experiment's folder.
+        experiment_id: Its id.
+        aggregation_only: Leave out the attempts of its processes.
 
     Raises:
         StateWriteError: That cannot be told at this moment.
     """
     census = Census()
     for name in names(folder, experiment_id):
+        if aggregation_only and name.index is not None:
+            continue
         found = look(folder, name, census=census)
         verdict = life(found)
         if verdict is not None:

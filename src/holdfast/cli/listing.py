@@ -139,10 +139,15 @@ def _owner(manager: StateManager, state: Summary) -> Verdict | None:
 
 def _alive(manager: StateManager, state: Summary) -> int:
     stands = state.status in (ExperimentStatus.INTERRUPTED, ExperimentStatus.FAILED)
-    if not stands or not state.processes_running:
+    completed = state.status is ExperimentStatus.COMPLETED
+    if not completed and not (stands and state.processes_running):
         return 0
     try:
-        return len(manager.survivors(state.experiment_id))
+        # Of one that is completed, its own aggregation may have been left.
+        left = manager.survivors(state.experiment_id, aggregation_only=completed)
+        if completed and left and manager.liveness(state.experiment_id).kind == "alive":
+            return 0
+        return len(left)
     except HoldfastError:  # deleted since, or it cannot be told
         return 0
 

@@ -364,7 +364,9 @@ class StateManager:
             if verdict.kind == "alive" or not force:
                 raise AttemptNotOverError(f"{experiment_id}/{name}", None, None, verdict)
 
-    def survivors(self, experiment_id: str) -> "list[tuple[AttemptName, Verdict]]":
+    def survivors(
+        self, experiment_id: str, *, aggregation_only: bool = False
+    ) -> "list[tuple[AttemptName, Verdict]]":
         """The attempts of which something is alive, or may be, each with the evidence.
 
         A shim that runs on without an owner, and what a dead one left. Only looks.
@@ -374,7 +376,8 @@ class StateManager:
         """
         from holdfast.attempts import looking
 
-        return list(looking.survivors(self.folder(experiment_id), experiment_id))
+        folder = self.folder(experiment_id)
+        return list(looking.survivors(folder, experiment_id, aggregation_only=aggregation_only))
 
     def history(self, experiment_id: str) -> "list[Transition]":
         """Every recorded step, oldest first.
