@@ -17,6 +17,7 @@ from holdfast.attempts.looking import Gone, Undecided, look
 from holdfast.attempts.names import attempts_dir
 from holdfast.attempts.records import CgroupAddress
 from holdfast.attempts.settling import Lost
+from holdfast.doctor import strays
 from holdfast.engines import Handle
 from holdfast.engines.cgroup import Cgroup
 from holdfast.engines.local import LocalEngine
@@ -324,6 +325,15 @@ def test_without_a_cgroup_the_same_daemon_is_in_doubt(folder: Path) -> None:
         assert isinstance(settled(folder, NAME), Undecided)
         assert alive(pid)
         os.kill(pid, signal.SIGKILL)
+
+
+def test_the_doctor_says_which_proof_this_machine_offers() -> None:
+    """Where a cgroup can be made in our own, that is the one."""
+    own = cgroups.own()
+    found = strays.proof()
+    assert found.directory == (own.directory if found.kind == "cgroup" else None)
+    assert found.kind == ("descent" if own is None else "cgroup")
+    assert str(found.directory or "systemd-run") in str(found)
 
 
 def test_kills_for_memory_are_counted_where_the_controller_is(tmp_path: Path) -> None:
