@@ -34,9 +34,9 @@ NAME = AttemptName.of_process(EXPERIMENT, 0, 1)
 
 
 @contextlib.contextmanager
-def an_engine(folder: Path) -> Iterator[LocalEngine]:
+def an_engine(folder: Path, cgroup: Path | bool = True) -> Iterator[LocalEngine]:
     """An engine that leaves nothing of a failed test behind."""
-    with LocalEngine() as engine:
+    with LocalEngine(cgroup=cgroup) as engine:
         yield engine
         left = list(engine.find(EXPERIMENT, folder).values())
         engine.cancel(left, force=True)

@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 import pytest
 
-from holdfast.doctor import Finding, examine, volume
+from holdfast.doctor import Finding, examine, strays, volume
 from holdfast.errors import StateCorruptError
 from holdfast.events import Change, ProcessExited, ProcessLaunched, Requested
 from holdfast.liveness import me
@@ -659,6 +659,7 @@ def test_the_command_tells_mends_and_says_by_its_exit_code(
     well = int(any(each.severity == "problem" for each in examine(state_dir)))
     out = run(_COMMAND, *arguments, "--json", exit_code=well)
     assert json.loads(out)["schema"] == "holdfast.doctor/1"
+    assert json.loads(out)["strays"]["proof"] == strays.proof().kind
     edit(state_dir / f"{ID}.json", name="by hand")
     assert "differs from its journal in name" in run(_COMMAND, *arguments, exit_code=1)
     assert "done: rewrite it" in run(_COMMAND, *arguments, "--fix", exit_code=well)

@@ -40,8 +40,11 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[LocalEngine]:
-    """An engine that leaves nothing of a failed or skipped test behind."""
-    with LocalEngine() as engine:
+    """An engine that leaves nothing of a failed or skipped test behind.
+
+    It makes no cgroups, by which more would be proven.
+    """
+    with LocalEngine(cgroup=False) as engine:
         yield engine
         left = list(engine.find(EXPERIMENT, tmp_path).values())
         engine.cancel(left, force=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.attempts import cgroups
 from holdfast.attempts.names import AttemptName
 from holdfast.engines.local import LocalEngine
 from shims import (
@@ -45,9 +46,11 @@ for rank in range(4):
 """
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[LocalEngine]:
-    with an_engine(tmp_path) as engine:
+@pytest.fixture(params=[False, True], ids=["descent", "cgroup"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LocalEngine]:
+    if request.param and cgroups.own() is None:
+        pytest.skip("no cgroups can be made here")
+    with an_engine(tmp_path, cgroup=request.param) as engine:
         yield engine
 
 
@@ -190,6 +193,7 @@ def test_a_released_process_that_lives_on_does_not_hold_its_own_release_back(
         os.kill(daemon, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("engine", [False], indirect=True)  # a cgroup ends other users', too
 def test_what_cannot_be_signalled_is_named_and_not_waited_for(
     engine: LocalEngine, tmp_path: Path
 ) -> None:

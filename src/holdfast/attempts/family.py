@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast import start_times
+from holdfast.attempts.cgroups import Cgroup
 from holdfast.attempts.names import attempts_dir
 from holdfast.attempts.records import LiveState, Process
 from holdfast.identity import ProcessIdentity
@@ -23,16 +24,21 @@ from holdfast.liveness import Observer
 __all__ = [
     "SESSION_VARIABLE",
     "Census",
+    "confined",
     "holds_lock",
     "is_same",
     "is_stuck",
+    "release",
     "send",
+    "send_to_confined",
     "send_to_marked",
 ]
 
 #: In the environment of everything that a shim runs: the marks of the attempts that it is part of,
 #: the innermost last. Empty in a process that wants to be part of none (a daemon that is shared).
 SESSION_VARIABLE: Final = "HOLDFAST_SESSION"
+
+_MOST_ROUNDS: Final = 20
 
 
 class Census:
@@ -165,6 +171,46 @@ def _is_released(pid: int, observer: Observer) -> bool:
     return f"{SESSION_VARIABLE}=" in (observer.environment(pid) or ())
 
 
+def confined(cgroup: Cgroup, observer: Observer) -> tuple[list[Process], list[int]]:
+    """Who is in *cgroup*, and which pids there are released, or descend from one that is."""
+    pids = cgroup.pids()
+    released = {pid for pid in pids if _is_released(pid, observer)}
+    parents = {pid: _parent(pid, observer) for pid in pids} if released else {}
+    while more := {pid for pid, parent in parents.items() if parent in released} - released:
+        released |= more
+    members = []
+    for pid in pids:
+        ticks = None
+        with contextlib.suppress(PermissionError):
+            facts = observer.look(pid)
+            if facts is None or facts.zombie:
+                continue
+            ticks = facts.start_ticks
+        if pid not in released:
+            members.append(Process(pid, command_of(pid, observer), ticks))
+    return members, sorted(released)
+
+
+def release(cgroup: Cgroup, observer: Observer) -> bool:
+    """Have the released leave *cgroup*; False if some cannot be moved."""
+    # Until there are none: one that forks before it has left has its child in there.
+    for _ in range(_MOST_ROUNDS):
+        _, released = confined(cgroup, observer)
+        if not released:
+            return True
+        for pid in released:
+            cgroup.release(pid)
+    return False
+
+
+def _parent(pid: int, observer: Observer) -> int | None:
+    try:
+        told = ((observer.proc or Path("/proc")) / str(pid) / "stat").read_bytes()
+        return int(told[told.rindex(b")") + 2 :].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def command_of(pid: int, observer: Observer) -> str:
     """The name of the program that *pid* runs, for people; empty if it cannot be told."""
     if observer.proc is None:
@@ -278,3 +324,11 @@ def send_to_marked(
 
     numbers = (number, signal.SIGCONT) if number == signal.SIGTERM else (number,)
     return send(member.pid, tuple(int(each) for each in numbers), still_it)
+
+
+def send_to_confined(member: Process, cgroup: Cgroup, number: int) -> str:
+    """Signal a process that is still in *cgroup*; as `send_to_marked`."""
+    numbers = (number, signal.SIGCONT) if number == signal.SIGTERM else (number,)
+    return send(
+        member.pid, tuple(int(each) for each in numbers), lambda: member.pid in cgroup.pids()
+    )

@@ -25,7 +25,7 @@ from holdfast.attempts.names import (
     output_path,
     prepare,
 )
-from holdfast.attempts.records import ExitRecord, LiveState, Process
+from holdfast.attempts.records import CgroupAddress, ExitRecord, LiveState, Process
 from holdfast.errors import StateCorruptError, StateWriteError
 from holdfast.identity import ProcessIdentity
 from holdfast.status import Reason
@@ -232,7 +232,7 @@ def live_state(folder: Path, name: AttemptName) -> LiveState:
             return LiveState("absent")
         return LiveState("unknown")
     try:
-        identity, mark, copied = None, None, False
+        identity, mark, copied, cgroup = None, None, False, None
         info = os.fstat(fd)
         with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
             plain = _parse(os.read(fd, _MAX_BYTES))
@@ -241,7 +241,8 @@ def live_state(folder: Path, name: AttemptName) -> LiveState:
                 return LiveState("revoked", identity)
             mark = _mark(plain, identity)
             copied = plain.get("inode", info.st_ino) != info.st_ino
-        return LiveState(_probe(fd), identity, mark, (info.st_dev, info.st_ino), copied)
+            cgroup = _cgroup(plain.get("cgroup"))
+        return LiveState(_probe(fd), identity, mark, (info.st_dev, info.st_ino), copied, cgroup)
     finally:
         os.close(fd)
 
@@ -252,6 +253,15 @@ def _mark(plain: Mapping[str, Any], identity: ProcessIdentity) -> str:
     if isinstance(mark, str) and mark:
         return mark
     return f"{identity.pid}.{identity.start_ticks}"
+
+
+def _cgroup(plain: Any) -> CgroupAddress | None:
+    if not isinstance(plain, dict):
+        return None
+    path, namespace = plain.get("path"), plain.get("namespace")
+    if not isinstance(path, str) or not isinstance(namespace, str):
+        return None
+    return CgroupAddress(path, namespace)
 
 
 def _probe(fd: int) -> Literal["held", "free", "unknown"]:

@@ -12,7 +12,9 @@ from typing import Final
 import attrs
 
 from holdfast import liveness
-from holdfast.attempts.family import Census, holds_lock, is_same
+from holdfast.attempts import cgroups
+from holdfast.attempts.cgroups import Cgroup
+from holdfast.attempts.family import Census, confined, holds_lock, is_same
 from holdfast.attempts.files import live_state, output_held, output_inodes, read_exit
 from holdfast.attempts.names import AttemptName, names
 from holdfast.attempts.records import ExitRecord, LiveState, Process
@@ -67,11 +69,13 @@ class Gone:
     Attributes:
         leftovers: What it started and still runs; it must be stopped before anything follows.
         mark: What they carry.
+        cgroup: What they are in, if anything is known of that; also if there are none.
     """
 
     evidence: str
     leftovers: tuple[Process, ...] = ()
     mark: str | None = None
+    cgroup: Cgroup | None = None
 
 
 @attrs.frozen
@@ -229,13 +233,20 @@ def _family(
             # locked this file: what runs belongs to the original, of which this is a copy.
             asked = "is this a copy of a running experiment?"
             return _doubt(verdict, f"yet {identity} runs: {asked}", identity)
-        left = census.marked(live.mark)
+        cgroup = cgroups.of_mark(live.cgroup, live.mark)
+        members, all_seen = ([], False) if cgroup is None else _members(cgroup, here)
+        known = {each.pid for each in members}
+        left = members + [each for each in census.marked(live.mark) if each.pid not in known]
         if left and live.copied:
             # From another pid namespace its shim cannot be seen, or it died: they are not ours.
             words = f"but {listed(left)} belong to the experiment that this is a copy of"
             return _doubt(verdict, words, identity)
-        if left:
-            return Gone(evidence, tuple(left), live.mark)
+        # What a copy names is the original's affair.
+        cgroup = None if live.copied else cgroup
+        if left or all_seen:
+            return Gone(evidence, tuple(left), live.mark, cgroup)
+        if cgroup is not None and cgroup.populated():
+            return _doubt(verdict, "but something unseen from here is in its cgroup", identity)
         hidden = census.doubtful(identity)
         if hidden:
             words = f"but these processes may be what it left, and do not show it: {listed(hidden)}"
@@ -255,6 +266,16 @@ def _family(
         words = f"but {who or 'a process that cannot be found'} still holds its output"
         return _doubt(verdict, words, identity)
     return Gone(evidence)
+
+
+def _members(cgroup: Cgroup, here: Observer) -> tuple[list[Process], bool]:
+    """Who is in the cgroup of a dead shim, and whether that is all: nothing leaves it unseen."""
+    if cgroup.populated() is False:
+        return [], True
+    members, released = confined(cgroup, here)
+    if released and not members:
+        return [], not cgroup.unseen()
+    return members, cgroup.populated() is False  # what was just ending may have ended
 
 
 def _doubt(verdict: Verdict, but: str, identity: ProcessIdentity | None) -> Undecided:

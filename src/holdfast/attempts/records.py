@@ -11,7 +11,7 @@ from holdfast.attempts.names import AttemptName
 from holdfast.identity import ProcessIdentity
 from holdfast.status import Reason
 
-__all__ = ["Attempt", "ExitRecord", "LiveState", "Process"]
+__all__ = ["Attempt", "CgroupAddress", "ExitRecord", "LiveState", "Process"]
 
 
 def _words(argv: Iterable[str]) -> tuple[str, ...]:
@@ -112,6 +112,19 @@ class ExitRecord:
 
 
 @attrs.frozen
+class CgroupAddress:
+    """By which a cgroup is found again.
+
+    Attributes:
+        path: As the kernel names it.
+        namespace: The cgroup namespace in which it has that path.
+    """
+
+    path: str
+    namespace: str
+
+
+@attrs.frozen
 class LiveState:
     """What an attempt's `.live` says.
 
@@ -122,6 +135,7 @@ class LiveState:
         mark: What everything that it started carries in its environment.
         inode: Device and inode of the file; None if there is none.
         copied: Whether it is a copy: its lock and its mark are the original's affair.
+        cgroup: That of the attempt; None if it has none.
     """
 
     kind: Literal["absent", "revoked", "held", "free", "unknown"]
@@ -129,3 +143,4 @@ class LiveState:
     mark: str | None = None
     inode: tuple[int, int] | None = None
     copied: bool = False
+    cgroup: CgroupAddress | None = None

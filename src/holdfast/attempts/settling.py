@@ -11,7 +11,13 @@ from typing import Final
 
 import attrs
 
-from holdfast.attempts.family import Census, is_stuck, send_to_marked
+from holdfast.attempts.family import (
+    Census,
+    is_stuck,
+    release,
+    send_to_confined,
+    send_to_marked,
+)
 from holdfast.attempts.files import revoke
 from holdfast.attempts.looking import (
     Ended,
@@ -106,6 +112,10 @@ class Settling:
             return self._forced(found)
         if found.leftovers and found.mark is not None:
             return self._stop(found, found.mark, now, kill=kill)
+        if found.cgroup is not None and found.cgroup.directory is not None:
+            self._fence()
+            release(found.cgroup, Observer.here())
+            found.cgroup.remove()
         evidence = found.evidence
         if self._revoked:
             evidence = "it never began, and was revoked"
@@ -123,10 +133,16 @@ class Settling:
         if self._kill_at is None and (kill or now - self._term_at >= self._grace_s):
             self._kill_at = now
         number = signal.SIGTERM if self._kill_at is None else signal.SIGKILL
+        cgroup = found.cgroup
+        if number == signal.SIGKILL and cgroup is not None and release(cgroup, Observer.here()):
+            cgroup.kill()
         for member in found.leftovers:
             # KILL again and again: what is stopped may still fork in the meantime.
             if number == signal.SIGKILL or member.pid not in self._stopped:
-                self._refused[member.pid] = send_to_marked(member, mark, number)
+                if cgroup is not None and member.pid in cgroup.pids():
+                    self._refused[member.pid] = send_to_confined(member, cgroup, number)
+                else:
+                    self._refused[member.pid] = send_to_marked(member, mark, number)
                 self._stopped[member.pid] = member
         if self._kill_at is None or now - self._kill_at < _KILLED_WITHIN_S:
             return None

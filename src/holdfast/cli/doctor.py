@@ -9,7 +9,7 @@ import click
 from holdfast.cli import forms, text
 from holdfast.cli.app import Where, json_option, state_dir_option, where_of
 from holdfast.cli.failures import UNREADABLE, say_if_absent
-from holdfast.doctor import Finding, examine
+from holdfast.doctor import Finding, examine, strays
 from holdfast.errors import StateCorruptError, printable
 
 __all__ = ["doctor"]
@@ -37,16 +37,22 @@ def doctor(context: click.Context, fix: bool, as_json: bool) -> int:
         text.say("  name a directory that can be read with -C DIR, or look at its permissions")
         return UNREADABLE
     absent = _is_absent(where.state_dir)
+    proof = strays.proof()
     if as_json:
         forms.print_json(
             "holdfast.doctor/1",
             {
                 "state_dir": str(where.state_dir),
                 "findings": [_form(each, where) for each in found],
+                "strays": {
+                    "proof": proof.kind,
+                    "directory": proof.directory and str(proof.directory),
+                },
             },
         )
     else:
         text.emit(line for each in found for line in _lines(each, where, fix=fix))
+        text.say(f"stray processes: {text.one_line(str(proof))}")
         if found or not absent:
             _summary(found, fix=fix, command=where.command("doctor", "--fix"))
         say_if_absent(where.state_dir)

@@ -1,8 +1,8 @@
 """The command of an attempt and everything it started: found, waited for, signalled.
 
 Owns the rule by which a process belongs to an attempt: it descends from its shim, whatever session
-or group it has made. The shim adopts orphans, so that none can leave by losing its parents. Like
-the shim, the standard library only and little of it.
+or group it has made, or is in the cgroup of its shim. The shim adopts orphans, so that none can
+leave by losing its parents. Like the shim, the standard library only and little of it.
 """
 
 import contextlib
@@ -18,6 +18,8 @@ else:
     import system
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from holdfast.engines import cgroup
 
     #: pid, parent, group, session, state, start ticks, name, forked and nothing executed since.
     Member = tuple[int, int, int, int, str, int, str, bool]
@@ -57,20 +59,23 @@ class Family:
 
     Attributes:
         adopts: Whether orphans come to us; else those that left the session are out of reach.
+        group: The cgroup of the attempt; None where there is none.
         command: Pid of the command; it stays ours until `reap` has seen its end.
         status: How the command ended, as `wait4` says it; None as long as it runs.
         empty: Whether we have no child left. Proves that nothing is left, if orphans come to us.
         unsettled: Whether `living` has just seen something that may be about to execute a program,
             and to show only then that it is released.
         released: Whether `living` has just seen something that is released.
+        alone: Whether `anything_left` has just seen that nothing but us is in the cgroup.
         childless: Whether the command itself never waited for a child.
         killed: Orphans that died of a signal, at most 20.
         cpu_s: Of the command and the orphans, and of all that they waited for.
         max_rss: Of the largest of them, in the kernel's unit.
     """
 
-    def __init__(self, *, adopts: bool) -> None:
+    def __init__(self, *, adopts: bool, group: "cgroup.Cgroup | None" = None) -> None:
         self.adopts = adopts
+        self.group = group
         self.command = 0
         self.status: int | None = None
         self.empty = False
@@ -81,6 +86,8 @@ class Family:
         self.orphan_died_of_signal = False
         self.cpu_s = 0.0
         self.max_rss = 0
+        self.alone = False
+        self._spared: set[int] = set()
 
     # --- ends
 
@@ -131,14 +138,17 @@ class Family:
             if os.readlink("/proc/self") != str(me):
                 return None
             if self.adopts and os.path.exists(f"/proc/self/task/{me}/children"):
-                return self._descend(me, _children)
-            return self._descend(me, _everyone(me))
+                found = self._descend(me, _children)
+            else:
+                found = self._descend(me, _everyone(me))
         except OSError:
             return None
+        return found if self.group is None else found + self._others(self.group, found)
 
     def _descend(self, me: int, children: "Callable[[int], Iterable[int]]") -> "list[Member]":
         found: list[Member] = []
         seen, todo = {me}, [me]
+        self._spared = set()
         while todo:
             for pid in children(todo.pop()):
                 if pid in seen:
@@ -149,17 +159,47 @@ class Family:
                     continue
                 if _shows_release(pid):
                     self.released = True  # and with it all that descends from it
+                    self._spared.add(pid)
                     continue
                 found.append(member)
                 todo.append(pid)
                 self.unsettled = self.unsettled or member[7]
         return found
 
+    def _others(self, group: "cgroup.Cgroup", kin: "list[Member]") -> "list[Member]":
+        """Who is in the cgroup and neither of *kin* nor released, with its children."""
+        others = set(group.others()) - {member[0] for member in kin} - self._spared
+        found = [m for m in map(_member, others) if m is not None and m[4] != "Z"]
+        self._spared |= {member[0] for member in found if _shows_release(member[0])}
+        while True:
+            spared = {m[0] for m in found if m[0] in self._spared or m[1] in self._spared}
+            if spared <= self._spared:
+                break
+            self._spared |= spared
+        found = [member for member in found if member[0] not in self._spared]
+        self.unsettled = self.unsettled or any(member[7] for member in found)
+        return found
+
+    def let_go(self) -> None:
+        """Have the released leave the cgroup, which is about to be ended or given up."""
+        # Until there are none: one that forks before it has left has its child in there.
+        for _ in range(_AT_MOST):
+            if self.group is None or self.alone or self.living() is None:
+                return
+            staying = self._spared.intersection(self.group.others())
+            if not staying:
+                return
+            for pid in staying:
+                self.group.let_go(pid)
+
     def anything_left(self) -> bool:
         """Whether something may still run that was not released."""
         self.reap()
         if self.empty and self.adopts:
-            return False
+            # What has joined another pid namespace can be lost to the reaper of that.
+            self.alone = self.group is None or self.group.alone()
+            if self.alone or (self.group and not self.group.others()):
+                return False
         # Looked at twice: a process that forks and ends meanwhile can hide its child once.
         for _ in range(2):
             living = self.living()
@@ -205,7 +245,10 @@ class Family:
         kin = {os.getpid(), *(member[0] for member in living)}
         for member in new:
             if member[2] != group:
-                _send(member, number, kin)
+                _send(member, number, kin, self.group)
+        if number == signal.SIGKILL and self.group is not None:
+            self.let_go()
+            self.group.kill()
         return new
 
     def pass_on(self, number: int) -> None:
@@ -294,7 +337,7 @@ def _everyone(me: int) -> "Callable[[int], list[int]]":
     return lambda pid: children.get(pid, [])
 
 
-def _send(member: "Member", number: int, kin: "set[int]") -> None:
+def _send(member: "Member", number: int, kin: "set[int]", group: "cgroup.Cgroup | None") -> None:
     """Send *number* to *member*, unless a stranger has its pid by now."""
     pid = member[0]
     numbers = (number, signal.SIGCONT) if number == signal.SIGTERM else (number,)
@@ -306,7 +349,9 @@ def _send(member: "Member", number: int, kin: "set[int]") -> None:
             with contextlib.suppress(OSError):
                 pinned = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
             now = _member(pid)
-            if now is None or now[5] != member[5] or now[1] not in kin:
+            if now is None or now[5] != member[5]:
+                return
+            if now[1] not in kin and (group is None or pid not in group.others()):
                 return
         for each in numbers:
             if pinned >= 0:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 import attrs
 
 from holdfast import liveness
-from holdfast.attempts import looking
+from holdfast.attempts import cgroups, looking
 from holdfast.attempts.names import AttemptName, names, prepare
 from holdfast.attempts.records import Attempt
 from holdfast.engines import EngineWord, Handle, reaching
@@ -53,13 +53,18 @@ class LocalEngine:
     adopts them. It starts what it is given at once: how many run at a time is the caller's affair.
     Its memory of experiments is their folders, nothing else.
 
+    Args:
+        cgroup: A directory of a cgroup v2 hierarchy in which each attempt gets a cgroup of its own,
+            where that can be done; True for this process's own, False for nowhere.
+
     Raises:
         UnsupportedPlatformError: On Windows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, cgroup: Path | bool = True) -> None:
         if not (hasattr(os, "fork") and hasattr(os, "posix_spawn")):
             raise UnsupportedPlatformError("fork, posix_spawn and process groups")
+        self._cgroup = cgroup
         self._starter: Starter | None = None
         self._children: dict[int, Handle] = {}
         self._pids: dict[AttemptName, int] = {}
@@ -103,8 +108,13 @@ class LocalEngine:
             # Not at the top: it needs what Windows does not have, and that is said by __init__.
             from holdfast.engines.starting import Starter
 
-            self._starter = Starter()
+            self._starter = Starter(self._cgroups())
         return self._starter
+
+    def _cgroups(self) -> cgroups.Subtree | None:
+        if isinstance(self._cgroup, Path):
+            return cgroups.subtree(self._cgroup)
+        return cgroups.own() if self._cgroup else None
 
     def submit(self, experiment_id: str, attempts: Sequence[Attempt]) -> list[Handle]:
         """See `Engine.submit`. An attempt that could not be forked is `gone` with the reason.

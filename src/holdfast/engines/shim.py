@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # importing typing would double what a shim holds in memory
     from mmap import mmap
     from typing import Any
 
+    from holdfast.engines import cgroup
+
 # Exit statuses of the shim itself, for the engine's text only.
 DONE, NOT_FIRST, GAVE_UP, BROKEN = 0, 3, 4, 70
 
@@ -58,10 +60,18 @@ class Shim:
             pid_namespace.
         shared: What the starter has made once for all its shims.
         slot: Which byte of the shared flags is ours; None if there were too many shims.
+        mark: By which everything that it starts is known: 128 random bits.
+        group: The cgroup that we were born in, and nothing but us yet; None where there is none.
     """
 
     def __init__(
-        self, job: "dict[str, Any]", facts: "dict[str, Any]", shared: "Shared", slot: int | None
+        self,
+        job: "dict[str, Any]",
+        facts: "dict[str, Any]",
+        shared: "Shared",
+        slot: int | None,
+        mark: str,
+        group: "cgroup.Cgroup | None" = None,
     ) -> None:
         self.job = job
         self.shared = shared
@@ -69,8 +79,10 @@ class Shim:
         self.dir = os.open(job["dir"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.hearing = hearing.Hearing(self.dir, job["name"], shared.flags, slot)
         self.publisher = publishing.Publisher(self.dir, job["name"])
-        self.family = descendants.Family(adopts=shared.adopt is not None and shared.adopt())
-        self.mark = os.urandom(16).hex()
+        adopts = shared.adopt is not None and shared.adopt()
+        self.family = descendants.Family(adopts=adopts, group=group)
+        self.mark = mark
+        self.group = group
         self.identity = {
             **{key: value for key, value in facts.items() if value is not None},
             "pid": os.getpid(),
@@ -138,6 +150,8 @@ class Shim:
             "experiment": self.job["experiment"][:_ERROR_CHARACTERS],
             "started_at": system.timestamp(time.time()),
         }
+        if self.group is not None:
+            live["cgroup"] = self.group.address
         begun = self.publisher.become_live(
             lambda locked, inode: _bytes({**live, "locked": locked, "inode": inode})
         )
@@ -164,7 +178,9 @@ class Shim:
         self._hear(0.0)  # what is pending now may have ended it
         killed = self._status() in (-signal.SIGKILL, 137) and not self._stopping
         self._clear()
-        if killed and system.oom_kills(self.shared.memory_events) > kills:
+        if killed and self.group is not None and self.group.memory_kills():
+            self.out_of_memory = True
+        elif killed and system.oom_kills(self.shared.memory_events) > kills:
             self.perhaps_memory = True
             self.killed_since = clock
 
@@ -242,6 +258,7 @@ class Shim:
             stopped.update((member[0], member) for member in signalled)
             self._hear(min(now + pause_s, self.kill_at))
             pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
+        self.family.let_go()
         stopped.pop(self.family.command, None)
         self.stopped = descendants.named(stopped.values())
 

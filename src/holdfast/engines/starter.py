@@ -19,8 +19,9 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING or __package__:
-    from holdfast.engines import hearing, shim, system
+    from holdfast.engines import cgroup, hearing, shim, system
 else:  # by file, not by package: importing holdfast would bring its dependencies along
+    import cgroup
     import hearing
     import shim
     import system
@@ -33,12 +34,16 @@ _SLOTS = 65536
 
 
 class _Children:
-    """The shims that have not been waited for, and which byte of the shared flags each has."""
+    """The shims that have not been waited for, which byte of the shared flags each has, and its
+    mark.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, cgroups: "cgroup.Cgroups") -> None:
+        self.cgroups = cgroups
         # A request by way of it needs no disk, which may be full or read-only.
         self.flags = mmap.mmap(-1, _SLOTS)
         self.slots: dict[int, int | None] = {}
+        self.marks: dict[int, str] = {}
         self._free: list[int] = []
         self._used = 0
 
@@ -78,6 +83,8 @@ class _Children:
             if not pid:
                 break
             self.free(self.slots.pop(pid, None))
+            # Not if something is in there: whoever settles the attempt finds it by that.
+            self.cgroups.remove(self.marks.pop(pid, ""))
             ended.append([pid, os.waitstatus_to_exitcode(status)])
         return ended
 
@@ -94,7 +101,7 @@ def main(fd: int) -> None:
     if hello is None:
         return
     completing_r, completing_w = _pipe()
-    children = _Children()
+    children = _Children(cgroup.Cgroups(hello["cgroup"]))
     hello["shared"] = shim.Shared(children.flags, completing_w)
     close = (fd, wake_r, wake_w, completing_r)
     # What is frozen is never touched by a collector, so its memory stays shared with every shim.
@@ -141,28 +148,33 @@ def _fork(
     close: "tuple[int, ...]",
     children: _Children,
 ) -> "list[int | str | None]":
-    slot = children.slot()
+    slot, mark = children.slot(), os.urandom(16).hex()
     # All that a shim must not be ended by is blocked in us already; the rest, before it is born.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
     try:
         try:
-            pid = os.fork()
+            pid, group = children.cgroups.fork(mark)
         except OSError as err:
             children.free(slot)
             return [None, None, str(err)]
         if pid == 0:
-            _become_shim(job, hello, close, slot)
+            _become_shim(job, hello, close, slot, mark, group)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
-    children.slots[pid] = slot
+    children.slots[pid], children.marks[pid] = slot, mark
     return [pid, system.start_ticks(pid) if hello["proc"] else None, None]
 
 
 def _become_shim(
-    job: "dict[str, Any]", hello: "dict[str, Any]", close: "tuple[int, ...]", slot: int | None
+    job: "dict[str, Any]",
+    hello: "dict[str, Any]",
+    close: "tuple[int, ...]",
+    slot: int | None,
+    mark: str,
+    group: "cgroup.Cgroup | None",
 ) -> None:
     """Never returns."""
-    status = shim.BROKEN
+    status, starter = shim.BROKEN, os.getppid()
     try:
         signal.set_wakeup_fd(-1)
         for fd in close:
@@ -173,7 +185,10 @@ def _become_shim(
         job["env"] = {
             name.encode("latin-1"): value.encode("latin-1") for name, value in job["env"].items()
         }
-        status = shim.Shim(job, hello["facts"], hello["shared"], slot).main()
+        status = shim.Shim(job, hello["facts"], hello["shared"], slot, mark, group).main()
+        if group is not None and os.getppid() != starter:
+            group.leave()  # nobody is left who would remove it after our end
+            group.remove()
     finally:
         # Nothing of the starter may run in its child, whatever happened.
         os._exit(status)

@@ -13,7 +13,10 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
+import attrs
+
 from holdfast import liveness
+from holdfast.attempts.cgroups import Subtree
 from holdfast.attempts.names import attempts_dir
 from holdfast.attempts.records import Attempt
 from holdfast.engines.hearing import ALL, KILL, STOP
@@ -50,11 +53,14 @@ class Starter:
     Attributes:
         alive: False once it is known to be gone; then nothing can be asked of it.
 
+    Args:
+        cgroups: Where the cgroups of attempts are made; None for nowhere.
+
     Raises:
         EngineError: It cannot be started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cgroups: Subtree | None) -> None:
         import subprocess  # only who runs something pays for it
 
         if not sys.executable:
@@ -86,7 +92,8 @@ class Starter:
             "boot_id": observer.boot_id,
             "pid_namespace": observer.pid_namespace,
         }
-        send(self.fileno(), {"facts": facts, "proc": observer.proc is not None})
+        hello = {"facts": facts, "proc": observer.proc is not None, "cgroup": _place(cgroups)}
+        send(self.fileno(), hello)
 
     def fileno(self) -> int:
         """What is readable when the starter has something to say, or is gone."""
@@ -191,6 +198,12 @@ def _nothing_heard() -> Iterator[None]:
 
 def _here() -> str:
     return os.path.dirname(os.path.abspath(__file__))
+
+
+def _place(cgroups: Subtree | None) -> dict[str, str] | None:
+    if cgroups is None:
+        return None
+    return {"dir": _bytes(str(cgroups.directory)), **attrs.asdict(cgroups.address)}
 
 
 def _job(attempt: Attempt) -> dict[str, Any]:
