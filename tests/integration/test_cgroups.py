@@ -242,6 +242,23 @@ def test_cgroups_of_attempts_that_are_over_are_removed(
             assert not cgroup.exists()
 
 
+def test_what_nobody_came_to_remove_is_swept_later(base: Path, folder: Path) -> None:
+    """Empty ones, and none that may be about to get its shim, or is somebody else's."""
+    old, fresh = base / f"holdfast.{MARK}", base / f"holdfast.{MARK[::-1]}"
+    used, other = base / f"holdfast.{'0' * 32}", base / "other"
+    for each in (old, fresh, used, other):
+        each.mkdir()
+        if each is not fresh:
+            os.utime(each, (0, 0))
+    with subprocess.Popen(["sleep", "600"]) as member:
+        (used / "cgroup.procs").write_text(str(member.pid))
+        with LocalEngine(cgroup=base) as engine:
+            engine.start()
+        assert not old.exists()
+        assert all(each.exists() for each in (fresh, used, other))
+        member.kill()
+
+
 @pytest.mark.parametrize("way", ["no cgroup", "nowhere", "full"])
 def test_where_no_cgroup_can_be_made_attempts_run_all_the_same(
     base: Path, folder: Path, way: str

@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,7 @@ _PREFIX: Final = "holdfast."
 _MARK: Final = re.compile("[0-9a-f]{32}")
 #: Without these an attempt's cgroup proves nothing. `cgroup.kill` is there since Linux 5.14.
 _NEEDED: Final = ("cgroup.procs", "cgroup.kill", "cgroup.events")
+_FRESH_S: Final = 60.0
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -40,6 +42,17 @@ class Subtree:
 
     directory: Path
     address: CgroupAddress
+
+    def sweep(self) -> None:
+        """Remove what is empty and nobody came to remove: its shim and its starter were killed."""
+        with contextlib.suppress(OSError):
+            for path in self.directory.glob(f"{_PREFIX}*"):
+                if not _MARK.fullmatch(path.name.removeprefix(_PREFIX)):
+                    continue
+                # A fresh one may be about to get its shim.
+                with contextlib.suppress(OSError):
+                    if time.time() - path.stat().st_mtime > _FRESH_S:
+                        path.rmdir()
 
 
 def own() -> Subtree | None:

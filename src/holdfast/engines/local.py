@@ -113,8 +113,12 @@ class LocalEngine:
 
     def _cgroups(self) -> cgroups.Subtree | None:
         if isinstance(self._cgroup, Path):
-            return cgroups.subtree(self._cgroup)
-        return cgroups.own() if self._cgroup else None
+            found = cgroups.subtree(self._cgroup)
+        else:
+            found = cgroups.own() if self._cgroup else None
+        if found is not None:
+            found.sweep()
+        return found
 
     def submit(self, experiment_id: str, attempts: Sequence[Attempt]) -> list[Handle]:
         """See `Engine.submit`. An attempt that could not be forked is `gone` with the reason.
