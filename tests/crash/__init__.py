@@ -14,6 +14,7 @@
 | `hammer` | writers killed at random |
 | `fuzzing` | files of others, mutated towards new lines |
 | `trees`, `sweeps` | whole trees under real runs, swept by TERM as batch systems do |
+| `work`, `chaos` | experiments of which every part is killed, stopped and swept, in the end whole |
 | `campaigns`, `figures` | all of it, short and long, with figures |
 
 `python -m tests.crash` runs the short form and prints the figures; `--long` the long one, which

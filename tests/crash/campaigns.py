@@ -7,6 +7,7 @@ The tests run the short forms in every run and the long ones under the marker `l
 import errno
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any
 
 from . import mutants, removals, schedules
 from .boundaries import ERRORS, Zygote, boundaries_of, inside, outside, reference
+from .chaos import chaos
 from .checking import Survey, scratch, survey
 from .effects import Tree
 from .figures import LONG, SHORT, Figures, Scale
@@ -30,8 +32,8 @@ from .workloads import WORKLOADS, argv, warm_up
 
 __all__ = [
     "EXPERIMENTS", "LONG", "SHORT", "Figures", "Scale", "errors_from_inside", "errors_from_outside",
-    "hammered", "interleavings", "killed_twice", "mutated", "power_cuts", "real_power_cuts",
-    "swept",
+    "hammered", "havoc", "interleavings", "killed_twice", "mutated", "power_cuts",
+    "real_power_cuts", "swept",
 ]  # fmt: skip
 
 
@@ -285,6 +287,25 @@ def swept(scale: Scale) -> Figures:
     )  # fmt: skip
 
 
+def havoc(scale: Scale) -> Figures:
+    """Experiments of all kinds of processes, of which every part is killed, stopped and swept."""
+    done = chaos(scale.experiments, scale.events, sizes=scale.sizes, work_s=scale.work_s)
+    text = (
+        f"{done.experiments} experiments of {done.processes:,} processes, {done.starts:,} starts, "
+        f"{done.runs:,} runs, {done.kills:,} events ({_counted(done.events)}); "
+        f"{done.overlaps} overlaps, {done.repeats} repeats, {done.lost} lost, "
+        f"{done.strays} strays, {done.false} false completions, {done.hangs} hangs"
+    )
+    return Figures(
+        "chaos", text, done.losses, done.problems,
+        {"events": done.kills, "starts": done.starts, "processes": done.processes},
+    )  # fmt: skip
+
+
+def _counted(events: Counter[str]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in events.most_common())
+
+
 EXPERIMENTS: dict[str, Callable[[Scale], Figures]] = {
     "power-cuts": power_cuts,
     "kills": killed_twice,
@@ -295,4 +316,5 @@ EXPERIMENTS: dict[str, Callable[[Scale], Figures]] = {
     **{kind: partial(real_power_cuts, kind) for kind in FILE_SYSTEMS},
     "hammer": hammered,
     "sweeps": swept,
+    "chaos": havoc,
 }

@@ -20,6 +20,9 @@ class Scale:
         cuts: Power cuts per real file system.
         transitions: Acknowledged under the hammer.
         sweeps: Sweeps in each order, with the orchestrator and without.
+        experiments: Experiments in chaos, and *sizes*, how many processes each has.
+        events: What is done to each of them.
+        work_s: About how long one of them takes if left alone.
         jobs: Processes that share the work.
     """
 
@@ -33,13 +36,18 @@ class Scale:
     cuts: int = 3
     transitions: int = 20_000
     sweeps: int = 6
+    experiments: int = 2
+    sizes: tuple[int, int] = (20, 40)
+    events: int = 10
+    work_s: float = 3.0
     jobs: int = 1
 
 
 SHORT = Scale()
 LONG = Scale(
     lives=20, limit=200, live=1.0, kills=None, faults=None, injections=None, schedules=1500,
-    cuts=100, transitions=1_000_000, sweeps=1000, jobs=2,
+    cuts=100, transitions=1_000_000, sweeps=1000, experiments=50, sizes=(40, 200), events=21,
+    work_s=8.0, jobs=2,
 )  # fmt: skip
 
 
