@@ -95,7 +95,20 @@ def test_show_of_a_copy_of_a_running_experiment_asks_whether_it_is_one(sh: Shell
     assert "is this a copy" in sh("-C", "copy", "resume", "@last", code=5)[1]
 
 
-def test_a_shim_that_is_killed_under_a_run_is_told(sh: Shell) -> None:
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (signal.SIGKILL, "lost process 0 (level=5): attempt 1 was killed with its shim"),
+        (
+            signal.SIGTERM,
+            "interrupted process 0 (level=5): attempt 1 was interrupted by signal 15 from outside "
+            "(killed by signal 15)",
+        ),
+    ],
+)
+def test_what_ends_an_attempt_from_outside_is_told(
+    sh: Shell, number: signal.Signals, told: str
+) -> None:
     """Its process begins anew: whoever watches wonders why it takes so long."""
     sh.hold()
     run = sh.start("run", "e.toml", "--set", "level=[5]")
@@ -104,12 +117,12 @@ def test_a_shim_that_is_killed_under_a_run_is_told(sh: Shell) -> None:
     shim = live_state(folder, AttemptName.of_process("", 0, 1)).identity
     assert shim is not None
     assert shim.pid is not None
-    os.kill(shim.pid, signal.SIGKILL)
+    os.kill(shim.pid, number)
     sh.began(2)
     sh.let_go()
     _, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
-    assert "lost process 0 (level=5): attempt 1 was killed with its shim; will be run again" in err
+    assert f"{told}; will be run again" in err
 
 
 def test_a_lost_result_is_told_and_made_again(sh: Shell) -> None:

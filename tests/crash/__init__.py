@@ -13,7 +13,9 @@
 | `powercut` | ext4 and xfs shut down under load, without a flush of their journals |
 | `hammer` | writers killed at random |
 | `fuzzing` | files of others, mutated towards new lines |
-| `campaigns` | all of it, short and long, with figures |
+| `trees`, `sweeps` | whole trees under real runs, swept by TERM as batch systems do |
+| `work`, `chaos` | experiments of which every part is killed, stopped and swept, in the end whole |
+| `campaigns`, `figures` | all of it, short and long, with figures |
 
 `python -m tests.crash` runs the short form and prints the figures; `--long` the long one, which
 takes about an hour on two cores. `pytest tests/crash` asserts the short form, `pytest -m long` the

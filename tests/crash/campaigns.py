@@ -7,6 +7,7 @@ The tests run the short forms in every run and the long ones under the marker `l
 import errno
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -14,74 +15,26 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 from . import mutants, removals, schedules
 from .boundaries import ERRORS, Zygote, boundaries_of, inside, outside, reference
+from .chaos import chaos
 from .checking import Survey, scratch, survey
 from .effects import Tree
+from .figures import LONG, SHORT, Figures, Scale
 from .hammer import hammer
 from .lives import killed_then_cut, lives
 from .powercut import FILE_SYSTEMS, cut_power, unavailable
 from .recording import STRACE, record
 from .subject import Holdfast
+from .sweeps import sweeps
 from .watching import HALF, INTERRUPT
 from .workloads import WORKLOADS, argv, warm_up
 
 __all__ = [
     "EXPERIMENTS", "LONG", "SHORT", "Figures", "Scale", "errors_from_inside", "errors_from_outside",
-    "hammered", "interleavings", "killed_twice", "mutated", "power_cuts", "real_power_cuts",
+    "hammered", "havoc", "interleavings", "killed_twice", "mutated", "power_cuts",
+    "real_power_cuts", "swept",
 ]  # fmt: skip
-
-
-@attrs.frozen
-class Scale:
-    """How much is tried.
-
-    Attributes:
-        lives: Random workloads beside the written ones.
-        limit: Combinations per cut up to which all are taken.
-        live: The share of the states in which life goes on.
-        kills: Deaths per workload after which a successor's power is cut; None is every operation.
-        faults: Disturbances per workload from inside; None is every one.
-        injections: Disturbances per workload by the kernel; None is every one.
-        schedules: Interleavings per setting.
-        cuts: Power cuts per real file system.
-        transitions: Acknowledged under the hammer.
-        jobs: Processes that share the work.
-    """
-
-    lives: int = 1
-    limit: int = 40
-    live: float = 0.25
-    kills: int | None = 2
-    faults: int | None = 90
-    injections: int | None = 8
-    schedules: int = 50
-    cuts: int = 3
-    transitions: int = 20_000
-    jobs: int = 1
-
-
-SHORT = Scale()
-LONG = Scale(
-    lives=20, limit=200, live=1.0, kills=None, faults=None, injections=None, schedules=1500,
-    cuts=100, transitions=1_000_000, jobs=2,
-)  # fmt: skip
-
-
-@attrs.define
-class Figures:
-    """What an experiment of the laboratory showed, in one line and in numbers."""
-
-    title: str
-    text: str = ""
-    losses: int = 0
-    problems: list[str] = attrs.field(factory=list)
-    numbers: dict[str, int] = attrs.field(factory=dict)
-
-    def __str__(self) -> str:
-        return f"{self.title:<34} {self.text}, losses {self.losses}"
 
 
 def _each(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: int) -> list[Any]:
@@ -319,6 +272,40 @@ def hammered(scale: Scale) -> Figures:
     )  # fmt: skip
 
 
+def swept(scale: Scale) -> Figures:
+    """Whole trees under real runs, swept by TERM in every order, with the orchestrator or not."""
+    done = sweeps(scale.sweeps)
+    text = (
+        f"{done.sweeps:,} sweeps of {done.signals:,} signals ({done.slow:,} too slow to count), "
+        f"{done.interrupted:,} interrupted, {done.went_on:,} went on and {done.saved:,} saved; "
+        f"{done.false} false completions, {done.charged} charged failures, {done.hangs} hangs, "
+        f"{done.codes} wrong exit codes, {done.strays} strays, {done.unfinished} unfinished"
+    )
+    return Figures(
+        "a batch system's sweeps", text, done.losses, done.problems,
+        {"sweeps": done.sweeps, "slow": done.slow, "went_on": done.went_on, "saved": done.saved},
+    )  # fmt: skip
+
+
+def havoc(scale: Scale) -> Figures:
+    """Experiments of all kinds of processes, of which every part is killed, stopped and swept."""
+    done = chaos(scale.experiments, scale.events, sizes=scale.sizes, work_s=scale.work_s)
+    text = (
+        f"{done.experiments} experiments of {done.processes:,} processes, {done.starts:,} starts, "
+        f"{done.runs:,} runs, {done.kills:,} events ({_counted(done.events)}); "
+        f"{done.overlaps} overlaps, {done.repeats} repeats, {done.lost} lost, "
+        f"{done.strays} strays, {done.false} false completions, {done.hangs} hangs"
+    )
+    return Figures(
+        "chaos", text, done.losses, done.problems,
+        {"events": done.kills, "starts": done.starts, "processes": done.processes},
+    )  # fmt: skip
+
+
+def _counted(events: Counter[str]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in events.most_common())
+
+
 EXPERIMENTS: dict[str, Callable[[Scale], Figures]] = {
     "power-cuts": power_cuts,
     "kills": killed_twice,
@@ -328,4 +315,6 @@ EXPERIMENTS: dict[str, Callable[[Scale], Figures]] = {
     "schedules": interleavings,
     **{kind: partial(real_power_cuts, kind) for kind in FILE_SYSTEMS},
     "hammer": hammered,
+    "sweeps": swept,
+    "chaos": havoc,
 }

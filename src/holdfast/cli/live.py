@@ -13,9 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName, error_path
 from holdfast.cli import reasons, text
 from holdfast.cli.evidence import Params, params_words, tail
+from holdfast.errors import HoldfastError
+from holdfast.orchestration.outcomes import describe
 from holdfast.records import ExperimentState, ProcessProgress
 from holdfast.status import ExperimentStatus, ProcessStatus
 
@@ -153,7 +156,7 @@ class Progress:
             if now.failures > before.failures:
                 self._failed(state, index, now)
             elif now.interruptions > before.interruptions and self._stopping is None:
-                self._lost(index, before)
+                self._begins_anew(state, index, before)
 
     def _failed(self, state: ExperimentState, index: int, process: ProcessProgress) -> None:
         which = self._which(index)
@@ -169,10 +172,16 @@ class Progress:
             last_words = tail(error_path(folder, name), lines=3)
         self._remember((*found.kind, again), f"failed {which}", why, last_words)
 
-    def _lost(self, index: int, process: ProcessProgress) -> None:
-        """Its shim was killed: nothing failed, yet it begins anew, and that takes its time."""
-        which = f"lost {self._which(index)}"
-        why = f"attempt {process.attempt} was killed with its shim; will be run again"
+    def _begins_anew(self, state: ExperimentState, index: int, process: ProcessProgress) -> None:
+        """Something from outside ended it: nothing failed, yet it begins anew, which takes time."""
+        what, how = "lost", "killed with its shim"
+        name = AttemptName.of_process(state.experiment_id, index, process.attempt)
+        with contextlib.suppress(HoldfastError):
+            record = read_exit(self._folder(state.experiment_id), name)
+            if record is not None:
+                what, how = "interrupted", describe(record)
+        which = f"{what} {self._which(index)}"
+        why = f"attempt {process.attempt} was {how}; will be run again"
         self._tell(f"{which}: {why}")
         self._remember((why,), which, why, [])
 
