@@ -323,6 +323,34 @@ def test_the_output_of_another_user_tells_what_still_runs(
     assert judged_by_nobody(fast_dir).startswith("Lost")
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0 or shutil.which("setpriv") is None,
+    reason="becomes another user with a capability",
+)
+def test_an_attempt_whose_files_may_be_listed_only_is_running(
+    engine: LocalEngine, fast_dir: Path
+) -> None:
+    """As a container's root sees another user's: it is no copy because its lock is not shown."""
+    fast_dir.chmod(0o755)
+    start(engine, fast_dir, "echo up; exec sleep 600")
+    up(fast_dir)
+    code = (
+        "import sys; from pathlib import Path; from holdfast.attempts.looking import look;"
+        "from holdfast.attempts.names import AttemptName;"
+        "print(look(Path(sys.argv[1]), AttemptName('exp_1', '0', 1)))"
+    )
+    may = "+dac_read_search"
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", f"--inh-caps={may}",
+         f"--ambient-caps={may}", sys.executable, "-c", code, str(fast_dir)],
+        capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )  # fmt: skip
+    if "setpriv" in done.stderr:
+        pytest.skip("needs the capability")
+    assert done.stdout.startswith("Running"), done.stdout + done.stderr
+
+
 @linux
 def test_leftovers_in_another_container_keep_an_attempt_from_being_run_again(
     engine: LocalEngine, tmp_path: Path

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName, attempts_dir, file_path, prepare
 from holdfast.engines import Handle
 from holdfast.engines.hearing import ALL, STOPS, WAKE
 from holdfast.engines.local import LocalEngine
 from holdfast.engines.shim import WINDOW_S
+from holdfast.orchestration.outcomes import ends_by
 from shims import (
     EXPERIMENT,
     NAME,
@@ -378,12 +380,27 @@ def test_an_adopted_stopped_shim_hears_a_request(engine: LocalEngine, tmp_path: 
 def test_an_adopted_attempt_is_stopped_even_where_no_request_can_be_made(
     engine: LocalEngine, tmp_path: Path, force: bool
 ) -> None:
-    """On a full disk its command is found by its mark, and signalled itself."""
+    """On a full disk its shim is sent a stranger's TERM, or its command is found and killed."""
     handle = start(engine, tmp_path, "echo up; exec sleep 600")
     up(tmp_path)
     with LocalEngine() as other:
         assert other.cancel([handle], force=force) == {}
     assert exit_file(tmp_path)["signal"] == (signal.SIGKILL if force else signal.SIGTERM)
+
+
+def test_a_stop_without_a_request_does_not_complete_what_ends_in_order(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """A command that saves its checkpoint and exits with 0 was stopped all the same."""
+    handle = start(engine, tmp_path, "trap 'exit 0' TERM; echo up; while :; do sleep 0.02; done")
+    up(tmp_path)
+    with LocalEngine() as other:
+        assert other.cancel([handle]) == {}
+    found = exit_file(tmp_path)
+    assert (found["exit_code"], found["interrupted_by"]) == (0, signal.SIGTERM)
+    record = read_exit(tmp_path, NAME)
+    assert record is not None
+    assert ends_by(record) == "requeue"
 
 
 def test_a_copied_folder_aims_at_nobody(engine: LocalEngine, tmp_path: Path) -> None:

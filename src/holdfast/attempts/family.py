@@ -257,7 +257,7 @@ def holds_lock(pid: int, live: LiveState, folder: Path, observer: Observer) -> b
         opened = list((observer.proc / str(pid) / "fd").iterdir())
     except OSError:
         return None
-    locked = at_home = False
+    locked = at_home = hidden = False
     for link in opened:
         try:
             info = link.stat()
@@ -265,9 +265,11 @@ def holds_lock(pid: int, live: LiveState, folder: Path, observer: Observer) -> b
                 told = (link.parent.parent / "fdinfo" / link.name).read_text("ascii", "replace")
                 locked = locked or "FLOCK" in told
             at_home = at_home or (info.st_dev, info.st_ino) == (there.st_dev, there.st_ino)
+        except PermissionError:
+            hidden = True  # a container's root may list what another user has open, and no more
         except OSError:
             continue  # closed meanwhile
-    return locked and at_home
+    return True if locked and at_home else None if hidden else False
 
 
 @contextlib.contextmanager

@@ -24,8 +24,10 @@ _HIGHEST_PID: Final = 1 << 31
 def ask(handle: Handle, *, force: bool) -> str:
     """Have the shim of *handle* look for requests at once.
 
-    Where the disk let nobody make a request, the command is signalled itself: TERM, *force*: KILL.
-    Not before it is proven whose it is: a copy of the folder names the processes of the original.
+    Where the disk let nobody make a request, the shim is sent TERM like by a stranger, which it
+    passes on and which leaves the end unproven: a command that is signalled behind its back may
+    catch that, exit with 0, and count as completed. *force*: the command itself is sent KILL. Not
+    before it is proven whose it is: a copy of the folder names the processes of the original.
 
     Returns:
         Why it cannot be reached now; empty if it can, or has ended.
@@ -48,9 +50,9 @@ def ask(handle: Handle, *, force: bool) -> str:
         return f"its shim runs on another host, {identity.host or 'without a name'}"
     if identity.pid_namespace != here.pid_namespace:
         return "its shim runs in another container of this host"
-    if requested(handle.folder, handle.name, force=force) is None:
-        doubt = _doubt(handle, live, identity, here)
-        return doubt or _signal_command(live, signal.SIGKILL if force else signal.SIGTERM)
+    asked = requested(handle.folder, handle.name, force=force) is not None
+    if force and not asked:
+        return _doubt(handle, live, identity, here) or _kill_command(live)
     doubt = ""
 
     def still_it() -> bool:
@@ -60,7 +62,7 @@ def ask(handle: Handle, *, force: bool) -> str:
 
     from holdfast.engines.hearing import WAKE
 
-    refused = send(pid, (WAKE, signal.SIGCONT), still_it)
+    refused = send(pid, (WAKE if asked else int(signal.SIGTERM), signal.SIGCONT), still_it)
     return f"its shim, pid {pid}: {refused}" if refused else doubt
 
 
@@ -79,10 +81,10 @@ def _doubt(handle: Handle, live: LiveState, identity: ProcessIdentity, here: Obs
     return "" if verdict.kind == "alive" else str(verdict)
 
 
-def _signal_command(live: LiveState, number: int) -> str:
-    """Send *number* to everything that shows the mark of the attempt and is not released."""
+def _kill_command(live: LiveState) -> str:
+    """Kill everything that shows the mark of the attempt and is not released."""
     found = [] if live.mark is None else Census().marked(live.mark)
     if not found or live.mark is None:
         return "its disk takes no request, and its command cannot be found"
-    refused = [send_to_marked(each, live.mark, number) for each in found]
+    refused = [send_to_marked(each, live.mark, signal.SIGKILL) for each in found]
     return next(filter(None, refused), "")

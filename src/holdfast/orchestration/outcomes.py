@@ -85,12 +85,13 @@ def _stop_reason(
     folder: Path, name: AttemptName, record: ExitRecord, stopping: Reason | None, *, asked: bool
 ) -> Reason | None:
     if record.stop_requested is None:
-        # Where the disk took no request, its command was signalled behind the back of its shim.
-        return stopping if asked and record.signal in _OURS else None
+        # Where the disk took no request, its shim was sent TERM, or its command was killed.
+        ours = record.interrupted_by == _TERM or record.signal in (_KILL, _TERM)
+        return stopping if asked and ours else None
     return stopping or files.requested(folder, name) or record.stop_requested
 
 
-_OURS = (9, 15)
+_KILL, _TERM = 9, 15
 
 
 def _stopped(record: ExitRecord) -> str | None:
