@@ -122,7 +122,7 @@ def test_what_ends_an_attempt_from_outside_is_told(
     sh.let_go()
     _, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
-    assert f"{told}; will be run again" in err
+    assert f"{told}; not charged to its retries" in err
 
 
 def test_a_lost_result_is_told_and_made_again(sh: Shell) -> None:

@@ -77,7 +77,7 @@ class ExitRecord:
         error: Why it could not be started; None if it was.
         max_rss_bytes: Peak memory of the largest of its processes.
         cpu_s: User and system time of all its processes that were waited for.
-        stopped: What it left running and its shim stopped before this was published.
+        stopped: What it had started, beside the command itself, and its shim stopped.
         left: What its shim could not stop.
         identity: The shim.
     """

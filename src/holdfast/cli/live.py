@@ -181,7 +181,7 @@ class Progress:
             if record is not None:
                 what, how = "interrupted", describe(record)
         which = f"{what} {self._which(index)}"
-        why = f"attempt {process.attempt} was {how}; will be run again"
+        why = f"attempt {process.attempt} was {how}; not charged to its retries"
         self._tell(f"{which}: {why}")
         self._remember((why,), which, why, [])
 

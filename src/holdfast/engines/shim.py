@@ -103,6 +103,7 @@ class Shim:
         self.began = self.ended = math.inf
         self.kill_at = self.give_up_at = math.inf
         self.told: set[tuple[int, int]] = set()
+        self.signalled: dict[int, descendants.Member] = {}
         self.over = False
 
     def main(self) -> int:
@@ -221,46 +222,47 @@ class Shim:
     def _stopping(self) -> bool:
         return self.kill_at < math.inf
 
-    def _stop(self, now: float) -> "list[descendants.Member]":
+    def _stop(self, now: float) -> None:
         self.kill_at = now + self.grace_s
-        return self.family.signal(signal.SIGTERM, self.told) if self.grace_s else self._kill(now)
+        if self.grace_s:
+            self._term()
+        else:
+            self._kill(now)
 
-    def _kill(self, now: float) -> "list[descendants.Member]":
+    def _term(self) -> None:
+        """What has been told already is not told again; what was forked since is."""
+        for member in self.family.signal(signal.SIGTERM, self.told):
+            self.signalled[member[0]] = member
+
+    def _kill(self, now: float) -> None:
         if self.give_up_at == math.inf:
             self.give_up_at = now + descendants.KILLED_WITHIN_S
         # Again and again: what is killed may have forked before, and its children come to us.
         self.kill_at = now + _LONGEST_PAUSE_S
-        killed = self.family.signal(signal.SIGKILL, set())
-        self.told.update((member[0], member[5]) for member in killed)
-        return killed
+        for member in self.family.signal(signal.SIGKILL, set()):
+            self.told.add((member[0], member[5]))
+            self.signalled[member[0]] = member
 
     def _clear(self) -> None:
         """Whoever sees the outcome may start the next attempt: nothing of this one may be left."""
         pause_s = _SHORTEST_PAUSE_S
-        stopped: dict[int, descendants.Member] = {}
         while self.family.anything_left():
             now = time.monotonic()
             if now >= self.give_up_at:
                 self.left = self.family.left()
                 break
-            signalled: list[descendants.Member] = []
+            patience_s = _EXEC_WITHIN_S if self.family.unsettled else _ENDS_WITHIN_S
             if self.hearing.requested() == hearing.KILL or now >= self.kill_at:
-                signalled = self._kill(now)
-            elif self._stopping or now >= self.ended + (
-                _EXEC_WITHIN_S if self.family.unsettled else _ENDS_WITHIN_S
-            ):
-                # What has been told already is not told again; what was forked since is.
-                signalled = (
-                    self.family.signal(signal.SIGTERM, self.told)
-                    if self._stopping
-                    else self._stop(now)
-                )
-            stopped.update((member[0], member) for member in signalled)
+                self._kill(now)
+            elif self._stopping:
+                self._term()
+            elif now >= self.ended + patience_s:
+                self._stop(now)
             self._hear(min(now + pause_s, self.kill_at))
             pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
         self.family.let_go()
-        stopped.pop(self.family.command, None)
-        self.stopped = descendants.named(stopped.values())
+        self.signalled.pop(self.family.command, None)
+        self.stopped = descendants.named(self.signalled.values())
 
     # --- the outcome
 

@@ -97,7 +97,7 @@ _KILL, _TERM = 9, 15
 def _stopped(record: ExitRecord) -> str | None:
     if not record.stopped:
         return None
-    return f"processes that it left running were stopped: {listed(record.stopped)}"
+    return f"processes that it had started were stopped: {listed(record.stopped)}"
 
 
 def describe(record: ExitRecord) -> str:

@@ -29,6 +29,8 @@ __all__ = ["Learnt", "Watch"]
 
 #: How often what settles is looked at: soon at first, since most of it ends at once.
 _SETTLE_EVERY_S: Final = (0.02, 0.25)
+#: Of one turn, so that a thousand of them make nobody deaf.
+_STEP_WITHIN_S: Final = 0.2
 #: How often what cannot be judged is looked at again.
 _BLOCKED_EVERY_S: Final = 5.0
 #: How long after its grace period an attempt may take to vanish before the run ends without it.
@@ -239,8 +241,12 @@ class Watch:
 
     def _step(self, found: list[Learnt]) -> None:
         """Everything that settles, one step each: all are signalled before any is waited for."""
-        census = Census()
+        census, began = Census(), self.monotonic()
         for name, each in list(self.settling.items()):
+            if self.monotonic() - began > _STEP_WITHIN_S:
+                break
+            # Behind the others, so that those come first who have waited for longest.
+            self.settling[name] = self.settling.pop(name)
             seen: Look | Lost | None
             try:
                 seen = each.step(self.monotonic(), census, kill=self._killing)
