@@ -18,6 +18,6 @@
 | `campaigns`, `figures` | all of it, short and long, with figures |
 
 `python -m tests.crash` runs the short form and prints the figures; `--long` the long one, which
-takes about an hour on two cores. `pytest tests/crash` asserts the short form, `pytest -m long` the
-long.
+takes about two hours on two cores. `pytest tests/crash` asserts the short form, `pytest -m long`
+the long.
 """

@@ -14,7 +14,7 @@ from .campaigns import EXPERIMENTS, LONG, SHORT  # noqa: E402
 def main() -> int:
     """Run everything and print a line for each experiment as it ends."""
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
-    parser.add_argument("--long", action="store_true", help="the long form, an hour on two cores")
+    parser.add_argument("--long", action="store_true", help="the long form, two hours on two cores")
     parser.add_argument(
         "experiment", nargs="*", help=f"only these; by default all: {', '.join(EXPERIMENTS)}"
     )

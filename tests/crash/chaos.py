@@ -34,7 +34,7 @@ from .checking import scratch
 from .trees import belonging, cli, send, sweep, tree
 from .work import Experiment, Line, read_log
 
-__all__ = ["Havoc", "chaos"]
+__all__ = ["Havoc", "chaos", "life"]
 
 #: Exit codes of a run that says how it ended: everything done, something failed, SIGINT, SIGTERM.
 _SAYS_SO: Final = (0, 3, 130, 143)
@@ -342,7 +342,8 @@ def _parent(pid: int) -> int | None:
     return None
 
 
-def _life(seed: str, events: int, sizes: tuple[int, int], work_s: float) -> Havoc:
+def life(seed: str, events: int, sizes: tuple[int, int], work_s: float) -> Havoc:
+    """One experiment, also once more from the seed that a problem has named."""
     with scratch() as where:
         return _Life(where, seed, events, sizes, work_s).run()
 
@@ -360,6 +361,6 @@ def chaos(
     found = Havoc()
     tasks = [(f"{seed}/{number}", events, sizes, work_s) for number in range(experiments)]
     with ThreadPoolExecutor(at_a_time) as pool:
-        for each in pool.map(_life, *zip(*tasks, strict=True)):
+        for each in pool.map(life, *zip(*tasks, strict=True)):
             found.add(each)
     return found

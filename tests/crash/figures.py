@@ -35,7 +35,7 @@ class Scale:
     schedules: int = 50
     cuts: int = 3
     transitions: int = 20_000
-    sweeps: int = 6
+    sweeps: int = 4
     experiments: int = 2
     sizes: tuple[int, int] = (20, 40)
     events: int = 10
