@@ -39,6 +39,9 @@ SCHEMA: Final = "holdfast.experiment/1"
 
 _RECENT: Final = 8
 
+#: Columns of what stands alone in a line.
+_LONG: Final = 500
+
 #: What a reader of the history does not look for: who came and went.
 _QUIET: Final = frozenset({"launched"})
 
@@ -146,12 +149,12 @@ def _transition(each: Transition) -> dict[str, Any]:
 def _head(state: ExperimentState, living: Verdict, folder: Path, state_dir: Path) -> list[str]:
     title = text.one_line(state.experiment_id)
     if state.name:
-        title += f"  {text.one_line(state.name)}"
+        title += f"  {text.short(state.name, _LONG)}"
     status = _paint(str(state.status))
     if state.reason is not None:
         status += f" ({state.reason})"
     if state.error_message:
-        status += f": {text.one_line(state.error_message)}"
+        status += f": {text.short(state.error_message, _LONG)}"
     counts = ", ".join(
         f"{number:,} {status}"
         for status in ProcessStatus
@@ -186,16 +189,16 @@ def _config(state: ExperimentState, state_dir: Path) -> list[tuple[str, str]]:
     if isinstance(command, list):
         import shlex
 
-        rows.append(("command", text.one_line(shlex.join(map(str, command)))))
+        rows.append(("command", text.short(shlex.join(map(str, command)), _LONG)))
     for key in ("matrix", "env", "limits", "retry", "aggregate"):
         part = config.get(key)
         if isinstance(part, Mapping) and part:
             words = ", ".join(f"{name} = {_value(each)}" for name, each in part.items())
-            rows.append((key, text.one_line(words)))
+            rows.append((key, text.short(words, _LONG)))
     if state.config_path is not None:
-        rows.append(("file", text.one_line(state.config_path) + _changed(state, state_dir)))
+        rows.append(("file", text.short(state.config_path, _LONG) + _changed(state, state_dir)))
     if state.cwd is not None:
-        rows.append(("runs in", text.one_line(state.cwd)))
+        rows.append(("runs in", text.short(state.cwd, _LONG)))
     if state.config_hash is not None:
         rows.append(("hash", text.one_line(state.config_hash[:16])))
     return rows
@@ -258,7 +261,7 @@ def _running(
         since = progress.started_at
         lasted = "" if since is None else text.duration((now - since).total_seconds())
         who = "" if progress.identity is None else str(progress.identity)
-        what = text.one_line(who if watched else decided[index].why)
+        what = text.short(who if watched else decided[index].why)
         rows.append((str(index), str(progress.attempt), lasted, what, params_words(params, index)))
     title = "running" if watched else "running when the owner was last heard of, and now"
     header = ("PROCESS", "ATTEMPT", "SINCE", "SHIM" if watched else "NOW", "PARAMETERS")
@@ -295,8 +298,7 @@ def _result(where: Where, state: ExperimentState, folder: Path) -> list[str]:
         lost = text.ranges(lost_results(state, folder))
         results = f", and the results of processes {lost} are lost" if lost else ""
         return ["", _bold("result"), f"  aggregate.json is missing{results}"]
-    more = where.command("aggregate", "--json", state.experiment_id)
-    return ["", _bold("result"), *aggregate_lines(found, more, indent="  ")]
+    return ["", _bold("result"), *aggregate_lines(found, where, indent="  ")]
 
 
 def _remaking(state: ExperimentState, folder: Path) -> tuple[str, ...] | None:
@@ -329,7 +331,7 @@ def _recent(history: list[Transition], whole: bool) -> list[str]:
         if whole and each.index is None:
             lines[-1] += f", by {text.one_line(each.actor)}"
         if each.evidence:
-            lines.append(f"    {text.one_line(each.evidence)}")
+            lines.append(f"    {text.short(each.evidence, _LONG)}")
     return lines
 
 
