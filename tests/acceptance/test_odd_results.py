@@ -71,3 +71,42 @@ def test_nan_in_a_matrix_stays_an_error(sh, matrix):
     """What is no number has no place in a hash, nor in a command."""
     (sh.path / "m.toml").write_text(f'command = ["true"]\n[matrix]\nlr = [0.1, {matrix}]\n')
     assert "lr" in sh("run", "m.toml", code=2)[1]
+
+
+PARAMS = """
+import json, os
+with open(os.environ["HOLDFAST_PARAMS_FILE"]) as file:
+    params = json.load(file)
+with open(os.environ["HOLDFAST_RESULT"], "w") as file:
+    json.dump({"n": len(params["f"]), "told": "HOLDFAST_PARAMS" in os.environ}, file)
+"""
+
+
+def test_parameters_of_any_size_are_in_a_file(sh):
+    """`HOLDFAST_PARAMS` is left out above 64 KiB, and not inherited from an outer attempt."""
+    (sh.path / "p.py").write_text(PARAMS)
+    (sh.path / "p.toml").write_text(
+        f'command = ["python", "p.py"]\n[matrix]\nf = ["a", "{"y" * 140_000}"]\n'
+    )
+    sh("run", "p.toml", env={"HOLDFAST_PARAMS": "of somebody else"})
+    rows = json.loads((sh.states / sh.only_id() / "aggregate.json").read_text())["rows"]
+    assert [row["result"] for row in rows] == [
+        {"n": 1, "told": True}, {"n": 140_000, "told": False}
+    ]  # fmt: skip
+    assert "problem" not in sh("doctor")[0]
+
+
+def test_what_is_too_long_for_the_system_is_named_with_its_limit(sh):
+    """A list of files on a command line, or in a variable."""
+    long = "y" * 140_000
+    (sh.path / "a.toml").write_text(f'command = ["true", "{{f}}"]\n[matrix]\nf = ["{long}"]\n')
+    err = sh("run", "a.toml", code=3)[1]
+    assert "argument 1 of the command is too long: 140,001 bytes, the limit is 131,072" in err
+    assert "HOLDFAST_PARAMS_FILE" in err
+    assert len(err) < 4000
+    (sh.path / "b.toml").write_text(f'command = ["true"]\n[env]\nLONG = "{long}"\n')
+    assert "the variable LONG is too long: 140,006 bytes" in sh("run", "b.toml", code=3)[1]
+    lines = "\n".join(f'V{i} = "{"y" * 100_000}"' for i in range(90))
+    (sh.path / "c.toml").write_text(f'command = ["true"]\n[env]\n{lines}\n')
+    err = sh("run", "c.toml", code=3)[1]
+    assert "arguments and environment are too long together" in err

@@ -170,6 +170,7 @@ def test_a_process_is_told_everything_about_itself(bench: Bench) -> None:
         "HOLDFAST_COUNT": "2",
         "HOLDFAST_ATTEMPT": "1",
         "HOLDFAST_PARAMS": '{"level": 6}',
+        "HOLDFAST_PARAMS_FILE": str(folder / "params" / "1.json"),
         "HOLDFAST_RESULT": str(folder / "results" / "1.1.json"),
         "HOLDFAST_CHECKPOINT_DIR": str(folder / "checkpoints" / "1"),
         "OMP_NUM_THREADS": "1",
