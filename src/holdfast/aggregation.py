@@ -25,7 +25,8 @@ from holdfast.errors import (
     StateCorruptError,
     StateWriteError,
 )
-from holdfast.records import ExperimentState, ResultRef
+from holdfast.records import ExperimentState, ProcessProgress, ResultRef
+from holdfast.status import ProcessStatus
 from holdfast.store import strictjson
 from holdfast.store.files import Files
 
@@ -35,6 +36,7 @@ __all__ = [
     "build",
     "finish",
     "made_from",
+    "partial_of",
     "prepare_inputs",
     "read",
     "remove_inputs",
@@ -56,6 +58,8 @@ def table(
     params: Sequence[Mapping[str, Any]] = (),
     *,
     each: Callable[[Any], None] = lambda _: None,
+    missing: list[dict[str, Any]] | None = None,
+    only: int | None = None,
 ) -> Sequence[dict[str, Any]]:
     """One row per process, by index: parameters, attempts, host, durations and result.
 
@@ -69,6 +73,9 @@ def table(
         folder: The experiment's folder.
         params: The parameters of each process; none if it is shorter than its index.
         each: Called with every result as it was written, or its outline if it is large.
+        missing: Where to put what there is of the processes that have no row: those that are not
+            completed, and those whose results are lost. Without it, all are expected to be.
+        only: The one process that is asked for; default all of them.
 
     Raises:
         ResultLostError: A recorded result is missing or altered.
@@ -78,6 +85,8 @@ def table(
     spent = spending.attempts_duration_s(state, folder)
     kept = 0
     for index, process in state.process_progress.items():
+        if only not in (None, index):
+            continue
         head = {
             "index": index,
             "params": dict(params[index]) if index < len(params) else {},
@@ -86,6 +95,9 @@ def table(
             "duration_s": spending.duration_s(process),
             "attempts_duration_s": spent.get(index),
         }
+        if missing is not None and process.status is not ProcessStatus.COMPLETED:
+            missing.append(_missing(head, process, _why(process), lost=False))
+            continue
         ref = process.result
         if ref is None:
             made.append(rows.make(head, None))
@@ -93,7 +105,13 @@ def table(
             continue
         large = ref.size >= results.LARGE or kept + ref.size > rows.MOST_KEPT
         again = partial(_read, results.outlined if large else results.load, state, folder, index)
-        found = again()
+        try:
+            found = again()
+        except ResultLostError as err:
+            if missing is None:
+                raise
+            missing.append(_missing(head, process, f"its result {err.problem}", lost=True))
+            continue
         if large:
             made.append(rows.of_outline(head, found, again))
             each(found.value)
@@ -102,6 +120,28 @@ def table(
             made.append(rows.make(head, found))
             each(found)
     return made if all(type(row) is dict for row in made) else rows.Rows(made)
+
+
+def _missing(
+    head: dict[str, Any], process: ProcessProgress, why: str, *, lost: bool
+) -> dict[str, Any]:
+    return {
+        "index": head["index"],
+        "status": str(process.status),
+        "why": why,
+        "lost": lost,
+        "row": head,
+    }
+
+
+def _why(process: ProcessProgress) -> str:
+    if process.status is not ProcessStatus.FAILED:
+        return "not completed yet" if process.attempt else "not begun"
+    if process.error_message is not None:
+        return process.error_message
+    if process.signal is not None:
+        return f"killed by signal {process.signal}"
+    return f"exit code {process.exit_code}"
 
 
 def _read(
@@ -135,6 +175,37 @@ def build(
         "name": state.name,
         "config_hash": state.config_hash,
         "num_processes": state.num_processes,
+        "rows": made,
+        "statistics": statistics.described(),
+        "value": None,
+    }
+
+
+def partial_of(
+    state: ExperimentState,
+    folder: Path,
+    params: Sequence[Mapping[str, Any]] = (),
+    *,
+    only: int | None = None,
+) -> dict[str, Any]:
+    """As `build`, of the processes that are completed by now; nothing is stored of it.
+
+    `partial` says whether some are missing, and `missing` which and why.
+
+    Args:
+        only: The one process that is asked for; default all of them.
+    """
+    statistics = Statistics()
+    missing: list[dict[str, Any]] = []
+    made = table(state, folder, params, each=statistics.add, missing=missing, only=only)
+    return {
+        "schema": SCHEMA,
+        "experiment_id": state.experiment_id,
+        "name": state.name,
+        "config_hash": state.config_hash,
+        "num_processes": state.num_processes,
+        "partial": bool(missing),
+        "missing": missing,
         "rows": made,
         "statistics": statistics.described(),
         "value": None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from holdfast.cli import forms, reasons, text
-from holdfast.cli.addressing import resolve
+from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.app import (
     Where,
     experiment_argument,
@@ -22,6 +22,7 @@ from holdfast.cli.app import (
 from holdfast.cli.evidence import Params, failures, parameters, params_words
 from holdfast.cli.failures import told
 from holdfast.cli.listing import STYLES
+from holdfast.cli.outcome import found, process_page, remaking, result_lines
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.identity import Verdict
 from holdfast.records import ExperimentState
@@ -53,10 +54,19 @@ _QUIET: Final = frozenset({"launched"})
 @experiment_argument
 @click.pass_context
 def show(context: click.Context, query: str, whole: bool, as_json: bool) -> int:
-    """Show one experiment: status, owner, what failed and why, what runs, history, what to do."""
+    """Show one experiment: status, owner, what failed and why, what runs, history, what to do.
+
+    Of one that is not finished, the results are those of what is completed by now. ID/INDEX shows
+    one process.
+    """
     where = where_of(context)
     manager = where.manager()
-    state = manager.load(resolve(manager, query))
+    experiment_id, unit = resolve_unit(manager, query)
+    state = manager.load(experiment_id)
+    if unit is not None:
+        folder = manager.folder(experiment_id)
+        process_page(where, state, folder, int(unit), as_json=as_json)
+        return 0
     living = manager.liveness(state.experiment_id)
     params = parameters(state)
     history, problem = _history(manager, state)
@@ -67,11 +77,11 @@ def show(context: click.Context, query: str, whole: bool, as_json: bool) -> int:
         lines = _head(state, living, folder, manager.state_dir)
         lines += _failed(where, state, folder, params)
         lines += _running(state, folder, living, params)
-        lines += _result(where, state, folder)
+        lines += result_lines(where, state, folder)
         lines += _recent(history, whole)
         words = forms.next_words(state, living)
         if words is None and state.status is ExperimentStatus.AGGREGATED:
-            words = _remaking(state, folder)
+            words = remaking(state, folder)
         if words is not None and words[0] == "aggregate" and manager.survivors(state.experiment_id):
             # An aggregation is refused as long as something runs; a resume stops it first.
             words = "resume", state.experiment_id
@@ -102,6 +112,11 @@ def _print_json(
     history: list[Transition],
 ) -> None:
     failed = reasons.failures(folder, state)
+    try:
+        aggregate = found(state, folder)
+    except HoldfastError as err:
+        text.say(told(err, where), "warning")
+        aggregate = None
     spent = attempts_duration_s(state, folder)
     words = forms.next_words(state, living)
     forms.print_json(
@@ -127,6 +142,7 @@ def _print_json(
                 for index, progress in state.process_progress.items()
             ],
             "history": [_transition(each) for each in history],
+            "aggregate": aggregate,
             "next_command": None if words is None else where.command(*words),
         },
     )
@@ -279,36 +295,6 @@ def _decided(state: ExperimentState, folder: Path, now: datetime) -> "Sequence[D
         experiment = configuration(state, folder.parent)
         limits, retry = experiment.limits, experiment.retry
     return foresee(state, folder, now, limits, retry, verify=False).decisions
-
-
-def _result(where: Where, state: ExperimentState, folder: Path) -> list[str]:
-    if state.status is not ExperimentStatus.AGGREGATED:
-        return []
-    from holdfast import aggregation
-    from holdfast.cli.report import aggregate_lines
-
-    try:
-        found = aggregation.read(folder)
-    except HoldfastError as err:
-        text.say(told(err, where), "warning")
-        return []
-    if found is None:
-        from holdfast.orchestration.ending import lost_results
-
-        lost = text.ranges(lost_results(state, folder))
-        results = f", and the results of processes {lost} are lost" if lost else ""
-        return ["", _bold("result"), f"  aggregate.json is missing{results}"]
-    return ["", _bold("result"), *aggregate_lines(found, where, indent="  ")]
-
-
-def _remaking(state: ExperimentState, folder: Path) -> tuple[str, ...] | None:
-    """What makes the result of an aggregated experiment again; None if it is there."""
-    from holdfast import aggregation
-    from holdfast.orchestration.ending import anew, lost_results
-
-    if (folder / aggregation.FILE_NAME).exists():
-        return None
-    return anew(state) if lost_results(state, folder) else ("aggregate", state.experiment_id)
 
 
 def _recent(history: list[Transition], whole: bool) -> list[str]:

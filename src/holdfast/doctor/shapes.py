@@ -33,7 +33,7 @@ _TOP: Final[_Forms] = (
 #: `{directory: its names}`, the experiment's own folder first.
 _FOLDER: Final[dict[str, _Forms]] = {
     ".": (
-        (re.compile(r"lock|aggregate\.json|view-replaced-[0-9a-f]{8}"), _FILE),
+        (re.compile(r"lock|shown|aggregate\.json|view-replaced-[0-9a-f]{8}"), _FILE),
         (re.compile(r"journal|attempts|results|params|aggregation\.[0-9]+"), _DIRECTORY),
         # The user's: it may well lead to a larger disk.
         (re.compile(r"checkpoints"), _DIRECTORY | {stat.S_IFLNK}),
