@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from holdfast import attempts
-from holdfast.attempts import AttemptName
+from holdfast.attempts.names import AttemptName
 from holdfast.cli import reasons
 from holdfast.store.manager import StateManager
 from shell import Shell, Terminal

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast import attempts
-from holdfast.attempts import AttemptName
+from holdfast.attempts.names import AttemptName
 from holdfast.spending import attempts_duration_s
 from holdfast.store.manager import StateManager
 from shell import FILE, Shell
