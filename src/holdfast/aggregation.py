@@ -10,13 +10,14 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast import results, spending
+from holdfast import results, rows, spending, stored
 from holdfast.attempts.names import AttemptName
-from holdfast.averages import statistics_of
+from holdfast.averages import Statistics
 from holdfast.errors import (
     AggregationError,
     ResultInvalidError,
@@ -24,7 +25,8 @@ from holdfast.errors import (
     StateCorruptError,
     StateWriteError,
 )
-from holdfast.records import ExperimentState
+from holdfast.records import ExperimentState, ProcessProgress, ResultRef
+from holdfast.status import ProcessStatus
 from holdfast.store import strictjson
 from holdfast.store.files import Files
 
@@ -34,6 +36,7 @@ __all__ = [
     "build",
     "finish",
     "made_from",
+    "partial_of",
     "prepare_inputs",
     "read",
     "remove_inputs",
@@ -45,49 +48,111 @@ SCHEMA: Final = "holdfast.aggregate/1"
 FILE_NAME: Final = "aggregate.json"
 _TABLE: Final = "table.json"
 
-#: 100,000 rows with results of five kilobytes.
-_SIZE_LIMIT: Final = 512 << 20
+#: What is written at once.
+_PART: Final = 1 << 20
 
 
 def table(
-    state: ExperimentState, folder: Path, params: Sequence[Mapping[str, Any]] = ()
-) -> list[dict[str, Any]]:
+    state: ExperimentState,
+    folder: Path,
+    params: Sequence[Mapping[str, Any]] = (),
+    *,
+    each: Callable[[Any], None] = lambda _: None,
+    missing: list[dict[str, Any]] | None = None,
+    only: int | None = None,
+) -> Sequence[dict[str, Any]]:
     """One row per process, by index: parameters, attempts, host, durations and result.
 
     `duration_s` is that of the last attempt, `attempts_duration_s` of all of them together, None
     where the journals do not tell it. Every result is verified while it is read. `result` is None
-    where a process wrote none.
+    where a process wrote none. What is no finite number is None in it, and `nonfinite` says beside
+    it what it was: `{"loss": "NaN"}`. Large results are read again when their row is asked for.
 
     Args:
         state: Whose processes.
         folder: The experiment's folder.
         params: The parameters of each process; none if it is shorter than its index.
+        each: Called with every result as it was written, or its outline if it is large.
+        missing: Where to put what there is of the processes that have no row: those that are not
+            completed, and those whose results are lost. Without it, all are expected to be.
+        only: The one process that is asked for; default all of them.
 
     Raises:
         ResultLostError: A recorded result is missing or altered.
+        MemoryError: There is not enough memory to look at one.
     """
-    rows = []
+    made: list[Any] = []
     spent = spending.attempts_duration_s(state, folder)
+    kept = 0
     for index, process in state.process_progress.items():
-        result = None
-        if process.result is not None:
-            try:
-                result = results.load(folder, process.result)
-            except ResultInvalidError as err:
-                path = process.result.path
-                raise ResultLostError(state.experiment_id, index, path, err.problem) from err
-        rows.append(
-            {
-                "index": index,
-                "params": dict(params[index]) if index < len(params) else {},
-                "attempts": process.attempt,
-                "host": process.host,
-                "duration_s": spending.duration_s(process),
-                "attempts_duration_s": spent.get(index),
-                "result": result,
-            }
-        )
-    return rows
+        if only not in (None, index):
+            continue
+        head = {
+            "index": index,
+            "params": dict(params[index]) if index < len(params) else {},
+            "attempts": process.attempt,
+            "host": process.host,
+            "duration_s": spending.duration_s(process),
+            "attempts_duration_s": spent.get(index),
+        }
+        if missing is not None and process.status is not ProcessStatus.COMPLETED:
+            missing.append(_missing(head, process, _why(process), lost=False))
+            continue
+        ref = process.result
+        if ref is None:
+            made.append(rows.make(head, None))
+            each(None)
+            continue
+        large = ref.size >= results.LARGE or kept + ref.size > rows.MOST_KEPT
+        again = partial(_read, results.outlined if large else results.load, state, folder, index)
+        try:
+            found = again()
+        except ResultLostError as err:
+            if missing is None:
+                raise
+            missing.append(_missing(head, process, f"its result {err.problem}", lost=True))
+            continue
+        if large:
+            made.append(rows.of_outline(head, found, again))
+            each(found.value)
+        else:
+            kept += ref.size
+            made.append(rows.make(head, found))
+            each(found)
+    return made if all(type(row) is dict for row in made) else rows.Rows(made)
+
+
+def _missing(
+    head: dict[str, Any], process: ProcessProgress, why: str, *, lost: bool
+) -> dict[str, Any]:
+    return {
+        "index": head["index"],
+        "status": str(process.status),
+        "why": why,
+        "lost": lost,
+        "row": head,
+    }
+
+
+def _why(process: ProcessProgress) -> str:
+    if process.status is not ProcessStatus.FAILED:
+        return "not completed yet" if process.attempt else "not begun"
+    if process.error_message is not None:
+        return process.error_message
+    if process.signal is not None:
+        return f"killed by signal {process.signal}"
+    return f"exit code {process.exit_code}"
+
+
+def _read(
+    read: Callable[[Path, ResultRef], Any], state: ExperimentState, folder: Path, index: int
+) -> Any:
+    ref = state.process_progress[index].result
+    assert ref is not None
+    try:
+        return read(folder, ref)
+    except ResultInvalidError as err:
+        raise ResultLostError(state.experiment_id, index, ref.path, err.problem) from err
 
 
 def build(
@@ -100,16 +165,49 @@ def build(
 
     Raises:
         ResultLostError: A recorded result is missing or altered.
+        MemoryError: There is not enough memory to look at one.
     """
-    rows = table(state, folder, params)
+    statistics = Statistics()
+    made = table(state, folder, params, each=statistics.add)
     return {
         "schema": SCHEMA,
         "experiment_id": state.experiment_id,
         "name": state.name,
         "config_hash": state.config_hash,
         "num_processes": state.num_processes,
-        "rows": rows,
-        "statistics": statistics_of(row["result"] for row in rows),
+        "rows": made,
+        "statistics": statistics.described(),
+        "value": None,
+    }
+
+
+def partial_of(
+    state: ExperimentState,
+    folder: Path,
+    params: Sequence[Mapping[str, Any]] = (),
+    *,
+    only: int | None = None,
+) -> dict[str, Any]:
+    """As `build`, of the processes that are completed by now; nothing is stored of it.
+
+    `partial` says whether some are missing, and `missing` which and why.
+
+    Args:
+        only: The one process that is asked for; default all of them.
+    """
+    statistics = Statistics()
+    missing: list[dict[str, Any]] = []
+    made = table(state, folder, params, each=statistics.add, missing=missing, only=only)
+    return {
+        "schema": SCHEMA,
+        "experiment_id": state.experiment_id,
+        "name": state.name,
+        "config_hash": state.config_hash,
+        "num_processes": state.num_processes,
+        "partial": bool(missing),
+        "missing": missing,
+        "rows": made,
+        "statistics": statistics.described(),
         "value": None,
     }
 
@@ -139,7 +237,8 @@ def prepare_inputs(
             if process.result is not None:
                 results.copy(folder, process.result, accepted / f"{index}.json")
         listed = inputs / _TABLE
-        listed.write_bytes(_json(aggregate))
+        with listed.open("wb") as file:
+            file.writelines(_json(aggregate))
     except OSError as err:
         raise StateWriteError(inputs, "preparing the aggregation", _cause(err)) from err
     results.prepare(folder)
@@ -157,7 +256,9 @@ def made_from(folder: Path, aggregate: Mapping[str, Any], name: AttemptName) -> 
     False where that cannot be told; it costs no more than another attempt.
     """
     try:
-        return _content(_inputs(folder, name), _TABLE) == _json(aggregate)
+        with (_inputs(folder, name) / _TABLE).open("rb") as file:
+            same = all(file.read(len(part)) == part for part in _json(aggregate))
+            return same and not file.read(1)
     except (OSError, ValueError):
         return False
 
@@ -192,7 +293,9 @@ def finish(
         value = None if written is None else results.load(folder, written)
     except ResultInvalidError as err:
         raise AggregationError(state.experiment_id, str(err)) from err
-    whole = {**aggregate, "value": value}
+    whole = {**aggregate, "value": strictjson.strict(value)}
+    if named := strictjson.nonfinite(value):
+        whole["nonfinite"] = named
     write(folder, whole)
     return whole
 
@@ -205,15 +308,15 @@ def write(folder: Path, aggregate: Mapping[str, Any], *, files: Files | None = N
     """
     files = files or Files()
     path = folder / FILE_NAME
-    data = _json(aggregate)
-    stored = "old"
+    now = "old"
     try:
         name = f".tmp-{secrets.token_hex(8)}"
         with files.directory(folder) as parent:
             try:
                 fd = files.open_append(name, parent, exclusive=True)
                 try:
-                    files.write_all(fd, data)
+                    for part in _json(aggregate):
+                        files.write_all(fd, part)
                     files.fsync(fd)
                 finally:
                     files.close(fd)
@@ -222,11 +325,11 @@ def write(folder: Path, aggregate: Mapping[str, Any], *, files: Files | None = N
                 with contextlib.suppress(OSError):
                     files.unlink(name, parent)
                 raise
-            stored = "unknown"
+            now = "unknown"
             # The directory too: a power cut could take the rename back.
             files.fsync(parent)
     except OSError as err:
-        raise StateWriteError(path, "writing", _cause(err), stored) from err
+        raise StateWriteError(path, "writing", _cause(err), now) from err
     return path
 
 
@@ -239,7 +342,12 @@ def read(folder: Path) -> dict[str, Any] | None:
     path = folder / FILE_NAME
     remake = ("aggregate", folder.name)
     try:
-        data = _content(folder, FILE_NAME)
+        with Files().directory(folder) as parent:
+            fd = Files().open_read(FILE_NAME, parent)
+            try:
+                value = stored.read(path, fd)
+            finally:
+                Files().close(fd)
     except FileNotFoundError:
         return None
     except OSError as err:
@@ -247,42 +355,48 @@ def read(folder: Path) -> dict[str, Any] | None:
         wrong = err.errno not in (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
         problem = f"cannot be read: {_cause(err)}"
         raise StateCorruptError(path, problem, remake if wrong else ()) from err
+    except stored.NotJsonError as err:
+        raise StateCorruptError(path, f"is not valid JSON: {err}", remake) from err
     except ValueError as err:
         raise StateCorruptError(path, str(err), remake) from err
-    try:
-        # A result may be as deep as any JSON; here it is three levels further down.
-        value = strictjson.loads(data, max_depth=strictjson.MAX_DEPTH + 3)
-    except ValueError as err:
-        raise StateCorruptError(path, f"is not valid JSON: {err}", remake) from err
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
         raise StateCorruptError(path, f"is not an aggregate in schema {SCHEMA}", remake)
     return value
 
 
-def _content(folder: Path, name: str) -> bytes:
-    files = Files()
-    with files.directory(folder) as parent:
-        fd = files.open_read(name, parent)
-        try:
-            return files.read_whole(fd, _SIZE_LIMIT)
-        finally:
-            files.close(fd)
+def _json(aggregate: Mapping[str, Any]) -> Iterator[bytes]:
+    """The aggregate as JSON, in parts of about a megabyte."""
+    held: list[bytes] = []
+    size = 0
+    for text in _texts(aggregate):
+        held.append(text.encode("utf-8", "surrogatepass"))
+        size += len(held[-1])
+        if size >= _PART:
+            yield b"".join(held)
+            held, size = [], 0
+    yield b"".join(held)
 
 
-def _json(aggregate: Mapping[str, Any]) -> bytes:
+def _texts(aggregate: Mapping[str, Any]) -> Iterator[str]:
     # A row per line: for people and `grep`, and ten times faster than json's own indenting.
     encode = json.JSONEncoder(allow_nan=False).encode
-    parts = []
+    before = "{\n"
     for key, value in aggregate.items():
+        yield f"{before} {encode(key)}: "
+        before = ",\n"
         if key == "rows" and value:
-            text = "[\n  " + ",\n  ".join(map(encode, value)) + "\n ]"
+            comma = "[\n  "
+            for row in rows.encoded(value):
+                yield comma
+                yield row
+                comma = ",\n  "
+            yield "\n ]"
         elif key == "statistics" and value:
             fields = (f"{encode(field)}: {encode(numbers)}" for field, numbers in value.items())
-            text = "{\n  " + ",\n  ".join(fields) + "\n }"
+            yield "{\n  " + ",\n  ".join(fields) + "\n }"
         else:
-            text = encode(value)
-        parts.append(f" {encode(key)}: {text}")
-    return ("{\n" + ",\n".join(parts) + "\n}\n").encode("ascii")
+            yield encode(value)
+    yield "\n}\n"
 
 
 def _cause(err: OSError) -> str:

@@ -6,12 +6,13 @@ after Shewchuk 1997) and the deviation is computed in two passes (Chan, Golub an
 so that results that differ little from each other lose no digits.
 """
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["BARE", "describe", "numeric_fields", "statistics_of"]
+from holdfast.store.strictjson import field_name
+
+__all__ = ["BARE", "Statistics", "describe", "numeric_fields", "statistics_of"]
 
 #: The field of results that are no objects but one bare number.
 BARE: Final = "value"
@@ -22,22 +23,49 @@ def statistics_of(results: Iterable[Any]) -> dict[str, dict[str, Any]]:
 
     Fields inside objects have dotted names; elements of lists are not fields. A result that lacks
     a field, or has something else there (true and false are no numbers), does not count for it.
+    NaN and the infinities are counted apart, as `nonfinite`, which is there only if there are any.
     """
-    columns: dict[str, list[int | float]] = {}
+    found = Statistics()
     for result in results:
+        found.add(result)
+    return found.described()
+
+
+class Statistics:
+    """`statistics_of` results that come one by one, of which only the numbers are kept."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[int | float]] = {}
+        self._apart: dict[str, int] = {}
+
+    def add(self, result: Any) -> None:
+        """Count one more result."""
         if isinstance(result, Mapping):
             for field, number in numeric_fields(result):
-                columns.setdefault(field, []).append(number)
+                self._count(field, number)
         elif _is_number(result):
-            columns.setdefault(BARE, []).append(result)
-    return {field: describe(numbers) for field, numbers in columns.items()}
+            self._count(BARE, result)
+
+    def _count(self, field: str, number: int | float) -> None:
+        column = self._columns.setdefault(field, [])
+        if type(number) is int or math.isfinite(number):
+            column.append(number)
+        else:
+            self._apart[field] = self._apart.get(field, 0) + 1
+
+    def described(self) -> dict[str, dict[str, Any]]:
+        """The statistics of every field."""
+        apart = self._apart
+        return {
+            field: describe(numbers) | ({"nonfinite": apart[field]} if field in apart else {})
+            for field, numbers in self._columns.items()
+        }
 
 
 def numeric_fields(result: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:
-    """The numbers of one result with their dotted names, in order."""
+    """The numbers of one result with their dotted names, in order; NaN and infinities, too."""
     for key, value in result.items():
-        # Quoted as in TOML, because `{"a.b": 1}` is not `{"a": {"b": 1}}`.
-        name = json.dumps(key) if not key or "." in key or '"' in key else key
+        name = field_name(key)
         if isinstance(value, Mapping):
             for inner, number in numeric_fields(value):
                 yield f"{name}.{inner}", number
@@ -50,13 +78,16 @@ def _is_number(value: Any) -> bool:
         return False
     # JSON has integers beyond every float, of which no mean can be taken.
     try:
-        return math.isfinite(float(value))
+        float(value)
     except OverflowError:
         return False
+    return True
 
 
 def describe(numbers: Sequence[int | float]) -> dict[str, Any]:
-    """The statistics of at least one number; `sd` is None for a single one."""
+    """The statistics of finite *numbers*: of none all are None, of a single one its `sd` is."""
+    if not numbers:
+        return {"count": 0, "mean": None, "sd": None, "min": None, "max": None}
     low, high = min(numbers), max(numbers)
     # A power of two loses no digit, and keeps the squares of 1e300 and of 1e-300 within range.
     _, exponent = math.frexp(max(abs(float(low)), abs(float(high))))

@@ -321,6 +321,7 @@ _REMEDIES: Final = {
     errno.ENFILE: "have the machine allow more open files",
     errno.EFBIG: "allow larger files (ulimit -f)",
     errno.EIO: "see that the disk is well again",
+    errno.ENOMEM: "free some memory, or write smaller results",
 }
 
 

@@ -13,18 +13,24 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
+
 from holdfast.attempts.names import AttemptName
 from holdfast.errors import ResultInvalidError, StateWriteError
 from holdfast.records import ResultRef
 from holdfast.store import strictjson
 from holdfast.store.files import Files
+from holdfast.store.outline import Outline, outline
 
 __all__ = [
+    "LARGE",
+    "NO_MEMORY",
     "SIZE_LIMIT",
     "accept",
     "copy",
     "inspect",
     "load",
+    "outlined",
     "path_of",
     "prepare",
     "verify",
@@ -33,7 +39,18 @@ __all__ = [
 #: A result is a summary. Arrays and models belong into files of their own, named in it.
 SIZE_LIMIT: Final = 64 << 20
 
+#: From here on, a result is never built as a whole unless somebody asks for its value.
+LARGE: Final = 1 << 20
+
+#: The cause of a `StateWriteError` where the machine has no memory left.
+NO_MEMORY: Final = os.strerror(errno.ENOMEM)
+
 _FOLDER: Final = "results"
+
+# The outlines of the last large results that were accepted, by digest, without their texts: a look
+# takes seconds, and the aggregation follows soon.
+_seen: dict[bytes, Outline] = {}
+_MOST_SEEN: Final = 64
 
 # The directories that this process has synchronised: once is enough, and it is done per attempt.
 _durable: set[tuple[int, int]] = set()
@@ -77,6 +94,8 @@ def accept(folder: Path, name: AttemptName, *, files: Files | None = None) -> Re
     Only once this has returned may the process be recorded as completed: from then on the file
     and its name survive a power cut, and its digest gives away any change.
 
+    NaN and Infinity may stand in it: Python writes them for every run that diverged.
+
     Raises:
         ResultInvalidError: Not a JSON file as `strictjson` has it, or too large: fail the attempt.
         StateWriteError: The disk could not make it durable: not the attempt's fault.
@@ -99,7 +118,12 @@ def _taken(folder: Path, name: AttemptName, files: Files, *, durably: bool) -> R
             try:
                 data = _read(files, path, fd)
                 try:
-                    strictjson.loads(data)
+                    if len(data) < LARGE:
+                        strictjson.loads(data, finite=False)
+                    else:
+                        _seen[hashlib.sha256(data).digest()] = attrs.evolve(outline(data), text="")
+                        while len(_seen) > _MOST_SEEN:
+                            del _seen[next(iter(_seen))]
                 except ValueError as err:
                     raise ResultInvalidError(path, f"is not valid JSON: {err}") from err
                 if durably:
@@ -113,6 +137,9 @@ def _taken(folder: Path, name: AttemptName, files: Files, *, durably: bool) -> R
         return None
     except OSError as err:
         raise StateWriteError(path, "making the result durable", _cause(err)) from err
+    except MemoryError as err:
+        # Not the attempt's fault, and there may be more memory soon.
+        raise StateWriteError(path, "checking the result", NO_MEMORY) from err
     return ResultRef(
         path=f"{_FOLDER}/{path.name}", size=len(data), sha256=hashlib.sha256(data).hexdigest()
     )
@@ -132,13 +159,25 @@ def verify(folder: Path, ref: ResultRef, *, files: Files | None = None) -> str |
 
 
 def load(folder: Path, ref: ResultRef, *, files: Files | None = None) -> Any:
-    """The value of a recorded result, after `verify`.
+    """The value of a recorded result, after `verify`; NaN and infinities are floats in it.
 
     Raises:
         ResultInvalidError: It is missing or altered.
         OSError: The disk could not be read.
     """
-    return strictjson.loads(_proven(folder, ref, files or Files()))
+    return strictjson.loads(_proven(folder, ref, files or Files()), finite=False)
+
+
+def outlined(folder: Path, ref: ResultRef, *, files: Files | None = None) -> Outline:
+    """What there is to see of a recorded result, after `verify`, without building its value.
+
+    Raises:
+        ResultInvalidError: It is missing or altered.
+        OSError: The disk could not be read.
+    """
+    data = _proven(folder, ref, files or Files())
+    seen = _seen.get(bytes.fromhex(ref.sha256))
+    return outline(data) if seen is None else attrs.evolve(seen, text=data.decode())
 
 
 def copy(folder: Path, ref: ResultRef, target: Path) -> None:

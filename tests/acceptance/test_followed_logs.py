@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from holdfast import attempts
-from holdfast.attempts import AttemptName
+from holdfast.attempts.files import read_exit
+from holdfast.attempts.names import AttemptName
 from shell import FILE, Shell
 from waiting import until
 
@@ -27,7 +27,7 @@ def ended(sh: Shell) -> None:
     """Wait until what the dead orchestrator had begun has recorded its end."""
     sh.let_go()
     folder = sh.states / sh.only_id()
-    until(lambda: all(attempts.read_exit(folder, AttemptName("", i, 1)) for i in (0, 1)))
+    until(lambda: all(read_exit(folder, AttemptName("", i, 1)) for i in (0, 1)))
 
 
 @pytest.mark.parametrize("which", ["", "/0", "/2"])

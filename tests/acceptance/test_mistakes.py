@@ -132,7 +132,7 @@ def test_a_directory_without_experiments_is_named_where_it_was_looked_for(
     assert absent not in sh(*words)[1]
 
 
-@pytest.mark.parametrize("command", ["show", "resume", "rm"])
+@pytest.mark.parametrize("command", ["aggregate", "resume", "rm"])
 def test_what_was_meant_by_an_id_is_suggested(sh: Shell, command: str) -> None:
     """A misspelt `@last`, and a process where only a whole experiment will do."""
     StateManager(sh.states).create("exp_one")

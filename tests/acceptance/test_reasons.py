@@ -8,8 +8,7 @@ import sys
 
 import pytest
 
-from holdfast import attempts
-from holdfast.attempts import AttemptName
+from holdfast.attempts.names import AttemptName, error_path
 from holdfast.cli import reasons
 from holdfast.store.manager import StateManager
 from shell import Shell, Terminal
@@ -127,7 +126,7 @@ def many(sh: Shell, texts: list[str]) -> None:
         for index, words in enumerate(texts):
             claim.record("start", index)
             claim.record("fail", index, exit_code=1, reason="exit")
-            attempts.error_path(folder, AttemptName("many", index, 1)).write_text(words)
+            error_path(folder, AttemptName("many", index, 1)).write_text(words)
         claim.record("fail")
 
 
@@ -205,7 +204,7 @@ def test_the_line_that_says_what_was_wrong_is_found(log: str, error: str | None)
 def test_what_lies_in_the_place_of_a_log_is_no_error_of_the_process(sh: Shell) -> None:
     """It is named where the log would be."""
     many(sh, ["error: a\n", "error: b\n"])
-    path = attempts.error_path(StateManager(sh.states).folder("many"), AttemptName("many", 0, 1))
+    path = error_path(StateManager(sh.states).folder("many"), AttemptName("many", 0, 1))
     path.unlink()
     path.symlink_to("/etc/passwd")
     out, _ = sh("show", "many")

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import attempts
-from holdfast.attempts import AttemptName
+from holdfast.attempts.names import AttemptName, attempts_dir, error_path
 from holdfast.spending import attempts_duration_s
 from holdfast.store.manager import StateManager
 from shell import FILE, Shell
@@ -83,8 +82,8 @@ def test_an_attempt_that_died_unseen_lived_as_long_as_it_left_traces(
 ) -> None:
     """A night between the death and the resume is not what it took."""
     folder = manager.folder(ID)
-    attempts.attempts_dir(folder).mkdir(exist_ok=True)
-    log = attempts.error_path(folder, AttemptName(ID, 0, 1))
+    attempts_dir(folder).mkdir(exist_ok=True)
+    log = error_path(folder, AttemptName(ID, 0, 1))
     log.write_text("epoch 3\n")
     os.utime(log, (BEGIN.timestamp() + 90,) * 2)
     steps = [(40_000, "requeue"), (40_000, "start"), (40_010, "complete")]
@@ -99,10 +98,10 @@ def test_an_attempt_that_was_stopped_unseen_took_what_its_outcome_says(
 ) -> None:
     """Its shim wrote down when it ended."""
     folder = manager.folder(ID)
-    attempts.attempts_dir(folder).mkdir(exist_ok=True)
+    attempts_dir(folder).mkdir(exist_ok=True)
     ended = (BEGIN + timedelta(seconds=7)).isoformat()
     record = {"exit_code": 0, "stop_requested": "user", "ended_at": ended}
-    (attempts.attempts_dir(folder) / f"{AttemptName(ID, 0, 1)}.exit").write_text(json.dumps(record))
+    (attempts_dir(folder) / f"{AttemptName(ID, 0, 1)}.exit").write_text(json.dumps(record))
     steps = [(40_000, "requeue"), (40_000, "start"), (40_010, "complete")]
     goes_on(manager, clock, *steps, proven_dead=True, exit_code=0)
     assert spent(manager) == {0: 17}

@@ -170,6 +170,7 @@ def test_a_process_is_told_everything_about_itself(bench: Bench) -> None:
         "HOLDFAST_COUNT": "2",
         "HOLDFAST_ATTEMPT": "1",
         "HOLDFAST_PARAMS": '{"level": 6}',
+        "HOLDFAST_PARAMS_FILE": str(folder / "params" / "1.json"),
         "HOLDFAST_RESULT": str(folder / "results" / "1.1.json"),
         "HOLDFAST_CHECKPOINT_DIR": str(folder / "checkpoints" / "1"),
         "OMP_NUM_THREADS": "1",
@@ -239,7 +240,7 @@ def test_a_command_that_does_not_exist_is_a_launch_error(bench: Bench) -> None:
 
 def test_a_result_that_is_no_json_fails_the_attempt(bench: Bench) -> None:
     """Completed means proven: exit code 0 alone is not enough."""
-    outcome = bench.orchestrator().run(bench.config("result=NaN", processes=1))
+    outcome = bench.orchestrator().run(bench.config("result=nan", processes=1))
     process = outcome.state.processes[0]
     assert (outcome.exit_code, process.status) == (3, ProcessStatus.FAILED)
     assert process.exit_code == 0

@@ -20,7 +20,8 @@ LAYERS = {
     "cli": ["cli", "cli.*", "__main__"],
     "demo": ["demo", "demo.*"],
     "orchestration": [
-        "orchestration", "orchestration.*", "aggregation", "averages", "results", "spending",
+        "orchestration", "orchestration.*", "aggregation", "averages", "results", "rows",
+        "spending", "stored",
         "doctor", "doctor.*",
     ],
     "store": ["store", "store.*"],

@@ -9,13 +9,13 @@ import os
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast import results
 from holdfast.attempts.names import AttemptName
 from holdfast.errors import ResultInvalidError, StateWriteError
-from holdfast.store import strictjson
+from holdfast.store import outline, strictjson
 from holdfast.store.files import Files
 
 JSON = st.recursive(
@@ -153,9 +153,99 @@ def test_a_disk_that_fails_is_not_the_fault_of_the_process(folder):
 
 def test_invalid_json_is_refused_with_the_file_and_the_reason(folder):
     """The attempt fails with a sentence that tells its author what to mend."""
-    results.path_of(folder, AttemptName("exp", "0", 1)).write_text('{"loss": NaN}')
-    with pytest.raises(ResultInvalidError, match=r"result 0\.1\.json is not valid JSON: NaN"):
+    results.path_of(folder, AttemptName("exp", "0", 1)).write_text('{"loss": nan}')
+    with pytest.raises(ResultInvalidError, match=r"result 0\.1\.json is not valid JSON: Expect"):
         results.accept(folder, AttemptName("exp", "0", 1))
+
+
+def test_what_python_writes_of_a_diverged_run_is_a_result(folder):
+    """NaN is no JSON, but losing hours of work for it helps nobody."""
+    data = b'{"loss": NaN, "worst": [1, -Infinity], "vast": 1e999}'
+    path = results.path_of(folder, AttemptName("exp", "0", 1))
+    path.write_bytes(data)
+    ref = results.accept(folder, AttemptName("exp", "0", 1))
+    assert path.read_bytes() == data
+    found = results.load(folder, ref)
+    assert strictjson.nonfinite(found) == {
+        "loss": "NaN", "worst[1]": "-Infinity", "vast": "Infinity"
+    }  # fmt: skip
+    assert strictjson.strict(found) == {"loss": None, "worst": [1, None], "vast": None}
+
+
+NONFINITE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats()
+    | st.text(st.characters(exclude_categories=["Cs"]))
+    | st.sampled_from(["NaN", "},", "],", '"', "\\", "9" * 400, "1e999"]),
+    lambda inner: st.lists(inner, max_size=9)
+    | st.dictionaries(st.text("ab.\",}]", max_size=2), inner, max_size=9),
+    max_leaves=60,
+)  # fmt: skip
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """Windows so small that every document is a large one."""
+    monkeypatch.setattr(outline, "_WINDOW", 24)
+    monkeypatch.setattr(outline, "_SMALL", 6)
+    monkeypatch.setattr(outline, "_PREVIEW", 8)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(NONFINITE, st.sampled_from([None, 1]))
+def test_an_outline_is_of_the_value_that_a_parser_makes(windows, value, indent):
+    """Neither windows nor items in one go change what is seen, named or written."""
+    data = json.dumps(value, indent=indent, ensure_ascii=False).encode()
+    found = outline.outline(data)
+    assert found.nonfinite == strictjson.nonfinite(value)
+    assert strictjson.loads(found.strict().encode()) == strictjson.strict(value)
+    assert "\n" not in found.strict()
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        kept = found.value[key]
+        if isinstance(inner, int | None):
+            assert kept == inner
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(NONFINITE, st.data())
+def test_an_outline_refuses_what_a_parser_refuses(windows, value, data):
+    """A large document is judged as a small one would be."""
+    text = json.dumps(value)
+    at = data.draw(st.integers(0, len(text)))
+    damaged = text[:at] + data.draw(st.sampled_from('[]{},:"1 x\\')) + text[at:]
+    try:
+        strictjson.loads(damaged.encode(), finite=False)
+    except ValueError:
+        with pytest.raises(ValueError, match=r"\w"):
+            outline.outline(damaged.encode())
+    else:
+        outline.outline(damaged.encode())
+
+
+@pytest.mark.parametrize("depth", [99, 100, 101, 5000])
+@pytest.mark.parametrize("wrap", ["[%s]", '{"a": %s}', '[1, {"b": [%s]}, 2]'])
+def test_an_outline_counts_levels_as_a_parser_does(windows, depth, wrap):
+    """Whatever was taken in one go, the limit is the same."""
+    text = "1"
+    while text.count("[") + text.count("{") < depth:
+        text = wrap % text
+    try:
+        strictjson.loads(text.encode())
+    except ValueError as err:
+        with pytest.raises(ValueError, match=str(err)):
+            outline.outline(text.encode())
+    else:
+        outline.outline(text.encode())
+
+
+@pytest.mark.parametrize("fields", [10, 30])
+def test_duplicate_keys_are_found_across_windows(windows, monkeypatch, fields):
+    """Of one object, however it was taken in."""
+    monkeypatch.setattr(outline, "MOST_FIELDS", 12)
+    members = [f'"k{number}": {{"a": 1}}' for number in range(fields)]
+    shown = outline.outline(("{" + ",".join(members) + "}").encode()).value
+    assert len(shown) == min(fields, 13)
+    with pytest.raises(ValueError, match='duplicate key "k3"'):
+        outline.outline(("{" + ",".join([*members, '"k3": 1']) + "}").encode())
 
 
 @pytest.mark.timeout(10)

@@ -2,7 +2,11 @@
 
 import difflib
 from pathlib import Path
+from typing import Final
 
+import click
+
+from holdfast.cli import text
 from holdfast.cli.app import quoted
 from holdfast.errors import (
     AmbiguousExperimentError,
@@ -13,11 +17,14 @@ from holdfast.errors import (
 )
 from holdfast.store.manager import StateManager
 
-__all__ = ["how_to_remove", "resolve"]
+__all__ = ["how_to_remove", "resolve", "resolve_unit"]
+
+_NEWEST: Final = "@last"
 
 
 def resolve(manager: StateManager, query: str) -> str:
-    """The id that *query* names: as `StateManager.resolve`, but what cannot be read counts, too.
+    """The id that *query* names: as `StateManager.resolve`, but names count, too, where one
+    experiment has it, and what cannot be read.
 
     `ls` names such a file, so the beginning of its name is not unknown. Nor may it be taken for
     that of another experiment, which `rm` would then delete.
@@ -34,20 +41,48 @@ def resolve(manager: StateManager, query: str) -> str:
         found = err.matches
     except ExperimentNotFoundError as err:
         unknown = err
-    if query not in (*found, "@last", ""):
+    if query not in (*found, _NEWEST, ""):
+        listing = manager.listing()
+        named = [each.experiment_id for each in listing.experiments if each.name == query]
+        if len({*found, *named}) > 1:
+            what = f"the name {query!r}" if named else f"the prefix {query!r}"
+            raise AmbiguousExperimentError(what, tuple(dict.fromkeys((*found, *named))))
+        found = found or tuple(named)
         errors = {
             stem: error
-            for path, error in manager.listing().unreadable
+            for path, error in listing.unreadable
             if (stem := _stem(manager, path)) is not None and stem.startswith(query)
         }
         if len(found) + len(errors) > 1:
             raise AmbiguousExperimentError(f"the prefix {query!r}", (*found, *errors))
         for error in errors.values():
             raise error
-    if unknown is not None:
+    if unknown is not None and not found:
         close = unknown.close_matches or _meant(manager, query)
         raise ExperimentNotFoundError(query, manager.state_dir, close)
     return found[0]
+
+
+def resolve_unit(manager: StateManager, query: str) -> tuple[str, str | None]:
+    """As `resolve`, of an ID or ID/INDEX; the index as text, None if there is none.
+
+    Raises:
+        click.UsageError: The experiment has no such process.
+    """
+    head, slash, last = query.rpartition("/")
+    if not slash or not (last.isascii() and last.isdigit() and len(last) < 10):
+        return resolve(manager, query), None
+    try:
+        # An experiment may be called `sweep/3`.
+        return resolve(manager, query), None
+    except ExperimentNotFoundError:
+        found = resolve(manager, head)
+    number = manager.load(found).num_processes
+    if int(last) >= number:
+        raise click.UsageError(
+            f"{text.one_line(found)} has processes 0 to {number - 1}, no {int(last)}"
+        )
+    return found, str(int(last))
 
 
 def _meant(manager: StateManager, query: str) -> tuple[str, ...]:
@@ -55,10 +90,10 @@ def _meant(manager: StateManager, query: str) -> tuple[str, ...]:
     head, _, index = query.rpartition("/")
     if head and index.isdigit():
         try:
-            return (manager.resolve(head),)
+            return (resolve(manager, head),)
         except HoldfastError:
             return ()
-    return ("@last",) if query != "@last" and difflib.get_close_matches(query, ["@last"]) else ()
+    return (_NEWEST,) if query != _NEWEST and difflib.get_close_matches(query, [_NEWEST]) else ()
 
 
 def how_to_remove(manager: StateManager, error: HoldfastError) -> str | None:

@@ -61,6 +61,7 @@ _COMMANDS: Final = {
     "logs": ("logs", "logs", "Print what processes wrote to stdout and stderr."),
     "cleanup": ("maintain", "cleanup", "Mark experiments whose owner is dead as interrupted."),
     "aggregate": ("maintain", "aggregate", "Aggregate results without running any process."),
+    "export": ("export", "export", "Print everything about each process, as CSV or JSON lines."),
     "rm": ("maintain", "rm", "Delete experiments with their results and logs."),
     "doctor": ("doctor", "doctor", "Look for damage and leftovers; mend what loses nothing."),
     "diagram": ("maintain", "diagram", "Print a state machine as a diagram."),
@@ -156,7 +157,7 @@ def _complete_id(context: click.Context, _: click.Parameter, incomplete: str) ->
 
 
 def experiment_argument(command: _C) -> _C:
-    """`ID`: an id, a unique prefix of one, or `@last`."""
+    """`ID`: an id, a unique prefix of one, a unique name, or `@last`."""
     return click.argument("query", metavar="ID", shell_complete=_complete_id)(command)
 
 
@@ -225,7 +226,8 @@ class ClosedPipe(Exception):  # noqa: N818 (nothing went wrong: the reader has s
 
 _EPILOG = """\
 \b
-ID is an experiment's id, any unique beginning of it, or @last, the newest one.
+ID is an experiment's id, any unique beginning of it, its name if no other has it, or @last,
+the newest one; ID/INDEX is one process of it (logs, show, export).
 Exit codes: 0 done or nothing to do, 1 error, 2 usage or experiment file,
 3 failed processes, 4 id unknown or ambiguous, 5 owned by a live orchestrator
 (or one not proven dead), 6 unreadable state, 130/143 interrupted."""

@@ -97,13 +97,15 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
         )
     else:
         from holdfast.cli.report import aggregate_lines, failure_lines
+        from holdfast.cli.report import notes as odd
 
         lines = failure_lines(where, where.manager(), state)
         if lines:
             text.say("\n".join(["failed:", *lines]), painted=True)
         if outcome.aggregate is not None:
-            more = where.command("aggregate", "--json", state.experiment_id)
-            _print_table(aggregate_lines(outcome.aggregate, more))
+            _print_table(aggregate_lines(outcome.aggregate, where))
+        for note in [] if outcome.already_done else odd(state, outcome.aggregate):
+            text.say(note)
     told = text.one_line(outcome.message)
     text.say(told + (f" ({'; '.join(notes)})" if notes else ""))
     if command is not None:

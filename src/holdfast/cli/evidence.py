@@ -21,6 +21,8 @@ __all__ = ["Params", "failures", "parameters", "params_words", "tail"]
 _TAIL_LINES: Final = 5
 _TAIL_BYTES: Final = 16 * 1024
 _MOST_GROUPS: Final = 20
+#: Columns of a line of a log, and of a list of processes.
+_LINE: Final = 500
 
 #: The parameters of every process; None where there are none to be known.
 Params = Sequence[Mapping[str, Any]] | None
@@ -43,8 +45,11 @@ def params_words(params: Params, index: int) -> str:
     """`codec=lzma level=9`."""
     if params is None:
         return ""
-    words = (f"{key}={as_text(value)}" for key, value in params[index].items())
-    return text.one_line(" ".join(words))
+    words = []
+    for key, value in params[index].items():
+        scalar = value is None or isinstance(value, str | int | float)
+        words.append(f"{text.short(key, 40)}={text.short(as_text(value) if scalar else value, 60)}")
+    return text.short(" ".join(words))
 
 
 def failures(
@@ -70,7 +75,7 @@ def failures(
         attempt = f", attempt {progress.attempt}" if progress.attempt > 1 else ""
         which = f"process {first}{attempt}"
         if len(indices) > 1:
-            which = f"{len(indices):,} processes: {text.ranges(indices)}"
+            which = f"{len(indices):,} processes: {text.short(text.ranges(indices), _LINE)}"
         if words := params_words(params, first):
             which += f" ({words if len(indices) == 1 else f'{first}: {words}'})"
         lines.append(f"  {text.paint(str(found[first]), 'red', text.coloured(stream))}")
@@ -96,7 +101,7 @@ def failures(
 
 def _aggregation(where: Where, state: ExperimentState, folder: Path, stream: TextIO) -> list[str]:
     """Why the aggregation failed, with the end of its command's stderr if it had one."""
-    why = text.one_line(state.error_message or "the aggregation failed")
+    why = text.short(state.error_message or "the aggregation failed", _LINE)
     lines = [f"  {text.paint(why, 'red', text.coloured(stream))}"]
     found = names(folder, state.experiment_id, "err")
     own = [name for name in found if name.index is None]
@@ -128,4 +133,5 @@ def tail(path: Path, lines: int = _TAIL_LINES) -> list[str]:
     except HoldfastError as err:
         return [text.one_line(err)]
     found = data.decode(errors="replace").replace("\r\n", "\n").splitlines()
-    return [printable(line.expandtabs()) for line in found if line.strip()][-lines:]
+    last = [line for line in found if line.strip()][-lines:]
+    return [text.cut(printable(line[:_LINE].expandtabs()), _LINE) for line in last]

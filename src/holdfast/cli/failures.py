@@ -134,6 +134,10 @@ def guarded(args: list[str]) -> int:
         return INTERRUPTED
     except errors.HoldfastError as err:
         return _flushed(report(err, where))
+    except MemoryError:
+        verb = f", then repeat `{where.verb}`" if where.verb is not None else ""
+        text.say(f"not enough memory\n  free some, or raise its limit (ulimit -v){verb}", "error")
+        return _flushed(1)
     except OSError as err:
         what = f"{text.one_line(err.filename)}: " if err.filename else ""
         text.say(f"{what}{err.strerror or err}{_remedy(err, where)}", "error")

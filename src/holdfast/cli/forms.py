@@ -4,14 +4,16 @@ Every form names its schema, `holdfast.<what>/<version>`: keys are added, never 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.cli import text
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.rows import Rows
 from holdfast.status import ExperimentStatus
 from holdfast.store import codec
 
@@ -34,16 +36,42 @@ Json = dict[str, Any]
 
 def print_json(schema: str, content: Mapping[str, Any]) -> None:
     """Write one JSON document to stdout: `{"schema": schema, …}`, a line for every item."""
-    encode = json.JSONEncoder(allow_nan=False).encode
     # Not `indent=`: that is Python's own encoder, which takes seconds for 100,000 experiments.
-    parts = [f'  "schema": {encode(schema)}']
-    for key, value in content.items():
-        if isinstance(value, list) and value:
-            inner = ",\n    ".join(map(encode, value))
-            parts.append(f"  {encode(key)}: [\n    {inner}\n  ]")
-        else:
-            parts.append(f"  {encode(key)}: {encode(value)}")
-    text.emit(["{\n" + ",\n".join(parts) + "\n}"])
+    parts = [f'{{\n  "schema": {_encode(schema)}']
+    with text.delivering():
+        for key, value in content.items():
+            parts.append(f",\n  {_encode(key)}: ")
+            if isinstance(value, Mapping) and isinstance(value.get("rows"), Rows):
+                for part in _with_rows(value):
+                    sys.stdout.write("".join([*parts, part]))
+                    parts.clear()
+            elif isinstance(value, list) and value:
+                inner = ",\n    ".join(map(_encode, value))
+                parts.append(f"[\n    {inner}\n  ]")
+            else:
+                parts.append(_encode(value))
+        sys.stdout.write("".join([*parts, "\n}\n"]))
+
+
+_encode: Final = json.JSONEncoder(allow_nan=False).encode
+
+
+def _with_rows(aggregate: Mapping[str, Any]) -> Iterator[str]:
+    """An aggregate as JSON, of whose rows one at a time is in memory."""
+    before = "{"
+    for key, value in aggregate.items():
+        yield f"{before}{_encode(key)}: "
+        before = ", "
+        if not isinstance(value, Rows):
+            yield _encode(value)
+            continue
+        comma = "["
+        for row in value.encoded():
+            yield comma
+            yield row
+            comma = ", "
+        yield "]"
+    yield "}"
 
 
 def verdict(found: Verdict | None) -> Json | None:
@@ -133,7 +161,7 @@ def status_words(state: "ExperimentState | Summary", living: Verdict | None) -> 
 def why_failed(progress: ProcessProgress) -> str:
     """How the last attempt of a process ended, in a line."""
     if progress.error_message:
-        return text.one_line(progress.error_message)
+        return text.short(progress.error_message, 500)
     if progress.signal is not None:
         return f"killed by signal {progress.signal}"
     if progress.exit_code is not None:

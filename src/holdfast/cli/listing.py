@@ -110,7 +110,7 @@ def ls(context: click.Context, statuses: tuple[str, ...], as_json: bool) -> int:
             },
         )
     elif found:
-        text.emit(_lines(found))
+        text.emit(_lines(found, where.command("ls", "--json")))
     elif not unreadable:
         which = " of that status" if statuses else ""
         text.say(f"no experiments{which} in {text.one_line(where.state_dir)}")
@@ -156,7 +156,7 @@ def _age(state: Summary) -> tuple[datetime, str]:
     return state.created_at or _LONG_AGO, state.experiment_id
 
 
-def _lines(found: list[Listed]) -> list[str]:
+def _lines(found: list[Listed], more: str) -> list[str]:
     now = datetime.now(UTC)
     rows = [
         (
@@ -170,7 +170,7 @@ def _lines(found: list[Listed]) -> list[str]:
         for state, living, alive in found
     ]
     header = ("ID", "STATUS", "DONE", "FAILED", "UPDATED", "NAME")
-    return text.table(header, rows, right=(2, 3), styles=STYLES)
+    return text.table(header, rows, right=(2, 3), styles=STYLES, give_way=(4, 3, 5), more=more)
 
 
 def _say_what_to_do(where: Where, found: list[Listed]) -> None:

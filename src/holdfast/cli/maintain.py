@@ -154,15 +154,19 @@ def _cleaned(
 
 
 @click.command()
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be deleted.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @force_option
 @state_dir_option
 @click.argument("queries", metavar="ID...", nargs=-1, required=True)
 @click.pass_context
-def rm(context: click.Context, queries: tuple[str, ...], force: bool) -> int:
+def rm(
+    context: click.Context, queries: tuple[str, ...], dry_run: bool, yes: bool, force: bool
+) -> int:
     """Delete experiments with everything that is theirs: results, logs, history.
 
     An experiment whose owner, or one of whose processes, is alive is refused. If one ID is wrong,
-    nothing is deleted.
+    nothing is deleted. On a terminal, results that were never shown or aggregated are asked about.
     """
     where = where_of(context)
     manager = where.manager()
@@ -179,6 +183,13 @@ def rm(context: click.Context, queries: tuple[str, ...], force: bool) -> int:
         if len(queries) > 1:
             text.say("nothing was deleted")
         return code
+    from holdfast.cli.removal import agreed, foretell
+
+    if dry_run:
+        return max([foretell(where, each, force=force) for each in found], default=0)
+    if not yes and not agreed(manager, found):
+        text.say("nothing was deleted")
+        return 1
     for experiment_id in found:
         try:
             manager.delete(experiment_id, force=force, wait_s=2.0)
@@ -204,17 +215,26 @@ def _refused(where: Where, error: HoldfastError) -> int:
 
 
 @click.command()
+@click.option(
+    "--partial",
+    is_flag=True,
+    help="Show the table of what is completed by now, and what is missing; change nothing.",
+)
 @force_option
 @json_option
 @state_dir_option
 @experiment_argument
 @click.pass_context
-def aggregate(context: click.Context, query: str, force: bool, as_json: bool) -> int:
+def aggregate(context: click.Context, query: str, partial: bool, force: bool, as_json: bool) -> int:
     """Aggregate an experiment whose processes are all completed; run none of them."""
     from holdfast.cli.conduct import conduct
 
     where = where_of(context)
     experiment_id = resolve(where.manager(), query)
+    if partial:
+        from holdfast.cli.partial import print_partial
+
+        return print_partial(where, experiment_id, as_json=as_json)
     try:
         return conduct(
             where,
@@ -225,6 +245,8 @@ def aggregate(context: click.Context, query: str, force: bool, as_json: bool) ->
     except InvalidTransitionError as err:
         code = report(err, where)
         text.say(f"  to run what is missing: {where.command('resume', experiment_id)}")
+        some = where.command("aggregate", "--partial", experiment_id)
+        text.say(f"  to see what is completed: {some}")
         return code
 
 

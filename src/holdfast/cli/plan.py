@@ -72,7 +72,7 @@ def print_plan(
         forms.print_json(SCHEMA, content)
         return code
     rows = [
-        (str(index), each.action, text.one_line(each.why), params_words(experiment.params, index))
+        (str(index), each.action, text.short(each.why), params_words(experiment.params, index))
         for index, each in enumerate(decided)
     ]
     header = ("PROCESS", "ACTION", "WHY", "PARAMETERS")
@@ -191,6 +191,7 @@ def _of_params(old: list[Any], new: list[Any]) -> list[ConfigProblem]:
 
 def _difference(where: str, old: Any, new: Any) -> ConfigProblem:
     was, now = (
-        "nothing" if each is None else json.dumps(each, ensure_ascii=False) for each in (old, new)
+        "nothing" if each is None else text.short(json.dumps(each, ensure_ascii=False))
+        for each in (old, new)
     )
     return ConfigProblem(where, f"{was} in the experiment, {now} now")

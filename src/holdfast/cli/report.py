@@ -1,89 +1,121 @@
 """What a run ends with: the aggregated table on stdout, and how it went on stderr."""
 
+import itertools
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from holdfast import rows as rows_of
 from holdfast.cli import text
 from holdfast.cli.app import Where
+from holdfast.cli.cells import cell, flat, numeric
 from holdfast.cli.evidence import failures, parameters
 from holdfast.errors import printable
 from holdfast.records import ExperimentState
+from holdfast.status import ProcessStatus
 from holdfast.store.manager import StateManager
 
-__all__ = ["aggregate_lines", "failure_lines"]
+__all__ = ["aggregate_lines", "failure_lines", "notes"]
 
 #: Rows that are shown on a terminal, where a table of 10,000 would push everything away.
 _MOST_ROWS: Final = 100
+#: Fields whose statistics are shown, and lines of the value that the user's own command made.
+_MOST_FIELDS: Final = 50
+_MOST_LINES: Final = 50
 
 Row = Mapping[str, Any]
 
 
-def aggregate_lines(aggregate: Mapping[str, Any], more: str, *, indent: str = "") -> list[str]:
+def aggregate_lines(aggregate: Mapping[str, Any], where: Where, *, indent: str = "") -> list[str]:
     """The aggregate as tables: one row per process, the statistics, the user's own value.
+
+    What there is no room for is left out, with the command that shows all of it.
 
     Args:
         aggregate: As `aggregate.json` holds it; what somebody put there that is no row is left out.
-        more: The command that prints all of it, for what a terminal leaves out.
     """
+    experiment_id = str(aggregate.get("experiment_id"))
+    table = where.command("export", "--csv", experiment_id)
+    partial = ["--partial"] if aggregate.get("partial") else []
+    whole = where.command("aggregate", *partial, "--json", experiment_id)
     lines: list[str] = []
     found = aggregate.get("rows")
-    rows = [row for row in found if isinstance(row, Mapping)] if isinstance(found, list) else []
+    rows = found if isinstance(found, Sequence) and not isinstance(found, str) else []
     if rows:
-        shown = rows
-        if text.is_terminal(sys.stdout) and len(rows) > _MOST_ROWS:
-            shown = rows[:_MOST_ROWS]
-        lines += _rows(shown)
-        if len(shown) < len(rows):
-            lines.append(f"… {len(rows) - len(shown):,} more: {more}")
+        most = len(rows)
+        if text.is_terminal(sys.stdout):
+            most = min(most, _MOST_ROWS)
+        lines += _rows(list(itertools.islice(rows_of.outlines(rows), most)), table, indent)
+        if most < len(rows):
+            lines.append(f"{indent}… {len(rows) - most:,} more: {table}")
     numbers = aggregate.get("statistics")
     fields = numbers.items() if isinstance(numbers, Mapping) else ()
     statistics = {field: row for field, row in fields if isinstance(row, Mapping)}
     if statistics and len(rows) > 1:
-        lines += ["", *_statistics(statistics)]
+        lines += ["", *_statistics(statistics, whole, indent)]
     value = aggregate.get("value")
     if value is not None:
-        lines += ["", *_value(value)]
-    return [f"{indent}{line}" if line else "" for line in lines]
+        lines += ["", *(f"{indent}{line}" for line in _value(value, whole))]
+    return lines
 
 
-def _rows(rows: Sequence[Row]) -> list[str]:
+def _rows(rows: Sequence[Row], more: str, indent: str) -> list[str]:
+    results = [flat(row) for row in rows]
     parameters = _keys(row.get("params") for row in rows)
-    fields = _keys(row.get("result") for row in rows)
-    plain = any(
-        row.get("result") is not None and not isinstance(row["result"], Mapping) for row in rows
-    )
-    hosts = len({_cell(row.get("host")) for row in rows}) > 1
+    fields = _keys(results)
+    params = [row.get("params") or {} for row in rows]
+    left: list[tuple[str, list[str]]] = [("#", [cell(row.get("index")) for row in rows])]
+    left += [(key, [cell(each.get(key)) for each in params]) for key in parameters]
+    middle = [(key, [cell(each.get(key)) for each in results]) for key in fields]
+    if fields == ["value"]:
+        middle[0] = ("result", middle[0][1])
+    last: list[tuple[str, list[str]]] = []
     retried = any(row.get("attempts") not in (None, 1) for row in rows)
-    header = ["#", *map(text.one_line, parameters), *map(text.one_line, fields)]
-    header += ["result"] * plain + ["attempts"] * retried + ["host"] * hosts
-    header += ["time"] + ["all attempts"] * retried
-    cells = []
-    for row in rows:
-        params, result = row.get("params") or {}, row.get("result")
-        named = result if isinstance(result, Mapping) else {}
-        cell = [_cell(row.get("index"))]
-        cell += [_cell(params.get(key)) for key in parameters]
-        cell += [_cell(named.get(key)) for key in fields]
-        cell += ["" if isinstance(result, Mapping) else _cell(result)] * plain
-        cell += [_cell(row.get("attempts"))] * retried + [_cell(row.get("host"))] * hosts
-        cell.append(_duration(row.get("duration_s")))
-        cell += [_duration(row.get("attempts_duration_s"))] * retried
-        cells.append(cell)
+    if retried:
+        last.append(("attempts", [cell(row.get("attempts")) for row in rows]))
+    if len({cell(row.get("host")) for row in rows}) > 1:
+        last.append(("host", [cell(row.get("host")) for row in rows]))
+    last.append(("time", [_duration(row.get("duration_s")) for row in rows]))
+    if retried:
+        last.append(("all attempts", [_duration(row.get("attempts_duration_s")) for row in rows]))
+    columns = [*left, *middle, *last]
     numbers = [
-        column
-        for column in range(len(header))
-        if all(_numeric(cell[column]) for cell in cells) or column >= len(header) - 1 - retried
+        index
+        for index, (name, cells) in enumerate(columns)
+        if name in ("time", "all attempts") or numeric(cells)
     ]
-    return text.table(header, cells, right=numbers)
+    return text.table(
+        [text.one_line(name) for name, _ in columns],
+        list(zip(*(cells for _, cells in columns), strict=True)),
+        right=numbers,
+        indent=indent,
+        give_way=_give_way(columns, len(left), len(middle), frozenset(numbers)),
+        more=more,
+    )
+
+
+def _give_way(
+    columns: Sequence[tuple[str, list[str]]], left: int, middle: int, numbers: frozenset[int]
+) -> list[int]:
+    """Which columns go first: texts and lists, then what is alike in all rows, then the last.
+
+    The number of a process, and the first field of its result, stay.
+    """
+    params = range(left - 1, 0, -1)
+    fields = range(left + middle - 1, left, -1)
+    about = range(len(columns) - 1, left + middle - 1, -1)
+    alike = [i for i in params if len(set(columns[i][1])) == 1 and len(columns[i][1]) > 1]
+    order = [i for i in fields if i not in numbers]
+    order += [*alike, *about, *fields, *params]
+    return list(dict.fromkeys(order))
 
 
 def _duration(seconds: Any) -> str:
-    return text.duration(seconds) if isinstance(seconds, int | float) else _cell(seconds)
+    return text.duration(seconds) if isinstance(seconds, int | float) else cell(seconds)
 
 
-def _keys(mappings: Any) -> list[str]:
+def _keys(mappings: Iterable[Any]) -> list[str]:
     found: dict[str, None] = {}
     for each in mappings:
         if isinstance(each, Mapping):
@@ -91,52 +123,82 @@ def _keys(mappings: Any) -> list[str]:
     return list(found)
 
 
-def _statistics(statistics: Mapping[str, Row]) -> list[str]:
-    columns = _keys(statistics.values())
+def _statistics(statistics: Mapping[str, Row], more: str, indent: str) -> list[str]:
+    shown = dict(itertools.islice(statistics.items(), _MOST_FIELDS))
+    columns = _keys(shown.values())
     cells = [
-        [text.one_line(field), *(_cell(row.get(column)) for column in columns)]
-        for field, row in statistics.items()
+        [text.one_line(field), *(cell(row.get(column)) for column in columns)]
+        for field, row in shown.items()
     ]
     header = ["result", *map(text.one_line, columns)]
-    return text.table(header, cells, right=range(1, len(header)))
+    numbers = range(1, len(header))
+    lines = text.table(
+        header, cells, right=numbers, indent=indent, give_way=numbers[:0:-1], more=more
+    )
+    if len(shown) < len(statistics):
+        lines.append(f"{indent}… {len(statistics) - len(shown):,} more fields: {more}")
+    return lines
 
 
-def _value(value: Any) -> list[str]:
+def _value(value: Any, more: str) -> list[str]:
     if isinstance(value, Mapping) and value and all(map(_scalar, value.values())):
-        wide = max(text.width(text.one_line(key)) for key in value)
-        return [f"{text.one_line(key):<{wide}}  {_cell(each)}" for key, each in value.items()]
-    whole = json.dumps(value, indent=2, ensure_ascii=False)
-    return [printable(line) for line in whole.split("\n")]
+        wide = min(max(text.width(text.short(key, 40)) for key in value), 40)
+        pairs = itertools.islice(value.items(), _MOST_LINES + 1)
+        lines = [f"{text.short(key, 40):<{wide}}  {cell(each)}" for key, each in pairs]
+    else:
+        parts = json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(value)
+        lines = [text.cut(printable(line), 200) for line in _begun(parts)]
+    if len(lines) > _MOST_LINES:
+        lines[_MOST_LINES:] = [f"… more: {more}"]
+    return lines
+
+
+def _begun(parts: Iterable[str]) -> list[str]:
+    """The first lines of a text that comes in parts, and one more than are shown."""
+    held: list[str] = []
+    count = 0
+    for part in parts:
+        held.append(part[:2000] if "\n" not in part else part)
+        count += part.count("\n")
+        if count > _MOST_LINES:
+            break
+    return "".join(held).split("\n")[: _MOST_LINES + 1]
 
 
 def _scalar(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        # Six digits; an exponent only where there is no other way to say it.
-        return f"{value:.0f}" if 1e6 <= abs(value) < 1e15 else f"{value:.6g}"
-    if isinstance(value, str | int):
-        return text.one_line(value)
-    return text.one_line(json.dumps(value, ensure_ascii=False))
-
-
-def _numeric(cell: str) -> bool:
-    if not cell:
-        return True
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
 def failure_lines(where: Where, manager: StateManager, state: ExperimentState) -> list[str]:
     """What failed and why, where something did."""
     folder = manager.folder(state.experiment_id)
     return failures(where, state, folder, parameters(state), sys.stderr)
+
+
+def notes(state: ExperimentState, aggregate: Mapping[str, Any] | None) -> list[str]:
+    """What is odd about the results: none were written, or numbers that are not finite."""
+    lines = []
+    completed = state.processes.indices(ProcessStatus.COMPLETED)
+    without = [index for index in completed if state.processes[index].result is None]
+    if completed and len(without) == len(completed):
+        lines.append("no process wrote a result (to the file that HOLDFAST_RESULT names)")
+    elif without:
+        lines.append(f"completed without a result: {text.short(text.ranges(without))}")
+    found: dict[str, dict[int, str]] = {}
+    for row in rows_of.outlines((aggregate or {}).get("rows") or ()):
+        named = row.get("nonfinite")
+        if isinstance(named, Mapping) and isinstance(row.get("index"), int):
+            for name, word in named.items():
+                found.setdefault(str(name), {})[row["index"]] = str(word)
+    for name, words in itertools.islice(found.items(), _MOST_NAMED):
+        which = text.short(text.ranges(sorted(words)), 100)
+        kinds = ", ".join(sorted(set(words.values())))
+        noun = "process" if len(words) == 1 else "processes"
+        lines.append(f"not finite: {text.short(name, 60)} of {noun} {which} ({kinds})")
+    if len(found) > _MOST_NAMED:
+        lines.append(f"… and {len(found) - _MOST_NAMED:,} more fields that are not finite")
+    return lines
+
+
+#: Fields that are named for what is not finite in them.
+_MOST_NAMED: Final = 5

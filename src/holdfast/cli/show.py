@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from holdfast.cli import forms, reasons, text
-from holdfast.cli.addressing import resolve
+from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.app import (
     Where,
     experiment_argument,
@@ -22,6 +22,7 @@ from holdfast.cli.app import (
 from holdfast.cli.evidence import Params, failures, parameters, params_words
 from holdfast.cli.failures import told
 from holdfast.cli.listing import STYLES
+from holdfast.cli.outcome import found, process_page, remaking, result_lines
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.identity import Verdict
 from holdfast.records import ExperimentState
@@ -39,6 +40,9 @@ SCHEMA: Final = "holdfast.experiment/1"
 
 _RECENT: Final = 8
 
+#: Columns of what stands alone in a line.
+_LONG: Final = 500
+
 #: What a reader of the history does not look for: who came and went.
 _QUIET: Final = frozenset({"launched"})
 
@@ -50,10 +54,19 @@ _QUIET: Final = frozenset({"launched"})
 @experiment_argument
 @click.pass_context
 def show(context: click.Context, query: str, whole: bool, as_json: bool) -> int:
-    """Show one experiment: status, owner, what failed and why, what runs, history, what to do."""
+    """Show one experiment: status, owner, what failed and why, what runs, history, what to do.
+
+    Of one that is not finished, the results are those of what is completed by now. ID/INDEX shows
+    one process.
+    """
     where = where_of(context)
     manager = where.manager()
-    state = manager.load(resolve(manager, query))
+    experiment_id, unit = resolve_unit(manager, query)
+    state = manager.load(experiment_id)
+    if unit is not None:
+        folder = manager.folder(experiment_id)
+        process_page(where, state, folder, int(unit), as_json=as_json)
+        return 0
     living = manager.liveness(state.experiment_id)
     params = parameters(state)
     history, problem = _history(manager, state)
@@ -64,11 +77,11 @@ def show(context: click.Context, query: str, whole: bool, as_json: bool) -> int:
         lines = _head(state, living, folder, manager.state_dir)
         lines += _failed(where, state, folder, params)
         lines += _running(state, folder, living, params)
-        lines += _result(where, state, folder)
+        lines += result_lines(where, state, folder)
         lines += _recent(history, whole)
         words = forms.next_words(state, living)
         if words is None and state.status is ExperimentStatus.AGGREGATED:
-            words = _remaking(state, folder)
+            words = remaking(state, folder)
         if words is not None and words[0] == "aggregate" and manager.survivors(state.experiment_id):
             # An aggregation is refused as long as something runs; a resume stops it first.
             words = "resume", state.experiment_id
@@ -99,6 +112,11 @@ def _print_json(
     history: list[Transition],
 ) -> None:
     failed = reasons.failures(folder, state)
+    try:
+        aggregate = found(state, folder)
+    except HoldfastError as err:
+        text.say(told(err, where), "warning")
+        aggregate = None
     spent = attempts_duration_s(state, folder)
     words = forms.next_words(state, living)
     forms.print_json(
@@ -124,6 +142,7 @@ def _print_json(
                 for index, progress in state.process_progress.items()
             ],
             "history": [_transition(each) for each in history],
+            "aggregate": aggregate,
             "next_command": None if words is None else where.command(*words),
         },
     )
@@ -146,12 +165,12 @@ def _transition(each: Transition) -> dict[str, Any]:
 def _head(state: ExperimentState, living: Verdict, folder: Path, state_dir: Path) -> list[str]:
     title = text.one_line(state.experiment_id)
     if state.name:
-        title += f"  {text.one_line(state.name)}"
+        title += f"  {text.short(state.name, _LONG)}"
     status = _paint(str(state.status))
     if state.reason is not None:
         status += f" ({state.reason})"
     if state.error_message:
-        status += f": {text.one_line(state.error_message)}"
+        status += f": {text.short(state.error_message, _LONG)}"
     counts = ", ".join(
         f"{number:,} {status}"
         for status in ProcessStatus
@@ -186,16 +205,16 @@ def _config(state: ExperimentState, state_dir: Path) -> list[tuple[str, str]]:
     if isinstance(command, list):
         import shlex
 
-        rows.append(("command", text.one_line(shlex.join(map(str, command)))))
+        rows.append(("command", text.short(shlex.join(map(str, command)), _LONG)))
     for key in ("matrix", "env", "limits", "retry", "aggregate"):
         part = config.get(key)
         if isinstance(part, Mapping) and part:
             words = ", ".join(f"{name} = {_value(each)}" for name, each in part.items())
-            rows.append((key, text.one_line(words)))
+            rows.append((key, text.short(words, _LONG)))
     if state.config_path is not None:
-        rows.append(("file", text.one_line(state.config_path) + _changed(state, state_dir)))
+        rows.append(("file", text.short(state.config_path, _LONG) + _changed(state, state_dir)))
     if state.cwd is not None:
-        rows.append(("runs in", text.one_line(state.cwd)))
+        rows.append(("runs in", text.short(state.cwd, _LONG)))
     if state.config_hash is not None:
         rows.append(("hash", text.one_line(state.config_hash[:16])))
     return rows
@@ -258,7 +277,7 @@ def _running(
         since = progress.started_at
         lasted = "" if since is None else text.duration((now - since).total_seconds())
         who = "" if progress.identity is None else str(progress.identity)
-        what = text.one_line(who if watched else decided[index].why)
+        what = text.short(who if watched else decided[index].why)
         rows.append((str(index), str(progress.attempt), lasted, what, params_words(params, index)))
     title = "running" if watched else "running when the owner was last heard of, and now"
     header = ("PROCESS", "ATTEMPT", "SINCE", "SHIM" if watched else "NOW", "PARAMETERS")
@@ -276,37 +295,6 @@ def _decided(state: ExperimentState, folder: Path, now: datetime) -> "Sequence[D
         experiment = configuration(state, folder.parent)
         limits, retry = experiment.limits, experiment.retry
     return foresee(state, folder, now, limits, retry, verify=False).decisions
-
-
-def _result(where: Where, state: ExperimentState, folder: Path) -> list[str]:
-    if state.status is not ExperimentStatus.AGGREGATED:
-        return []
-    from holdfast import aggregation
-    from holdfast.cli.report import aggregate_lines
-
-    try:
-        found = aggregation.read(folder)
-    except HoldfastError as err:
-        text.say(told(err, where), "warning")
-        return []
-    if found is None:
-        from holdfast.orchestration.ending import lost_results
-
-        lost = text.ranges(lost_results(state, folder))
-        results = f", and the results of processes {lost} are lost" if lost else ""
-        return ["", _bold("result"), f"  aggregate.json is missing{results}"]
-    more = where.command("aggregate", "--json", state.experiment_id)
-    return ["", _bold("result"), *aggregate_lines(found, more, indent="  ")]
-
-
-def _remaking(state: ExperimentState, folder: Path) -> tuple[str, ...] | None:
-    """What makes the result of an aggregated experiment again; None if it is there."""
-    from holdfast import aggregation
-    from holdfast.orchestration.ending import anew, lost_results
-
-    if (folder / aggregation.FILE_NAME).exists():
-        return None
-    return anew(state) if lost_results(state, folder) else ("aggregate", state.experiment_id)
 
 
 def _recent(history: list[Transition], whole: bool) -> list[str]:
@@ -329,7 +317,7 @@ def _recent(history: list[Transition], whole: bool) -> list[str]:
         if whole and each.index is None:
             lines[-1] += f", by {text.one_line(each.actor)}"
         if each.evidence:
-            lines.append(f"    {text.one_line(each.evidence)}")
+            lines.append(f"    {text.short(each.evidence, _LONG)}")
     return lines
 
 

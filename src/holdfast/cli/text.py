@@ -1,6 +1,7 @@
 """What is written to a terminal, a pipe or a file: lines, tables, times. No rich, no click.
 
-Off a terminal nothing is coloured, shortened or animated.
+Off a terminal nothing is coloured or animated, and only what is very long is shortened; `--json`
+has everything.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, Literal, TextIO
+from typing import Final, Literal, NamedTuple, TextIO
 
 from holdfast.errors import printable
 
@@ -29,6 +30,7 @@ __all__ = [
     "paint",
     "ranges",
     "say",
+    "short",
     "table",
     "terminal_width",
     "when",
@@ -45,6 +47,14 @@ _CODES: Final[Mapping[str, str]] = {
     "blue": "34",
     "cyan": "36",
 }
+#: Columns of a value: on a terminal that lacks them, and at the most anywhere.
+_NARROW: Final = 24
+_LONG: Final = 200
+#: Columns of a row where there is no terminal to say how many it has.
+_UNWATCHED: Final = 1000
+#: Characters of a line of a message.
+_LONGEST_LINE: Final = 2000
+
 #: What an error of writing to it names.
 STDOUT: Final = "standard output"
 
@@ -118,7 +128,7 @@ def say(
         painted: It has colours of ours, and is harmless already.
     """
     if not painted:
-        message = printable(message)
+        message = printable("\n".join(map(_bearable, message.split("\n"))))
     if label is not None:
         message = f"{paint(label + ':', _LABELS[label], coloured(sys.stderr))} {message}"
     try:
@@ -126,6 +136,21 @@ def say(
         sys.stderr.flush()
     except (OSError, ValueError):
         return
+
+
+def _bearable(line: str) -> str:
+    if len(line) <= _LONGEST_LINE:
+        return line
+    # What a message is about stands at its beginning, what to do often at its end.
+    half = _LONGEST_LINE // 2
+    return f"{line[:half]} … {len(line) - 2 * half:,} characters … {line[-half:]}"
+
+
+def short(words: object, columns: int = _LONG) -> str:
+    """*words* harmless, in one line, and no longer than *columns*: a value of any size."""
+    found = str(words)
+    # Several characters may be shown as one, but not many: `isprintable` of megabytes takes time.
+    return cut(one_line(found if len(found) <= 8 * columns else found[: 8 * columns]), columns)
 
 
 def one_line(words: object) -> str:
@@ -150,6 +175,9 @@ def cut(words: str, columns: int) -> str:
     """*words*, or as much of it as fits, with `…`."""
     if width(words) <= columns:
         return words
+    words = words[: 4 * columns]  # of combining characters, many make one column
+    if words.isascii():
+        words = words[: columns - 1]
     while words and width(words) > columns - 1:
         words = words[:-1]
     return words + "…"
@@ -163,44 +191,100 @@ def table(
     styles: Mapping[str, Style] | None = None,
     stream: TextIO | None = None,
     indent: str = "",
+    give_way: Sequence[int] = (),
+    more: str | None = None,
 ) -> list[str]:
-    """*rows* aligned under *header*, in lines.
+    """*rows* aligned under *header*, in lines that never wrap.
 
-    On a terminal the last column is cut where it would wrap.
+    Where they are too long, cells of text are cut, then the last column, and then columns are left
+    out, which a last line says.
 
     Args:
         right: Columns of numbers, aligned right.
         styles: How a cell whose first word is a key is painted.
         stream: Where it will be written; default stdout.
+        give_way: Columns that may be left out, the first to go first.
+        more: The command that shows what is left out.
     """
     stream = sys.stdout if stream is None else stream
-    cells = list(zip(header, *rows, strict=True))
-    plain = all(cell.isascii() for column in cells for cell in column)
-    widths = [max(map(len if plain else width, column)) for column in cells]
-    columns = terminal_width(stream)
-    last = len(header) - 1
-    if columns is not None:
-        room = max(columns - len(indent) - sum(widths[:-1]) - 2 * last, 12)
-        if widths[last] > room:
-            widths[last] = room
-            rows = [(*row[:-1], cut(row[-1], room)) for row in rows]
-            plain = False
-    colour = coloured(stream)
     numbers = frozenset(right)
-    if plain:
-        # One format for all rows: a listing of 100,000 is made in a fraction of a second.
-        signs = ("" if i in numbers else "-" for i in range(len(header)))
-        pattern = indent + "  ".join(
-            f"%{sign}{wide}s" for sign, wide in zip(signs, widths, strict=True)
-        )
-        lines = [(pattern % tuple(row)).rstrip() for row in (header, *rows)]
-    else:
-        lines = [_row(row, widths, numbers, indent) for row in (header, *rows)]
+    found = terminal_width(stream)
+    room = (found or _UNWATCHED) - len(indent)
+    columns = [_column(each, _LONG) for each in zip(header, *rows, strict=True)]
+    if _total(columns) > room:
+        if found is not None:
+            narrow = enumerate(columns)
+            columns = [c if i in numbers else _column(c.cells, _NARROW) for i, c in narrow]
+        columns[-1] = _last(columns, room, is_number=len(columns) - 1 in numbers)
+    left_out: set[int] = set()
+    total = _total(columns)
+    for index in give_way:
+        if total <= room:
+            break
+        left_out.add(index)
+        total -= columns[index].width + 2
+    kept = [i for i in range(len(columns)) if i not in left_out]
+    lines = _lines([columns[i] for i in kept], [i in numbers for i in kept], indent)
+    if found is not None:
+        lines = [cut(line, found) for line in lines]
+    colour = coloured(stream)
     lines[0] = paint(lines[0], "bold", colour)
     if colour and styles:
-        for at, row in enumerate(rows, 1):
-            lines[at] = _painted(lines[at], row, styles)
+        for at in range(1, len(lines)):
+            lines[at] = _painted(lines[at], [columns[i].cells[at] for i in kept], styles)
+    if left_out:
+        names = ", ".join(short(header[i], _NARROW) for i in sorted(left_out)[:_MOST_NAMED])
+        names += ", …" if len(left_out) > _MOST_NAMED else ""
+        which = f"{indent}… {count(len(left_out), 'more column')}"
+        last = which + ("" if more is None else f": {more}")
+        with_names = f"{which} ({names})" + ("" if more is None else f": {more}")
+        lines.append(with_names if found is None or width(with_names) <= found else last)
     return lines
+
+
+#: Columns that were left out and are named.
+_MOST_NAMED: Final = 6
+
+
+class _Column(NamedTuple):
+    cells: Sequence[str]
+    width: int
+    plain: bool
+
+
+def _column(cells: Sequence[str], most: int) -> _Column:
+    plain = all(map(str.isascii, cells))
+    widest = max(map(len if plain else width, cells))
+    if widest > most:
+        cells = [cut(each, most) for each in cells]
+        return _Column(cells, most, False)
+    return _Column(cells, widest, plain)
+
+
+def _total(columns: Sequence[_Column]) -> int:
+    return sum(column.width + 2 for column in columns) - 2
+
+
+def _last(columns: Sequence[_Column], room: int, *, is_number: bool) -> _Column:
+    """The last column, cut to what there is room for."""
+    last = columns[-1]
+    if is_number:
+        return last
+    return _column(last.cells, max(room - _total(columns) + last.width, 12))
+
+
+def _lines(columns: Sequence[_Column], right: Sequence[bool], indent: str) -> list[str]:
+    rows = zip(*(column.cells for column in columns), strict=True)
+    if all(column.plain for column in columns):
+        # One format for all rows: a listing of 100,000 is made in a fraction of a second.
+        pattern = indent + "  ".join(
+            f"%{'' if number else '-'}{column.width}s"
+            for number, column in zip(right, columns, strict=True)
+        )
+        return [(pattern % row).rstrip() for row in rows]
+    widths = [column.width for column in columns]
+    numbers = frozenset(i for i, number in enumerate(right) if number)
+    return [_row(row, widths, numbers, indent) for row in rows]
 
 
 def _row(cells: Sequence[str], widths: Sequence[int], right: frozenset[int], indent: str) -> str:

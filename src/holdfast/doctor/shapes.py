@@ -33,8 +33,8 @@ _TOP: Final[_Forms] = (
 #: `{directory: its names}`, the experiment's own folder first.
 _FOLDER: Final[dict[str, _Forms]] = {
     ".": (
-        (re.compile(r"lock|aggregate\.json|view-replaced-[0-9a-f]{8}"), _FILE),
-        (re.compile(r"journal|attempts|results|aggregation\.[0-9]+"), _DIRECTORY),
+        (re.compile(r"lock|shown|aggregate\.json|view-replaced-[0-9a-f]{8}"), _FILE),
+        (re.compile(r"journal|attempts|results|params|aggregation\.[0-9]+"), _DIRECTORY),
         # The user's: it may well lead to a larger disk.
         (re.compile(r"checkpoints"), _DIRECTORY | {stat.S_IFLNK}),
         (TEMPORARY, _FILE),
@@ -44,6 +44,7 @@ _FOLDER: Final[dict[str, _Forms]] = {
         (re.compile(r"([0-9]+|aggregate)\.[0-9]+\.(live|exit|out|err)"), _FILE),
         (SHIMS, _FILE),
     ),
+    "params": ((re.compile(r"[0-9]+\.json"), _FILE),),
     "results": ((re.compile(r"([0-9]+|aggregate)\.[0-9]+\.json"), _FILE),),
 }
 

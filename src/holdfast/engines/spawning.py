@@ -25,6 +25,17 @@ DEFAULTED = [
 #: What a command inherits, read once: `os.environb` converts every value at every look.
 INHERITED = dict(os.environb)
 
+#: What tells an attempt of itself. Of an attempt that runs holdfast, its own attempts inherit none.
+_TOLD = [
+    b"HOLDFAST_" + word
+    for word in b"INDEX PARAMS PARAMS_FILE RESULT CHECKPOINT_DIR RESULTS TABLE".split()
+]
+for _name in _TOLD:
+    INHERITED.pop(_name, None)
+
+#: What Linux takes for one argument or variable, with its end: 32 pages, whatever their size.
+_MOST_BYTES = 32 * os.sysconf("SC_PAGE_SIZE")
+
 # Without waiting: a FIFO would wait for its reader for ever.
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _MARK = b"HOLDFAST_SESSION"
@@ -107,6 +118,8 @@ def explain(err: Exception, job: "dict[str, Any]") -> str:
     code = getattr(err, "errno", None)
     if cwd is not None and not os.path.isdir(cwd):
         return f"working directory {os.fsdecode(cwd)} does not exist"
+    if code == errno.E2BIG:
+        return _too_long({**INHERITED, **job["env"]}, job["argv"])
     if code == errno.ENOENT and os.path.exists(os.path.join(cwd or b"", job["argv"][0])):
         return f"{word}: the interpreter that its first line names does not exist"
     if code == errno.ENOENT:
@@ -116,3 +129,22 @@ def explain(err: Exception, job: "dict[str, Any]") -> str:
     if code == errno.ENOEXEC:
         return f"{word}: no program (a script needs a first line like #!/bin/sh)"
     return f"{word}: cannot be started: {err}"
+
+
+def _too_long(env: "dict[bytes, bytes]", argv: "list[bytes]") -> str:
+    """What of it is more than the system takes, and how much that is."""
+    sizes = [(len(word) + 1, f"argument {at} of the command") for at, word in enumerate(argv)]
+    sizes += [
+        (len(name) + len(value) + 2, f"the variable {os.fsdecode(name)}")
+        for name, value in env.items()
+    ]
+    size, largest = max(sizes)
+    else_ = "; HOLDFAST_PARAMS_FILE names a file with the parameters, of any size"
+    if size > _MOST_BYTES:
+        return f"{largest} is too long: {size:,} bytes, the limit is {_MOST_BYTES:,}{else_}"
+    total = sum(size for size, _ in sizes)
+    limit = os.sysconf("SC_ARG_MAX")
+    return (
+        f"arguments and environment are too long together: {total:,} bytes, the limit is {limit:,} "
+        f"(ulimit -s); most of it, {size:,}, is {largest}{else_}"
+    )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast import aggregation
+from holdfast import aggregation, results
 from holdfast.attempts.looking import Ended, Running, look
 from holdfast.attempts.names import AttemptName, Suffix, error_path, names
 from holdfast.errors import AggregationError, StateWriteError
@@ -44,6 +44,9 @@ def conclude(
     except OSError as err:
         cause = err.strerror or str(err)
         raise StateWriteError(claim.folder / "results", "reading", cause) from err
+    except MemoryError as err:
+        path = claim.folder / "results"
+        raise StateWriteError(path, "reading the results", results.NO_MEMORY) from err
     command = experiment.aggregate.command
     name = None
     if command is None:

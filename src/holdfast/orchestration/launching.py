@@ -3,9 +3,13 @@
 Owns the `HOLDFAST_*` variables, which are the contract with the user's program.
 """
 
+import contextlib
+import errno
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import attrs
 
@@ -15,7 +19,13 @@ from holdfast.attempts.records import Attempt
 from holdfast.config.experiment_file import Experiment
 from holdfast.errors import StateWriteError
 
-__all__ = ["Launcher"]
+__all__ = ["PARAMS_LIMIT", "Launcher"]
+
+#: Bytes of parameters beyond which only the file has them: Linux takes 128 KiB for one variable,
+#: and what one has takes away from the arguments of everything that the command starts.
+PARAMS_LIMIT: Final = 64 << 10
+
+_WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def _absolute(path: Path | str) -> Path:
@@ -60,16 +70,35 @@ class Launcher:
         except OSError as err:
             cause = err.strerror or str(err)
             raise StateWriteError(checkpoints, "making the directory", cause) from err
+        params = json.dumps(dict(self.experiment.params[index]))
+        whole = {} if len(params) > PARAMS_LIMIT else {"HOLDFAST_PARAMS": params}
         return self._attempt(
             name,
             self.experiment.argv(index),
             {
                 "HOLDFAST_INDEX": str(index),
-                "HOLDFAST_PARAMS": json.dumps(dict(self.experiment.params[index])),
+                **whole,
+                "HOLDFAST_PARAMS_FILE": str(self._write_params(index, params)),
                 "HOLDFAST_RESULT": str(results.path_of(self.folder, name)),
                 "HOLDFAST_CHECKPOINT_DIR": str(checkpoints),
             },
         )
+
+    def _write_params(self, index: int, params: str) -> Path:
+        """The file with the parameters of a process, made anew for each attempt."""
+        path = self.folder / "params" / f"{index}.json"
+        try:
+            path.parent.mkdir(exist_ok=True)
+            # Not through a link that somebody put there, and no FIFO is waited for.
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            fd = os.open(path, _WRITE, 0o666)
+            with os.fdopen(fd, "w", encoding="ascii") as file:
+                file.write(params)
+        except OSError as err:
+            cause = os.strerror(err.errno or errno.EIO)
+            raise StateWriteError(path, "writing the parameters", cause) from err
+        return path
 
     def aggregation(
         self, name: AttemptName, command: tuple[str, ...], inputs: Mapping[str, str]

@@ -1,0 +1,118 @@
+"""`holdfast export`: everything about the processes of an experiment, as a file for other tools."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import click
+
+from holdfast import aggregation, rows
+from holdfast.cli import seen, text
+from holdfast.cli.addressing import resolve_unit
+from holdfast.cli.app import experiment_argument, state_dir_option, where_of
+from holdfast.cli.cells import flat
+from holdfast.cli.evidence import parameters
+from holdfast.records import ExperimentState
+
+__all__ = ["export"]
+
+_ABOUT: Final = (
+    "index", "status", "reason", "attempts", "exit_code", "signal", "host", "started_at",
+    "completed_at", "duration_s", "attempts_duration_s", "error",
+)  # fmt: skip
+
+_encode: Final = json.JSONEncoder(allow_nan=False).encode
+
+
+@click.command()
+@click.option("--csv", "as_csv", is_flag=True, help="CSV (the default).")
+@click.option("--jsonl", "as_lines", is_flag=True, help="A JSON object in each line.")
+@state_dir_option
+@experiment_argument
+@click.pass_context
+def export(context: click.Context, query: str, as_csv: bool, as_lines: bool) -> int:
+    """Print one row for each process: status, attempts, times, parameters, result; all of it.
+
+    Whatever stands in the results is there, whole. In CSV, parameters are in columns `params.lr`,
+    nested results in `result.metrics.f1`; lists are JSON. ID/INDEX prints one process.
+    """
+    if as_csv and as_lines:
+        raise click.UsageError("--csv or --jsonl, not both")
+    where = where_of(context)
+    manager = where.manager()
+    experiment_id, unit = resolve_unit(manager, query)
+    state = manager.load(experiment_id)
+    folder = manager.folder(experiment_id)
+    only = None if unit is None else int(unit)
+    found = aggregation.partial_of(state, folder, parameters(state) or (), only=only)
+    with text.delivering():
+        if as_lines:
+            for row in _whole(state, found):
+                sys.stdout.write(_encode(row) + "\n")
+        else:
+            _write_csv(state, found)
+    if found["rows"] and (only is None or state.num_processes == 1):
+        seen.mark(folder)
+    for lost in found["missing"]:
+        if lost["lost"]:
+            text.say(f"process {lost['index']}: {lost['why']}", "warning")
+    return 0
+
+
+def _whole(state: ExperimentState, found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every row with all there is, one at a time."""
+    at = {row.get("index"): i for i, row in enumerate(rows.outlines(found["rows"]))}
+    missing = {each["index"]: each for each in found["missing"]}
+    for index, process in state.process_progress.items():
+        if index not in at and index not in missing:
+            continue
+        row = dict(found["rows"][at[index]]) if index in at else dict(missing[index]["row"])
+        result, nonfinite = row.pop("result", None), row.pop("nonfinite", None)
+        params = row.pop("params")
+        yield {
+            **row,
+            "status": str(process.status),
+            "reason": None if process.reason is None else str(process.reason),
+            "exit_code": process.exit_code,
+            "signal": process.signal,
+            "started_at": None if process.started_at is None else process.started_at.isoformat(),
+            "completed_at": None
+            if process.completed_at is None
+            else process.completed_at.isoformat(),
+            "error": missing[index]["why"] if index in missing else None,
+            "params": params,
+            "result": result,
+            **({"nonfinite": nonfinite} if nonfinite else {}),
+        }
+
+
+def _write_csv(state: ExperimentState, found: Mapping[str, Any]) -> None:
+    # Outlines tell which columns there are; the values come one row at a time.
+    params: dict[str, None] = {}
+    fields: dict[str, None] = {}
+    for row in rows.outlines(found["rows"]):
+        params.update(dict.fromkeys(row["params"]))
+        fields.update(dict.fromkeys(flat(row)))
+    for each in found["missing"]:
+        params.update(dict.fromkeys(each["row"]["params"]))
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(
+        [*_ABOUT, *(f"params.{each}" for each in params), *(f"result.{each}" for each in fields)]
+    )
+    for row in _whole(state, found):
+        values = flat(row)
+        writer.writerow(
+            [
+                *(_field(row[name]) for name in _ABOUT),
+                *(_field(row["params"].get(name)) for name in params),
+                *(_field(values.get(name)) for name in fields),
+            ]
+        )
+
+
+def _field(value: Any) -> Any:
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return value
+    return "" if value is None else _encode(value)

@@ -1,0 +1,113 @@
+"""Rows of an aggregate: of any number and size, in as much memory as is looked at.
+
+A row with a large result keeps an outline and knows where its result is. Whoever asks for it as a
+member of the list gets it whole; who shows it asks for outlines, who writes it for JSON.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, overload
+
+import attrs
+
+from holdfast.store.outline import Outline
+from holdfast.store.strictjson import loads, nonfinite, spelt, strict
+
+__all__ = ["Row", "Rows", "encoded", "make", "of_outline", "outlines"]
+
+Row = Mapping[str, Any]
+
+#: Characters of results that one list of rows keeps in memory.
+MOST_KEPT: Final = 64 << 20
+
+_encode: Final = json.JSONEncoder(allow_nan=False).encode
+
+
+@attrs.frozen
+class _Large:
+    outline: Row
+    text: Callable[[], str]
+
+
+class Rows(Sequence[dict[str, Any]]):
+    """Rows of which some are made when they are asked for."""
+
+    def __init__(self, entries: Iterable["dict[str, Any] | _Large"]) -> None:
+        self._entries = list(entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, at: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, at: slice) -> "Rows": ...
+    def __getitem__(self, at: int | slice) -> "dict[str, Any] | Rows":
+        if isinstance(at, slice):
+            return Rows(self._entries[at])
+        entry = self._entries[at]
+        if not isinstance(entry, _Large):
+            return entry
+        whole: dict[str, Any] = loads(entry.text().encode(), max_depth=200)
+        return whole
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or isinstance(other, str):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def outlines(self) -> Iterator[Row]:
+        """Each row, of large results an outline."""
+        return (each.outline if isinstance(each, _Large) else each for each in self._entries)
+
+    def encoded(self) -> Iterator[str]:
+        """Each row whole, as JSON in one line."""
+        return (
+            each.text() if isinstance(each, _Large) else _encode(each) for each in self._entries
+        )
+
+
+def outlines(rows: Iterable[Any]) -> Iterator[Row]:
+    """What there is to see of each of *rows*; what is no row is left out."""
+    found = rows.outlines() if isinstance(rows, Rows) else rows
+    return (row for row in found if isinstance(row, Mapping))
+
+
+def encoded(rows: Iterable[Any]) -> Iterator[str]:
+    """Each of *rows* as JSON in one line."""
+    return rows.encoded() if isinstance(rows, Rows) else map(_encode, rows)
+
+
+def make(head: Mapping[str, Any], result: Any) -> dict[str, Any]:
+    """A row: *head*, the result with null for what is not finite, and what that was."""
+    named = nonfinite(result)
+    if not named:
+        return {**head, "result": result}
+    return {**head, "result": strict(result), "nonfinite": named}
+
+
+def of_outline(head: Mapping[str, Any], found: Outline, again: Callable[[], Outline]) -> _Large:
+    """As `make`, of a large result; *again* gives the outline with its text once more."""
+    more = {"nonfinite": found.nonfinite} if found.nonfinite else {}
+    return _Large({**head, "result": strict(found.value), **more}, lambda: _text(head, again()))
+
+
+def _text(head: Mapping[str, Any], found: Outline) -> str:
+    more = f', "nonfinite": {_encode(found.nonfinite)}' if found.nonfinite else ""
+    begin = _encode(head)[:-1]
+    return f'{begin}{", " if head else ""}"result": {found.strict()}{more}}}'
+
+
+def stored(line: Outline, again: Callable[[], str]) -> _Large:
+    """A large row as a file has it; *again* reads its line once more."""
+    return _Large(line.value, again)
+
+
+def shown_value(row: Row, name: str, value: Any) -> Any:
+    """The field *name* of a result as people are to see it: NaN where it was none to JSON."""
+    if value is None:
+        named = row.get("nonfinite")
+        return named.get(name) if isinstance(named, Mapping) else None
+    return spelt(value) if isinstance(value, float) and value - value != 0.0 else value
