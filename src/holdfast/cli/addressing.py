@@ -4,6 +4,7 @@ import difflib
 from pathlib import Path
 
 from holdfast.cli.app import quoted
+from holdfast.encoding import spoken
 from holdfast.errors import (
     AmbiguousExperimentError,
     ExperimentNotFoundError,
@@ -26,6 +27,7 @@ def resolve(manager: StateManager, query: str) -> str:
         ExperimentNotFoundError, AmbiguousExperimentError: None or several.
         StateCorruptError, SchemaTooNewError: The one that is named cannot be read.
     """
+    query = spoken(query)
     found: tuple[str, ...] = ()
     unknown = None
     try:

@@ -16,6 +16,7 @@ from holdfast.cli.app import Where
 from holdfast.cli.evidence import params_words
 from holdfast.cli.failures import OWNED
 from holdfast.config.experiment_file import Experiment
+from holdfast.encoding import local
 from holdfast.errors import ConfigError, ConfigProblem
 from holdfast.orchestration.configured import check_number, configuration
 from holdfast.orchestration.orchestrator import of_work
@@ -143,7 +144,7 @@ def refuse_other_work(
     if experiment.config_hash(state_dir) == state.config_hash:
         return
     try:
-        stored = Experiment.from_config(state.config, Path(state.cwd or "."))
+        stored = Experiment.from_config(state.config, Path(local(state.cwd or ".")))
         before: Mapping[str, Any] = stored.work(state_dir)
     except ConfigError:
         before = {}

@@ -22,6 +22,7 @@ from holdfast.cli.app import (
 from holdfast.cli.evidence import Params, failures, parameters, params_words
 from holdfast.cli.failures import told
 from holdfast.cli.listing import STYLES
+from holdfast.encoding import local
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.identity import Verdict
 from holdfast.records import ExperimentState
@@ -210,9 +211,10 @@ def _changed(state: ExperimentState, state_dir: Path) -> str:
 
     try:
         # A pipe (`run <(make_file)`) would be waited for.
-        if not Path(state.config_path or "").is_file():
+        path = Path(local(state.config_path or ""))
+        if not path.is_file():
             return ""
-        now = load_config(state.config_path or "")
+        now = load_config(path)
         if now.config_hash(state_dir) != state.config_hash:
             return ""  # changed, moved, or run with --set: another experiment's by now
     except (ConfigError, OSError, ValueError):

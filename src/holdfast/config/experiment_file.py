@@ -18,6 +18,7 @@ from holdfast.config.declaration import Aggregation, Limits, Retry
 from holdfast.config.hashing import compute_config_hash
 from holdfast.config.matrix import Params
 from holdfast.config.placeholders import fill
+from holdfast.encoding import portable
 from holdfast.errors import ConfigError, ConfigProblem
 
 __all__ = ["Aggregation", "Experiment", "Limits", "Retry", "load_config"]
@@ -82,7 +83,7 @@ class Experiment:
             "command": list(self.command),
             "params": [dict(params) for params in self.params],
             "env": dict(self.env),
-            "cwd": os.path.relpath(here, os.path.realpath(state_dir)),
+            "cwd": portable(os.path.relpath(here, os.path.realpath(state_dir))),
         }
 
     def config_hash(self, state_dir: Path) -> str:

@@ -22,6 +22,10 @@ DEFAULTED = [
     if number not in (signal.SIGKILL, signal.SIGSTOP)
 ]
 
+#: What every command finds unless somebody says otherwise. What Python prints for hours would stay in
+#: a buffer of its own, unseen by `logs`, and be lost with a process that is killed.
+_GIVEN = {b"PYTHONUNBUFFERED": b"1"}
+
 #: What a command inherits, read once: `os.environb` converts every value at every look.
 INHERITED = dict(os.environb)
 
@@ -42,7 +46,7 @@ def spawn(job: "dict[str, Any]", mark: str, folder: int) -> int:
         OSError: It cannot be started (now); `explain` says why.
         ValueError: Likewise, and nothing will mend it.
     """
-    env = {**INHERITED, **job["env"]}
+    env = {**_GIVEN, **INHERITED, **job["env"]}
     # Run by a process of another attempt, it belongs to both.
     env[_MARK] = b":".join(filter(None, (env.get(_MARK), mark.encode("ascii"))))
     result = env.get(b"HOLDFAST_RESULT")

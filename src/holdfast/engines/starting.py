@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from holdfast import liveness
 from holdfast.attempts.names import attempts_dir
 from holdfast.attempts.records import Attempt
+from holdfast.encoding import to_bytes
 from holdfast.engines.hearing import ALL, KILL, STOP
 from holdfast.engines.shim import DONE, GAVE_UP, NOT_FIRST
 from holdfast.engines.starter import receive, send
@@ -209,4 +210,4 @@ def _job(attempt: Attempt) -> dict[str, Any]:
 
 def _bytes(text: str) -> str:
     # The starter's locale may differ: what the operating system gets is encoded here, once.
-    return os.fsencode(text).decode("latin-1")
+    return to_bytes(text).decode("latin-1")

@@ -17,6 +17,7 @@ from typing import Any
 from holdfast import aggregation, results
 from holdfast.config.experiment_file import Experiment
 from holdfast.decisions import decide
+from holdfast.encoding import portable
 from holdfast.engines import Engine
 from holdfast.errors import (
     AggregationError,
@@ -256,9 +257,9 @@ class Orchestrator:
             num_processes=len(experiment.params),
             config=experiment.to_config(),
             config_hash=experiment.config_hash(self._manager.state_dir),
-            config_path=experiment.path,
+            config_path=None if experiment.path is None else portable(str(experiment.path)),
             name=experiment.name or (experiment.path.stem if experiment.path else None),
-            cwd=experiment.cwd,
+            cwd=portable(str(experiment.cwd)),
         )
 
     def _claim(self, experiment_id: str) -> Claim:
