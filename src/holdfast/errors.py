@@ -27,6 +27,7 @@ __all__ = [
     "ClaimClosedError",
     "ConfigError",
     "ConfigProblem",
+    "ConfigWarning",
     "DiskWarning",
     "EngineError",
     "EngineWarning",
@@ -103,6 +104,10 @@ _E = TypeVar("_E", bound=HoldfastError)
 
 class NoLocksWarning(UserWarning):
     """The file system has no locks: epochs and the owner's own traces protect, and nothing else."""
+
+
+class ConfigWarning(UserWarning):
+    """An experiment file says what may not be meant so; it is run as it is written."""
 
 
 class DiskWarning(UserWarning):

@@ -1,10 +1,9 @@
-"""Locales that lack characters, and what Python does with its output: nothing a user has to know."""
+"""Locales that lack characters, and Python's buffers: nothing that a user has to know of."""
 
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 

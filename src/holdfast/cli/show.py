@@ -215,7 +215,7 @@ def _changed(state: ExperimentState, state_dir: Path) -> str:
         if not path.is_file():
             return ""
         now = load_config(path)
-        if now.config_hash(state_dir) != state.config_hash:
+        if state.config_hash not in now.config_hashes(state_dir):
             return ""  # changed, moved, or run with --set: another experiment's by now
     except (ConfigError, OSError, ValueError):
         return ""

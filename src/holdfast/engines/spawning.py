@@ -22,8 +22,8 @@ DEFAULTED = [
     if number not in (signal.SIGKILL, signal.SIGSTOP)
 ]
 
-#: What every command finds unless somebody says otherwise. What Python prints for hours would stay in
-#: a buffer of its own, unseen by `logs`, and be lost with a process that is killed.
+#: What every command finds unless somebody says otherwise. What Python prints for hours would stay
+#: in a buffer of its own, unseen by `logs`, and be lost with a process that is killed.
 _GIVEN = {b"PYTHONUNBUFFERED": b"1"}
 
 #: What a command inherits, read once: `os.environb` converts every value at every look.

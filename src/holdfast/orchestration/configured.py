@@ -20,7 +20,7 @@ def configuration(state: ExperimentState, state_dir: Path) -> Experiment:
         problem = ConfigProblem("command", "it was made without one, so nothing can be run")
         raise ConfigError(state.experiment_id, [problem])
     cwd = Path.cwd() if state.cwd is None else Path(local(state.cwd))
-    experiment = Experiment.from_config(state.config, cwd, state.config_path)
+    experiment = Experiment.from_stored(state.config, cwd, state.config_path)
     check_number(state, experiment, "its configuration")
     return experiment.moved_with(state_dir, state.config_hash)
 

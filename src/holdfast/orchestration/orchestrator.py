@@ -9,7 +9,7 @@ import os
 import shlex
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -48,21 +48,24 @@ from holdfast.store.manager import StateManager, utc_now
 __all__ = ["Orchestrator", "Outcome", "of_work"]
 
 
-def of_work(manager: StateManager, config_hash: str) -> ExperimentState | None:
+def of_work(manager: StateManager, config_hashes: Collection[str]) -> ExperimentState | None:
     """The experiment that a run of this work goes on with, or shows; None if there is none.
+
+    Args:
+        config_hashes: All that the work may be stored under.
 
     Raises:
         AmbiguousExperimentError: Several are unfinished.
     """
     # Unfinished work comes first: an aggregated twin must not hide it.
     try:
-        unfinished = manager.find_by_config_hash(config_hash)
+        unfinished = manager.find_by_config_hash(config_hashes)
     except AmbiguousExperimentError as err:
         raise AmbiguousExperimentError(err.query, err.matches, same_work=True) from err
     if unfinished is not None:
         return unfinished
     try:
-        return manager.find_by_config_hash(config_hash, include_finished=True)
+        return manager.find_by_config_hash(config_hashes, include_finished=True)
     except AmbiguousExperimentError as err:
         # Nothing is to be run, so nothing is guessed: all of them are done, and it says whose
         # result is shown.
@@ -156,6 +159,7 @@ class Orchestrator:
                 return self._shown(state)
             if claim is None:
                 check_number(state, experiment, "what is to be run")
+                experiment = experiment.numbered_as(state.config)
                 # Without the lock: waiting for an owner must not hold up runs of other files.
                 claim = held.enter_context(self._claim(state.experiment_id))
             return self._carry_on(claim, experiment, jobs=jobs, aggregate=aggregate)
@@ -237,13 +241,13 @@ class Orchestrator:
         self, experiment: Experiment, experiment_id: str | None, *, fresh: bool
     ) -> ExperimentState | None:
         """The experiment to go on with; None if a new one is to be made."""
-        wanted = experiment.config_hash(self._manager.state_dir)
+        wanted = experiment.config_hashes(self._manager.state_dir)
         if experiment_id is not None:
             try:
                 named = self._load(experiment_id)
             except ExperimentNotFoundError:
                 return None
-            if not fresh and named.config_hash == wanted:
+            if not fresh and named.config_hash in wanted:
                 return named
             detail = "a fresh one was asked for" if fresh else "it is of other work"
             raise ExperimentExistsError(experiment_id, self._manager.state_dir, detail)
