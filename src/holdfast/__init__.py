@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         UnknownLivenessError,
         UnreadableStateWarning,
         UnsupportedPlatformError,
+        UntrustedPlaceError,
     )
     from holdfast.events import Requested
     from holdfast.identity import ProcessIdentity, Verdict
@@ -99,6 +100,7 @@ __all__ = [
     "UnknownLivenessError",
     "UnreadableStateWarning",
     "UnsupportedPlatformError",
+    "UntrustedPlaceError",
     "Verdict",
     "__version__",
     "compute_config_hash",

@@ -48,6 +48,7 @@ __all__ = [
     "UnknownLivenessError",
     "UnreadableStateWarning",
     "UnsupportedPlatformError",
+    "UntrustedPlaceError",
     "printable",
 ]
 
@@ -541,6 +542,23 @@ class ConfigError(HoldfastError):
 
     def _message(self) -> str:
         return "\n".join([f"{_flat(self.path)}:", *(f"  {problem}" for problem in self.problems)])
+
+
+@_error
+class UntrustedPlaceError(HoldfastError):
+    """A state directory was found that others can write into: its commands may be theirs."""
+
+    path: Path
+    why: str
+
+    def _message(self) -> str:
+        return f"{_flat(self.path)} was found, and is not used: {self.why}"
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        return (
+            f"if it is the right one: -C {shlex.quote(str(self.path))}; "
+            f"-C DIR or HOLDFAST_STATE_DIR names another"
+        )
 
 
 @_error

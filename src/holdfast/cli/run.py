@@ -99,6 +99,8 @@ def run(
     where = where_of(context)
     where.fresh = fresh
     experiment = _experiment(where, words, command, procs, _settings(settings), resumed=resumed)
+    if experiment is not None and resumed is None:
+        where.settle(experiment)
     manager = where.manager()
     if resumed is not None:
         resumed = resolve(manager, resumed)
@@ -250,6 +252,7 @@ def demo(context: click.Context, fresh: bool, jobs: int | None) -> int:
     for codec in files.missing:
         text.say(f"this Python was built without {codec}: its processes will fail, the others run")
     experiment = load_config(path)
+    where.settle(experiment)
     text.say(f"the experiment is in {path}; kill it half way if you like (Ctrl-C, or kill -9)")
     code = conduct(
         where,
