@@ -71,6 +71,10 @@ def _spelt(*words: str) -> str:
     return shlex.join(["holdfast", *words])
 
 
+#: What the cause of a refused link begins with.
+NO_HARD_LINKS: Final = "the file system has no hard links"
+
+
 class HoldfastError(Exception):
     """Base of every error of this package."""
 
@@ -384,6 +388,8 @@ class StateWriteError(HoldfastError):
         return f"{which}; {self._remedy()}, then {again}"
 
     def _remedy(self) -> str:
+        if self.cause.startswith(NO_HARD_LINKS):
+            return "name a directory on another one, with -C DIR or HOLDFAST_STATE_DIR"
         if self.operation == "locking" and self.errno is None:
             return "wait for it"
         if self.errno is None and self.cause.startswith("something else"):

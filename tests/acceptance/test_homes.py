@@ -1,4 +1,4 @@
-"""Where an experiment lives: found from another folder, never taken from a stranger, always said."""
+"""Where an experiment lives: found from any folder, never taken from a stranger, always said."""
 
 import os
 import shutil

@@ -199,7 +199,7 @@ def state_dir_option(command: _C) -> _C:
         expose_value=False,
         callback=_set_where,
         type=click.Path(file_okay=False),
-        help=f"Where the experiments are; else ${_ENVIRONMENT}, else .experiment_state here or above.",
+        help=f"Where the experiments are; else ${_ENVIRONMENT}, else what is here or above.",
     )(command)
 
 

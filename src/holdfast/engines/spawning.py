@@ -58,7 +58,11 @@ def spawn(job: "dict[str, Any]", mark: str, folder: int) -> int:
     try:
         if job["cwd"] is not None:
             os.chdir(job["cwd"])
-        program = find_program(job["argv"][0], env.get(b"PATH", os.defpath.encode()), job["python"])
+        if job.get("stands_in"):
+            program = job["python"]
+        else:
+            path = env.get(b"PATH", os.defpath.encode())
+            program = find_program(job["argv"][0], path, job["python"])
         # A Python that is called by a name it cannot find on PATH does not know its environment.
         argv = [program if program == job["python"] else job["argv"][0], *job["argv"][1:]]
         opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))

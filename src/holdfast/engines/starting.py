@@ -18,6 +18,7 @@ from holdfast.attempts.names import attempts_dir
 from holdfast.attempts.records import Attempt
 from holdfast.encoding import to_bytes
 from holdfast.engines.hearing import ALL, KILL, STOP
+from holdfast.engines.interpreter import stands_in
 from holdfast.engines.shim import DONE, GAVE_UP, NOT_FIRST
 from holdfast.engines.starter import receive, send
 from holdfast.errors import EngineError
@@ -205,6 +206,7 @@ def _job(attempt: Attempt) -> dict[str, Any]:
         "timeout_s": attempt.timeout_s,
         "grace_s": attempt.grace_s,
         "python": _bytes(sys.executable),
+        "stands_in": stands_in(attempt.argv[0], attempt.cwd or os.curdir, attempt.env),
     }
 
 

@@ -5,7 +5,6 @@ Owns which experiment a call is about and what its end means; `holdfast.orchestr
 """
 
 import contextlib
-import os
 import shlex
 import time
 import warnings
@@ -31,6 +30,7 @@ from holdfast.errors import (
 )
 from holdfast.events import Event, Requested
 from holdfast.orchestration import ending, takeover
+from holdfast.orchestration.capacity import usable_cpus
 from holdfast.orchestration.concluding import conclude
 from holdfast.orchestration.configured import check_number, configuration
 from holdfast.orchestration.ending import NOTHING_INHERITED, Inherited, Outcome
@@ -447,16 +447,9 @@ def _evidence(claim: Claim) -> str:
 
 def _policy(experiment: Experiment, jobs: int | None) -> Policy:
     return Policy(
-        jobs=jobs or experiment.limits.jobs or _cpus(),
+        jobs=jobs or experiment.limits.jobs or usable_cpus(),
         max_attempts=experiment.retry.max_attempts,
         max_interruptions=experiment.retry.max_interruptions,
         backoff_s=experiment.retry.backoff_s,
         fail_fast=experiment.limits.fail_fast,
     )
-
-
-def _cpus() -> int:
-    # A container or batch job may have been given fewer than the machine has.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
