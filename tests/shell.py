@@ -65,6 +65,8 @@ class Shell:
         (path / "e.toml").write_text(FILE)
         source = str(Path(holdfast.__file__).parents[1])
         self.env = {**os.environ, "PYTHONPATH": source, "COLUMNS": "40"}
+        # Whatever lies above is not of this test: the search for experiments ends at the home.
+        self.env["HOME"] = str(path)
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self, *args: str, env: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ClaimClosedError,
         ConfigError,
         ConfigProblem,
+        ConfigWarning,
         DiskWarning,
         EngineError,
         EngineWarning,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         UnknownLivenessError,
         UnreadableStateWarning,
         UnsupportedPlatformError,
+        UntrustedPlaceError,
     )
     from holdfast.events import Requested
     from holdfast.identity import ProcessIdentity, Verdict
@@ -62,6 +64,7 @@ __all__ = [
     "ClaimClosedError",
     "ConfigError",
     "ConfigProblem",
+    "ConfigWarning",
     "DiskWarning",
     "EngineError",
     "EngineWarning",
@@ -97,6 +100,7 @@ __all__ = [
     "UnknownLivenessError",
     "UnreadableStateWarning",
     "UnsupportedPlatformError",
+    "UntrustedPlaceError",
     "Verdict",
     "__version__",
     "compute_config_hash",

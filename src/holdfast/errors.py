@@ -27,6 +27,7 @@ __all__ = [
     "ClaimClosedError",
     "ConfigError",
     "ConfigProblem",
+    "ConfigWarning",
     "DiskWarning",
     "EngineError",
     "EngineWarning",
@@ -47,6 +48,7 @@ __all__ = [
     "UnknownLivenessError",
     "UnreadableStateWarning",
     "UnsupportedPlatformError",
+    "UntrustedPlaceError",
     "printable",
 ]
 
@@ -67,6 +69,10 @@ Spell = Callable[..., str]
 
 def _spelt(*words: str) -> str:
     return shlex.join(["holdfast", *words])
+
+
+#: What the cause of a refused link begins with.
+NO_HARD_LINKS: Final = "the file system has no hard links"
 
 
 class HoldfastError(Exception):
@@ -103,6 +109,10 @@ _E = TypeVar("_E", bound=HoldfastError)
 
 class NoLocksWarning(UserWarning):
     """The file system has no locks: epochs and the owner's own traces protect, and nothing else."""
+
+
+class ConfigWarning(UserWarning):
+    """An experiment file says what may not be meant so; it is run as it is written."""
 
 
 class DiskWarning(UserWarning):
@@ -379,6 +389,8 @@ class StateWriteError(HoldfastError):
         return f"{which}; {self._remedy()}, then {again}"
 
     def _remedy(self) -> str:
+        if self.cause.startswith(NO_HARD_LINKS):
+            return "name a directory on another one, with -C DIR or HOLDFAST_STATE_DIR"
         if self.operation == "locking" and self.errno is None:
             return "wait for it"
         if self.errno is None and self.cause.startswith("something else"):
@@ -537,6 +549,23 @@ class ConfigError(HoldfastError):
 
     def _message(self) -> str:
         return "\n".join([f"{_flat(self.path)}:", *(f"  {problem}" for problem in self.problems)])
+
+
+@_error
+class UntrustedPlaceError(HoldfastError):
+    """A state directory was found that others can write into: its commands may be theirs."""
+
+    path: Path
+    why: str
+
+    def _message(self) -> str:
+        return f"{_flat(self.path)} was found, and is not used: {self.why}"
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        return (
+            f"if it is the right one: -C {shlex.quote(str(self.path))}; "
+            f"-C DIR or HOLDFAST_STATE_DIR names another"
+        )
 
 
 @_error

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from holdfast.config.durations import parse_duration
 from holdfast.config.experiment_file import Aggregation, Experiment, Limits, Retry, load_config
-from holdfast.config.matrix import combinations
+from holdfast.config.matrix import combinations, identity
 from holdfast.errors import ConfigError
 
 EXAMPLE = """
@@ -297,11 +297,13 @@ def test_all_mistakes_are_told_at_once(problems):
             "matrix.exclude[0].a: no combination has 2; there are …, 1",
         ),
         ('command = ["a"]\n[matrix]\na=[2024-01-15]', "matrix.a[0]: expected text, a number"),
-        ('command = ["a"]\n[matrix]\na=[[1]]', "matrix.a[0]: expected text, a number"),
         ('command = ["a"]\n[matrix]\n"a b"=[1]', "matrix.a b: not a name"),
         ('command = ["a"]\n[matrix]\ninclude=[{}]', "matrix.include[0]: expected key = value"),
         ('command = ["a"]\n[matrix]\ninclude={a=1}', "matrix.include: expected a list of tables"),
-        ('command = ["a"]\n[matrix]\ninclude=[{a=[1]}]', "matrix.include[0].a: expected text"),
+        (
+            'command = ["a"]\n[matrix]\ninclude=[{a=2024-01-15}]',
+            "matrix.include[0].a: expected text",
+        ),
         ('command = ["a"]\nmatrix = 1', "matrix: expected a table, found the number 1"),
         ('command = ["a"]\nlimits = 1', "limits: expected a table, found the number 1"),
         ('command = ["a"]\nlimits = "jobs"', "limits: expected a table, found the text 'jobs'"),
@@ -482,14 +484,59 @@ def test_set_keeps_text_text(load):
     experiment = load(EXAMPLE, codec="7", env__MASK="0x10", env__QUOTED='"x"')
     assert {each["codec"] for each in experiment.params} == {"7"}
     assert experiment.env == {"OMP_NUM_THREADS": "1", "MASK": "0x10", "QUOTED": "x"}
-    dates = load(EXAMPLE, level="2024-01-15")
-    assert {each["level"] for each in dates.params} == {"2024-01-15"}
+    dates = load(EXAMPLE, codec="2024-01-15")
+    assert {each["codec"] for each in dates.params} == {"2024-01-15"}
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        *((".00001", [1e-05]), ("10.e-6", [1e-05]), ("1e-5", [1e-05]), ("+.5", [0.5])),
+        *(("[.1, 1.]", [0.1, 1.0]), ("[1,9]", [1, 9]), ("[ .5, 1e-3 ]", [0.5, 0.001])),
+    ],
+)
+def test_set_reads_numbers_as_people_write_them(load, text, values):
+    """With a point before or behind everything, alone and in lists."""
+    found = sorted({each["level"] for each in load(EXAMPLE, level=text).params})
+    assert [(type(each), each) for each in found] == [(type(each), each) for each in sorted(values)]
+
+
+def test_set_reads_booleans_and_bare_words(load):
+    """Python's True, and a list whose quotes the shell took away."""
+    text = 'command = ["p"]\n[matrix]\namp = [true]\nopt = ["sgd"]'
+    assert load(text, amp="False").params == ({"amp": False, "opt": "sgd"},)
+    assert [each["opt"] for each in load(text, opt="[adam, sgd]").params] == ["adam", "sgd"]
+    assert load(EXAMPLE, limits__fail_fast="True").limits.fail_fast is True
+    assert load(EXAMPLE, env__A="True").env["A"] == "True"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "told"),
+    [
+        ("level", "1O", 'would make texts of numbers: ["1O"] instead of [1, 6, 9]'),
+        ("level", "True", "would make booleans of numbers: [true] instead of [1, 6, 9]"),
+        ("level", "nan", 'would make texts of numbers: ["nan"] instead of [1, 6, 9]'),
+        ("codec", "[1, 2]", 'would make numbers of texts: [1, 2] instead of ["zlib", "bz2"'),
+    ],
+)
+def test_set_does_not_change_the_type_of_a_whole_list(problems, key, text, told):
+    """A typing error in a number is no text that was meant."""
+    [problem] = problems(EXAMPLE, **{key: text})
+    assert problem.startswith(f"{key}: {told}")
+
+
+def test_set_of_a_list_among_lists_says_how(problems, load):
+    """`layers=[64,32]` would make two processes of what was meant as one value."""
+    text = 'command = ["p"]\n[matrix]\nlayers = [[8], [8, 8]]'
+    [problem] = problems(text, layers="[64,32]")
+    assert "a list of lists is written [[64, 32]]" in problem
+    assert load(text, layers="[[64,64]]").params == ({"layers": [64, 64]},)
 
 
 def test_set_cannot_smuggle_in_another_key(load):
     """A line break in a value is part of the value."""
-    experiment = load(EXAMPLE, level="1\nprocesses = 5")
-    assert {each["level"] for each in experiment.params} == {"1\nprocesses = 5"}
+    experiment = load(EXAMPLE, codec="1\nprocesses = 5")
+    assert {each["codec"] for each in experiment.params} == {"1\nprocesses = 5"}
 
 
 def test_a_key_that_cannot_be_set_is_told(problems):
@@ -506,12 +553,13 @@ NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,5}", fullmatch=True).filter(
     lambda name: name not in ("index", "count", "include", "exclude")
 )
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
-SCALARS = (
+PLAIN = (
     TEXTS
     | st.booleans()
     | st.integers(-(2**53), 2**53)
     | st.floats(allow_nan=False, allow_infinity=False)
 )
+SCALARS = PLAIN | st.lists(PLAIN, max_size=2) | st.dictionaries(NAMES, PLAIN, max_size=2)
 WORDS = TEXTS.map(lambda text: text.replace("{", "{{").replace("}", "}}"))
 
 
@@ -520,7 +568,7 @@ def documents(draw):
     """A valid file, as TOML or JSON would give it."""
     document = {"command": ["prog", *draw(st.lists(WORDS, max_size=3)), "{index}"]}
     if draw(st.booleans()):
-        lists = st.lists(SCALARS, min_size=1, max_size=3, unique_by=lambda v: (type(v), v))
+        lists = st.lists(SCALARS, min_size=1, max_size=3, unique_by=identity)
         document["matrix"] = draw(st.dictionaries(NAMES, lists, min_size=1, max_size=3))
         document["command"] += ["{" + key + "}" for key in document["matrix"]]
     elif draw(st.booleans()):
@@ -528,7 +576,7 @@ def documents(draw):
     if draw(st.booleans()):
         document["name"] = draw(TEXTS)
     if draw(st.booleans()):
-        document["env"] = draw(st.dictionaries(NAMES, TEXTS, max_size=3))
+        document["env"] = draw(st.dictionaries(NAMES, WORDS, max_size=3))
     if draw(st.booleans()):
         document["limits"] = {"jobs": draw(st.integers(1, 99)), "timeout": draw(st.integers(1, 99))}
     if draw(st.booleans()):
@@ -538,6 +586,7 @@ def documents(draw):
     return document
 
 
+@pytest.mark.filterwarnings("ignore::holdfast.errors.ConfigWarning")
 @given(documents())
 def test_what_is_stored_gives_the_same_experiment(document):
     """Resuming from the stored configuration runs exactly what was declared."""
@@ -551,6 +600,7 @@ def test_what_is_stored_gives_the_same_experiment(document):
         assert again.argv(index) == experiment.argv(index)
 
 
+@pytest.mark.filterwarnings("ignore::holdfast.errors.ConfigWarning")
 @given(documents(), documents())
 def test_only_the_work_is_hashed(one, other):
     """Name, limits and retries may change between runs; anything else is other work."""

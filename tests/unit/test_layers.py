@@ -32,7 +32,7 @@ LAYERS = {
     "lifecycle": ["lifecycle"],
     "liveness": ["liveness", "start_times"],
     "machines": ["machines", "decisions", "guards", "effects", "events"],
-    "records": ["records", "errors", "identity", "ids", "status", "validators"],
+    "records": ["records", "errors", "identity", "ids", "status", "validators", "encoding"],
 }  # fmt: skip
 
 #: What each layer may import besides itself. `store` and `engines` do not know each other.

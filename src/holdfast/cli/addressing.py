@@ -8,6 +8,7 @@ import click
 
 from holdfast.cli import text
 from holdfast.cli.app import quoted
+from holdfast.encoding import spoken
 from holdfast.errors import (
     AmbiguousExperimentError,
     ExperimentNotFoundError,
@@ -33,6 +34,7 @@ def resolve(manager: StateManager, query: str) -> str:
         ExperimentNotFoundError, AmbiguousExperimentError: None or several.
         StateCorruptError, SchemaTooNewError: The one that is named cannot be read.
     """
+    query = spoken(query)
     found: tuple[str, ...] = ()
     unknown = None
     try:

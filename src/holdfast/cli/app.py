@@ -17,8 +17,10 @@ import click
 
 from holdfast import __version__
 from holdfast.cli import text
+from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
+    from holdfast.config.experiment_file import Experiment
     from holdfast.store.manager import StateManager
 
 __all__ = [
@@ -32,7 +34,6 @@ __all__ = [
 ]
 
 _ENVIRONMENT: Final = "HOLDFAST_STATE_DIR"
-_DEFAULT: Final = ".experiment_state"
 
 #: What other programs call it.
 _ALIASES: Final = {
@@ -77,16 +78,64 @@ class Where:
         option: The directory as it was given with `-C`; None if it comes from elsewhere.
         verb: The command that runs; None before that is known.
         fresh: Whether it makes a new experiment whatever there is.
+        found: The directory that was looked for, once it was.
     """
 
     option: str | None = None
     verb: str | None = None
     fresh: bool = False
+    found: Path | None = None
+
+    @property
+    def _said(self) -> str | None:
+        """The directory that the user named."""
+        return self.option or os.environ.get(_ENVIRONMENT) or None
 
     @property
     def state_dir(self) -> Path:
-        """`-C`, else `HOLDFAST_STATE_DIR`, else `.experiment_state` here."""
-        return Path(self.option or os.environ.get(_ENVIRONMENT) or _DEFAULT)
+        """`-C`, else `HOLDFAST_STATE_DIR`, else what was found; else `.experiment_state` here.
+
+        Raises:
+            UntrustedPlaceError: Others can write into what is found.
+        """
+        if self._said is not None:
+            return Path(self._said)
+        if self.found is None:
+            from holdfast.cli import homes
+
+            self._use(homes.above())
+        assert self.found is not None
+        return self.found
+
+    def settle(self, experiment: "Experiment") -> None:
+        """Find the directory for a run of *experiment*, and tell of the same work elsewhere.
+
+        Raises:
+            UntrustedPlaceError: Others can write into what is found.
+        """
+        from holdfast.cli import homes
+
+        if self._said is None:
+            found, held = homes.for_work(experiment)
+            self._use(found)
+        else:
+            held = homes.holds(self.state_dir, experiment)
+        if self.fresh or held:
+            return
+        for place, state in homes.twins(self.state_dir, experiment):
+            which = f"{text.one_line(state.experiment_id)} ({state.status})"
+            if place == self.state_dir:
+                told = f"{which} is the same work of another place, {text.one_line(state.cwd)}"
+            else:
+                told = f"{which} in {text.one_line(place)} is the same work"
+            text.say(f"{told}; this makes a new experiment in {text.one_line(self.state_dir)}")
+
+    def _use(self, found: Path) -> None:
+        from holdfast.cli import homes
+
+        if self.found is None and found != homes.DEFAULT:
+            text.say(f"the experiments are in {text.one_line(found)}")
+        self.found = found
 
     def manager(self) -> "StateManager":
         """The store there."""
@@ -97,7 +146,19 @@ class Where:
     def command(self, *words: str) -> str:
         """What to type, in this directory and shell, to run holdfast with *words*."""
         where = [] if self.option is None else ["-C", self.option]
+        if self._said is None and self.found is not None and not self._is_found_again(self.found):
+            where = ["-C", str(self.found)]
         return " ".join([_program(), *map(quoted, [*where, *words])])
+
+    @staticmethod
+    def _is_found_again(found: Path) -> bool:
+        """Whether a command that names no place finds the same."""
+        from holdfast.cli import homes
+
+        try:
+            return homes.above() == found
+        except HoldfastError:
+            return False
 
 
 def quoted(word: str) -> str:
@@ -139,7 +200,7 @@ def state_dir_option(command: _C) -> _C:
         expose_value=False,
         callback=_set_where,
         type=click.Path(file_okay=False),
-        help=f"Where the experiments are; default ${_ENVIRONMENT} or {_DEFAULT}.",
+        help=f"Where the experiments are; else ${_ENVIRONMENT}, else what is here or above.",
     )(command)
 
 
@@ -151,8 +212,15 @@ def json_option(command: _C) -> _C:
 def _complete_id(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     import warnings
 
+    from holdfast.cli import homes
+
     warnings.simplefilter("ignore")
-    ids = where_of(context).manager().list_experiments()
+    where = where_of(context)
+    try:
+        where.found = where.found or homes.above()  # a shell that completes wants no messages
+        ids = where.manager().list_experiments()
+    except HoldfastError:
+        return []
     return [each for each in ["@last", *ids] if each.startswith(incomplete)]
 
 
@@ -228,6 +296,8 @@ _EPILOG = """\
 \b
 ID is an experiment's id, any unique beginning of it, its name if no other has it, or @last,
 the newest one; ID/INDEX is one process of it (logs, show, export).
+Experiments are where -C or HOLDFAST_STATE_DIR says, else in .experiment_state
+here, beside FILE, or above.
 Exit codes: 0 done or nothing to do, 1 error, 2 usage or experiment file,
 3 failed processes, 4 id unknown or ambiguous, 5 owned by a live orchestrator
 (or one not proven dead), 6 unreadable state, 130/143 interrupted."""

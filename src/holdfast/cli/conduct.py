@@ -36,10 +36,26 @@ def conduct(
     manager = where.manager()
     with Progress(manager.folder, parameters, notes) as progress, LocalEngine() as local:
         engine = _Announcing(local, progress)
-        orchestrator = Orchestrator(manager, engine, on_change=progress.change, force=force)
+
+        def change(state: "ExperimentState") -> None:
+            if progress.first is None:
+                _say_interpreter(state)
+            progress.change(state)
+
+        orchestrator = Orchestrator(manager, engine, on_change=change, force=force)
         outcome = drive(orchestrator)
     _print_end(where, outcome, _taken_up(outcome, progress.first), as_json=as_json)
     return outcome.exit_code
+
+
+def _say_interpreter(state: "ExperimentState") -> None:
+    """Say that `python3` is not the one on PATH; once, before anything runs."""
+    from holdfast.encoding import local
+    from holdfast.engines.interpreter import stands_in
+
+    command, env = state.config.get("command"), state.config.get("env") or {}
+    if command and stands_in(str(command[0]), local(state.cwd or "."), env):
+        text.say(f"{command[0]} is holdfast's own, {text.one_line(sys.executable)}")
 
 
 def _taken_up(outcome: "Outcome", first: "ExperimentState | None") -> list[str]:

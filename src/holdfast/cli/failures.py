@@ -118,7 +118,12 @@ def guarded(args: list[str]) -> int:
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", errors.UnreadableStateWarning)
     warnings.simplefilter("once", errors.NoLocksWarning)
-    for kind in (errors.DiskWarning, errors.EngineWarning, errors.AttemptWarning):
+    for kind in (
+        errors.AttemptWarning,
+        errors.ConfigWarning,
+        errors.DiskWarning,
+        errors.EngineWarning,
+    ):
         warnings.simplefilter("always", kind)
     from holdfast.cli.app import Where
 

@@ -16,6 +16,7 @@ from holdfast.cli.app import Where
 from holdfast.cli.evidence import params_words
 from holdfast.cli.failures import OWNED
 from holdfast.config.experiment_file import Experiment
+from holdfast.encoding import local
 from holdfast.errors import ConfigError, ConfigProblem
 from holdfast.orchestration.configured import check_number, configuration
 from holdfast.orchestration.orchestrator import of_work
@@ -55,6 +56,7 @@ def print_plan(
         experiment = configuration(state, manager.state_dir)
     elif state is not None:
         check_number(state, experiment, "what is to be run")
+        experiment = experiment.numbered_as(state.config)
     decided = _decided(manager, state, experiment, force=force)
     living = None if state is None else manager.liveness(state.experiment_id)
     code = OWNED if living is not None and living.kind == "alive" else 0
@@ -128,7 +130,7 @@ def _state(
     if fresh:
         return None
     assert experiment is not None
-    return of_work(manager, experiment.config_hash(manager.state_dir))
+    return of_work(manager, experiment.config_hashes(manager.state_dir))
 
 
 def refuse_other_work(
@@ -140,20 +142,25 @@ def refuse_other_work(
         ConfigError: It is not; with every difference.
     """
     state_dir = where.state_dir
-    if experiment.config_hash(state_dir) == state.config_hash:
+    if state.config_hash in experiment.config_hashes(state_dir):
         return
     try:
-        stored = Experiment.from_config(state.config, Path(state.cwd or "."))
-        before: Mapping[str, Any] = stored.work(state_dir)
+        stored = Experiment.from_stored(state.config, Path(local(state.cwd or ".")))
+        before: Mapping[str, Any] = _numbered(stored, state_dir)
     except ConfigError:
         before = {}
-    problems = _differences(before, experiment.work(state_dir))
+    problems = _differences(before, _numbered(experiment, state_dir))
     said = f"`{where.command('resume', state.experiment_id)}` goes on with what it was made with"
     if file is not None:
         said += f", `{where.command('run', file)}` runs this file"
     problems.append(ConfigProblem("so", said))
     title = f"{file or 'the command'} does other work than {text.one_line(state.experiment_id)}"
     raise ConfigError(title, problems)
+
+
+def _numbered(experiment: Experiment, state_dir: Path) -> dict[str, Any]:
+    """The work of *experiment*, its processes in the order of their indices."""
+    return {**experiment.work(state_dir), "params": list(map(dict, experiment.params))}
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[ConfigProblem]:

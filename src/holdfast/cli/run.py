@@ -17,6 +17,7 @@ from holdfast.cli.app import (
 )
 from holdfast.cli.conduct import conduct
 from holdfast.cli.maintain import force_option
+from holdfast.encoding import spoken
 
 if TYPE_CHECKING:
     from holdfast.config.experiment_file import Experiment
@@ -98,6 +99,8 @@ def run(
     where = where_of(context)
     where.fresh = fresh
     experiment = _experiment(where, words, command, procs, _settings(settings), resumed=resumed)
+    if experiment is not None and resumed is None:
+        where.settle(experiment)
     manager = where.manager()
     if resumed is not None:
         resumed = resolve(manager, resumed)
@@ -165,7 +168,8 @@ def _experiment(
         if not command:
             example = where.command("run", "--procs", "4", "--", "CMD")
             raise click.UsageError(f"a command is missing: {example}...")
-        return Experiment.from_command(command, procs or 1, cwd=Path.cwd(), overrides=settings)
+        argv = [spoken(word) for word in command]
+        return Experiment.from_command(argv, procs or 1, cwd=Path.cwd(), overrides=settings)
     if len(words) > 1:
         raise click.UsageError(
             f"one FILE, not {len(words)}; if it is a command: "
@@ -188,7 +192,7 @@ def _settings(words: Sequence[str]) -> dict[str, str]:
         key, equals, value = word.partition("=")
         if not equals or not key.strip():
             raise click.UsageError(f"--set needs KEY=VALUE, not {word!r}")
-        found[key.strip()] = value
+        found[spoken(key.strip())] = spoken(value)
     return found
 
 
@@ -248,6 +252,7 @@ def demo(context: click.Context, fresh: bool, jobs: int | None) -> int:
     for codec in files.missing:
         text.say(f"this Python was built without {codec}: its processes will fail, the others run")
     experiment = load_config(path)
+    where.settle(experiment)
     text.say(f"the experiment is in {path}; kill it half way if you like (Ctrl-C, or kill -9)")
     code = conduct(
         where,

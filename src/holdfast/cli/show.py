@@ -23,6 +23,7 @@ from holdfast.cli.evidence import Params, failures, parameters, params_words
 from holdfast.cli.failures import told
 from holdfast.cli.listing import STYLES
 from holdfast.cli.outcome import found, process_page, remaking, result_lines
+from holdfast.encoding import local
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.identity import Verdict
 from holdfast.records import ExperimentState
@@ -229,10 +230,11 @@ def _changed(state: ExperimentState, state_dir: Path) -> str:
 
     try:
         # A pipe (`run <(make_file)`) would be waited for.
-        if not Path(state.config_path or "").is_file():
+        path = Path(local(state.config_path or ""))
+        if not path.is_file():
             return ""
-        now = load_config(state.config_path or "")
-        if now.config_hash(state_dir) != state.config_hash:
+        now = load_config(path)
+        if state.config_hash not in now.config_hashes(state_dir):
             return ""  # changed, moved, or run with --set: another experiment's by now
     except (ConfigError, OSError, ValueError):
         return ""

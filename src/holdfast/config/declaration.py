@@ -15,6 +15,7 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from holdfast.config import matrix, values
 from holdfast.config.matrix import MAX_PROCESSES, Matrix, Params
+from holdfast.config.placeholders import may_go
 from holdfast.config.placeholders import problems as placeholder_problems
 from holdfast.errors import ConfigProblem
 
@@ -77,6 +78,7 @@ class Declaration:
     name: str | None
     command: tuple[str, ...]
     params: tuple[Params, ...]
+    matrix: Matrix | None
     env: Mapping[str, str]
     limits: Limits
     retry: Retry
@@ -159,11 +161,14 @@ def check(config: Mapping[str, Any]) -> tuple[Declaration | None, list[ConfigPro
         problems.append(ConfigProblem("command", "is missing: the argv that every process runs"))
     params, wrong = _params(given, found)
     problems.extend(wrong)
-    if "command" in found:
-        if params is not None:
-            problems.extend(_placeholders(found["command"], params))
-        else:
-            problems.extend(_doubtless(found["command"], given.get("matrix", {})))
+    words = _words(found)
+    if params is not None:
+        problems.extend(_placeholders(words, params))
+    else:
+        problems.extend(_doubtless(words, given.get("matrix", {})))
+    if "command" in found and may_go(found["command"][0]):
+        what = "word 1: the program cannot be left out, as a ? says"
+        problems.append(ConfigProblem("command", what))
     if problems:
         return None, problems
     assert params is not None
@@ -171,6 +176,7 @@ def check(config: Mapping[str, Any]) -> tuple[Declaration | None, list[ConfigPro
         name=found.get("name"),
         command=found["command"],
         params=params,
+        matrix=found.get("matrix"),
         env=found.get("env", {}),
         limits=found.get("limits", Limits()),
         retry=found.get("retry", Retry()),
@@ -243,20 +249,31 @@ def _params(
     return params, []
 
 
-def _placeholders(command: Iterable[str], params: tuple[Params, ...]) -> Iterator[ConfigProblem]:
+def _words(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Every text that may have placeholders: the key that it stands under, which one, itself."""
+    command = enumerate(found.get("command", ()), 1)
+    return [
+        *(("command", f"word {number}: ", word) for number, word in command),
+        *((f"env.{name}", "", text) for name, text in found.get("env", {}).items()),
+    ]
+
+
+def _placeholders(
+    words: Iterable[tuple[str, str, str]], params: tuple[Params, ...]
+) -> Iterator[ConfigProblem]:
     everywhere = set(params[0]).intersection(*params[1:])
     somewhere = set().union(*params) - everywhere
-    for number, word in enumerate(command, 1):
-        for what, hint in placeholder_problems(word, {*everywhere, "index", "count"}):
+    for where, which, word in words:
+        for what, hint in placeholder_problems(word, {*everywhere, "index", "count"}, somewhere):
             partial = next((key for key in somewhere if what.endswith(f"{{{key}}}")), None)
             if partial is not None:
                 lacking = next(i for i, each in enumerate(params) if partial not in each)
                 what = f"process {lacking} has no {{{partial}}}"
-                hint = "give it to all, in the lists or by include"
-            yield ConfigProblem("command", f"word {number}: {what}", hint)
+                hint = f"give it to all, in the lists or by include, or write {{{partial}?}}"
+            yield ConfigProblem(where, which + what, hint)
 
 
-def _doubtless(command: Iterable[str], table: Any) -> Iterator[ConfigProblem]:
+def _doubtless(words: Iterable[tuple[str, str, str]], table: Any) -> Iterator[ConfigProblem]:
     """What is wrong with placeholders whatever becomes of the *table* of the matrix.
 
     It is not well-formed: only a key that stands nowhere in it is unknown for certain.
@@ -268,10 +285,10 @@ def _doubtless(command: Iterable[str], table: Any) -> Iterator[ConfigProblem]:
         keys = (key for each in tables if isinstance(each, Mapping) for key in each)
         known.update(key for key in keys if isinstance(key, str))
         known -= {"include", "exclude"}
-    for number, word in enumerate(command, 1):
+    for where, which, word in words:
         for what, hint in placeholder_problems(word, known):
             if isinstance(table, Mapping) or not what.startswith("unknown placeholder"):
-                yield ConfigProblem("command", f"word {number}: {what}", hint)
+                yield ConfigProblem(where, which + what, hint)
 
 
 def _plain(value: Any) -> Any:

@@ -4,9 +4,12 @@ Owns the meaning of every key. Reading TOML and checking each value is in `decla
 this file, `--set` in `overrides`, the product of the lists in `matrix`.
 """
 
+import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -16,9 +19,11 @@ from holdfast.config import declaration, matrix, values
 from holdfast.config import overrides as setting
 from holdfast.config.declaration import Aggregation, Limits, Retry
 from holdfast.config.hashing import compute_config_hash
-from holdfast.config.matrix import Params
-from holdfast.config.placeholders import fill
-from holdfast.errors import ConfigError, ConfigProblem
+from holdfast.config.matrix import Matrix, Params, identity
+from holdfast.config.placeholders import escape, fill, is_plain
+from holdfast.config.shell_words import suspicions
+from holdfast.encoding import portable
+from holdfast.errors import ConfigError, ConfigProblem, ConfigWarning
 
 __all__ = ["Aggregation", "Experiment", "Limits", "Retry", "load_config"]
 
@@ -27,6 +32,12 @@ _LONGEST_FILE = 64 << 20
 
 #: Characters of a line that a message shows.
 _MOST_SHOWN = 80
+
+#: Parameters that are hashed at most to find out in which order of its keys 0.1 stored a matrix.
+_MOST_ORDERED = 10_000
+
+#: What a stored configuration has under `format` if its `[env]` has braces: they are placeholders.
+_FORMAT = 2
 
 
 @attrs.frozen(kw_only=True)
@@ -37,7 +48,9 @@ class Experiment:
         name: For people; None if it has none.
         command: The argv of every process, with `{key}` placeholders; no shell.
         params: The parameters of each process, in the order of their index.
-        env: Added to the environment of every process. What is inherited is never stored.
+        matrix: Where they come from; None if only their number is given.
+        env: Added to the environment of every process, with placeholders as in the command. What
+            is inherited is never stored.
         path: The file that it was read from; None if there was none.
         cwd: Directory in which the processes run, absolute.
         source: As it was written, with overrides, in the shape of the file; JSON.
@@ -52,6 +65,7 @@ class Experiment:
     aggregate: Aggregation
     path: Path | None = None
     cwd: Path
+    matrix: Matrix | None = attrs.field(default=None, repr=False)
     source: Mapping[str, Any] = attrs.field(repr=False)
 
     @property
@@ -67,27 +81,97 @@ class Experiment:
         """
         if not 0 <= index < len(self.params):
             raise IndexError(f"process {index} of {len(self.params)}")
-        values = {**self.params[index], "index": index, "count": len(self.params)}
-        return tuple(fill(word, values) for word in self.command)
+        known = self._known(index)
+        filled = (fill(word, known) for word in self.command)
+        return tuple(word for word in filled if word is not None)
+
+    def environment(self, index: int | None = None) -> dict[str, str]:
+        """What `[env]` adds to the environment of process *index*, its placeholders filled in.
+
+        Args:
+            index: None for the aggregation, which gets only what is the same for all.
+        """
+        if index is None:
+            shared = {name: text for name, text in self.env.items() if is_plain(text)}
+            filled = {name: fill(text, {}) for name, text in shared.items()}
+        else:
+            known = self._known(index)
+            filled = {name: fill(text, known) for name, text in self.env.items()}
+        return {name: text for name, text in filled.items() if text is not None}
+
+    def _known(self, index: int) -> dict[str, Any]:
+        return {**self.params[index], "index": index, "count": len(self.params)}
 
     def work(self, state_dir: Path) -> dict[str, Any]:
         """What defines the work, JSON-like: two experiments with equal work are one.
 
         The name, limits, retries and aggregation are not in it, nor whether the parameters came
-        from a matrix or a number of processes. The directory is taken relative to *state_dir*, so
-        that a project can move as a whole, and two projects that share one never match.
+        from a matrix or a number of processes, nor the order of a matrix's keys. The directory
+        is taken relative to *state_dir*, so that a project can move as a whole, and two projects
+        that share one never match.
         """
+        return self._work(state_dir, self._params_by(sorted))
+
+    def _params_by(self, order: Callable[[Iterable[str]], Sequence[str]]) -> tuple[Params, ...]:
+        return self.params if self.matrix is None else self.matrix.params(order(self.matrix.axes))
+
+    def _work(self, state_dir: Path, params: Iterable[Params]) -> dict[str, Any]:
         here = os.path.realpath(self.cwd)
         return {
             "command": list(self.command),
-            "params": [dict(params) for params in self.params],
-            "env": dict(self.env),
-            "cwd": os.path.relpath(here, os.path.realpath(state_dir)),
+            "params": [dict(each) for each in params],
+            # As 0.1 had it, for which every text was plain; what is filled in is told from that.
+            "env": {
+                name: fill(text, {}) if is_plain(text) else {"template": text}
+                for name, text in self.env.items()
+            },
+            "cwd": portable(os.path.relpath(here, os.path.realpath(state_dir))),
         }
 
     def config_hash(self, state_dir: Path) -> str:
-        """The hash by which `run` finds the experiment that does this work already."""
+        """The hash that is stored with an experiment which does this work."""
         return compute_config_hash(self.work(state_dir))
+
+    def config_hashes(self, state_dir: Path) -> tuple[str, ...]:
+        """The hashes by which `run` finds the experiment that does this work already.
+
+        The first is `config_hash`. 0.1 took the parameters in the order of the keys in the file, so
+        that the same work has one for each order: all of them, or that of the file alone where
+        they are too many.
+        """
+        found = {self.config_hash(state_dir): None}
+        if self.matrix is not None and len(self.matrix.axes) > 1:
+            axes = self.matrix.axes
+            orders: Iterable[Sequence[str]] = permutations(axes)
+            if math.factorial(len(axes)) * len(self.params) > _MOST_ORDERED:
+                orders = [tuple(axes)]
+            for order in orders:
+                params = self.matrix.params(order)
+                found[compute_config_hash(self._work(state_dir, params))] = None
+        return tuple(found)
+
+    def is_of(self, config_hash: str | None, state_dir: Path) -> bool:
+        """Whether *config_hash* was stored for this work as it is written here."""
+        if self.config_hash(state_dir) == config_hash:
+            return True
+        if self.matrix is None or len(self.matrix.axes) < 2:
+            return False
+        written = self._work(state_dir, self._params_by(tuple))
+        return compute_config_hash(written) == config_hash
+
+    def numbered_as(self, config: Mapping[str, Any]) -> Self:
+        """This experiment with its processes in the order of *config*, stored for the same work.
+
+        Whoever moves a key of the matrix in the file must not run what was left of one process
+        with the parameters of another.
+        """
+        try:
+            params = type(self).from_stored(config, self.cwd).params
+        except ConfigError:
+            return self
+        if sorted(map(identity, params)) != sorted(map(identity, self.params)):
+            return self
+        return attrs.evolve(self, params=params)
 
     def moved_with(self, state_dir: Path, config_hash: str | None) -> Self:
         """This experiment in the folder that was meant when *config_hash* was made.
@@ -96,19 +180,22 @@ class Experiment:
         it names what is gone or, worse, the original; the hash tells where it lies now. Where no
         folder fits the hash, the stored one stays.
         """
-        if config_hash is None or self.config_hash(state_dir) == config_hash:
+        if config_hash is None or self.is_of(config_hash, state_dir):
             return self
         home = Path(os.path.realpath(state_dir)).parent
         below = [home.joinpath(*self.cwd.parts[-n:]) for n in range(1, len(self.cwd.parts))]
         for folder in (home, *home.parents, *below):
             moved = attrs.evolve(self, cwd=folder)
-            if moved.config_hash(state_dir) == config_hash:
+            if moved.is_of(config_hash, state_dir):
                 return moved
         return self
 
     def to_config(self) -> dict[str, Any]:
         """The whole declaration as JSON, in the shape of the file; stored in `state.config`."""
-        return dict(self.source)
+        config = dict(self.source)
+        if any("{" in text or "}" in text for text in self.env.values()):
+            config["format"] = _FORMAT
+        return config
 
     def differs_in(self, config: Mapping[str, Any]) -> list[str]:
         """Which of limits, retry and aggregate *config*, of the same work, declares otherwise."""
@@ -122,7 +209,7 @@ class Experiment:
     def from_config(
         cls, config: Mapping[str, Any], cwd: Path | str = Path(), path: Path | str | None = None
     ) -> Self:
-        """The experiment that *config* declares: a stored one, or a mapping in the file's shape.
+        """The experiment that *config* declares, a mapping in the file's shape.
 
         Args:
             config: As `to_config` returns it, or written by hand.
@@ -131,8 +218,29 @@ class Experiment:
 
         Raises:
             ConfigError: All problems at once.
+
+        Warns:
+            ConfigWarning: Words that only a shell would understand.
         """
-        return _checked(cls, config, [], cwd, path)
+        experiment = _checked(cls, _without_format(config), [], cwd, path)
+        _warn_of_shell_words(experiment)
+        return experiment
+
+    @classmethod
+    def from_stored(
+        cls, config: Mapping[str, Any], cwd: Path | str = Path(), path: Path | str | None = None
+    ) -> Self:
+        """The experiment that was stored as *config*, by this version or an older one.
+
+        Raises:
+            ConfigError: All problems at once.
+        """
+        env = config.get("env")
+        if isinstance(env, Mapping) and "format" not in config:
+            # 0.1 took these for plain text, and what it began must end as it began.
+            plain = {k: escape(v) if isinstance(v, str) else v for k, v in env.items()}
+            config = {**config, "env": plain}
+        return _checked(cls, _without_format(config), [], cwd, path)
 
     @classmethod
     def from_command(
@@ -153,7 +261,9 @@ class Experiment:
         if name is not None:
             config["name"] = name
         changed, problems = setting.apply_overrides(config, overrides or {}, declaration.TOP_LEVEL)
-        return _checked(cls, changed, problems, cwd, None)
+        experiment = _checked(cls, changed, problems, cwd, None)
+        _warn_of_shell_words(experiment)
+        return experiment
 
 
 def load_config(path: Path | str, overrides: Mapping[str, str] | None = None) -> Experiment:
@@ -163,12 +273,31 @@ def load_config(path: Path | str, overrides: Mapping[str, str] | None = None) ->
 
     Raises:
         ConfigError: All problems at once, each with its key and a suggestion where there is one.
+
+    Warns:
+        ConfigWarning: Words that only a shell would understand.
     """
     path = Path(path)
     document = _read(path)
     changed, problems = setting.apply_overrides(document, overrides or {}, declaration.TOP_LEVEL)
     problems += matrix.misses(changed.get("matrix"), document.get("matrix"))
-    return _checked(Experiment, changed, problems, path.absolute().parent, path)
+    experiment = _checked(Experiment, changed, problems, path.absolute().parent, path)
+    _warn_of_shell_words(experiment)
+    return experiment
+
+
+def _warn_of_shell_words(experiment: Experiment) -> None:
+    for problem in suspicions(experiment.command, experiment.env):
+        file = "" if experiment.path is None else f"{experiment.path.name}: "
+        warnings.warn(f"{file}{problem}", ConfigWarning, stacklevel=3)
+
+
+def _without_format(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    # What is no mapping is told with everything else that is wrong.
+    config_format = config.get("format") if hasattr(config, "get") else None
+    if config_format != _FORMAT:
+        return config
+    return {key: value for key, value in config.items() if key != "format"}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -233,6 +362,7 @@ def _checked(
         name=declared.name,
         command=declared.command,
         params=declared.params,
+        matrix=declared.matrix,
         env=declared.env,
         limits=declared.limits,
         retry=declared.retry,

@@ -16,7 +16,15 @@ import attrs
 from holdfast.config import values
 from holdfast.errors import ConfigProblem
 
-__all__ = ["MAX_PROCESSES", "Matrix", "Params", "combinations", "misses", "structure"]
+__all__ = [
+    "MAX_PROCESSES",
+    "Matrix",
+    "Params",
+    "combinations",
+    "identity",
+    "misses",
+    "structure",
+]
 
 #: Records of more processes do not fit into memory with comfort, and no file system likes them.
 MAX_PROCESSES: Final = 1_000_000
@@ -28,7 +36,8 @@ _RESERVED: Final = frozenset({"index", "count"})
 #: Values of a list that a message shows.
 _MOST_VALUES: Final = 8
 
-#: What tells one process of an experiment from the others: names with strings, numbers, booleans.
+#: What tells one process of an experiment from the others: names with texts, numbers, booleans, or
+#: lists and tables of such.
 Params = Mapping[str, Any]
 
 
@@ -40,9 +49,10 @@ class Matrix:
     include: Sequence[Params] = ()
     exclude: Sequence[Params] = ()
 
-    def params(self) -> tuple[Params, ...]:
-        """The parameters of every process, in order."""
-        return tuple(combinations(self.axes, self.include, self.exclude))
+    def params(self, keys: Sequence[str] | None = None) -> tuple[Params, ...]:
+        """The parameters of every process, in order: the axes as written, or as in *keys*."""
+        axes = self.axes if keys is None else {key: self.axes[key] for key in keys}
+        return tuple(combinations(axes, self.include, self.exclude))
 
 
 def combinations(
@@ -84,7 +94,14 @@ def _agrees(combination: Params, entry: Params) -> bool:
 
 def _same(one: Any, other: Any) -> bool:
     # 1, 1.0, "1" and true are four things on a command line; only Python holds some of them equal.
+    if isinstance(one, list | tuple | Mapping):
+        return identity(one) == identity(other)
     return type(one) is type(other) and bool(one == other)
+
+
+def identity(value: Any) -> str:
+    """A text that two parameters share only if they are the same, whatever the order of keys."""
+    return json.dumps(value, sort_keys=True, default=repr)
 
 
 def structure(table: Any, _: Any = None) -> Matrix:
@@ -214,18 +231,18 @@ def _axis(where: str, listed: Any) -> list[Any]:
     if not listed:
         raise ValueError("has no values, so that there would be no processes")
     problems: list[ConfigProblem] = []
-    seen: set[tuple[type, Any]] = set()
+    seen: set[str] = set()
     for i, value in enumerate(listed):
         try:
-            values.scalar(value)
+            values.parameter(value)
         except ValueError as err:
             problems.extend(values.problems_of(f"{where}[{i}]", err))
             continue
-        if (type(value), value) in seen:
+        if identity(value) in seen:
             what = f"{values.kind_of(value)} is there twice"
             hint = "for repetitions add a key, such as repeat = [1, 2, 3]"
             problems.append(ConfigProblem(f"{where}[{i}]", what, hint))
-        seen.add((type(value), value))
+        seen.add(identity(value))
     if problems:
         raise values.SeveralError(problems)
     return list(listed)
@@ -251,7 +268,7 @@ def _entries(which: str, listed: Any, axes: Mapping[str, Any] | None) -> list[Pa
                     hint = values.suggest(str(key), known)
                     raise values.SuggestingError("no such key in the matrix", hint)
                 _check_key(key)
-                values.scalar(value)
+                values.parameter(value)
             except ValueError as err:
                 problems.extend(values.problems_of(f"{where}.{key}", err))
     if problems:

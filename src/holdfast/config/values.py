@@ -20,8 +20,8 @@ __all__ = [
     "duration",
     "env",
     "kind_of",
+    "parameter",
     "problems_of",
-    "scalar",
     "strict",
     "suggest",
     "whole",
@@ -29,6 +29,8 @@ __all__ = [
 
 # Where JavaScript and `jq` begin to round; the parameters are handed out as JSON.
 _LARGEST_INT: Final = 2**53
+#: What is stored must be readable again, and whoever nests deeper has mixed up something.
+_DEEPEST: Final = 16
 _NAMES: Final[Mapping[type, str]] = {str: "text", int: "an integer", bool: "true or false"}
 
 
@@ -156,8 +158,19 @@ def check_text(text: str, what: str) -> None:
         raise ValueError(f"{what} is not valid Unicode, and could not be stored") from None
 
 
-def scalar(value: Any, _: Any = None) -> Any:
-    """A parameter: text, a finite number, true or false."""
+def parameter(value: Any, _: Any = None, depth: int = 0) -> Any:
+    """A parameter: text, a finite number, true or false, or a list or table of such."""
+    if isinstance(value, list | tuple | Mapping):
+        if depth >= _DEEPEST:
+            raise ValueError(f"nested more than {_DEEPEST} levels deep")
+        if isinstance(value, Mapping):
+            for key in value:
+                if not isinstance(key, str):
+                    raise ValueError(f"the key {key!r} is not text")
+                check_text(key, "a key")
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            parameter(inner, depth=depth + 1)
+        return value
     if type(value) is str:
         check_text(value, "the text")
         return value
@@ -171,7 +184,8 @@ def scalar(value: Any, _: Any = None) -> Any:
         if not math.isfinite(value):
             raise SuggestingError(f"{value} has no place in JSON", f'write "{value}"')
         return value
-    raise ValueError(f"expected text, a number, true or false, found {kind_of(value)}")
+    expected = "text, a number, true or false, a list or a table"
+    raise ValueError(f"expected {expected}, found {kind_of(value)}")
 
 
 def env(value: Any, _: Any = None) -> dict[str, str]:

@@ -20,6 +20,7 @@ Kind = Literal[
     "result",
     "foreign",
     "leftover",
+    "links",
     "locks",
     "durability",
     "clock",

@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 import attrs
 
+from holdfast.errors import NO_HARD_LINKS
 from holdfast.store.files import NO_LOCKS, Files
 from holdfast.store.journal import cause
 from holdfast.store.place import Opened
@@ -51,6 +52,7 @@ _NOT_DURABLE: Final = {
 
 #: `{(kind, certain): what to do}`.
 _REPAIRS: Final = {
+    ("links", True): "move it to a file system that has them: nothing can be begun or resumed here",
     ("locks", True): "move it to a file system with locks, or use it from one host at a time",
     ("durability", True): "have that changed, or move it elsewhere: a power cut can lose steps",
     ("durability", False): "nothing, if what is here may be lost with the machine's power",
@@ -66,7 +68,7 @@ class Symptom:
         certain: False for a hint, which can have a harmless reason.
     """
 
-    kind: Literal["locks", "durability", "clock"]
+    kind: Literal["links", "locks", "durability", "clock"]
     what: str
     certain: bool
 
@@ -97,6 +99,7 @@ def examine(files: Files, directory: Path) -> Iterator[Symptom]:
     if mount is not None:
         yield from _options(mount)
     with Opened.at(files, directory) as there:
+        yield from _links(there)
         yield from _locks(there)
         yield from _fsync(there)
         yield from _clock(there)
@@ -165,6 +168,20 @@ def _temporary(directory: Opened) -> Iterator[Opened]:
         files.close(fd)
         with contextlib.suppress(OSError):
             files.unlink(name, directory.fd)
+
+
+def _links(directory: Opened) -> Iterator[Symptom]:
+    """Whether a file can be given the name that only the first of several can have."""
+    files, other = directory.files, temporary_name()
+    with _temporary(directory) as file:
+        try:
+            files.link(file.path.name, other, directory.fd)
+        except OSError as err:
+            if err.strerror != NO_HARD_LINKS:
+                raise
+            yield Symptom("links", cause(err), True)
+        else:
+            files.unlink(other, directory.fd)
 
 
 def _locks(directory: Opened) -> Iterator[Symptom]:

@@ -22,6 +22,10 @@ DEFAULTED = [
     if number not in (signal.SIGKILL, signal.SIGSTOP)
 ]
 
+#: What every command finds unless somebody says otherwise. What Python prints for hours would stay
+#: in a buffer of its own, unseen by `logs`, and be lost with a process that is killed.
+_GIVEN = {b"PYTHONUNBUFFERED": b"1"}
+
 #: What a command inherits, read once: `os.environb` converts every value at every look.
 INHERITED = dict(os.environb)
 
@@ -53,7 +57,7 @@ def spawn(job: "dict[str, Any]", mark: str, folder: int) -> int:
         OSError: It cannot be started (now); `explain` says why.
         ValueError: Likewise, and nothing will mend it.
     """
-    env = {**INHERITED, **job["env"]}
+    env = {**_GIVEN, **INHERITED, **job["env"]}
     # Run by a process of another attempt, it belongs to both.
     env[_MARK] = b":".join(filter(None, (env.get(_MARK), mark.encode("ascii"))))
     result = env.get(b"HOLDFAST_RESULT")
@@ -65,7 +69,11 @@ def spawn(job: "dict[str, Any]", mark: str, folder: int) -> int:
     try:
         if job["cwd"] is not None:
             os.chdir(job["cwd"])
-        program = find_program(job["argv"][0], env.get(b"PATH", os.defpath.encode()), job["python"])
+        if job.get("stands_in"):
+            program = job["python"]
+        else:
+            path = env.get(b"PATH", os.defpath.encode())
+            program = find_program(job["argv"][0], path, job["python"])
         # A Python that is called by a name it cannot find on PATH does not know its environment.
         argv = [program if program == job["python"] else job["argv"][0], *job["argv"][1:]]
         opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))

@@ -19,7 +19,9 @@ from holdfast import liveness
 from holdfast.attempts.cgroups import Subtree
 from holdfast.attempts.names import attempts_dir
 from holdfast.attempts.records import Attempt
+from holdfast.encoding import to_bytes
 from holdfast.engines.hearing import ALL, KILL, STOP
+from holdfast.engines.interpreter import stands_in
 from holdfast.engines.shim import DONE, GAVE_UP, NOT_FIRST
 from holdfast.engines.starter import receive, send
 from holdfast.errors import EngineError
@@ -217,9 +219,10 @@ def _job(attempt: Attempt) -> dict[str, Any]:
         "timeout_s": attempt.timeout_s,
         "grace_s": attempt.grace_s,
         "python": _bytes(sys.executable),
+        "stands_in": stands_in(attempt.argv[0], attempt.cwd or os.curdir, attempt.env),
     }
 
 
 def _bytes(text: str) -> str:
     # The starter's locale may differ: what the operating system gets is encoded here, once.
-    return os.fsencode(text).decode("latin-1")
+    return to_bytes(text).decode("latin-1")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from holdfast.config.experiment_file import Experiment
+from holdfast.encoding import local
 from holdfast.errors import ConfigError, ConfigProblem
 from holdfast.records import ExperimentState
 
@@ -18,8 +19,8 @@ def configuration(state: ExperimentState, state_dir: Path) -> Experiment:
     if not state.config.get("command"):
         problem = ConfigProblem("command", "it was made without one, so nothing can be run")
         raise ConfigError(state.experiment_id, [problem])
-    cwd = Path.cwd() if state.cwd is None else Path(state.cwd)
-    experiment = Experiment.from_config(state.config, cwd, state.config_path)
+    cwd = Path.cwd() if state.cwd is None else Path(local(state.cwd))
+    experiment = Experiment.from_stored(state.config, cwd, state.config_path)
     check_number(state, experiment, "its configuration")
     return experiment.moved_with(state_dir, state.config_hash)
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import attrs
 
+from holdfast.encoding import local
 from holdfast.orchestration.takeover import lost_results as _lost_results
 from holdfast.records import ExperimentState, summarise
 from holdfast.status import ExperimentStatus
@@ -133,7 +134,7 @@ def shown(
 
 def anew(state: ExperimentState) -> tuple[str, ...]:
     """The words of the command that makes a new experiment of the same work, as far as known."""
-    file = state.config_path
+    file = None if state.config_path is None else local(state.config_path)
     if file is not None and Path(file).is_file():
         return ("run", "--fresh", file)
     command, number = state.config.get("command"), state.config.get("processes")

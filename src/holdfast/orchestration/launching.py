@@ -112,7 +112,7 @@ class Launcher:
             name=name,
             argv=argv,
             env={
-                **experiment.env,
+                **experiment.environment(name.index),
                 "HOLDFAST_EXPERIMENT_ID": self.experiment_id,
                 "HOLDFAST_STATE_DIR": str(self.state_dir),
                 "HOLDFAST_COUNT": str(len(experiment.params)),

@@ -5,11 +5,10 @@ Owns which experiment a call is about and what its end means; `holdfast.orchestr
 """
 
 import contextlib
-import os
 import shlex
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from holdfast import aggregation, results
 from holdfast.config.experiment_file import Experiment
 from holdfast.decisions import decide
+from holdfast.encoding import portable
 from holdfast.engines import Engine
 from holdfast.errors import (
     AggregationError,
@@ -30,6 +30,7 @@ from holdfast.errors import (
 )
 from holdfast.events import Event, Requested
 from holdfast.orchestration import ending, takeover
+from holdfast.orchestration.capacity import usable_cpus
 from holdfast.orchestration.concluding import conclude
 from holdfast.orchestration.configured import check_number, configuration
 from holdfast.orchestration.ending import NOTHING_INHERITED, Inherited, Outcome
@@ -47,21 +48,24 @@ from holdfast.store.manager import StateManager, utc_now
 __all__ = ["Orchestrator", "Outcome", "of_work"]
 
 
-def of_work(manager: StateManager, config_hash: str) -> ExperimentState | None:
+def of_work(manager: StateManager, config_hashes: Collection[str]) -> ExperimentState | None:
     """The experiment that a run of this work goes on with, or shows; None if there is none.
+
+    Args:
+        config_hashes: All that the work may be stored under.
 
     Raises:
         AmbiguousExperimentError: Several are unfinished.
     """
     # Unfinished work comes first: an aggregated twin must not hide it.
     try:
-        unfinished = manager.find_by_config_hash(config_hash)
+        unfinished = manager.find_by_config_hash(config_hashes)
     except AmbiguousExperimentError as err:
         raise AmbiguousExperimentError(err.query, err.matches, same_work=True) from err
     if unfinished is not None:
         return unfinished
     try:
-        return manager.find_by_config_hash(config_hash, include_finished=True)
+        return manager.find_by_config_hash(config_hashes, include_finished=True)
     except AmbiguousExperimentError as err:
         # Nothing is to be run, so nothing is guessed: all of them are done, and it says whose
         # result is shown.
@@ -155,6 +159,7 @@ class Orchestrator:
                 return self._shown(state)
             if claim is None:
                 check_number(state, experiment, "what is to be run")
+                experiment = experiment.numbered_as(state.config)
                 # Without the lock: waiting for an owner must not hold up runs of other files.
                 claim = held.enter_context(self._claim(state.experiment_id))
             return self._carry_on(claim, experiment, jobs=jobs, aggregate=aggregate)
@@ -236,13 +241,13 @@ class Orchestrator:
         self, experiment: Experiment, experiment_id: str | None, *, fresh: bool
     ) -> ExperimentState | None:
         """The experiment to go on with; None if a new one is to be made."""
-        wanted = experiment.config_hash(self._manager.state_dir)
+        wanted = experiment.config_hashes(self._manager.state_dir)
         if experiment_id is not None:
             try:
                 named = self._load(experiment_id)
             except ExperimentNotFoundError:
                 return None
-            if not fresh and named.config_hash == wanted:
+            if not fresh and named.config_hash in wanted:
                 return named
             detail = "a fresh one was asked for" if fresh else "it is of other work"
             raise ExperimentExistsError(experiment_id, self._manager.state_dir, detail)
@@ -256,9 +261,9 @@ class Orchestrator:
             num_processes=len(experiment.params),
             config=experiment.to_config(),
             config_hash=experiment.config_hash(self._manager.state_dir),
-            config_path=experiment.path,
+            config_path=None if experiment.path is None else portable(str(experiment.path)),
             name=experiment.name or (experiment.path.stem if experiment.path else None),
-            cwd=experiment.cwd,
+            cwd=portable(str(experiment.cwd)),
         )
 
     def _claim(self, experiment_id: str) -> Claim:
@@ -442,16 +447,9 @@ def _evidence(claim: Claim) -> str:
 
 def _policy(experiment: Experiment, jobs: int | None) -> Policy:
     return Policy(
-        jobs=jobs or experiment.limits.jobs or _cpus(),
+        jobs=jobs or experiment.limits.jobs or usable_cpus(),
         max_attempts=experiment.retry.max_attempts,
         max_interruptions=experiment.retry.max_interruptions,
         backoff_s=experiment.retry.backoff_s,
         fail_fast=experiment.limits.fail_fast,
     )
-
-
-def _cpus() -> int:
-    # A container or batch job may have been given fewer than the machine has.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

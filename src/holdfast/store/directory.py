@@ -38,7 +38,7 @@ class StateDirectory:
         with contextlib.ExitStack() as opened:
             try:
                 with self.writable() as top:
-                    lock = ownership.open_lock(top, path.name)
+                    lock = ownership.open_shared_lock(top, path.name)
                 opened.enter_context(lock)
                 deadline = time.monotonic() + wait_s
                 while ownership.try_lock(lock) is False:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Final
 
-from holdfast.errors import UnsupportedPlatformError
+from holdfast.errors import NO_HARD_LINKS, UnsupportedPlatformError
 
 if sys.platform == "win32":
     raise UnsupportedPlatformError("POSIX file locks and directory descriptors")
@@ -24,6 +24,9 @@ __all__ = ["Files"]
 
 # flock says so in these words where a file system has no locks (NFS `nolock`, Lustre).
 NO_LOCKS: Final = frozenset({"ENOLCK", "ENOSYS", "EOPNOTSUPP", "ENOTSUP"})
+
+# link says so in these words on FAT, exFAT and many a FUSE file system.
+NO_LINKS: Final = frozenset({"EPERM", "ENOSYS", "EOPNOTSUPP", "ENOTSUP"})
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -46,6 +49,15 @@ class Files:
         """Open for appending, made if missing; *exclusive* refuses what exists."""
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(name, flags | (os.O_EXCL if exclusive else 0), 0o666, dir_fd=dir_fd)
+
+    def open_write(self, name: str, dir_fd: int) -> int:
+        """Open what is there for reading and writing: for a lock, which NFS gives to writers only.
+
+        Never made: in a sticky directory `O_CREAT` is refused to all but a file's owner.
+        """
+        return os.open(
+            name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=dir_fd
+        )
 
     def mkdir(self, name: str, dir_fd: int | None = None) -> None:
         os.mkdir(name, 0o777, dir_fd=dir_fd)
@@ -76,7 +88,13 @@ class Files:
             os.fdatasync(fd)
 
     def link(self, source: str, target: str, dir_fd: int) -> None:
-        os.link(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+        try:
+            os.link(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+        except OSError as err:
+            # Between two names in one directory, of a file of ours, nothing else is not permitted.
+            if errno.errorcode.get(err.errno or 0) in NO_LINKS:
+                err.strerror = NO_HARD_LINKS
+            raise
 
     def rename(self, source: str, target: str, dir_fd: int) -> None:
         os.rename(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)

@@ -5,7 +5,7 @@ it; everything else is loaded from its journal (DESIGN §4, *Finding*).
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -135,20 +135,20 @@ def incomplete(top: Opened) -> Found:
     return _look(top, work)
 
 
-def of_hash(top: Opened, config_hash: str, *, include_finished: bool) -> Found:
-    """The experiments that were made for the work of *config_hash*."""
+def of_hash(top: Opened, config_hashes: Collection[str], *, include_finished: bool) -> Found:
+    """The experiments that were made for the work of any of *config_hashes*."""
 
     def work(look: _Look) -> Found:
         stems: list[str] = []
         states: dict[str, ExperimentState] = {}
         for stem, summary, state in look.not_indexed():
             over = summary.status is ExperimentStatus.AGGREGATED
-            if summary.config_hash == config_hash and (include_finished or not over):
+            if summary.config_hash in config_hashes and (include_finished or not over):
                 stems.append(stem)
                 if state is not None:
                     states[stem] = state
         if include_finished:
-            stems += look.index.stems_of(config_hash)
+            stems += look.index.stems_of(config_hashes)
         found = [states.get(stem) or look.load(stem) for stem in sorted(stems)]
         return Found([state for state in found if state is not None], look.unreadable)
 

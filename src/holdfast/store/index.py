@@ -21,7 +21,7 @@ raises for the index's own sake: without one, everything is loaded.
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -136,9 +136,9 @@ class Index:
         """
         return [experiment_id or stem for stem, experiment_id in self._table("stems", "ids")]
 
-    def stems_of(self, config_hash: str) -> list[str]:
-        """The known finished experiments with this hash. Raises as `ids`."""
-        return [stem for stem, found in self._table("stems", "hashes") if found == config_hash]
+    def stems_of(self, config_hashes: Collection[str]) -> list[str]:
+        """The known finished experiments with one of these hashes. Raises as `ids`."""
+        return [stem for stem, found in self._table("stems", "hashes") if found in config_hashes]
 
     def summaries(self) -> Iterator[tuple[str, Summary]]:
         """The known finished experiments by stem, in no order. Raises as `ids`."""

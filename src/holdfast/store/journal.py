@@ -19,7 +19,7 @@ from typing import Any, Final
 import attrs
 
 from holdfast import lifecycle
-from holdfast.errors import StateCorruptError
+from holdfast.errors import NO_HARD_LINKS, StateCorruptError
 from holdfast.records import ExperimentState
 from holdfast.store.codec import Json, change_from_json, dumps, state_from_json
 from holdfast.store.place import JOURNALS, Opened
@@ -320,4 +320,6 @@ def _highest(journals: Opened, seen: list[int], below: int | None) -> Journal | 
 def cause(err: OSError) -> str:
     """What went wrong, like `No space left on device (ENOSPC)`."""
     name = errno.errorcode.get(err.errno or 0, "?")
+    if err.strerror == NO_HARD_LINKS:
+        return f"{NO_HARD_LINKS} ({name})"
     return f"{os.strerror(err.errno) if err.errno else err} ({name})"

@@ -7,7 +7,7 @@ Owns the promises of DESIGN §7 towards its callers; how they are kept is in `ow
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -484,12 +484,12 @@ class StateManager:
         return found.states
 
     def find_by_config_hash(
-        self, config_hash: str, *, include_finished: bool = False
+        self, config_hash: str | Collection[str], *, include_finished: bool = False
     ) -> ExperimentState | None:
         """The experiment that was made for this work; None if there is none.
 
         Args:
-            config_hash: From `compute_config_hash`.
+            config_hash: From `compute_config_hash`; several if the work is known by several.
             include_finished: Look at aggregated ones too.
 
         Warns:
@@ -498,14 +498,15 @@ class StateManager:
         Raises:
             AmbiguousExperimentError: More than one fits; it names them.
         """
+        hashes = {config_hash} if isinstance(config_hash, str) else {*config_hash}
         with self._listed() as top:
             if top is None:
                 return None
-            found = finding.of_hash(top, config_hash, include_finished=include_finished)
+            found = finding.of_hash(top, hashes, include_finished=include_finished)
         self._warn_of(found.unreadable)
         if len(found.states) > 1:
             raise AmbiguousExperimentError(
-                f"config hash {config_hash[:12]}",
+                f"config hash {found.states[0].config_hash or '':.12}",
                 tuple(state.experiment_id for state in found.states),
             )
         return found.states[0] if found.states else None

@@ -32,7 +32,16 @@ from holdfast.store.place import JOURNALS, LOCK, Opened, Place
 from holdfast.store.stored import exists, misnamed, read
 from holdfast.store.view import temporary_name
 
-__all__ = ["Owned", "acquire", "lock_state", "open_lock", "publish_epoch", "successor", "try_lock"]
+__all__ = [
+    "Owned",
+    "acquire",
+    "lock_state",
+    "open_lock",
+    "open_shared_lock",
+    "publish_epoch",
+    "successor",
+    "try_lock",
+]
 
 _RETRY_S: Final = 0.002
 
@@ -80,6 +89,26 @@ def open_lock(directory: Opened, name: str = LOCK) -> Opened:
     """The lock *name* in *directory*, made if missing. Raises OSError."""
     fd = directory.files.open_append(name, directory.fd)
     return Opened(directory.files, directory.path / name, fd)
+
+
+def open_shared_lock(directory: Opened, name: str) -> Opened:
+    """The lock *name* in a *directory* that several users may share, made if missing.
+
+    The file of another user may be read-only to us: that is enough for a lock. Raises OSError.
+    """
+    files, fd = directory.files, directory.fd
+    try:
+        try:
+            lock = files.open_write(name, fd)
+        except FileNotFoundError:
+            return open_lock(directory, name)
+    except PermissionError:
+        # Also if another user has made it since: whoever has a umask of 022 lets us read.
+        try:
+            lock = files.open_read(name, fd)
+        except FileNotFoundError:
+            return open_lock(directory, name)
+    return Opened(files, directory.path / name, lock)
 
 
 def try_lock(lock: Opened) -> bool | None:

@@ -1,0 +1,209 @@
+"""Where experiments live when nobody says so, and whom to trust with that.
+
+`-C` and `HOLDFAST_STATE_DIR` say so. Else what is found beside a file or above a folder is used, as
+git finds its repository. Whoever can write there decides which commands `resume` runs, so that it
+must be ours alone.
+"""
+
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from holdfast.errors import HoldfastError, UntrustedPlaceError
+
+if TYPE_CHECKING:
+    from holdfast.config.experiment_file import Experiment
+    from holdfast.records import ExperimentState
+    from holdfast.store.manager import StateManager
+
+__all__ = ["DEFAULT", "above", "for_work", "twins"]
+
+DEFAULT: Final = Path(".experiment_state")
+
+#: Experiments with as many processes that are compared at most to find the same work elsewhere.
+_MOST_COMPARED: Final = 50
+
+
+def above(folder: Path = Path()) -> Path:
+    """The state directory in *folder*, the current one, or above; one to be made if there is none.
+
+    Raises:
+        UntrustedPlaceError: Others can write into what is found.
+    """
+    if _is_here():
+        return DEFAULT
+    return next(_trusted(folder), DEFAULT)
+
+
+def for_work(experiment: "Experiment") -> tuple[Path, bool]:
+    """The state directory for a run of *experiment*, and whether its work is there.
+
+    Here if its work is here, else beside or above its file, where the work is first; else here, to
+    be made if there is none.
+
+    Raises:
+        UntrustedPlaceError: Others can write into what is found.
+    """
+    if _is_here() and holds(DEFAULT, experiment):
+        return DEFAULT, True
+    found = list(_trusted(experiment.cwd))
+    for place in found:
+        if holds(place, experiment):
+            return place, True
+    return (found[0] if found else DEFAULT), False
+
+
+def holds(state_dir: Path, experiment: "Experiment") -> bool:
+    """Whether an experiment of this work is in *state_dir*."""
+    return _same_work(state_dir, experiment) is not None
+
+
+def twins(state_dir: Path, experiment: "Experiment") -> Iterator[tuple[Path, "ExperimentState"]]:
+    """Where else the work of *experiment*, which is not in *state_dir*, was done or begun.
+
+    In other state directories that could have been meant, and here for another folder: the file or
+    the directory was moved.
+    """
+    tried = {os.path.realpath(state_dir)}
+    for folder in (Path(), experiment.cwd):
+        for place in _places(folder):
+            if os.path.realpath(place) in tried or _distrust(place) is not None:
+                continue
+            tried.add(os.path.realpath(place))
+            if (state := _same_work(place, experiment)) is not None:
+                yield place, state
+    if (state := _moved(state_dir, experiment)) is not None:
+        yield state_dir, state
+
+
+def _same_work(state_dir: Path, experiment: "Experiment") -> "ExperimentState | None":
+    from holdfast.errors import AmbiguousExperimentError
+    from holdfast.store.manager import StateManager
+
+    manager = StateManager(state_dir)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            hashes = experiment.config_hashes(state_dir)
+            return manager.find_by_config_hash(hashes, include_finished=True)
+        except AmbiguousExperimentError as err:
+            return manager.load(max(err.matches))
+        except HoldfastError:
+            return None  # told when it is used
+
+
+def _moved(state_dir: Path, experiment: "Experiment") -> "ExperimentState | None":
+    from holdfast.store.manager import StateManager
+
+    manager = StateManager(state_dir)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            alike = [
+                summary
+                for summary in manager.listing().experiments
+                if summary.num_processes == experiment.num_processes
+            ]
+        except HoldfastError:
+            return None
+        alike.sort(key=lambda summary: str(summary.created_at), reverse=True)
+        wanted = _placeless(experiment, state_dir)
+        for summary in alike[:_MOST_COMPARED]:
+            state = _of_work(manager, summary.experiment_id, wanted)
+            if state is not None:
+                return state
+    return None
+
+
+def _of_work(
+    manager: "StateManager", experiment_id: str, wanted: object
+) -> "ExperimentState | None":
+    from holdfast.config.experiment_file import Experiment
+
+    try:
+        state = manager.load(experiment_id)
+        stored = Experiment.from_stored(state.config)
+    except (HoldfastError, TypeError, ValueError):
+        return None
+    return state if _placeless(stored, manager.state_dir) == wanted else None
+
+
+def _placeless(experiment: "Experiment", state_dir: Path) -> bytes:
+    from holdfast.config.hashing import canonical_json
+
+    return canonical_json(experiment.work(state_dir), ["cwd"])
+
+
+# -- looking upwards ------------------------------------------------------------------------------
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    """The state directories in *folder* and above.
+
+    The search ends at the home directory, at a mount point, and at a folder of others.
+    """
+    here, home = Path(os.path.realpath(folder)), Path(os.path.realpath(Path.home()))
+    while True:
+        if (here / DEFAULT).is_dir():
+            yield Path(os.path.relpath(here / DEFAULT))
+        if here in (home, here.parent) or os.path.ismount(here) or not _is_ours(here):
+            return
+        here = here.parent
+
+
+def _trusted(folder: Path) -> Iterator[Path]:
+    for place in _places(folder):
+        if place == DEFAULT:
+            continue  # what is here was chosen by coming here
+        if (why := _distrust(place)) is not None:
+            raise UntrustedPlaceError(place, why)
+        yield place
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        info = folder.stat()
+    except OSError:
+        return False
+    return info.st_uid == os.geteuid() and not info.st_mode & stat.S_IWOTH
+
+
+def _distrust(place: Path) -> str | None:
+    """Why commands from *place* must not be run just because it was found."""
+    try:
+        for info in (place.lstat(), place.stat()):
+            if info.st_uid != os.geteuid():
+                return f"it is owned by {_user(info.st_uid)}"
+        if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            who = "everybody" if info.st_mode & stat.S_IWOTH else "its group"
+            return f"{who} can write there"
+    except OSError as err:
+        return f"it cannot be looked at: {err.strerror}"
+    return None
+
+
+def _is_here() -> bool:
+    """Whether there is a state directory in the current folder.
+
+    Raises:
+        UntrustedPlaceError: Another user put it into a folder where everybody may, as in /tmp.
+    """
+    try:
+        info, folder = DEFAULT.lstat(), Path().stat()
+    except OSError:
+        return False
+    if folder.st_mode & stat.S_IWOTH and info.st_uid not in (os.geteuid(), 0, folder.st_uid):
+        raise UntrustedPlaceError(DEFAULT, f"{_user(info.st_uid)} put it where everybody may")
+    return True
+
+
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
