@@ -77,7 +77,7 @@ def outlines(rows: Iterable[Any]) -> Iterator[Row]:
 
 def encoded(rows: Iterable[Any]) -> Iterator[str]:
     """Each of *rows* as JSON in one line."""
-    return rows.encoded() if isinstance(rows, Rows) else map(_encode, rows)
+    return rows.encoded() if isinstance(rows, Rows) else iter(map(_encode, rows))
 
 
 def make(head: Mapping[str, Any], result: Any) -> dict[str, Any]:

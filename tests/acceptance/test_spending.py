@@ -123,7 +123,7 @@ def test_what_the_journals_do_not_tell_is_not_made_up(manager: StateManager, clo
 def test_the_table_has_it_where_something_was_tried_again(sh: Shell) -> None:
     """At a run's end, by show and for programs; without retries there is no such column."""
     out, _ = sh("run", "e.toml")
-    assert out.splitlines()[0].split() == ["#", "level", "square", "level", "time"]
+    assert out.splitlines()[0].split() == ["#", "level", "square", "level.level", "time"]
     retry = '[retry]\nmax_attempts = 2\nbackoff = "0s"\n[env]\nOTHER = "work"\n'
     (sh.path / "e.toml").write_text(FILE + retry)
     worker = (sh.path / "work.py").read_text()

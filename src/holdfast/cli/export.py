@@ -49,8 +49,9 @@ def export(context: click.Context, query: str, as_csv: bool, as_lines: bool) -> 
     found = aggregation.partial_of(state, folder, parameters(state) or (), only=only)
     with text.delivering():
         if as_lines:
-            for row in _whole(state, found):
-                sys.stdout.write(_encode(row) + "\n")
+            for line in _lines(state, found):
+                sys.stdout.write(line)
+                sys.stdout.write("\n")
         else:
             _write_csv(state, found)
     if found["rows"] and (only is None or state.num_processes == 1):
@@ -61,31 +62,42 @@ def export(context: click.Context, query: str, as_csv: bool, as_lines: bool) -> 
     return 0
 
 
+def _lines(state: ExperimentState, found: Mapping[str, Any]) -> Iterator[str]:
+    """Every row with all there is as JSON, of which large results are never built."""
+    whole = rows.encoded(found["rows"])
+    missing = {each["index"]: each for each in found["missing"]}
+    indices = {row["index"] for row in rows.outlines(found["rows"])}
+    # Rows are in the order of their indices.
+    for index in sorted({*indices, *missing}):
+        if index in indices:
+            head, why = next(whole), None
+        else:
+            head, why = _encode({**missing[index]["row"], "result": None}), missing[index]["why"]
+        yield f"{head[:-1]}, {_encode(_about(state, index, why))[1:]}"
+
+
+def _about(state: ExperimentState, index: int, why: str | None) -> dict[str, Any]:
+    process = state.processes[index]
+    begun, ended = process.started_at, process.completed_at
+    return {
+        "status": str(process.status),
+        "reason": None if process.reason is None else str(process.reason),
+        "exit_code": process.exit_code,
+        "signal": process.signal,
+        "started_at": None if begun is None else begun.isoformat(),
+        "completed_at": None if ended is None else ended.isoformat(),
+        "error": why,
+    }
+
+
 def _whole(state: ExperimentState, found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Every row with all there is, one at a time."""
-    at = {row.get("index"): i for i, row in enumerate(rows.outlines(found["rows"]))}
+    at = {row["index"]: i for i, row in enumerate(rows.outlines(found["rows"]))}
     missing = {each["index"]: each for each in found["missing"]}
-    for index, process in state.process_progress.items():
-        if index not in at and index not in missing:
-            continue
-        row = dict(found["rows"][at[index]]) if index in at else dict(missing[index]["row"])
-        result, nonfinite = row.pop("result", None), row.pop("nonfinite", None)
-        params = row.pop("params")
-        yield {
-            **row,
-            "status": str(process.status),
-            "reason": None if process.reason is None else str(process.reason),
-            "exit_code": process.exit_code,
-            "signal": process.signal,
-            "started_at": None if process.started_at is None else process.started_at.isoformat(),
-            "completed_at": None
-            if process.completed_at is None
-            else process.completed_at.isoformat(),
-            "error": missing[index]["why"] if index in missing else None,
-            "params": params,
-            "result": result,
-            **({"nonfinite": nonfinite} if nonfinite else {}),
-        }
+    for index in sorted({*at, *missing}):
+        row = found["rows"][at[index]] if index in at else missing[index]["row"]
+        why = missing[index]["why"] if index in missing else None
+        yield {**row, **_about(state, index, why)}
 
 
 def _write_csv(state: ExperimentState, found: Mapping[str, Any]) -> None:
