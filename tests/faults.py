@@ -11,7 +11,17 @@ __all__ = ["OPERATIONS", "Counting", "Stopped", "fail_with", "stop"]
 
 #: Every operation of the store's door to the file system but `close`, whose failure tells nothing.
 OPERATIONS: Final = (
-    *("open_dir", "open_read", "open_append", "mkdir", "read", "write", "truncate", "fsync"),
+    *(
+        "open_dir",
+        "open_read",
+        "open_write",
+        "open_append",
+        "mkdir",
+        "read",
+        "write",
+        "truncate",
+        "fsync",
+    ),
     *("fdatasync", "link", "rename", "unlink", "rmdir", "names", "stat", "fstat", "flock"),
 )
 

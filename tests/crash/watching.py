@@ -44,9 +44,9 @@ __all__ = [
 
 #: One system call each. Everything else in `Files` is made of these.
 PRIMITIVES = (
-    "open_dir", "open_read", "open_append", "mkdir", "read", "write", "truncate", "fsync",
-    "fdatasync", "link", "rename", "unlink", "rmdir", "names", "scan", "touch", "stat", "fstat",
-    "flock", "close",
+    "open_dir", "open_read", "open_write", "open_append", "mkdir", "read", "write", "truncate",
+    "fsync", "fdatasync", "link", "rename", "unlink", "rmdir", "names", "scan", "touch", "stat",
+    "fstat", "flock", "close",
 )  # fmt: skip
 
 #: Made of the primitives, so that watching those is watching these.
@@ -156,7 +156,7 @@ class Fault:
     )
 
     # What these hand out would be lost between the call and the store, which no store can help.
-    _HANDS_OUT = frozenset({"close", "open_dir", "open_read", "scan"})
+    _HANDS_OUT = frozenset({"close", "open_dir", "open_read", "open_write", "scan"})
 
     def __init__(self, at: int, error: int | None, *, sticky: bool = False) -> None:
         self.at, self.error, self.sticky = at, error, sticky
