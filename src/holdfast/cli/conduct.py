@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.cli import forms, text
+from holdfast.cli import forms, quietly, text
 from holdfast.cli.app import Where
 
 if TYPE_CHECKING:
@@ -28,15 +28,16 @@ def conduct(
     notes: "Callable[[ExperimentState], list[str]]" = lambda _: [],
 ) -> int:
     """Have *drive* run an experiment on this machine, show how it goes, and print its end."""
-    from holdfast.cli.evidence import parameters
-    from holdfast.cli.live import Progress
-    from holdfast.engines.local import LocalEngine
-    from holdfast.orchestration.orchestrator import Orchestrator
+    with quietly():
+        from holdfast.cli.evidence import parameters
+        from holdfast.cli.live import Progress
+        from holdfast.engines.local import LocalEngine
+        from holdfast.orchestration.orchestrator import Orchestrator
 
     manager = where.manager()
     with Progress(manager.folder, parameters, notes) as progress, LocalEngine() as local:
         engine = _Announcing(local, progress)
-        orchestrator = Orchestrator(manager, engine, on_change=progress.change, force=force)
+        orchestrator = Orchestrator(manager, engine, on_step=progress.step, force=force)
         outcome = drive(orchestrator)
     _print_end(where, outcome, _taken_up(outcome, progress.first), as_json=as_json)
     return outcome.exit_code

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from holdfast import errors
-from holdfast.cli import text
+from holdfast.cli import quietly, text
 
 if TYPE_CHECKING:
     from holdfast.cli.app import Where
@@ -118,9 +118,15 @@ def guarded(args: list[str]) -> int:
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", errors.UnreadableStateWarning)
     warnings.simplefilter("once", errors.NoLocksWarning)
-    for kind in (errors.DiskWarning, errors.EngineWarning, errors.AttemptWarning):
+    for kind in (
+        errors.DiskWarning,
+        errors.EngineWarning,
+        errors.AttemptWarning,
+        errors.ObserverWarning,
+    ):
         warnings.simplefilter("always", kind)
-    from holdfast.cli.app import Where
+    with quietly():
+        from holdfast.cli.app import Where
 
     where = Where()
     try:
@@ -163,9 +169,10 @@ def _open_standard_streams() -> None:
 
 
 def _invoke(args: list[str], where: "Where") -> int:
-    import click
+    with quietly():
+        import click
 
-    from holdfast.cli.app import ClosedPipe, app
+        from holdfast.cli.app import ClosedPipe, app
 
     try:
         code: Any = app.main(args, prog_name="holdfast", standalone_mode=False, obj=where)
