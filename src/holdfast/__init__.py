@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from holdfast.config.experiment_file import Experiment, load_config
     from holdfast.config.hashing import compute_config_hash
+    from holdfast.diagrams import diagram
     from holdfast.engines.local import LocalEngine
     from holdfast.errors import (
         AggregationError,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         AmbiguousExperimentError,
         AttemptNotOverError,
         AttemptWarning,
+        ClaimBusyError,
         ClaimClosedError,
         ConfigError,
         ConfigProblem,
@@ -28,8 +30,10 @@ if TYPE_CHECKING:
         ExperimentNotFoundError,
         HoldfastError,
         InvalidIdError,
+        InvalidRequestError,
         InvalidTransitionError,
         NoLocksWarning,
+        ObserverWarning,
         OwnershipLostError,
         Refusal,
         ResultInvalidError,
@@ -61,6 +65,7 @@ __all__ = [
     "AttemptNotOverError",
     "AttemptWarning",
     "Claim",
+    "ClaimBusyError",
     "ClaimClosedError",
     "ConfigError",
     "ConfigProblem",
@@ -76,9 +81,11 @@ __all__ = [
     "ExperimentStatus",
     "HoldfastError",
     "InvalidIdError",
+    "InvalidRequestError",
     "InvalidTransitionError",
     "LocalEngine",
     "NoLocksWarning",
+    "ObserverWarning",
     "Orchestrator",
     "Outcome",
     "OwnershipLostError",
@@ -104,6 +111,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "compute_config_hash",
+    "diagram",
     "load_config",
     "sanitize_experiment_id",
 ]
@@ -130,6 +138,7 @@ _HOMES = {
     "Transition": "store.history",
     "Verdict": "identity",
     "compute_config_hash": "config.hashing",
+    "diagram": "diagrams",
     "load_config": "config.experiment_file",
     "sanitize_experiment_id": "ids",
 }

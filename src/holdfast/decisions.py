@@ -206,11 +206,12 @@ def _refuse(
 ) -> NoReturn:
     from holdfast.machines import MACHINES, edges
 
-    moved = MACHINES[entity](record).move(event, facts, only=only)
+    declared = [edge for edge in edges(MACHINES[entity]) if edge.event == event]
+    # Asked for an event that nobody declared, the library looks for an attribute of that name.
+    moved = MACHINES[entity](record).move(event, facts, only=only) if declared else None
     if moved is not None:
         what = f"{entity} {event} from {record.status}"
         raise AssertionError(f"the table refuses {what}, and the machine goes to {moved}")
-    declared = [edge for edge in edges(MACHINES[entity]) if edge.event == event]
     here = [edge for edge in declared if edge.source == record.status]
     # Without a transition from here, what the records alone refuse still helps the reader.
     asked = dict.fromkeys(
@@ -230,6 +231,10 @@ def _refuse(
         refusals=tuple(
             Refusal(name, why) for name in asked if (why := known[name](record, facts)) is not None
         ),
-        allowed=allowed(entity, record, facts.get("experiment_status")),
+        allowed=tuple(
+            each
+            for each in allowed(entity, record, facts.get("experiment_status"))
+            if each != event
+        ),
         possible_from=tuple(dict.fromkeys(edge.source for edge in declared)),
     )

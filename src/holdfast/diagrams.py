@@ -6,23 +6,36 @@ versions.
 """
 
 import re
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from html import escape
+from typing import Any, Final
 
 import attrs
 
 from holdfast import drawing
+from holdfast.errors import InvalidRequestError
 from holdfast.guards import GUARDS
-from holdfast.machines import ENDINGS, MACHINES, edges
+from holdfast.machines import (
+    ENDINGS,
+    MACHINES,
+    ExperimentMachine,
+    ProcessMachine,
+    RecordMachine,
+    edges,
+)
+from holdfast.records import ExperimentState, ProcessProgress
 from holdfast.status import Entity
 
 __all__ = [
     "FORMATS",
     "Arrow",
     "arrows",
+    "diagram",
     "everywhere",
     "files",
     "final",
+    "html",
     "initial",
     "notes",
     "render",
@@ -114,20 +127,22 @@ def final(entity: Entity) -> tuple[str, ...]:
     return tuple(status for status in statuses(entity) if status not in left)
 
 
-def mermaid(entity: Entity) -> str:
-    """A Mermaid `stateDiagram-v2`, which GitHub and GitLab draw."""
+def mermaid(entity: Entity, status: str | None = None) -> str:
+    """A Mermaid `stateDiagram-v2`, which GitHub and GitLab draw; *status* is marked."""
     lines = ["stateDiagram-v2", "    direction LR", f"    [*] --> {initial(entity)}"]
     lines += [f"    {arrow.source} --> {arrow.target} : {arrow.label}" for arrow in arrows(entity)]
-    lines += [f"    {status} --> [*]" for status in final(entity)]
+    lines += [f"    {end} --> [*]" for end in final(entity)]
     if told := notes(entity):
         lines += [f"    note left of {initial(entity)}"]
         lines += [f"        {note}" for note in told]
         lines += ["    end note"]
+    if status is not None:
+        lines += ["    classDef now stroke-width:4px,font-weight:bold", f"    class {status} now"]
     return "\n".join(lines) + "\n"
 
 
-def dot(entity: Entity) -> str:
-    """A digraph for Graphviz."""
+def dot(entity: Entity, status: str | None = None) -> str:
+    """A digraph for Graphviz; *status* is marked."""
     ends = final(entity)
     lines = [
         f"digraph {entity} {{",
@@ -138,10 +153,10 @@ def dot(entity: Entity) -> str:
         '    "*" [shape=point, width=0.15]',
         f'    "*" -> "{initial(entity)}"',
     ]
-    lines += [
-        f'    "{status}"' + (" [peripheries=2]" if status in ends else "")
-        for status in statuses(entity)
-    ]
+    for each in statuses(entity):
+        looks = ["peripheries=2"] if each in ends else []
+        looks += ["penwidth=3"] if each == status else []
+        lines.append(f'    "{each}"' + (f" [{', '.join(looks)}]" if looks else ""))
     lines += [
         f'    "{arrow.source}" -> "{arrow.target}" [label="{arrow.label}"]'
         for arrow in arrows(entity)
@@ -156,9 +171,10 @@ def _dot_label(told: Sequence[str]) -> list[str]:
     return [f'    graph [label="{text}", labelloc=b, labeljust=l, fontname="sans-serif"]']
 
 
-def svg(entity: Entity) -> str:
-    """A drawing that is the same on every machine, for light and dark pages."""
+def svg(entity: Entity, status: str | None = None) -> str:
+    """A drawing that is the same on every machine, for light and dark pages; *status* is marked."""
     return drawing.draw(
+        marked=status,
         title=f"The {entity} machine",
         description="; ".join(
             f"{arrow.label} from {arrow.source} to {arrow.target}" for arrow in arrows(entity)
@@ -185,7 +201,7 @@ def _guard_lines(alternatives: Alternatives) -> list[str]:
     return [*(f"{text} or" for text in texts[:-1]), *texts[-1:]]
 
 
-def markdown(entity: Entity) -> str:
+def markdown(entity: Entity, status: str | None = None) -> str:
     """A page: the Mermaid diagram, the transition table, and what each guard demands."""
     rows: dict[tuple[str, str, str], list[str]] = {}
     for arrow in arrows(entity):
@@ -197,7 +213,7 @@ def markdown(entity: Entity) -> str:
         f"{_ABOUT[entity]} Drawn from its declaration; not edited by hand.",
         "",
         "```mermaid",
-        mermaid(entity).rstrip("\n"),
+        mermaid(entity, status).rstrip("\n"),
         "```",
         "",
         "| event | from | to | guard |",
@@ -217,7 +233,7 @@ def markdown(entity: Entity) -> str:
 
 
 #: `--format` word to what writes it, and how such a file ends.
-FORMATS: Final[Mapping[str, tuple[Callable[[Entity], str], str]]] = {
+FORMATS: Final[Mapping[str, tuple[Callable[[Entity, str | None], str], str]]] = {
     "mermaid": (mermaid, "mmd"),
     "dot": (dot, "dot"),
     "svg": (svg, "svg"),
@@ -232,13 +248,66 @@ def render(entity: Entity, notation: str) -> str:
         KeyError: There is no such notation.
     """
     write, _ = FORMATS[notation]
-    return write(entity)
+    return write(entity, None)
+
+
+#: What can be drawn: a machine by its name, as a class or as it stands, or a record.
+Drawable = (
+    Entity | RecordMachine[Any] | type[RecordMachine[Any]] | ExperimentState | ProcessProgress
+)
+
+
+def diagram(entity: Drawable, *, format: str = "svg") -> str:
+    """The machine of *entity* as a picture, in which the status that it is in is marked.
+
+    Args:
+        entity: `"experiment"` or `"process"`, one of the two machines, or a state or process, whose
+            status is marked.
+        format: `svg`, `mermaid`, `dot` or `markdown`.
+
+    Example:
+        >>> Path("now.svg").write_text(holdfast.diagram(manager.load("exp_7")))
+
+    Raises:
+        InvalidRequestError: There is no such format, or nothing to draw of *entity*.
+    """
+    kind, status = _drawn(entity)
+    if format not in FORMATS:
+        problem = f"must be one of {', '.join(FORMATS)}, got {format!r:.80}"
+        raise InvalidRequestError("format", problem)
+    write, _ = FORMATS[format]
+    return write(kind, status)
+
+
+def _drawn(entity: object) -> tuple[Entity, str | None]:
+    if entity == "experiment" or entity is ExperimentMachine:
+        return "experiment", None
+    if entity == "process" or entity is ProcessMachine:
+        return "process", None
+    if isinstance(entity, ExperimentMachine | ExperimentState):
+        return "experiment", str(entity.status)
+    if isinstance(entity, ProcessMachine | ProcessProgress):
+        return "process", str(entity.status)
+    problem = f"is experiment, process, a machine or a record, got {entity!r:.80}"
+    raise InvalidRequestError("what is drawn", problem)
+
+
+def html(entity: Drawable, words: str = "") -> str:
+    """`diagram` for a page of others, whose looks it neither takes nor changes; *words* above."""
+    # As an image of its own: a page has one space of names for all styles and ids in it.
+    data = b64encode(diagram(entity).encode()).decode()
+    kind, status = _drawn(entity)
+    text = f"The {kind} machine" + (f", in {status}" if status else "")
+    above = f"<p>{escape(words)}</p>" if words else ""
+    return (
+        f'{above}<img alt="{text}" style="max-width: 100%" src="data:image/svg+xml;base64,{data}">'
+    )
 
 
 def files() -> dict[str, str]:
     """`{file name: content}` of the folder `diagrams/`."""
     return {
-        f"{entity}.{ending}": write(entity)
+        f"{entity}.{ending}": write(entity, None)
         for entity in MACHINES
         for write, ending in FORMATS.values()
         if ending != "dot"

@@ -80,6 +80,12 @@ svg { color-scheme: light dark }
 }"""
 
 
+#: Only where something is marked: the pictures in the documentation stay what they are.
+_MARKED: Final = """
+.now { stroke-width: 3.5 } .here { fill: none; stroke: #111827; stroke-width: 2 }
+@media (prefers-color-scheme: dark) { .here { stroke: #f0f6fc } }"""
+
+
 def draw(
     *,
     title: str,
@@ -90,8 +96,11 @@ def draw(
     arrows: Sequence[Line],
     places: Mapping[str, Place],
     notes: Sequence[str] = (),
+    marked: str | None = None,
 ) -> str:
     """The diagram as one SVG document, ending in a newline; *notes* stand below it.
+
+    The box of the status *marked* has a thick border, and a ring around it.
 
     Raises:
         KeyError: A status without a place: it was declared, and nobody has placed it yet.
@@ -113,8 +122,11 @@ def draw(
         lane = _LANE if both_ways and not rise else 0.0
         body += _arrow(line, centres[line.source], centres[line.target], lane, rise, middle)
     for status, (x, y) in centres.items():
+        if status == marked:
+            body.append(_ring(x, y))
+        now = " now" if status == marked else ""
         body.append(
-            f'<rect class="box {status}" x="{_n(x - _WIDTH / 2)}" y="{_n(y - _HEIGHT / 2)}" '
+            f'<rect class="box {status}{now}" x="{_n(x - _WIDTH / 2)}" y="{_n(y - _HEIGHT / 2)}" '
             f'width="{_n(_WIDTH)}" height="{_n(_HEIGHT)}" rx="9"/>'
         )
         body.append(f'<text class="name" x="{_n(x)}" y="{_n(y + 5)}">{escape(status)}</text>')
@@ -127,11 +139,20 @@ def draw(
             f'width="{_n(width)}" height="{_n(height)}" role="img" aria-labelledby="t d">',
             f'<title id="t">{escape(title)}</title>',
             f'<desc id="d">{escape(description)}</desc>',
-            f"<style>\n{_STYLE}\n</style>",
+            f"<style>\n{_STYLE}{_MARKED if marked else ''}\n</style>",
             f'<rect class="page" width="{_n(width)}" height="{_n(height)}" rx="8"/>',
             *body,
             "</svg>\n",
         ]
+    )
+
+
+def _ring(x: float, y: float) -> str:
+    """Around the box at *x*, *y*: this is where it stands, even without colours."""
+    wide, tall = _WIDTH + 12, _HEIGHT + 12
+    return (
+        f'<rect class="here" x="{_n(x - wide / 2)}" y="{_n(y - tall / 2)}" '
+        f'width="{_n(wide)}" height="{_n(tall)}" rx="14"/>'
     )
 
 

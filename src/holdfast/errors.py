@@ -24,6 +24,7 @@ __all__ = [
     "AmbiguousExperimentError",
     "AttemptNotOverError",
     "AttemptWarning",
+    "ClaimBusyError",
     "ClaimClosedError",
     "ConfigError",
     "ConfigProblem",
@@ -35,8 +36,10 @@ __all__ = [
     "ExperimentNotFoundError",
     "HoldfastError",
     "InvalidIdError",
+    "InvalidRequestError",
     "InvalidTransitionError",
     "NoLocksWarning",
+    "ObserverWarning",
     "OwnershipLostError",
     "Refusal",
     "ResultInvalidError",
@@ -127,6 +130,10 @@ class AttemptWarning(UserWarning):
     """An attempt cannot be judged or does not end: it is left as it is, and the others go on."""
 
 
+class ObserverWarning(UserWarning):
+    """An observer raised, missed steps or does not return; what it watches goes on."""
+
+
 # attrs passes the fields to Exception.args, so that pickling and unpickling need no code of ours.
 @dataclass_transform(field_specifiers=(attrs.field,))
 def _error(cls: type[_E]) -> type[_E]:
@@ -164,19 +171,37 @@ class InvalidTransitionError(HoldfastError):
     def _message(self) -> str:
         who = _flat(self.experiment_id)
         if self.process is not None:
-            who += f"/{self.process}"
+            who = f"{who}/{self.process}" if who else f"process {self.process}"
+        who = who or f"a {self.entity}" if self.entity == "process" else who or "an experiment"
         why = [refusal.why for refusal in self.refusals]
         if not self.exists:
             if self.possible_from:
                 why.insert(0, f"only possible from {' or '.join(self.possible_from)}")
             else:
                 why.insert(0, f"no such {self.entity} event")
-        final = "nothing" if self.exists or why[1:] else f"nothing, {self.source} is final"
+        final = "nothing else" if self.exists or why[1:] else f"nothing, {self.source} is final"
         allowed = ", ".join(self.allowed) or final
         return (
             f"{who}: cannot {self.event} while {self.source}: {'; '.join(why)}\n"
             f"  allowed now: {allowed}"
         )
+
+
+@_error
+class InvalidRequestError(HoldfastError, TypeError, ValueError):
+    """A request that can be none: an unknown fact, or something of the wrong kind.
+
+    Nothing was changed.
+
+    Attributes:
+        subject: What is wrong: `process`, `fact exit_code`.
+    """
+
+    subject: str
+    problem: str
+
+    def _message(self) -> str:
+        return f"{_flat(self.subject)} {_flat(self.problem)}"
 
 
 @_error
@@ -485,6 +510,23 @@ class ClaimClosedError(HoldfastError):
     def _message(self) -> str:
         who = _flat(self.experiment_id)
         return f"{who}: this claim cannot record: {self.why}\n  claim it again"
+
+
+@_error
+class ClaimBusyError(HoldfastError):
+    """A claim was called in the middle of another call of the same thread; nothing was changed.
+
+    By a signal handler, a finalizer, a clock or a warning filter. What was interrupted goes on.
+    """
+
+    experiment_id: str
+
+    def _message(self) -> str:
+        return (
+            f"{_flat(self.experiment_id)}: this claim is in the middle of another call, which this "
+            f"one interrupted; nothing was changed\n"
+            f"  let the handler leave a mark, and record once that call has returned"
+        )
 
 
 @_error

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 
+from holdfast.errors import InvalidRequestError
 from holdfast.identity import ProcessIdentity
 from holdfast.records import ExperimentState, ResultRef
 from holdfast.status import Entity, Reason
@@ -27,7 +28,10 @@ __all__ = [
     "Requested",
     "Step",
     "Stop",
+    "Wanted",
+    "as_event",
     "check_facts",
+    "requested",
 ]
 
 
@@ -56,15 +60,30 @@ def check_facts(facts: Mapping[str, Any]) -> None:
     """Refuse what is no fact.
 
     Raises:
-        TypeError: One that nobody knows, or of the wrong type.
+        InvalidRequestError: One that nobody knows, or of the wrong type.
     """
     for name, value in facts.items():
-        if name not in _FACTS:
-            raise TypeError(f"unknown fact {name!r}; known: {', '.join(_FACTS)}")
-        kind = _FACTS[name]
+        kind = _FACTS.get(name)
+        if kind is None:
+            raise _unknown(name)
         wrong = value is not None and not isinstance(value, kind)
+        # bool is an int to Python, and nobody's exit code.
         if wrong or (kind is int and isinstance(value, bool)):
-            raise TypeError(f"fact {name} must be {kind.__name__} or None, got {value!r}")
+            raise InvalidRequestError(
+                f"fact {name}",
+                f"must be {_KINDS.get(kind, kind.__name__)} or None, got {value!r:.80}",
+            )
+
+
+_KINDS: Final = {int: "an integer", str: "text", bool: "True, False"}
+
+
+def _unknown(name: object) -> InvalidRequestError:
+    import difflib  # only for who misspelt something
+
+    close = difflib.get_close_matches(str(name), _FACTS, n=1)
+    hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(_FACTS)}"
+    return InvalidRequestError("request", f"has an unknown fact {name!r:.80}{hint}")
 
 
 def _known_facts(_: object, attribute: "attrs.Attribute[Any]", facts: Mapping[str, Any]) -> None:
@@ -84,9 +103,9 @@ class Requested:
     """
 
     entity: Entity
-    event: str
+    event: str = attrs.field(validator=text)
     at: datetime = attrs.field(validator=aware)
-    process: int | None = None
+    process: int | None = attrs.field(default=None, validator=optional_number)
     reason: Reason | None = attrs.field(default=None, converter=attrs.converters.optional(Reason))
     error_message: str | None = attrs.field(default=None, validator=optional_text)
     evidence: str | None = attrs.field(default=None, validator=optional_text)
@@ -175,6 +194,79 @@ class ProcessLost:
 
 Fact = ProcessLaunched | ProcessExited | ProcessLost
 Event = Requested | Fact
+
+#: What stands for an event where the time is known: `"start"`, `("start", 3)`, and
+#: `("complete", 3, {"exit_code": 0})`, whose mapping holds what `Claim.record` takes by name.
+Wanted = (
+    Event | str | tuple[str] | tuple[str, int | None] | tuple[str, int | None, Mapping[str, Any]]
+)
+
+
+def requested(
+    event: str,
+    process: int | None = None,
+    *,
+    at: datetime,
+    reason: Reason | str | None = None,
+    error_message: str | None = None,
+    evidence: str | None = None,
+    facts: Mapping[str, Any],
+) -> Requested:
+    """The request for *event* of the experiment or, unless None, of *process*.
+
+    Raises:
+        InvalidRequestError: Something of it is of the wrong kind, or unknown.
+    """
+    try:
+        return Requested(
+            entity="experiment" if process is None else "process",
+            event=event,
+            at=at,
+            process=process,
+            reason=reason if type(reason) is Reason else _reason(reason),
+            error_message=error_message,
+            evidence=evidence,
+            facts=facts,
+        )
+    except InvalidRequestError:
+        raise
+    except (TypeError, ValueError) as err:
+        raise InvalidRequestError("request:", str(err)) from err
+
+
+def _reason(reason: Any) -> Reason | None:
+    if reason is None:
+        return None
+    try:
+        return Reason(reason)
+    except ValueError:
+        known = ", ".join(Reason)
+        raise InvalidRequestError("reason", f"must be one of {known}, got {reason!r:.80}") from None
+
+
+def as_event(wanted: Wanted, at: datetime) -> Event:
+    """The event that *wanted* stands for, at *at* unless it says itself when.
+
+    Raises:
+        InvalidRequestError: It can be none.
+    """
+    if isinstance(wanted, Event):
+        return wanted
+    words: Any = (wanted,) if isinstance(wanted, str) else wanted
+    if not isinstance(words, tuple) or not 1 <= len(words) <= 3:
+        raise InvalidRequestError(
+            "request", f"is an event, or a tuple (event, process, facts), got {wanted!r:.80}"
+        )
+    event, process, facts = (*words, None, None)[:3] if len(words) < 3 else words
+    facts = {} if facts is None else facts
+    if not isinstance(facts, Mapping) or not all(isinstance(name, str) for name in facts):
+        raise InvalidRequestError("facts", f"are a mapping by their names, got {facts!r:.80}")
+    named = {name: facts[name] for name in _OF_A_REQUEST if name in facts}
+    rest = {name: value for name, value in facts.items() if name not in _OF_A_REQUEST}
+    return requested(event, process, at=at, **named, facts=rest)
+
+
+_OF_A_REQUEST: Final = ("reason", "error_message", "evidence")
 
 
 @attrs.frozen

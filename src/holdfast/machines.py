@@ -5,29 +5,44 @@ A machine holds no data. It is built on a record, asked for one transition and d
 """
 
 from collections.abc import Container, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 
 import attrs
 from statemachine import StateMachine
+from statemachine.event import BoundEvent
 from statemachine.exceptions import TransitionNotAllowed
 from statemachine.states import States
 
 from holdfast import decisions
 from holdfast.effects import Told, fields
-from holdfast.events import check_facts
+from holdfast.errors import InvalidRequestError
+from holdfast.events import requested
 from holdfast.guards import GUARDS, Facts, Guard
 from holdfast.records import ExperimentState, ProcessProgress
 from holdfast.status import Entity, ExperimentStatus, ProcessStatus, Reason
 
-__all__ = ["ENDINGS", "MACHINES", "Edge", "ExperimentMachine", "ProcessMachine", "edges", "table"]
+__all__ = [
+    "ENDINGS",
+    "MACHINES",
+    "Edge",
+    "ExperimentMachine",
+    "ProcessMachine",
+    "RecordMachine",
+    "edges",
+    "table",
+]
 
 Record = TypeVar("Record", ExperimentState, ProcessProgress)
 
 #: What an attempt that ended becomes: the first of these events whose guards pass. Completed before
 #: requeued before failed, so that only what nothing excuses is charged to the process.
 ENDINGS: Final = ("complete", "requeue", "fail")
+
+
+#: Only to have the rest of a request judged, where nobody said when.
+_NO_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @attrs.frozen
@@ -40,7 +55,15 @@ class Edge:
     guards: tuple[str, ...]
 
 
-class _RecordMachine(StateMachine, Generic[Record]):
+class _Method(BoundEvent):
+    """An event as a method of its machine. The library's own would go round our `send`."""
+
+    def __call__(self, *args: Any, **facts: Any) -> Any:
+        machine: Any = self._sm
+        return machine.send(self.id, *args, **facts)
+
+
+class RecordMachine(StateMachine, Generic[Record]):
     """A machine on a record: `send` returns the record that the event makes of it.
 
     `StateMachine`, not `StateChart`: the latter swallows errors of callbacks and moves anyway, and
@@ -61,6 +84,12 @@ class _RecordMachine(StateMachine, Generic[Record]):
         self._only: Container[str] | None = None
         super().__init__(start_value=record.status)
 
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if type(found) is BoundEvent:
+            return _Method(id=found.id, name=found.name, _sm=self)
+        return found
+
     @property
     def status(self) -> ExperimentStatus | ProcessStatus:
         """Where the record stands."""
@@ -73,10 +102,10 @@ class _RecordMachine(StateMachine, Generic[Record]):
             return True
         return self._guards[guard](self.record, self._facts) is None
 
-    def send(
+    def send(  # type: ignore[override]
         self,
         event: str,
-        *args: Any,
+        *,
         at: datetime | None = None,
         reason: Reason | str | None = None,
         error_message: str | None = None,
@@ -89,11 +118,22 @@ class _RecordMachine(StateMachine, Generic[Record]):
             facts: What the guards read and the record keeps, as for `Requested`. Those of a process
                 have its `experiment_status` only if it is given here.
 
+        The events are methods, too: `machine.resume(at=now)`.
+
         Raises:
             InvalidTransitionError: There is no such transition, or a guard refused.
-            TypeError: A fact that nobody knows, or of the wrong type.
+            InvalidRequestError: A fact that nobody knows, or something of the wrong kind.
         """
-        check_facts(facts)
+        if not isinstance(event, str):
+            raise InvalidRequestError("event", f"must be text, got {event!r:.80}")
+        # Judged as a claim would: what it refuses to store is no record of ours.
+        told = requested(
+            event,
+            at=_NO_TIME if at is None else at,
+            reason=reason,
+            error_message=error_message,
+            facts=facts,
+        )
         edge = decisions.decide(
             self.entity,
             self.record,
@@ -105,8 +145,8 @@ class _RecordMachine(StateMachine, Generic[Record]):
         target = self.move(event, facts)
         if target != edge.target:
             raise AssertionError(f"decided {edge}, but the machine went to {target}")
-        why = None if reason is None else Reason(reason)
-        changed = fields(self.entity, self.record, edge, Told(at, why, error_message, facts))
+        occasion = Told(at, told.reason, error_message, facts)
+        changed = fields(self.entity, self.record, edge, occasion)
         if at is not None and self.entity == "experiment":
             changed["last_updated"] = at
         self.record = attrs.evolve(self.record, **changed)
@@ -128,6 +168,29 @@ class _RecordMachine(StateMachine, Generic[Record]):
             return None
         return str(self.current_state_value)
 
+    def __repr__(self) -> str:
+        who = self.experiment_id or "a record"
+        which = "" if self.process is None else f"/{self.process}"
+        return f"<{type(self).__name__} of {who}{which}: {self.status}>"
+
+    def _repr_svg_(self) -> str:
+        from holdfast import diagrams
+
+        return diagrams.diagram(self)
+
+    def _repr_html_(self) -> str:
+        from holdfast import diagrams
+
+        return diagrams.html(self)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """What a notebook shows: the diagram, with the status that it is in."""
+        return {
+            "text/plain": repr(self),
+            "text/html": self._repr_html_(),
+            "image/svg+xml": self._repr_svg_(),
+        }
+
     def allowed(self) -> tuple[str, ...]:
         """The events that could be accepted now, in the order of declaration.
 
@@ -137,7 +200,7 @@ class _RecordMachine(StateMachine, Generic[Record]):
         return decisions.allowed(self.entity, self.record)
 
 
-class ExperimentMachine(_RecordMachine[ExperimentState]):
+class ExperimentMachine(RecordMachine[ExperimentState]):
     """What may happen to an experiment."""
 
     entity = "experiment"
@@ -164,7 +227,7 @@ class ExperimentMachine(_RecordMachine[ExperimentState]):
         return self._passes("can_aggregate")
 
 
-class ProcessMachine(_RecordMachine[ProcessProgress]):
+class ProcessMachine(RecordMachine[ProcessProgress]):
     """What may happen to one process of an experiment."""
 
     entity = "process"
@@ -205,14 +268,14 @@ class ProcessMachine(_RecordMachine[ProcessProgress]):
         return self._passes("result_lost")
 
 
-MACHINES: Final[dict[Entity, type[_RecordMachine[Any]]]] = {
+MACHINES: Final[dict[Entity, type[RecordMachine[Any]]]] = {
     "experiment": ExperimentMachine,
     "process": ProcessMachine,
 }
 
 
 @cache
-def edges(machine: type[_RecordMachine[Any]]) -> tuple[Edge, ...]:
+def edges(machine: type[RecordMachine[Any]]) -> tuple[Edge, ...]:
     """Every declared transition of *machine*, by event in the order of declaration."""
     order = {event.id: place for place, event in enumerate(cast(Any, machine).events)}
     found = [

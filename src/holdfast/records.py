@@ -104,6 +104,21 @@ class ProcessProgress:
     )
     result: ResultRef | None = attrs.field(default=None, validator=optional(ResultRef))
 
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """What a notebook shows: the diagram of its machine, with its status marked."""
+        words = f"{self.status}, attempt {self.attempt}" if self.attempt else str(self.status)
+        return _shown(self, f"process: {words}")
+
+
+def _shown(record: "ProcessProgress | ExperimentState", words: str) -> dict[str, str]:
+    from holdfast import diagrams  # whoever only reads pays for no picture
+
+    return {
+        "text/plain": words,
+        "text/html": diagrams.html(record, words),
+        "image/svg+xml": diagrams.diagram(record),
+    }
+
 
 _PENDING: Final = ProcessProgress()
 
@@ -312,6 +327,20 @@ class ExperimentState:
     def processes_pending(self) -> int:
         """Number of processes that are pending."""
         return self.processes.count(ProcessStatus.PENDING)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """What a notebook shows: how it stands, and the diagram of its machine with its status."""
+        counts = [
+            f"{self.processes.count(status):,} {status}"
+            for status in ProcessStatus
+            if self.processes.count(status)
+        ]
+        why = f" ({self.reason})" if self.reason else ""
+        told = f": {self.error_message:.200}" if self.error_message else ""
+        how = f"{self.status}{why}{told}"
+        return _shown(
+            self, f"{self.experiment_id}: {how}; processes: {', '.join(counts) or 'none'}"
+        )
 
     def can_aggregate(self) -> bool:
         """Whether every index 0 … num_processes - 1 is completed, whatever the status."""

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,21 @@ from holdfast.errors import (
     AttemptWarning,
     ConfigError,
     DiskWarning,
+    EngineError,
+    EngineWarning,
     ExperimentExistsError,
+    InvalidRequestError,
     InvalidTransitionError,
+    ObserverWarning,
     ResultLostError,
     StateWriteError,
     UnknownLivenessError,
 )
-from holdfast.orchestration.orchestrator import Orchestrator
+from holdfast.events import Change
+from holdfast.orchestration.orchestrator import Orchestrator, Outcome
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.store import observing
 from holdfast.store.files import Files
 from holdfast.store.manager import StateManager
 from waiting import until
@@ -874,3 +880,68 @@ def test_a_file_in_the_way_of_a_checkpoint_is_named_and_a_resume_goes_on(bench: 
     outcome = bench.orchestrator().resume("exp_a")
     assert outcome.exit_code == 0
     assert [what for what, _, _ in bench.log()] == ["start", "end"]
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, True, "2"])
+def test_jobs_that_are_no_number_of_processes_are_refused(bench: Bench, jobs: Any) -> None:
+    """0 would count as not given; nothing is made, and nothing begins."""
+    with pytest.raises(InvalidRequestError, match="jobs must be a whole number of 1 or more"):
+        bench.orchestrator().run(bench.config(), jobs=jobs)
+    assert not bench.manager.list_experiments()
+    bench.manager.create("x")
+    with pytest.raises(InvalidRequestError, match="jobs"):
+        bench.orchestrator().resume("x", jobs=jobs)
+
+
+def test_an_orchestrator_tells_every_step(bench: Bench) -> None:
+    """What is recorded comes out as it is recorded, with what it changed, until the last one."""
+    bench.touch("go")
+    events = []
+
+    def watch(state: ExperimentState, changes: Sequence[Change]) -> None:
+        events.extend((change.process, change.event) for change in changes)
+
+    bench.orchestrator(on_step=watch).run(bench.config(processes=2))
+    moves = [each for each in events if each[1] != "launched"]
+    assert moves[0] == (None, "start")
+    assert moves[-2:] == [(None, "complete"), (None, "aggregate")]
+    assert sorted(moves[1:-2]) == [(0, "complete"), (0, "start"), (1, "complete"), (1, "start")]
+
+
+def test_an_observer_that_raises_or_hangs_does_not_touch_a_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the observer's, and the run's outcome is what it would have been."""
+    monkeypatch.setattr(observing, "_PATIENCE_S", 0.1)
+    bench.touch("go")
+    free = threading.Event()
+
+    def broken(state: ExperimentState, changes: Sequence[Change]) -> None:
+        free.wait()
+        raise RuntimeError("no display")
+
+    with pytest.warns(ObserverWarning, match="too slow"):
+        outcome = bench.orchestrator(on_step=broken).run(bench.config(processes=2))
+    free.set()
+    assert outcome.exit_code == 0
+
+
+def test_one_engine_in_two_threads_is_refused_in_words(bench: Bench) -> None:
+    """The second is told to take an engine of its own; the first goes on untouched."""
+    outcomes: list[Outcome] = []
+    config = bench.config("for=60", processes=2)
+    first = threading.Thread(target=lambda: outcomes.append(bench.orchestrator().run(config)))
+    first.start()
+    until(lambda: len(bench.log("start")) == 2)
+    with pytest.raises(EngineError, match=r"give each its own LocalEngine"):
+        bench.engine.find("x", bench.folder)
+    with (
+        pytest.warns(EngineWarning, match="uses it"),
+        pytest.raises(EngineError, match="uses it"),
+    ):
+        bench.orchestrator().run(bench.config("other", processes=1), experiment_id="second")
+    bench.touch("go")
+    first.join(60)
+    assert [outcome.exit_code for outcome in outcomes] == [0]
+    # Once the first is done, the engine is free for anybody.
+    assert bench.orchestrator().run(bench.config(processes=3), fresh=True).exit_code == 0

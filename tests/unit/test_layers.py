@@ -55,7 +55,10 @@ MAY_IMPORT = {
 }  # fmt: skip
 
 #: Conveniences of a record that reach upwards, inside a function: users look for them there.
-CONVENIENCES = {("records", "machines"), ("records", "liveness")}
+CONVENIENCES = {
+    ("records", "machines"), ("records", "liveness"), ("records", "diagrams"),
+    ("machines", "diagrams"),
+}  # fmt: skip
 
 #: Who may import what is not ours. Swapping one of these is a change to one place.
 OWNERS = {

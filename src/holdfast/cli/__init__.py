@@ -4,12 +4,34 @@ Owns what a user types and sees, and nothing of what it does. Every module here 
 its command is used; `--version` needs none of them.
 """
 
+import _signal as signal  # type: ignore[import-not-found]  # `signal` makes enums, for 4 ms
 import sys
 
-__all__ = ["main"]
+__all__ = ["main", "quietly"]
 
 #: What a shell reports of a program that SIGINT ended.
 _INTERRUPTED = 130
+
+
+class quietly:  # noqa: N801 (read as a word of the `with`; `contextlib` would have to be imported)
+    """Context in which Ctrl-C ends the program at once, without a word: while modules are loaded.
+
+    Python would raise somewhere inside its own machinery, which prints what it cannot raise.
+    Nothing is open then that anybody would have to close.
+    """
+
+    def __enter__(self) -> None:
+        self._before = None
+        # Another handler is another's affair: that of who runs us as a library, or `nohup`'s.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            try:
+                self._before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+            except ValueError:
+                return  # not the main thread, which no signal interrupts
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,8 +44,12 @@ def main(argv: list[str] | None = None) -> int:
             and dies of SIGINT at the very last; where the signal does not end it (as PID 1), it
             exits with 130. A shell that runs us in a loop ends the loop only if we died of it.
     """
-    code = _run(sys.argv[1:] if argv is None else argv)
-    if argv is None and code == _INTERRUPTED:
+    if argv is not None:
+        return _run(argv)
+    code = _run(sys.argv[1:])
+    # A second Ctrl-C while the interpreter ends has nothing left to say either.
+    quietly().__enter__()
+    if code == _INTERRUPTED:
         # Everything was said: no traceback.
         sys.excepthook = lambda *_: None
         raise KeyboardInterrupt
@@ -38,9 +64,10 @@ def _run(args: list[str]) -> int:
         sys.stdout.write(f"holdfast {__version__}\n")
         return 0
     try:
-        from holdfast.cli.failures import guarded
+        with quietly():
+            from holdfast.cli.failures import guarded
 
         return guarded(args)
     except KeyboardInterrupt:
-        # In the tenth of a second in which modules are loaded.
+        # In the instants between.
         return _INTERRUPTED

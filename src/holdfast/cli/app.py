@@ -16,7 +16,7 @@ import attrs
 import click
 
 from holdfast import __version__
-from holdfast.cli import text
+from holdfast.cli import quietly, text
 from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
@@ -244,7 +244,8 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, attribute, _ = _COMMANDS[cmd_name]
-        found = getattr(import_module(f"holdfast.cli.{module}"), attribute)
+        with quietly():
+            found = getattr(import_module(f"holdfast.cli.{module}"), attribute)
         assert isinstance(found, click.Command)
         return found
 

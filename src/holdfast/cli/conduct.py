@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.cli import forms, text
+from holdfast.cli import forms, quietly, text
 from holdfast.cli.app import Where
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from holdfast.attempts.records import Attempt
     from holdfast.cli.live import Progress
     from holdfast.engines import Engine, EngineWord, Handle
+    from holdfast.events import Change
     from holdfast.orchestration.orchestrator import Orchestrator, Outcome
     from holdfast.records import ExperimentState
 
@@ -28,21 +29,22 @@ def conduct(
     notes: "Callable[[ExperimentState], list[str]]" = lambda _: [],
 ) -> int:
     """Have *drive* run an experiment on this machine, show how it goes, and print its end."""
-    from holdfast.cli.evidence import parameters
-    from holdfast.cli.live import Progress
-    from holdfast.engines.local import LocalEngine
-    from holdfast.orchestration.orchestrator import Orchestrator
+    with quietly():
+        from holdfast.cli.evidence import parameters
+        from holdfast.cli.live import Progress
+        from holdfast.engines.local import LocalEngine
+        from holdfast.orchestration.orchestrator import Orchestrator
 
     manager = where.manager()
     with Progress(manager.folder, parameters, notes) as progress, LocalEngine() as local:
         engine = _Announcing(local, progress)
 
-        def change(state: "ExperimentState") -> None:
+        def step(state: "ExperimentState", changes: "Sequence[Change]") -> None:
             if progress.first is None:
                 _say_interpreter(state)
-            progress.change(state)
+            progress.step(state, changes)
 
-        orchestrator = Orchestrator(manager, engine, on_change=change, force=force)
+        orchestrator = Orchestrator(manager, engine, on_step=step, force=force)
         outcome = drive(orchestrator)
     _print_end(where, outcome, _taken_up(outcome, progress.first), as_json=as_json)
     return outcome.exit_code

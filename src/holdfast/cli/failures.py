@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from holdfast import errors
-from holdfast.cli import text
+from holdfast.cli import quietly, text
 
 if TYPE_CHECKING:
     from holdfast.cli.app import Where
@@ -123,9 +123,11 @@ def guarded(args: list[str]) -> int:
         errors.ConfigWarning,
         errors.DiskWarning,
         errors.EngineWarning,
+        errors.ObserverWarning,
     ):
         warnings.simplefilter("always", kind)
-    from holdfast.cli.app import Where
+    with quietly():
+        from holdfast.cli.app import Where
 
     where = Where()
     try:
@@ -172,9 +174,10 @@ def _open_standard_streams() -> None:
 
 
 def _invoke(args: list[str], where: "Where") -> int:
-    import click
+    with quietly():
+        import click
 
-    from holdfast.cli.app import ClosedPipe, app
+        from holdfast.cli.app import ClosedPipe, app
 
     try:
         code: Any = app.main(args, prog_name="holdfast", standalone_mode=False, obj=where)

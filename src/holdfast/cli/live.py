@@ -1,13 +1,13 @@
 """Progress while an experiment runs: a live display on a terminal, a few lines off it.
 
-It only ever reads what the orchestrator hands it. A display that cannot be written (the terminal
-is gone) never stops an experiment.
+It observes the steps that are recorded, in a thread of its own, and only ever reads them. A display
+that cannot be written (the terminal is gone, or held) never stops an experiment, or slows it down.
 """
 
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,8 @@ from holdfast.status import ExperimentStatus, ProcessStatus
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live
+
+    from holdfast.events import Change
 
 __all__ = ["Estimate", "Progress"]
 
@@ -64,7 +66,7 @@ class Estimate:
 
 
 class Progress:
-    """Context around a run: shows every state that `change` is told.
+    """Context around a run: shows every state that `step` is told.
 
     Args:
         folder: The experiment's folder, by its id; for the logs of what failed.
@@ -109,8 +111,8 @@ class Progress:
 
     # -- what the orchestrator says ---------------------------------------------------------------
 
-    def change(self, state: ExperimentState) -> None:
-        """A new state is recorded."""
+    def step(self, state: ExperimentState, changes: "Sequence[Change]") -> None:
+        """A step is recorded. What it changed is read off the states, some of which are missed."""
         if self._state is None:
             self.first = state
             self._begin(state)

@@ -4,13 +4,15 @@ Owns the watch over shims; what an attempt's files mean is decided in `holdfast.
 """
 
 import contextlib
+import functools
 import os
 import select
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, Self, TypeVar
 
 import attrs
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from holdfast.engines.starting import Launched, Starter
 
 __all__ = ["LocalEngine"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _LOOK_EVERY_S: Final = 0.2
 #: Watched by a descriptor each; more are looked at, so that they cost none.
@@ -46,12 +51,29 @@ class _Watched:
     pidfd: int | None
 
 
+def _by_one_thread(
+    method: "Callable[Concatenate[LocalEngine, P], R]",
+) -> "Callable[Concatenate[LocalEngine, P], R]":
+    """Refuse a thread as long as another uses the engine: each would take the other's news."""
+
+    @functools.wraps(method)
+    def called(self: "LocalEngine", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._enter()
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self._inside -= 1
+
+    return called
+
+
 class LocalEngine:
     """Runs attempts on this machine, each in a session of its own.
 
     They run on when the engine is closed and when its process is killed; another `LocalEngine`
     adopts them. It starts what it is given at once: how many run at a time is the caller's affair.
-    Its memory of experiments is their folders, nothing else.
+    Its memory of experiments is their folders, nothing else. One thread uses it at a time, which is
+    the one whose attempts run; another is refused with an `EngineError`.
 
     Args:
         cgroup: A directory of a cgroup v2 hierarchy in which each attempt gets a cgroup of its own,
@@ -79,6 +101,27 @@ class LocalEngine:
         os.set_blocking(self._wake_w, False)
         self._pid = os.getpid()
         self._closed = False
+        self._guard = threading.Lock()
+        self._user: threading.Thread | None = None
+        self._inside = 0
+
+    def _enter(self, *, last: bool = False) -> None:
+        me = threading.current_thread()
+        with self._guard:
+            user = self._user
+            # What a thread started that is no more, the next one takes over.
+            if user is not None and user is not me and user.is_alive():
+                busy = self._inside or (self._children and not last)
+                if busy:
+                    raise EngineError(
+                        "local",
+                        f"thread {user.name} uses it, and {me.name} cannot at the same time: "
+                        f"give each its own LocalEngine()",
+                    )
+            elif user is not me:
+                self._inside = 0
+            self._user = me
+            self._inside += 1
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +134,7 @@ class LocalEngine:
     ) -> None:
         self.close()
 
+    @_by_one_thread
     def start(self) -> None:
         """Start the starter now, so that the first `submit` need not wait for it.
 
@@ -120,6 +164,7 @@ class LocalEngine:
             found.sweep()
         return found
 
+    @_by_one_thread
     def submit(self, experiment_id: str, attempts: Sequence[Attempt]) -> list[Handle]:
         """See `Engine.submit`. An attempt that could not be forked is `gone` with the reason.
 
@@ -157,6 +202,7 @@ class LocalEngine:
         self._pids[attempt.name] = launched.pid
         return handle
 
+    @_by_one_thread
     def find(self, experiment_id: str, folder: Path | None = None) -> Mapping[AttemptName, Handle]:
         """See `Engine.find`: every attempt whose `.live` is locked, and those just submitted.
 
@@ -187,6 +233,7 @@ class LocalEngine:
                 found[name] = Handle(name=name, folder=folder, identity=seen.identity)
         return found
 
+    @_by_one_thread
     def poll(self, handles: Sequence[Handle]) -> list[EngineWord]:
         """See `Engine.poll`."""
         self._hear()
@@ -252,6 +299,7 @@ class LocalEngine:
         if watched is not None and watched.pidfd is not None:
             os.close(watched.pidfd)
 
+    @_by_one_thread
     def cancel(
         self, handles: Sequence[Handle], *, force: bool = False
     ) -> Mapping[AttemptName, str]:
@@ -275,6 +323,7 @@ class LocalEngine:
                     unreached[handle.name] = why
         return unreached
 
+    @_by_one_thread
     def wait(self, timeout_s: float) -> None:
         """See `Engine.wait`; more than a few adopted attempts are looked at every 0.2 s or so."""
         deadline = time.monotonic() + min(timeout_s, _LONGEST_WAIT_S)
@@ -317,7 +366,9 @@ class LocalEngine:
         """End the starter; every attempt runs on under its shim. Closing again does nothing."""
         if self._closed:
             return
+        self._enter(last=True)
         self._closed = True
+        self._inside -= 1
         if self._starter is not None and self._starter.alive:
             self._starter.close()
         self._starter = None

@@ -25,6 +25,7 @@ from holdfast.errors import (
     ConfigProblem,
     ExperimentExistsError,
     ExperimentNotFoundError,
+    InvalidRequestError,
     ResultLostError,
     UnreadableStateWarning,
 )
@@ -44,6 +45,7 @@ from holdfast.records import ExperimentState
 from holdfast.status import SETTLED, ExperimentStatus, Reason
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager, utc_now
+from holdfast.store.observing import Observer
 
 __all__ = ["Orchestrator", "Outcome", "of_work"]
 
@@ -95,6 +97,7 @@ class Orchestrator:
         clock: Callable[[], datetime] = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
         on_change: Callable[[ExperimentState], None] | None = None,
+        on_step: Observer | None = None,
         force: bool = False,
         wait_s: float = 2.0,
         gone_grace_s: float = 2.0,
@@ -104,7 +107,10 @@ class Orchestrator:
         Args:
             clock: Says what time it is, aware.
             monotonic: Seconds that no clock change touches, for grace periods.
-            on_change: Called in the loop with every new state that is recorded.
+            on_change: Called in the loop with every new state that it records: it waits for it,
+                and ends with what it raises.
+            on_step: Called with `(state, changes)` for everything that is recorded, in a thread of
+                its own, which the loop never waits for; see `Claim.on_step`.
             force: Take owners and attempts whose death cannot be proven for dead.
             wait_s: How long to wait for a claim that another program holds for a moment.
             gone_grace_s: How long an exit record may come after the engine's word that an attempt
@@ -115,6 +121,7 @@ class Orchestrator:
         self._clock = clock
         self._monotonic = monotonic
         self._on_change = on_change
+        self._on_step = on_step
         self._force = force
         self._wait_s = wait_s
         self._gone_grace_s = gone_grace_s
@@ -139,11 +146,13 @@ class Orchestrator:
 
         Raises:
             ConfigError: *config* cannot be used.
+            InvalidRequestError: *jobs* is no whole number, or less than 1.
             AmbiguousExperimentError: Several experiments are of this work.
             ExperimentExistsError: *experiment_id* is of other work, or taken and *fresh*.
             AlreadyOwnedError, UnknownLivenessError: Somebody else owns it, or may.
             StateWriteError: The file system refused. What runs goes on; resume adopts it.
         """
+        _check_jobs(jobs)
         experiment = (
             config if isinstance(config, Experiment) else Experiment.from_config(config, Path.cwd())
         )
@@ -177,6 +186,7 @@ class Orchestrator:
             ConfigError: It was made without a configuration that can be run.
             AlreadyOwnedError, UnknownLivenessError, StateWriteError: As for `run`.
         """
+        _check_jobs(jobs)
         state = self._load(experiment_id)
         if state.status is ExperimentStatus.AGGREGATED:
             return self._shown(state)
@@ -267,7 +277,9 @@ class Orchestrator:
         )
 
     def _claim(self, experiment_id: str) -> Claim:
-        return self._manager.claim(experiment_id, wait_s=self._wait_s, force=self._force)
+        return self._manager.claim(
+            experiment_id, wait_s=self._wait_s, force=self._force, on_step=self._on_step
+        )
 
     def _interrupts(self) -> Interrupts:
         return Interrupts(self._engine.wake)
@@ -443,6 +455,12 @@ def _evidence(claim: Claim) -> str:
     if claim.verdict is not None:
         return str(claim.verdict)
     return f"its last owner ({claim.previous or 'not recorded'}) let it go"
+
+
+def _check_jobs(jobs: object) -> None:
+    # 0 would count as not given, and 1.5 as 2.
+    if jobs is not None and (type(jobs) is not int or jobs < 1):
+        raise InvalidRequestError("jobs", f"must be a whole number of 1 or more, got {jobs!r:.80}")
 
 
 def _policy(experiment: Experiment, jobs: int | None) -> Policy:

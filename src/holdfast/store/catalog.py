@@ -15,7 +15,7 @@ from holdfast.errors import (
     StateCorruptError,
 )
 from holdfast.records import ExperimentState
-from holdfast.store import stored
+from holdfast.store import stored, uninterrupted
 from holdfast.store.journal import cause
 from holdfast.store.place import JOURNALS, Opened, Place
 
@@ -55,6 +55,7 @@ def stems(top: Opened) -> list[str]:
     return sorted(found)
 
 
+@uninterrupted.whole
 def read_entry(place: Place) -> Entry | None:
     """The experiment there; None if it is gone."""
     stem, path = place.stem, place.view_path

@@ -6,42 +6,53 @@ seen, in a fork, after its release.
 """
 
 import contextlib
+import functools
 import os
+import sys
 import threading
 import warnings
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Concatenate, Final, NoReturn, ParamSpec, Self, TypeVar
 
 import attrs
 
 from holdfast import lifecycle
 from holdfast.errors import (
+    ClaimBusyError,
     ClaimClosedError,
+    InvalidRequestError,
     OwnershipLostError,
     StateWriteError,
     UnreadableStateWarning,
 )
+from holdfast.events import Wanted, as_event, requested
 from holdfast.identity import ProcessIdentity, Verdict
-from holdfast.lifecycle import Action, Change, Event, Requested
+from holdfast.lifecycle import Action, Change, Event
 from holdfast.records import SCHEMA_VERSION, ExperimentState
 from holdfast.status import ExperimentStatus, Reason
-from holdfast.store import codec, journal, ownership, view
+from holdfast.store import codec, journal, ownership, uninterrupted, view
 from holdfast.store.journal import cause
+from holdfast.store.observing import Observer, Observing
 from holdfast.store.ownership import Owned
 from holdfast.store.place import Place
 
 __all__ = ["Claim", "Recorded"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 #: The owner moves to a fresh journal beyond the larger of these, so that load time stays bounded.
 COMPACT_BYTES: Final = 1 << 20
 COMPACT_BASES: Final = 4
 VIEW_AGE_S: Final = 1.0
 
-_live: "weakref.WeakSet[Claim]" = weakref.WeakSet()
+#: Why a claim is closed between the first byte of a line and the new state. An exception out of a
+#: signal handler in between would else have the next line continue a state that is not the one on
+#: the disk. Whoever knows better says so in `_closed`.
+_IN_DOUBT: Final = "it was interrupted while it wrote"
 
 
 @attrs.frozen
@@ -52,17 +63,54 @@ class Recorded:
     actions: tuple[Action, ...]
 
 
+def _alone(
+    method: "Callable[Concatenate[Claim, P], R]",
+) -> "Callable[Concatenate[Claim, P], R]":
+    """One call at a time, from its first instruction to its last.
+
+    Other threads wait. The thread that is in the middle of one cannot: what a signal handler, a
+    finalizer or a clock calls there is refused. Ctrl-C waits until the call is over.
+    """
+    uninterrupted.within(method)
+
+    @functools.wraps(method)
+    def alone(self: "Claim", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        uninterrupted.hold()
+        try:
+            with self._mutex:
+                if self._busy:
+                    raise ClaimBusyError(self._state.experiment_id)
+                try:
+                    self._busy = True
+                    return method(self, *args, **kwargs)
+                finally:
+                    self._busy = False
+        finally:
+            uninterrupted.deliver_if_waiting()
+
+    return alone
+
+
 class Claim:
     """Ownership of one experiment, from `StateManager.claim` until `release` or the process's end.
 
     Use it as a context manager. Safe to use from several threads: their lines follow one another.
+    A claim that is dropped without a release is released when it is collected, with a
+    `ResourceWarning`; it can be neither copied nor pickled, since there is one owner.
 
     Attributes:
         previous: The owner before this one, and *verdict* what was known of its life.
         locked: False where the file system has no locks: epochs alone protect then.
     """
 
-    def __init__(self, place: Place, owned: Owned, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        owned: Owned,
+        *,
+        now: Callable[[], datetime],
+        on_step: Observer | None = None,
+    ) -> None:
         """Take over *place* and *owned*, and close them at the release."""
         self._place = place
         self._files = place.files
@@ -80,14 +128,22 @@ class Claim:
         self.verdict: Verdict | None = owned.verdict
         self._pid = os.getpid()
         self._closed: str | None = None
+        # Reentrant, so that the thread that holds it is refused by `_busy` and does not hang.
         self._mutex = threading.RLock()
-        self._notes: list[Event] = []
+        self._busy = False
+        # What was noted: the state that it leads to, what leads there, and what is to be done.
+        self._ahead = owned.state
+        self._noted: list[Change] = []
+        self._noted_actions: list[Action] = []
+        self._observing = Observing()
         self._view_at = now()
         # Before the first claim the view is the truth, and needs no second writing.
         self._view_revision = -1 if owned.inherited else owned.state.revision
         self._view_problem: str | None = None
-        _live.add(self)
+        uninterrupted.tenants.add(self)
         try:
+            if on_step is not None:
+                self._observing.add(on_step)
             self._refresh_view()
         except BaseException:
             # Nobody gets this claim, and so nobody would release it (Ctrl-C in a notebook).
@@ -144,105 +200,137 @@ class Claim:
 
         Raises:
             InvalidTransitionError: The machine refuses; nothing was written.
+            InvalidRequestError: A fact that nobody knows, or something of the wrong kind.
+            ClaimBusyError: This thread is in the middle of another call of this claim.
             StateWriteError: The file system refused; it says which state is stored.
             OwnershipLostError: A newer owner took over.
             ClaimClosedError: This claim cannot record (released, poisoned, forked).
         """
-        return self.record_many(
-            [
-                Requested(
-                    entity="experiment" if process is None else "process",
-                    event=event,
-                    at=self._now(),
-                    process=process,
-                    reason=None if reason is None else Reason(reason),
-                    error_message=error_message,
-                    evidence=evidence,
-                    facts=facts,
-                )
-            ]
-        ).state
+        event_ = requested(
+            event,
+            process,
+            at=self._now(),
+            reason=reason,
+            error_message=error_message,
+            evidence=evidence,
+            facts=facts,
+        )
+        return self._record((event_,)).state
 
-    def record_many(self, events: Sequence[Event]) -> Recorded:
+    def record_many(self, events: Iterable[Wanted]) -> Recorded:
         """Make *events*, in their order, durable as one line with one fdatasync: all or none.
 
+        Each is what `record` takes: an event, or a tuple of the event, its process and what else
+        `record` would be told. A `Requested` or a fact of `holdfast.events` brings its own time.
+
         Example:
-            >>> now = datetime.now(UTC)
-            >>> claim.record_many(
-            ...     [Requested(entity="process", event="start", process=i, at=now) for i in (0, 1)]
-            ... )
+            >>> claim.record_many([("start", 0), ("start", 1)])
+            >>> claim.record_many([("complete", 0, {"exit_code": 0}), ("fail", 1)])
 
         Raises:
             InvalidTransitionError: The machine refuses one of them; nothing was written.
-            StateWriteError, OwnershipLostError, ClaimClosedError: As for `record`.
+            InvalidRequestError: One of them is none.
+            ClaimBusyError, StateWriteError, OwnershipLostError, ClaimClosedError: As for `record`.
         """
-        with self._mutex:
-            self._check()
-            step = lifecycle.apply_many(self._state, (*self._notes, *events))
-            if step.changes:
-                self._append_changes(step.state, step.changes)
-            self._notes.clear()
-            return Recorded(self._state, step.actions)
+        now = self._now()
+        return self._record(tuple(as_event(event, now) for event in events))
 
-    def note(self, fact: Event) -> None:
-        """Keep *fact*, on which nothing depends, for the next line, at no fdatasync of its own."""
-        with self._mutex:
-            self._notes.append(fact)
+    @_alone
+    def _record(self, events: Sequence[Event]) -> Recorded:
+        return self._step(events)
 
+    def _step(self, events: Sequence[Event]) -> Recorded:
+        self._check()
+        step = lifecycle.apply_many(self._ahead, events)
+        changes, actions = step.changes, step.actions
+        if self._noted:
+            changes = (*self._noted, *changes)
+            actions = (*self._noted_actions, *actions)
+        if changes:
+            self._append_changes(step.state, changes)
+        return Recorded(self._state, actions)
+
+    @_alone
+    def note(self, fact: Wanted) -> None:
+        """Keep *fact*, on which nothing depends, for the next line, at no fdatasync of its own.
+
+        Raises:
+            InvalidTransitionError, InvalidRequestError: It is refused; nothing is kept of it.
+            ClaimBusyError, ClaimClosedError: As for `record`.
+        """
+        self._check()
+        step = lifecycle.apply(self._ahead, as_event(fact, self._now()))
+        self._ahead = step.state
+        self._noted += step.changes
+        self._noted_actions += step.actions
+
+    @_alone
     def tick(self) -> None:
         """Refresh the view if it is more than a second behind. Call it once per turn of a loop."""
-        with self._mutex:
-            age = (self._now() - self._view_at).total_seconds()
-            if not 0 <= age < VIEW_AGE_S and (
-                self._notes or self._view_revision != self._state.revision
-            ):
-                self._check()
-                if self._notes:
-                    self.record_many([])
-                self._refresh_view()
+        age = (self._now() - self._view_at).total_seconds()
+        if not 0 <= age < VIEW_AGE_S and (
+            self._noted or self._view_revision != self._state.revision
+        ):
+            self._check()
+            if self._noted:
+                self._step(())
+            self._refresh_view()
 
+    def on_step(self, observer: Observer) -> None:
+        """Have *observer* called with `(state, changes)` after every line that is recorded.
+
+        In a thread of its own, in the order of the lines, and never in the way: one that raises is
+        warned of, one that does not keep up misses steps, the oldest first, which is told, too.
+        """
+        self._check()
+        self._observing.add(observer)
+
+    @_alone
     def record_saved(self, state: ExperimentState, changes: Sequence[Change]) -> ExperimentState:
         """Append *state* whole, with the transitions that it contains. For `StateManager.save`."""
-        with self._mutex:
-            self._check()
-            at = self._now()
-            state = attrs.evolve(
-                state,
-                revision=self._state.revision + 1,
-                epoch=self._epoch,
-                schema_version=SCHEMA_VERSION,
-                owner=self._state.owner,
-                last_updated=at,
-            )
-            line = {
-                "kind": "saved",
-                "revision": state.revision,
-                "at": at.isoformat(),
-                "changes": [codec.change_to_json(change, at) for change in changes],
-                "state": codec.state_to_json(state),
-            }
-            with self._doubt():
-                self._append(line)
-                self._state = state
-            self._refresh_view()
-            return state
+        self._check()
+        assert not self._noted, "a claim for a save notes nothing"
+        at = self._now()
+        state = attrs.evolve(
+            state,
+            revision=self._state.revision + 1,
+            epoch=self._epoch,
+            schema_version=SCHEMA_VERSION,
+            owner=self._state.owner,
+            last_updated=at,
+        )
+        line = {
+            "kind": "saved",
+            "revision": state.revision,
+            "at": at.isoformat(),
+            "changes": [codec.change_to_json(change, at) for change in changes],
+            "state": codec.state_to_json(state),
+        }
+        self._closed = _IN_DOUBT
+        self._append(line)
+        self._state = self._ahead = state
+        self._closed = None
+        self._observing.tell(state, changes)
+        self._refresh_view()
+        return state
 
+    @_alone
     def record_deleted(self) -> None:
         """Append `deleted`: from here on the experiment counts as not found."""
-        with self._mutex:
-            self._check()
-            # Closed from the first byte on: after a Ctrl-C in between, a farewell behind `deleted`
-            # would have listings take the experiment for one that was let go.
-            self._closed = "it was interrupted while it deleted the experiment"
-            self._append(
-                {
-                    "kind": "deleted",
-                    "revision": self._state.revision,
-                    "at": self._now().isoformat(),
-                }
-            )
-            self._closed = "the experiment is deleted"
+        self._check()
+        # Closed from the first byte on: after an exception in between, a farewell behind `deleted`
+        # would have listings take the experiment for one that was let go.
+        self._closed = "it was interrupted while it deleted the experiment"
+        self._append(
+            {
+                "kind": "deleted",
+                "revision": self._state.revision,
+                "at": self._now().isoformat(),
+            }
+        )
+        self._closed = "the experiment is deleted"
 
+    @_alone
     def check_fence(self) -> None:
         """Make sure that nobody took over, before something is done that cannot be taken back.
 
@@ -250,29 +338,39 @@ class Claim:
             OwnershipLostError, ClaimClosedError: This claim is no longer the owner's.
             StateWriteError: It cannot be told.
         """
-        with self._mutex:
-            self._check()
-            try:
-                self._fence()
-            except StateWriteError:
-                self._closed = None  # nothing was written that could be in doubt
-                raise
+        self._check()
+        try:
+            self._fence()
+        except StateWriteError:
+            self._closed = None  # nothing was written that could be in doubt
+            raise
 
     def release(self) -> None:
         """Let the experiment go: record it, refresh the view, free the lock. Repeating it is fine.
 
         The lock is freed whatever happens. A view that cannot be written is only warned about,
         since the journal has everything.
+
+        Raises:
+            ClaimBusyError: It is in the middle of a call that this one interrupted.
         """
-        with self._mutex:
-            if os.getpid() != self._pid:
-                return
-            try:
-                if self._closed is None:
-                    self._say_goodbye()
-            finally:
-                self._closed = self._closed or "it was released"
-                self._close()
+        try:
+            self._release()
+        finally:
+            uninterrupted.let_go()
+            self._observing.close()
+            uninterrupted.deliver_if_waiting()
+
+    @_alone
+    def _release(self) -> None:
+        if os.getpid() != self._pid:
+            return
+        try:
+            if self._closed is None:
+                self._say_goodbye()
+        finally:
+            self._closed = self._closed or "it was released"
+            self._close()
 
     def _say_goodbye(self) -> None:
         assert self._state.owner is not None
@@ -287,10 +385,10 @@ class Claim:
             fields={"owner": owner},
         )
         try:
-            if self._notes:
-                self.record_many([])
+            if self._noted:
+                self._step(())
             self._append_line([farewell], self._state.revision)
-            self._state = lifecycle.replay(self._state, farewell)
+            self._state = self._ahead = lifecycle.replay(self._state, farewell)
             self._refresh_view(final=True)
         except (StateWriteError, OwnershipLostError):
             # Everything acknowledged is stored; whoever looks next finds the lock free and us dead
@@ -301,12 +399,19 @@ class Claim:
                 f"{self._place.view_name} could not be refreshed ({self._view_problem}); the "
                 f"journal has everything, and the next claim rewrites it",
                 UnreadableStateWarning,
-                stacklevel=4,
+                stacklevel=6,
             )
 
+    @uninterrupted.within
     def __enter__(self) -> Self:
+        try:
+            uninterrupted.checkpoint()
+        except BaseException:
+            self.release()
+            raise
         return self
 
+    @uninterrupted.within
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -314,6 +419,32 @@ class Claim:
         traceback: TracebackType | None,
     ) -> None:
         self.release()
+        uninterrupted.let_go(sys._getframe(1))
+        uninterrupted.checkpoint()
+
+    @uninterrupted.within
+    def __del__(self) -> None:
+        # Not at the end of the interpreter, when half of what it takes is gone: the kernel frees
+        # the lock. Nor of a claim that was never whole, or is a forked child's.
+        held = getattr(self, "_file", None)
+        if held is None or held.closed or sys.is_finalizing() or os.getpid() != self._pid:
+            return
+        try:
+            self.release()
+        finally:
+            uninterrupted.let_go(sys._getframe(1))
+            warnings.warn(
+                f"{self!r} was dropped without a release",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            f"{self!r} cannot be copied or pickled: an experiment has one owner; hand the claim "
+            f"itself on, or claim it where it is to be used"
+        )
 
     def _check(self) -> None:
         if os.getpid() != self._pid:
@@ -326,9 +457,13 @@ class Claim:
     def _append_changes(self, state: ExperimentState, changes: Sequence[Change]) -> None:
         before = self._state
         state = lifecycle.with_fields(state, {"revision": before.revision + 1})
-        with self._doubt():
-            self._append_line(changes, state.revision)
-            self._state = state
+        self._closed = _IN_DOUBT
+        self._append_line(changes, state.revision)
+        self._state = self._ahead = state
+        if self._noted:
+            self._noted, self._noted_actions = [], []
+        self._closed = None
+        self._observing.tell(state, changes)
         if self._size > max(COMPACT_BYTES, COMPACT_BASES * self._base_size):
             self._compact()
         moved = state.status is not before.status
@@ -348,24 +483,13 @@ class Claim:
             }
         )
 
-    @contextlib.contextmanager
-    def _doubt(self) -> Iterator[None]:
-        """Leave the claim unusable if anything stops us between the first byte and the new state.
-
-        A Ctrl-C in between would else have the next line continue a state that is not the one on
-        the disk. Whoever knows better says so in `_closed`.
-        """
-        self._closed = "it was interrupted while it wrote"
-        yield
-        self._closed = None
-
     def _append(self, payload: Mapping[str, Any]) -> None:
         try:
             line = journal.encode(payload)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError) as err:
             # What JSON cannot hold was not begun to be written: the claim is as good as before.
             self._closed = None
-            raise
+            raise InvalidRequestError("step", f"cannot be written as JSON: {err}") from err
         try:
             self._files.write_all(self._file.fd, line)
         except OSError as err:
@@ -427,6 +551,7 @@ class Claim:
         with contextlib.suppress(OSError):
             self._file.close()
         self._file, self._size, self._base_size, self._state = moved
+        self._ahead = self._state
         self._epoch += 1
 
     def _refresh_view(self, *, final: bool = False) -> None:
@@ -446,7 +571,7 @@ class Claim:
             self._view_revision, self._view_problem = self._state.revision, None
 
     def _close(self) -> None:
-        _live.discard(self)
+        uninterrupted.tenants.discard(self)
         for held in (self._file, self._journals, self._lock, self._folder, self._place.top):
             with contextlib.suppress(OSError):
                 held.close()
@@ -459,10 +584,11 @@ class Claim:
 def _close_in_child() -> None:
     # A flock belongs to the open file, which a fork shares: a child that kept it would hold the
     # experiment after its owner's death.
-    for claim in list(_live):
-        # Another thread may have held it at the fork, and is not there to let it go.
-        claim._mutex = threading.RLock()
-        claim._close()
+    for claim in list(uninterrupted.tenants):
+        if isinstance(claim, Claim):
+            # Another thread may have held it at the fork, and is not there to let it go.
+            claim._mutex, claim._busy = threading.RLock(), False
+            claim._close()
 
 
 os.register_at_fork(after_in_child=_close_in_child)

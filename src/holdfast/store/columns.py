@@ -3,10 +3,12 @@
 One line for every column, under a checksum of its own. Where each stands is kept elsewhere.
 """
 
+from pathlib import Path
 from typing import Any
 
 from holdfast.store.files import Files
 from holdfast.store.journal import decode, encode
+from holdfast.store.place import Opened
 
 __all__ = ["Columns", "DamagedIndexError", "Rows", "encode_all"]
 
@@ -47,12 +49,13 @@ class Rows:
         self.where = where
         self.count: int = where["count"]
         self._files = files
-        self._fd = files.open_read(where["file"], folder_fd)
+        fd = files.open_read(where["file"], folder_fd)
+        self._file = Opened(files, Path(where["file"]), fd)
         self._columns: Columns = {}
 
     def close(self) -> None:
         """Let go of the file."""
-        self._files.close(self._fd)
+        self._file.close()
 
     def column(self, name: str) -> list[Any]:
         """The values of a column. Raises DamagedIndexError."""
@@ -65,7 +68,7 @@ class Rows:
             return [None] * self.count
         offset, size = self.where["columns"][name]
         try:
-            plain = decode(self._files.read(self._fd, size, offset).removesuffix(b"\n"))
+            plain = decode(self._files.read(self._file.fd, size, offset).removesuffix(b"\n"))
         except OSError as err:
             raise DamagedIndexError(name) from err
         if plain is None or len(plain.get(name, ())) != self.count:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from holdfast.errors import ExperimentExistsError, StateWriteError
 from holdfast.records import ExperimentState
-from holdfast.store import journal, ownership, view
+from holdfast.store import journal, ownership, uninterrupted, view
 from holdfast.store.claim import Claim
 from holdfast.store.journal import cause
 from holdfast.store.place import Opened, Place
@@ -117,6 +117,7 @@ def outlast(place: Place, made: os.stat_result, state: ExperimentState) -> None:
             problem = "the delete of the one before does not end"
             raise StateWriteError(place.folder, "creating", problem, "unknown")
         if found == "locked":
+            uninterrupted.checkpoint()
             time.sleep(_RETRY_S)
     try:
         if view.is_file(place, made):

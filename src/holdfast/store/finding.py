@@ -17,7 +17,7 @@ from holdfast.errors import HoldfastError
 from holdfast.ids import sanitize_experiment_id
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, Reason
-from holdfast.store import catalog, codec, journal
+from holdfast.store import catalog, codec, journal, uninterrupted
 from holdfast.store.index import DamagedIndexError, Index
 from holdfast.store.place import JOURNALS, Opened, Place
 from holdfast.store.summary import TIMES, Summary
@@ -61,6 +61,7 @@ class _Look:
         self.index = index
         self.unreadable: Unreadable = []
 
+    @uninterrupted.whole
     def load(self, stem: str) -> ExperimentState | None:
         """The state of *stem*; None if it is gone or unreadable, which is noted."""
         entry = catalog.read_entry(Place(self._top, stem))
@@ -155,6 +156,7 @@ def of_hash(top: Opened, config_hashes: Collection[str], *, include_finished: bo
     return _look(top, work)
 
 
+@uninterrupted.whole
 def glance(place: Place) -> Summary | None:
     """The summary of what is certainly finished; None if that takes more than a glance.
 

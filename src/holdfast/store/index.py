@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from holdfast.status import ExperimentStatus, Reason
-from holdfast.store import columns
+from holdfast.store import columns, uninterrupted
 from holdfast.store.columns import Columns, DamagedIndexError, Rows
 from holdfast.store.journal import decode, encode
 from holdfast.store.place import Opened
@@ -79,6 +79,7 @@ class Index:
             whether it is an experiment or not.
     """
 
+    @uninterrupted.whole
     def __init__(self, top: Opened, *, believe: bool = True) -> None:
         """Look. Unless the directory is unchanged, that takes one stat for every view.
 
@@ -88,7 +89,7 @@ class Index:
         self.fresh: list[str] = []
         self._files = files = top.files
         self._top = top
-        self._folder_fd = -1
+        self._folder: Opened | None = None
         self._rows: Rows | None = None
         self._dropped: set[str] = set()
         self._added: Columns = _no_rows()
@@ -98,7 +99,7 @@ class Index:
         self._changed = False
         self._remote: bool | None = None
         with contextlib.suppress(OSError):
-            self._folder_fd = files.open_dir(FOLDER, top.fd)
+            self._folder = top.open_dir(FOLDER)
         try:
             head = self._read_head() if believe else None
             self._directory = _directory(files.fstat(top.fd))
@@ -111,20 +112,25 @@ class Index:
             self.close()
             raise
 
+    @uninterrupted.whole
     def close(self) -> None:
         """Let go of the descriptors."""
         if self._rows is not None:
             self._rows.close()
             self._rows = None
-        if self._folder_fd >= 0:
-            self._files.close(self._folder_fd)
-            self._folder_fd = -1
+        if self._folder is not None:
+            self._folder.close()
+            self._folder = None
 
     def __enter__(self) -> "Index":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def _folder_fd(self) -> int:
+        return -1 if self._folder is None else self._folder.fd
 
     # -- what is known ----------------------------------------------------------------------------
 
@@ -184,6 +190,7 @@ class Index:
         for name, value in zip(_COLUMNS, row, strict=True):
             self._learnt[name].append(value)
 
+    @uninterrupted.whole
     def store(self) -> None:
         """Keep what was learnt for the next look, if that is possible and worth it."""
         if self._current or self._clock is None:
@@ -370,7 +377,7 @@ class Index:
             if self._folder_fd < 0:
                 with contextlib.suppress(FileExistsError):
                     self._files.mkdir(FOLDER, self._top.fd)
-                self._folder_fd = self._files.open_dir(FOLDER, self._top.fd)
+                self._folder = self._top.open_dir(FOLDER)
             fd = self._files.open_append(_CLOCK, self._folder_fd)
             try:
                 self._files.touch(fd)

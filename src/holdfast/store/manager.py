@@ -33,13 +33,14 @@ from holdfast.identity import Verdict
 from holdfast.ids import candidates, sanitize_experiment_id
 from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
-from holdfast.store import catalog, finding, stored, view
+from holdfast.store import catalog, finding, stored, uninterrupted, view
 from holdfast.store.directory import StateDirectory
 from holdfast.store.files import Files
 from holdfast.store.finding import Listing
 from holdfast.store.journal import cause
 from holdfast.store.place import Opened, Place
 from holdfast.store.summary import Summary
+from holdfast.store.uninterrupted import whole
 
 if TYPE_CHECKING:
     # What claims, deletes or judges is imported where it is used: a listing, which a shell prompt
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from holdfast.attempts.names import AttemptName
     from holdfast.store.claim import Claim
     from holdfast.store.history import Transition
+    from holdfast.store.observing import Observer
 
 __all__ = ["StateManager", "utc_now"]
 
@@ -91,6 +93,7 @@ class StateManager:
 
     # -- one experiment ---------------------------------------------------------------------------
 
+    @whole
     def create(
         self,
         experiment_id: str | None = None,
@@ -173,6 +176,7 @@ class StateManager:
                 detail = f"its file is that of {other.experiment_id!r}"
         return ExperimentExistsError(experiment_id, self.state_dir, detail)
 
+    @whole
     def load(self, experiment_id: str) -> ExperimentState:
         """The experiment's state: what its journals tell, else its view. Takes no lock.
 
@@ -190,7 +194,7 @@ class StateManager:
             if orphaned:
                 name = place.view_name
                 lost = f"{name} is all there is: its journals, with what came after it, are gone"
-                warnings.warn(lost, UnreadableStateWarning, stacklevel=2)
+                warnings.warn(lost, UnreadableStateWarning, stacklevel=3)
                 return state
             while (problem := self._view_problem(place, state)) is not None:
                 # An owner may have recorded, refreshed and let go between our looks. Only a view
@@ -198,7 +202,7 @@ class StateManager:
                 before = state
                 state = catalog.lookup(place, experiment_id)
                 if state == before:
-                    warnings.warn(problem, UnreadableStateWarning, stacklevel=2)
+                    warnings.warn(problem, UnreadableStateWarning, stacklevel=3)
                     break
             return state
 
@@ -226,13 +230,22 @@ class StateManager:
             return lock == "held"
         return liveness.judge(state.owner).kind != "dead"
 
-    def claim(self, experiment_id: str, *, wait_s: float = 0.0, force: bool = False) -> "Claim":
+    @whole
+    def claim(
+        self,
+        experiment_id: str,
+        *,
+        wait_s: float = 0.0,
+        force: bool = False,
+        on_step: "Observer | None" = None,
+    ) -> "Claim":
         """Become the owner of the experiment until the claim is released or the process ends.
 
         Args:
             experiment_id: Which one.
             wait_s: How long to wait for another owner to let go.
             force: Take it although its last owner cannot be proven dead. Make sure yourself.
+            on_step: Called with `(state, changes)` after every recorded line; see `Claim.on_step`.
 
         Raises:
             AlreadyOwnedError: Another owner lives; says who, where, since when.
@@ -258,20 +271,22 @@ class StateManager:
             except OSError as err:
                 raise StateWriteError(place.folder, "claiming", cause(err)) from err
             undo.pop_all()
-            claim = Claim(kept, owned, now=self._clock)
-        if not claim.locked:
-            try:
+            claim = Claim(kept, owned, now=self._clock, on_step=on_step)
+        try:
+            uninterrupted.checkpoint()
+            if not claim.locked:
                 warnings.warn(
                     f"{self.state_dir} is on a file system without locks (flock is refused): two "
                     f"owners are told apart by their epochs alone; `holdfast doctor` says more",
                     NoLocksWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
-            except BaseException:
-                claim.release()  # nobody gets it, and so nobody else would
-                raise
+        except BaseException:
+            claim.release()  # nobody gets it, and so nobody else would
+            raise
         return claim
 
+    @whole
     def save(self, state: ExperimentState) -> ExperimentState:
         """Store *state*, changed by hand, if nobody changed it since it was loaded.
 
@@ -294,6 +309,7 @@ class StateManager:
                 raise StaleStateError(state.experiment_id, state.revision, current.revision)
             return claim.record_saved(state, saving.transitions(current, state, self._clock()))
 
+    @whole
     def delete(self, experiment_id: str, *, force: bool = False, wait_s: float = 0.0) -> None:
         """Remove the experiment with everything in its folder: attempts, results, history.
 
@@ -364,6 +380,7 @@ class StateManager:
             if verdict.kind == "alive" or not force:
                 raise AttemptNotOverError(f"{experiment_id}/{name}", None, None, verdict)
 
+    @whole
     def survivors(
         self, experiment_id: str, *, aggregation_only: bool = False
     ) -> "list[tuple[AttemptName, Verdict]]":
@@ -379,6 +396,7 @@ class StateManager:
         folder = self.folder(experiment_id)
         return list(looking.survivors(folder, experiment_id, aggregation_only=aggregation_only))
 
+    @whole
     def history(self, experiment_id: str) -> "list[Transition]":
         """Every recorded step, oldest first.
 
@@ -404,6 +422,7 @@ class StateManager:
                             raise
                         return []
 
+    @whole
     def liveness(self, experiment_id: str) -> Verdict:
         """Whether the experiment's owner lives, by its lock and its identity, with the evidence.
 
@@ -518,11 +537,8 @@ class StateManager:
             ExperimentNotFoundError, AmbiguousExperimentError: None or several.
         """
         if query != "@last":
-            with (
-                contextlib.suppress(ExperimentNotFoundError, InvalidIdError),
-                self._directory.existing(query) as place,
-            ):
-                return catalog.lookup(place, query).experiment_id
+            with contextlib.suppress(ExperimentNotFoundError, InvalidIdError):
+                return self._named(query)
             return catalog.resolve(self.list_experiments(), query, self.state_dir)
         listing = self.listing()
         self._warn_of(listing.unreadable)
@@ -531,15 +547,24 @@ class StateManager:
             raise ExperimentNotFoundError(query, self.state_dir)
         return newest.experiment_id
 
+    @whole
+    def _named(self, experiment_id: str) -> str:
+        with self._directory.existing(experiment_id) as place:
+            return catalog.lookup(place, experiment_id).experiment_id
+
     @contextlib.contextmanager
     def _listed(self) -> Iterator[Opened | None]:
         """The state directory, open; None if there is none yet."""
-        top = self._directory.look()
-        with contextlib.nullcontext() if top is None else top:
+        top = self._look()
+        with contextlib.nullcontext() if top is None else top, uninterrupted.held():
             try:
                 yield top
             except OSError as err:
                 raise StateCorruptError(self.state_dir, f"cannot be read: {cause(err)}") from err
+
+    @whole
+    def _look(self) -> Opened | None:
+        return self._directory.look()
 
     def _warn_of(self, unreadable: list[tuple[Path, HoldfastError]]) -> None:
         if unreadable:

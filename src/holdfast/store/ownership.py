@@ -25,7 +25,7 @@ from holdfast.errors import (
 )
 from holdfast.identity import LockState, ProcessIdentity, Verdict
 from holdfast.records import ExperimentState
-from holdfast.store import codec, journal
+from holdfast.store import codec, journal, uninterrupted
 from holdfast.store.files import NO_LOCKS
 from holdfast.store.journal import Truth, cause
 from holdfast.store.place import JOURNALS, LOCK, Opened, Place
@@ -146,6 +146,7 @@ def _lock(lock: Opened, deadline: float, clock: Callable[[], float]) -> bool | N
             looks -= 1
         if clock() >= deadline and (not shared or looks <= 0):
             return False
+        uninterrupted.checkpoint()  # nobody waits for an owner against their will
         # Random, so that two claimants that look at each other do not go on in step.
         time.sleep(_RETRY_S * (0.5 + os.urandom(1)[0] / 256))
 

@@ -6,6 +6,7 @@ in the protocol's own lines, which the crash laboratory leaves out one by one.
 
 import errno
 import os
+import weakref
 from pathlib import Path
 from typing import Final, Self
 
@@ -13,6 +14,7 @@ import attrs
 
 from holdfast.ids import sanitize_experiment_id
 from holdfast.store.files import Files
+from holdfast.store.uninterrupted import whole
 
 __all__ = ["JOURNALS", "LOCK", "Opened", "Place"]
 
@@ -22,6 +24,21 @@ JOURNALS: Final = "journal"
 
 #: No descriptor. Not -1, which `os.listdir` takes for the working directory.
 _CLOSED: Final = -2
+
+
+# An exception out of a signal handler can strike between a file's opening and the `with` that
+# closes it. Such a descriptor is closed at the next opening. Not by `__del__`, in which Ctrl-C
+# would be swallowed, but by a list that the interpreter appends to without a line of Python.
+_open: Final[dict["weakref.ref[Opened]", tuple[Files, int]]] = {}
+_dropped: Final[list["weakref.ref[Opened]"]] = []
+
+
+def _close_dropped() -> None:
+    while _dropped:
+        left = _open.pop(_dropped.pop(), None)
+        if left is not None:
+            files, fd = left
+            files.close(fd)
 
 
 @attrs.define(eq=False)
@@ -38,22 +55,38 @@ class Opened:
     files: Files
     path: Path
     fd: int
+    _me: "weakref.ref[Opened] | None" = attrs.field(init=False, repr=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        if _dropped:
+            _close_dropped()
+        self._me = weakref.ref(self, _dropped.append)
+        _open[self._me] = self.files, self.fd
 
     @classmethod
+    @whole
     def at(cls, files: Files, path: Path) -> Self:
         """Open the directory *path*. Raises OSError."""
         return cls(files, path, files.open_dir(path))
 
+    @whole
     def open_dir(self, name: str) -> "Opened":
         """Open the directory *name* in this one. Raises OSError."""
         fd = self.files.open_dir(name, self.fd)
         return Opened(self.files, self.path / name, fd)
 
+    @whole
     def open_read(self, name: str) -> "Opened":
         """Open the file *name* in this directory for reading. Raises OSError."""
         fd = self.files.open_read(name, self.fd)
         return Opened(self.files, self.path / name, fd)
 
+    @property
+    def closed(self) -> bool:
+        """Whether its descriptor was given back."""
+        return self.fd == _CLOSED
+
+    @whole
     def duplicate(self) -> "Opened":
         """The same once more, to be closed on its own. Raises OSError."""
         return Opened(self.files, self.path, os.dup(self.fd))
@@ -62,9 +95,13 @@ class Opened:
         """What is in this directory, in no order. Raises OSError."""
         return self.files.names(self.fd)
 
+    @whole
     def close(self) -> None:
         """Give the descriptor back; repeating it is fine."""
         fd, self.fd = self.fd, _CLOSED
+        if self._me is not None:
+            del _open[self._me]
+            self._me = None
         if fd != _CLOSED:
             self.files.close(fd)
 

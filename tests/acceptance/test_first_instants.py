@@ -1,0 +1,39 @@
+"""Ctrl-C and SIGTERM while the program is still loading itself."""
+
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+
+#: What the installed script does, with the signal on its way; what comes before is Python itself.
+_PROGRAM = """
+import os, sys, threading, time
+number, wait_s = int(sys.argv.pop(1)), float(sys.argv.pop(1))
+from holdfast.cli import main
+
+def strike():
+    time.sleep(wait_s)
+    os.kill(os.getpid(), number)
+
+threading.Thread(target=strike, daemon=True).start()
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("words", [["ls"], ["--help"], ["run", "e.toml"]], ids=lambda each: each[0])
+def test_a_signal_while_modules_are_loaded_ends_it_without_a_traceback(tmp_path, words, number):
+    """It dies of the signal, or was done before; nothing of Python's machinery is shown."""
+    (tmp_path / "e.toml").write_text('command = ["sleep", "60"]\n[limits]\ngrace = "1s"\n')
+    chance = random.Random(4)
+    for _ in range(12):
+        wait_s = chance.random() * 0.25
+        program = [sys.executable, "-c", _PROGRAM, str(int(number)), str(wait_s), *words]
+        run = subprocess.run(
+            program, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert "Traceback" not in run.stderr
+        assert "Exception ignored" not in run.stderr
+        assert run.returncode in (-number, 128 + number, *([] if words[0] == "run" else [0]))

@@ -1,0 +1,85 @@
+"""What a notebook shows of machines and records, and pictures from Python."""
+
+import base64
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+import holdfast
+from holdfast.diagrams import FORMATS
+from holdfast.errors import InvalidRequestError
+from holdfast.machines import MACHINES, ExperimentMachine, ProcessMachine
+from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.status import ExperimentStatus, ProcessStatus
+
+SHOWN = [
+    *(ExperimentState(experiment_id="x<b>", status=s, num_processes=2) for s in ExperimentStatus),
+    *(ProcessProgress(status=s) for s in ProcessStatus),
+]
+
+
+def marked(svg: str) -> list[str]:
+    """The statuses that *svg* marks as the current one."""
+    root = ElementTree.fromstring(svg)
+    classes = [
+        each.get("class", "").split() for each in root.iter("{http://www.w3.org/2000/svg}rect")
+    ]
+    return [names[1] for names in classes if "now" in names]
+
+
+@pytest.mark.parametrize("record", SHOWN, ids=lambda each: f"{type(each).__name__}-{each.status}")
+def test_a_record_shows_itself_with_its_status_marked(record):
+    """A few words and our own picture, without Graphviz: no traceback, no wall of fields."""
+    shown = record._repr_mimebundle_()
+    assert marked(shown["image/svg+xml"]) == [str(record.status)]
+    assert str(record.status) in shown["text/plain"]
+    assert len(shown["text/plain"]) < 200
+    assert "<b>" not in shown["text/html"]
+
+
+@pytest.mark.parametrize("record", SHOWN, ids=lambda each: f"{type(each).__name__}-{each.status}")
+def test_a_machine_shows_where_it_stands(record):
+    """python-statemachine's own pictures need pydot, and end in a traceback without it."""
+    kind = ExperimentMachine if isinstance(record, ExperimentState) else ProcessMachine
+    machine = kind(record)
+    assert marked(machine._repr_svg_()) == [str(record.status)]
+    assert marked(machine._repr_mimebundle_()["image/svg+xml"]) == [str(record.status)]
+    data = re.search(r"base64,([^\"]*)", machine._repr_html_())
+    assert data is not None
+    assert base64.b64decode(data[1]).decode() == machine._repr_svg_()
+
+
+def test_a_machine_that_moved_shows_its_new_status():
+    """The picture is of the record that the machine has by now."""
+    machine = ExperimentMachine(ExperimentState(experiment_id="x"))
+    machine.send("start")
+    assert marked(machine._repr_svg_()) == ["running"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("entity", MACHINES)
+def test_every_picture_can_be_had_from_python(entity, format):
+    """`holdfast.diagram` gives what the command prints, and marks a status where there is one."""
+    plain = holdfast.diagram(entity, format=format)
+    assert plain == holdfast.diagram(MACHINES[entity], format=format)
+    records = {"experiment": ExperimentState(experiment_id="x"), "process": ProcessProgress()}
+    record = records[entity]
+    now = holdfast.diagram(record, format=format)
+    assert now == holdfast.diagram(MACHINES[entity](record), format=format)
+    assert now != plain
+
+
+@pytest.mark.parametrize(
+    ("entity", "format", "words"),
+    [
+        ("experiments", "svg", "experiment, process, a machine or a record"),
+        (None, "svg", "experiment, process, a machine or a record"),
+        ("process", "png", "svg, markdown"),
+        ("process", None, "must be one of"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_words(entity, format, words):
+    """It says what there is instead."""
+    with pytest.raises(InvalidRequestError, match=words):
+        holdfast.diagram(entity, format=format)
