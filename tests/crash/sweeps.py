@@ -31,7 +31,8 @@ SPREAD_S: Final = 0.3
 SLOWEST_S: Final = 0.42
 #: How old commands are that catch the signal and exit 0: for younger ones nothing is promised.
 OLD_S: Final = 0.55
-HANGS_AFTER_S: Final = 30.0
+#: Long, since loaded machines stall, and what hangs does so for ever.
+HANGS_AFTER_S: Final = 120.0
 #: So many of one experiment; after more, the pauses between its attempts grow.
 _IN_A_ROW: Final = 3
 
