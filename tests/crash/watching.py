@@ -23,6 +23,8 @@ from typing import Any
 
 import attrs
 
+from holdfast.store import place, uninterrupted
+from holdfast.store.claim import Claim
 from holdfast.store.files import Files
 
 from .effects import ROOT, Data, Disk, Effect, Entries, Mark, Size, Sync, Trace, Tree
@@ -90,15 +92,29 @@ class WatchedFiles(Files):
         """Carry *operation* out through the hooks."""
         for hook in reversed(self.hooks):
             call = _bound(hook, operation, call)
-        result = call()
+        try:
+            result = call()
+        except Killed:
+            self._forget()
+            raise
         if operation.name.startswith("open"):
             self.open.add(result)
         elif operation.name == "close":
             self.open.discard(operation.args[0])
         return result
 
+    def _forget(self) -> None:
+        """Finalize nothing that goes through here any more: the dead have no finalizers."""
+        for claim in list(uninterrupted.tenants):
+            if isinstance(claim, Claim) and claim._files is self:
+                claim._pid = 0
+        for known, (files, _) in list(place._open.items()):
+            if files is self:
+                del place._open[known]
+
     def die(self) -> None:
         """Close what the dead process had open, as the kernel does."""
+        self._forget()
         for fd in self.open:
             with contextlib.suppress(OSError):
                 os.close(fd)

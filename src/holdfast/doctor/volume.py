@@ -162,10 +162,11 @@ def _options(mount: Mount) -> Iterator[Symptom]:
 def _temporary(directory: Opened) -> Iterator[Opened]:
     files, name = directory.files, temporary_name()
     fd = files.open_append(name, directory.fd, exclusive=True)
+    file = Opened(files, directory.path / name, fd)
     try:
-        yield Opened(files, directory.path / name, fd)
+        yield file
     finally:
-        files.close(fd)
+        file.close()
         with contextlib.suppress(OSError):
             files.unlink(name, directory.fd)
 

@@ -100,7 +100,7 @@ class Opened:
         """Give the descriptor back; repeating it is fine."""
         fd, self.fd = self.fd, _CLOSED
         if self._me is not None:
-            del _open[self._me]
+            _open.pop(self._me, None)
             self._me = None
         if fd != _CLOSED:
             self.files.close(fd)

@@ -95,7 +95,13 @@ def hold() -> None:
         return
     # No function: it is ignored, or ends the process without a word of ours.
     if callable(before):
-        signal(SIGINT, _Handler(before))
+        _install(_Handler(before))
+
+
+def _install(handler: Callable[[int, FrameType | None], Any]) -> None:
+    # Another interpreter than the main one has no signals; nothing of ours fails for that.
+    with contextlib.suppress(ValueError, OSError):
+        signal(SIGINT, handler)
 
 
 def let_go(above: FrameType | None = None) -> None:
@@ -109,7 +115,7 @@ def let_go(above: FrameType | None = None) -> None:
     handler = getsignal(SIGINT)
     # Somebody may have put another in our place, which is theirs to keep.
     if type(handler) is _Handler and not _is_within(above or sys._getframe(1)):
-        signal(SIGINT, handler.before)
+        _install(handler.before)
 
 
 class _Tenant:
