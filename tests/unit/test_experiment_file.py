@@ -510,6 +510,23 @@ def test_set_reads_booleans_and_bare_words(load):
     assert load(EXAMPLE, env__A="True").env["A"] == "True"
 
 
+@pytest.mark.parametrize("words", ["67217e15, adam", "1, true, sgd", "08, 1e5, a"])
+def test_set_keeps_every_bare_word_of_a_list_among_texts(load, words):
+    """A hash that looks like a number is none because its neighbour does not."""
+    text = 'command = ["p"]\n[matrix]\nopt = ["sgd"]'
+    assert [each["opt"] for each in load(text, opt=f"[{words}]").params] == words.split(", ")
+    mixed = 'command = ["p"]\n[matrix]\nopt = ["sgd", 1]'
+    assert [each["opt"] for each in load(mixed, opt="[1e1, a]").params] == [10.0, "a"]
+
+
+def test_set_says_how_several_values_are_written(problems):
+    """A comma alone is what other programs take; `1,5` may be a decimal comma, too."""
+    [problem] = problems(EXAMPLE, level="1e-05,.5")
+    assert problem.endswith("(several values are written level=[1e-05,.5])")
+    [problem] = problems(EXAMPLE, level="1,x")
+    assert problem.endswith("(write it as the file does, or change the file)")
+
+
 @pytest.mark.parametrize(
     ("key", "text", "told"),
     [

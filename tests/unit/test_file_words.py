@@ -187,6 +187,42 @@ def test_what_is_no_mistake_is_not_told(command):
         made(command=command)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ({"command": ["p", "--lr=${lr}"]}, "command: word 2: ${lr} becomes $ and the value"),
+        ({"command": ["sh", "-c", "p ${lr}"]}, "command: word 3: ${lr} becomes $ and the value"),
+        ({"command": ["p"], "env": {"X": "${lr}"}}, "env.X: ${lr} becomes $ and the value"),
+    ],
+)
+def test_a_placeholder_written_as_a_variable_is_told(words, told):
+    """Other tools write `${lr}`; here the dollar sign would stay."""
+    with pytest.warns(ConfigWarning) as caught:
+        made(**words, matrix={"lr": [0.1]})
+    [warning] = caught
+    assert f"{told} (the value alone is {{lr}})" in str(warning.message)
+
+
+def test_a_column_of_awk_may_be_a_placeholder():
+    """`$2` is what it is meant to get."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made(command=["sh", "-c", "awk '{{print ${n}}}' data"], matrix={"n": [2]})
+
+
+def test_an_unknown_variable_in_braces_is_told_how_a_variable_is_written():
+    """`{HOME}` alone would be a placeholder that nobody meant."""
+    with pytest.raises(ConfigError, match=r"a shell's variable is written \$\{\{HOME\}\}"):
+        made(command=["p", "${HOME}/data"])
+
+
+def test_the_line_for_a_shell_keeps_words_together():
+    """It is meant to be copied."""
+    with pytest.warns(ConfigWarning) as caught:
+        made(command=["p", "$X y", "a b", ">", "out"])
+    assert r"""["sh", "-c", "p \"$X y\" 'a b' > out"]""" in str(caught[0].message)
+
+
 def test_variables_in_env_are_told_by_name(tmp_path):
     """Nobody expands PATH there; a file is named."""
     path = tmp_path / "e.toml"

@@ -11,6 +11,7 @@ from typing import Any, Final, TextIO
 from holdfast.attempts.names import AttemptName, error_path, names, output_path
 from holdfast.cli import reasons, text
 from holdfast.cli.app import Where
+from holdfast.cli.cells import cell
 from holdfast.config.placeholders import as_text
 from holdfast.errors import ConfigError, HoldfastError, printable
 from holdfast.records import ExperimentState
@@ -48,7 +49,8 @@ def params_words(params: Params, index: int) -> str:
     words = []
     for key, value in params[index].items():
         scalar = value is None or isinstance(value, str | int | float)
-        words.append(f"{text.short(key, 40)}={text.short(as_text(value) if scalar else value, 60)}")
+        word = as_text(value) if scalar else cell(value)
+        words.append(f"{text.short(key, 40)}={text.short(word, 60)}")
     return text.short(" ".join(words))
 
 

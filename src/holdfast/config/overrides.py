@@ -65,16 +65,15 @@ def _is_axis(path: list[str]) -> bool:
 
 
 def _value(path: list[str], text: str, before: Any) -> Any:
-    value = _parsed(text)
+    of_texts = isinstance(before, list) and before and all(isinstance(each, str) for each in before)
+    value = _parsed(text, bare_words_only=bool(of_texts))
     if path[0] == "env" or path == ["name"]:
         # What looks like a number is still text there: 0x10 must not become 16.
         return value if isinstance(value, str) else text
     if _is_axis(path):
-        values = value if isinstance(value, list) else [value]
-        texts = isinstance(before, list) and all(isinstance(each, str) for each in before)
-        if texts and before and not isinstance(value, list) and not isinstance(value, str):
-            return [text]
-        return values
+        if isinstance(value, list):
+            return value
+        return [text if of_texts and not isinstance(value, str) else value]
     return value
 
 
@@ -90,6 +89,10 @@ def _of_another_type(key: str, before: Any, after: Sequence[Any]) -> list[Config
     hint = "write it as the file does, or change the file"
     if were == {"lists"}:
         hint = f"a list of lists is written {_shown([after])}"
+    elif len(after) == 1 and isinstance(after[0], str) and "," in after[0]:
+        several = _parsed(f"[{after[0]}]")
+        if isinstance(several, list) and {_kind(each) for each in several} <= were:
+            hint = f"several values are written {key}=[{after[0]}]"
     return [ConfigProblem(key, what, hint)]
 
 
@@ -108,13 +111,13 @@ def _shown(values: Any) -> str:
     return words if len(words) <= _MOST_SHOWN else words[:_MOST_SHOWN] + "…"
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str, bare_words_only: bool = False) -> Any:
     import tomllib  # 10 ms; resuming sets nothing
 
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
-        return _as_people_write(text)
+        return _as_people_write(text, bare_words_only)
     value = parsed["value"]
     # A line break in the text could smuggle in a second key; dates and NaN have no place in JSON.
     if len(parsed) != 1 or isinstance(value, datetime.date | datetime.time):
@@ -124,8 +127,11 @@ def _parsed(text: str) -> Any:
     return value
 
 
-def _as_people_write(text: str) -> Any:
-    """What TOML does not read: `.5`, `10.e-6`, `True`, and lists of bare words."""
+def _as_people_write(text: str, bare_words_only: bool = False) -> Any:
+    """What TOML does not read: `.5`, `10.e-6`, `True`, and lists of bare words.
+
+    With *bare_words_only*, every word of such a list is text: in `[67217e15, abc]` both are hashes.
+    """
     word = text.strip()
     if word in _WORDS:
         return _WORDS[word]
@@ -135,5 +141,6 @@ def _as_people_write(text: str) -> Any:
         return number if math.isfinite(number) else text
     inner = word[1:-1]
     if word[:1] + word[-1:] == "[]" and inner.strip() and not re.search(r"[\[\]{}\"'\n]", inner):
-        return [_parsed(each.strip()) for each in inner.rstrip(", ").split(",")]
+        words = [each.strip() for each in inner.rstrip(", ").split(",")]
+        return words if bare_words_only else [_parsed(each) for each in words]
     return text

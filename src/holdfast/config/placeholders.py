@@ -88,6 +88,9 @@ def problems(
         close = values.closest(key, [*known, *(sometimes if optional else ())])
         if close is not None:
             yield f"unknown placeholder {{{key}}}", f"did you mean {{{close}}}?"
+        elif key.isidentifier() and word[: piece.start()].endswith("$"):
+            hint = f"a shell's variable is written ${{{{{key}}}}}, and needs a shell"
+            yield f"unknown placeholder {{{key}}}", hint
         elif key.isidentifier():
             yield f"unknown placeholder {{{key}}}", f"there are {_listed(known)}"
         else:
