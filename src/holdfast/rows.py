@@ -69,9 +69,9 @@ class Rows(Sequence[dict[str, Any]]):
         )
 
 
-def outlines(rows: Iterable[Any]) -> Iterator[Row]:
-    """What there is to see of each of *rows*; what is no row is left out."""
-    found = rows.outlines() if isinstance(rows, Rows) else rows
+def outlines(rows: Any) -> Iterator[Row]:
+    """What there is to see of each of *rows*; what a file holds in the place of one is left out."""
+    found = rows.outlines() if isinstance(rows, Rows) else rows if isinstance(rows, list) else ()
     return (row for row in found if isinstance(row, Mapping))
 
 
