@@ -90,6 +90,7 @@ class LocalEngine:
         self._starter: Starter | None = None
         self._children: dict[int, Handle] = {}
         self._pids: dict[AttemptName, int] = {}
+        self._words: dict[int, EngineWord] = {}
         self._watched: dict[AttemptName, _Watched] = {}
         self._completing: dict[AttemptName, bool] = {}
         self._refused: dict[AttemptName, str] = {}
@@ -200,6 +201,8 @@ class LocalEngine:
         handle = attrs.evolve(handle, identity=identity)
         self._children[launched.pid] = handle
         self._pids[attempt.name] = launched.pid
+        # Made once: every turn asks for the word of every child.
+        self._words[launched.pid] = EngineWord(attempt.name, "running", f"shim {launched.pid}")
         return handle
 
     @_by_one_thread
@@ -242,9 +245,9 @@ class LocalEngine:
 
     def _word(self, handle: Handle) -> EngineWord:
         pid = self._pids.get(handle.name)
-        word = (
-            self._look(handle) if pid is None else EngineWord(handle.name, "running", f"shim {pid}")
-        )
+        if pid is not None:
+            return self._words[pid]
+        word = self._look(handle)
         if word.kind == "running" and handle.name in self._completing:
             return attrs.evolve(word, kind="completing", clean=self._completing[handle.name])
         return word
@@ -386,12 +389,14 @@ class LocalEngine:
         for pid, clean in starter.completing():
             if pid in self._children:
                 self._completing[self._children[pid].name] = clean
+                self._words[pid] = attrs.evolve(self._words[pid], kind="completing", clean=clean)
                 self._news = True
         for pid, status in gone:
             self._news = True
             handle = self._children.pop(pid, None)
             if handle is None:
                 continue
+            del self._words[pid]
             if self._pids.get(handle.name) == pid:
                 del self._pids[handle.name]
                 self._completing.pop(handle.name, None)
@@ -404,6 +409,7 @@ class LocalEngine:
             orphans = list(self._children.values())
             self._children.clear()
             self._pids.clear()
+            self._words.clear()
             for handle in orphans:
                 self._watch(handle)
 
