@@ -145,6 +145,33 @@ def test_gone_without_a_record_is_lost_after_the_grace_period(manager: StateMana
     assert "as the test says" in (requeued.evidence or "")
 
 
+def test_an_end_shares_its_line_with_the_next_start(manager: StateManager) -> None:
+    """Its slot was free half a second before, so nothing waits for it: one sync does for both."""
+
+    def completing(number: str) -> Callable[[PaperEngine], None]:
+        def told(engine: PaperEngine) -> None:
+            engine.words = {
+                name: "completing" if str(name) == number else kind
+                for name, kind in engine.words.items()
+            }
+
+        return told
+
+    engine = PaperEngine(
+        [
+            completing("0.1"), exit_of("0.1", exit_code=0), completing("1.1"),
+            exit_of("1.1", exit_code=0), exit_of("2.1", exit_code=0),
+        ]
+    )  # fmt: skip
+    config = {**CONFIG, "processes": 3}
+    outcome = orchestrator(manager, engine).run(config, jobs=1, aggregate=False)
+    assert engine.submitted == ["0.1", "1.1", "2.1"]
+    [journal] = manager.folder(outcome.state.experiment_id).glob("journal/*.jsonl")
+    together = [line for line in journal.read_text().splitlines() if '"complete"' in line]
+    assert '"start"' in together[0]
+    assert outcome.exit_code == 0
+
+
 def test_what_waits_in_a_queue_is_adopted_not_revoked(manager: StateManager) -> None:
     """An attempt that was submitted by an orchestrator that died has no files yet."""
     engine = PaperEngine()

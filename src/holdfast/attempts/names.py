@@ -33,7 +33,7 @@ def _by_number(unit: str) -> tuple[int, int, str]:
     return (1, int(unit), "") if unit.isascii() and unit.isdigit() else (0, 0, unit)
 
 
-@attrs.frozen(order=True)
+@attrs.frozen(order=True, cache_hash=True)
 class AttemptName:
     """What every engine can find an attempt by again. As text, `2.1`: process 2, attempt 1.
 

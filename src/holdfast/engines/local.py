@@ -37,6 +37,7 @@ _MOST_PINNED: Final = 16
 #: A look costs less than a tenth of a millisecond: with this pause for each, one in a hundred.
 _LOOK_PAUSE_S: Final = 0.01
 _LONGEST_WAIT_S: Final = 3600.0
+_RECORDED: Final = "its outcome is recorded"
 
 
 @attrs.frozen
@@ -95,6 +96,7 @@ class LocalEngine:
         self._completing: dict[AttemptName, bool] = {}
         self._refused: dict[AttemptName, str] = {}
         self._texts: dict[AttemptName, str] = {}
+        self._done: set[AttemptName] = set()
         self._folders: dict[str, Path] = {}
         self._news = False
         self._wake_r, self._wake_w = os.pipe()
@@ -257,6 +259,9 @@ class LocalEngine:
         name = handle.name
         if name in self._refused:
             return EngineWord(name, "gone", self._refused[name])
+        if name in self._done:
+            self._done.discard(name)
+            return EngineWord(name, "gone", _RECORDED)
         try:
             return self._judge(handle)
         except StateWriteError as err:
@@ -273,7 +278,7 @@ class LocalEngine:
             return EngineWord(name, "running", str(seen.verdict))
         if isinstance(seen, looking.Ended):
             self._forget(name)
-            return EngineWord(name, "gone", "its outcome is recorded")
+            return EngineWord(name, "gone", _RECORDED)
         if isinstance(seen, looking.Undecided):
             return EngineWord(name, "unknown", seen.evidence)
         self._forget(name)
@@ -400,6 +405,9 @@ class LocalEngine:
             if self._pids.get(handle.name) == pid:
                 del self._pids[handle.name]
                 self._completing.pop(handle.name, None)
+                # Its shim says so itself; whoever asks once more is told what the files say.
+                if status == 0:
+                    self._done.add(handle.name)
             text = starter.describe(status)
             if text is not None:
                 self._texts[handle.name] = text

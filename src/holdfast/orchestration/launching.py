@@ -3,7 +3,6 @@
 Owns the `HOLDFAST_*` variables, which are the contract with the user's program.
 """
 
-import contextlib
 import errno
 import json
 import os
@@ -30,6 +29,18 @@ _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOE
 
 def _absolute(path: Path | str) -> Path:
     return Path(path).absolute()
+
+
+def _new_file(path: Path) -> int:
+    """Open *path* anew, whatever is there: not through a link, and no FIFO is waited for."""
+    # In this order, because mostly there is a directory, and no file in it.
+    try:
+        return os.open(path, _WRITE, 0o666)
+    except FileNotFoundError:
+        path.parent.mkdir(exist_ok=True)
+    except FileExistsError:
+        path.unlink()
+    return os.open(path, _WRITE, 0o666)
 
 
 @attrs.frozen(kw_only=True)
@@ -88,13 +99,8 @@ class Launcher:
         """The file with the parameters of a process, made anew for each attempt."""
         path = self.folder / "params" / f"{index}.json"
         try:
-            path.parent.mkdir(exist_ok=True)
-            # Not through a link that somebody put there, and no FIFO is waited for.
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-            fd = os.open(path, _WRITE, 0o666)
-            with os.fdopen(fd, "w", encoding="ascii") as file:
-                file.write(params)
+            with os.fdopen(_new_file(path), "wb") as file:
+                file.write(params.encode("ascii"))
         except OSError as err:
             cause = os.strerror(err.errno or errno.EIO)
             raise StateWriteError(path, "writing the parameters", cause) from err

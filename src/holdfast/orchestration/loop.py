@@ -32,6 +32,9 @@ __all__ = ["Loop"]
 #: The longest wait: the view is to be no more than a second behind.
 _TURN_S: Final = 1.0
 
+#: How long an end that nothing depends on waits to be recorded together with something else.
+_COMPANY_S: Final = 0.01
+
 #: How often the disk is tried.
 _DISK_EVERY_S: Final = 2.0
 
@@ -87,7 +90,7 @@ class Loop:
                 # Nobody asked for them to stop: they gave way to the failure of another.
                 self._stopping_others = Reason.PREEMPTED
                 self._watch.stop(force=False, why=Reason.PREEMPTED)
-            facts = self._facts(self._turn(plan.wait_s))
+            facts = self._facts(self._learn(plan.wait_s))
 
     def run(self, attempt: Attempt | AttemptName) -> Learnt | None:
         """Run one attempt that is no process of the experiment, or go on with one that runs.
@@ -133,6 +136,17 @@ class Loop:
         until = self._watch.monotonic() + seconds
         while not self._interrupts.count and (left := until - self._watch.monotonic()) > 0:
             self._turn(left)
+
+    def _learn(self, wait_s: float | None) -> list[Learnt]:
+        """Wait for something to be recorded."""
+        idle = set(self._watch.completing)
+        found = self._turn(wait_s)
+        # These ends free no slot, that was done when their commands ended, half a second ago: they
+        # wait a moment to share their line, and its sync, with the next start.
+        ended = {learnt.name for learnt in found}
+        if found and idle >= ended | self._watch.completing:
+            found += self._turn(_COMPANY_S)
+        return found
 
     def _turn(self, wait_s: float | None) -> list[Learnt]:
         """Wait for something to happen, and learn what did."""
