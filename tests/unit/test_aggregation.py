@@ -206,6 +206,7 @@ def test_what_the_command_writes_is_the_value(state, folder):
     with open(env["HOLDFAST_RESULT"], "w") as file:
         json.dump({"best": "lzma"}, file)
     whole = aggregation.finish(state, folder, built, own(3))
+    aggregation.write(folder, whole)
     assert whole == {**built, "value": {"best": "lzma"}}
     assert aggregation.read(folder) == whole
     assert aggregation.made_from(folder, built, own(3))
