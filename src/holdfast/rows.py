@@ -13,7 +13,7 @@ import attrs
 from holdfast.store.outline import Outline
 from holdfast.store.strictjson import loads, nonfinite, spelt, strict
 
-__all__ = ["Row", "Rows", "encoded", "make", "of_outline", "outlines"]
+__all__ = ["Row", "Rows", "encoded", "make", "of_outline", "outlines", "parted"]
 
 Row = Mapping[str, Any]
 
@@ -25,8 +25,26 @@ _encode: Final = json.JSONEncoder(allow_nan=False).encode
 
 @attrs.frozen
 class _Large:
+    """A row that is made when it is asked for.
+
+    Attributes:
+        outline: What there is to see of it.
+        document: Reads its result again, or all of it where there is no *head*.
+        head: The row without its result.
+    """
+
     outline: Row
-    text: Callable[[], str]
+    document: Callable[[], Outline]
+    head: Row | None = None
+
+    def text(self) -> str:
+        """The row as JSON in one line."""
+        found = self.document()
+        if self.head is None:
+            return found.text
+        more = f', "nonfinite": {_encode(found.nonfinite)}' if found.nonfinite else ""
+        begin = _encode(self.head)[:-1]
+        return f'{begin}{", " if self.head else ""}"result": {found.strict()}{more}}}'
 
 
 class Rows(Sequence[dict[str, Any]]):
@@ -62,6 +80,14 @@ class Rows(Sequence[dict[str, Any]]):
         """Each row, of large results an outline."""
         return (each.outline if isinstance(each, _Large) else each for each in self._entries)
 
+    def parted(self) -> Iterator[tuple[Row, Callable[[Any], Any]]]:
+        """Each row as `outlines` has it, and what makes the whole of a part that is elided."""
+        for each in self._entries:
+            if isinstance(each, _Large):
+                yield each.outline, each.document().whole
+            else:
+                yield each, _as_it_is
+
     def encoded(self) -> Iterator[str]:
         """Each row whole, as JSON in one line."""
         return (
@@ -73,6 +99,15 @@ def outlines(rows: Any) -> Iterator[Row]:
     """What there is to see of each of *rows*; what a file holds in the place of one is left out."""
     found = rows.outlines() if isinstance(rows, Rows) else rows if isinstance(rows, list) else ()
     return (row for row in found if isinstance(row, Mapping))
+
+
+def parted(rows: Iterable[Row]) -> Iterator[tuple[Row, Callable[[Any], Any]]]:
+    """Each of *rows* with what makes the whole of a part of it, a large part at a time."""
+    return rows.parted() if isinstance(rows, Rows) else ((row, _as_it_is) for row in rows)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def encoded(rows: Iterable[Any]) -> Iterator[str]:
@@ -91,18 +126,13 @@ def make(head: Mapping[str, Any], result: Any) -> dict[str, Any]:
 def of_outline(head: Mapping[str, Any], found: Outline, again: Callable[[], Outline]) -> _Large:
     """As `make`, of a large result; *again* gives the outline with its text once more."""
     more = {"nonfinite": found.nonfinite} if found.nonfinite else {}
-    return _Large({**head, "result": strict(found.value), **more}, lambda: _text(head, again()))
-
-
-def _text(head: Mapping[str, Any], found: Outline) -> str:
-    more = f', "nonfinite": {_encode(found.nonfinite)}' if found.nonfinite else ""
-    begin = _encode(head)[:-1]
-    return f'{begin}{", " if head else ""}"result": {found.strict()}{more}}}'
+    return _Large({**head, "result": strict(found.value), **more}, again, head)
 
 
 def stored(line: Outline, again: Callable[[], str]) -> _Large:
     """A large row as a file has it; *again* reads its line once more."""
-    return _Large(line.value, again)
+    bare = attrs.evolve(line, text="")
+    return _Large(line.value, lambda: attrs.evolve(bare, text=again()))
 
 
 def shown_value(row: Row, name: str, value: Any) -> Any:
