@@ -296,7 +296,7 @@ def _inputs(folder: Path, name: AttemptName) -> Path:
 
 def finish(
     state: ExperimentState, folder: Path, aggregate: Mapping[str, Any], name: AttemptName
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """The aggregate with what the user's command wrote, which is durable then.
 
     A command that wrote nothing leaves `value` None: it may have made
@@ -308,7 +308,14 @@ def finish(
     """
     try:
         written = results.accept(folder, name)
-        value = None if written is None else results.load(folder, written)
+        if written is None:
+            return {**aggregate, "value": None}
+        if written.size >= results.LARGE:
+            again = partial(results.outlined, folder, written)
+            found = again()
+            more = {"nonfinite": found.nonfinite} if found.nonfinite else {}
+            return rows.with_value({**aggregate, "value": None, **more}, found, again)
+        value = results.load(folder, written)
     except ResultInvalidError as err:
         raise AggregationError(state.experiment_id, str(err)) from err
     whole = {**aggregate, "value": strictjson.strict(value)}
@@ -357,7 +364,7 @@ def write(
     return path
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read(folder: Path) -> Mapping[str, Any] | None:
     """The stored aggregate; None if there is none yet.
 
     Raises:
@@ -383,7 +390,7 @@ def read(folder: Path) -> dict[str, Any] | None:
         raise StateCorruptError(path, f"is not valid JSON: {err}", remake) from err
     except ValueError as err:
         raise StateCorruptError(path, str(err), remake) from err
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+    if not isinstance(value, Mapping) or value.get("schema") != SCHEMA:
         raise StateCorruptError(path, f"is not an aggregate in schema {SCHEMA}", remake)
     return value
 
@@ -406,21 +413,22 @@ def _texts(aggregate: Mapping[str, Any]) -> Iterator[str]:
     # A row per line: for people and `grep`, and ten times faster than json's own indenting.
     encode = json.JSONEncoder(allow_nan=False).encode
     before = "{\n"
-    for key, value in aggregate.items():
+    for key in aggregate:
         yield f"{before} {encode(key)}: "
         before = ",\n"
-        if key == "rows" and value:
+        if key == "rows" and aggregate[key]:
             comma = "[\n  "
-            for row in rows.encoded(value):
+            for row in rows.encoded(aggregate[key]):
                 yield comma
                 yield row
                 comma = ",\n  "
             yield "\n ]"
-        elif key == "statistics" and value:
-            fields = (f"{encode(field)}: {encode(numbers)}" for field, numbers in value.items())
+        elif key == "statistics" and aggregate[key]:
+            numbers = aggregate[key].items()
+            fields = (f"{encode(field)}: {encode(each)}" for field, each in numbers)
             yield "{\n  " + ",\n  ".join(fields) + "\n }"
         else:
-            yield encode(value)
+            yield rows.encoded_member(aggregate, key)
     yield "\n}\n"
 
 

@@ -13,19 +13,35 @@ import attrs
 from holdfast.store.outline import Outline
 from holdfast.store.strictjson import loads, nonfinite, spelt, strict
 
-__all__ = ["Row", "Rows", "encoded", "make", "of_outline", "outlines", "parted"]
+__all__ = [
+    "Aggregate",
+    "Row",
+    "Rows",
+    "encoded",
+    "encoded_member",
+    "make",
+    "of_outline",
+    "outlines",
+    "parted",
+    "reading",
+    "shown_member",
+    "with_value",
+]
 
 Row = Mapping[str, Any]
 
 #: Characters of results that one list of rows keeps in memory.
 MOST_KEPT: Final = 64 << 20
 
+# That of a result, and what stands around it.
+_DEPTH: Final = 200
+
 _encode: Final = json.JSONEncoder(allow_nan=False).encode
 
 
 @attrs.frozen
 class _Large:
-    """A row that is made when it is asked for.
+    """A row, or a value, that is made when it is asked for.
 
     Attributes:
         outline: What there is to see of it.
@@ -33,15 +49,19 @@ class _Large:
         head: The row without its result.
     """
 
-    outline: Row
+    outline: Any
     document: Callable[[], Outline]
     head: Row | None = None
+
+    def value(self) -> Any:
+        """The row as a member of the list is."""
+        return loads(self.text().encode(), max_depth=_DEPTH)
 
     def text(self) -> str:
         """The row as JSON in one line."""
         found = self.document()
         if self.head is None:
-            return found.text
+            return found.strict()
         more = f', "nonfinite": {_encode(found.nonfinite)}' if found.nonfinite else ""
         begin = _encode(self.head)[:-1]
         return f'{begin}{", " if self.head else ""}"result": {found.strict()}{more}}}'
@@ -66,7 +86,7 @@ class Rows(Sequence[dict[str, Any]]):
         entry = self._entries[at]
         if not isinstance(entry, _Large):
             return entry
-        whole: dict[str, Any] = loads(entry.text().encode(), max_depth=200)
+        whole: dict[str, Any] = entry.value()
         return whole
 
     def __eq__(self, other: object) -> bool:
@@ -93,6 +113,50 @@ class Rows(Sequence[dict[str, Any]]):
         return (
             each.text() if isinstance(each, _Large) else _encode(each) for each in self._entries
         )
+
+
+class Aggregate(Mapping[str, Any]):
+    """An aggregate of which one large member, its `value`, is made when it is asked for."""
+
+    def __init__(self, small: Mapping[str, Any], value: _Large) -> None:
+        self._small = small
+        self._value = value
+
+    def __getitem__(self, key: str) -> Any:
+        return self._value.value() if key == "value" else self._small[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._small)
+
+    def __len__(self) -> int:
+        return len(self._small)
+
+    def value_outline(self) -> Any:
+        """What there is to see of the value."""
+        return self._value.outline
+
+    def value_text(self) -> str:
+        """The value as JSON in one line."""
+        return self._value.text()
+
+
+def with_value(small: Mapping[str, Any], found: Outline, again: Callable[[], Outline]) -> Aggregate:
+    """*small*, which has None there, with a large `value`; *again* reads its outline once more."""
+    return Aggregate(small, _Large(strict(found.value), again))
+
+
+def encoded_member(aggregate: Mapping[str, Any], key: str) -> str:
+    """A member of an aggregate as JSON in one line."""
+    if isinstance(aggregate, Aggregate) and key == "value":
+        return aggregate.value_text()
+    return _encode(aggregate[key])
+
+
+def shown_member(aggregate: Mapping[str, Any], key: str) -> Any:
+    """A member of an aggregate, or its outline if it is large."""
+    if isinstance(aggregate, Aggregate) and key == "value":
+        return aggregate.value_outline()
+    return aggregate.get(key)
 
 
 def outlines(rows: Any) -> Iterator[Row]:
@@ -131,8 +195,13 @@ def of_outline(head: Mapping[str, Any], found: Outline, again: Callable[[], Outl
 
 def stored(line: Outline, again: Callable[[], str]) -> _Large:
     """A large row as a file has it; *again* reads its line once more."""
-    bare = attrs.evolve(line, text="")
-    return _Large(line.value, lambda: attrs.evolve(bare, text=again()))
+    return _Large(line.value, reading(line, again))
+
+
+def reading(found: Outline, again: Callable[[], str]) -> Callable[[], Outline]:
+    """What gives *found* with its text once more, which is not kept."""
+    bare = attrs.evolve(found, text="")
+    return lambda: attrs.evolve(bare, text=again())
 
 
 def shown_value(row: Row, name: str, value: Any) -> Any:

@@ -296,6 +296,32 @@ def test_a_large_result_is_exported_whole(sh, writing):
     assert json.loads(large["result.many.…"]) == {f"k{n}": n for n in range(10_000, 12_001)}
 
 
+def test_a_large_value_of_the_users_own_aggregation_takes_little_memory(sh):
+    """As a large result: shown by its beginning, printed and stored whole, never built."""
+    number = 7_000_000
+    (sh.path / "v.py").write_text((LARGE % number).replace("]}'", '], "bad": NaN}\''))
+    (sh.path / "v.toml").write_text(
+        'command = ["true"]\n[aggregate]\ncommand = ["python", "v.py"]\n'
+    )
+    limit = "ulimit -v 450000; "
+    for words in ("run v.toml", "run v.toml", "show @last"):
+        done = sh.shell(limit + f"holdfast {words}")
+        assert done.returncode == 0, done.stderr
+        assert "[[],[]" in done.stdout
+        assert len(done.stdout) < 3000
+    [path] = sh.states.glob("*/aggregate.json")
+    before = path.read_bytes()
+    assert len(before) > 3 * number
+    assert before.endswith(b'"bad": null},\n "nonfinite": {"bad": "NaN"}\n}\n')
+    for words in ("aggregate --json", "show --json"):
+        done = sh.shell(limit + f"holdfast {words} @last | wc -c")
+        assert int(done.stdout) > 3 * number, words
+    path.unlink()
+    done = sh.shell(limit + "holdfast aggregate @last")
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes() == before
+
+
 def test_want_of_memory_is_a_clear_error(sh, writing):
     """No traceback, and what to do."""
     sh("run", writing('{"w": ["x" * 1000] * 60000}', processes=1))
