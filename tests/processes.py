@@ -32,10 +32,10 @@ def python(code: str, *args: object) -> subprocess.Popen[str]:
     )
 
 
-def run(code: str, *args: object, exit_code: int = 0) -> str:
-    """What *code* printed. Fails unless it ends with *exit_code*."""
+def run(code: str, *args: object, exit_code: int = 0, timeout_s: float = 60) -> str:
+    """What *code* printed. Fails unless it ends with *exit_code*, within *timeout_s*."""
     with python(code, *args) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=timeout_s)
     assert process.returncode == exit_code, err
     return out
 

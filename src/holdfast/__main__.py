@@ -1,6 +1,6 @@
 """`python -m holdfast`: the command line, where no script is installed."""
 
-from holdfast.cli import main
+from holdfast.console import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

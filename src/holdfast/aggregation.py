@@ -25,6 +25,7 @@ from holdfast.errors import (
     StateCorruptError,
     StateWriteError,
 )
+from holdfast.orchestration.beside import GoingOn, always, check
 from holdfast.records import ExperimentState, ProcessProgress, ResultRef
 from holdfast.status import ProcessStatus
 from holdfast.store import strictjson
@@ -156,7 +157,10 @@ def _read(
 
 
 def build(
-    state: ExperimentState, folder: Path, params: Sequence[Mapping[str, Any]] = ()
+    state: ExperimentState,
+    folder: Path,
+    params: Sequence[Mapping[str, Any]] = (),
+    going_on: GoingOn = always,
 ) -> dict[str, Any]:
     """The built-in aggregate: rows and statistics, in the schema `holdfast.aggregate/1`.
 
@@ -166,9 +170,15 @@ def build(
     Raises:
         ResultLostError: A recorded result is missing or altered.
         MemoryError: There is not enough memory to look at one.
+        GaveUpError: It was not to go on.
     """
     statistics = Statistics()
-    made = table(state, folder, params, each=statistics.add)
+
+    def each(result: Any) -> None:
+        check(going_on)
+        statistics.add(result)
+
+    made = table(state, folder, params, each=each)
     return {
         "schema": SCHEMA,
         "experiment_id": state.experiment_id,
@@ -213,7 +223,11 @@ def partial_of(
 
 
 def prepare_inputs(
-    state: ExperimentState, folder: Path, aggregate: Mapping[str, Any], name: AttemptName
+    state: ExperimentState,
+    folder: Path,
+    aggregate: Mapping[str, Any],
+    name: AttemptName,
+    going_on: GoingOn = always,
 ) -> dict[str, str]:
     """Lay out what the user's command needs; the variables that tell it where.
 
@@ -225,6 +239,7 @@ def prepare_inputs(
 
     Raises:
         StateWriteError: The file system refused.
+        GaveUpError: It was not to go on; what is there is removed by the next attempt.
     """
     inputs = _inputs(folder, name)
     try:
@@ -234,11 +249,12 @@ def prepare_inputs(
         accepted = inputs / "results"
         accepted.mkdir(parents=True)
         for index, process in state.process_progress.items():
+            check(going_on)
             if process.result is not None:
                 results.copy(folder, process.result, accepted / f"{index}.json")
         listed = inputs / _TABLE
         with listed.open("wb") as file:
-            file.writelines(_json(aggregate))
+            file.writelines(_json(aggregate, going_on))
     except OSError as err:
         raise StateWriteError(inputs, "preparing the aggregation", _cause(err)) from err
     results.prepare(folder)
@@ -249,7 +265,9 @@ def prepare_inputs(
     }
 
 
-def made_from(folder: Path, aggregate: Mapping[str, Any], name: AttemptName) -> bool:
+def made_from(
+    folder: Path, aggregate: Mapping[str, Any], name: AttemptName, going_on: GoingOn = always
+) -> bool:
     """Whether the attempt *name* of the user's command was given just this *aggregate*.
 
     Results can be made again after it was, and clocks be set back: only what it was given tells.
@@ -257,7 +275,7 @@ def made_from(folder: Path, aggregate: Mapping[str, Any], name: AttemptName) -> 
     """
     try:
         with (_inputs(folder, name) / _TABLE).open("rb") as file:
-            same = all(file.read(len(part)) == part for part in _json(aggregate))
+            same = all(file.read(len(part)) == part for part in _json(aggregate, going_on))
             return same and not file.read(1)
     except (OSError, ValueError):
         return False
@@ -278,10 +296,10 @@ def _inputs(folder: Path, name: AttemptName) -> Path:
 
 def finish(
     state: ExperimentState, folder: Path, aggregate: Mapping[str, Any], name: AttemptName
-) -> dict[str, Any]:
-    """Take up what the user's command wrote, and store `aggregate.json`.
+) -> Mapping[str, Any]:
+    """The aggregate with what the user's command wrote, which is durable then.
 
-    Durable once it returns. A command that wrote nothing leaves `value` None: it may have made
+    A command that wrote nothing leaves `value` None: it may have made
     files of its own.
 
     Raises:
@@ -290,21 +308,34 @@ def finish(
     """
     try:
         written = results.accept(folder, name)
-        value = None if written is None else results.load(folder, written)
+        if written is None:
+            return {**aggregate, "value": None}
+        if written.size >= results.LARGE:
+            again = partial(results.outlined, folder, written)
+            found = again()
+            more = {"nonfinite": found.nonfinite} if found.nonfinite else {}
+            return rows.with_value({**aggregate, "value": None, **more}, found, again)
+        value = results.load(folder, written)
     except ResultInvalidError as err:
         raise AggregationError(state.experiment_id, str(err)) from err
     whole = {**aggregate, "value": strictjson.strict(value)}
     if named := strictjson.nonfinite(value):
         whole["nonfinite"] = named
-    write(folder, whole)
     return whole
 
 
-def write(folder: Path, aggregate: Mapping[str, Any], *, files: Files | None = None) -> Path:
+def write(
+    folder: Path,
+    aggregate: Mapping[str, Any],
+    going_on: GoingOn = always,
+    *,
+    files: Files | None = None,
+) -> Path:
     """Make *aggregate* the whole content of `aggregate.json`; durable once it returns.
 
     Raises:
         StateWriteError: The file system refused. An older one is still there.
+        GaveUpError: It was not to go on; likewise.
     """
     files = files or Files()
     path = folder / FILE_NAME
@@ -315,7 +346,7 @@ def write(folder: Path, aggregate: Mapping[str, Any], *, files: Files | None = N
             try:
                 fd = files.open_append(name, parent, exclusive=True)
                 try:
-                    for part in _json(aggregate):
+                    for part in _json(aggregate, going_on):
                         files.write_all(fd, part)
                     files.fsync(fd)
                 finally:
@@ -333,7 +364,7 @@ def write(folder: Path, aggregate: Mapping[str, Any], *, files: Files | None = N
     return path
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read(folder: Path) -> Mapping[str, Any] | None:
     """The stored aggregate; None if there is none yet.
 
     Raises:
@@ -359,12 +390,12 @@ def read(folder: Path) -> dict[str, Any] | None:
         raise StateCorruptError(path, f"is not valid JSON: {err}", remake) from err
     except ValueError as err:
         raise StateCorruptError(path, str(err), remake) from err
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+    if not isinstance(value, Mapping) or value.get("schema") != SCHEMA:
         raise StateCorruptError(path, f"is not an aggregate in schema {SCHEMA}", remake)
     return value
 
 
-def _json(aggregate: Mapping[str, Any]) -> Iterator[bytes]:
+def _json(aggregate: Mapping[str, Any], going_on: GoingOn) -> Iterator[bytes]:
     """The aggregate as JSON, in parts of about a megabyte."""
     held: list[bytes] = []
     size = 0
@@ -372,6 +403,7 @@ def _json(aggregate: Mapping[str, Any]) -> Iterator[bytes]:
         held.append(text.encode("utf-8", "surrogatepass"))
         size += len(held[-1])
         if size >= _PART:
+            check(going_on)
             yield b"".join(held)
             held, size = [], 0
     yield b"".join(held)
@@ -381,21 +413,22 @@ def _texts(aggregate: Mapping[str, Any]) -> Iterator[str]:
     # A row per line: for people and `grep`, and ten times faster than json's own indenting.
     encode = json.JSONEncoder(allow_nan=False).encode
     before = "{\n"
-    for key, value in aggregate.items():
+    for key in aggregate:
         yield f"{before} {encode(key)}: "
         before = ",\n"
-        if key == "rows" and value:
+        if key == "rows" and aggregate[key]:
             comma = "[\n  "
-            for row in rows.encoded(value):
+            for row in rows.encoded(aggregate[key]):
                 yield comma
                 yield row
                 comma = ",\n  "
             yield "\n ]"
-        elif key == "statistics" and value:
-            fields = (f"{encode(field)}: {encode(numbers)}" for field, numbers in value.items())
+        elif key == "statistics" and aggregate[key]:
+            numbers = aggregate[key].items()
+            fields = (f"{encode(field)}: {encode(each)}" for field, each in numbers)
             yield "{\n  " + ",\n  ".join(fields) + "\n }"
         else:
-            yield encode(value)
+            yield rows.encoded_member(aggregate, key)
     yield "\n}\n"
 
 

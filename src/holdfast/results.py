@@ -33,6 +33,7 @@ __all__ = [
     "outlined",
     "path_of",
     "prepare",
+    "size",
     "verify",
 ]
 
@@ -47,8 +48,8 @@ NO_MEMORY: Final = os.strerror(errno.ENOMEM)
 
 _FOLDER: Final = "results"
 
-# The outlines of the last large results that were accepted, by digest, without their texts: a look
-# takes seconds, and the aggregation follows soon.
+# The outlines of the last large results that were looked at, by digest, without their texts: a look
+# takes seconds, and another follows soon.
 _seen: dict[bytes, Outline] = {}
 _MOST_SEEN: Final = 64
 
@@ -108,6 +109,14 @@ def inspect(folder: Path, name: AttemptName, *, files: Files | None = None) -> R
     return _taken(folder, name, files or Files(), durably=False)
 
 
+def size(folder: Path, name: AttemptName) -> int:
+    """How many bytes an attempt wrote; 0 if it wrote nothing, or if that cannot be told now."""
+    try:
+        return path_of(folder, name).lstat().st_size
+    except OSError:
+        return 0
+
+
 def _taken(folder: Path, name: AttemptName, files: Files, *, durably: bool) -> ResultRef | None:
     path = path_of(folder, name)
     try:
@@ -121,9 +130,7 @@ def _taken(folder: Path, name: AttemptName, files: Files, *, durably: bool) -> R
                     if len(data) < LARGE:
                         strictjson.loads(data, finite=False)
                     else:
-                        _seen[hashlib.sha256(data).digest()] = attrs.evolve(outline(data), text="")
-                        while len(_seen) > _MOST_SEEN:
-                            del _seen[next(iter(_seen))]
+                        _remember(hashlib.sha256(data).digest(), outline(data))
                 except ValueError as err:
                     raise ResultInvalidError(path, f"is not valid JSON: {err}") from err
                 if durably:
@@ -176,8 +183,19 @@ def outlined(folder: Path, ref: ResultRef, *, files: Files | None = None) -> Out
         OSError: The disk could not be read.
     """
     data = _proven(folder, ref, files or Files())
-    seen = _seen.get(bytes.fromhex(ref.sha256))
-    return outline(data) if seen is None else attrs.evolve(seen, text=data.decode())
+    digest = bytes.fromhex(ref.sha256)
+    seen = _seen.get(digest)
+    if seen is not None:
+        return attrs.evolve(seen, text=data.decode())
+    found = outline(data)
+    _remember(digest, found)
+    return found
+
+
+def _remember(digest: bytes, found: Outline) -> None:
+    _seen[digest] = attrs.evolve(found, text="")
+    for eldest in list(_seen)[:-_MOST_SEEN]:
+        _seen.pop(eldest, None)  # another thread may have been first
 
 
 def copy(folder: Path, ref: ResultRef, target: Path) -> None:

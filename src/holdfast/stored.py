@@ -1,13 +1,16 @@
 """Reading `aggregate.json`: as a whole if it is small, a row at a time if it is not."""
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
+
+import attrs
 
 from holdfast import results, rows
 from holdfast.store import strictjson
 from holdfast.store.files import Files
-from holdfast.store.outline import outline
+from holdfast.store.outline import Outline, outline
 
 __all__ = ["NotJsonError", "read"]
 
@@ -18,6 +21,7 @@ _SIZE_LIMIT: Final = 512 << 20
 
 _BEGIN: Final = b' "rows": [\n'
 _END: Final = (b" ],\n", b" ]\n")
+_VALUE: Final = b' "value": '
 
 # A result may be as deep as any JSON; in the aggregate it is three levels further down.
 _DEPTH: Final = strictjson.MAX_DEPTH + 3
@@ -47,16 +51,27 @@ def read(path: Path, fd: int) -> Any:
         raise NotJsonError(str(err)) from err
 
 
-def _by_line(path: Path, file: IO[bytes]) -> dict[str, Any] | None:
-    """The aggregate, with rows that are read again when they are asked for.
+def _by_line(path: Path, file: IO[bytes]) -> Mapping[str, Any] | None:
+    """The aggregate, with rows and a value that are read again when they are asked for.
 
     None if it is not written in lines as we do it.
     """
     rest: list[bytes] = []
     made: list[Any] = []
     kept = 0
+    value: tuple[Outline, Callable[[], str]] | None = None
     while line := file.readline():
         rest.append(line)
+        if line.startswith(_VALUE) and len(line) >= results.LARGE:
+            text = line.removeprefix(_VALUE).strip().removesuffix(b",")
+            at = file.tell() - len(line) + len(_VALUE)
+            try:
+                seen = outline(text, max_depth=_DEPTH)
+            except ValueError as err:
+                raise NotJsonError(f"value: {err}") from err
+            again = _again(path, os.fstat(file.fileno()).st_ino, at, len(text))
+            value = attrs.evolve(seen, text=""), again
+            rest[-1] = _VALUE + b"null" + line[len(_VALUE) :].strip()[len(text) :]
         if line != _BEGIN:
             continue
         rest[-1] = line[:-1]
@@ -82,10 +97,10 @@ def _by_line(path: Path, file: IO[bytes]) -> dict[str, Any] | None:
     if not isinstance(found, dict) or found.get("rows") != []:
         return None
     found["rows"] = rows.Rows(made)
-    return found
+    return found if value is None else rows.with_value(found, value[0], rows.reading(*value))
 
 
-def _again(path: Path, inode: int, at: int, size: int) -> Any:
+def _again(path: Path, inode: int, at: int, size: int) -> Callable[[], str]:
     def read_again() -> str:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_ino != inode:

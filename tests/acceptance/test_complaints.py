@@ -295,9 +295,9 @@ def test_work_is_the_same_from_any_folder_and_in_any_order(sh: Shell) -> None:
 def test_a_folder_that_does_not_exist_is_told(sh: Shell) -> None:
     """No other one is taken in its place, and none is made by looking."""
     sh("run", _write(sh, 'command = ["true"]\n'))
-    err = sh("-C", "some/where", "ls")[1]
+    err = sh("-C", "some/where", "ls", code=2)[1]
     assert f"there is no directory some/where in {sh.path}" in err
-    assert "there is no directory" in sh("-C", "~/states", "resume", "@last", code=4)[1]
+    assert "there is no directory" in sh("-C", "~/states", "resume", "@last", code=2)[1]
     assert not (sh.path / "some").exists()
     sh("run", "no/such.toml", code=2)
 

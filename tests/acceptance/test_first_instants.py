@@ -11,13 +11,23 @@ import pytest
 _PROGRAM = """
 import os, sys, threading, time
 number, wait_s = int(sys.argv.pop(1)), float(sys.argv.pop(1))
-from holdfast.cli import main
 
 def strike():
     time.sleep(wait_s)
     os.kill(os.getpid(), number)
 
-threading.Thread(target=strike, daemon=True).start()
+if wait_s:
+    from holdfast.console import main
+    threading.Thread(target=strike, daemon=True).start()
+else:
+    # At once, as early as can be: in the first module that is loaded after `holdfast.console`.
+    class Striking:
+        def find_spec(self, name, *_):
+            if name == "holdfast.cli":
+                os.kill(os.getpid(), number)
+
+    sys.meta_path.insert(0, Striking())
+    from holdfast.console import main
 sys.exit(main())
 """
 
@@ -28,8 +38,7 @@ def test_a_signal_while_modules_are_loaded_ends_it_without_a_traceback(tmp_path,
     """It dies of the signal, or was done before; nothing of Python's machinery is shown."""
     (tmp_path / "e.toml").write_text('command = ["sleep", "60"]\n[limits]\ngrace = "1s"\n')
     chance = random.Random(4)
-    for _ in range(12):
-        wait_s = chance.random() * 0.25
+    for wait_s in [0, *(chance.random() * 0.25 for _ in range(12))]:
         program = [sys.executable, "-c", _PROGRAM, str(int(number)), str(wait_s), *words]
         run = subprocess.run(
             program, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60

@@ -132,6 +132,35 @@ def test_a_directory_without_experiments_is_named_where_it_was_looked_for(
     assert absent not in sh(*words)[1]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("ls", "ls --json", "cleanup", "doctor", "doctor --json", "show @last", "logs @last"),
+        *("aggregate @last", "export @last", "rm @last", "resume @last"),
+    ],
+)
+def test_a_directory_that_was_named_and_is_not_there_is_an_error(sh: Shell, words: str) -> None:
+    """A typing error must not look like an empty list; only a run makes what it needs."""
+    wanted = f"there is no directory some/where in {sh.path}, which"
+    assert f"{wanted} -C names" in sh("-C", "some/where", *words.split(), code=2)[1]
+    assert f"{wanted} -C names" in sh(*words.split(), "-C", "some/where", code=2)[1]
+    env = {"HOLDFAST_STATE_DIR": "some/where"}
+    assert f"{wanted} HOLDFAST_STATE_DIR names" in sh(*words.split(), code=2, env=env)[1]
+    assert not (sh.path / "some").exists()
+
+
+def test_a_state_directory_that_is_a_file_is_an_error_and_a_run_makes_one(sh: Shell) -> None:
+    """`-C e.toml` is a slip of the hand; `-C some/where` is a wish."""
+    for words in ("ls", "run e.toml"):
+        env = {"HOLDFAST_STATE_DIR": "e.toml"}
+        assert "e.toml in" in (err := sh(*words.split(), code=2, env=env)[1])
+        assert "is no directory" in err
+    assert sh("-C", "some/where", "run", "-n", "e.toml")
+    assert not (sh.path / "some").exists()
+    sh("-C", "some/where", "run", "e.toml")
+    assert "squares" in sh("-C", "some/where", "ls")[0]
+
+
 @pytest.mark.parametrize("command", ["aggregate", "resume", "rm"])
 def test_what_was_meant_by_an_id_is_suggested(sh: Shell, command: str) -> None:
     """A misspelt `@last`, and a process where only a whole experiment will do."""

@@ -267,16 +267,65 @@ def test_a_large_result_takes_little_memory_and_is_whole_where_it_is_asked_for(s
         assert done.returncode == 0, done.stderr
         assert f"{number:,} items" in done.stdout or "[[],[]" in done.stdout
         assert len(done.stdout) < 3000
-    done = sh.shell(limit + "holdfast aggregate --json @last | wc -c")
-    assert int(done.stdout) > 3 * number
+    for words in ("aggregate --json", "export --csv", "export --jsonl"):
+        done = sh.shell(limit + f"holdfast {words} @last | wc -c")
+        assert int(done.stdout) > 3 * number, words
     [path] = sh.states.glob("*/aggregate.json")
     assert path.stat().st_size > 3 * number
+
+
+def test_a_large_result_is_exported_whole(sh, writing):
+    """In columns as a small one, though its value is never built."""
+    file = writing(
+        '{"text": "é\\n\\"" + "y" * 400_000 * i, "list": [0.5, "a"] * (1 + 100_000 * i) + [nan], '
+        '"deep": {"f1": i, "none": None, "worst": -inf}, '
+        '"many": {f"k{n}": n for n in range(1 + 12_000 * i)}}',
+        processes=2,
+    )
+    sh("run", file)
+    csv.field_size_limit(1 << 22)
+    small, large = csv.DictReader(io.StringIO(sh("export", "@last")[0]))
+    for row, i in ((small, 0), (large, 1)):
+        assert row["result.text"] == 'é\n"' + "y" * 400_000 * i
+        assert json.loads(row["result.list"]) == [0.5, "a"] * (1 + 100_000 * i) + [None]
+        assert [row[f"result.deep.{name}"] for name in ("f1", "none", "worst")] == [
+            str(i), "", "-Infinity"
+        ]  # fmt: skip
+        assert row["result.many.k0"] == "0"
+    assert large["result.many.k9999"] == "9999"
+    assert json.loads(large["result.many.…"]) == {f"k{n}": n for n in range(10_000, 12_001)}
+
+
+def test_a_large_value_of_the_users_own_aggregation_takes_little_memory(sh):
+    """As a large result: shown by its beginning, printed and stored whole, never built."""
+    number = 7_000_000
+    (sh.path / "v.py").write_text((LARGE % number).replace("]}'", '], "bad": NaN}\''))
+    (sh.path / "v.toml").write_text(
+        'command = ["true"]\n[aggregate]\ncommand = ["python", "v.py"]\n'
+    )
+    limit = "ulimit -v 450000; "
+    for words in ("run v.toml", "run v.toml", "show @last"):
+        done = sh.shell(limit + f"holdfast {words}")
+        assert done.returncode == 0, done.stderr
+        assert "[[],[]" in done.stdout
+        assert len(done.stdout) < 3000
+    [path] = sh.states.glob("*/aggregate.json")
+    before = path.read_bytes()
+    assert len(before) > 3 * number
+    assert before.endswith(b'"bad": null},\n "nonfinite": {"bad": "NaN"}\n}\n')
+    for words in ("aggregate --json", "show --json"):
+        done = sh.shell(limit + f"holdfast {words} @last | wc -c")
+        assert int(done.stdout) > 3 * number, words
+    path.unlink()
+    done = sh.shell(limit + "holdfast aggregate @last")
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes() == before
 
 
 def test_want_of_memory_is_a_clear_error(sh, writing):
     """No traceback, and what to do."""
     sh("run", writing('{"w": ["x" * 1000] * 60000}', processes=1))
     done = sh.shell("ulimit -v 200000; holdfast export @last")
-    assert done.returncode == 1
+    assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert re.search("not enough memory|Cannot allocate memory", done.stderr)

@@ -37,13 +37,23 @@ from holdfast.store.manager import StateManager
 from .hammer import BATCH, acknowledged, judge, write_until_killed
 from .workloads import warm_up
 
-__all__ = ["FILE_SYSTEMS", "PowerCuts", "cut_power", "mounted", "unavailable"]
+__all__ = [
+    "FILE_SYSTEMS",
+    "WITHOUT_LINKS",
+    "PowerCuts",
+    "cut_power",
+    "mounted",
+    "unavailable",
+]
 
 #: Name, and how to make it on an image. xfs does not go below 300 MiB.
 FILE_SYSTEMS = {
     "ext4": ["mkfs.ext4", "-q", "-F"],
     "xfs": ["mkfs.xfs", "-q", "-f"],
 }
+#: Those that have no hard links.
+WITHOUT_LINKS = {"vfat": ["mkfs.vfat"], "exfat": ["mkfs.exfat"]}
+_MAKERS = {**FILE_SYSTEMS, **WITHOUT_LINKS}
 _SIZE = 320 << 20
 
 _GOINGDOWN = 0x8004587D
@@ -51,13 +61,13 @@ _NO_LOG_FLUSH = 2
 
 
 def unavailable(kind: str) -> str | None:
-    """Why this machine cannot cut the power of a file system of that *kind*; None if it can."""
+    """Why this machine cannot mount a file system of that *kind*; None if it can."""
     if sys.platform != "linux":
         return "not Linux"
     if os.geteuid() != 0:
         return "not root"
     path = os.environ.get("PATH", "") + ":/sbin:/usr/sbin"
-    for tool in (FILE_SYSTEMS[kind][0], "mount", "umount"):
+    for tool in (_MAKERS[kind][0], "mount", "umount"):
         if shutil.which(tool, path=path) is None:
             return f"{tool} is missing"
     try:
@@ -78,9 +88,16 @@ def mounted(kind: str, where: Path) -> Iterator[Path]:
     image, point = where / f"{kind}.img", where / kind
     with image.open("wb") as file:
         file.truncate(_SIZE)
-    _sh(*FILE_SYSTEMS[kind], str(image))
+    _sh(*_MAKERS[kind], str(image))
     point.mkdir()
-    _sh("mount", "-o", "loop", str(image), str(point))
+    try:
+        _sh("mount", "-o", "loop", str(image), str(point))
+    except subprocess.CalledProcessError as err:
+        # Not in this kernel; perhaps it is there as a program.
+        try:
+            _sh("mount", "-t", f"{kind}-fuse", "-o", "loop", str(image), str(point))
+        except subprocess.CalledProcessError:
+            raise err from None
     try:
         yield point
     finally:

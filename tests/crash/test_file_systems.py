@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from holdfast.errors import StateWriteError, UnreadableStateWarning
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager
 
-from .powercut import FILE_SYSTEMS, cut_power, unavailable
+from .powercut import FILE_SYSTEMS, WITHOUT_LINKS, cut_power, mounted, unavailable
 from .subject import is_step
 
 _ROOT = sys.platform == "linux" and os.geteuid() == 0
@@ -52,6 +53,43 @@ def test_long_power_cuts_of_real_file_systems(kind: str, tmp_path: Path) -> None
         f"{kind}: {done.cuts} cuts, {done.acknowledged:,} acknowledged, losses {len(done.problems)}"
     )
     assert not done.problems, "\n".join(done.problems[:5])
+
+
+def _holdfast(cwd: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "holdfast", *words],
+        cwd=cwd,
+        env={**os.environ, "HOME": str(cwd)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("kind", WITHOUT_LINKS)
+def test_a_real_file_system_without_hard_links_is_named(kind: str, tmp_path: Path) -> None:
+    """Before anything is made; experiments that lie elsewhere run in a folder on it."""
+    why_not = unavailable(kind)
+    if why_not is not None:
+        pytest.skip(f"{kind} not run: {why_not}")
+    run = ("run", "--procs", "2", "--", "sh", "-c", 'echo 1 > "$HOLDFAST_RESULT"')
+    with mounted(kind, tmp_path) as point:
+        done = _holdfast(point, *run)
+        assert done.returncode == 1
+        assert "the file system has no hard links" in done.stderr
+        assert "nothing was made; name a directory on another one, with -C DIR" in done.stderr
+        left = [each for each in point.rglob("*") if each.name != ".run.lock"]
+        assert left == [point / ".experiment_state"]
+        done = _holdfast(point, "doctor")
+        assert "the file system has no hard links" in done.stdout
+        done = _holdfast(point, "-C", str(tmp_path / "states"), *run)
+        assert done.returncode == 0, done.stderr
+        # Whatever was copied there can be read.
+        shutil.copytree(tmp_path / "states", point / "states", dirs_exist_ok=True)
+        done = _holdfast(point, "-C", "states", "show", "@last")
+        assert done.returncode == 0, done.stderr
+        assert "aggregated" in done.stdout
 
 
 def _mount(point: Path, options: str) -> None:

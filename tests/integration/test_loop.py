@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,14 @@ from holdfast.errors import (
     OwnershipLostError,
     StateWriteError,
 )
+from holdfast.orchestration.beside import GaveUpError
+from holdfast.orchestration.interrupts import Interrupts
+from holdfast.orchestration.loop import Loop
 from holdfast.orchestration.orchestrator import Orchestrator
+from holdfast.orchestration.watch import Watch
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store.files import Files
-from holdfast.store.manager import StateManager
+from holdfast.store.manager import StateManager, utc_now
 
 CONFIG = {"command": ["true"], "processes": 1, "limits": {"grace": 5}}
 
@@ -448,6 +453,34 @@ class NoLocks(Files):
 
 def interrupt(_: PaperEngine) -> None:
     os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("reading", [False, True])
+def test_work_beside_the_loop_gives_up_when_a_signal_comes(
+    manager: StateManager, reading: bool
+) -> None:
+    """What may have begun to write is waited for; what only reads is not."""
+    manager.create("exp_a")
+    engine, seen, may_end = PaperEngine(), [], threading.Event()
+
+    def work(going_on: Callable[[], bool]) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        while going_on():
+            pass
+        if reading:
+            assert may_end.wait(60)
+        seen.append("left")
+        raise GaveUpError
+
+    with manager.claim("exp_a") as claim, Interrupts(engine.wake) as interrupts:
+        watch = Watch(engine=engine, launcher=None, clock=utc_now, fence=claim.check_fence)  # type: ignore[arg-type]
+        loop = Loop(claim, watch, interrupts, None)
+        assert loop.beside(work, reading=reading) is None
+        assert seen == ([] if reading else ["left"])
+        may_end.set()
+        with pytest.raises(ZeroDivisionError):
+            loop.beside(lambda _: 1 // 0)
+        assert loop.beside(lambda _: 7) == 7
 
 
 def overtake(state_dir: Path) -> Callable[[PaperEngine], None]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import attrs
 import pytest
 
-from holdfast import aggregation, results
+from holdfast import aggregation, results, rows
 from holdfast.attempts.names import AGGREGATE, AttemptName
 from holdfast.averages import statistics_of
 from holdfast.errors import AggregationError, ResultLostError, StateCorruptError, StateWriteError
@@ -206,6 +206,7 @@ def test_what_the_command_writes_is_the_value(state, folder):
     with open(env["HOLDFAST_RESULT"], "w") as file:
         json.dump({"best": "lzma"}, file)
     whole = aggregation.finish(state, folder, built, own(3))
+    aggregation.write(folder, whole)
     assert whole == {**built, "value": {"best": "lzma"}}
     assert aggregation.read(folder) == whole
     assert aggregation.made_from(folder, built, own(3))
@@ -214,6 +215,28 @@ def test_what_the_command_writes_is_the_value(state, folder):
     assert not aggregation.made_from(folder, built, own(3))
     assert sorted(os.listdir(folder)) == ["aggregate.json", "results"]
     assert aggregation.build(state, folder, PARAMS) == built
+
+
+def test_a_large_value_is_made_when_it_is_asked_for(state, folder):
+    """An aggregate with it equals one that holds it, before and after it was stored."""
+    built = aggregation.build(state, folder, PARAMS)
+    value = {"w": [{"a": n, "b": [0.5]} for n in range(900_000)], "bad": float("inf")}
+    env = aggregation.prepare_inputs(state, folder, built, own(1))
+    with open(env["HOLDFAST_RESULT"], "w") as file:
+        json.dump(value, file)
+    whole = aggregation.finish(state, folder, built, own(1))
+    wanted = {**built, "value": {**value, "bad": None}, "nonfinite": {"bad": "Infinity"}}
+    assert (list(whole), len(whole)) == (list(wanted), len(wanted))
+    assert dict(whole) == wanted
+    path = aggregation.write(folder, whole)
+    assert path.stat().st_size > 16 << 20
+    assert json.loads(path.read_text()) == wanted
+    read = aggregation.read(folder)
+    assert type(read) is rows.Aggregate
+    assert read == whole
+    path.write_text(path.read_text().replace('"value": {', '"value": {]'))
+    with pytest.raises(StateCorruptError, match="is not valid JSON: value: "):
+        aggregation.read(folder)
 
 
 def test_a_command_may_write_nothing(state, folder):

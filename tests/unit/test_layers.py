@@ -17,7 +17,7 @@ ROOT = Path(holdfast.__file__).parent
 
 #: What lives in which layer. A new module has to be placed here before anything else passes.
 LAYERS = {
-    "cli": ["cli", "cli.*", "__main__"],
+    "cli": ["cli", "cli.*", "console", "__main__"],
     "demo": ["demo", "demo.*"],
     "orchestration": [
         "orchestration", "orchestration.*", "aggregation", "averages", "results", "rows",

@@ -206,6 +206,32 @@ def test_an_outline_is_of_the_value_that_a_parser_makes(windows, value, indent):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(NONFINITE, st.sampled_from([None, 1]))
+def test_what_an_outline_leaves_out_is_had_whole_from_the_document(
+    windows, monkeypatch, value, indent
+):
+    """Lists as JSON, long texts as they are, and what an object has too much of as an object."""
+    monkeypatch.setattr(outline, "MOST_FIELDS", 3)
+    data = json.dumps(value, indent=indent, ensure_ascii=False).encode()
+    found = outline.outline(data)
+
+    def same(kept, inner):
+        if isinstance(inner, dict):
+            assert list(kept)[:3] == list(inner)[:3]
+            for key in list(inner)[:3]:
+                same(kept[key], inner[key])
+            if len(inner) > 3:
+                rest = json.loads(found.whole(kept["…"]))
+                assert rest == {key: strictjson.strict(inner[key]) for key in list(inner)[3:]}
+        elif isinstance(inner, list):
+            assert json.loads(found.whole(kept)) == strictjson.strict(inner)
+        elif isinstance(inner, str):
+            assert found.whole(kept) == inner
+
+    same(found.value, value)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(NONFINITE, st.data())
 def test_an_outline_refuses_what_a_parser_refuses(windows, value, data):
     """A large document is judged as a small one would be."""

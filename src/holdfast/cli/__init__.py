@@ -18,10 +18,15 @@ class quietly:  # noqa: N801 (read as a word of the `with`; `contextlib` would h
 
     Python would raise somewhere inside its own machinery, which prints what it cannot raise.
     Nothing is open then that anybody would have to close.
+
+    Args:
+        begun: Whether it does so already, and is not to any more at the end.
     """
 
+    def __init__(self, begun: bool = False) -> None:
+        self._before = signal.default_int_handler if begun else None
+
     def __enter__(self) -> None:
-        self._before = None
         # Another handler is another's affair: that of who runs us as a library, or `nohup`'s.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             try:
@@ -34,10 +39,13 @@ class quietly:  # noqa: N801 (read as a word of the `with`; `contextlib` would h
             signal.signal(signal.SIGINT, self._before)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, *, quiet: bool = False) -> int:
     """Run the command in *argv*; the exit code.
 
     Without *argv* it is the whole program, with the process's own arguments.
+
+    Args:
+        quiet: Whether Ctrl-C ends the program without a word, which is to end once all is loaded.
 
     Raises:
         KeyboardInterrupt: The whole program was interrupted. Python then ends as it always does,
@@ -46,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     if argv is not None:
         return _run(argv)
-    code = _run(sys.argv[1:])
+    code = _run(sys.argv[1:], quiet=quiet)
     # A second Ctrl-C while the interpreter ends has nothing left to say either.
     quietly().__enter__()
     if code == _INTERRUPTED:
@@ -56,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def _run(args: list[str]) -> int:
+def _run(args: list[str], *, quiet: bool = False) -> int:
     if args == ["--version"]:
         # Scripts ask for it all the time; importing click costs more than all the rest.
         from holdfast import __version__
@@ -64,7 +72,7 @@ def _run(args: list[str]) -> int:
         sys.stdout.write(f"holdfast {__version__}\n")
         return 0
     try:
-        with quietly():
+        with quietly(quiet):
             from holdfast.cli.failures import guarded
 
         return guarded(args)

@@ -70,6 +70,10 @@ _COMMANDS: Final = {
 }
 
 
+#: Commands that make the state directory if it is not there; no other does.
+_MAKERS: Final = frozenset({"run", "demo"})
+
+
 @attrs.define
 class Where:
     """The state directory that a command works on, and how to name it in a next command.
@@ -97,15 +101,26 @@ class Where:
 
         Raises:
             UntrustedPlaceError: Others can write into what is found.
+            click.UsageError: What the user named is no directory that there is or can be.
         """
         if self._said is not None:
-            return Path(self._said)
+            said = Path(self._said)
+            if not said.is_dir() and (self.verb not in _MAKERS or said.exists()):
+                raise click.UsageError(self._no_directory(said))
+            return said
         if self.found is None:
             from holdfast.cli import homes
 
             self._use(homes.above())
         assert self.found is not None
         return self.found
+
+    def _no_directory(self, said: Path) -> str:
+        where = text.one_line(said if said.is_absolute() else f"{said} in {Path.cwd()}")
+        named = "-C" if self.option else _ENVIRONMENT
+        if said.exists():
+            return f"{where}, which {named} names, is no directory"
+        return f"there is no directory {where}, which {named} names"
 
     def settle(self, experiment: "Experiment") -> None:
         """Find the directory for a run of *experiment*, and tell of the same work elsewhere.
@@ -219,7 +234,7 @@ def _complete_id(context: click.Context, _: click.Parameter, incomplete: str) ->
     try:
         where.found = where.found or homes.above()  # a shell that completes wants no messages
         ids = where.manager().list_experiments()
-    except HoldfastError:
+    except (HoldfastError, click.UsageError):
         return []
     return [each for each in ["@last", *ids] if each.startswith(incomplete)]
 

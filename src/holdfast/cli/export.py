@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import click
@@ -36,7 +36,8 @@ def export(context: click.Context, query: str, as_csv: bool, as_lines: bool) -> 
     """Print one row for each process: status, attempts, times, parameters, result; all of it.
 
     Whatever stands in the results is there, whole. In CSV, parameters are in columns `params.lr`,
-    nested results in `result.metrics.f1`; lists are JSON. ID/INDEX prints one process.
+    nested results in `result.metrics.f1`; lists are JSON, and so is what a large result has beyond
+    10,000 members, in `result.…`. ID/INDEX prints one process.
     """
     if as_csv and as_lines:
         raise click.UsageError("--csv or --jsonl, not both")
@@ -90,18 +91,25 @@ def _about(state: ExperimentState, index: int, why: str | None) -> dict[str, Any
     }
 
 
-def _whole(state: ExperimentState, found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every row with all there is, one at a time."""
-    at = {row["index"]: i for i, row in enumerate(rows.outlines(found["rows"]))}
+def _parted(
+    state: ExperimentState, found: Mapping[str, Any]
+) -> Iterator[tuple[dict[str, Any], Callable[[Any], Any]]]:
+    """Every row with all there is, long parts elided, and what makes such a part whole."""
+    whole = rows.parted(found["rows"])
     missing = {each["index"]: each for each in found["missing"]}
-    for index in sorted({*at, *missing}):
-        row = found["rows"][at[index]] if index in at else missing[index]["row"]
-        why = missing[index]["why"] if index in missing else None
-        yield {**row, **_about(state, index, why)}
+    indices = {row["index"] for row in rows.outlines(found["rows"])}
+    # Rows are in the order of their indices.
+    for index in sorted({*indices, *missing}):
+        if index in indices:
+            row, part = next(whole)
+            yield {**row, **_about(state, index, None)}, part
+        else:
+            row, why = missing[index]["row"], missing[index]["why"]
+            yield {**row, **_about(state, index, why)}, lambda value: value
 
 
 def _write_csv(state: ExperimentState, found: Mapping[str, Any]) -> None:
-    # Outlines tell which columns there are; the values come one row at a time.
+    # Outlines tell which columns there are; the values come one at a time, and are never built.
     params: dict[str, None] = {}
     fields: dict[str, None] = {}
     for row in rows.outlines(found["rows"]):
@@ -113,13 +121,13 @@ def _write_csv(state: ExperimentState, found: Mapping[str, Any]) -> None:
     writer.writerow(
         [*_ABOUT, *(f"params.{each}" for each in params), *(f"result.{each}" for each in fields)]
     )
-    for row in _whole(state, found):
+    for row, part in _parted(state, found):
         values = flat(row)
         writer.writerow(
             [
                 *(_field(row[name]) for name in _ABOUT),
                 *(_field(row["params"].get(name)) for name in params),
-                *(_field(values.get(name)) for name in fields),
+                *(_field(part(values.get(name))) for name in fields),
             ]
         )
 

@@ -13,7 +13,7 @@ from holdfast.cli import text
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.records import ExperimentState, ProcessProgress
-from holdfast.rows import Rows
+from holdfast.rows import Aggregate, Rows, encoded, encoded_member
 from holdfast.status import ExperimentStatus
 from holdfast.store import codec
 
@@ -41,7 +41,9 @@ def print_json(schema: str, content: Mapping[str, Any]) -> None:
     with text.delivering():
         for key, value in content.items():
             parts.append(f",\n  {_encode(key)}: ")
-            if isinstance(value, Mapping) and isinstance(value.get("rows"), Rows):
+            if isinstance(value, Aggregate) or (
+                isinstance(value, Mapping) and isinstance(value.get("rows"), Rows)
+            ):
                 for part in _with_rows(value):
                     sys.stdout.write("".join([*parts, part]))
                     parts.clear()
@@ -59,14 +61,14 @@ _encode: Final = json.JSONEncoder(allow_nan=False).encode
 def _with_rows(aggregate: Mapping[str, Any]) -> Iterator[str]:
     """An aggregate as JSON, of whose rows one at a time is in memory."""
     before = "{"
-    for key, value in aggregate.items():
+    for key in aggregate:
         yield f"{before}{_encode(key)}: "
         before = ", "
-        if not isinstance(value, Rows):
-            yield _encode(value)
+        if key != "rows" or not aggregate[key]:
+            yield encoded_member(aggregate, key)
             continue
         comma = "["
-        for row in value.encoded():
+        for row in encoded(aggregate[key]):
             yield comma
             yield row
             comma = ", "

@@ -15,6 +15,7 @@ from holdfast.errors import printable
 from holdfast.records import ExperimentState
 from holdfast.status import ProcessStatus
 from holdfast.store.manager import StateManager
+from holdfast.store.outline import Elided
 
 __all__ = ["aggregate_lines", "failure_lines", "notes"]
 
@@ -54,7 +55,7 @@ def aggregate_lines(aggregate: Mapping[str, Any], where: Where, *, indent: str =
     statistics = {field: row for field, row in fields if isinstance(row, Mapping)}
     if statistics and len(rows) > 1:
         lines += ["", *_statistics(statistics, whole, indent)]
-    value = aggregate.get("value")
+    value = rows_of.shown_member(aggregate, "value")
     if value is not None:
         lines += ["", *(f"{indent}{line}" for line in _value(value, whole))]
     return lines
@@ -145,6 +146,8 @@ def _value(value: Any, more: str) -> list[str]:
         wide = min(max(text.width(text.short(key, 40)) for key in value), 40)
         pairs = itertools.islice(value.items(), _MOST_LINES + 1)
         lines = [f"{text.short(key, 40):<{wide}}  {cell(each)}" for key, each in pairs]
+    elif isinstance(value, Elided):
+        lines = [cell(value)]
     else:
         parts = json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(value)
         lines = [text.cut(printable(line), 200) for line in _begun(parts)]

@@ -40,7 +40,10 @@ def conclude(
     state, experiment = claim.state, watch.launcher.experiment
     try:
         # Verifies every result while it reads it.
-        found = aggregation.build(state, claim.folder, experiment.params)
+        found: Mapping[str, Any] | None = loop.beside(
+            lambda going_on: aggregation.build(state, claim.folder, experiment.params, going_on),
+            reading=True,
+        )
     except OSError as err:
         cause = err.strerror or str(err)
         raise StateWriteError(claim.folder / "results", "reading", cause) from err
@@ -49,18 +52,32 @@ def conclude(
         raise StateWriteError(path, "reading the results", results.NO_MEMORY) from err
     command = experiment.aggregate.command
     name = None
-    if command is None:
-        aggregation.write(claim.folder, found)
-    else:
+    if found is not None and command is not None:
         name = _run(state, claim.folder, command, found, watch, loop, interrupts)
-        if name is None:
-            return None
-        found = aggregation.finish(state, claim.folder, found, name)
+        found = None if name is None else _with_value(state, claim.folder, found, name, loop)
+    if found is None or not _write(claim.folder, found, loop):
+        return None
     if state.status is ExperimentStatus.COMPLETED:
         claim.record("aggregate")
     if name is not None:
         aggregation.remove_inputs(claim.folder, name)
     return found
+
+
+def _with_value(
+    state: ExperimentState,
+    folder: Path,
+    built: Mapping[str, Any],
+    name: AttemptName,
+    loop: Loop,
+) -> Mapping[str, Any] | None:
+    return loop.beside(lambda _: aggregation.finish(state, folder, built, name), reading=True)
+
+
+def _write(folder: Path, aggregate: Mapping[str, Any], loop: Loop) -> bool:
+    """False if a signal came first: an older one is still there."""
+    written = loop.beside(lambda going_on: aggregation.write(folder, aggregate, going_on))
+    return written is not None
 
 
 def _run(
@@ -84,7 +101,11 @@ def _run(
     number = 0
     if last is not None:
         number = last.attempt
-        belongs = aggregation.made_from(folder, built, last)
+        belongs = loop.beside(
+            lambda going_on: aggregation.made_from(folder, built, last, going_on), reading=True
+        )
+        if belongs is None:
+            return None
         learnt = _take_up(folder, last, watch, loop, stop=not belongs)
         if learnt is None:
             return None
@@ -96,7 +117,9 @@ def _run(
         if count > 1:
             loop.pause(min(2.0 ** (count - 2), 60.0))
         name = launcher.aggregation_name(number + 1 + count)
-        inputs = aggregation.prepare_inputs(state, folder, built, name)
+        inputs = _inputs(state, folder, built, name, loop)
+        if inputs is None:
+            return None
         learnt = loop.run(launcher.aggregation(name, command, inputs))
         if learnt is not None and _succeeded(learnt):
             return name
@@ -107,6 +130,18 @@ def _run(
             where = error_path(folder, name)
             raise AggregationError(state.experiment_id, f"{problem}; its messages are in {where}")
     raise AggregationError(state.experiment_id, f"{problem}, again and again")
+
+
+def _inputs(
+    state: ExperimentState,
+    folder: Path,
+    built: Mapping[str, Any],
+    name: AttemptName,
+    loop: Loop,
+) -> dict[str, str] | None:
+    return loop.beside(
+        lambda going_on: aggregation.prepare_inputs(state, folder, built, name, going_on)
+    )
 
 
 def _take_up(

@@ -9,17 +9,17 @@ import contextlib
 import errno
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
 
 from holdfast.attempts.files import disk_problem
-from holdfast.attempts.looking import Ended
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import Attempt
 from holdfast.engines import Handle
-from holdfast.errors import AttemptWarning, DiskWarning, EngineWarning, StateWriteError
-from holdfast.events import Action, Event, Launch, ProcessLaunched, ProcessLost
-from holdfast.orchestration import outcomes
+from holdfast.errors import AttemptWarning, DiskWarning, EngineWarning
+from holdfast.events import Action, Event, Launch, ProcessLaunched
+from holdfast.orchestration.accepting import Accepting
+from holdfast.orchestration.beside import Beside, GaveUpError, GoingOn
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.scheduling import Plan, Policy, Scheduler, Slots
 from holdfast.orchestration.watch import Learnt, Watch
@@ -29,8 +29,14 @@ from holdfast.store.claim import Claim
 
 __all__ = ["Loop"]
 
+T = TypeVar("T")
+
 #: The longest wait: the view is to be no more than a second behind.
 _TURN_S: Final = 1.0
+#: The longest wait once everything was asked to stop, and who asked waits.
+_STOPPING_TURN_S: Final = 0.1
+#: How often who waits for work beside the loop looks for signals.
+_HEARD_WITHIN_S: Final = 0.1
 
 #: How long an end that nothing depends on waits to be recorded together with something else.
 _COMPANY_S: Final = 0.01
@@ -54,7 +60,10 @@ class Loop:
         self._watch = watch
         self._interrupts = interrupts
         self._on_change = on_change
+        self._beside = Beside(watch.engine.wake)
+        self._accepting = Accepting(watch, self._beside)
         self._answered = 0
+        self._asked_at = 0.0
         self._stopping_others: Reason | None = None
         self._disk_looked_at = -_DISK_EVERY_S
         self._disk_problem: int | None = None
@@ -90,7 +99,8 @@ class Loop:
                 # Nobody asked for them to stop: they gave way to the failure of another.
                 self._stopping_others = Reason.PREEMPTED
                 self._watch.stop(force=False, why=Reason.PREEMPTED)
-            facts = self._facts(self._learn(plan.wait_s))
+            found = self._learn(plan.wait_s)
+            facts = self._accepting.facts(found, self._interrupts.reason or self._stopping_others)
 
     def run(self, attempt: Attempt | AttemptName) -> Learnt | None:
         """Run one attempt that is no process of the experiment, or go on with one that runs.
@@ -131,6 +141,29 @@ class Loop:
             watch.engine.wait(_TURN_S)
         return None
 
+    def beside(self, work: Callable[[GoingOn], T], *, reading: bool = False) -> T | None:
+        """What *work* gives, which takes long, while this thread hears who asks to stop.
+
+        Args:
+            work: Called in another thread, with what tells whether it is to go on.
+            reading: It only reads, so that it is not waited for once a signal came.
+
+        Returns:
+            None if it gave up, which it does by a `GaveUpError`, or was not waited for.
+        """
+        left = False
+        task = self._beside.begin(lambda: work(lambda: not (left or self._interrupts.count)))
+        try:
+            while not task.over.wait(_HEARD_WITHIN_S):
+                if reading and self._interrupts.count:
+                    return None
+                self._claim.tick()
+            return task.result()
+        except GaveUpError:
+            return None
+        finally:
+            left = True
+
     def pause(self, seconds: float) -> None:
         """Let time pass, and hear meanwhile who asks to stop."""
         until = self._watch.monotonic() + seconds
@@ -156,44 +189,14 @@ class Loop:
         self._stop_if_asked()
         self._warn_of_unreached()
         watch.give_up()
+        if self._answered:
+            self._accepting.give_up(self._asked_at, now=self._answered > 1)
         # A signal between the look at it above and this wait has left its mark with `wake`.
-        watch.engine.wait(watch.pause_s(_TURN_S if wait_s is None else min(wait_s, _TURN_S)))
+        longest_s = _STOPPING_TURN_S if self._answered else _TURN_S
+        watch.engine.wait(watch.pause_s(longest_s if wait_s is None else min(wait_s, longest_s)))
         found = watch.collect()
         self._note_launched()
         return found
-
-    def _facts(self, found: Iterable[Learnt]) -> list[Event]:
-        """What the lifecycle is told of the attempts that are over."""
-        facts: list[Event] = []
-        for learnt in found:
-            try:
-                fact = self._fact(learnt)
-            except StateWriteError as err:
-                self._watch.put_back(learnt, err)
-            else:
-                if fact is not None:
-                    facts.append(fact)
-        return facts
-
-    def _fact(self, learnt: Learnt) -> Event | None:
-        name, watch = learnt.name, self._watch
-        if name.index is None:
-            return None  # an aggregation of an earlier life; nobody waits for it any more
-        if isinstance(learnt.found, Ended):
-            return outcomes.exited(
-                watch.launcher.folder,
-                name,
-                learnt.found.record,
-                watch.clock(),
-                stopping=self._interrupts.reason or self._stopping_others,
-                asked=name in watch.asked,
-            )
-        evidence = learnt.found.evidence
-        if learnt.text and learnt.text != evidence:
-            evidence = f"the engine says that it is gone ({learnt.text}); {evidence}"
-        return ProcessLost(
-            process=name.index, attempt=name.attempt, at=watch.clock(), evidence=evidence
-        )
 
     # -- what a plan asks for ---------------------------------------------------------------------
 
@@ -232,6 +235,7 @@ class Loop:
         asked = min(self._interrupts.count, 2)
         if asked <= self._answered or self._interrupts.reason is None:
             return
+        self._asked_at = self._asked_at if self._answered else self._watch.monotonic()
         self._answered = asked
         self._watch.stop(force=asked > 1, why=self._interrupts.reason)
 

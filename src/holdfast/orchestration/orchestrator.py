@@ -30,7 +30,7 @@ from holdfast.errors import (
     UnreadableStateWarning,
 )
 from holdfast.events import Event, Requested
-from holdfast.orchestration import ending, takeover
+from holdfast.orchestration import ending, outcomes, takeover
 from holdfast.orchestration.capacity import usable_cpus
 from holdfast.orchestration.concluding import conclude
 from holdfast.orchestration.configured import check_number, configuration
@@ -347,7 +347,16 @@ class Orchestrator:
         if known is None:
             return None
         at = self._clock()
-        found = takeover.survey(state, claim.folder, at, known=known, take=results.accept)
+        found = loop.beside(
+            lambda going_on: takeover.survey(
+                *(state, claim.folder, at),
+                known=known,
+                take=results.accept,
+                later=outcomes.takes_long,
+                going_on=going_on,
+            )
+        )
+        assert found is not None
         taken = takeover.plan(
             state,
             found,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import attrs
 
@@ -17,11 +18,17 @@ from holdfast.lifecycle import ending
 from holdfast.records import ResultRef
 from holdfast.status import Reason
 
-__all__ = ["Taking", "describe", "ends_by", "exited"]
+__all__ = ["Later", "Taking", "describe", "ends_by", "exited", "never", "takes_long"]
+
+#: Bytes of a result that are checked in about two milliseconds.
+_LONG: Final = 1 << 16
 
 #: How the result of an attempt is looked at: `results.accept`, or `results.inspect` by who only
 #: looks.
 Taking = Callable[[Path, AttemptName], ResultRef | None]
+
+#: Whether an outcome is not taken now.
+Later = Callable[[Path, AttemptName, ExitRecord], bool]
 
 
 def exited(
@@ -56,6 +63,16 @@ def exited(
         return attrs.evolve(fact, result=take(folder, name))
     except ResultInvalidError as err:
         return attrs.evolve(fact, result_error=str(err))
+
+
+def never(folder: Path, name: AttemptName, record: ExitRecord) -> bool:
+    """Every outcome is taken at once."""
+    return False
+
+
+def takes_long(folder: Path, name: AttemptName, record: ExitRecord) -> bool:
+    """Whether `exited` takes longer than a loop may be deaf: the attempt left a large result."""
+    return ends_by(record) == "complete" and results.size(folder, name) >= _LONG
 
 
 def ends_by(record: ExitRecord) -> str:

@@ -57,7 +57,7 @@ class Slots:
 
     Attributes:
         idle: How many use no slot: their command has ended, or their shim is gone.
-        blocked: Those that nobody can judge, and nobody waits for.
+        blocked: Those that nobody waits for: mostly because nobody can judge them.
     """
 
     idle: int = 0

@@ -31,6 +31,7 @@ from holdfast.events import Event, ProcessExited, Requested
 from holdfast.identity import Verdict
 from holdfast.lifecycle import apply_many, ending
 from holdfast.orchestration import outcomes
+from holdfast.orchestration.beside import GoingOn, always
 from holdfast.records import ExperimentState, ProcessProgress
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 
@@ -97,7 +98,9 @@ def survey(
     *,
     known: Container[AttemptName] = (),
     take: outcomes.Taking = results.inspect,
+    later: outcomes.Later = outcomes.never,
     verify: bool = True,
+    going_on: GoingOn = always,
 ) -> Survey:
     """Look at everything that a takeover depends on. Touches nothing, unless *take* does.
 
@@ -120,13 +123,13 @@ def survey(
             found = look(folder, name, shim=process.identity, census=census)
             if isinstance(found, Unbegun) and name in known:
                 found = Running(process.identity, _unclear("alive", "the engine has it"))
-            if isinstance(found, Ended):
+            if isinstance(found, Ended) and going_on() and not later(folder, name, found.record):
                 facts[index] = outcomes.exited(folder, name, found.record, at, take=take)
         except (StateWriteError, OSError) as err:
             # It may hold a success, and what it is about may even run: the loop looks again.
             found = Undecided(_unclear("unknown", str(err).splitlines()[0]), process.identity)
         looks[index] = found
-    lost = lost_results(state, folder) if verify else {}
+    lost = lost_results(state, folder, going_on) if verify else {}
     return Survey(looks=looks, facts=facts, lost=lost)
 
 
@@ -138,8 +141,13 @@ def _unclear(kind: Literal["alive", "unknown"], words: str) -> Verdict:
     return Verdict(kind=kind, method="none", compared=words, observer="this process")
 
 
-def lost_results(state: ExperimentState, folder: Path) -> dict[int, str]:
+def lost_results(
+    state: ExperimentState, folder: Path, going_on: GoingOn = always
+) -> dict[int, str]:
     """Completed processes whose recorded result is missing or altered, and in what way.
+
+    Args:
+        going_on: Once it is False, the rest is not looked at.
 
     Raises:
         StateWriteError: A result could not be read, so that nobody can tell.
@@ -151,6 +159,8 @@ def lost_results(state: ExperimentState, folder: Path) -> dict[int, str]:
         result = state.processes[index].result
         if result is None:
             continue
+        if not going_on():
+            break
         try:
             problem = results.verify(folder, result)
         except OSError as err:
@@ -201,7 +211,7 @@ def plan(
             for index, now in after.process_progress.items()
         ),
         skipped=state.processes_completed - len(found.lost),
-        adopted=len(running) + len(found.facts),
+        adopted=sum(isinstance(each, Ended | Running) for each in found.looks.values()),
     )
 
 

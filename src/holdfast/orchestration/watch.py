@@ -66,6 +66,7 @@ class Watch:
         unread: Why the last look could not tell how an attempt ended; None if none failed.
         completing: Attempts whose command has ended and whose outcome is about to come.
         blocked: Attempts that cannot be judged, or that do not end, and why.
+        left: Attempts that ended, and whose outcome the next resume takes up.
         asked: When this orchestrator asked attempts to stop.
         unreached: Those that cannot be told at once, and why.
         launched: Handles of attempts that the engine started since somebody took them from here.
@@ -84,6 +85,7 @@ class Watch:
     settling: dict[AttemptName, Settling] = attrs.field(factory=dict)
     blocked: dict[AttemptName, str] = attrs.field(factory=dict)
     completing: set[AttemptName] = attrs.field(factory=set)
+    left: set[AttemptName] = attrs.field(factory=set)
     asked: dict[AttemptName, float] = attrs.field(factory=dict)
     unreached: dict[AttemptName, str] = attrs.field(factory=dict)
     launched: list[Handle] = attrs.field(factory=list)
@@ -170,13 +172,14 @@ class Watch:
     @property
     def idle(self) -> int:
         """How many processes are recorded as running and use no slot."""
-        names = (*self.completing, *self.settling, *self.blocked)
+        names = (*self.completing, *self.settling, *self.blocked, *self.left)
         return sum(name.index is not None for name in names)
 
     @property
     def blocked_processes(self) -> list[int]:
-        """The processes that cannot be judged, ascending."""
-        return sorted(name.index for name in self.blocked if name.index is not None)
+        """The processes that nobody waits for, ascending."""
+        names = (*self.blocked, *self.left)
+        return sorted(name.index for name in names if name.index is not None)
 
     # -- what is learnt ---------------------------------------------------------------------------
 

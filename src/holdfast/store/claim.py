@@ -140,7 +140,7 @@ class Claim:
         # Before the first claim the view is the truth, and needs no second writing.
         self._view_revision = -1 if owned.inherited else owned.state.revision
         self._view_problem: str | None = None
-        uninterrupted.tenants.add(self)
+        uninterrupted.tenancy(self)
         try:
             if on_step is not None:
                 self._observing.add(on_step)

@@ -10,6 +10,7 @@ from holdfast.ids import sanitize_experiment_id
 from holdfast.store.files import Files
 from holdfast.store.journal import cause
 from holdfast.store.place import Opened, Place
+from holdfast.store.uninterrupted import whole
 
 __all__ = ["StateDirectory"]
 
@@ -37,9 +38,7 @@ class StateDirectory:
         path = self._path / ".run.lock"
         with contextlib.ExitStack() as opened:
             try:
-                with self.writable() as top:
-                    lock = ownership.open_shared_lock(top, path.name)
-                opened.enter_context(lock)
+                lock = self._open_run_lock(path.name, opened)
                 deadline = time.monotonic() + wait_s
                 while ownership.try_lock(lock) is False:
                     if time.monotonic() > deadline:
@@ -50,6 +49,13 @@ class StateDirectory:
             except OSError as err:
                 raise StateWriteError(path, "locking", cause(err)) from err
             yield
+
+    @whole
+    def _open_run_lock(self, name: str, opened: contextlib.ExitStack) -> Opened:
+        from holdfast.store import ownership
+
+        with self.writable() as top:
+            return opened.enter_context(ownership.open_shared_lock(top, name))
 
     @contextlib.contextmanager
     def writable(self) -> Iterator[Opened]:
@@ -90,6 +96,7 @@ class StateDirectory:
                 path = self._path / stem
                 raise StateCorruptError(path, f"cannot be read: {cause(err)}") from err
 
+    @whole
     def make(self) -> None:
         """Have the directory there for good, with all its parents. Raises StateWriteError."""
         wanted = [self._path, *self._path.parents]

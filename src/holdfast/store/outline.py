@@ -30,9 +30,23 @@ _TOKENS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|-?Infinity|NaN|-?[0-9][0-9.eE+-
 
 
 class Elided(str):
-    """Stands in an outline for a long list or text: its beginning, as JSON has it."""
+    """Stands in an outline for a long list or text: its beginning, as JSON has it.
 
-    __slots__ = ()
+    Attributes:
+        at: Where the whole of it begins in the document's text, and where it ends.
+        members: Whether that are members of an object, without its braces.
+    """
+
+    __slots__ = ("at", "members")
+
+    at: tuple[int, int]
+    members: bool
+
+    def __new__(cls, words: str, begin: int, end: int, *, members: bool = False) -> "Elided":
+        """*words* in place of what is between *begin* and *end*."""
+        made = super().__new__(cls, words)
+        made.at, made.members = (begin, end), members
+        return made
 
 
 @attrs.frozen
@@ -51,7 +65,19 @@ class Outline:
 
     def strict(self) -> str:
         """The document in one line, with null for what is no finite number."""
-        text = self.text.strip(" \t\r\n")
+        return self._strict(self.text.strip(" \t\r\n"))
+
+    def whole(self, value: Any) -> Any:
+        """What *value* stands for, if it is an `Elided` of this outline: a text, or else JSON."""
+        if not isinstance(value, Elided):
+            return value
+        begin, end = value.at
+        text = self.text[begin:end]
+        if text[:1] == '"' and not value.members:
+            return strictjson.scan(text, 0)[0]
+        return f"{{{self._strict(text)}}}" if value.members else self._strict(text)
+
+    def _strict(self, text: str) -> str:
         if self.nonfinite:
             text = _TOKENS.sub(_finite, text)
         # Inside of strings, JSON has no line breaks.
@@ -124,13 +150,13 @@ class _Scanner:
         if self._suspicious:
             self.found.look(value, path)
         if isinstance(value, str) and len(value) > _PREVIEW:
-            value = Elided(f"{value[:_PREVIEW]}… ({len(value):,} characters)")
+            value = Elided(f"{value[:_PREVIEW]}… ({len(value):,} characters)", at, end)
         return end, value
 
     def _list(self, at: int, end: int, number: int) -> Elided:
         if end - at <= _PREVIEW:
-            return Elided(self._text[at:end])
-        return Elided(f"{self._text[at : at + _PREVIEW]}… ({number:,} items)")
+            return Elided(self._text[at:end], at, end)
+        return Elided(f"{self._text[at : at + _PREVIEW]}… ({number:,} items)", at, end)
 
     def _small(self, at: int, depth: int, path: Path) -> int | None:
         """The end of the object or list at *at*, if it is a small one."""
@@ -173,8 +199,10 @@ class _Scanner:
         at = _skip(text, at + 1)
         if text[at : at + 1] == "}":
             return at + 1, kept
-        stepping = 0
+        stepping = rest = 0
         while True:
+            if len(seen) == len(kept):
+                rest = at  # where what is not kept begins
             if len(seen) >= MOST_FIELDS and at >= stepping:
                 end = self._members(at, depth, path, seen)
                 if end > at:
@@ -204,7 +232,7 @@ class _Scanner:
                 raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
             at = _skip(text, at + 1)
         if shown and len(seen) > len(kept):
-            kept["…"] = Elided(f"{len(seen) - len(kept):,} more")
+            kept["…"] = Elided(f"{len(seen) - len(kept):,} more", rest, at, members=True)
         return at + 1, kept
 
     def _members(self, at: int, depth: int, path: Path, seen: set[str]) -> int:

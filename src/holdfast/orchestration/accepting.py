@@ -1,0 +1,106 @@
+"""From attempts that are over to the facts that the lifecycle is told: at once, or beside the loop.
+
+A result of a few kilobytes is taken at once. What takes longer is over, as far as its slot is
+concerned, and its fact comes when its result is durable.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import attrs
+
+from holdfast.attempts.looking import Ended
+from holdfast.errors import AttemptWarning, StateWriteError
+from holdfast.events import Event, ProcessLost
+from holdfast.orchestration import outcomes
+from holdfast.orchestration.beside import Beside, Task
+from holdfast.orchestration.watch import Learnt, Watch
+from holdfast.status import Reason
+
+__all__ = ["Accepting"]
+
+#: How long after a request to stop what is being accepted may take, if nothing else runs.
+_FINISHED_WITHIN_S: Final = 0.1
+
+
+class Accepting:
+    """The outcomes of one experiment on their way into its record."""
+
+    def __init__(self, watch: Watch, beside: Beside) -> None:
+        """Take what *watch* learns; large results *beside* the loop."""
+        self._watch = watch
+        self._beside = beside
+        self._begun: list[tuple[Learnt, Task[Event]]] = []
+
+    def facts(self, found: Iterable[Learnt], stopping: Reason | None) -> list[Event]:
+        """What the lifecycle is told of the attempts *found*, and of those before that are through.
+
+        Args:
+            stopping: Why attempts are asked to stop, where they are.
+        """
+        facts: list[Event] = []
+        for learnt in found:
+            if learnt.name.index is None:
+                continue  # an aggregation of an earlier life; nobody waits for it any more
+            work = self._work(learnt, learnt.name.index, stopping)
+            if self._takes_long(learnt):
+                self._watch.completing.add(learnt.name)
+                self._begun.append((learnt, self._beside.begin(work)))
+            else:
+                self._take(learnt, work, facts)
+        for each in [each for each in self._begun if each[1].over.is_set()]:
+            self._begun.remove(each)
+            self._watch.completing.discard(each[0].name)
+            self._take(each[0], each[1].result, facts)
+        return facts
+
+    def _take(self, learnt: Learnt, fact: Callable[[], Event], facts: list[Event]) -> None:
+        try:
+            # Not when its checking began: what is recorded is in the order of its times.
+            facts.append(attrs.evolve(fact(), at=self._watch.clock()))
+        except StateWriteError as err:
+            self._watch.put_back(learnt, err)
+
+    def _takes_long(self, learnt: Learnt) -> bool:
+        if not isinstance(learnt.found, Ended):
+            return False
+        return outcomes.takes_long(self._watch.launcher.folder, learnt.name, learnt.found.record)
+
+    def _work(self, learnt: Learnt, index: int, stopping: Reason | None) -> Callable[[], Event]:
+        name, found, watch = learnt.name, learnt.found, self._watch
+        if isinstance(found, Ended):
+            asked, folder = name in watch.asked, watch.launcher.folder
+            return lambda: outcomes.exited(
+                folder, name, found.record, watch.clock(), stopping=stopping, asked=asked
+            )
+        evidence = found.evidence
+        if learnt.text and learnt.text != evidence:
+            evidence = f"the engine says that it is gone ({learnt.text}); {evidence}"
+        return lambda: ProcessLost(
+            process=index, attempt=name.attempt, at=watch.clock(), evidence=evidence
+        )
+
+    def give_up(self, stopped_at: float, *, now: bool) -> None:
+        """Leave to the next resume what is not through yet and would be all that is waited for.
+
+        Args:
+            stopped_at: When everything was asked to stop.
+            now: Whether it was asked again.
+        """
+        watch = self._watch
+        lasted = watch.monotonic() - stopped_at
+        others = watch.handles or watch.settling
+        if not self._begun or not (now or (not others and lasted >= _FINISHED_WITHIN_S)):
+            return
+        for learnt, task in self._begun:
+            task.wanted = False
+            watch.completing.discard(learnt.name)
+            watch.left.add(learnt.name)
+            warnings.warn(
+                f"the result of attempt {learnt.name} was still being checked; the next resume "
+                f"takes it up",
+                AttemptWarning,
+                stacklevel=4,
+            )
+        self._begun.clear()
