@@ -30,6 +30,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 NAME = AttemptName("exp", "0", 1)
 MARK = "0123456789abcdef" * 2
+_UP_AND_SLEEP = 'import time; print("up", flush=True); time.sleep(600)'
 
 
 def pids(found: list[Process]) -> set[int]:
@@ -145,8 +146,7 @@ def test_a_nested_attempt_belongs_to_the_outer_one_too(folder: Path) -> None:
 
 def test_a_member_that_hides_its_environment_is_in_doubt(folder: Path) -> None:
     """It may be the shim's or a stranger's: it is neither stopped nor taken for gone."""
-    code = 'import time; print("up", flush=True); time.sleep(600)'
-    shim = Shim(folder, f"exec env -i {sys.executable} -S -c '{code}' 3>&-")
+    shim = Shim(folder, f"exec env -i {sys.executable} -S -c '{_UP_AND_SLEEP}' 3>&-")
     shim.kill()
     [member] = until(lambda: Census().doubtful(shim.identity))
     try:
@@ -185,6 +185,16 @@ def test_a_strangers_session_of_the_same_number_is_in_no_doubt(folder: Path) -> 
     assert Census().doubtful(stranger) == []
     assert Census().doubtful(attrs.evolve(shim.identity, boot_id="before")) == []
     shim.kill()
+
+
+def test_a_session_is_only_a_strangers_if_that_is_proven(folder: Path) -> None:
+    """Without a recorded start time, a session that somebody leads may still be the shim's."""
+    shim = Shim(folder, f"exec env -i {sys.executable} -S -c '{_UP_AND_SLEEP}'")
+    [member] = until(lambda: Census().doubtful(shim.identity))
+    nameless = attrs.evolve(shim.identity, start_ticks=None)
+    assert pids(Census().doubtful(nameless)) == {member.pid}
+    shim.kill()
+    os.kill(member.pid, signal.SIGKILL)
 
 
 def test_the_holder_of_a_lock_is_who_has_it_open_and_works_there(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import attrs
 import click
 
 from holdfast.attempts.files import open_output
-from holdfast.attempts.looking import life, look
+from holdfast.attempts.looking import look
 from holdfast.attempts.names import AGGREGATE, AttemptName, error_path, names, output_path
+from holdfast.attempts.surviving import life
 from holdfast.cli import text
 from holdfast.cli.addressing import resolve
 from holdfast.cli.app import Where, state_dir_option, where_of

@@ -48,7 +48,7 @@ def examine(
         trusted: Whether every step in the journals was allowed. If not, the view may be what tells
             how it was, and is not written over.
     """
-    if _owned(place, state):
+    if is_owned(place, state):
         return
     path = place.view_path
     try:
@@ -88,7 +88,8 @@ def examine(
     )
 
 
-def _owned(place: Place, state: ExperimentState) -> bool:
+def is_owned(place: Place, state: ExperimentState) -> bool:
+    """Whether somebody owns the experiment, or may."""
     lock = ownership.lock_state(place)
     if lock is not None or state.owner is None or state.owner.released:
         return lock == "held"

@@ -34,6 +34,8 @@ _TURN_S: Final = 1.0
 
 #: How often the disk is tried.
 _DISK_EVERY_S: Final = 2.0
+#: How often shims are looked at that may have been stopped: some 20 µs each.
+_HALTED_EVERY_S: Final = 5.0
 
 
 class Loop:
@@ -59,6 +61,8 @@ class Loop:
         self._told_engine = False
         self._told_blocked: set[AttemptName] = set()
         self._told_unreached: set[AttemptName] = set()
+        self._halted_looked_at = -_HALTED_EVERY_S
+        self._told_halted: set[AttemptName] = set()
 
     def drive(self, policy: Policy) -> ExperimentState:
         """Go on until the experiment is not `running` any more; the state that it is in then.
@@ -227,6 +231,7 @@ class Loop:
         self._warn_of_disk()
         self._warn_of_unread()
         self._warn_of_engine()
+        self._warn_of_halted()
 
     def _warn_of_disk(self) -> None:
         """Say so when attempts that end may be waiting for the disk: else a run seems to hang."""
@@ -278,6 +283,17 @@ class Loop:
                 EngineWarning,
                 stacklevel=4,
             )
+
+    def _warn_of_halted(self) -> None:
+        """Say so when a shim was stopped: else its process seems to outlive its timeout."""
+        now = self._watch.monotonic()
+        if now - self._halted_looked_at < _HALTED_EVERY_S:
+            return
+        self._halted_looked_at = now
+        found = self._watch.halted()
+        for name in found.keys() - self._told_halted:
+            warnings.warn(f"attempt {name}: {found[name]}", AttemptWarning, stacklevel=4)
+        self._told_halted = set(found)
 
     def _warn_of_unreached(self) -> None:
         for name in self._watch.unreached.keys() - self._told_unreached:

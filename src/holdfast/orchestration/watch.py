@@ -18,6 +18,7 @@ from holdfast.attempts.looking import Ended, Look, Running, Undecided, glance, l
 from holdfast.attempts.names import AttemptName, attempts_dir
 from holdfast.attempts.records import Attempt
 from holdfast.attempts.settling import Lost, Settling
+from holdfast.attempts.surviving import Halted, halted_shim
 from holdfast.engines import Engine, EngineWord, Handle
 from holdfast.errors import ClaimClosedError, EngineError, OwnershipLostError, StateWriteError
 from holdfast.identity import ProcessIdentity
@@ -166,6 +167,11 @@ class Watch:
             self.engine_trouble.failed(err, self.monotonic())
         else:
             self.engine_trouble.passed()
+
+    def halted(self) -> dict[AttemptName, Halted]:
+        """The attempts that nobody watches over, since somebody stopped their shims."""
+        found = {name: halted_shim(handle.identity) for name, handle in self.handles.items()}
+        return {name: each for name, each in found.items() if each is not None}
 
     @property
     def idle(self) -> int:

@@ -391,10 +391,11 @@ class StateManager:
         Raises:
             StateWriteError: That cannot be told at this moment.
         """
-        from holdfast.attempts import looking
+        from holdfast.attempts import surviving
 
         folder = self.folder(experiment_id)
-        return list(looking.survivors(folder, experiment_id, aggregation_only=aggregation_only))
+        found = surviving.survivors(folder, experiment_id, aggregation_only=aggregation_only)
+        return [(each.name, each.verdict) for each in found]
 
     @whole
     def history(self, experiment_id: str) -> "list[Transition]":
