@@ -24,7 +24,7 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 _OURS: Final = Path("/proc/self/cgroup")
 _NAMESPACE: Final = Path("/proc/self/ns/cgroup")
 _PREFIX: Final = "holdfast."
-_MARK: Final = re.compile("[0-9a-f]{32}")
+_MARK: Final = re.compile(r"[0-9a-f]{32}\.[0-9]+\.[a-z0-9]+\.[0-9]+")
 #: Without these an attempt's cgroup proves nothing. `cgroup.kill` is there since Linux 5.14.
 _NEEDED: Final = ("cgroup.procs", "cgroup.kill", "cgroup.events")
 _FRESH_S: Final = 60.0
