@@ -126,6 +126,7 @@ def logs(
         text.flush()
         if not follow or ended:
             break
+        # Polled: nothing says everywhere that a file grew (inotify is Linux's, and blind on NFS).
         time.sleep(_LOOK_S)
         if time.monotonic() - looked > _LOOK_FOR_NEWS_S:
             looked = time.monotonic()
