@@ -54,7 +54,7 @@ def test_a_stopped_shim_is_told_by_every_view(sh: Shell) -> None:
     assert doctor.count("is stopped") == 1
     assert f"kill -CONT {shim}" in doctor
     assert run.stderr is not None
-    until(lambda: re.search(rf"attempt 1\.1: {told}", run.stderr.readline()))
+    until(lambda: re.search(rf"attempt 1\.1 goes unwatched: {told}", run.stderr.readline()))
     os.kill(shim, signal.SIGCONT)
     sh.let_go()
     _, err = run.communicate(timeout=60)

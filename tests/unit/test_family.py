@@ -186,7 +186,9 @@ def test_a_strangers_session_of_the_same_number_is_in_no_doubt(folder: Path) -> 
     stranger = attrs.evolve(shim.identity, start_ticks=(shim.identity.start_ticks or 0) - 500)
     assert Census().doubtful(stranger) == []
     assert Census().doubtful(attrs.evolve(shim.identity, boot_id="before")) == []
+    [member] = until(lambda: Census().doubtful(shim.identity))
     shim.kill()
+    os.kill(member.pid, signal.SIGKILL)
 
 
 def test_a_session_is_only_a_strangers_if_that_is_proven(folder: Path) -> None:

@@ -248,13 +248,9 @@ def _found(point: Path, below: str) -> Path | None:
 
 def _write(path: Path, number: int) -> bool:
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # The kernel takes a number as one write, and refuses to make what is not there.
+        with path.open("wb", buffering=0) as file:
+            file.write(b"%d" % number)
     except OSError:
         return False
-    try:
-        os.write(fd, b"%d" % number)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
     return True

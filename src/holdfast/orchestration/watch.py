@@ -128,13 +128,13 @@ class Watch:
         self._shims[name], self._texts[name] = shim, text
         self._settle_s = _SETTLE_EVERY_S[0]
         self.settling[name] = Settling(
-            self.launcher.folder,
-            name,
+            folder=self.launcher.folder,
+            name=name,
             shim=shim,
             grace_s=self.launcher.experiment.limits.grace_s,
             force=self.force,
             fence=self.fence,
-            now=self.monotonic(),
+            began=self.monotonic(),
         )
 
     def submit(self, wanted: Sequence[Attempt]) -> None:
