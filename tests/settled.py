@@ -24,7 +24,13 @@ def settled(
     """What comes of the attempt, looked at again and again, *seconds_a_look* apart for it."""
     now = 0.0
     settling = Settling(
-        folder, name, shim=shim, grace_s=grace_s, force=force, fence=lambda: None, now=now
+        folder=folder,
+        name=name,
+        shim=shim,
+        grace_s=grace_s,
+        force=force,
+        fence=lambda: None,
+        began=now,
     )
 
     def step() -> Look | Lost | None:

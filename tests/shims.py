@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import liveness
-from holdfast.attempts.names import AttemptName, attempts_dir, output_path
+from holdfast.attempts.names import AttemptName, attempts_dir, output_path, prepare
 from holdfast.attempts.records import Attempt
 from holdfast.engines import Handle
 from holdfast.engines.local import LocalEngine
@@ -23,6 +23,7 @@ __all__ = [
     "command_of",
     "exit_file",
     "live_file",
+    "mark_of",
     "request",
     "shim_of",
     "start",
@@ -75,6 +76,12 @@ def live_file(folder: Path, name: AttemptName = NAME) -> dict[str, Any]:
     path = attempts_dir(folder) / f"{name}.live"
     until(path.exists)
     return dict(json.loads(path.read_text()))
+
+
+def mark_of(folder: Path, name: AttemptName = NAME, bits: str = "0123456789abcdef" * 2) -> str:
+    """A mark as a starter makes one for *name*."""
+    prepare(folder)
+    return f"{bits}.{attempts_dir(folder).stat().st_ino}.{name}"
 
 
 def request(folder: Path, suffix: str = "stop", name: AttemptName = NAME) -> None:

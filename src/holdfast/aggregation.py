@@ -179,12 +179,19 @@ def build(
         statistics.add(result)
 
     made = table(state, folder, params, each=each)
+    return _document(state, made, statistics)
+
+
+def _document(
+    state: ExperimentState, made: Sequence[dict[str, Any]], statistics: Statistics, **more: object
+) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "experiment_id": state.experiment_id,
         "name": state.name,
         "config_hash": state.config_hash,
         "num_processes": state.num_processes,
+        **more,
         "rows": made,
         "statistics": statistics.described(),
         "value": None,
@@ -208,18 +215,7 @@ def partial_of(
     statistics = Statistics()
     missing: list[dict[str, Any]] = []
     made = table(state, folder, params, each=statistics.add, missing=missing, only=only)
-    return {
-        "schema": SCHEMA,
-        "experiment_id": state.experiment_id,
-        "name": state.name,
-        "config_hash": state.config_hash,
-        "num_processes": state.num_processes,
-        "partial": bool(missing),
-        "missing": missing,
-        "rows": made,
-        "statistics": statistics.described(),
-        "value": None,
-    }
+    return _document(state, made, statistics, partial=bool(missing), missing=missing)
 
 
 def prepare_inputs(

@@ -22,6 +22,8 @@ __all__ = [
     "Observer",
     "ProcessFacts",
     "identity_of",
+    "is_reused",
+    "is_stopped",
     "judge",
     "judge_legacy_pid",
     "judge_released",
@@ -36,11 +38,13 @@ class ProcessFacts(NamedTuple):
 
     Attributes:
         start_ticks: As in `ProcessIdentity`: on the machine's own clock, in any time namespace.
+        stopped: Whether SIGSTOP or the like keeps it from doing anything.
     """
 
     start_ticks: int | None
     zombie: bool
     session: int | None
+    stopped: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -69,6 +73,11 @@ class Observer:
 
     def __str__(self) -> str:
         return f"pid {self.pid} on {self.host}"
+
+    def shares_pids_with(self, identity: ProcessIdentity) -> bool:
+        """Whether the pid of *identity* means the same here: same boot, same pid namespace."""
+        here = self.boot_id, self.pid_namespace
+        return self.boot_id is not None and here == (identity.boot_id, identity.pid_namespace)
 
     def look(self, pid: int) -> ProcessFacts | None:
         """The facts about *pid*, None if there is no such process.
@@ -117,7 +126,8 @@ def _parse_stat(stat: bytes, offset_ns: int) -> ProcessFacts:
     # The name is in parentheses and may hold spaces and parentheses itself: count from the last.
     fields = stat[stat.rindex(b")") + 2 :].split()
     started = start_times.without_offset(int(fields[19]), offset_ns)
-    return ProcessFacts(started, fields[0] in (b"Z", b"X", b"x"), int(fields[3]))
+    zombie = fields[0] in (b"Z", b"X", b"x")
+    return ProcessFacts(started, zombie, int(fields[3]), fields[0] == b"T")
 
 
 def _refuse_hidden(pid: int) -> None:
@@ -133,7 +143,7 @@ def _look_with_psutil(pid: int) -> ProcessFacts | None:
 
     try:
         process = psutil.Process(pid)
-        zombie = process.status() == psutil.STATUS_ZOMBIE
+        status = process.status()
         started = round(process.create_time() * 1_000_000)
     except psutil.ZombieProcess:
         return ProcessFacts(None, True, None)
@@ -144,7 +154,8 @@ def _look_with_psutil(pid: int) -> ProcessFacts | None:
     session = None
     with contextlib.suppress(OSError):
         session = os.getsid(pid)
-    return ProcessFacts(started, zombie, session)
+    zombie, stopped = status == psutil.STATUS_ZOMBIE, status == psutil.STATUS_STOPPED
+    return ProcessFacts(started, zombie, session, stopped)
 
 
 def _text(path: str) -> str | None:
@@ -309,6 +320,32 @@ def _judge_pid(identity: ProcessIdentity, observer: Observer) -> tuple[VerdictKi
     if same:
         return "alive", "pid", compared
     return "dead", "pid", f"the pid was reused: {compared}"
+
+
+def is_stopped(identity: ProcessIdentity, *, observer: Observer | None = None) -> bool:
+    """Whether the process that *identity* names is proven to be stopped, as by SIGSTOP."""
+    facts, same = _compared(identity, observer or Observer.here())
+    return same is True and facts is not None and facts.stopped
+
+
+def is_reused(identity: ProcessIdentity, *, observer: Observer | None = None) -> bool:
+    """Whether another process is proven to have the pid of *identity* by now."""
+    return _compared(identity, observer or Observer.here())[1] is False
+
+
+def _compared(
+    identity: ProcessIdentity, observer: Observer
+) -> tuple[ProcessFacts | None, bool | None]:
+    """Who has its pid here, and whether that is the same process; None where nothing tells."""
+    if identity.pid is None or not observer.shares_pids_with(identity):
+        return None, None
+    try:
+        facts = observer.look(identity.pid)
+    except PermissionError:
+        return None, None
+    if facts is None or facts.start_ticks is None or identity.start_ticks is None:
+        return facts, None
+    return facts, start_times.same(identity.start_ticks, facts.start_ticks)
 
 
 def judge_released(

@@ -22,12 +22,24 @@ from holdfast.engines import Handle
 from holdfast.engines.cgroup import Cgroup
 from holdfast.engines.local import LocalEngine
 from settled import settled
-from shims import NAME, alive, an_engine, command_of, exit_file, live_file, shim_of, start, up
+from shims import (
+    NAME,
+    alive,
+    an_engine,
+    command_of,
+    exit_file,
+    live_file,
+    mark_of,
+    shim_of,
+    start,
+    up,
+)
 from waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cgroups are Linux's")
 
-MARK = "0123456789abcdef" * 2
+MARK = "0123456789abcdef" * 2 + ".7.0.1"
+OTHER = "fedcba9876543210" * 2 + ".7.0.1"
 #: A session of its own, no parent that lives, no mark, no output: nothing but its cgroup tells.
 DAEMON = """
 import os, signal, sys
@@ -244,7 +256,7 @@ def test_cgroups_of_attempts_that_are_over_are_removed(
 
 def test_what_nobody_came_to_remove_is_swept_later(base: Path, folder: Path) -> None:
     """Empty ones, and none that may be about to get its shim, or is somebody else's."""
-    old, fresh = base / f"holdfast.{MARK}", base / f"holdfast.{MARK[::-1]}"
+    old, fresh = base / f"holdfast.{MARK}", base / f"holdfast.{OTHER}"
     used, other = base / f"holdfast.{'0' * 32}", base / "other"
     for each in (old, fresh, used, other):
         each.mkdir()
@@ -279,8 +291,8 @@ def test_a_forged_address_aims_at_nobody(base: Path, folder: Path) -> None:
     namespace = os.readlink("/proc/self/ns/cgroup")
     top = cgroups.subtree(base)
     assert top is not None
-    victims, other = base / "victims", base / f"holdfast.{MARK[::-1]}"
-    attempts_dir(folder).mkdir()
+    victims, other = base / "victims", base / f"holdfast.{OTHER}"
+    mark = mark_of(folder)
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as victim:
         for each in (victims, other):
             each.mkdir()
@@ -288,14 +300,14 @@ def test_a_forged_address_aims_at_nobody(base: Path, folder: Path) -> None:
             for path in (
                 f"{top.address.path}/{each.name}",
                 f"{top.address.path}/{each.name}/../{each.name}",
-                f"{top.address.path}/holdfast.{MARK}/../{each.name}",
+                f"{top.address.path}/holdfast.{mark}/../{each.name}",
                 f"{top.address.path}/{each.name}/.",
                 "/", "", ".", "//", "holdfast.", f"{top.address.path}/holdfast.",
             ):  # fmt: skip
                 address = {"path": path, "namespace": namespace}
-                assert cgroups.of_mark(CgroupAddress(**address), MARK) is None
+                assert cgroups.of_mark(CgroupAddress(**address), mark) is None
                 # Of a shim that is gone, with a lock that nobody holds.
-                forged = {"mark": MARK, "cgroup": address, "locked": True, "pid": 1 << 22}
+                forged = {"mark": mark, "cgroup": address, "locked": True, "pid": 1 << 22}
                 (attempts_dir(folder) / f"{NAME}.live").write_text(json.dumps(forged))
                 settled(folder, NAME, force=True)
                 assert victim.poll() is None

@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from faults import Counting, Stopped, fail_with, stop
+from holdfast.attempts.files import live_state
+from holdfast.attempts.names import AGGREGATE, AttemptName, attempts_dir, prepare
+from holdfast.attempts.records import Attempt
+from holdfast.engines.local import LocalEngine
 from holdfast.errors import (
     AlreadyOwnedError,
     ExperimentExistsError,
@@ -231,22 +235,40 @@ def test_who_waits_for_the_lock_of_a_deleted_experiment_is_told_that_it_is_gone(
     until(lambda: names(manager) == set())
 
 
+@pytest.mark.parametrize(
+    ("unit", "before", "number"),
+    [("0", (), 1), (AGGREGATE, (), 1), (AGGREGATE, ("aggregate.1.exit", "aggregate.2.exit"), 3)],
+)
 def test_an_attempt_that_has_not_begun_cannot_begin_while_it_is_deleted(
-    manager: StateManager,
+    manager: StateManager, tmp_path: Path, unit: str, before: tuple[str, ...], number: int
 ) -> None:
     """A late shim finds that it was revoked, in the folder that it was given."""
     manager.create(ID)
     with manager.claim(ID) as claim:
         claim.record("start")
         claim.record("start", 0)
-    seen: list[str] = []
+        if unit == AGGREGATE:
+            claim.record("complete", 0, exit_code=0)
+            claim.record("complete")
+    folder, name = manager.folder(ID), AttemptName(ID, unit, number)
+    prepare(folder)
+    for file in before:
+        (attempts_dir(folder) / file).write_text('{"exit_code": 1}')
+    seen: list[object] = []
 
-    class Looking(Files):
+    class Late(Files):
+        """As the folder is about to go, the engine comes to what it was asked before."""
+
         def rename(self, source: str, target: str, dir_fd: int) -> None:
             if target.startswith(".trash-"):
-                seen.append((manager.folder(ID) / "attempts" / "0.1.live").read_text())
+                seen.append(live_state(folder, name).kind)
+                with LocalEngine() as engine:
+                    began = ("touch", str(tmp_path / "began"))
+                    handles = engine.submit(ID, [Attempt(name=name, argv=began, folder=folder)])
+                    until(lambda: [word.kind for word in engine.poll(handles)] == ["gone"])
             super().rename(source, target, dir_fd)
 
-    StateManager(manager.state_dir, files=Looking()).delete(ID)
-    assert json.loads(seen[0])["revoked"] is True
+    StateManager(manager.state_dir, files=Late()).delete(ID)
+    assert seen == ["revoked"]
+    assert not (tmp_path / "began").exists()
     assert names(manager) == set()

@@ -226,7 +226,8 @@ def test_the_reserve_of_a_living_shim_stays_when_its_owner_is_dead(
     os.utime(reserve, (1, 1))
     with (attempts / "0.1.live").open("w") as live:
         fcntl.flock(live, fcntl.LOCK_EX)
-        assert symptoms(state_dir, fix=True) == []
+        (found,) = symptoms(state_dir, fix=True)
+        assert (found.kind, found.severity) == ("attempt", "hint")
         assert reserve.exists()
     (attempts / "0.1.exit").write_text('{"exit_code": 0}')
     (found,) = symptoms(state_dir, fix=True)

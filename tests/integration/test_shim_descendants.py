@@ -20,6 +20,7 @@ from shims import (
     an_engine,
     exit_file,
     live_file,
+    mark_of,
     request,
     shim_of,
     start,
@@ -239,10 +240,12 @@ def _traced(pid: int) -> bool:
 
 
 def test_every_attempt_has_a_mark_of_its_own(engine: LocalEngine, tmp_path: Path) -> None:
-    """128 random bits, in `.live` and in the environment of all that it runs."""
+    """128 random bits and whose they are, in `.live` and in the environment of all that it runs."""
     start(engine, tmp_path, 'echo "$HOLDFAST_SESSION up"')
     mark = live_file(tmp_path)["mark"]
-    assert len(bytes.fromhex(mark)) == 16
+    bits = mark.partition(".")[0]
+    assert len(bytes.fromhex(bits)) == 16
+    assert mark == mark_of(tmp_path, NAME, bits)
     assert up(tmp_path)[0] == mark
     exit_file(tmp_path)
 

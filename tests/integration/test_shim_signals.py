@@ -1,6 +1,7 @@
 """What a shim makes of signals and requests: none loses an end, none makes a false word."""
 
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -11,8 +12,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
+from holdfast import liveness
 from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName, attempts_dir, file_path, prepare
 from holdfast.engines import Handle
@@ -420,6 +423,27 @@ def test_a_copied_folder_aims_at_nobody(engine: LocalEngine, tmp_path: Path) -> 
     (source / "go").touch()
     found = exit_file(source)
     assert (found["exit_code"], found["stop_requested"]) == (5, None)
+    assert handle.name == NAME
+
+
+def test_the_mark_of_another_attempt_lets_nobody_be_killed(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    """Where the disk takes no request, marked commands are killed: the right attempt's only."""
+    handle = start(engine, tmp_path, f"echo up; {GATE} exit 5")
+    up(tmp_path)
+    forged = attrs.evolve(NAME, attempt=2)
+    path = attempts_dir(tmp_path) / f"{forged}.live"
+    me = attrs.asdict(attrs.evolve(liveness.me(), locked=True))
+    path.write_text(json.dumps(me | {"mark": live_file(tmp_path)["mark"]}))
+    at_home = os.open(attempts_dir(tmp_path), os.O_RDONLY)
+    with path.open() as file, LocalEngine() as other:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        unreached = other.cancel([Handle(name=forged, folder=tmp_path)], force=True)
+        assert "cannot be found" in unreached[forged]
+    os.close(at_home)
+    (tmp_path / "go").touch()
+    assert exit_file(tmp_path)["exit_code"] == 5
     assert handle.name == NAME
 
 

@@ -32,6 +32,7 @@ from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager
+from shims import mark_of
 from waiting import until
 
 HISTORIES = 500
@@ -194,7 +195,7 @@ class History:
     def leave_without_outcome(self, name: AttemptName, kind: str) -> None:
         me = attrs.asdict(attrs.evolve(liveness.me(), locked=True))
         gone = me | {"pid": 2**22 + 1}
-        mark = f"{self.draw.getrandbits(128):032x}"
+        mark = mark_of(self.folder, name, f"{self.draw.getrandbits(128):032x}")
         if kind == "revoked":
             _write(self.folder, name, "live", me | {"revoked": True})
         elif kind == "dead":

@@ -22,6 +22,7 @@ from holdfast.attempts.names import AGGREGATE, AttemptName, names, prepare
 from holdfast.attempts.records import ExitRecord, Process
 from holdfast.attempts.settling import Lost
 from holdfast.errors import StateCorruptError
+from holdfast.liveness import Observer
 from holdfast.status import Reason
 from settled import settled
 
@@ -204,6 +205,23 @@ def test_an_outcome_beside_something_that_could_not_be_stopped_waits_for_it(fold
         assert f"{left.pid} (sleep): another user's" in found.evidence
         left.kill()
     assert isinstance(look(folder, NAME), Ended)
+
+
+def test_what_was_recorded_without_a_start_time_is_waited_for_while_its_pid_is_taken(
+    folder: Path,
+) -> None:
+    """As without `/proc`: nobody can tell whether it is the one that was left, or a stranger."""
+    with subprocess.Popen(["sleep", "60"]) as left:
+        entry = [left.pid, None, "sleep", "another user's"]
+        write(folder, "exit", {"exit_code": 0, "identity": SHIM, "left": [entry]})
+        found = look(folder, NAME)
+        assert isinstance(found, Undecided)
+        assert f"{left.pid} (sleep)" in found.evidence
+        mac = attrs.evolve(Observer.here(), proc=None)
+        assert isinstance(look(folder, NAME, observer=mac), Undecided)
+        left.kill()
+    assert isinstance(look(folder, NAME), Ended)
+    assert isinstance(look(folder, NAME, observer=mac), Ended)
 
 
 def test_what_is_no_outcome_does_not_end_what_runs(folder: Path) -> None:

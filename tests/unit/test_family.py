@@ -24,12 +24,13 @@ from holdfast.attempts.settling import Lost
 from holdfast.identity import ProcessIdentity
 from holdfast.liveness import Observer
 from settled import settled
+from shims import mark_of
 from waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 NAME = AttemptName("exp", "0", 1)
-MARK = "0123456789abcdef" * 2
+_UP_AND_SLEEP = 'import time; print("up", flush=True); time.sleep(600)'
 
 
 def pids(found: list[Process]) -> set[int]:
@@ -39,7 +40,8 @@ def pids(found: list[Process]) -> set[int]:
 class Shim:
     """A leader that locked its `.live` and started *script* with the mark in its environment."""
 
-    def __init__(self, folder: Path, script: str, mark: str = MARK) -> None:
+    def __init__(self, folder: Path, script: str, mark: str | None = None) -> None:
+        self.mark = mark = mark or mark_of(folder, NAME)
         code = (
             "import fcntl, json, os, subprocess, sys, attrs\n"
             "from holdfast import liveness\n"
@@ -78,7 +80,7 @@ class Shim:
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    for each in Census().marked(MARK):
+    for each in Census().marked(mark_of(tmp_path, NAME)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(each.pid, signal.SIGKILL)
 
@@ -86,7 +88,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def test_leftovers_of_a_dead_shim_are_stopped_whatever_session_they_made(folder: Path) -> None:
     """TERM for those that listen, KILL for those that do not."""
     shim = Shim(folder, "trap '' TERM; setsid sleep 600 & echo up; sleep 600 & wait")
-    members = until(lambda: len(m := pids(Census().marked(MARK))) == 3 and m)
+    members = until(lambda: len(m := pids(Census().marked(shim.mark))) == 3 and m)
     assert isinstance(look(folder, NAME), Running)
     shim.kill()
     seen = look(folder, NAME)
@@ -95,7 +97,7 @@ def test_leftovers_of_a_dead_shim_are_stopped_whatever_session_they_made(folder:
     found = settled(folder, NAME, grace_s=1.0)
     assert isinstance(found, Lost)
     assert all(str(pid) in found.evidence for pid in members)
-    assert Census().marked(MARK) == []
+    assert Census().marked(shim.mark) == []
 
 
 def test_looking_touches_nothing(folder: Path) -> None:
@@ -105,14 +107,14 @@ def test_looking_touches_nothing(folder: Path) -> None:
     before = sorted(os.listdir(folder / "attempts"))
     for _ in range(3):
         assert isinstance(look(folder, NAME), Gone)
-    assert len(Census().marked(MARK)) == 1
+    assert len(Census().marked(shim.mark)) == 1
     assert sorted(os.listdir(folder / "attempts")) == before
 
 
 def test_a_stopped_leftover_is_ended_within_the_grace_period(folder: Path) -> None:
     """SIGSTOP does not keep a process from being told to end."""
     shim = Shim(folder, "echo up; exec sleep 600")
-    [member] = until(lambda: Census().marked(MARK))
+    [member] = until(lambda: Census().marked(shim.mark))
     shim.kill()
     os.kill(member.pid, signal.SIGSTOP)
     assert isinstance(settled(folder, NAME, grace_s=10**6), Lost)
@@ -121,14 +123,15 @@ def test_a_stopped_leftover_is_ended_within_the_grace_period(folder: Path) -> No
 def test_a_process_with_another_mark_is_left_alone(folder: Path) -> None:
     """Numbers are given to strangers in their turn, 128 random bits are not."""
     shim = Shim(folder, "echo up; exec sleep 600")
-    [member] = until(lambda: Census().marked(MARK))
+    [member] = until(lambda: Census().marked(shim.mark))
     shim.kill()
     live = folder / "attempts" / "0.1.live"
     plain = json.loads(live.read_text())
-    live.write_text(json.dumps(plain | {"mark": "f" * 32}))
+    another = mark_of(folder, NAME, "f" * 32)
+    live.write_text(json.dumps(plain | {"mark": another}))
     assert isinstance(settled(folder, NAME), Lost)
-    assert send_to_marked(member, "f" * 32, signal.SIGKILL) == ""
-    assert pids(Census().marked(MARK)) == {member.pid}
+    assert send_to_marked(member, another, signal.SIGKILL) == ""
+    assert pids(Census().marked(shim.mark)) == {member.pid}
 
 
 def test_a_nested_attempt_belongs_to_the_outer_one_too(folder: Path) -> None:
@@ -145,8 +148,7 @@ def test_a_nested_attempt_belongs_to_the_outer_one_too(folder: Path) -> None:
 
 def test_a_member_that_hides_its_environment_is_in_doubt(folder: Path) -> None:
     """It may be the shim's or a stranger's: it is neither stopped nor taken for gone."""
-    code = 'import time; print("up", flush=True); time.sleep(600)'
-    shim = Shim(folder, f"exec env -i {sys.executable} -S -c '{code}' 3>&-")
+    shim = Shim(folder, f"exec env -i {sys.executable} -S -c '{_UP_AND_SLEEP}' 3>&-")
     shim.kill()
     [member] = until(lambda: Census().doubtful(shim.identity))
     try:
@@ -172,10 +174,10 @@ def test_a_mark_beside_an_odd_entry_is_seen(folder: Path) -> None:
         "ctypes.CDLL(None).execve(b'/bin/sleep', argv, envp)"
     )
     shim = Shim(folder, f'{sys.executable} -S -c "{code}" & echo up; wait')
-    until(lambda: "sleep" in {each.command for each in Census().marked(MARK)})
+    until(lambda: "sleep" in {each.command for each in Census().marked(shim.mark)})
     shim.kill()
     assert isinstance(settled(folder, NAME), Lost)
-    assert Census().marked(MARK) == []
+    assert Census().marked(shim.mark) == []
 
 
 def test_a_strangers_session_of_the_same_number_is_in_no_doubt(folder: Path) -> None:
@@ -184,7 +186,19 @@ def test_a_strangers_session_of_the_same_number_is_in_no_doubt(folder: Path) -> 
     stranger = attrs.evolve(shim.identity, start_ticks=(shim.identity.start_ticks or 0) - 500)
     assert Census().doubtful(stranger) == []
     assert Census().doubtful(attrs.evolve(shim.identity, boot_id="before")) == []
+    [member] = until(lambda: Census().doubtful(shim.identity))
     shim.kill()
+    os.kill(member.pid, signal.SIGKILL)
+
+
+def test_a_session_is_only_a_strangers_if_that_is_proven(folder: Path) -> None:
+    """Without a recorded start time, a session that somebody leads may still be the shim's."""
+    shim = Shim(folder, f"exec env -i {sys.executable} -S -c '{_UP_AND_SLEEP}'")
+    [member] = until(lambda: Census().doubtful(shim.identity))
+    nameless = attrs.evolve(shim.identity, start_ticks=None)
+    assert pids(Census().doubtful(nameless)) == {member.pid}
+    shim.kill()
+    os.kill(member.pid, signal.SIGKILL)
 
 
 def test_the_holder_of_a_lock_is_who_has_it_open_and_works_there(tmp_path: Path) -> None:
@@ -203,8 +217,8 @@ def test_the_holder_of_a_lock_is_who_has_it_open_and_works_there(tmp_path: Path)
         assert isinstance(seen, Undecided)
         assert "copy of a running experiment" in seen.evidence
     finally:
-        for each in Census().marked(MARK):
-            send_to_marked(each, MARK, signal.SIGKILL)
+        for each in Census().marked(shim.mark):
+            send_to_marked(each, shim.mark, signal.SIGKILL)
         shim.kill()
 
 
@@ -218,10 +232,10 @@ def test_nothing_of_the_original_is_stopped_from_a_copy(tmp_path: Path) -> None:
         found = settled(copy, NAME)
         assert isinstance(found, Undecided)
         assert "copy of a running experiment" in found.evidence
-        assert len(Census().marked(MARK)) == 1
+        assert len(Census().marked(shim.mark)) == 1
     finally:
-        for each in Census().marked(MARK):
-            send_to_marked(each, MARK, signal.SIGKILL)
+        for each in Census().marked(shim.mark):
+            send_to_marked(each, shim.mark, signal.SIGKILL)
         shim.kill()
 
 
@@ -236,13 +250,51 @@ def test_nothing_of_a_dead_original_is_stopped_from_a_copy(tmp_path: Path) -> No
         found = settled(copy, NAME)
         assert isinstance(found, Undecided)
         assert "a copy of" in found.evidence
-        assert len(Census().marked(MARK)) == 1
+        assert len(Census().marked(shim.mark)) == 1
         assert isinstance(settled(original, NAME), Lost)
-        assert Census().marked(MARK) == []
+        assert Census().marked(shim.mark) == []
         assert isinstance(settled(copy, NAME), Lost)
     finally:
-        for each in Census().marked(MARK):
-            send_to_marked(each, MARK, signal.SIGKILL)
+        for each in Census().marked(shim.mark):
+            send_to_marked(each, shim.mark, signal.SIGKILL)
+
+
+def test_the_mark_of_another_attempt_aims_at_nobody(folder: Path) -> None:
+    """It says whose it is: nothing of that attempt is stopped, and this one does not begin."""
+    shim = Shim(folder, "echo up; exec sleep 600")
+    theirs = json.loads((folder / "attempts" / f"{NAME}.live").read_text())
+    forged = attrs.evolve(NAME, attempt=2)
+    path = folder / "attempts" / f"{forged}.live"
+    path.write_text("")
+    gone = {"pid": 2**22 + 1, "inode": path.stat().st_ino}
+    path.write_text(json.dumps(theirs | gone))
+    for dead in (False, True):
+        if dead:
+            shim.kill()
+        found = settled(folder, forged)
+        assert isinstance(found, Undecided)
+        assert "that this is a copy of" in found.evidence
+        assert len(Census().marked(shim.mark)) == 1
+    assert isinstance(settled(folder, NAME), Lost)
+    assert Census().marked(shim.mark) == []
+    assert isinstance(settled(folder, forged), Lost)
+
+
+def test_nothing_of_a_dead_original_is_stopped_from_a_copy_of_hard_links(tmp_path: Path) -> None:
+    """`cp -al`, as backups are made: the very same files, in another directory."""
+    original, copy = tmp_path / "one", tmp_path / "two"
+    original.mkdir()
+    shim = Shim(original, "echo up; exec sleep 600")
+    subprocess.run(["cp", "-al", str(original), str(copy)], check=True)
+    shim.kill()
+    try:
+        assert isinstance(settled(copy, NAME), Undecided)
+        assert len(Census().marked(shim.mark)) == 1
+        assert isinstance(settled(original, NAME), Lost)
+        assert Census().marked(shim.mark) == []
+    finally:
+        for each in Census().marked(shim.mark):
+            send_to_marked(each, shim.mark, signal.SIGKILL)
 
 
 def test_a_forged_live_file_names_nobody(folder: Path) -> None:
@@ -253,7 +305,9 @@ def test_a_forged_live_file_names_nobody(folder: Path) -> None:
         found = liveness.identity_of(victim.pid)
         assert found is not None
         path = folder / "attempts" / "0.1.live"
-        path.write_text(json.dumps(attrs.asdict(found) | {"locked": True, "mark": MARK}))
+        path.write_text(
+            json.dumps(attrs.asdict(found) | {"locked": True, "mark": mark_of(folder, NAME)})
+        )
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             assert isinstance(look(folder, NAME), Undecided)

@@ -71,13 +71,15 @@ OWNERS = {
     "tomllib": ["config.experiment_file", "config.overrides"],
 }
 
-#: Who may call what changes the disk or other processes.
+#: Who may call what changes the disk or other processes, or waits for nothing.
 CALLERS = {
     "os.fsync os.fdatasync os.rename os.replace os.link": [
         "store.files", "attempts.*", "results", "engines.*",
     ],
     "os.kill os.killpg": ["liveness", "attempts.family", "engines.*"],
     "os.fork os.posix_spawn os.execve": ["engines.*"],
+    # Each says there why nothing wakes it.
+    "time.sleep": ["store.ownership", "cli.logs"],
 }  # fmt: skip
 
 

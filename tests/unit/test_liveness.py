@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -97,6 +99,32 @@ def test_a_pid_whose_start_was_not_recorded_is_unknown_while_somebody_has_it(
     """It may be the one that was meant, and may be another."""
     recorded = attrs.evolve(identity(sleeper.pid), start_ticks=None)
     assert liveness.judge(recorded).kind == "unknown"
+
+
+def test_only_who_is_proven_to_be_stopped_is_called_so(sleeper: subprocess.Popen[bytes]) -> None:
+    """Not a stranger that has its pid, and not where the start time or the place is not known."""
+    recorded = identity(sleeper.pid)
+    assert not liveness.is_stopped(recorded)
+    os.kill(sleeper.pid, signal.SIGSTOP)
+    os.waitpid(sleeper.pid, os.WUNTRACED)
+    assert liveness.is_stopped(recorded)
+    others: list[dict[str, Any]] = [
+        {"start_ticks": (recorded.start_ticks or 0) - 500},
+        {"start_ticks": None},
+        {"boot_id": "b" * 36},
+        {"pid_namespace": "pid:[1]"},
+        {"pid": None},
+        {"pid": 2**22 + 1},
+    ]
+    for other in others:
+        assert not liveness.is_stopped(attrs.evolve(recorded, **other)), other
+    mac = attrs.evolve(HERE, proc=None)
+    facts = mac.look(sleeper.pid)
+    assert facts is not None
+    assert liveness.is_stopped(attrs.evolve(recorded, start_ticks=facts.start_ticks), observer=mac)
+    os.kill(sleeper.pid, signal.SIGCONT)
+    os.waitpid(sleeper.pid, os.WCONTINUED)
+    assert not liveness.is_stopped(recorded)
 
 
 def test_another_hosts_process_is_unknown() -> None:

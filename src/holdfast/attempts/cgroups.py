@@ -24,7 +24,7 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 _OURS: Final = Path("/proc/self/cgroup")
 _NAMESPACE: Final = Path("/proc/self/ns/cgroup")
 _PREFIX: Final = "holdfast."
-_MARK: Final = re.compile("[0-9a-f]{32}")
+_MARK: Final = re.compile(r"[0-9a-f]{32}\.[0-9]+\.[a-z0-9]+\.[0-9]+")
 #: Without these an attempt's cgroup proves nothing. `cgroup.kill` is there since Linux 5.14.
 _NEEDED: Final = ("cgroup.procs", "cgroup.kill", "cgroup.events")
 _FRESH_S: Final = 60.0
@@ -248,13 +248,9 @@ def _found(point: Path, below: str) -> Path | None:
 
 def _write(path: Path, number: int) -> bool:
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # The kernel takes a number as one write, and refuses to make what is not there.
+        with path.open("wb", buffering=0) as file:
+            file.write(b"%d" % number)
     except OSError:
         return False
-    try:
-        os.write(fd, b"%d" % number)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
     return True

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from holdfast import start_times
+from holdfast import liveness
 from holdfast.attempts.cgroups import Cgroup
 from holdfast.attempts.names import attempts_dir
 from holdfast.attempts.records import LiveState, Process
@@ -26,7 +26,6 @@ __all__ = [
     "Census",
     "confined",
     "holds_lock",
-    "is_same",
     "is_stuck",
     "release",
     "send",
@@ -69,15 +68,11 @@ class Census:
         """
         if self._by_mark is None:
             self._by_mark = self._taken()
-        here = (shim.boot_id, shim.pid_namespace) == (
-            self._observer.boot_id,
-            self._observer.pid_namespace,
-        )
-        if not here or shim.pid is None or shim.pid <= 1:
+        if shim.pid is None or shim.pid <= 1 or not self._observer.shares_pids_with(shim):
             return []
         # While a session has members the kernel gives its number to nobody else: if somebody else
         # leads it now, it was empty in between.
-        if is_same(shim.pid, shim.start_ticks, self._observer) is False:
+        if liveness.is_reused(shim, observer=self._observer):
             return []
         return [each for session, each in self._hidden if session == shim.pid]
 
@@ -230,19 +225,6 @@ def is_stuck(pid: int, observer: Observer) -> bool:
     except OSError:
         return False
     return told[told.rindex(b")") + 2 :][:1] == b"D"
-
-
-def is_same(pid: int, ticks: int | None, observer: Observer) -> bool | None:
-    """Whether *pid* is the process that began at *ticks*; None if there is no such process."""
-    try:
-        facts = observer.look(pid)
-    except PermissionError:
-        return False
-    if facts is None or facts.zombie:
-        return None
-    if ticks is None or facts.start_ticks is None:
-        return False
-    return start_times.same(ticks, facts.start_ticks)
 
 
 def holds_lock(pid: int, live: LiveState, folder: Path, observer: Observer) -> bool | None:

@@ -20,6 +20,7 @@ from holdfast import liveness
 from holdfast.attempts.names import (
     AttemptName,
     Suffix,
+    attempts_dir,
     error_path,
     file_path,
     output_path,
@@ -241,10 +242,17 @@ def live_state(folder: Path, name: AttemptName) -> LiveState:
                 return LiveState("revoked", identity)
             mark = _mark(plain, identity)
             copied = plain.get("inode", info.st_ino) != info.st_ino
+            if "mark" in plain:
+                copied = copied or not _is_of(mark, folder, name)
             cgroup = _cgroup(plain.get("cgroup"))
         return LiveState(_probe(fd), identity, mark, (info.st_dev, info.st_ino), copied, cgroup)
     finally:
         os.close(fd)
+
+
+def _is_of(mark: str, folder: Path, name: AttemptName) -> bool:
+    """Whether *mark* says that it is of this attempt in this directory. Raises OSError."""
+    return mark.partition(".")[2] == f"{attempts_dir(folder).stat().st_ino}.{name}"
 
 
 def _mark(plain: Mapping[str, Any], identity: ProcessIdentity) -> str:

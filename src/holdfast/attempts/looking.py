@@ -5,7 +5,7 @@
 gap between two of them is closed. `holdfast.attempts.settling` acts on what is found.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +14,9 @@ import attrs
 from holdfast import liveness
 from holdfast.attempts import cgroups
 from holdfast.attempts.cgroups import Cgroup
-from holdfast.attempts.family import Census, confined, holds_lock, is_same
+from holdfast.attempts.family import Census, confined, holds_lock
 from holdfast.attempts.files import live_state, output_held, output_inodes, read_exit
-from holdfast.attempts.names import AttemptName, names
+from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import ExitRecord, LiveState, Process
 from holdfast.errors import StateCorruptError
 from holdfast.identity import LockState, ProcessIdentity, Verdict
@@ -30,10 +30,8 @@ __all__ = [
     "Unbegun",
     "Undecided",
     "glance",
-    "life",
     "listed",
     "look",
-    "survivors",
 ]
 
 #: To the kernel, 0 and -1 are whole groups of processes, and files can be forged.
@@ -188,24 +186,24 @@ def _left(record: ExitRecord, here: Observer) -> tuple[Process, ...]:
     shim = record.identity
     if shim is None:
         return ()
-    if (shim.boot_id, shim.pid_namespace) == (here.boot_id, here.pid_namespace):
-        return tuple(each for each in record.left if is_same(each.pid, each.start_ticks, here))
-    # Of another container, of another host: only a restart of this very machine proves anything.
-    return () if liveness.judge(shim, observer=here).method == "boot" else record.left
+
+    def is_over(each: Process) -> bool:
+        # Of another container, of another host, or without a start time (macOS), nothing is proven.
+        who = attrs.evolve(shim, pid=each.pid, start_ticks=each.start_ticks, locked=False)
+        return liveness.judge(who, observer=here).kind == "dead"
+
+    return tuple(each for each in record.left if not is_over(each))
 
 
 def _living(folder: Path, live: LiveState, verdict: Verdict, here: Observer) -> Look:
     identity = live.identity
-    ours = (
-        identity is not None
-        and identity.pid is not None
-        and (identity.boot_id, identity.pid_namespace) == (here.boot_id, here.pid_namespace)
-    )
-    if live.kind != "held" or identity is None or identity.pid is None or not ours:
+    if live.kind != "held" or identity is None or identity.pid is None:
+        return Running(identity, verdict)
+    if not here.shares_pids_with(identity):
         return Running(identity, verdict)
     if not 1 < identity.pid < _HIGHEST_PID:
         return _doubt(verdict, f"but not by {identity}, which can be no shim", identity)
-    if is_same(identity.pid, identity.start_ticks, here) is None:
+    if liveness.judge(identity, observer=here).kind == "dead":
         return _doubt(verdict, f"but not by {identity}, which is gone", identity)
     if holds_lock(identity.pid, live, folder, here) is False:
         asked = "is this a copy of a running experiment?"
@@ -282,40 +280,6 @@ def _doubt(verdict: Verdict, but: str, identity: ProcessIdentity | None) -> Unde
     """It is not as clear as *verdict* says."""
     words = f"{verdict.compared}; {but}"
     return Undecided(attrs.evolve(verdict, kind="unknown", compared=words), identity)
-
-
-def survivors(
-    folder: Path, experiment_id: str, *, aggregation_only: bool = False
-) -> Iterator[tuple[AttemptName, Verdict]]:
-    """The attempts of which something lives, or may: not proven to be over.
-
-    Args:
-        folder: The experiment's folder.
-        experiment_id: Its id.
-        aggregation_only: Leave out the attempts of its processes.
-
-    Raises:
-        StateWriteError: That cannot be told at this moment.
-    """
-    census = Census()
-    for name in names(folder, experiment_id):
-        if aggregation_only and name.index is not None:
-            continue
-        found = look(folder, name, census=census)
-        verdict = life(found)
-        if verdict is not None:
-            yield name, verdict
-
-
-def life(found: Look) -> Verdict | None:
-    """What speaks for something of the attempt being alive; None if it is over, or never began."""
-    if isinstance(found, Running | Undecided):
-        return found.verdict
-    if isinstance(found, Gone) and found.leftovers:
-        words = f"its shim is dead, and these processes of it run on: {listed(found.leftovers)}"
-        observer = str(Observer.here())
-        return Verdict(kind="alive", method="mark", compared=words, observer=observer)
-    return None
 
 
 def listed(processes: Iterable[Process]) -> str:

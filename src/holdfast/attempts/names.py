@@ -16,7 +16,9 @@ __all__ = [
     "attempts_dir",
     "error_path",
     "file_path",
+    "last_aggregation",
     "names",
+    "next_aggregation",
     "output_path",
     "prepare",
 ]
@@ -135,3 +137,23 @@ def names(folder: Path, experiment_id: str, suffix: Suffix = "live") -> list[Att
         if file.endswith(ending)
     )
     return sorted(name for name in parsed if name is not None)
+
+
+def last_aggregation(folder: Path, experiment_id: str) -> AttemptName | None:
+    """The newest attempt of the user's own aggregation that has begun; None if none has.
+
+    Raises:
+        StateWriteError: They cannot be listed at this moment.
+    """
+    suffixes: tuple[Suffix, ...] = ("live", "exit")
+    found = [name for suffix in suffixes for name in names(folder, experiment_id, suffix)]
+    return max((name for name in found if name.index is None), default=None)
+
+
+def next_aggregation(folder: Path, experiment_id: str) -> AttemptName:
+    """The attempt of the user's own aggregation that comes next, or was submitted and not begun.
+
+    No state tells of it: it is numbered by the files of those before it.
+    """
+    last = last_aggregation(folder, experiment_id)
+    return AttemptName(experiment_id, AGGREGATE, 1 if last is None else last.attempt + 1)

@@ -134,7 +134,7 @@ class LiveState:
         identity: The shim, where its file could be read.
         mark: What everything that it started carries in its environment.
         inode: Device and inode of the file; None if there is none.
-        copied: Whether it is a copy: its lock and its mark are the original's affair.
+        copied: Whether it is a copy, or forged: its lock and its mark are another's affair.
         cgroup: That of the attempt; None if it has none.
     """
 

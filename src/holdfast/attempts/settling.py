@@ -49,40 +49,30 @@ class Lost:
     evidence: str
 
 
+@attrs.define(kw_only=True)
 class Settling:
-    """One attempt on its way to a certain end.
+    """One attempt on its way to a certain end. Does nothing before its first step.
 
-    Args:
+    Attributes:
         shim: Who was recorded as its shim.
         grace_s: Seconds between TERM and KILL for what it left.
         force: Take it for dead where nobody can tell.
         fence: Called before anything is done; what it raises keeps it from being done.
+        began: When it was begun with, in seconds of a monotonic clock.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        name: AttemptName,
-        *,
-        shim: ProcessIdentity | None,
-        grace_s: float,
-        force: bool,
-        fence: Callable[[], None],
-        now: float,
-    ) -> None:
-        """Begin at *now*, in seconds of a monotonic clock. Does nothing yet."""
-        self.name = name
-        self._folder = folder
-        self._shim = shim
-        self._grace_s = grace_s
-        self._force = force
-        self._fence = fence
-        self._began = now
-        self._revoked = False
-        self._term_at: float | None = None
-        self._kill_at: float | None = None
-        self._stopped: dict[int, Process] = {}
-        self._refused: dict[int, str] = {}
+    folder: Path
+    name: AttemptName
+    shim: ProcessIdentity | None
+    grace_s: float
+    force: bool
+    fence: Callable[[], None]
+    began: float
+    _revoked: bool = False
+    _term_at: float | None = None
+    _kill_at: float | None = None
+    _stopped: dict[int, Process] = attrs.field(factory=dict)
+    _refused: dict[int, str] = attrs.field(factory=dict)
 
     def step(self, now: float, census: Census, *, kill: bool = False) -> Look | Lost | None:
         """Look once more, and do what is due.
@@ -98,22 +88,22 @@ class Settling:
         Raises:
             StateWriteError: Its files cannot be read or written at this moment: step again.
         """
-        found = look(self._folder, self.name, shim=self._shim, census=census)
+        found = look(self.folder, self.name, shim=self.shim, census=census)
         while isinstance(found, Unbegun):
-            self._fence()
-            self._revoked = revoke(self._folder, self.name) or self._revoked
+            self.fence()
+            self._revoked = revoke(self.folder, self.name) or self._revoked
             # A shim may have been first: only what is there now counts.
-            found = look(self._folder, self.name, shim=self._shim, census=census)
+            found = look(self.folder, self.name, shim=self.shim, census=census)
         if isinstance(found, Ended | Running):
             return found
         if isinstance(found, Undecided):
-            if now - self._began < _CLEAR_WITHIN_S:
+            if now - self.began < _CLEAR_WITHIN_S:
                 return None
             return self._forced(found)
         if found.leftovers and found.mark is not None:
             return self._stop(found, found.mark, now, kill=kill)
         if found.cgroup is not None and found.cgroup.directory is not None:
-            self._fence()
+            self.fence()
             release(found.cgroup, Observer.here())
             found.cgroup.remove()
         evidence = found.evidence
@@ -124,13 +114,13 @@ class Settling:
         return Lost(evidence)
 
     def _forced(self, found: Undecided) -> Look | Lost:
-        return Lost(f"taken for dead by --force: {found.evidence}") if self._force else found
+        return Lost(f"taken for dead by --force: {found.evidence}") if self.force else found
 
     def _stop(self, found: Gone, mark: str, now: float, *, kill: bool) -> Look | Lost | None:
-        self._fence()
+        self.fence()
         if self._term_at is None:
             self._term_at = now
-        if self._kill_at is None and (kill or now - self._term_at >= self._grace_s):
+        if self._kill_at is None and (kill or now - self._term_at >= self.grace_s):
             self._kill_at = now
         number = signal.SIGTERM if self._kill_at is None else signal.SIGKILL
         cgroup = found.cgroup

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName, error_path
+from holdfast.attempts.surviving import halted_shim
 from holdfast.cli import reasons, text
 from holdfast.cli.evidence import Params, params_words, tail
 from holdfast.errors import HoldfastError
@@ -285,9 +286,12 @@ class Progress:
             attempt = f"  attempt {process.attempt}" if process.attempt > 1 else ""
             words = params_words(self._params, index)
             lines.append((f"  {index:>5}  {lasted:>7}  {words}{attempt}".rstrip(), "cyan"))
+            halt = halted_shim(process.identity)
+            if halt is not None:
+                lines.append((f"         {halt}", "yellow"))
         if len(shown) < len(indices):
             lines.append((f"  … and {len(indices) - len(shown):,} more running", "cyan"))
-        return lines
+        return lines[:room]
 
 
 def _waiting(state: ExperimentState) -> int:

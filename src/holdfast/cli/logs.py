@@ -10,8 +10,9 @@ import attrs
 import click
 
 from holdfast.attempts.files import open_output
-from holdfast.attempts.looking import life, look
+from holdfast.attempts.looking import look
 from holdfast.attempts.names import AGGREGATE, AttemptName, error_path, names, output_path
+from holdfast.attempts.surviving import life
 from holdfast.cli import text
 from holdfast.cli.addressing import resolve
 from holdfast.cli.app import Where, state_dir_option, where_of
@@ -125,6 +126,7 @@ def logs(
         text.flush()
         if not follow or ended:
             break
+        # Polled: nothing says everywhere that a file grew (inotify is Linux's, and blind on NFS).
         time.sleep(_LOOK_S)
         if time.monotonic() - looked > _LOOK_FOR_NEWS_S:
             looked = time.monotonic()

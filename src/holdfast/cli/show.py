@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from holdfast.attempts.looking import glance
+from holdfast.attempts.names import AttemptName
+from holdfast.attempts.surviving import halted
 from holdfast.cli import forms, reasons, text
 from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.app import (
@@ -273,17 +276,22 @@ def _running(
     now = datetime.now(UTC)
     watched = living.kind == "alive"
     decided = () if watched else _decided(state, folder, now)
-    rows = []
+    rows, stopped = [], []
     for index in indices:
         progress = state.processes[index]
         since = progress.started_at
         lasted = "" if since is None else text.duration((now - since).total_seconds())
         who = "" if progress.identity is None else str(progress.identity)
         what = text.short(who if watched else decided[index].why)
+        name = AttemptName.of_process(state.experiment_id, index, progress.attempt)
+        with contextlib.suppress(HoldfastError, OSError):  # nobody can tell at this moment
+            if (halt := halted(glance(folder, name))) is not None:
+                stopped.append(f"  process {index}: {halt}")
         rows.append((str(index), str(progress.attempt), lasted, what, params_words(params, index)))
     title = "running" if watched else "running when the owner was last heard of, and now"
     header = ("PROCESS", "ATTEMPT", "SINCE", "SHIM" if watched else "NOW", "PARAMETERS")
-    return ["", _bold(title), *text.table(header, rows, right=(0, 1, 2), indent="  ")]
+    table = text.table(header, rows, right=(0, 1, 2), indent="  ")
+    return ["", _bold(title), *table, *stopped]
 
 
 def _decided(state: ExperimentState, folder: Path, now: datetime) -> "Sequence[Decision]":

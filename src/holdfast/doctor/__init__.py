@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
-from holdfast.doctor import absence, leftovers, legality, outcomes, shapes, views, volume
+from holdfast.doctor import absence, leftovers, legality, living, outcomes, shapes, views, volume
 from holdfast.doctor.findings import Finding, Kind, Site, problem, readable, to_read
+from holdfast.doctor.views import is_owned
 from holdfast.errors import HoldfastError, SchemaTooNewError, StateCorruptError
 from holdfast.records import ExperimentState
 from holdfast.store import catalog
@@ -154,7 +155,13 @@ def _content(site: Site, place: Place) -> Iterator[Finding]:
             for finding in _journals(site.top, folder, entry.state):
                 illegal += [finding] * (finding.kind == "illegal")
                 yield finding
-            yield from leftovers.temporaries(site, place, folder, closed)
+            # Before and after: what an owner stops at this moment, or takes over, is seen to.
+            owned = entry.state is not None and is_owned(place, entry.state)
+            alive = living.found(place, folder, closed)
+            yield from leftovers.temporaries(site, place, folder, closed, alive=alive != [])
+        if alive and entry.state is not None:
+            owned = owned or is_owned(place, entry.state)
+            yield from living.examine(place.folder, entry.state, alive, owned=owned)
     if entry.state is not None:
         if entry.state.epoch:
             missing = list(absence.examine(place))

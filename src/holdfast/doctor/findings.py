@@ -20,6 +20,7 @@ Kind = Literal[
     "result",
     "foreign",
     "leftover",
+    "attempt",
     "links",
     "locks",
     "durability",
@@ -35,8 +36,8 @@ class Finding:
         kind: `unreadable`: a file that holds no state, or may not be read. `missing`: a journal, or
             the end of one, that the view tells of. `illegal`: a recorded step that was not allowed.
             `view`: disagrees with its journals. `result`: missing or altered. `foreign`: nothing
-            that holdfast makes. `leftover`: of a process that died. `locks`, `durability`, `clock`:
-            of the file system.
+            that holdfast makes. `leftover`: of a process that died. `attempt`: runs, and nobody
+            watches it. `locks`, `durability`, `clock`: of the file system.
         severity: `problem`, or `hint` where nothing need be wrong.
         repair: What `fix` does about it, or what to do.
         command: The words of the holdfast command that does it, or that comes last; without the

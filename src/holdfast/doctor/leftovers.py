@@ -9,7 +9,6 @@ import stat
 from collections.abc import Callable, Container, Iterator
 from typing import Final
 
-from holdfast.attempts import looking
 from holdfast.doctor.findings import Finding, Site
 from holdfast.errors import HoldfastError
 from holdfast.store import deletion, journal, ownership
@@ -33,7 +32,7 @@ def at_the_top(site: Site) -> Iterator[Finding]:
 
 
 def temporaries(
-    site: Site, place: Place, folder: Opened, closed: Container[str]
+    site: Site, place: Place, folder: Opened, closed: Container[str], *, alive: bool
 ) -> Iterator[Finding]:
     """Temporaries of claimants and shims, which only the living can still be writing.
 
@@ -41,6 +40,7 @@ def temporaries(
 
     Args:
         closed: The directories that may not be looked into.
+        alive: Whether an attempt is alive, or may be.
     """
     if ownership.lock_state(place) == "held":
         return
@@ -49,8 +49,7 @@ def temporaries(
         if below in closed:
             continue
         # A shim keeps the space of its exit record reserved as long as its command runs.
-        left = looking.survivors(folder.path, place.stem)
-        if below == "attempts" and next(left, None) is not None:
+        if below == "attempts" and alive:
             continue
         with (
             contextlib.suppress(FileNotFoundError, NotADirectoryError),

@@ -41,7 +41,7 @@ _FOLDER: Final[dict[str, _Forms]] = {
     ),
     JOURNALS: ((re.compile(r"[0-9]+\.jsonl"), _FILE), (TEMPORARY, _FILE)),
     "attempts": (
-        (re.compile(r"([0-9]+|aggregate)\.[0-9]+\.(live|exit|out|err)"), _FILE),
+        (re.compile(r"([0-9]+|aggregate)\.[0-9]+\.(live|stop|kill|exit|out|err)"), _FILE),
         (SHIMS, _FILE),
     ),
     "params": ((re.compile(r"[0-9]+\.json"), _FILE),),

@@ -4,7 +4,6 @@ The journals count, but words that somebody wrote into a view by hand are nowher
 journal held is kept aside, byte for byte, before a view is written anew.
 """
 
-import contextlib
 import errno
 import secrets
 import warnings
@@ -48,7 +47,7 @@ def examine(
         trusted: Whether every step in the journals was allowed. If not, the view may be what tells
             how it was, and is not written over.
     """
-    if _owned(place, state):
+    if is_owned(place, state):
         return
     path = place.view_path
     try:
@@ -88,7 +87,8 @@ def examine(
     )
 
 
-def _owned(place: Place, state: ExperimentState) -> bool:
+def is_owned(place: Place, state: ExperimentState) -> bool:
+    """Whether somebody owns the experiment, or may."""
     lock = ownership.lock_state(place)
     if lock is not None or state.owner is None or state.owner.released:
         return lock == "held"
@@ -208,21 +208,10 @@ def _repair(site: Site, place: Place, state: ExperimentState, seen: _Seen) -> tu
 
 def _keep(place: Place, data: bytes) -> str:
     """Keep *data* in the experiment's folder, durably; the name of the copy. Raises OSError."""
-    files = place.files
     name = f"view-replaced-{secrets.token_hex(4)}"
     with place.top.open_dir(place.stem) as folder:
-        fd = files.open_append(name, folder.fd, exclusive=True)
-        try:
-            files.write_all(fd, data)
-            files.fsync(fd)
-        except OSError:
-            # Half a copy on a full disk would be taken for what was there.
-            with contextlib.suppress(OSError):
-                files.unlink(name, folder.fd)
-            raise
-        finally:
-            files.close(fd)
-        files.fsync(folder.fd)
+        view.write_new(folder, name, data)
+        place.files.fsync(folder.fd)
     return name
 
 

@@ -83,8 +83,10 @@ def _doubt(handle: Handle, live: LiveState, identity: ProcessIdentity, here: Obs
 
 def _kill_command(live: LiveState) -> str:
     """Kill everything that shows the mark of the attempt and is not released."""
-    found = [] if live.mark is None else Census().marked(live.mark)
-    if not found or live.mark is None:
+    # A copy names the mark of the original, and a forgery anybody's.
+    mark = None if live.copied else live.mark
+    found = [] if mark is None else Census().marked(mark)
+    if not found or mark is None:
         return "its disk takes no request, and its command cannot be found"
-    refused = [send_to_marked(each, live.mark, signal.SIGKILL) for each in found]
+    refused = [send_to_marked(each, mark, signal.SIGKILL) for each in found]
     return next(filter(None, refused), "")

@@ -60,7 +60,7 @@ class Shim:
             pid_namespace.
         shared: What the starter has made once for all its shims.
         slot: Which byte of the shared flags is ours; None if there were too many shims.
-        mark: By which everything that it starts is known: 128 random bits.
+        mark: By which everything that it starts is known, and which attempt that is of.
         group: The cgroup that we were born in, and nothing but us yet; None where there is none.
     """
 

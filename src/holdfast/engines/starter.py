@@ -148,7 +148,7 @@ def _fork(
     close: "tuple[int, ...]",
     children: _Children,
 ) -> "list[int | str | None]":
-    slot, mark = children.slot(), os.urandom(16).hex()
+    slot, mark = children.slot(), _mark(job)
     # All that a shim must not be ended by is blocked in us already; the rest, before it is born.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
     try:
@@ -163,6 +163,19 @@ def _fork(
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
     children.slots[pid], children.marks[pid] = slot, mark
     return [pid, system.start_ticks(pid) if hello["proc"] else None, None]
+
+
+def _mark(job: "dict[str, Any]") -> str:
+    """128 random bits, and of which attempt in which directory they are.
+
+    Everything that is started shows it: a file that names it for another attempt is forged, or of a
+    copy, and aims at nobody.
+    """
+    try:
+        folder = os.stat(job["dir"].encode("latin-1")).st_ino
+    except OSError:
+        folder = 0  # it is gone, which its shim finds out
+    return f"{os.urandom(16).hex()}.{folder}.{job['name']}"
 
 
 def _become_shim(

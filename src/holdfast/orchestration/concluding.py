@@ -9,7 +9,12 @@ from typing import Any
 
 from holdfast import aggregation, results
 from holdfast.attempts.looking import Ended, Running, look
-from holdfast.attempts.names import AttemptName, Suffix, error_path, names
+from holdfast.attempts.names import (
+    AttemptName,
+    error_path,
+    last_aggregation,
+    next_aggregation,
+)
 from holdfast.errors import AggregationError, StateWriteError
 from holdfast.orchestration import outcomes
 from holdfast.orchestration.interrupts import Interrupts
@@ -97,10 +102,8 @@ def _run(
         AggregationError: It failed, or was interrupted from outside too often.
     """
     launcher = watch.launcher
-    last = _last(state, folder)
-    number = 0
+    last = last_aggregation(folder, state.experiment_id)
     if last is not None:
-        number = last.attempt
         belongs = loop.beside(
             lambda going_on: aggregation.made_from(folder, built, last, going_on), reading=True
         )
@@ -116,7 +119,7 @@ def _run(
             return None
         if count > 1:
             loop.pause(min(2.0 ** (count - 2), 60.0))
-        name = launcher.aggregation_name(number + 1 + count)
+        name = next_aggregation(folder, state.experiment_id)
         inputs = _inputs(state, folder, built, name, loop)
         if inputs is None:
             return None
@@ -172,14 +175,3 @@ def _described(learnt: Learnt) -> str:
     if isinstance(learnt.found, Ended):
         return outcomes.describe(learnt.found.record)
     return f"it was lost: {learnt.found.evidence}"
-
-
-def _last(state: ExperimentState, folder: Path) -> AttemptName | None:
-    suffixes: tuple[Suffix, ...] = ("live", "exit")
-    found = [
-        name
-        for suffix in suffixes
-        for name in names(folder, state.experiment_id, suffix)
-        if name.index is None
-    ]
-    return max(found, default=None)

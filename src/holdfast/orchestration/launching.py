@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from holdfast import results
-from holdfast.attempts.names import AGGREGATE, AttemptName
+from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import Attempt
 from holdfast.config.experiment_file import Experiment
 from holdfast.errors import StateWriteError
@@ -62,10 +62,6 @@ class Launcher:
     def name(self, index: int, attempt: int) -> AttemptName:
         """What an attempt of process *index* is called everywhere."""
         return AttemptName.of_process(self.experiment_id, index, attempt)
-
-    def aggregation_name(self, attempt: int) -> AttemptName:
-        """What an attempt of the user's own aggregation is called."""
-        return AttemptName(self.experiment_id, AGGREGATE, attempt)
 
     def process(self, index: int, attempt: int) -> Attempt:
         """An attempt of process *index*; makes the directories that it may write to.

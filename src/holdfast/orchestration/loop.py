@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
@@ -43,6 +44,13 @@ _COMPANY_S: Final = 0.01
 
 #: How often the disk is tried.
 _DISK_EVERY_S: Final = 2.0
+#: How often shims are looked at that may have been stopped: some 20 µs each.
+_HALTED_EVERY_S: Final = 5.0
+
+#: What may be the matter with an attempt.
+_LEFT: Final = "is left as it is"
+_UNTOLD: Final = "cannot be told to stop at once"
+_UNWATCHED: Final = "goes unwatched"
 
 
 class Loop:
@@ -69,8 +77,8 @@ class Loop:
         self._disk_problem: int | None = None
         self._told_unread = False
         self._told_engine = False
-        self._told_blocked: set[AttemptName] = set()
-        self._told_unreached: set[AttemptName] = set()
+        self._halted_looked_at = -_HALTED_EVERY_S
+        self._told: defaultdict[str, set[AttemptName]] = defaultdict(set)
 
     def drive(self, policy: Policy) -> ExperimentState:
         """Go on until the experiment is not `running` any more; the state that it is in then.
@@ -92,7 +100,7 @@ class Loop:
                 slots=Slots(idle=watch.idle, blocked=watch.blocked_processes),
             )
             self._carry_out(plan)
-            self._warn_of_blocked()
+            self._warn_of(_LEFT, self._watch.blocked)
             if self._claim.state.status is not ExperimentStatus.RUNNING:
                 return self._claim.state
             if plan.stop_others and self._stopping_others is None:
@@ -120,7 +128,7 @@ class Loop:
             for learnt in self._turn(None):
                 if learnt.name == name:
                     return learnt
-            self._warn_of_blocked()
+            self._warn_of(_LEFT, self._watch.blocked)
             if name in self._watch.blocked:
                 return None
 
@@ -187,7 +195,7 @@ class Loop:
         self._claim.tick()
         self._warn()
         self._stop_if_asked()
-        self._warn_of_unreached()
+        self._warn_of(_UNTOLD, watch.unreached)
         watch.give_up()
         if self._answered:
             self._accepting.give_up(self._asked_at, now=self._answered > 1)
@@ -245,6 +253,7 @@ class Loop:
         self._warn_of_disk()
         self._warn_of_unread()
         self._warn_of_engine()
+        self._warn_of_halted()
 
     def _warn_of_disk(self) -> None:
         """Say so when attempts that end may be waiting for the disk: else a run seems to hang."""
@@ -297,20 +306,18 @@ class Loop:
                 stacklevel=4,
             )
 
-    def _warn_of_unreached(self) -> None:
-        for name in self._watch.unreached.keys() - self._told_unreached:
-            self._told_unreached.add(name)
-            warnings.warn(
-                f"attempt {name} cannot be told to stop at once: {self._watch.unreached[name]}",
-                AttemptWarning,
-                stacklevel=4,
-            )
+    def _warn_of_halted(self) -> None:
+        """Say so when a shim was stopped: else its process seems to outlive its timeout."""
+        now = self._watch.monotonic()
+        if now - self._halted_looked_at < _HALTED_EVERY_S:
+            return
+        self._halted_looked_at = now
+        found = self._watch.halted()
+        self._told[_UNWATCHED] &= found.keys()  # told again if it is stopped again
+        self._warn_of(_UNWATCHED, found)
 
-    def _warn_of_blocked(self) -> None:
-        for name in self._watch.blocked.keys() - self._told_blocked:
-            self._told_blocked.add(name)
-            warnings.warn(
-                f"attempt {name} is left as it is: {self._watch.blocked[name]}",
-                AttemptWarning,
-                stacklevel=4,
-            )
+    def _warn_of(self, what: str, found: Mapping[AttemptName, object]) -> None:
+        """Say once of each attempt *what* is the matter with it, and why."""
+        for name in found.keys() - self._told[what]:
+            self._told[what].add(name)
+            warnings.warn(f"attempt {name} {what}: {found[name]}", AttemptWarning, stacklevel=4)

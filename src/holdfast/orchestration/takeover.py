@@ -25,6 +25,7 @@ from holdfast.attempts.looking import (
     look,
 )
 from holdfast.attempts.names import AttemptName
+from holdfast.attempts.surviving import halted
 from holdfast.config.experiment_file import Limits, Retry
 from holdfast.errors import StateWriteError
 from holdfast.events import Event, ProcessExited, Requested
@@ -319,7 +320,9 @@ def _of_look(process: ProcessProgress, found: Look, *, force: bool) -> Decision:
     attempt = f"attempt {process.attempt}"
     if isinstance(found, Running):
         who = "" if found.identity is None else f" ({found.identity})"
-        return Decision("adopt", f"{attempt} runs{who}: to be taken over")
+        halt = halted(found)
+        but = "" if halt is None else f"; {halt}"
+        return Decision("adopt", f"{attempt} runs{who}: to be taken over{but}")
     if isinstance(found, Undecided):
         if force and found.verdict.kind != "alive":
             return Decision("run", f"{attempt} cannot be judged, and is taken for dead (--force)")

@@ -18,6 +18,7 @@ from holdfast.attempts.looking import Ended, Look, Running, Undecided, glance, l
 from holdfast.attempts.names import AttemptName, attempts_dir
 from holdfast.attempts.records import Attempt
 from holdfast.attempts.settling import Lost, Settling
+from holdfast.attempts.surviving import Halted, halted_shim
 from holdfast.engines import Engine, EngineWord, Handle
 from holdfast.errors import ClaimClosedError, EngineError, OwnershipLostError, StateWriteError
 from holdfast.identity import ProcessIdentity
@@ -129,13 +130,13 @@ class Watch:
         self._shims[name], self._texts[name] = shim, text
         self._settle_s = _SETTLE_EVERY_S[0]
         self.settling[name] = Settling(
-            self.launcher.folder,
-            name,
+            folder=self.launcher.folder,
+            name=name,
             shim=shim,
             grace_s=self.launcher.experiment.limits.grace_s,
             force=self.force,
             fence=self.fence,
-            now=self.monotonic(),
+            began=self.monotonic(),
         )
 
     def submit(self, wanted: Sequence[Attempt]) -> None:
@@ -168,6 +169,11 @@ class Watch:
             self.engine_trouble.failed(err, self.monotonic())
         else:
             self.engine_trouble.passed()
+
+    def halted(self) -> dict[AttemptName, Halted]:
+        """The attempts that nobody watches over, since somebody stopped their shims."""
+        found = {name: halted_shim(handle.identity) for name, handle in self.handles.items()}
+        return {name: each for name, each in found.items() if each is not None}
 
     @property
     def idle(self) -> int:

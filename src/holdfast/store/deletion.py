@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from holdfast.errors import ExperimentExistsError, StateWriteError
 from holdfast.records import ExperimentState
-from holdfast.store import journal, ownership, uninterrupted, view
+from holdfast.store import journal, ownership, view
 from holdfast.store.claim import Claim
 from holdfast.store.journal import cause
 from holdfast.store.place import Opened, Place
@@ -19,7 +19,6 @@ __all__ = ["TRASH", "finish_interrupted", "outlast", "remove", "sweep"]
 
 #: What a delete moves a folder to; nothing else is trash, whatever it is called.
 TRASH: Final = re.compile(r"\.trash-[0-9a-f]{16}")
-_RETRY_S: Final = 0.005
 _PATIENCE_S: Final = 10.0
 
 
@@ -117,8 +116,7 @@ def outlast(place: Place, made: os.stat_result, state: ExperimentState) -> None:
             problem = "the delete of the one before does not end"
             raise StateWriteError(place.folder, "creating", problem, "unknown")
         if found == "locked":
-            uninterrupted.checkpoint()
-            time.sleep(_RETRY_S)
+            ownership.pause()
     try:
         if view.is_file(place, made):
             return

@@ -45,7 +45,7 @@ class StateDirectory:
                         raise StateWriteError(
                             path, "locking", f"another run held it for more than {wait_s:.0f} s"
                         )
-                    time.sleep(0.005)
+                    ownership.pause()
             except OSError as err:
                 raise StateWriteError(path, "locking", cause(err)) from err
             yield

@@ -32,7 +32,7 @@ from holdfast.errors import (
 from holdfast.identity import Verdict
 from holdfast.ids import candidates, sanitize_experiment_id
 from holdfast.records import ExperimentState
-from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import catalog, finding, stored, uninterrupted, view
 from holdfast.store.directory import StateDirectory
 from holdfast.store.files import Files
@@ -354,16 +354,21 @@ class StateManager:
         return False
 
     def _revoke_unbegun(self, claim: "Claim") -> None:
-        """What was started and has no files yet could begin while they are removed."""
+        """What was submitted and has no files yet could begin while they are removed."""
         from holdfast.attempts.files import revoke
         from holdfast.attempts.looking import Unbegun, look
-        from holdfast.attempts.names import AttemptName
+        from holdfast.attempts.names import AttemptName, next_aggregation
 
-        for index in claim.state.processes.indices(ProcessStatus.RUNNING):
-            attempt = claim.state.processes[index].attempt
-            name = AttemptName.of_process(claim.state.experiment_id, index, attempt)
-            if isinstance(look(claim.folder, name), Unbegun):
-                revoke(claim.folder, name)
+        state, folder = claim.state, claim.folder
+        submitted = [
+            AttemptName.of_process(state.experiment_id, index, state.processes[index].attempt)
+            for index in state.processes.indices(ProcessStatus.RUNNING)
+        ]
+        if state.status in SETTLED:
+            submitted.append(next_aggregation(folder, state.experiment_id))
+        for name in submitted:
+            if isinstance(look(folder, name), Unbegun):
+                revoke(folder, name)
 
     def refuse_survivors(self, experiment_id: str, *, force: bool = False) -> None:
         """Make sure that no attempt, and nothing that one left, outlived its owner.
@@ -391,10 +396,11 @@ class StateManager:
         Raises:
             StateWriteError: That cannot be told at this moment.
         """
-        from holdfast.attempts import looking
+        from holdfast.attempts import surviving
 
         folder = self.folder(experiment_id)
-        return list(looking.survivors(folder, experiment_id, aggregation_only=aggregation_only))
+        found = surviving.survivors(folder, experiment_id, aggregation_only=aggregation_only)
+        return [(each.name, each.verdict) for each in found]
 
     @whole
     def history(self, experiment_id: str) -> "list[Transition]":

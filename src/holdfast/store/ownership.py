@@ -38,6 +38,7 @@ __all__ = [
     "lock_state",
     "open_lock",
     "open_shared_lock",
+    "pause",
     "publish_epoch",
     "successor",
     "try_lock",
@@ -131,7 +132,18 @@ def lock_state(place: Place) -> LockState | None:
     return None
 
 
-def _lock(lock: Opened, deadline: float, clock: Callable[[], float]) -> bool | None:
+def pause() -> None:
+    """Wait a moment for a lock that somebody else holds. Ctrl-C that was kept strikes here.
+
+    Polled, since nothing says that a lock is free: `flock` itself would wait without a deadline,
+    and only a signal, which belongs to the program around us, could end that.
+    """
+    uninterrupted.checkpoint()
+    # Random, so that two claimants that look at each other do not go on in step.
+    time.sleep(_RETRY_S * (0.5 + os.urandom(1)[0] / 256))
+
+
+def _lock(lock: Opened, deadline: float) -> bool | None:
     """Get the lock for oneself until *deadline*: True, False (an owner has it), None (no locks)."""
     looks = 50
     while True:
@@ -144,11 +156,9 @@ def _lock(lock: Opened, deadline: float, clock: Callable[[], float]) -> bool | N
         if shared:
             lock.files.flock(lock.fd, fcntl.LOCK_UN)
             looks -= 1
-        if clock() >= deadline and (not shared or looks <= 0):
+        if time.monotonic() >= deadline and (not shared or looks <= 0):
             return False
-        uninterrupted.checkpoint()  # nobody waits for an owner against their will
-        # Random, so that two claimants that look at each other do not go on in step.
-        time.sleep(_RETRY_S * (0.5 + os.urandom(1)[0] / 256))
+        pause()
 
 
 def acquire(
@@ -182,7 +192,7 @@ def acquire(
                 raise StateCorruptError(place.folder, journal.NO_DIRECTORY) from err
             except OSError as err:
                 raise StateWriteError(place.folder / LOCK, "opening", cause(err)) from err
-            locked = _lock(lock, deadline, time.monotonic)
+            locked = _lock(lock, deadline)
             if locked is False:
                 raise _owned(folder, experiment_id)
             # The folder may have been moved away by a delete while we waited for its lock.

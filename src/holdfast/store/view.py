@@ -14,7 +14,7 @@ from holdfast.store import codec, strictjson
 from holdfast.store.journal import cause
 from holdfast.store.place import Opened, Place
 
-__all__ = ["create", "is_file", "read", "replace", "temporary_name"]
+__all__ = ["create", "is_file", "read", "replace", "temporary_name", "write_new"]
 
 #: 100,000 processes with all their fields are about 50 MB.
 SIZE_LIMIT: Final = 512 << 20
@@ -58,19 +58,29 @@ def read(place: Place) -> ExperimentState | None:
     return codec.state_from_json(plain, path)
 
 
-def _temporary(top: Opened, data: bytes) -> str:
-    files = top.files
-    name = temporary_name()
-    fd = files.open_append(name, top.fd, exclusive=True)
+def write_new(directory: Opened, name: str, data: bytes) -> None:
+    """Make a file *name* with *data* on the disk, all of it or none; its name is not durable yet.
+
+    Raises:
+        OSError: It cannot be made, or is there.
+    """
+    files = directory.files
+    fd = files.open_append(name, directory.fd, exclusive=True)
     try:
         files.write_all(fd, data)
         files.fsync(fd)
     except BaseException:
+        # Half of it on a full disk would be taken for the whole.
         with contextlib.suppress(OSError):
-            files.unlink(name, top.fd)
+            files.unlink(name, directory.fd)
         raise
     finally:
         files.close(fd)
+
+
+def _temporary(top: Opened, data: bytes) -> str:
+    name = temporary_name()
+    write_new(top, name, data)
     return name
 
 

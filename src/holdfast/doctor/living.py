@@ -1,0 +1,84 @@
+"""Attempts that live and that nobody sees to: nothing is lost by it, but somebody should know."""
+
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from holdfast.attempts.names import attempts_dir, file_path
+from holdfast.attempts.surviving import Survivor, survivors
+from holdfast.doctor.findings import Finding
+from holdfast.errors import StateWriteError
+from holdfast.identity import VerdictKind
+from holdfast.records import ExperimentState
+from holdfast.status import ExperimentStatus
+from holdfast.store.place import Opened, Place
+
+__all__ = ["examine", "found"]
+
+_MOST_NAMED: Final = 5
+
+
+def found(place: Place, folder: Opened, closed: Container[str]) -> list[Survivor] | None:
+    """The attempts that are not proven to be over; None if that cannot be told at this moment.
+
+    Args:
+        closed: The directories that may not be looked into.
+    """
+    if "attempts" in closed:
+        return None
+    try:
+        return list(survivors(folder.path, place.stem))
+    except StateWriteError:
+        return None  # named by whoever looks at the file itself
+
+
+def examine(
+    folder: Path, state: ExperimentState, alive: Sequence[Survivor], *, owned: bool
+) -> Iterator[Finding]:
+    """Attempts whose shim is stopped, and those of an experiment that nobody owns."""
+    for each in alive:
+        if each.halted is not None:
+            yield Finding(
+                kind="attempt",
+                severity="hint",
+                path=file_path(folder, each.name, "live"),
+                what=f"attempt {each.name}: {each.halted.what}",
+                repair=f"let it go on: {each.halted.remedy}",
+            )
+    # What is no file of a shim's is named as that.
+    alive = [each for each in alive if _is_file(folder, each)]
+    if alive and not owned:
+        yield _unowned(folder, state, alive)
+
+
+def _is_file(folder: Path, attempt: Survivor) -> bool:
+    path = file_path(folder, attempt.name, "live")
+    return path.is_file() and not path.is_symlink()
+
+
+def _unowned(folder: Path, state: ExperimentState, alive: Sequence[Survivor]) -> Finding:
+    over = state.status is ExperimentStatus.AGGREGATED
+    return Finding(
+        kind="attempt",
+        severity="hint",
+        path=attempts_dir(folder),
+        what="; ".join(filter(None, (_told(alive, "alive"), _told(alive, "unknown")))),
+        repair="nothing takes it over any more: end it yourself if nobody needs it"
+        if over
+        else "take over what runs, or stop it then with Ctrl-C",
+        command=() if over else ("resume", state.experiment_id),
+    )
+
+
+def _told(alive: Sequence[Survivor], kind: VerdictKind) -> str:
+    """`2 attempts run on without an owner: 0.1, 1.1 (0.1: its lock is held)`."""
+    those = [each for each in alive if each.verdict.kind == kind]
+    if not those:
+        return ""
+    number = "1 attempt" if len(those) == 1 else f"{len(those):,} attempts"
+    does = "may run" if kind == "unknown" else "runs" if len(those) == 1 else "run"
+    named = ", ".join(str(each.name) for each in those[:_MOST_NAMED])
+    more = ", …" if len(those) > _MOST_NAMED else ""
+    first = those[0]
+    why = f"{first.name}: {first.verdict.compared}"
+    return f"{number} {does} on without an owner: {named}{more} ({why})"

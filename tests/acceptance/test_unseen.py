@@ -1,0 +1,124 @@
+"""What nobody sees to is said in every view: a shim that was stopped, attempts without an owner."""
+
+import os
+import re
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from holdfast.attempts.files import live_state, read_exit
+from holdfast.attempts.names import AttemptName
+from shell import Shell, Terminal
+from waiting import until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
+
+def shim_of(sh: Shell, index: int) -> int:
+    folder = sh.states / sh.only_id()
+    name = AttemptName.of_process("", index, 1)
+    identity = until(lambda: live_state(folder, name).identity)
+    assert identity is not None
+    assert identity.pid is not None
+    return identity.pid
+
+
+def stop(pid: int) -> None:
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+
+
+def orphaned(sh: Shell) -> None:
+    """Two processes run on, and their orchestrator was killed."""
+    sh.hold()
+    run = sh.start("run", "e.toml")
+    sh.began(2)
+    run.kill()
+    run.communicate()
+
+
+def test_a_stopped_shim_is_told_by_every_view(sh: Shell) -> None:
+    """Its timeout is not enforced: who waits for it must learn why, and how to mend it."""
+    sh.hold()
+    run = sh.start("run", "e.toml")
+    sh.began(2)
+    shim = shim_of(sh, 1)
+    stop(shim)
+    told = rf"shim {shim} is stopped \(SIGSTOP\): its timeout is not enforced"
+    assert re.search(rf"process 1: {told}.*kill -CONT {shim}", sh("show", "@last")[0])
+    doctor = sh("doctor")[0]
+    assert re.search(rf"hint .*1\.1\.live: attempt 1\.1: {told}", doctor)
+    assert doctor.count("is stopped") == 1
+    assert f"kill -CONT {shim}" in doctor
+    assert run.stderr is not None
+    until(lambda: re.search(rf"attempt 1\.1 goes unwatched: {told}", run.stderr.readline()))
+    os.kill(shim, signal.SIGCONT)
+    sh.let_go()
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 0, err
+    assert "is stopped" not in err  # said once
+
+
+def test_a_stopped_shim_is_told_on_a_terminal_as_long_as_it_is(sh: Shell) -> None:
+    """The live view has it below the process, until it goes on."""
+    sh.hold()
+    terminal = Terminal(sh, "run", "e.toml", columns=200)
+    sh.began(2)
+    shim = shim_of(sh, 0)
+    stop(shim)
+    terminal.read(rf"level=1\b[^\n]*\n[^\n]*shim {shim} is stopped .*kill -CONT {shim}")
+    os.kill(shim, signal.SIGCONT)
+    sh.let_go()
+    assert terminal.exit_code() == 0
+
+
+def test_a_stopped_shim_without_an_owner_is_told_by_who_would_adopt_it(sh: Shell) -> None:
+    """A dry run and `show` say so beside what a resume would do."""
+    orphaned(sh)
+    shim = shim_of(sh, 0)
+    stop(shim)
+    plan = sh.json("run", "e.toml", "--dry-run")["processes"]
+    assert isinstance(plan, list)
+    assert f"kill -CONT {shim}" in plan[0]["why"]
+    assert "kill" not in plan[1]["why"]
+    assert f"kill -CONT {shim}" in sh("show", "@last")[0]
+    os.kill(shim, signal.SIGCONT)
+    sh.let_go()
+
+
+def test_the_doctor_names_attempts_that_run_without_an_owner(sh: Shell) -> None:
+    """Nothing is wrong with them: a hint, exit code 0, and the command that adopts them works."""
+    orphaned(sh)
+    out, err = sh("doctor")
+    assert "nothing is wrong" not in err
+    assert "hint  attempt " in out
+    assert "2 attempts run on without an owner: 0.1, 1.1 (0.1: its lock is held)" in out
+    command = next(line for line in out.splitlines() if "resume" in line).partition("Ctrl-C: ")[2]
+    sh.let_go()
+    sh(*shlex.split(command)[3:])
+    assert sh("doctor")[0] == ""
+
+
+def test_the_doctor_names_what_a_dead_shim_left(sh: Shell) -> None:
+    """With the pids of what runs."""
+    orphaned(sh)
+    os.kill(shim_of(sh, 0), signal.SIGKILL)
+    out = until(lambda: (found := sh("doctor")[0]) and "its shim is dead" in found and found)
+    assert re.search(r"these processes of it run on: \d+ \(", out)
+    sh.let_go()
+    folder = sh.states / sh.only_id()
+    until(lambda: read_exit(folder, AttemptName.of_process("", 1, 1)))
+    until(lambda: "run on" not in sh("doctor")[0])
+
+
+def test_attempts_of_an_owner_that_lives_are_no_finding(sh: Shell) -> None:
+    """Somebody sees to them."""
+    sh.hold()
+    run = sh.start("run", "e.toml")
+    sh.began(2)
+    assert sh("doctor")[0] == ""
+    sh.let_go()
+    run.communicate(timeout=60)
