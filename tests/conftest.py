@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from holdfast.store.manager import StateManager
+
 # No deadline: a shared machine stalls for longer than any example takes.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dev", max_examples=50, **_COMMON)
@@ -39,6 +41,12 @@ class TickingClock:
 def state_dir(tmp_path: Path) -> Path:
     """Where this test's experiments live; not there yet, as on a newcomer's first run."""
     return tmp_path / ".experiment_state"
+
+
+@pytest.fixture
+def manager(state_dir: Path) -> StateManager:
+    """The store of `state_dir`, with nothing in it yet."""
+    return StateManager(state_dir)
 
 
 @pytest.fixture

@@ -42,11 +42,6 @@ ID = "exp_7"
 
 
 @pytest.fixture
-def manager(state_dir: Path) -> StateManager:
-    return StateManager(state_dir)
-
-
-@pytest.fixture
 def claim(manager: StateManager) -> Iterator[Claim]:
     manager.create(ID, num_processes=3)
     with manager.claim(ID) as claim:

@@ -35,11 +35,6 @@ from holdfast.store.manager import StateManager
 from processes import owner, python, run
 
 
-@pytest.fixture
-def manager(state_dir: Path) -> StateManager:
-    return StateManager(state_dir)
-
-
 def content(directory: Path) -> dict[str, bytes | None]:
     """Everything below *directory*, by path."""
     return {

@@ -13,6 +13,7 @@ import pytest
 from holdfast.attempts import cgroups
 from holdfast.attempts.names import AttemptName
 from holdfast.engines.local import LocalEngine
+from processes import parent_of
 from shims import (
     EXPERIMENT,
     NAME,
@@ -201,7 +202,7 @@ def test_what_cannot_be_signalled_is_named_and_not_waited_for(
     if shutil.which("strace") is None:
         pytest.skip("needs strace")
     first = start(engine, tmp_path, GATE)
-    starter = int(Path(f"/proc/{shim_of(first)}/stat").read_text().rpartition(")")[2].split()[1])
+    starter = parent_of(shim_of(first))
     (tmp_path / "go").touch()
     exit_file(tmp_path)
     strace = subprocess.Popen(

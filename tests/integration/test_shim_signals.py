@@ -20,6 +20,7 @@ from holdfast.engines.hearing import ALL, STOPS, WAKE
 from holdfast.engines.local import LocalEngine
 from holdfast.engines.shim import WINDOW_S
 from holdfast.orchestration.outcomes import ends_by
+from processes import parent_of
 from shims import (
     EXPERIMENT,
     NAME,
@@ -59,7 +60,7 @@ def test_no_signal_but_a_stop_changes_an_attempt(engine: LocalEngine, tmp_path: 
     handle = start(engine, tmp_path, f"echo up; {GATE} exit 3", timeout_s=600.0)
     up(tmp_path)
     shim = shim_of(handle)
-    starter = int(Path(f"/proc/{shim}/stat").read_text().rpartition(")")[2].split()[1])
+    starter = parent_of(shim)
     for number in sorted(ALL):
         if number not in STOPS:
             os.kill(shim, number)
