@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,8 +98,9 @@ def test_a_warning_reaches_a_command_that_catches_it(
 ) -> None:
     """It may mean: save yourself, the time is nearly over."""
     code = (
-        f"import signal; n = {int(number)}; signal.signal(n, lambda *_: open('warned', 'w'));"
-        "print('up', flush=True); signal.pause(); print('went on')"
+        f"import os, signal; n = {int(number)}; signal.signal(n, lambda *_: open('warned', 'w'))\n"
+        "print('up', flush=True)\n"
+        "while not os.path.exists('warned'): signal.sigtimedwait([], 0.02)"
     )
     handle = start(engine, tmp_path, f'exec {sys.executable} -S -c "{code}"')
     up(tmp_path)
@@ -251,15 +253,21 @@ def test_a_sweep_of_signals_neither_completes_nor_fails_anything(
 # --- what ended before counts
 
 
-def test_an_end_while_the_shim_slept_is_no_timeout(engine: LocalEngine, tmp_path: Path) -> None:
-    """Whoever was stopped over the deadline asks first whether anything was left to stop."""
-    handle = start(engine, tmp_path, f"echo up; {GATE} exit 0", timeout_s=1.5)
-    up(tmp_path)
+def ended_asleep(engine: LocalEngine, folder: Path, **options: Any) -> Handle:
+    """An attempt whose command has exited with 0 while its shim was stopped, as it still is."""
+    handle = start(engine, folder, f"echo up; {GATE} exit 0", **options)
+    up(folder)
     command = command_of(handle)
     os.kill(shim_of(handle), signal.SIGSTOP)
     until(lambda: state(shim_of(handle)) == "T")
-    (tmp_path / "go").touch()
+    (folder / "go").touch()
     until(lambda: state(command) == "Z")
+    return handle
+
+
+def test_an_end_while_the_shim_slept_is_no_timeout(engine: LocalEngine, tmp_path: Path) -> None:
+    """Whoever was stopped over the deadline asks first whether anything was left to stop."""
+    handle = ended_asleep(engine, tmp_path, timeout_s=1.5)
     deadline = time.monotonic() + 1.6
     until(lambda: time.monotonic() > deadline)
     os.kill(shim_of(handle), signal.SIGCONT)
@@ -272,13 +280,7 @@ def test_a_request_after_the_end_changes_nothing(
     engine: LocalEngine, tmp_path: Path, force: bool
 ) -> None:
     """It came too late, though the shim hears of both at once."""
-    handle = start(engine, tmp_path, f"echo up; {GATE} exit 0")
-    up(tmp_path)
-    command = command_of(handle)
-    os.kill(shim_of(handle), signal.SIGSTOP)
-    until(lambda: state(shim_of(handle)) == "T")
-    (tmp_path / "go").touch()
-    until(lambda: state(command) == "Z")
+    handle = ended_asleep(engine, tmp_path)
     request(tmp_path, "kill" if force else "stop")
     engine.cancel([handle], force=force)
     found = exit_file(tmp_path)
@@ -289,13 +291,7 @@ def test_a_strangers_stop_that_waits_beside_an_end_leaves_it_unproven(
     engine: LocalEngine, tmp_path: Path
 ) -> None:
     """Which of them came first, nobody can say."""
-    handle = start(engine, tmp_path, f"echo up; {GATE} exit 0")
-    up(tmp_path)
-    command = command_of(handle)
-    os.kill(shim_of(handle), signal.SIGSTOP)
-    until(lambda: state(shim_of(handle)) == "T")
-    (tmp_path / "go").touch()
-    until(lambda: state(command) == "Z")
+    handle = ended_asleep(engine, tmp_path)
     os.kill(shim_of(handle), signal.SIGTERM)
     os.kill(shim_of(handle), signal.SIGCONT)
     assert exit_file(tmp_path)["interrupted_by"] == signal.SIGTERM

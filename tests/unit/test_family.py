@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -23,13 +24,15 @@ from holdfast.attempts.records import Process
 from holdfast.attempts.settling import Lost
 from holdfast.identity import ProcessIdentity
 from holdfast.liveness import Observer
+from processes import hear
 from settled import settled
 from waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 NAME = AttemptName("exp", "0", 1)
-MARK = "0123456789abcdef" * 2
+#: Of this process alone: the census sees all that runs here, also what other runs of the tests do.
+MARK = secrets.token_hex(16)
 
 
 def pids(found: list[Process]) -> set[int]:
@@ -64,7 +67,7 @@ class Shim:
             stdout=subprocess.PIPE,
         )
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"up\n"
+        hear(self.process.stdout, "up")
         self.process.stdout.close()
         found = liveness.identity_of(self.process.pid)
         assert found is not None
@@ -133,7 +136,7 @@ def test_a_process_with_another_mark_is_left_alone(folder: Path) -> None:
 
 def test_a_nested_attempt_belongs_to_the_outer_one_too(folder: Path) -> None:
     """Marks are appended: who stops the outer attempt stops what runs within."""
-    outer, inner = "a" * 32, "b" * 32
+    outer, inner = secrets.token_hex(16), secrets.token_hex(16)
     shim = Shim(folder, "echo up; exec sleep 600", f"{outer}:{inner}")
     until(lambda: Census().marked(outer))
     assert pids(Census().marked(outer)) == pids(Census().marked(inner))
@@ -187,62 +190,62 @@ def test_a_strangers_session_of_the_same_number_is_in_no_doubt(folder: Path) -> 
     shim.kill()
 
 
-def test_the_holder_of_a_lock_is_who_has_it_open_and_works_there(tmp_path: Path) -> None:
-    """Not who is named in the file, nor who holds it under another name (`cp -al`)."""
-    original, copy = tmp_path / "one", tmp_path / "two"
-    original.mkdir()
-    shim = Shim(original, "echo up; exec sleep 600")
-    subprocess.run(["cp", "-al", str(original), str(copy)], check=True)
-    here = Observer.here()
-    try:
-        live = live_state(original, NAME)
-        assert holds_lock(shim.process.pid, live, original, here) is True
-        assert holds_lock(os.getpid(), live, original, here) is False
-        assert holds_lock(shim.process.pid, live_state(copy, NAME), copy, here) is False
-        seen = look(copy, NAME)
-        assert isinstance(seen, Undecided)
-        assert "copy of a running experiment" in seen.evidence
-    finally:
-        for each in Census().marked(MARK):
-            send_to_marked(each, MARK, signal.SIGKILL)
-        shim.kill()
-
-
-def test_nothing_of_the_original_is_stopped_from_a_copy(tmp_path: Path) -> None:
-    """Its processes carry the mark that stands in the copy, too: as long as its shim lives."""
-    original, copy = tmp_path / "one", tmp_path / "two"
-    original.mkdir()
-    shim = Shim(original, "echo up; exec sleep 600")
-    subprocess.run(["cp", "-a", str(original), str(copy)], check=True)
-    try:
-        found = settled(copy, NAME)
-        assert isinstance(found, Undecided)
-        assert "copy of a running experiment" in found.evidence
-        assert len(Census().marked(MARK)) == 1
-    finally:
-        for each in Census().marked(MARK):
-            send_to_marked(each, MARK, signal.SIGKILL)
-        shim.kill()
-
-
-def test_nothing_of_a_dead_original_is_stopped_from_a_copy(tmp_path: Path) -> None:
-    """Nor where the shim lives in a container, and cannot be seen from here."""
-    original, copy = tmp_path / "one", tmp_path / "two"
-    original.mkdir()
-    shim = Shim(original, "echo up; exec sleep 600")
-    shutil.copytree(original, copy)
+@pytest.fixture
+def original(tmp_path: Path) -> Iterator[tuple[Path, Shim]]:
+    """An experiment's folder and the shim of what runs there; nothing outlives the test."""
+    folder = tmp_path / "one"
+    folder.mkdir()
+    shim = Shim(folder, "echo up; exec sleep 600")
+    yield folder, shim
+    for each in Census().marked(MARK):
+        send_to_marked(each, MARK, signal.SIGKILL)
     shim.kill()
-    try:
-        found = settled(copy, NAME)
-        assert isinstance(found, Undecided)
-        assert "a copy of" in found.evidence
-        assert len(Census().marked(MARK)) == 1
-        assert isinstance(settled(original, NAME), Lost)
-        assert Census().marked(MARK) == []
-        assert isinstance(settled(copy, NAME), Lost)
-    finally:
-        for each in Census().marked(MARK):
-            send_to_marked(each, MARK, signal.SIGKILL)
+
+
+def test_the_holder_of_a_lock_is_who_has_it_open_and_works_there(
+    original: tuple[Path, Shim], tmp_path: Path
+) -> None:
+    """Not who is named in the file, nor who holds it under another name (`cp -al`)."""
+    folder, shim = original
+    copy = tmp_path / "two"
+    subprocess.run(["cp", "-al", str(folder), str(copy)], check=True)
+    here = Observer.here()
+    live = live_state(folder, NAME)
+    assert holds_lock(shim.process.pid, live, folder, here) is True
+    assert holds_lock(os.getpid(), live, folder, here) is False
+    assert holds_lock(shim.process.pid, live_state(copy, NAME), copy, here) is False
+    seen = look(copy, NAME)
+    assert isinstance(seen, Undecided)
+    assert "copy of a running experiment" in seen.evidence
+
+
+def test_nothing_of_the_original_is_stopped_from_a_copy(
+    original: tuple[Path, Shim], tmp_path: Path
+) -> None:
+    """Its processes carry the mark that stands in the copy, too: as long as its shim lives."""
+    copy = tmp_path / "two"
+    subprocess.run(["cp", "-a", str(original[0]), str(copy)], check=True)
+    found = settled(copy, NAME)
+    assert isinstance(found, Undecided)
+    assert "copy of a running experiment" in found.evidence
+    assert len(Census().marked(MARK)) == 1
+
+
+def test_nothing_of_a_dead_original_is_stopped_from_a_copy(
+    original: tuple[Path, Shim], tmp_path: Path
+) -> None:
+    """Nor where the shim lives in a container, and cannot be seen from here."""
+    folder, shim = original
+    copy = tmp_path / "two"
+    shutil.copytree(folder, copy)
+    shim.kill()
+    found = settled(copy, NAME)
+    assert isinstance(found, Undecided)
+    assert "a copy of" in found.evidence
+    assert len(Census().marked(MARK)) == 1
+    assert isinstance(settled(folder, NAME), Lost)
+    assert Census().marked(MARK) == []
+    assert isinstance(settled(copy, NAME), Lost)
 
 
 def test_a_forged_live_file_names_nobody(folder: Path) -> None:
