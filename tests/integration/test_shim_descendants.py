@@ -12,6 +12,7 @@ import pytest
 
 from holdfast.attempts import cgroups
 from holdfast.attempts.names import AttemptName
+from holdfast.engines.hearing import WAKE
 from holdfast.engines.local import LocalEngine
 from processes import parent_of
 from shims import (
@@ -78,6 +79,7 @@ def test_ranks_in_sessions_of_their_own_are_gone_before_the_outcome(
         os.kill(command_of_shell(shim_of(handle)), signal.SIGKILL)
     elif way in ("stop", "kill"):
         request(tmp_path, way)
+        os.kill(shim_of(handle), WAKE)  # else it looks once a second
     elif way == "term":
         os.kill(shim_of(handle), signal.SIGTERM)
     found = exit_file(tmp_path)
