@@ -1,6 +1,7 @@
 """What every test may ask for: a state directory, clocks that obey, and the hypothesis profiles."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,12 +10,18 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from holdfast.store.manager import StateManager
+
 # No deadline: a shared machine stalls for longer than any example takes.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dev", max_examples=50, **_COMMON)
 # The same examples every time, so that a failure in CI is one that everybody sees.
 settings.register_profile("ci", max_examples=200, derandomize=True, print_blob=True, **_COMMON)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+# Ignored in what a script starts with `&`, and so by everything that a test starts to interrupt it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 START = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)
 
@@ -39,6 +46,12 @@ class TickingClock:
 def state_dir(tmp_path: Path) -> Path:
     """Where this test's experiments live; not there yet, as on a newcomer's first run."""
     return tmp_path / ".experiment_state"
+
+
+@pytest.fixture
+def manager(state_dir: Path) -> StateManager:
+    """The store of `state_dir`, with nothing in it yet."""
+    return StateManager(state_dir)
 
 
 @pytest.fixture

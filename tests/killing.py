@@ -20,6 +20,7 @@ from holdfast.attempts.files import live_state
 from holdfast.attempts.names import AttemptName, names
 from holdfast.status import ExperimentStatus
 from holdfast.store.manager import StateManager
+from processes import hear
 
 __all__ = ["JOBS", "PROCESSES", "Lab"]
 
@@ -49,6 +50,7 @@ import json, sys
 from pathlib import Path
 from holdfast.engines.local import LocalEngine
 from holdfast.store.manager import StateManager
+from processes import hear
 from holdfast.orchestration.orchestrator import Orchestrator
 state_dir, config, jobs = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
 print("up", flush=True)
@@ -94,7 +96,7 @@ class Lab:
         """Run it and kill it that long after it came up; False if it was done before."""
         program = self.start(session=group)
         assert program.stdout is not None
-        assert program.stdout.readline() == "up\n"
+        hear(program.stdout, "up")
         try:
             return program.wait(delay_s) != 0
         except subprocess.TimeoutExpired:

@@ -2,12 +2,21 @@
 
 import contextlib
 import os
+import select
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
-__all__ = ["owner", "python", "run"]
+import warm
+
+__all__ = ["NOBODY", "hear", "in_a_fork", "killed", "owner", "parent_of", "python", "run"]
+
+#: A user who owns nothing here.
+NOBODY = 65534
 
 _OWNER = """
 import sys
@@ -19,6 +28,17 @@ print("owned", flush=True)
 sys.stdin.read()
 """
 
+_KILLED = """
+import os, sys
+from holdfast import StateManager
+from holdfast.store import claim as module
+module.COMPACT_BYTES, module.COMPACT_BASES = int(sys.argv[3]), 1
+claim = StateManager(sys.argv[1]).claim(sys.argv[2])
+for event, *process in eval(sys.argv[4]):
+    claim.record(event, *process)
+os._exit(9)
+"""
+
 
 def python(code: str, *args: object) -> subprocess.Popen[str]:
     """Run *code* with *args* in an interpreter that finds what this one finds."""
@@ -28,27 +48,93 @@ def python(code: str, *args: object) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=_environment(),
     )
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def run(code: str, *args: object, exit_code: int = 0, timeout_s: float = 60) -> str:
     """What *code* printed. Fails unless it ends with *exit_code*, within *timeout_s*."""
-    with python(code, *args) as process:
-        out, err = process.communicate(timeout=timeout_s)
-    assert process.returncode == exit_code, err
+    arguments, env = ["-c", code, *map(str, args)], _environment()
+    if warm.can(env):
+        done = warm.run(arguments, cwd=Path.cwd(), env=env, timeout_s=timeout_s)
+        found, out, err = done.returncode, done.stdout, done.stderr
+    else:
+        with python(code, *args) as process:
+            out, err = process.communicate(timeout=timeout_s)
+        found = process.returncode
+    assert found == exit_code, err
     return out
+
+
+def hear(stream: IO[str] | IO[bytes] | None, words: str = "", timeout_s: float = 60.0) -> str:
+    """The first line of *stream*, a pipe of somebody else's, with *words* in it, without its end.
+
+    Nothing behind it is read: `communicate()` still has all the rest.
+
+    Raises:
+        AssertionError: It ended, or *timeout_s* seconds passed, without such a line.
+    """
+    assert stream is not None
+    deadline = time.monotonic() + timeout_s
+    said, line = "", b""
+    while True:
+        left_s = max(0.0, deadline - time.monotonic())
+        if not select.select([stream], [], [], left_s)[0]:
+            raise AssertionError(f"no {words!r} within {timeout_s} s:\n{said}{line!r}")
+        if not (byte := os.read(stream.fileno(), 1)):
+            raise AssertionError(f"ended without {words!r}:\n{said}{line!r}")
+        line += byte
+        if byte == b"\n":
+            if words in (text := line.decode()):
+                return text[:-1]
+            said, line = said + text, b""
+
+
+def in_a_fork(do: Callable[[], object], *, user: int | None = None) -> str:
+    """What *do* returns in a fork of this process, as *user*; empty if it raises or takes long."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)
+            if user is not None:
+                os.setgroups([])
+                os.setgid(user)
+                os.setuid(user)
+            os.write(writing, str(do()).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        said = file.read()
+    os.waitpid(child, 0)
+    return said
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def killed(
+    state_dir: Path, experiment_id: str, *steps: tuple[object, ...], compact: int = 1 << 20
+) -> None:
+    """An owner that died after these steps, so that the view lies behind.
+
+    It had compacted the journal whenever that was larger than *compact* bytes.
+    """
+    run(_KILLED, state_dir, experiment_id, compact, steps, exit_code=9)
 
 
 @contextlib.contextmanager
 def owner(state_dir: Path, experiment_id: str) -> Iterator[subprocess.Popen[str]]:
     """A process that owns the experiment and has started it; killed at the end, at the latest."""
     with python(_OWNER, state_dir, experiment_id) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
         try:
-            if process.stdout.readline() != "owned\n":
-                raise AssertionError(process.stderr.read())
+            hear(process.stdout, "owned")
             yield process
         finally:
             process.kill()

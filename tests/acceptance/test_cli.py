@@ -13,6 +13,7 @@ import pytest
 
 import holdfast
 from holdfast.store.manager import StateManager
+from processes import hear
 from shell import FILE, Shell, Terminal
 from waiting import until
 
@@ -100,8 +101,7 @@ def test_a_second_signal_kills_at_once(sh: Shell) -> None:
     process = sh.start("run", "e.toml", "--set", "level=1", "--set", "limits.grace=10m")
     sh.began(1)
     process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    until(lambda: "stopping" in (process.stderr.readline()))
+    hear(process.stderr, "stopping")
     process.send_signal(signal.SIGINT)
     # Far less than the grace period.
     _, err = process.communicate(timeout=60)
@@ -127,8 +127,7 @@ def test_a_killed_orchestrator_is_told_and_resumed(sh: Shell) -> None:
     plan = sh.json("run", "e.toml", "--dry-run")
     assert [each["action"] for each in plan["processes"]] == ["adopt", "adopt", "run"]
     resumed = sh.start("resume", experiment_id)
-    assert resumed.stderr is not None
-    assert "0 of 3 processes completed so far, 2 running" in resumed.stderr.readline()
+    hear(resumed.stderr, "0 of 3 processes completed so far, 2 running")
     sh.let_go()
     _, err = resumed.communicate(timeout=60)
     assert resumed.returncode == 0, err
@@ -536,7 +535,7 @@ def test_logs_are_followed_until_the_process_ends(sh: Shell) -> None:
     sh.began(2)
     follower = sh.start("logs", "-f", "-o", "@last/0")
     assert follower.stdout is not None
-    assert follower.stdout.readline() == "out 0\n"
+    assert hear(follower.stdout) == "out 0"
     sh.let_go()
     assert follower.wait(30) == 0
     assert run.wait(30) == 0

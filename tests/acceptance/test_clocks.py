@@ -13,7 +13,7 @@ import pytest
 from holdfast import liveness
 from holdfast.identity import ProcessIdentity
 from holdfast.store.manager import StateManager
-from processes import python
+from processes import hear, python
 from shell import Shell
 
 ID = "exp_7"
@@ -69,7 +69,7 @@ def owned(sh: Shell) -> Iterator[ProcessIdentity]:
     StateManager(sh.states).create(ID, num_processes=2)
     with python(_OWNER, sh.states, ID) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "owned\n"
+        hear(process.stdout, "owned")
         found = StateManager(sh.states).load(ID).owner
         assert found is not None
         yield found
@@ -139,7 +139,7 @@ def test_a_process_of_another_time_namespace_is_known_from_here(
         cwd=tmp_path,
     ) as process:
         assert process.stdout is not None
-        recorded = ProcessIdentity(**json.loads(process.stdout.readline()))
+        recorded = ProcessIdentity(**json.loads(hear(process.stdout)))
         verdict = liveness.judge(recorded)
         assert (verdict.kind, verdict.method) == ("alive", "pid"), verdict.compared
         later = attrs.evolve(recorded, start_ticks=(recorded.start_ticks or 0) - 2)

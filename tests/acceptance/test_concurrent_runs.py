@@ -9,6 +9,7 @@ from pathlib import Path
 import holdfast
 from holdfast.status import ExperimentStatus
 from holdfast.store.manager import StateManager
+from processes import hear
 from waiting import until
 
 WORKER = """
@@ -56,7 +57,7 @@ def test_three_runs_of_one_file_make_one_experiment(tmp_path: Path, state_dir: P
     ]
     for program in programs:
         assert program.stdout is not None
-        assert program.stdout.readline() == f"{program.pid}\n"
+        hear(program.stdout, f"{program.pid}")
     # Loaded and waiting: all of them begin at one instant.
     for program in programs:
         assert program.stdin is not None

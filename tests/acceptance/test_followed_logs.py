@@ -6,6 +6,7 @@ import pytest
 
 from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName
+from processes import hear
 from shell import FILE, Shell
 from waiting import until
 
@@ -43,7 +44,7 @@ def test_logs_of_what_outlives_its_owner_are_followed_to_its_end(left: Shell) ->
     """What runs under its own shim writes on, and its last words are printed."""
     follower = left.start("logs", "-f", "-o", "@last")
     assert follower.stdout is not None
-    until(lambda: "out 1" in follower.stdout.readline())
+    hear(follower.stdout, "out 1")
     ended(left)
     out, err = follower.communicate(timeout=30)
     assert follower.returncode == 0

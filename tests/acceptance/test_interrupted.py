@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from holdfast.store.manager import StateManager
+from processes import hear
 from shell import Shell, Terminal
-from waiting import until
 
 LOOP = """
 for level in 1 2; do
@@ -54,8 +54,7 @@ def test_followed_logs_die_of_ctrl_c_and_say_nothing_of_python(sh: Shell) -> Non
     run = sh.start("run", "e.toml")
     sh.began(2)
     process = sh.start("logs", "-f", "@last")
-    assert process.stdout is not None
-    until(lambda: "out" in process.stdout.readline())
+    hear(process.stdout, "out")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err.strip()) == (-signal.SIGINT, "interrupted")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.store.manager import StateManager
+from processes import hear
 from shell import FILE, Shell, Terminal
 from waiting import until
 
@@ -322,8 +323,7 @@ def test_the_end_counts_what_the_beginning_counted(sh: Shell) -> None:
     ends.unlink()
     until(lambda: "completed while nobody watched" in sh("run", "e.toml", "-n")[0])
     resumed = sh.start("resume", "@last")
-    assert resumed.stderr is not None
-    assert "2 of 4 processes completed so far, 2 running" in resumed.stderr.readline()
+    hear(resumed.stderr, "2 of 4 processes completed so far, 2 running")
     runs.unlink()
     (sh.path / "hold.3").unlink()
     _, err = resumed.communicate(timeout=60)
@@ -349,8 +349,7 @@ def test_a_closed_terminal_leaves_the_processes_to_the_next_resume(sh: Shell) ->
     assert ["to be taken over" in each["why"] for each in plan] == [True, True, False]
     assert len(list(sh.path.glob("began.*"))) == 2
     resumed = sh.start("resume", "@last")
-    assert resumed.stderr is not None
-    assert "0 of 3 processes completed so far, 2 running" in resumed.stderr.readline()
+    hear(resumed.stderr, "0 of 3 processes completed so far, 2 running")
     sh.let_go()
     _, err = resumed.communicate(timeout=60)
     assert resumed.returncode == 0, err

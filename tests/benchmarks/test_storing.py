@@ -23,11 +23,6 @@ FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
-def manager(state_dir: Path) -> StateManager:
-    return StateManager(state_dir)
-
-
-@pytest.fixture
 def raw(tmp_path: Path) -> Iterator[int]:
     fd = os.open(tmp_path / "raw", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     yield fd

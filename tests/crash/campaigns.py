@@ -18,7 +18,7 @@ from typing import Any
 from . import mutants, removals, schedules
 from .boundaries import ERRORS, Zygote, boundaries_of, inside, outside, reference
 from .chaos import chaos
-from .checking import Survey, scratch, survey
+from .checking import Survey, Verdict, scratch, survey
 from .effects import Tree
 from .figures import LONG, SHORT, Figures, Scale
 from .hammer import hammer
@@ -117,21 +117,21 @@ def killed_twice(scale: Scale) -> Figures:
 def mutated() -> Figures:
     """Our protocol without, or with a late, step; here a *survivor* counts as the loss."""
     survivors = []
+    killed = ["adopt", "aggregate"]
+    known: dict[tuple[str, str], Verdict] = {}
     with scratch() as where:
         recorded = list(lives(WORKLOADS, where))
         synced = mutants.steps(recorded)
         for step in synced:
-            if not mutants.caught(step, mutants.without, recorded, ["adopt", "aggregate"], where):
+            if not mutants.caught(step, mutants.without, recorded, killed, where, known):
                 survivors.append(f"without {step} nothing is lost")
-            swapped = mutants.caught(step, mutants.behind, recorded, [], where)
-            swapped = swapped or mutants.caught(step, mutants.late, recorded, [], where)
-            if not swapped and not mutants.caught(
-                step, mutants.behind, [], ["adopt", "aggregate"], where
-            ):
+            swapped = mutants.caught(step, mutants.behind, recorded, [], where, known)
+            swapped = swapped or mutants.caught(step, mutants.late, recorded, [], where, known)
+            if not swapped and not mutants.caught(step, mutants.behind, [], killed, where, known):
                 survivors.append(f"with a late {step} nothing is lost")
         changed = mutants.changes(recorded)
         for step in changed:
-            if not mutants.caught(step, mutants.overtaken, recorded, [], where):
+            if not mutants.caught(step, mutants.overtaken, recorded, [], where, known):
                 survivors.append(f"with {step} behind the next sync nothing is lost")
         references = [reference(name, where) for name in WORKLOADS]
         left_out = removals.steps(references, where)

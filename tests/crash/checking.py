@@ -200,6 +200,7 @@ def survey(
     stop_at_first: bool = False,
     beginning: Expected | None = None,
     since: int = 0,
+    known: dict[tuple[str, str], Verdict] | None = None,
 ) -> Survey:
     """Judge the directories that a power cut anywhere in *trace* may leave.
 
@@ -213,7 +214,10 @@ def survey(
         stop_at_first: One problem is enough: for stores that are meant to fail.
         beginning: What each experiment may have been before the first mark; None is absent.
         since: Only cuts from this effect on.
+        known: Verdicts of other surveys on directories in which life did not go on, to be used
+            again and added to: equal directories of which the same was promised get the same.
     """
+    known = {} if known is None else known
     judge = Judge(subject, where, seconds)
     marks = trace.marks()
     rng = random.Random(f"{name} {seed}")
@@ -224,15 +228,21 @@ def survey(
             continue
         done.cuts += 1
         expected = expectations(marks, cut, beginning)
+        promised = repr(expected)
         states = list(crash_states(trace, seed=seed, limit=limit, only=[cut]))
         if per_cut is not None and len(states) > per_cut:
             states = rng.sample(states, per_cut)
         for key, state in states:
-            if (key, repr(expected)) in judged:
+            case = (key, promised)
+            if case in judged:
                 continue
-            judged.add((key, repr(expected)))
+            judged.add(case)
             live = rng.random() < live_share
-            verdict = judge.judge(state.tree, expected, f"{seed} {key}", live=live)
+            verdict = None if live else known.get(case)
+            if verdict is None:
+                verdict = judge.judge(state.tree, expected, f"{seed} {key}", live=live)
+                if not live:
+                    known[case] = verdict
             done.judged += 1
             done.second += verdict.second
             done.distinct.add(key)

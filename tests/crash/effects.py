@@ -183,6 +183,19 @@ class Disk:
         new._next = self._next
         return new
 
+    def only(self, inode: int) -> "Disk":
+        """A disk with nothing but what is in that directory or file."""
+        new = Disk()
+        new.take(inode, self)
+        return new
+
+    def take(self, inode: int, other: "Disk") -> None:
+        """Have in that directory or file what *other* has in it."""
+        if inode in other.directories:
+            self.directories[inode] = dict(other.directories[inode])
+        if inode in other.files:
+            self.files[inode] = other.files[inode]
+
     def apply(self, effect: Effect) -> None:
         """Let *effect* reach the disk."""
         if isinstance(effect, Entries):

@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from .effects import Data, Effect, Entries, Mark, Size, Sync, Trace, Tree
+from .effects import Data, Disk, Effect, Entries, Mark, Size, Sync, Trace, Tree
 
 __all__ = ["CrashState", "crash_states", "cuts", "ext4_states", "posix_states"]
 
@@ -58,10 +58,10 @@ def cuts(trace: Trace) -> list[int]:
     return [*syncs, len(trace.effects)]
 
 
-def _target(effect: Effect) -> int | None:
-    if isinstance(effect, Entries):
-        return effect.directory
-    return effect.inode if isinstance(effect, Data | Size) else None
+def _target(effect: Effect) -> int:
+    """What it changes; of what is neither a mark nor a sync."""
+    assert isinstance(effect, Entries | Data | Size)
+    return effect.directory if isinstance(effect, Entries) else effect.inode
 
 
 def _split(trace: Trace, cut: int) -> tuple[list[int], list[int]]:
@@ -127,18 +127,30 @@ def posix_states(
     """Directories that POSIX allows when the power goes at *cut*; may repeat itself."""
     durable, pending = _split(trace, cut)
     variants = {index: _torn(trace.effects[index]) for index in pending}
-    order = sorted([*durable, *pending])
-    first = next((i for i, index in enumerate(order) if index in variants), len(order))
+    # An effect changes its target alone: what is in no doubt is the same in every state, and what
+    # is, is worked out once for each choice about that very target.
+    doubtful: dict[int, list[int]] = {_target(trace.effects[index]): [] for index in pending}
     base = trace.disk()
-    for index in order[:first]:  # what comes before the first doubt is the same in every state
-        base.apply(trace.effects[index])
+    for index in sorted([*durable, *pending]):
+        target = _target(trace.effects[index])
+        if target in doubtful:
+            doubtful[target].append(index)
+        else:
+            base.apply(trace.effects[index])
+    known: dict[tuple[int, ...], Disk] = {}
     for picks in _choices([len(variants[index]) for index in pending], rng, limit):
         chosen = dict(zip(pending, picks, strict=True))
         disk = base.copy()
-        for index in order[first:]:
-            effect = variants[index][chosen[index]] if index in chosen else trace.effects[index]
-            if effect is not None:
-                disk.apply(effect)
+        for target, indices in doubtful.items():
+            key = (target, *(chosen.get(index, 0) for index in indices))
+            if key not in known:
+                known[key] = base.only(target)
+                for index in indices:
+                    pick = chosen.get(index, 0)
+                    effect = variants[index][pick] if pick else trace.effects[index]
+                    if effect is not None:
+                        known[key].apply(effect)
+            disk.take(target, known[key])
         lost = tuple(
             f"{'lost' if pick == 1 else 'torn'}: {_name(trace, index)}"
             for index, pick in chosen.items()

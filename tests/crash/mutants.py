@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .boundaries import reference
-from .checking import survey
+from .checking import Verdict, survey
 from .effects import Mark, Sync, Trace
 from .lives import Life, killed_life
 from .subject import Holdfast
@@ -84,28 +84,42 @@ def _moved(trace: Trace, syncs: set[int], kind: type, *, found: bool) -> Trace:
 
 
 def caught(
-    step: str, mutation: Mutation, recorded: Iterable[Life], names: Iterable[str], where: Path
+    step: str,
+    mutation: Mutation,
+    recorded: Iterable[Life],
+    names: Iterable[str],
+    where: Path,
+    known: dict[tuple[str, str], Verdict],
 ) -> str | None:
     """The first loss that this mutant suffers, in words; None if it survives everything.
 
     Args:
         recorded: The workloads' lives.
         names: Workloads whose owners are killed before every sync, if it survives so far.
+        known: Verdicts of all mutants: what they leave behind differs in little.
     """
     for life in recorded:
-        found = _loss(step, mutation, life, where)
+        found = _loss(step, mutation, life, where, known)
         if found:
             return found
     for name in names:
         ref = reference(name, where)
         for at in ref.before_syncs():
-            found = _loss(step, mutation, killed_life(ref, at, where), where, limit=4)
+            life = killed_life(ref, at, where)
+            found = _loss(step, mutation, life, where, known, limit=4)
             if found:
                 return found
     return None
 
 
-def _loss(step: str, mutation: Mutation, life: Life, where: Path, limit: int = 30) -> str | None:
+def _loss(
+    step: str,
+    mutation: Mutation,
+    life: Life,
+    where: Path,
+    known: dict[tuple[str, str], Verdict],
+    limit: int = 30,
+) -> str | None:
     syncs = {index for index, site in life.sites.items() if site == step}
     if not syncs:
         return None
@@ -113,6 +127,7 @@ def _loss(step: str, mutation: Mutation, life: Life, where: Path, limit: int = 3
     done = survey(
         life.name, mutant, Holdfast(), where, limit=limit, seconds=0, live_share=0.0,
         stop_at_first=True, beginning=life.beginning, since=_moved_since(life, syncs, mutant),
+        known=known,
     )  # fmt: skip
     return done.problems[0] if done.losses else None
 

@@ -35,6 +35,7 @@ from holdfast.orchestration.orchestrator import Orchestrator, Outcome
 from holdfast.records import ExperimentState
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager
+from processes import hear
 from waiting import until
 
 from .bench import Ticking
@@ -92,7 +93,7 @@ class _Owner:
 
     def hear(self) -> str:
         assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        return hear(self.process.stdout)
 
     def say(self, word: str) -> None:
         assert self.process.stdin is not None

@@ -1,6 +1,5 @@
 """An experiment runs while its disk fills up, turns read-only, forbids or limits what it needs."""
 
-import contextlib
 import fcntl
 import json
 import os
@@ -9,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from processes import hear
 from waiting import until
 
 from .powercut import FILE_SYSTEMS, unavailable
@@ -140,37 +139,9 @@ class _Run:
         assert "aggregated" in self.holdfast("ls", "--json").stdout
 
 
-def _hear(process: "subprocess.Popen[str]", words: str) -> str:
-    """The first line on stderr from here on with *words* in it."""
-    assert process.stderr is not None
-    lines = []
-    with _not_for_ever(process):
-        for line in process.stderr:
-            if words in line:
-                return line
-            lines.append(line)
-    raise AssertionError(f"ended without {words!r}:\n{''.join(lines)}")
-
-
 def _last_words(process: "subprocess.Popen[str]") -> str:
     """What it says on stderr until its end."""
-    assert process.stderr is not None
-    # Not what communicate() returns: that misses what was read ahead behind the last line heard.
-    with _not_for_ever(process):
-        words = process.stderr.read()
-    process.communicate(timeout=60)
-    return words
-
-
-@contextlib.contextmanager
-def _not_for_ever(process: "subprocess.Popen[str]") -> Iterator[None]:
-    """End *process* if it says nothing for a minute: the test fails, and tidies up."""
-    timer = threading.Timer(60, process.kill)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    return process.communicate(timeout=60)[1]
 
 
 def _env() -> dict[str, str]:
@@ -228,7 +199,7 @@ def test_without_inodes_a_run_says_what_it_waits_for_and_ends_once_there_are_som
     _fill(running.disk, inodes=True)
     running.gate.touch()
     until(lambda: len(running.lines("ended")) == _COUNT)
-    assert "free some" in _hear(orchestrator, "no room left on the disk")
+    assert "free some" in hear(orchestrator.stderr, "no room left on the disk")
     assert orchestrator.poll() is None
     assert running.exits() < _COUNT, "the disk was not full"
     _free(running.disk)
@@ -246,7 +217,7 @@ def test_what_ended_without_inodes_and_without_an_orchestrator_is_adopted(runnin
     _fill(running.disk, inodes=True)
     running.gate.touch()
     until(lambda: len(running.lines("ended")) == _COUNT)
-    _hear(orchestrator, "no room left on the disk")
+    hear(orchestrator.stderr, "no room left on the disk")
     orchestrator.kill()
     orchestrator.wait()
     assert running.exits() < _COUNT, "the disk was not full"
@@ -261,7 +232,7 @@ def test_a_full_disk_is_told_while_the_processes_run(running: _Run) -> None:
     """Attempts that end wait for room; without a word of it the run would seem to hang."""
     orchestrator = running.start()
     _fill(running.disk, inodes=False)
-    told = _hear(orchestrator, "no room left on the disk")
+    told = hear(orchestrator.stderr, "no room left on the disk")
     assert "free some" in told
     _free(running.disk)
     running.gate.touch()
@@ -274,14 +245,14 @@ def test_a_disk_that_turns_read_only_stops_no_process_and_is_told(on_ext4: _Run)
     """As ext4 does after an error. What could not be recorded is lost with the shims, and rerun."""
     orchestrator = on_ext4.start()
     subprocess.run(["mount", "-o", "remount,abort", str(on_ext4.disk)], check=True)
-    told = _hear(orchestrator, "refuses to be written to")
+    told = hear(orchestrator.stderr, "refuses to be written to")
     assert "Read-only file system" in told
     on_ext4.gate.touch()
     until(lambda: len(on_ext4.lines("ended")) == _COUNT)
     # Twice: their shims wait for a disk that only comes back when nobody holds it any more.
     for word in ("stopping", "killing"):
         orchestrator.send_signal(signal.SIGTERM)
-        _hear(orchestrator, word)
+        hear(orchestrator.stderr, word)
     words = _last_words(orchestrator)
     assert orchestrator.returncode == 1, words
     assert "Read-only file system" in words
@@ -337,7 +308,7 @@ def test_a_directory_that_turns_another_users_is_told_and_waited_for(running: _R
     for path in states:
         os.chown(path, 65534, 65534)
         path.chmod(0o755 if path.is_dir() else 0o644)
-    told = _hear(orchestrator, "refuses to be written to")
+    told = hear(orchestrator.stderr, "refuses to be written to")
     assert "Permission denied" in told
     running.gate.touch()
     until(lambda: len(running.lines("ended")) == _COUNT)
@@ -374,7 +345,7 @@ def test_a_file_size_limit_on_all_that_runs_is_told_and_waited_for(running: _Run
     for pid, (_, hard) in zip(bound, before, strict=True):
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (100, hard))
     running.gate.touch()
-    assert "ulimit -f" in _hear(orchestrator, "a file-size limit keeps")
+    assert "ulimit -f" in hear(orchestrator.stderr, "a file-size limit keeps")
     for pid, limit in zip(bound, before, strict=True):
         resource.prlimit(pid, resource.RLIMIT_FSIZE, limit)
     words = _last_words(orchestrator)

@@ -35,15 +35,10 @@ from holdfast.store.claim import Claim
 from holdfast.store.files import Files
 from holdfast.store.journal import encode
 from holdfast.store.manager import StateManager
-from processes import owner, python, run
+from processes import hear, owner, python, run
 from waiting import until
 
 ID = "exp_7"
-
-
-@pytest.fixture
-def manager(state_dir: Path) -> StateManager:
-    return StateManager(state_dir)
 
 
 @pytest.fixture
@@ -539,7 +534,7 @@ def test_a_fork_of_the_owner_cannot_write_and_does_not_keep_the_lock(
     with python(_FORK, state_dir) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        said = {process.stdout.readline().strip() for _ in range(3)}
+        said = {hear(process.stdout) for _ in range(3)}
         assert {"child: True", "owner: True"} < said
         child = next(int(line) for line in said if line.isdigit())
         process.stdin.write("\n")

@@ -13,11 +13,6 @@ from holdfast.store.manager import StateManager
 from processes import owner
 
 
-@pytest.fixture
-def manager(state_dir: Path) -> StateManager:
-    return StateManager(state_dir)
-
-
 def by_hand(state_dir: Path, experiment_id: str, **fields: Any) -> None:
     state_dir.mkdir(exist_ok=True)
     plain = {"experiment_id": experiment_id, "status": "running", "num_processes": 2, **fields}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from holdfast.status import ProcessStatus
 from holdfast.store.manager import StateManager
-from processes import python
+from processes import hear, python
 
 _WRITERS, _READERS, _EXPERIMENTS, _STEPS = 8, 2, 4, 8
 
@@ -96,7 +96,7 @@ def test_eight_processes_hammering_one_directory_lose_nothing(
     writers = [python(_HAMMER, state_dir, number, *arguments) for number in range(_WRITERS)]
     for process in (*readers, *writers):
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        hear(process.stdout, "ready")
     for writer in writers:
         assert writer.stdin is not None
         writer.stdin.write("go\n")
@@ -160,7 +160,7 @@ def test_a_look_at_the_lock_never_refuses_a_claim(fast_dir: Path) -> None:
     probes = [python(_PROBE, manager.state_dir, ended) for _ in range(3)]
     for probe in probes:
         assert probe.stdout is not None
-        assert probe.stdout.readline() == "ready\n"
+        hear(probe.stdout, "ready")
 
     def has_looked(probe: "subprocess.Popen[str]") -> bool:
         return ended.with_name(f"ended.{probe.pid}").exists() or probe.poll() is not None

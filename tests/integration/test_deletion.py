@@ -32,11 +32,6 @@ from waiting import until
 ID = "exp_7"
 
 
-@pytest.fixture
-def manager(state_dir: Path) -> StateManager:
-    return StateManager(state_dir)
-
-
 def make(manager: StateManager) -> None:
     """An experiment with a journal of its own, results and attempts."""
     manager.create(ID, num_processes=2)

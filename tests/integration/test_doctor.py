@@ -9,42 +9,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
-from holdfast.doctor import Finding, examine, strays, volume
+from doctored import NOW, append, edit, symptoms
+from holdfast.doctor import examine, strays, volume
 from holdfast.errors import StateCorruptError
 from holdfast.events import Change, ProcessExited, ProcessLaunched, Requested
 from holdfast.liveness import me
 from holdfast.records import ResultRef
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import claim as claim_module
-from holdfast.store.codec import change_to_json
 from holdfast.store.files import Files
 from holdfast.store.journal import encode
 from holdfast.store.manager import StateManager
-from processes import owner, run
+from processes import killed, owner, run
 
 ID = "exp_7"
 _COMMAND = "import sys; from holdfast.cli import main; sys.exit(main())"
-NOW = datetime(2024, 1, 15, 12, 0, tzinfo=UTC)
-
-
-@pytest.fixture
-def manager(state_dir: Path) -> StateManager:
-    return StateManager(state_dir)
-
-
-def symptoms(state_dir: Path, **options: Any) -> list[Finding]:
-    """What is found about the experiments; the machine's own disk is not this test's business."""
-    about_the_disk = {"locks", "durability", "clock"}
-    found = examine(state_dir, **options)
-    assert all(each.repair for each in found), "each says what to do"
-    return [each for each in found if each.kind not in about_the_disk]
 
 
 def busy(manager: StateManager, experiment_id: str = ID) -> None:
@@ -103,21 +88,6 @@ def test_an_experiment_at_work_is_no_finding(manager: StateManager, state_dir: P
         assert symptoms(state_dir, fix=True) == []
 
 
-def append(manager: StateManager, *changes: Change, **line: Any) -> None:
-    """Write a line that no store would, with a right checksum and revision."""
-    state = manager.load(ID)
-    journal = manager.folder(ID) / "journal" / f"{state.epoch:08d}.jsonl"
-    payload = {
-        "kind": "changes",
-        "revision": state.revision + 1,
-        "at": NOW.isoformat(),
-        "changes": [change_to_json(change, NOW) for change in changes],
-        **line,
-    }
-    with journal.open("ab") as file:
-        file.write(encode(payload))
-
-
 def change(
     event: str, source: str, target: str, process: int | None = None, **fields: Any
 ) -> Change:
@@ -153,7 +123,7 @@ def test_a_step_that_the_machine_does_not_have_is_named(
         claim.record("start")
         claim.record("start", 0)
         claim.record("complete", 0, exit_code=0)
-    append(manager, wrong)
+    append(manager, ID, wrong)
     found = [each for each in symptoms(state_dir, fix=True) if each.kind == "illegal"]
     assert found
     assert found[0].severity == "problem"
@@ -171,7 +141,7 @@ def test_a_completion_with_another_exit_code_is_named(
     with manager.claim(ID) as claim:
         claim.record("start")
         claim.record("start", 0)
-    append(manager, change("complete", "running", "completed", 0, exit_code=3))
+    append(manager, ID, change("complete", "running", "completed", 0, exit_code=3))
     assert "exit code 3" in symptoms(state_dir)[0].what
 
 
@@ -180,7 +150,7 @@ def test_a_process_that_moves_in_a_settled_experiment_is_named(
 ) -> None:
     """Completed experiments stay as they are."""
     busy(manager)
-    append(manager, change("requeue", "completed", "pending", 0))
+    append(manager, ID, change("requeue", "completed", "pending", 0))
     assert any("the experiment is aggregated" in each.what for each in symptoms(state_dir))
 
 
@@ -193,7 +163,7 @@ def test_a_saved_state_with_an_unnamed_move_is_named(
         pass
     state = json.loads((state_dir / f"{ID}.json").read_bytes())
     state |= {"status": "failed", "process_progress": {"0": {"status": "running"}}}
-    append(manager, kind="saved", state=state)
+    append(manager, ID, kind="saved", state=state)
     found = [each.what for each in symptoms(state_dir) if each.kind == "illegal"]
     assert found == [
         "revision 1: process 0 went from pending to running unnamed",
@@ -216,10 +186,6 @@ def test_a_base_that_does_not_continue_its_predecessor_is_named(
     found = [each for each in symptoms(state_dir) if each.kind == "illegal"]
     assert [each.path for each in found] == [journal]
     assert "not the state that the journal before it ends" in found[0].what
-
-
-def edit(path: Path, **fields: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | fields))
 
 
 @pytest.mark.parametrize(
@@ -257,15 +223,7 @@ def test_a_disagreeing_view_is_rewritten_and_what_was_in_it_is_kept(
 def test_the_view_of_a_killed_owner_is_a_hint(manager: StateManager, state_dir: Path) -> None:
     """It lies a second behind, as it may; the next claim, or the doctor, brings it up to date."""
     manager.create(ID, num_processes=2)
-    code = """
-import os, sys
-from holdfast import StateManager
-claim = StateManager(sys.argv[1]).claim("exp_7")
-claim.record("start")
-claim.record("start", 0)
-os._exit(9)
-"""
-    run(code, state_dir, exit_code=9)
+    killed(state_dir, ID, ("start",), ("start", 0))
     (found,) = symptoms(state_dir)
     assert (found.kind, found.severity) == ("view", "hint")
     (mended,) = symptoms(state_dir, fix=True)

@@ -1,6 +1,5 @@
 """What is not there, what may not be looked at and what is nobody's: named, and left alone."""
 
-import contextlib
 import fcntl
 import json
 import os
@@ -13,10 +12,12 @@ from typing import Any
 import attrs
 import pytest
 
+from doctored import edit, symptoms
 from holdfast import results
 from holdfast.attempts.names import AttemptName
-from holdfast.doctor import Finding, examine
+from holdfast.doctor import examine
 from holdfast.store.manager import StateManager
+from processes import NOBODY, in_a_fork
 
 ID = "exp_7"
 
@@ -30,18 +31,6 @@ def manager(state_dir: Path) -> StateManager:
         with made.claim(ID) as claim:
             claim.record(event)
     return made
-
-
-def symptoms(state_dir: Path, **options: Any) -> list[Finding]:
-    """What is found about the experiments; the machine's own disk is not this test's business."""
-    about_the_disk = {"locks", "durability", "clock"}
-    found = examine(state_dir, **options)
-    assert all(each.repair for each in found), "each says what to do"
-    return [each for each in found if each.kind not in about_the_disk]
-
-
-def edit(path: Path, **fields: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | fields))
 
 
 def tree(directory: Path) -> dict[Path, tuple[int, int]]:
@@ -248,21 +237,12 @@ def open_dir() -> Iterator[Path]:
 def as_nobody(state_dir: Path, *, fix: bool) -> list[dict[str, Any]]:
     """What somebody finds who owns nothing there."""
     examine(state_dir)  # everything is imported before the privileges go
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            found = [attrs.asdict(each) for each in symptoms(state_dir, fix=fix)]
-            os.write(write, json.dumps(found, default=str).encode())
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as answer:
-        told = answer.read()
-    os.waitpid(child, 0)
-    found = json.loads(told)
+
+    def told() -> str:
+        found = [attrs.asdict(each) for each in symptoms(state_dir, fix=fix)]
+        return json.dumps(found, default=str)
+
+    found = json.loads(in_a_fork(told, user=NOBODY))
     assert isinstance(found, list)
     return found
 

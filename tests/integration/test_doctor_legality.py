@@ -2,26 +2,24 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
+from doctored import NOW, append, symptoms
 from holdfast import lifecycle
-from holdfast.doctor import Finding, enactment, examine
+from holdfast.doctor import enactment
 from holdfast.events import Change, Event, ProcessExited, ProcessLaunched, ProcessLost, Requested
 from holdfast.identity import ProcessIdentity
 from holdfast.machines import table
 from holdfast.records import ExperimentState, ProcessProgress, ResultRef
 from holdfast.status import Entity, ExperimentStatus, ProcessStatus, Reason
-from holdfast.store.codec import change_to_json
-from holdfast.store.journal import encode
 from holdfast.store.manager import StateManager
 
 ID = "exp_7"
-NOW = datetime(2024, 1, 15, 12, 0, tzinfo=UTC)
 RESULT = ResultRef(path="results/1.2.json", size=2, sha256="0" * 64)
 HERE = ProcessIdentity(host="here", pid=7)
 
@@ -267,34 +265,11 @@ def manager(state_dir: Path) -> StateManager:
     return made
 
 
-def append(manager: StateManager, *changes: Change, **line: Any) -> None:
-    """Write a line that no store would, with a right checksum and revision."""
-    state = manager.load(ID)
-    journal = manager.folder(ID) / "journal" / f"{state.epoch:08d}.jsonl"
-    payload = {
-        "kind": "changes",
-        "revision": state.revision + 1,
-        "at": NOW.isoformat(),
-        "changes": [change_to_json(change, NOW) for change in changes],
-        **line,
-    }
-    with journal.open("ab") as file:
-        file.write(encode(payload))
-
-
 def move(manager: StateManager, event: str, index: int, **facts: Any) -> Change:
     """What the store would record."""
     request = Requested(entity="process", event=event, at=NOW, process=index, facts=facts)
     (change,) = lifecycle.apply(manager.load(ID), request).changes
     return change
-
-
-def symptoms(state_dir: Path, **options: Any) -> list[Finding]:
-    """What is found about the experiments; the machine's own disk is not this test's business."""
-    about_the_disk = {"locks", "durability", "clock"}
-    found = examine(state_dir, **options)
-    assert all(each.repair for each in found), "each says what to do"
-    return [each for each in found if each.kind not in about_the_disk]
 
 
 def illegal(state_dir: Path) -> list[str]:
@@ -310,7 +285,7 @@ def test_a_completed_process_is_not_requeued_for_nothing(
     """Only a lost result moves it, and that is recorded."""
     right = move(manager, "requeue", 0, result_lost=True)
     fields = {key: value for key, value in right.fields.items() if key != "reason"}
-    append(manager, attrs.evolve(right, reason=None, fields=fields))
+    append(manager, ID, attrs.evolve(right, reason=None, fields=fields))
     assert any(what.endswith("makes reason exit, not result_lost") for what in illegal(state_dir))
 
 
@@ -319,7 +294,7 @@ def test_a_completion_does_not_count_attempts_and_the_view_that_knows_better_sta
 ) -> None:
     """The view is not written anew from a journal that somebody altered."""
     right = move(manager, "complete", 1, exit_code=0)
-    append(manager, attrs.evolve(right, fields={**right.fields, "attempt": 7, "failures": 99}))
+    append(manager, ID, attrs.evolve(right, fields={**right.fields, "attempt": 7, "failures": 99}))
     view = state_dir / f"{ID}.json"
     before = view.read_bytes()
     found = symptoms(state_dir, fix=True)
@@ -340,7 +315,7 @@ def test_a_note_moves_nothing(
     """`launched` says who runs it, and nothing else."""
     launched = ProcessLaunched(process=1, attempt=1, at=NOW, identity=HERE)
     (right,) = lifecycle.apply(manager.load(ID), launched).changes
-    append(manager, attrs.evolve(right, fields={**right.fields, name: value}))
+    append(manager, ID, attrs.evolve(right, fields={**right.fields, name: value}))
     assert illegal(state_dir) == [
         f"revision 5: launched of process 1 sets {name}, which it never does"
     ]
@@ -359,7 +334,7 @@ def test_a_process_that_does_not_run_was_not_launched(
         at=NOW,
         fields={"identity": HERE, "host": "here"},
     )
-    append(manager, note)
+    append(manager, ID, note)
     assert illegal(state_dir) == [
         "revision 5: launched moves process 0 from completed to running",
         "revision 5: launched of process 0: it is a process that is not running",
@@ -371,7 +346,9 @@ def test_a_status_other_than_the_one_it_moves_to_is_named(
 ) -> None:
     """What counts is what is stored."""
     right = move(manager, "complete", 1, exit_code=0)
-    append(manager, attrs.evolve(right, fields={**right.fields, "status": ProcessStatus.FAILED}))
+    append(
+        manager, ID, attrs.evolve(right, fields={**right.fields, "status": ProcessStatus.FAILED})
+    )
     assert illegal(state_dir) == [
         "revision 5: complete of process 1 makes status failed, not completed"
     ]
@@ -412,7 +389,7 @@ def test_a_save_is_judged_as_it_was_when_it_was_made(
     for index, process in fields.pop("process_progress", {}).items():
         plain["process_progress"][str(index)] = process
     named = [attrs.evolve(move(manager, event, 1), evidence="saved") for event in changes]
-    append(manager, *named, kind="saved", state=plain | fields)
+    append(manager, ID, *named, kind="saved", state=plain | fields)
     (found,) = illegal(state_dir)
     assert found.startswith("revision 5: ")
     assert what in found
@@ -423,13 +400,15 @@ def test_saved_as_evidence_of_another_line_excuses_nothing(
 ) -> None:
     """Whoever alters a journal could write that into it, too."""
     right = move(manager, "complete", 1, exit_code=0)
-    append(manager, attrs.evolve(right, evidence="saved", fields={**right.fields, "exit_code": 3}))
+    append(
+        manager, ID, attrs.evolve(right, evidence="saved", fields={**right.fields, "exit_code": 3})
+    )
     assert "exit code 3" in illegal(state_dir)[0]
 
 
 def test_an_experiment_is_let_go_by_its_owner(manager: StateManager, state_dir: Path) -> None:
     """And as it was: no other identity takes its place."""
-    append(manager, _released(HERE), revision=manager.load(ID).revision)
+    append(manager, ID, _released(HERE), revision=manager.load(ID).revision)
     assert "released of the experiment makes owner" in illegal(state_dir)[0]
 
 
@@ -439,6 +418,7 @@ def test_statuses_of_an_experiment_come_with_their_fields(
     """A failure without its time and reason is none that holdfast recorded."""
     append(
         manager,
+        ID,
         Change(
             entity="experiment",
             process=None,

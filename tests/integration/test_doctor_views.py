@@ -1,6 +1,5 @@
 """What somebody wrote into a view, and what the doctor cannot judge, outlives `--fix`."""
 
-import json
 import os
 import socket
 from collections.abc import Callable
@@ -9,45 +8,12 @@ from typing import Any
 
 import pytest
 
-from holdfast.doctor import Finding, examine
+from doctored import edit, symptoms
 from holdfast.store.files import Files
 from holdfast.store.manager import StateManager
-from processes import run
+from processes import killed, run
 
 ID = "exp_7"
-
-_KILLED = """
-import os, sys
-from holdfast import StateManager
-from holdfast.store import claim as module
-module.COMPACT_BYTES, module.COMPACT_BASES = int(sys.argv[2]), 1
-claim = StateManager(sys.argv[1]).claim("exp_7")
-for event, *process in eval(sys.argv[3]):
-    claim.record(event, *process)
-os._exit(9)
-"""
-
-
-@pytest.fixture
-def manager(state_dir: Path) -> StateManager:
-    return StateManager(state_dir)
-
-
-def symptoms(state_dir: Path, **options: Any) -> list[Finding]:
-    """What is found about the experiments; the machine's own disk is not this test's business."""
-    about_the_disk = {"locks", "durability", "clock"}
-    found = examine(state_dir, **options)
-    assert all(each.repair for each in found), "each says what to do"
-    return [each for each in found if each.kind not in about_the_disk]
-
-
-def killed(state_dir: Path, *steps: tuple[Any, ...], compact: int = 1 << 20) -> None:
-    """An owner that died after these steps, the view of which lies behind."""
-    run(_KILLED, state_dir, compact, steps, exit_code=9)
-
-
-def edit(path: Path, **fields: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | fields))
 
 
 def copies(manager: StateManager) -> list[bytes]:
@@ -69,7 +35,7 @@ def test_a_hand_edit_of_the_view_of_a_killed_owner_is_kept(
 ) -> None:
     """That it is older than the journal does not mean that the journal has what is in it."""
     manager.create(ID, num_processes=2)
-    killed(state_dir, ("start",), ("start", 0))
+    killed(state_dir, ID, ("start",), ("start", 0))
     path = state_dir / f"{ID}.json"
     spoil(path)
     spoilt = path.read_bytes()
@@ -97,7 +63,7 @@ def test_of_a_view_that_is_merely_older_no_copy_is_made(
 ) -> None:
     """What the journal held at its revision, to the byte, is in the journal."""
     manager.create(ID, num_processes=2, name="näme", config={"b": 1, "a": [2.5]})
-    killed(state_dir, *steps, compact=compact)
+    killed(state_dir, ID, *steps, compact=compact)
     (found,) = symptoms(state_dir, fix=True)
     assert (found.kind, found.severity, found.fixed) == ("view", "hint", True)
     assert copies(manager) == []

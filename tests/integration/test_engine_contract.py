@@ -21,6 +21,7 @@ from holdfast.attempts.settling import Lost
 from holdfast.engines import Engine, Handle
 from holdfast.engines.local import LocalEngine
 from holdfast.status import Reason
+from processes import hear
 from settled import settled
 from shims import request
 from waiting import until
@@ -377,7 +378,7 @@ def test_attempts_outlive_the_death_of_their_orchestrator(
     )
     with orchestrator:
         assert orchestrator.stdout is not None
-        assert orchestrator.stdout.readline() == b"submitted\n"
+        hear(orchestrator.stdout, "submitted")
         orchestrator.kill()
     name = AttemptName.of_process(EXPERIMENT, 0, 1)
     engine = make_engine()

@@ -10,7 +10,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -31,11 +30,6 @@ from processes import run
 from waiting import until
 
 ID = "exp_7"
-
-
-@pytest.fixture
-def manager(state_dir: Path) -> StateManager:
-    return StateManager(state_dir)
 
 
 @pytest.fixture

@@ -96,9 +96,12 @@ def text(content: str) -> Callable[[Path], object]:
     return lambda path: path.write_text(content)
 
 
-def sparse(path: Path) -> None:
-    with path.open("wb") as file:
-        file.truncate(1 << 30)
+def sparse(size: int) -> Callable[[Path], object]:
+    def make(path: Path) -> None:
+        with path.open("wb") as file:
+            file.truncate(size)
+
+    return make
 
 
 _MADE: dict[str, Callable[[Path], object]] = {
@@ -108,15 +111,17 @@ _MADE: dict[str, Callable[[Path], object]] = {
     "link to a directory": elsewhere,
     "link to a device": lambda path: path.symlink_to("/dev/zero"),
 }
-_WRITTEN: dict[str, Callable[[Path], object]] = {
+_SMALL: dict[str, Callable[[Path], object]] = {
     "garbage": text(ESCAPES),
     "deep": text("[" * 100_000),
     "endless integer": text('{"exit_code": ' + "7" * 5000 + "}"),
     "far times": text('{"exit_code": 0, "started_at": "0001-01-01T00:00:00+23:00"}'),
     "endless seconds": text('{"exit_code": 0, "cpu_s": ' + "9" * 400 + "}"),
     "escapes": text(json.dumps({"exit_code": 1, "error": ESCAPES, "host": ESCAPES})),
-    "1 GB of nothing": sparse,
 }
+_WRITTEN = _SMALL | {"1 GB of nothing": sparse(1 << 30)}
+#: An aggregate may be of any size, and nearly every command reads all of it.
+_LARGE = {"64 MB of nothing": sparse(1 << 26)}
 _ROW = dict.fromkeys(("index", "attempts", "host", "duration_s"), ESCAPES)
 _AGGREGATES: dict[str, Callable[[Path], object]] = {
     name: text(json.dumps({"schema": "holdfast.aggregate/1", **content}))
@@ -151,7 +156,7 @@ _CASES = [
             ("half", "results/1.2.json", _MADE | _WRITTEN),
             ("half", "results", _MADE),
             ("half", "lock", _MADE),
-            ("whole", "aggregate.json", _MADE | _WRITTEN | _AGGREGATES),
+            ("whole", "aggregate.json", _MADE | _SMALL | _AGGREGATES | _LARGE),
             ("half", "aggregate.json", _MADE),
         ]
         for kind, make in kinds.items()

@@ -13,21 +13,9 @@ import pytest
 from holdfast.errors import UnreadableStateWarning
 from holdfast.records import ExperimentState
 from holdfast.store.manager import StateManager
-from processes import run
+from processes import killed
 
 ID = "exp_7"
-
-#: An owner that is killed after these steps; compacting, where the limit is low.
-_KILLED = """
-import os, sys
-from holdfast import StateManager
-from holdfast.store import claim as module
-module.COMPACT_BYTES, module.COMPACT_BASES = int(sys.argv[2]), 1
-claim = StateManager(sys.argv[1]).claim("exp_7")
-for event, *process in eval(sys.argv[3]):
-    claim.record(event, *process)
-os._exit(9)
-"""
 
 
 @pytest.fixture
@@ -35,10 +23,6 @@ def manager(state_dir: Path) -> StateManager:
     found = StateManager(state_dir)
     found.create(ID, num_processes=3, name="näme", config={"b": 1, "a": [2.5]})
     return found
-
-
-def killed(manager: StateManager, *steps: tuple[Any, ...], compact: int = 1 << 20) -> None:
-    run(_KILLED, manager.state_dir, compact, steps, exit_code=9)
 
 
 def told(manager: StateManager) -> tuple[ExperimentState, list[str]]:
@@ -66,7 +50,7 @@ def test_the_view_of_a_killed_owner_may_lie_behind(
     manager: StateManager, steps: list[tuple[Any, ...]], compact: int
 ) -> None:
     """It is refreshed every second, and what it tells was true: not a word, on no command."""
-    killed(manager, *steps, compact=compact)
+    killed(manager.state_dir, ID, *steps, compact=compact)
     state, warned = told(manager)
     seen = json.loads(view_of(manager).read_bytes())
     assert (seen["epoch"], seen["revision"]) < (state.epoch, state.revision)
@@ -96,7 +80,7 @@ def test_what_was_never_true_is_told_although_its_owner_was_killed(
     manager: StateManager, spoil: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> None:
     """No death explains words that no journal held."""
-    killed(manager, ("start",), ("start", 0), ("start", 1))
+    killed(manager.state_dir, ID, ("start",), ("start", 0), ("start", 1))
     path = view_of(manager)
     path.write_text(json.dumps(spoil(json.loads(path.read_bytes()))))
     state, warned = told(manager)
@@ -137,7 +121,16 @@ def test_a_view_that_was_brought_back_is_told(manager: StateManager) -> None:
 
 def test_a_view_beside_a_damaged_older_journal_is_told(manager: StateManager) -> None:
     """What cannot be proven is not taken for harmless, and is no error either."""
-    killed(manager, ("start",), ("start", 0), ("fail", 0), ("start", 1), ("start", 2), compact=1)
+    killed(
+        manager.state_dir,
+        ID,
+        ("start",),
+        ("start", 0),
+        ("fail", 0),
+        ("start", 1),
+        ("start", 2),
+        compact=1,
+    )
     seen = json.loads(view_of(manager).read_bytes())
     first = manager.folder(ID) / "journal" / f"{seen['epoch']:08}.jsonl"
     first.write_bytes(b"nonsense\n" + first.read_bytes())

@@ -112,11 +112,6 @@ def orchestrator(manager: StateManager, engine: PaperEngine) -> Orchestrator:
     return Orchestrator(manager, engine, monotonic=lambda: engine.now, gone_grace_s=5.0)
 
 
-@pytest.fixture
-def manager(state_dir: Path) -> StateManager:
-    return StateManager(state_dir)
-
-
 def test_unknown_neither_fails_nor_reruns_anything(manager: StateManager) -> None:
     """A controller that cannot be reached for long says nothing about the attempt."""
     engine = PaperEngine([*[word("unknown")] * 50, word("running"), exit_of("0.1", exit_code=0)])

@@ -32,12 +32,7 @@ from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.files import Files
 from holdfast.store.manager import StateManager
-from processes import owner, python, run
-
-
-@pytest.fixture
-def manager(state_dir: Path) -> StateManager:
-    return StateManager(state_dir)
+from processes import hear, owner, python, run
 
 
 def content(directory: Path) -> dict[str, bytes | None]:
@@ -162,7 +157,7 @@ def test_two_creates_at_the_same_instant_make_one_experiment(
     racers = [python(_CREATE, state_dir) for _ in range(3)]
     for racer in racers:
         assert racer.stdout is not None
-        assert racer.stdout.readline() == "ready\n"
+        hear(racer.stdout, "ready")
     made: list[str] = []
     for racer in racers:
         assert racer.stdin is not None
@@ -595,7 +590,7 @@ with StateManager(sys.argv[1]).run_lock():
 """
     with python(code, state_dir) as other:
         assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
+        hear(other.stdout, "held")
         with pytest.raises(StateWriteError, match="another run"), manager.run_lock(wait_s=0.01):
             pytest.fail("two held it")
         other.kill()

@@ -29,12 +29,22 @@ from holdfast.engines import Handle
 from holdfast.engines.local import LocalEngine
 from holdfast.errors import EngineError
 from holdfast.identity import ProcessIdentity
+from processes import NOBODY, hear, in_a_fork, parent_of
 from settled import settled
-from shims import command_of, exit_file, request
+from shims import (
+    EXPERIMENT,
+    NAME,
+    alive,
+    an_engine,
+    command_of,
+    exit_file,
+    request,
+    shim_of,
+    start,
+    up,
+)
 from waiting import until
 
-EXPERIMENT = "exp_1"
-NAME = AttemptName.of_process(EXPERIMENT, 0, 1)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 
@@ -44,24 +54,8 @@ def engine(tmp_path: Path) -> Iterator[LocalEngine]:
 
     It makes no cgroups, by which more would be proven.
     """
-    with LocalEngine(cgroup=False) as engine:
+    with an_engine(tmp_path, cgroup=False) as engine:
         yield engine
-        left = list(engine.find(EXPERIMENT, tmp_path).values())
-        engine.cancel(left, force=True)
-        until(lambda: all(word.kind == "gone" for word in engine.poll(left)))
-
-
-def start(engine: LocalEngine, folder: Path, script: str, **options: Any) -> Handle:
-    wanted = Attempt(
-        name=NAME, argv=("sh", "-c", script), folder=folder, **{"grace_s": 5.0, **options}
-    )
-    (handle,) = engine.submit(EXPERIMENT, [wanted])
-    return handle
-
-
-def up(folder: Path, text: str = "up") -> None:
-    path = output_path(folder, NAME)
-    until(lambda: path.exists() and text in path.read_text())
 
 
 def outcome(folder: Path) -> ExitRecord:
@@ -75,20 +69,9 @@ def known(handle: Handle) -> ProcessIdentity:
     return handle.identity
 
 
-def shim_of(handle: Handle) -> int:
-    pid = known(handle).pid
-    assert pid is not None
-    return pid
-
-
 def starter_of(handle: Handle) -> int:
     """The parent of a shim."""
-    stat = Path(f"/proc/{shim_of(handle)}/stat").read_bytes()
-    return int(stat[stat.rindex(b")") + 2 :].split()[1])
-
-
-def alive(pid: int) -> bool:
-    return liveness.identity_of(pid) is not None
+    return parent_of(shim_of(handle))
 
 
 def test_a_killed_shim_leaves_nothing_behind_once_it_is_judged(
@@ -211,19 +194,7 @@ def ended(pid: int) -> None:
 
 def judged_by_nobody(folder: Path) -> str:
     """What a user who shares nothing but the directory is told."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            os.write(write, str(settled(folder, NAME, grace_s=0)).encode())
-        os._exit(0)
-    os.close(write)
-    os.waitpid(child, 0)
-    with os.fdopen(read) as file:
-        return file.read()
+    return in_a_fork(lambda: settled(folder, NAME, grace_s=0), user=NOBODY)
 
 
 @linux
@@ -291,19 +262,8 @@ def test_another_users_attempt_cannot_be_reached_and_that_is_told(
                    cwd=str(fast_dir))  # fmt: skip
     up(fast_dir)
     request(fast_dir)
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            os.write(write, str(LocalEngine().cancel([handle])[NAME]).encode())
-        os._exit(0)
-    os.close(write)
-    os.waitpid(child, 0)
-    with os.fdopen(read) as file:
-        assert file.read() == f"its shim, pid {shim_of(handle)}: it belongs to another user"
+    told = in_a_fork(lambda: LocalEngine().cancel([handle])[NAME], user=NOBODY)
+    assert told == f"its shim, pid {shim_of(handle)}: it belongs to another user"
     # It looks by itself, and finds what was asked for.
     assert outcome(fast_dir).stop_requested == "user"
 
@@ -505,11 +465,9 @@ def test_the_starter_ends_with_its_orchestrator_even_if_a_fork_of_that_lives_on(
         [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], stdout=subprocess.PIPE
     )
     with orchestrator:
-        assert orchestrator.stdout is not None
-        fork, shim = map(int, orchestrator.stdout.readline().split())
+        fork, shim = map(int, hear(orchestrator.stdout).split())
         up(tmp_path)
-        stat = Path(f"/proc/{shim}/stat").read_bytes()
-        starter = int(stat[stat.rindex(b")") + 2 :].split()[1])
+        starter = parent_of(shim)
         assert alive(starter)
         orchestrator.kill()
     try:
@@ -525,19 +483,13 @@ def test_the_starter_ends_with_its_orchestrator_even_if_a_fork_of_that_lives_on(
 def test_a_fork_of_the_orchestrator_cannot_submit(engine: LocalEngine, tmp_path: Path) -> None:
     """Two processes on one socket would tear each other's messages."""
     engine.start()
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            try:
-                start(engine, tmp_path, "true")
-            except EngineError:
-                os.write(write, b"refused")
-        os._exit(0)
-    os.close(write)
-    os.waitpid(child, 0)
-    assert os.read(read, 99) == b"refused"
-    os.close(read)
+
+    def submitted() -> str:
+        with pytest.raises(EngineError):
+            start(engine, tmp_path, "true")
+        return "refused"
+
+    assert in_a_fork(submitted) == "refused"
     start(engine, tmp_path, "true")
     assert outcome(tmp_path).exit_code == 0
 

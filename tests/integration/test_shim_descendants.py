@@ -12,7 +12,9 @@ import pytest
 
 from holdfast.attempts import cgroups
 from holdfast.attempts.names import AttemptName
+from holdfast.engines.hearing import WAKE
 from holdfast.engines.local import LocalEngine
+from processes import parent_of
 from shims import (
     EXPERIMENT,
     NAME,
@@ -78,6 +80,7 @@ def test_ranks_in_sessions_of_their_own_are_gone_before_the_outcome(
         os.kill(command_of_shell(shim_of(handle)), signal.SIGKILL)
     elif way in ("stop", "kill"):
         request(tmp_path, way)
+        os.kill(shim_of(handle), WAKE)  # else it looks once a second
     elif way == "term":
         os.kill(shim_of(handle), signal.SIGTERM)
     found = exit_file(tmp_path)
@@ -202,7 +205,7 @@ def test_what_cannot_be_signalled_is_named_and_not_waited_for(
     if shutil.which("strace") is None:
         pytest.skip("needs strace")
     first = start(engine, tmp_path, GATE)
-    starter = int(Path(f"/proc/{shim_of(first)}/stat").read_text().rpartition(")")[2].split()[1])
+    starter = parent_of(shim_of(first))
     (tmp_path / "go").touch()
     exit_file(tmp_path)
     strace = subprocess.Popen(

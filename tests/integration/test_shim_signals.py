@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -23,6 +24,7 @@ from holdfast.engines.hearing import ALL, STOPS, WAKE
 from holdfast.engines.local import LocalEngine
 from holdfast.engines.shim import WINDOW_S
 from holdfast.orchestration.outcomes import ends_by
+from processes import parent_of
 from shims import (
     EXPERIMENT,
     NAME,
@@ -62,7 +64,7 @@ def test_no_signal_but_a_stop_changes_an_attempt(engine: LocalEngine, tmp_path: 
     handle = start(engine, tmp_path, f"echo up; {GATE} exit 3", timeout_s=600.0)
     up(tmp_path)
     shim = shim_of(handle)
-    starter = int(Path(f"/proc/{shim}/stat").read_text().rpartition(")")[2].split()[1])
+    starter = parent_of(shim)
     for number in sorted(ALL):
         if number not in STOPS:
             os.kill(shim, number)
@@ -99,8 +101,9 @@ def test_a_warning_reaches_a_command_that_catches_it(
 ) -> None:
     """It may mean: save yourself, the time is nearly over."""
     code = (
-        f"import signal; n = {int(number)}; signal.signal(n, lambda *_: open('warned', 'w'));"
-        "print('up', flush=True); signal.pause(); print('went on')"
+        f"import os, signal; n = {int(number)}; signal.signal(n, lambda *_: open('warned', 'w'))\n"
+        "print('up', flush=True)\n"
+        "while not os.path.exists('warned'): signal.sigtimedwait([], 0.02)"
     )
     handle = start(engine, tmp_path, f'exec {sys.executable} -S -c "{code}"')
     up(tmp_path)
@@ -253,15 +256,21 @@ def test_a_sweep_of_signals_neither_completes_nor_fails_anything(
 # --- what ended before counts
 
 
-def test_an_end_while_the_shim_slept_is_no_timeout(engine: LocalEngine, tmp_path: Path) -> None:
-    """Whoever was stopped over the deadline asks first whether anything was left to stop."""
-    handle = start(engine, tmp_path, f"echo up; {GATE} exit 0", timeout_s=1.5)
-    up(tmp_path)
+def ended_asleep(engine: LocalEngine, folder: Path, **options: Any) -> Handle:
+    """An attempt whose command has exited with 0 while its shim was stopped, as it still is."""
+    handle = start(engine, folder, f"echo up; {GATE} exit 0", **options)
+    up(folder)
     command = command_of(handle)
     os.kill(shim_of(handle), signal.SIGSTOP)
     until(lambda: state(shim_of(handle)) == "T")
-    (tmp_path / "go").touch()
+    (folder / "go").touch()
     until(lambda: state(command) == "Z")
+    return handle
+
+
+def test_an_end_while_the_shim_slept_is_no_timeout(engine: LocalEngine, tmp_path: Path) -> None:
+    """Whoever was stopped over the deadline asks first whether anything was left to stop."""
+    handle = ended_asleep(engine, tmp_path, timeout_s=1.5)
     deadline = time.monotonic() + 1.6
     until(lambda: time.monotonic() > deadline)
     os.kill(shim_of(handle), signal.SIGCONT)
@@ -274,13 +283,7 @@ def test_a_request_after_the_end_changes_nothing(
     engine: LocalEngine, tmp_path: Path, force: bool
 ) -> None:
     """It came too late, though the shim hears of both at once."""
-    handle = start(engine, tmp_path, f"echo up; {GATE} exit 0")
-    up(tmp_path)
-    command = command_of(handle)
-    os.kill(shim_of(handle), signal.SIGSTOP)
-    until(lambda: state(shim_of(handle)) == "T")
-    (tmp_path / "go").touch()
-    until(lambda: state(command) == "Z")
+    handle = ended_asleep(engine, tmp_path)
     request(tmp_path, "kill" if force else "stop")
     engine.cancel([handle], force=force)
     found = exit_file(tmp_path)
@@ -291,13 +294,7 @@ def test_a_strangers_stop_that_waits_beside_an_end_leaves_it_unproven(
     engine: LocalEngine, tmp_path: Path
 ) -> None:
     """Which of them came first, nobody can say."""
-    handle = start(engine, tmp_path, f"echo up; {GATE} exit 0")
-    up(tmp_path)
-    command = command_of(handle)
-    os.kill(shim_of(handle), signal.SIGSTOP)
-    until(lambda: state(shim_of(handle)) == "T")
-    (tmp_path / "go").touch()
-    until(lambda: state(command) == "Z")
+    handle = ended_asleep(engine, tmp_path)
     os.kill(shim_of(handle), signal.SIGTERM)
     os.kill(shim_of(handle), signal.SIGCONT)
     assert exit_file(tmp_path)["interrupted_by"] == signal.SIGTERM

@@ -23,28 +23,17 @@ from holdfast.errors import (
 )
 from holdfast.store.files import Files
 from holdfast.store.manager import StateManager
-from processes import owner, run
+from processes import killed, owner
 
 ID = "exp_7"
 
 
-@pytest.fixture
-def manager(state_dir: Path) -> StateManager:
-    return StateManager(state_dir)
-
-
-def killed(manager: StateManager) -> None:
+def left_dead(manager: StateManager) -> None:
     """An experiment whose owner was killed in epoch 2, before it refreshed the view."""
     manager.create(ID, num_processes=3)
     with manager.claim(ID) as claim:
         claim.record("start")
-    code = (
-        "import os, sys; from holdfast import StateManager\n"
-        "claim = StateManager(sys.argv[1]).claim(sys.argv[2])\n"
-        "for index in range(3): claim.record('start', index)\n"
-        "os._exit(0)"
-    )
-    run(code, manager.state_dir, ID)
+    killed(manager.state_dir, ID, *(("start", index) for index in range(3)))
 
 
 def open_descriptors() -> set[str]:
@@ -56,7 +45,7 @@ def test_a_view_without_its_journals_says_so_and_epochs_never_go_back(
     manager: StateManager, what: str
 ) -> None:
     """An owner of an epoch that came before may still live somewhere."""
-    killed(manager)
+    left_dead(manager)
     folder = manager.folder(ID)
     before = manager.load(ID)
     if what == "journals":
@@ -78,7 +67,7 @@ def test_a_journal_behind_a_link_is_named_and_no_older_truth_is_told(
     manager: StateManager, tmp_path: Path, what: str
 ) -> None:
     """Moved to a larger disk and linked: its view lies behind it."""
-    killed(manager)
+    left_dead(manager)
     path = manager.folder(ID) if what == "folder" else manager.folder(ID) / "journal"
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")

@@ -201,62 +201,63 @@ def test_a_session_is_only_a_strangers_if_that_is_proven(folder: Path) -> None:
     os.kill(member.pid, signal.SIGKILL)
 
 
-def test_the_holder_of_a_lock_is_who_has_it_open_and_works_there(tmp_path: Path) -> None:
-    """Not who is named in the file, nor who holds it under another name (`cp -al`)."""
-    original, copy = tmp_path / "one", tmp_path / "two"
-    original.mkdir()
-    shim = Shim(original, "echo up; exec sleep 600")
-    subprocess.run(["cp", "-al", str(original), str(copy)], check=True)
-    here = Observer.here()
-    try:
-        live = live_state(original, NAME)
-        assert holds_lock(shim.process.pid, live, original, here) is True
-        assert holds_lock(os.getpid(), live, original, here) is False
-        assert holds_lock(shim.process.pid, live_state(copy, NAME), copy, here) is False
-        seen = look(copy, NAME)
-        assert isinstance(seen, Undecided)
-        assert "copy of a running experiment" in seen.evidence
-    finally:
-        for each in Census().marked(shim.mark):
-            send_to_marked(each, shim.mark, signal.SIGKILL)
-        shim.kill()
-
-
-def test_nothing_of_the_original_is_stopped_from_a_copy(tmp_path: Path) -> None:
-    """Its processes carry the mark that stands in the copy, too: as long as its shim lives."""
-    original, copy = tmp_path / "one", tmp_path / "two"
-    original.mkdir()
-    shim = Shim(original, "echo up; exec sleep 600")
-    subprocess.run(["cp", "-a", str(original), str(copy)], check=True)
-    try:
-        found = settled(copy, NAME)
-        assert isinstance(found, Undecided)
-        assert "copy of a running experiment" in found.evidence
-        assert len(Census().marked(shim.mark)) == 1
-    finally:
-        for each in Census().marked(shim.mark):
-            send_to_marked(each, shim.mark, signal.SIGKILL)
-        shim.kill()
-
-
-def test_nothing_of_a_dead_original_is_stopped_from_a_copy(tmp_path: Path) -> None:
-    """Nor where the shim lives in a container, and cannot be seen from here."""
-    original, copy = tmp_path / "one", tmp_path / "two"
-    original.mkdir()
-    shim = Shim(original, "echo up; exec sleep 600")
-    shutil.copytree(original, copy)
+@pytest.fixture
+def original(tmp_path: Path) -> Iterator[tuple[Path, Shim]]:
+    """An experiment's folder and the shim of what runs there; nothing outlives the test."""
+    folder = tmp_path / "one"
+    folder.mkdir()
+    shim = Shim(folder, "echo up; exec sleep 600")
+    yield folder, shim
+    for each in Census().marked(shim.mark):
+        send_to_marked(each, shim.mark, signal.SIGKILL)
     shim.kill()
-    try:
-        found = settled(copy, NAME)
-        assert isinstance(found, Undecided)
-        assert "a copy of" in found.evidence
-        assert len(Census().marked(shim.mark)) == 1
-        assert isinstance(settled(original, NAME), Lost)
-        assert Census().marked(shim.mark) == []
-        assert isinstance(settled(copy, NAME), Lost)
-    finally:
-        for each in Census().marked(shim.mark):
-            send_to_marked(each, shim.mark, signal.SIGKILL)
+
+
+def test_the_holder_of_a_lock_is_who_has_it_open_and_works_there(
+    original: tuple[Path, Shim], tmp_path: Path
+) -> None:
+    """Not who is named in the file, nor who holds it under another name (`cp -al`)."""
+    folder, shim = original
+    copy = tmp_path / "two"
+    subprocess.run(["cp", "-al", str(folder), str(copy)], check=True)
+    here = Observer.here()
+    live = live_state(folder, NAME)
+    assert holds_lock(shim.process.pid, live, folder, here) is True
+    assert holds_lock(os.getpid(), live, folder, here) is False
+    assert holds_lock(shim.process.pid, live_state(copy, NAME), copy, here) is False
+    seen = look(copy, NAME)
+    assert isinstance(seen, Undecided)
+    assert "copy of a running experiment" in seen.evidence
+
+
+def test_nothing_of_the_original_is_stopped_from_a_copy(
+    original: tuple[Path, Shim], tmp_path: Path
+) -> None:
+    """Its processes carry the mark that stands in the copy, too: as long as its shim lives."""
+    folder, shim = original
+    copy = tmp_path / "two"
+    subprocess.run(["cp", "-a", str(folder), str(copy)], check=True)
+    found = settled(copy, NAME)
+    assert isinstance(found, Undecided)
+    assert "copy of a running experiment" in found.evidence
+    assert len(Census().marked(shim.mark)) == 1
+
+
+def test_nothing_of_a_dead_original_is_stopped_from_a_copy(
+    original: tuple[Path, Shim], tmp_path: Path
+) -> None:
+    """Nor where the shim lives in a container, and cannot be seen from here."""
+    folder, shim = original
+    copy = tmp_path / "two"
+    shutil.copytree(folder, copy)
+    shim.kill()
+    found = settled(copy, NAME)
+    assert isinstance(found, Undecided)
+    assert "a copy of" in found.evidence
+    assert len(Census().marked(shim.mark)) == 1
+    assert isinstance(settled(folder, NAME), Lost)
+    assert Census().marked(shim.mark) == []
+    assert isinstance(settled(copy, NAME), Lost)
 
 
 def test_the_mark_of_another_attempt_aims_at_nobody(folder: Path) -> None:
@@ -280,21 +281,18 @@ def test_the_mark_of_another_attempt_aims_at_nobody(folder: Path) -> None:
     assert isinstance(settled(folder, forged), Lost)
 
 
-def test_nothing_of_a_dead_original_is_stopped_from_a_copy_of_hard_links(tmp_path: Path) -> None:
+def test_nothing_of_a_dead_original_is_stopped_from_a_copy_of_hard_links(
+    original: tuple[Path, Shim], tmp_path: Path
+) -> None:
     """`cp -al`, as backups are made: the very same files, in another directory."""
-    original, copy = tmp_path / "one", tmp_path / "two"
-    original.mkdir()
-    shim = Shim(original, "echo up; exec sleep 600")
-    subprocess.run(["cp", "-al", str(original), str(copy)], check=True)
+    folder, shim = original
+    copy = tmp_path / "two"
+    subprocess.run(["cp", "-al", str(folder), str(copy)], check=True)
     shim.kill()
-    try:
-        assert isinstance(settled(copy, NAME), Undecided)
-        assert len(Census().marked(shim.mark)) == 1
-        assert isinstance(settled(original, NAME), Lost)
-        assert Census().marked(shim.mark) == []
-    finally:
-        for each in Census().marked(shim.mark):
-            send_to_marked(each, shim.mark, signal.SIGKILL)
+    assert isinstance(settled(copy, NAME), Undecided)
+    assert len(Census().marked(shim.mark)) == 1
+    assert isinstance(settled(folder, NAME), Lost)
+    assert Census().marked(shim.mark) == []
 
 
 def test_a_forged_live_file_names_nobody(folder: Path) -> None:

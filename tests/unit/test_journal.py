@@ -21,11 +21,6 @@ ID = "exp_7"
 
 
 @pytest.fixture
-def manager(state_dir: Path) -> StateManager:
-    return StateManager(state_dir)
-
-
-@pytest.fixture
 def written(manager: StateManager) -> Path:
     """The only journal of an experiment with five acknowledged steps, let go in good order."""
     manager.create(ID, num_processes=3)

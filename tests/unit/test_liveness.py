@@ -1,6 +1,5 @@
 """Alive, dead or unknown, against real processes; other hosts are other facts about this one."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 from holdfast import liveness, start_times
 from holdfast.identity import ProcessIdentity
 from holdfast.liveness import Observer
+from processes import NOBODY, in_a_fork
 from waiting import until
 
 HERE = Observer.here()
@@ -212,17 +212,7 @@ def test_a_bare_pid_that_nobody_has_is_dead() -> None:
 def test_another_users_process_is_alive(sleeper: subprocess.Popen[bytes]) -> None:
     """That it must not be signalled proves that it is there."""
     recorded = identity(sleeper.pid)
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            os.setuid(65534)
-            os.write(write, liveness.judge(recorded).kind.encode())
-        os._exit(0)
-    os.close(write)
-    os.waitpid(child, 0)
-    assert os.read(read, 99) == b"alive"
-    os.close(read)
+    assert in_a_fork(lambda: liveness.judge(recorded).kind, user=NOBODY) == "alive"
 
 
 def test_without_proc_the_same_is_told(sleeper: subprocess.Popen[bytes]) -> None:
@@ -247,13 +237,5 @@ def test_without_proc_the_same_is_told(sleeper: subprocess.Popen[bytes]) -> None
 def test_a_fork_has_its_own_identity() -> None:
     """What is known of oneself is not inherited."""
     mine = liveness.me()
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            os.write(write, str(liveness.me().pid).encode())
-        os._exit(0)
-    os.close(write)
-    os.waitpid(child, 0)
-    assert int(os.read(read, 99)) == child != mine.pid
-    os.close(read)
+    own, known = in_a_fork(lambda: f"{os.getpid()} {liveness.me().pid}").split()
+    assert own == known != str(mine.pid)

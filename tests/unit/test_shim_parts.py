@@ -13,6 +13,7 @@ import pytest
 
 from holdfast.engines import descendants, system
 from holdfast.engines.hearing import KILL, NOTHING, STOP, STOPS, WAKE, WARNINGS, Hearing
+from processes import hear
 from waiting import until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -71,7 +72,7 @@ def test_whether_a_signal_is_caught_is_seen_from_outside() -> None:
     code = "import signal; signal.signal(10, print); print('up', flush=True); signal.pause()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        process.stdout.readline()
+        hear(process.stdout)
         assert system.catches(process.pid, signal.SIGUSR1)
         assert not system.catches(process.pid, signal.SIGUSR2)
         assert not system.catches(process.pid, WAKE)
