@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.doctor import Finding, examine
-from holdfast.events import Change
+from holdfast.lifecycle.events import Change
 from holdfast.store.codec import change_to_json
 from holdfast.store.journal import encode
 from holdfast.store.manager import StateManager

@@ -12,7 +12,7 @@ from holdfast import liveness
 from holdfast.attempts.names import AttemptName, attempts_dir, output_path, prepare
 from holdfast.attempts.records import Attempt
 from holdfast.engines import Handle
-from holdfast.engines.local import LocalEngine
+from holdfast.engines.local.engine import LocalEngine
 from waiting import until
 
 __all__ = [

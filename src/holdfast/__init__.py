@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from holdfast.config.experiment_file import Experiment, load_config
     from holdfast.config.hashing import compute_config_hash
     from holdfast.diagrams import diagram
-    from holdfast.engines.local import LocalEngine
+    from holdfast.engines.local.engine import LocalEngine
     from holdfast.errors import (
         AggregationError,
         AlreadyOwnedError,
@@ -47,12 +47,12 @@ if TYPE_CHECKING:
         UnsupportedPlatformError,
         UntrustedPlaceError,
     )
-    from holdfast.events import Requested
     from holdfast.identity import ProcessIdentity, Verdict
     from holdfast.ids import sanitize_experiment_id
-    from holdfast.machines import ExperimentMachine, ProcessMachine
+    from holdfast.lifecycle.events import Requested
+    from holdfast.lifecycle.machines import ExperimentMachine, ProcessMachine
+    from holdfast.lifecycle.records import ExperimentState, ProcessProgress
     from holdfast.orchestration.orchestrator import Orchestrator, Outcome
-    from holdfast.records import ExperimentState, ProcessProgress
     from holdfast.status import ExperimentStatus, ProcessStatus, Reason
     from holdfast.store.claim import Claim
     from holdfast.store.history import Transition
@@ -122,18 +122,18 @@ __version__ = "0.1.0"
 _HOMES = {
     "Claim": "store.claim",
     "Experiment": "config.experiment_file",
-    "ExperimentMachine": "machines",
-    "ExperimentState": "records",
+    "ExperimentMachine": "lifecycle.machines",
+    "ExperimentState": "lifecycle.records",
     "ExperimentStatus": "status",
-    "LocalEngine": "engines.local",
+    "LocalEngine": "engines.local.engine",
     "Orchestrator": "orchestration.orchestrator",
     "Outcome": "orchestration.orchestrator",
     "ProcessIdentity": "identity",
-    "ProcessMachine": "machines",
-    "ProcessProgress": "records",
+    "ProcessMachine": "lifecycle.machines",
+    "ProcessProgress": "lifecycle.records",
     "ProcessStatus": "status",
     "Reason": "status",
-    "Requested": "events",
+    "Requested": "lifecycle.events",
     "StateManager": "store.manager",
     "Transition": "store.history",
     "Verdict": "identity",

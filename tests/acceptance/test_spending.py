@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.attempts.names import AttemptName, attempts_dir, error_path
-from holdfast.spending import attempts_duration_s
+from holdfast.results.spending import attempts_duration_s
 from holdfast.store.manager import StateManager
 from shell import FILE, Shell
 

@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.attempts.files import live_state, read_exit
 from holdfast.attempts.names import AttemptName
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import codec
 from holdfast.store.manager import StateManager
 from shell import Shell

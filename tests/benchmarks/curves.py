@@ -19,7 +19,7 @@ from xml.sax.saxutils import escape
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "src")]
 
 from holdfast import StateManager  # noqa: E402
-from holdfast.store import index  # noqa: E402
+from holdfast.store.catalog import index  # noqa: E402
 from holdfast.store.claim import Claim  # noqa: E402
 from many import populate  # noqa: E402
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from holdfast import StateManager
-from holdfast.store.index import RACY_NS
+from holdfast.store.catalog.index import RACY_NS
 from many import populate
 from waiting import until
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from holdfast import StateManager
-from holdfast.lifecycle import Requested
+from holdfast.lifecycle.apply import Requested
 from holdfast.store.claim import Claim
 
 orjson = pytest.importorskip("orjson")

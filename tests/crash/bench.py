@@ -15,8 +15,8 @@ from typing import Any
 import attrs
 
 from holdfast.errors import ClaimClosedError, StateWriteError
-from holdfast.lifecycle import ProcessExited, Requested
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.apply import ProcessExited, Requested
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import codec
 from holdfast.store.claim import Claim
 from holdfast.store.files import Files

@@ -25,8 +25,8 @@ import attrs
 
 from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName, names
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.liveness import Observer
-from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.manager import StateManager
 

@@ -44,7 +44,7 @@ def _is_sync(site: str) -> bool:
 
 
 _LEFT_ALONE = (
-    "open_append ", " store.index.", " elsewhere", "rmdir ",
+    "open_append ", " store.catalog.index.", " elsewhere", "rmdir ",
     "unlink of store.deletion._remove_tree", "unlink of store.ownership.publish_epoch",
     "unlink of store.view.create",
 )  # fmt: skip

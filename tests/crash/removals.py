@@ -77,7 +77,9 @@ def steps(references: Sequence[Reference], where: Path) -> list[Removal]:
         for at in _first_writes(ref):
             inside(ref, at, HALF, where, hooks=[note])
     return sorted(
-        step for step in found if step.line != "elsewhere" and "store.index." not in step.line
+        step
+        for step in found
+        if step.line != "elsewhere" and "store.catalog.index." not in step.line
     )
 
 

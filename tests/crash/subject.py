@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from holdfast import aggregation, results
 from holdfast.doctor import examine
 from holdfast.errors import ExperimentNotFoundError, HoldfastError, UnreadableStateWarning
 from holdfast.ids import sanitize_experiment_id
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
+from holdfast.results import acceptance, aggregation
 from holdfast.store.files import Files
 from holdfast.store.history import Transition
 from holdfast.store.manager import StateManager
@@ -76,7 +76,7 @@ def _unproven(state: ExperimentState, folder: Path) -> list[str]:
     """Results and aggregates that the state promises and that are not there as promised."""
     wrong = []
     for index, process in state.process_progress.items():
-        problem = None if process.result is None else results.verify(folder, process.result)
+        problem = None if process.result is None else acceptance.verify(folder, process.result)
         if problem is not None:
             wrong.append(f"the result of {state.experiment_id}/{index} {problem}")
     proven = any(process.result is not None for process in state.process_progress.values())

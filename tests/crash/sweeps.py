@@ -16,7 +16,7 @@ from typing import Final
 
 import attrs
 
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.manager import StateManager
 

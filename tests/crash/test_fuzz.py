@@ -19,7 +19,7 @@ from holdfast.errors import (
     UnknownLivenessError,
     UnreadableStateWarning,
 )
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.store.manager import StateManager
 
 from .bench import digest

@@ -21,7 +21,7 @@ import pytest
 
 from holdfast import liveness
 from holdfast.attempts.names import attempts_dir, prepare
-from holdfast.engines.local import LocalEngine
+from holdfast.engines.local.engine import LocalEngine
 from holdfast.errors import (
     AlreadyOwnedError,
     AttemptWarning,
@@ -31,8 +31,8 @@ from holdfast.errors import (
     UnknownLivenessError,
     UnreadableStateWarning,
 )
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.orchestrator import Orchestrator, Outcome
-from holdfast.records import ExperimentState
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager
 from processes import hear

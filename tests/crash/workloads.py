@@ -19,10 +19,10 @@ from pathlib import Path
 import attrs
 
 import holdfast
-from holdfast import aggregation, results
 from holdfast.attempts.names import AttemptName
 from holdfast.errors import StateWriteError, UnreadableStateWarning
-from holdfast.lifecycle import ProcessExited, Requested
+from holdfast.lifecycle.apply import ProcessExited, Requested
+from holdfast.results import acceptance, aggregation
 from holdfast.store.claim import Claim
 
 from .bench import Bench, Ticking, legal_step, speaker
@@ -152,12 +152,12 @@ def _aggregate(bench: Bench) -> None:
     bench.promised(state, 0, "create")
     with bench.manager().claim("exp") as claim:
         bench.record(claim, "start")
-        results.prepare(claim.folder, files=bench.files)
+        acceptance.prepare(claim.folder, files=bench.files)
         for index in range(2):
             bench.record(claim, "start", index)
             name = AttemptName.of_process("exp", index, 1)
-            _compute(bench, results.path_of(claim.folder, name))
-            ref = results.accept(claim.folder, name, files=bench.files)
+            _compute(bench, acceptance.path_of(claim.folder, name))
+            ref = acceptance.accept(claim.folder, name, files=bench.files)
             bench.record(claim, "complete", index, exit_code=0, result=ref)
         bench.record(claim, "complete")
         try:
@@ -201,7 +201,7 @@ def _delete(bench: Bench) -> None:
 
 def _index(bench: Bench) -> None:
     """Finished experiments, listed and found through the index, one of them deleted again."""
-    from holdfast.store import index as module
+    from holdfast.store.catalog import index as module
 
     smallest, module.SMALLEST = module.SMALLEST, 1  # type: ignore[misc]
     try:
@@ -297,7 +297,8 @@ def warm_up() -> None:
     for module in pkgutil.walk_packages(holdfast.__path__, "holdfast."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    from holdfast import liveness, machines
+    from holdfast import liveness
+    from holdfast.lifecycle import machines
 
     machines.table("experiment")
     machines.table("process")

@@ -19,8 +19,8 @@ from holdfast.attempts.records import CgroupAddress
 from holdfast.attempts.settling import Lost
 from holdfast.doctor import strays
 from holdfast.engines import Handle
-from holdfast.engines.cgroup import Cgroup
-from holdfast.engines.local import LocalEngine
+from holdfast.engines.local.cgroup import Cgroup
+from holdfast.engines.local.engine import LocalEngine
 from settled import settled
 from shims import (
     NAME,

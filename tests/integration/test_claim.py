@@ -26,9 +26,9 @@ from holdfast.errors import (
     UnknownLivenessError,
     UnreadableStateWarning,
 )
-from holdfast.events import Launch, ProcessExited, ProcessLaunched, Requested
-from holdfast.machines import ExperimentMachine, ProcessMachine, edges
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.events import Launch, ProcessExited, ProcessLaunched, Requested
+from holdfast.lifecycle.machines import ExperimentMachine, ProcessMachine, edges
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import claim as claim_module
 from holdfast.store.claim import Claim

@@ -13,7 +13,7 @@ from faults import Counting, Stopped, fail_with, stop
 from holdfast.attempts.files import live_state
 from holdfast.attempts.names import AGGREGATE, AttemptName, attempts_dir, prepare
 from holdfast.attempts.records import Attempt
-from holdfast.engines.local import LocalEngine
+from holdfast.engines.local.engine import LocalEngine
 from holdfast.errors import (
     AlreadyOwnedError,
     ExperimentExistsError,

@@ -18,9 +18,9 @@ import pytest
 from doctored import NOW, append, edit, symptoms
 from holdfast.doctor import examine, strays, volume
 from holdfast.errors import StateCorruptError
-from holdfast.events import Change, ProcessExited, ProcessLaunched, Requested
+from holdfast.lifecycle.events import Change, ProcessExited, ProcessLaunched, Requested
+from holdfast.lifecycle.records import ResultRef
 from holdfast.liveness import me
-from holdfast.records import ResultRef
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import claim as claim_module
 from holdfast.store.files import Files

@@ -13,9 +13,9 @@ import attrs
 import pytest
 
 from doctored import edit, symptoms
-from holdfast import results
 from holdfast.attempts.names import AttemptName
 from holdfast.doctor import examine
+from holdfast.results import acceptance
 from holdfast.store.manager import StateManager
 from processes import NOBODY, in_a_fork
 
@@ -295,13 +295,13 @@ def test_a_result_that_may_not_be_read_is_not_lost(open_dir: Path) -> None:
     with manager.claim(ID) as claim:
         claim.record("start")
         claim.record("start", 0)
-        results.prepare(manager.folder(ID))
+        acceptance.prepare(manager.folder(ID))
         path.write_text("1")
         claim.record(
             "complete",
             0,
             exit_code=0,
-            result=results.accept(path.parents[1], AttemptName("", "0", 1)),
+            result=acceptance.accept(path.parents[1], AttemptName("", "0", 1)),
         )
     path.chmod(0o000)
     (found,) = as_nobody(open_dir / "states", fix=True)

@@ -10,12 +10,19 @@ import attrs
 import pytest
 
 from doctored import NOW, append, symptoms
-from holdfast import lifecycle
 from holdfast.doctor import enactment
-from holdfast.events import Change, Event, ProcessExited, ProcessLaunched, ProcessLost, Requested
 from holdfast.identity import ProcessIdentity
-from holdfast.machines import table
-from holdfast.records import ExperimentState, ProcessProgress, ResultRef
+from holdfast.lifecycle import apply
+from holdfast.lifecycle.events import (
+    Change,
+    Event,
+    ProcessExited,
+    ProcessLaunched,
+    ProcessLost,
+    Requested,
+)
+from holdfast.lifecycle.machines import table
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
 from holdfast.status import Entity, ExperimentStatus, ProcessStatus, Reason
 from holdfast.store.manager import StateManager
 
@@ -156,7 +163,7 @@ def asked() -> Iterator[tuple[ExperimentState, Event]]:
 
 def recorded() -> Iterator[tuple[ExperimentState, Change]]:
     for state, event in asked():
-        (change,) = lifecycle.apply(state, event).changes
+        (change,) = apply.apply(state, event).changes
         yield state, change
     owner = attrs.evolve(HERE, locked=False, released=True)
     yield before("experiment", "running"), _released(owner)
@@ -243,7 +250,7 @@ def test_history_gives_the_reason_that_is_stored(state: ExperimentState, change:
 def test_a_fact_of_the_wrong_type_is_a_difference_and_no_crash() -> None:
     """Types are trusted where a checksum is right; here it may be right over anything."""
     state = before("process", "running")
-    (change,) = lifecycle.apply(state, ProcessExited(process=1, attempt=2, at=NOW)).changes
+    (change,) = apply.apply(state, ProcessExited(process=1, attempt=2, at=NOW)).changes
     wrong = attrs.evolve(change, fields={**change.fields, "exit_code": "3"})
     (what,) = enactment.problems(state, wrong)
     assert "cannot be" in what
@@ -268,7 +275,7 @@ def manager(state_dir: Path) -> StateManager:
 def move(manager: StateManager, event: str, index: int, **facts: Any) -> Change:
     """What the store would record."""
     request = Requested(entity="process", event=event, at=NOW, process=index, facts=facts)
-    (change,) = lifecycle.apply(manager.load(ID), request).changes
+    (change,) = apply.apply(manager.load(ID), request).changes
     return change
 
 
@@ -314,7 +321,7 @@ def test_a_note_moves_nothing(
 ) -> None:
     """`launched` says who runs it, and nothing else."""
     launched = ProcessLaunched(process=1, attempt=1, at=NOW, identity=HERE)
-    (right,) = lifecycle.apply(manager.load(ID), launched).changes
+    (right,) = apply.apply(manager.load(ID), launched).changes
     append(manager, ID, attrs.evolve(right, fields={**right.fields, name: value}))
     assert illegal(state_dir) == [
         f"revision 5: launched of process 1 sets {name}, which it never does"

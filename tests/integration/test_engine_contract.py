@@ -19,7 +19,7 @@ from holdfast.attempts.names import AttemptName, error_path, output_path
 from holdfast.attempts.records import Attempt, ExitRecord
 from holdfast.attempts.settling import Lost
 from holdfast.engines import Engine, Handle
-from holdfast.engines.local import LocalEngine
+from holdfast.engines.local.engine import LocalEngine
 from holdfast.status import Reason
 from processes import hear
 from settled import settled
@@ -364,7 +364,7 @@ def test_attempts_outlive_the_death_of_their_orchestrator(
     """After SIGKILL of the process that submitted it, an attempt ends in its own time."""
     code = (
         "import sys;from pathlib import Path;"
-        "from holdfast.engines.local import LocalEngine;"
+        "from holdfast.engines.local.engine import LocalEngine;"
         "from holdfast.attempts.names import AttemptName;"
         "from holdfast.attempts.records import Attempt;"
         "folder=Path(sys.argv[1]);engine=LocalEngine();"

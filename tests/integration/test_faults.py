@@ -15,8 +15,8 @@ from holdfast.errors import (
     OwnershipLostError,
     StateWriteError,
 )
-from holdfast.events import Requested
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.events import Requested
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus
 from holdfast.store import claim as claim_module
 from holdfast.store.manager import StateManager

@@ -20,7 +20,7 @@ from holdfast.errors import (
     InvalidTransitionError,
     ObserverWarning,
 )
-from holdfast.events import ProcessLaunched, Requested
+from holdfast.lifecycle.events import ProcessLaunched, Requested
 from holdfast.status import ProcessStatus
 from holdfast.store import observing, uninterrupted
 from holdfast.store.claim import Claim

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast import ExperimentStatus, StateManager
-from holdfast.store import index
+from holdfast.store.catalog import index
+from holdfast.store.catalog.index import FOLDER
+from holdfast.store.catalog.summary import Summary
 from holdfast.store.files import Files
-from holdfast.store.index import FOLDER
-from holdfast.store.summary import Summary
 from many import Template, finish, interrupt, populate
 from waiting import until
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from holdfast.errors import UnreadableStateWarning
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.store.manager import StateManager
 from processes import killed
 

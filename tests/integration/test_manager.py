@@ -28,7 +28,7 @@ from holdfast.errors import (
     StateWriteError,
     UnreadableStateWarning,
 )
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.files import Files
 from holdfast.store.manager import StateManager

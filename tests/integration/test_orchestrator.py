@@ -20,7 +20,7 @@ from holdfast import doctor, liveness
 from holdfast.attempts.files import live_state, read_exit
 from holdfast.attempts.names import AGGREGATE, AttemptName, attempts_dir, prepare
 from holdfast.config.experiment_file import Experiment
-from holdfast.engines.local import LocalEngine
+from holdfast.engines.local.engine import LocalEngine
 from holdfast.errors import (
     AlreadyOwnedError,
     AmbiguousExperimentError,
@@ -37,9 +37,9 @@ from holdfast.errors import (
     StateWriteError,
     UnknownLivenessError,
 )
-from holdfast.events import Change
+from holdfast.lifecycle.events import Change
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.orchestrator import Orchestrator, Outcome
-from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import observing
 from holdfast.store.files import Files

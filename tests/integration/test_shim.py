@@ -26,7 +26,7 @@ from holdfast.attempts.names import AttemptName, output_path, prepare
 from holdfast.attempts.records import Attempt, ExitRecord
 from holdfast.attempts.settling import Lost
 from holdfast.engines import Handle
-from holdfast.engines.local import LocalEngine
+from holdfast.engines.local.engine import LocalEngine
 from holdfast.errors import EngineError
 from holdfast.identity import ProcessIdentity
 from processes import NOBODY, hear, in_a_fork, parent_of
@@ -451,7 +451,7 @@ def test_the_starter_ends_with_its_orchestrator_even_if_a_fork_of_that_lives_on(
     """Forks of the orchestrator (a pool of its user) hold nothing of ours."""
     code = (
         "import os,sys,time;from pathlib import Path;"
-        "from holdfast.engines.local import LocalEngine;"
+        "from holdfast.engines.local.engine import LocalEngine;"
         "from holdfast.attempts.names import AttemptName;"
         "from holdfast.attempts.records import Attempt;"
         "engine=LocalEngine();folder=Path(sys.argv[1]);"
@@ -586,10 +586,10 @@ def test_a_shim_is_small(engine: LocalEngine, tmp_path: Path) -> None:
 
 def test_the_shim_needs_no_package() -> None:
     """It runs in an interpreter that has no site-packages."""
-    from holdfast.engines import local
+    from holdfast.engines.local import engine
 
     code = "import sys; sys.path.append(sys.argv[1]); import starter, shim; print(len(sys.modules))"
-    folder = os.path.dirname(local.__file__)
+    folder = os.path.dirname(engine.__file__)
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code, folder], capture_output=True, text=True
     )
@@ -601,7 +601,7 @@ def test_a_platform_without_fork_is_refused() -> None:
     """Windows has neither fork nor fcntl: a clear error, not a failing import."""
     code = (
         "import os,sys;sys.modules['fcntl']=None;"
-        "from holdfast.engines.local import LocalEngine;"
+        "from holdfast.engines.local.engine import LocalEngine;"
         "from holdfast.errors import UnsupportedPlatformError;"
         "del os.fork\n"
         "try: LocalEngine()\n"

@@ -12,8 +12,8 @@ import pytest
 
 from holdfast.attempts import cgroups
 from holdfast.attempts.names import AttemptName
-from holdfast.engines.hearing import WAKE
-from holdfast.engines.local import LocalEngine
+from holdfast.engines.local.engine import LocalEngine
+from holdfast.engines.local.hearing import WAKE
 from processes import parent_of
 from shims import (
     EXPERIMENT,

@@ -20,10 +20,10 @@ from holdfast import liveness
 from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName, attempts_dir, file_path, prepare
 from holdfast.engines import Handle
-from holdfast.engines.hearing import ALL, STOPS, WAKE
-from holdfast.engines.local import LocalEngine
-from holdfast.engines.shim import WINDOW_S
-from holdfast.orchestration.outcomes import ends_by
+from holdfast.engines.local.engine import LocalEngine
+from holdfast.engines.local.hearing import ALL, STOPS, WAKE
+from holdfast.engines.local.shim import WINDOW_S
+from holdfast.orchestration.exits import ends_by
 from processes import parent_of
 from shims import (
     EXPERIMENT,

@@ -21,7 +21,7 @@ from holdfast.errors import (
     InvalidTransitionError,
     StaleStateError,
 )
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import claim as claim_module
 from holdfast.store.claim import Claim
 from holdfast.store.files import Files

@@ -224,7 +224,7 @@ def test_a_listing_that_fails_leaves_no_descriptor_behind(
     manager: StateManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that lists every minute would run out of them."""
-    from holdfast.store import index
+    from holdfast.store.catalog import index
 
     monkeypatch.setattr(index, "SMALLEST", 1)
     manager.create(ID)
@@ -313,7 +313,7 @@ def test_an_aggregated_file_without_an_owner_is_read_every_time(
     manager: StateManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another tool writes into it as it lies there, which no time of the directory tells."""
-    from holdfast.store import index
+    from holdfast.store.catalog import index
 
     monkeypatch.setattr(index, "SMALLEST", 1)
     monkeypatch.setattr(index, "RACY_NS", 0)

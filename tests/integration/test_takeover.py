@@ -20,15 +20,16 @@ from typing import Any
 import attrs
 import pytest
 
-from holdfast import liveness, results
+from holdfast import liveness
 from holdfast.attempts.family import SESSION_VARIABLE, Census
 from holdfast.attempts.names import AttemptName, attempts_dir, prepare
 from holdfast.attempts.records import Attempt
 from holdfast.cli.failures import guarded
 from holdfast.config.experiment_file import Experiment, load_config
 from holdfast.engines import EngineWord, Handle
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.orchestrator import Orchestrator
-from holdfast.records import ExperimentState
+from holdfast.results import acceptance
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager
@@ -170,9 +171,9 @@ class History:
         elif past == "completed":
             ref = None
             if self.draw.random() < 0.6:
-                results.prepare(self.folder)
-                results.path_of(self.folder, name).write_text("[1]")
-                ref = results.accept(self.folder, name)
+                acceptance.prepare(self.folder)
+                acceptance.path_of(self.folder, name).write_text("[1]")
+                ref = acceptance.accept(self.folder, name)
             claim.record("complete", index, exit_code=0, result=ref)
         else:
             self.leave(name)
@@ -186,8 +187,8 @@ class History:
         elif kind in ENDS:
             record = dict(ENDS[kind])
             if "result" in record:
-                results.prepare(self.folder)
-                results.path_of(self.folder, name).write_text(record.pop("result"))
+                acceptance.prepare(self.folder)
+                acceptance.path_of(self.folder, name).write_text(record.pop("result"))
             _write(self.folder, name, "exit", record)
         else:
             self.leave_without_outcome(name, kind)

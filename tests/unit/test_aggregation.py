@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 import attrs
 import pytest
 
-from holdfast import aggregation, results, rows
 from holdfast.attempts.names import AGGREGATE, AttemptName
-from holdfast.averages import statistics_of
 from holdfast.errors import AggregationError, ResultLostError, StateCorruptError, StateWriteError
-from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.results import acceptance, aggregation, rows
+from holdfast.results.averages import statistics_of
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.files import Files
 
@@ -31,7 +31,7 @@ def of(index, attempt):
 
 @pytest.fixture
 def folder(tmp_path):
-    results.prepare(tmp_path)
+    acceptance.prepare(tmp_path)
     return tmp_path
 
 
@@ -39,8 +39,8 @@ def completed(folder, index, attempt, value=None, **more):
     """A completed process; its result is written and accepted unless *value* is None."""
     ref = None
     if value is not None:
-        results.path_of(folder, of(index, attempt)).write_text(json.dumps(value))
-        ref = results.accept(folder, of(index, attempt))
+        acceptance.path_of(folder, of(index, attempt)).write_text(json.dumps(value))
+        ref = acceptance.accept(folder, of(index, attempt))
     times = {"started_at": BEGIN, "completed_at": BEGIN + timedelta(seconds=1.5)}
     return ProcessProgress(
         status=ProcessStatus.COMPLETED, attempt=attempt, result=ref, host="node1", **(times | more)
@@ -50,7 +50,7 @@ def completed(folder, index, attempt, value=None, **more):
 @pytest.fixture
 def state(folder):
     """Three completed processes; the second needed two attempts, the third wrote no result."""
-    results.path_of(folder, of(1, 1)).write_text('{"ratio": 999}')
+    acceptance.path_of(folder, of(1, 1)).write_text('{"ratio": 999}')
     return ExperimentState(
         experiment_id="exp",
         name="shootout",
@@ -113,7 +113,7 @@ def test_a_clock_that_was_set_back_makes_no_negative_duration(folder):
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("7")])
 def test_a_lost_result_stops_the_aggregation(state, folder, damage):
     """No mean over half of the results, and none over a result that nobody wrote."""
-    damage(results.path_of(folder, of(1, 2)))
+    damage(acceptance.path_of(folder, of(1, 2)))
     with pytest.raises(ResultLostError, match=r"exp/1: result results/1\.2\.json") as caught:
         aggregation.build(state, folder, PARAMS)
     assert caught.value.process == 1
@@ -185,7 +185,7 @@ def test_a_command_that_edits_its_inputs_destroys_no_result(state, folder):
         with open(os.path.join(env["HOLDFAST_RESULTS"], name), "r+") as file:
             file.truncate(1)
     for process in state.processes.values():
-        assert process.result is None or results.verify(folder, process.result) is None
+        assert process.result is None or acceptance.verify(folder, process.result) is None
 
 
 def test_inputs_are_laid_out_afresh(state, folder):
@@ -260,7 +260,7 @@ def test_a_command_that_writes_no_json_has_failed(state, folder):
 def test_a_result_that_is_gone_stops_the_preparation(state, folder):
     """The command must not run over fewer results than were accepted."""
     built = aggregation.build(state, folder)
-    results.path_of(folder, of(0, 1)).unlink()
+    acceptance.path_of(folder, of(0, 1)).unlink()
     with pytest.raises(StateWriteError, match="preparing the aggregation"):
         aggregation.prepare_inputs(state, folder, built, own(1))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.averages import statistics_of
+from holdfast.results.averages import statistics_of
 
 
 def test_every_numeric_field_has_its_statistics():

@@ -13,7 +13,7 @@ from holdfast.cli import failures, text
 from holdfast.cli.app import Where
 from holdfast.cli.live import Estimate
 from holdfast.errors import StateWriteError
-from holdfast.records import ExperimentState, ProcessProgress, ProcessTable
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ProcessTable
 from holdfast.status import ProcessStatus
 from holdfast.store.manager import StateManager
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import records
 from holdfast.errors import SchemaTooNewError, StateCorruptError
-from holdfast.events import Change
 from holdfast.identity import ProcessIdentity
-from holdfast.records import ExperimentState, ProcessProgress, ProcessTable, ResultRef
+from holdfast.lifecycle import records
+from holdfast.lifecycle.events import Change
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ProcessTable, ResultRef
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import codec, view
 from holdfast.store.files import Files

@@ -7,8 +7,9 @@ from typing import get_args
 
 import pytest
 
-from holdfast import diagrams, drawing
-from holdfast.machines import MACHINES, edges
+from holdfast import diagrams
+from holdfast.diagrams import drawing
+from holdfast.lifecycle.machines import MACHINES, edges
 from holdfast.status import Entity
 
 FOLDER = Path(__file__).parents[2] / "diagrams"

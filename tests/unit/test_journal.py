@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.errors import SchemaTooNewError, StateCorruptError
 from holdfast.identity import ProcessIdentity
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ProcessStatus
 from holdfast.store import history, journal
 from holdfast.store.files import Files

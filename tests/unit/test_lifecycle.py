@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import lifecycle
 from holdfast.errors import InvalidTransitionError
-from holdfast.events import (
+from holdfast.identity import ProcessIdentity
+from holdfast.lifecycle import apply
+from holdfast.lifecycle.events import (
     Event,
     Fact,
     Ignored,
@@ -24,8 +25,7 @@ from holdfast.events import (
     Requested,
     Stop,
 )
-from holdfast.identity import ProcessIdentity
-from holdfast.records import ExperimentState, ResultRef
+from holdfast.lifecycle.records import ExperimentState, ResultRef
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 
 NOW = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)
@@ -51,7 +51,7 @@ def ask(event: str, process: int | None = None, at: datetime = NOW, **more: obje
 
 def running(size: int = SIZE) -> ExperimentState:
     state = ExperimentState(experiment_id="exp_7", num_processes=size)
-    return lifecycle.apply_many(state, [ask("start"), ask("start", 0)]).state
+    return apply.apply_many(state, [ask("start"), ask("start", 0)]).state
 
 
 indices = st.integers(0, SIZE)  # one too many: there is no process 3
@@ -118,13 +118,13 @@ requests: st.SearchStrategy[Requested] = st.one_of(
 stories = st.lists(st.one_of(facts, requests, requests), max_size=40)
 
 
-def tell(story: list[Event]) -> list[tuple[ExperimentState, Event, lifecycle.Step]]:
+def tell(story: list[Event]) -> list[tuple[ExperimentState, Event, apply.Step]]:
     """Every accepted event of *story* with the state before it."""
     state = ExperimentState(experiment_id="exp_7", num_processes=SIZE)
     steps = []
     for event in [ask("start"), *story]:
         try:
-            step = lifecycle.apply(state, event)
+            step = apply.apply(state, event)
         except InvalidTransitionError:
             continue
         steps.append((state, event, step))
@@ -136,7 +136,7 @@ def tell(story: list[Event]) -> list[tuple[ExperimentState, Event, lifecycle.Ste
 def test_a_fact_is_never_refused(story: list[Event], fact: Fact) -> None:
     """Whatever happened before: a fact is taken in or ignored with a reason, never an error."""
     state = tell(story)[-1][2].state
-    step = lifecycle.apply(state, fact)
+    step = apply.apply(state, fact)
     if step.changes:
         assert not any(isinstance(action, Ignored) for action in step.actions)
     else:
@@ -150,10 +150,10 @@ def test_replayed_changes_equal_the_state(story: list[Event]) -> None:
     steps = tell(story)
     first = steps[0][0]
     changes = [change for _, _, step in steps for change in step.changes]
-    assert lifecycle.replay_many(first, changes) == steps[-1][2].state
+    assert apply.replay_many(first, changes) == steps[-1][2].state
     one_by_one = first
     for change in changes:
-        one_by_one = lifecycle.replay(one_by_one, change)
+        one_by_one = apply.replay(one_by_one, change)
     assert one_by_one == steps[-1][2].state
 
 
@@ -216,7 +216,7 @@ def test_a_start_forgets_the_attempt_before_but_not_its_failures() -> None:
     state = running()
     exited = ProcessExited(process=0, attempt=1, at=later(5), exit_code=3, error_message="boom")
     again = [exited, ask("requeue", 0, max_attempts=2), ask("start", 0, later(9))]
-    process = lifecycle.apply_many(state, again).state.processes[0]
+    process = apply.apply_many(state, again).state.processes[0]
     assert (process.attempt, process.failures) == (2, 1)
     assert process.started_at == later(9)
     assert process.exit_code is process.error_message is process.completed_at is None
@@ -227,7 +227,7 @@ def test_a_clean_exit_completes_with_its_result() -> None:
     fact = ProcessExited(
         process=0, attempt=1, at=later(60), exit_code=0, result=RESULT, ended_at=later(2)
     )
-    process = lifecycle.apply(running(), fact).state.processes[0]
+    process = apply.apply(running(), fact).state.processes[0]
     assert (process.status, process.result) == (ProcessStatus.COMPLETED, RESULT)
     assert process.completed_at == later(2)
 
@@ -248,7 +248,7 @@ def test_a_clean_exit_completes_with_its_result() -> None:
 def test_any_other_exit_fails_and_is_charged(how: dict[str, object]) -> None:
     """Only a clean exit with a readable result completes; everything else costs one failure."""
     fact = ProcessExited(process=0, attempt=1, at=NOW, **how)  # type: ignore[arg-type]
-    process = lifecycle.apply(running(), fact).state.processes[0]
+    process = apply.apply(running(), fact).state.processes[0]
     assert (process.status, process.failures) == (ProcessStatus.FAILED, 1)
     assert process.result is None
     assert process.reason is (Reason.TIMEOUT if "timed_out" in how else fact.reason)
@@ -275,10 +275,10 @@ def test_every_end_is_exactly_one_of_completed_requeued_and_failed() -> None:
     before = state.processes[0]
     for end in every_end():
         fact = ProcessExited(process=0, attempt=1, at=NOW, **end)
-        step = lifecycle.apply(state, fact)
+        step = apply.apply(state, fact)
         (change,) = step.changes
         after = step.state.processes[0]
-        assert change.event == lifecycle.ending(fact)
+        assert change.event == apply.ending(fact)
         charged = (after.failures - before.failures, after.interruptions - before.interruptions)
         against = [name for name in end if name != "exit_code" and end[name] not in (None, False)]
         stopped = end["stop_reason"] is not None or end["interrupted_by"] is not None
@@ -299,7 +299,7 @@ def test_what_is_recorded_of_an_interruption_says_why_it_proves_nothing() -> Non
     fact = ProcessExited(
         process=0, attempt=1, at=NOW, exit_code=0, interrupted_by=15, evidence="stopped 7 (sleep)"
     )
-    (change,) = lifecycle.apply(running(), fact).changes
+    (change,) = apply.apply(running(), fact).changes
     assert (change.event, change.reason) == ("requeue", Reason.PREEMPTED)
     assert change.evidence == (
         "signal 15 from outside reached it around its end, so that its exit code 0 proves nothing; "
@@ -311,7 +311,7 @@ def test_what_is_recorded_of_an_interruption_says_why_it_proves_nothing() -> Non
 def test_evidence_of_an_end_is_kept_with_the_change(how: dict[str, Any]) -> None:
     """What had to be stopped after it is in the history, whatever became of the process."""
     fact = ProcessExited(process=0, attempt=1, at=NOW, evidence="stopped 7 (sleep)", **how)
-    (change,) = lifecycle.apply(running(), fact).changes
+    (change,) = apply.apply(running(), fact).changes
     assert change.evidence == "stopped 7 (sleep)"
 
 
@@ -330,7 +330,7 @@ def test_a_fact_of_a_settled_experiment_is_ignored(settled: ExperimentStatus) ->
         ProcessLost(process=0, attempt=1, at=NOW, evidence="gone"),
         ProcessLaunched(process=0, attempt=1, at=NOW, identity=None),
     ):
-        step = lifecycle.apply(state, fact)
+        step = apply.apply(state, fact)
         assert step.state is state
         (ignored,) = step.actions
         assert isinstance(ignored, Ignored)
@@ -341,7 +341,7 @@ def test_a_fact_of_a_settled_experiment_is_ignored(settled: ExperimentStatus) ->
 def test_an_exit_after_a_stop_request_is_requeued_not_completed(exit_code: int) -> None:
     """A stopped attempt may have cut its work short, whatever its exit code says."""
     fact = ProcessExited(process=0, attempt=1, at=NOW, exit_code=exit_code, stop_reason=Reason.USER)
-    process = lifecycle.apply(running(), fact).state.processes[0]
+    process = apply.apply(running(), fact).state.processes[0]
     assert process.status is ProcessStatus.PENDING
     assert (process.failures, process.interruptions, process.reason) == (0, 1, Reason.USER)
 
@@ -349,7 +349,7 @@ def test_an_exit_after_a_stop_request_is_requeued_not_completed(exit_code: int) 
 def test_a_lost_attempt_is_requeued_with_its_evidence_and_not_charged() -> None:
     """Death without an exit record is no failure of the process."""
     fact = ProcessLost(process=0, attempt=1, at=NOW, evidence="lock free, pid 7 gone")
-    step = lifecycle.apply(running(), fact)
+    step = apply.apply(running(), fact)
     process = step.state.processes[0]
     assert (process.status, process.failures) == (ProcessStatus.PENDING, 0)
     assert step.changes[0].evidence == "lock free, pid 7 gone"
@@ -358,7 +358,7 @@ def test_a_lost_attempt_is_requeued_with_its_evidence_and_not_charged() -> None:
 def test_a_launch_is_annotated_without_moving_the_process() -> None:
     """Who runs the attempt is kept while it runs."""
     who = ProcessIdentity(host="node1", pid=4711)
-    step = lifecycle.apply(running(), ProcessLaunched(process=0, attempt=1, at=NOW, identity=who))
+    step = apply.apply(running(), ProcessLaunched(process=0, attempt=1, at=NOW, identity=who))
     assert step.state.processes[0].identity == who
     assert step.state.processes[0].host == "node1"
     assert (step.changes[0].source, step.changes[0].target) == ("running", "running")
@@ -366,19 +366,19 @@ def test_a_launch_is_annotated_without_moving_the_process() -> None:
 
 def test_a_requeue_by_the_user_gives_a_fresh_budget() -> None:
     """Failures are counted anew, and why the last attempt failed stays readable."""
-    state = lifecycle.apply(
+    state = apply.apply(
         running(), ProcessExited(process=0, attempt=1, at=NOW, exit_code=1, error_message="boom")
     ).state
-    process = lifecycle.apply(state, ask("requeue", 0, requested_by_user=True)).state.processes[0]
+    process = apply.apply(state, ask("requeue", 0, requested_by_user=True)).state.processes[0]
     assert (process.failures, process.error_message) == (0, "boom")
 
 
 def test_an_interrupt_asks_for_what_still_runs_to_be_stopped() -> None:
     """Instructions name the attempts; carrying them out is the shell's."""
-    step = lifecycle.apply(running(), ask("interrupt", reason="user"))
+    step = apply.apply(running(), ask("interrupt", reason="user"))
     assert step.actions == (Stop(0, 1, Reason.USER),)
     assert (step.state.reason, step.state.finished_at) == (Reason.USER, NOW)
-    again = lifecycle.apply(step.state, ask("resume", at=later(1))).state
+    again = apply.apply(step.state, ask("resume", at=later(1))).state
     assert again.reason is again.finished_at is None
     assert again.started_at == NOW
 
@@ -387,14 +387,14 @@ def test_all_events_of_a_line_or_none() -> None:
     """The last of them is refused: nothing of the others is kept."""
     state = running()
     with pytest.raises(InvalidTransitionError):
-        lifecycle.apply_many(state, [ask("start", 1), ask("start", 1)])
+        apply.apply_many(state, [ask("start", 1), ask("start", 1)])
     assert state.processes[1].status is ProcessStatus.PENDING
 
 
 def test_a_request_for_a_process_that_does_not_exist_is_refused() -> None:
     """The refusal names the indices that there are, and pickles."""
     with pytest.raises(InvalidTransitionError, match="no process 99, only 0 … 2") as caught:
-        lifecycle.apply(running(), ask("start", 99))
+        apply.apply(running(), ask("start", 99))
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
@@ -416,7 +416,7 @@ def test_naive_times_are_refused() -> None:
 def test_ten_thousand_processes_cost_no_more_per_event_than_one() -> None:
     """The next table shares every chunk but one with the table before."""
     state = running(10_000)
-    after = lifecycle.apply(state, ask("start", 5_000)).state
+    after = apply.apply(state, ask("start", 5_000)).state
     before_chunks, after_chunks = state.processes._chunks, after.processes._chunks
     shared = sum(a is b for a, b in zip(before_chunks, after_chunks, strict=True))
     assert shared == len(before_chunks) - 1

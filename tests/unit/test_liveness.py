@@ -10,9 +10,9 @@ from typing import Any
 import attrs
 import pytest
 
-from holdfast import liveness, start_times
+from holdfast import liveness
 from holdfast.identity import ProcessIdentity
-from holdfast.liveness import Observer
+from holdfast.liveness import Observer, start_times
 from processes import NOBODY, in_a_fork
 from waiting import until
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from holdfast import decisions, lifecycle
-from holdfast.decisions import decide, ended
 from holdfast.errors import InvalidTransitionError
-from holdfast.events import Requested
-from holdfast.guards import EXPERIMENT_GUARDS, PROCESS_GUARDS
-from holdfast.machines import ENDINGS, ExperimentMachine, ProcessMachine, edges, table
-from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.lifecycle import apply, decisions
+from holdfast.lifecycle.decisions import decide, ended
+from holdfast.lifecycle.events import Requested
+from holdfast.lifecycle.guards import EXPERIMENT_GUARDS, PROCESS_GUARDS
+from holdfast.lifecycle.machines import ENDINGS, ExperimentMachine, ProcessMachine, edges, table
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.status import SETTLED, Entity, ExperimentStatus, ProcessStatus, Reason
 
 NOW = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)
@@ -241,7 +241,7 @@ def test_the_lifecycle_decides_as_the_machine_does(status: ProcessStatus) -> Non
         state = ExperimentState(experiment_id="e", status=told, process_progress={0: record})
         request = Requested(entity="process", process=0, event=event, at=NOW, facts=facts)
         try:
-            made = str(lifecycle.apply(state, request).state.processes[0].status)
+            made = str(apply.apply(state, request).state.processes[0].status)
         except InvalidTransitionError:
             made = None
         facts["experiment_status"] = told
@@ -300,7 +300,7 @@ def test_no_process_moves_once_the_experiment_is_settled(settled: ExperimentStat
     for event in PROCESS_EVENTS:
         request = Requested(entity="process", process=0, event=event, at=NOW, facts=WILLING)
         with pytest.raises(InvalidTransitionError) as caught:
-            lifecycle.apply(state, request)
+            apply.apply(state, request)
         assert caught.value.refusals[0].guard == "experiment_is_open"
 
 
@@ -316,7 +316,7 @@ def test_an_experiment_machine_gives_the_record_that_a_claim_would_store(
         why: dict[str, Any] = {"at": NOW, "reason": Reason.USER, "error_message": "why"}
         moved = ExperimentMachine(record).send(event, **why)
         request = Requested(entity="experiment", event=event, **why)
-        assert moved == lifecycle.apply(record, request).state
+        assert moved == apply.apply(record, request).state
         assert ExperimentMachine(record).send(event).status == moved.status
 
 
@@ -331,7 +331,7 @@ def test_a_process_machine_gives_the_record_that_a_claim_would_store(status: Pro
         why: dict[str, Any] = {"at": NOW, "reason": Reason.USER, "error_message": "why"}
         moved = ProcessMachine(record).send(event, **why, **WILLING)
         request = Requested(entity="process", process=0, event=event, facts=WILLING, **why)
-        assert moved == lifecycle.apply(state, request).state.processes[0]
+        assert moved == apply.apply(state, request).state.processes[0]
         assert ProcessMachine(record).send(event, **WILLING).status == moved.status
 
 

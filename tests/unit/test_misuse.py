@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from holdfast.errors import HoldfastError, InvalidRequestError, InvalidTransitionError
-from holdfast.machines import ExperimentMachine, ProcessMachine
-from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.lifecycle.machines import ExperimentMachine, ProcessMachine
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
 NOW = datetime(2024, 1, 15, tzinfo=UTC)

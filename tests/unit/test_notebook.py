@@ -9,8 +9,8 @@ import pytest
 import holdfast
 from holdfast.diagrams import FORMATS
 from holdfast.errors import InvalidRequestError
-from holdfast.machines import MACHINES, ExperimentMachine, ProcessMachine
-from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.lifecycle.machines import MACHINES, ExperimentMachine, ProcessMachine
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.status import ExperimentStatus, ProcessStatus
 
 SHOWN = [

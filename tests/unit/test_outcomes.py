@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from holdfast import lifecycle
 from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName, attempts_dir
-from holdfast.orchestration import outcomes
+from holdfast.lifecycle import apply
+from holdfast.orchestration import exits
 from holdfast.status import Reason
 
 NOW = datetime(2024, 1, 15, 12, 0, tzinfo=UTC)
@@ -26,18 +26,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ended(folder: Path, **exit_record: Any) -> lifecycle.ProcessExited:
+def ended(folder: Path, **exit_record: Any) -> apply.ProcessExited:
     """The fact that is told by an `.exit` of these fields."""
     (attempts_dir(folder) / f"{NAME}.exit").write_text(json.dumps(exit_record))
     record = read_exit(folder, NAME)
     assert record is not None
-    return outcomes.exited(folder, NAME, record, NOW)
+    return exits.exited(folder, NAME, record, NOW)
 
 
 def test_a_clean_exit_comes_with_its_result(folder: Path) -> None:
     """Nothing speaks against it: the result is proven, and there is no error to tell."""
     fact = ended(folder, exit_code=0)
-    assert lifecycle.ending(fact) == "complete"
+    assert apply.ending(fact) == "complete"
     assert fact.result is not None
     assert fact.error_message is None
 
@@ -67,7 +67,7 @@ def test_the_result_of_any_other_end_is_not_looked_at(
 ) -> None:
     """Whatever lies there, the attempt is not completed, and its end is told in words."""
     fact = ended(folder, **record)
-    assert lifecycle.ending(fact) == ending
+    assert apply.ending(fact) == ending
     assert (fact.reason, fact.error_message) == (reason, says)
     assert fact.result is fact.result_error is None
 
@@ -77,4 +77,4 @@ def test_an_invalid_result_turns_a_clean_exit_into_a_failure(folder: Path) -> No
     (folder / "results" / f"{NAME}.json").write_text("{")
     fact = ended(folder, exit_code=0)
     assert fact.result_error is not None
-    assert lifecycle.ending(fact) == "fail"
+    assert apply.ending(fact) == "fail"

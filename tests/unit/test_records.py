@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.events import ProcessExited, ProcessLaunched, ProcessLost, Requested
 from holdfast.identity import ProcessIdentity
-from holdfast.records import ExperimentState, ProcessProgress, ResultRef
+from holdfast.lifecycle.events import ProcessExited, ProcessLaunched, ProcessLost, Requested
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
 from holdfast.store import codec
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

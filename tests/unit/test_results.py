@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from holdfast import results
 from holdfast.attempts.names import AttemptName
 from holdfast.errors import ResultInvalidError, StateWriteError
-from holdfast.store import outline, strictjson
+from holdfast.results import acceptance, outline
+from holdfast.store import strictjson
 from holdfast.store.files import Files
 
 JSON = st.recursive(
@@ -94,31 +94,31 @@ def test_reading_much_leaves_the_garbage_collector_as_it_was(enabled):
 
 @pytest.fixture
 def folder(tmp_path):
-    results.prepare(tmp_path)
+    acceptance.prepare(tmp_path)
     return tmp_path
 
 
 def test_an_accepted_result_is_recorded_by_size_and_digest(folder):
     """What is recorded proves the file, whatever happens to it later."""
     data = b'{"ratio": 2.5}\n'
-    results.path_of(folder, AttemptName("exp", "2", 1)).write_bytes(data)
-    ref = results.accept(folder, AttemptName("exp", "2", 1))
+    acceptance.path_of(folder, AttemptName("exp", "2", 1)).write_bytes(data)
+    ref = acceptance.accept(folder, AttemptName("exp", "2", 1))
     assert ref is not None
     assert attrs.asdict(ref) == {
         "path": "results/2.1.json",
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    assert results.verify(folder, ref) is None
-    assert results.load(folder, ref) == {"ratio": 2.5}
+    assert acceptance.verify(folder, ref) is None
+    assert acceptance.load(folder, ref) == {"ratio": 2.5}
 
 
 def test_a_process_may_write_no_result(tmp_path):
     """No file is no error, with and without the directory."""
-    assert results.accept(tmp_path, AttemptName("exp", "0", 1)) is None
-    results.prepare(tmp_path)
-    results.prepare(tmp_path)
-    assert results.accept(tmp_path, AttemptName("exp", "0", 1)) is None
+    assert acceptance.accept(tmp_path, AttemptName("exp", "0", 1)) is None
+    acceptance.prepare(tmp_path)
+    acceptance.prepare(tmp_path)
+    assert acceptance.accept(tmp_path, AttemptName("exp", "0", 1)) is None
 
 
 def test_the_file_and_its_name_are_synchronised_before_it_counts(folder):
@@ -132,10 +132,10 @@ def test_the_file_and_its_name_are_synchronised_before_it_counts(folder):
             self.synced.append(os.fstat(fd).st_ino)
             super().fsync(fd)
 
-    path = results.path_of(folder, AttemptName("exp", "0", 1))
+    path = acceptance.path_of(folder, AttemptName("exp", "0", 1))
     path.write_text("1")
     files = Recording()
-    results.accept(folder, AttemptName("exp", "0", 1), files=files)
+    acceptance.accept(folder, AttemptName("exp", "0", 1), files=files)
     assert files.synced == [path.stat().st_ino, path.parent.stat().st_ino]
 
 
@@ -146,26 +146,26 @@ def test_a_disk_that_fails_is_not_the_fault_of_the_process(folder):
         def fsync(self, fd):
             raise OSError(5, "Input/output error")
 
-    results.path_of(folder, AttemptName("exp", "0", 1)).write_text("1")
+    acceptance.path_of(folder, AttemptName("exp", "0", 1)).write_text("1")
     with pytest.raises(StateWriteError, match="Input/output error"):
-        results.accept(folder, AttemptName("exp", "0", 1), files=Broken())
+        acceptance.accept(folder, AttemptName("exp", "0", 1), files=Broken())
 
 
 def test_invalid_json_is_refused_with_the_file_and_the_reason(folder):
     """The attempt fails with a sentence that tells its author what to mend."""
-    results.path_of(folder, AttemptName("exp", "0", 1)).write_text('{"loss": nan}')
+    acceptance.path_of(folder, AttemptName("exp", "0", 1)).write_text('{"loss": nan}')
     with pytest.raises(ResultInvalidError, match=r"result 0\.1\.json is not valid JSON: Expect"):
-        results.accept(folder, AttemptName("exp", "0", 1))
+        acceptance.accept(folder, AttemptName("exp", "0", 1))
 
 
 def test_what_python_writes_of_a_diverged_run_is_a_result(folder):
     """NaN is no JSON, but losing hours of work for it helps nobody."""
     data = b'{"loss": NaN, "worst": [1, -Infinity], "vast": 1e999}'
-    path = results.path_of(folder, AttemptName("exp", "0", 1))
+    path = acceptance.path_of(folder, AttemptName("exp", "0", 1))
     path.write_bytes(data)
-    ref = results.accept(folder, AttemptName("exp", "0", 1))
+    ref = acceptance.accept(folder, AttemptName("exp", "0", 1))
     assert path.read_bytes() == data
-    found = results.load(folder, ref)
+    found = acceptance.load(folder, ref)
     assert strictjson.nonfinite(found) == {
         "loss": "NaN", "worst[1]": "-Infinity", "vast": "Infinity"
     }  # fmt: skip
@@ -278,7 +278,7 @@ def test_duplicate_keys_are_found_across_windows(windows, monkeypatch, fields):
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory", "unreadable"])
 def test_only_regular_files_are_results(folder, kind, tmp_path_factory):
     """A link could lead anywhere and a FIFO would block the orchestrator for ever."""
-    path = results.path_of(folder, AttemptName("exp", "0", 1))
+    path = acceptance.path_of(folder, AttemptName("exp", "0", 1))
     if kind == "link":
         target = tmp_path_factory.mktemp("elsewhere") / "secret.json"
         target.write_text("1")
@@ -293,15 +293,15 @@ def test_only_regular_files_are_results(folder, kind, tmp_path_factory):
         if os.access(path, os.R_OK):
             pytest.skip("root reads everything")
     with pytest.raises(ResultInvalidError, match="result 0"):
-        results.accept(folder, AttemptName("exp", "0", 1))
+        acceptance.accept(folder, AttemptName("exp", "0", 1))
 
 
 def test_an_enormous_result_is_refused_unread(folder):
     """A sparse gigabyte must not fill the orchestrator's memory."""
-    with results.path_of(folder, AttemptName("exp", "0", 1)).open("wb") as file:
+    with acceptance.path_of(folder, AttemptName("exp", "0", 1)).open("wb") as file:
         file.truncate(1 << 30)
     with pytest.raises(ResultInvalidError, match="1,073,741,824 bytes, more than the limit"):
-        results.accept(folder, AttemptName("exp", "0", 1))
+        acceptance.accept(folder, AttemptName("exp", "0", 1))
 
 
 @pytest.mark.parametrize(
@@ -317,20 +317,20 @@ def test_an_enormous_result_is_refused_unread(folder):
 )
 def test_loss_and_alteration_are_found(folder, damage, problem):
     """The process is run again rather than averaged over a result that nobody wrote."""
-    path = results.path_of(folder, AttemptName("exp", "0", 1))
+    path = acceptance.path_of(folder, AttemptName("exp", "0", 1))
     path.write_bytes(b'{"a": 1}')
-    ref = results.accept(folder, AttemptName("exp", "0", 1))
+    ref = acceptance.accept(folder, AttemptName("exp", "0", 1))
     damage(path)
-    assert problem in results.verify(folder, ref)
+    assert problem in acceptance.verify(folder, ref)
     with pytest.raises(ResultInvalidError, match=problem):
-        results.load(folder, ref)
+        acceptance.load(folder, ref)
 
 
 @pytest.mark.parametrize("path", ["../x.json", "results/../../x", "/etc/passwd", "results/", "x"])
 def test_a_forged_reference_leads_nowhere(folder, path):
     """A state file is input: its paths never leave `results/`."""
-    ref = results.ResultRef(path=path, size=1, sha256="")
-    assert "outside" in results.verify(folder, ref)
+    ref = acceptance.ResultRef(path=path, size=1, sha256="")
+    assert "outside" in acceptance.verify(folder, ref)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import lifecycle
-from holdfast.events import Event, Launch, ProcessExited, ProcessLost, Requested
+from holdfast.lifecycle import apply
+from holdfast.lifecycle.events import Event, Launch, ProcessExited, ProcessLost, Requested
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.orchestration.scheduling import Plan, Policy, Scheduler, Slots, retry_at
-from holdfast.records import ExperimentState, ProcessProgress
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
 NOW = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)
@@ -23,7 +23,7 @@ def later(seconds: float) -> datetime:
 
 def started(size: int) -> ExperimentState:
     state = ExperimentState(experiment_id="exp_7", num_processes=size)
-    return lifecycle.apply(state, Requested(entity="experiment", event="start", at=NOW)).state
+    return apply.apply(state, Requested(entity="experiment", event="start", at=NOW)).state
 
 
 def exited(index: int, attempt: int = 1, code: int = 0, at: float = 0) -> ProcessExited:
@@ -46,7 +46,7 @@ class Turns:
     ) -> tuple[list[int], Plan]:
         """Plan and record; the processes that were started."""
         plan = self.scheduler.plan(self.state, facts, later(at), stopping=stopping)
-        step = lifecycle.apply_many(self.state, plan.events)
+        step = apply.apply_many(self.state, plan.events)
         self.state = step.state
         return [act.process for act in step.actions if isinstance(act, Launch)], plan
 
@@ -172,7 +172,7 @@ def test_interruptions_in_a_row_wait_longer_and_longer_and_have_a_limit() -> Non
     assert state.processes[1].status is ProcessStatus.COMPLETED
     assert "again and again: process 0" in str(state.error_message)
     # Whoever goes on, gives a new budget.
-    state = lifecycle.apply(state, Requested(entity="experiment", event="resume", at=NOW)).state
+    state = apply.apply(state, Requested(entity="experiment", event="resume", at=NOW)).state
     assert Turns(state, Policy(jobs=1)).turn()[0] == [0]
 
 
@@ -206,7 +206,7 @@ def test_what_uses_no_slot_makes_room() -> None:
     turns = Turns(started(3), Policy(jobs=1))
     assert turns.turn()[0] == [0]
     plan = turns.scheduler.plan(turns.state, (), NOW, slots=Slots(idle=1))
-    turns.state = lifecycle.apply_many(turns.state, plan.events).state
+    turns.state = apply.apply_many(turns.state, plan.events).state
     assert turns.state.processes.indices(ProcessStatus.RUNNING) == [0, 1]
 
 
@@ -215,7 +215,7 @@ def test_one_that_cannot_be_judged_blocks_itself_alone() -> None:
     turns = Turns(started(2), Policy(jobs=2))
     turns.turn()
     plan = turns.scheduler.plan(turns.state, (exited(1),), NOW, slots=Slots(idle=1, blocked=[0]))
-    state = lifecycle.apply_many(turns.state, plan.events).state
+    state = apply.apply_many(turns.state, plan.events).state
     assert [process.status for process in state.processes.values()] == ["running", "completed"]
     assert state.status is ExperimentStatus.INTERRUPTED
     assert "cannot be judged from here: process 0" in str(state.error_message)
@@ -335,7 +335,7 @@ def test_with_crashes_anywhere_every_process_ends_exactly_once(
         if dies and rng.random() < 0.5:
             scheduler = None  # nothing of the plan was recorded
             continue
-        step = lifecycle.apply_many(stored, plan.events)
+        step = apply.apply_many(stored, plan.events)
         stored = step.state
         launches = [action for action in step.actions if isinstance(action, Launch)]
         if dies:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.engines import descendants, system
-from holdfast.engines.hearing import KILL, NOTHING, STOP, STOPS, WAKE, WARNINGS, Hearing
+from holdfast.engines.local import descendants, system
+from holdfast.engines.local.hearing import KILL, NOTHING, STOP, STOPS, WAKE, WARNINGS, Hearing
 from processes import hear
 from waiting import until
 

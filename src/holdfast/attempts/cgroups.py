@@ -1,7 +1,7 @@
 """The cgroups of attempts, as they are looked at from outside: where they can be made, who is in.
 
 A process can leave its parents, its session and its environment behind, but not its cgroup: an
-empty one proves that nothing of a dead shim is left. `holdfast.engines.cgroup` makes them and
+empty one proves that nothing of a dead shim is left. `holdfast.engines.local.cgroup` makes them and
 belongs to who is inside. What cannot be seen from here proves nothing, and is None.
 """
 

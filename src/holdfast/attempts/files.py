@@ -1,7 +1,7 @@
 """The files of an attempt: what is read of them, and what is linked beside them.
 
-`holdfast.engines.shim` writes `.live` and `.exit`. Everybody else only ever adds a file (a revoked
-`.live`, a request), and nobody rewrites or removes another's.
+`holdfast.engines.local.shim` writes `.live` and `.exit`. Everybody else only ever adds a file (a
+revoked `.live`, a request), and nobody rewrites or removes another's.
 """
 
 import contextlib

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from holdfast.cli import text
-from holdfast.store.outline import Elided
+from holdfast.results.outline import Elided
 from holdfast.store.strictjson import field_name, spelt
 
 __all__ = ["cell", "flat", "numeric"]

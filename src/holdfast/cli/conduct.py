@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from holdfast.attempts.records import Attempt
     from holdfast.cli.live import Progress
     from holdfast.engines import Engine, EngineWord, Handle
-    from holdfast.events import Change
+    from holdfast.lifecycle.events import Change
+    from holdfast.lifecycle.records import ExperimentState
     from holdfast.orchestration.orchestrator import Orchestrator, Outcome
-    from holdfast.records import ExperimentState
 
 __all__ = ["conduct"]
 
@@ -32,7 +32,7 @@ def conduct(
     with quietly():
         from holdfast.cli.evidence import parameters
         from holdfast.cli.live import Progress
-        from holdfast.engines.local import LocalEngine
+        from holdfast.engines.local.engine import LocalEngine
         from holdfast.orchestration.orchestrator import Orchestrator
 
     manager = where.manager()
@@ -53,7 +53,7 @@ def conduct(
 def _say_interpreter(state: "ExperimentState") -> None:
     """Say that `python3` is not the one on PATH; once, before anything runs."""
     from holdfast.encoding import local
-    from holdfast.engines.interpreter import stands_in
+    from holdfast.engines.local.interpreter import stands_in
 
     command, env = state.config.get("command"), state.config.get("env") or {}
     if command and stands_in(str(command[0]), local(state.cwd or "."), env):
@@ -89,12 +89,12 @@ def _taken_up(outcome: "Outcome", first: "ExperimentState | None") -> list[str]:
 
 
 def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: bool) -> None:
-    from holdfast.orchestration import ending
+    from holdfast.orchestration import outcomes
 
     state = outcome.state
     words = forms.next_words(state, None)
     if outcome.lost:
-        words = ending.anew(state)
+        words = outcomes.anew(state)
     elif outcome.already_done and outcome.aggregate is None:
         words = ("aggregate", state.experiment_id)
     command = None if words is None else where.command(*words)

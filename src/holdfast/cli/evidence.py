@@ -14,7 +14,7 @@ from holdfast.cli.app import Where
 from holdfast.cli.cells import cell
 from holdfast.config.placeholders import as_text
 from holdfast.errors import ConfigError, HoldfastError, printable
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus
 
 __all__ = ["Params", "failures", "parameters", "params_words", "tail"]

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast.cli import text
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
-from holdfast.records import ExperimentState, ProcessProgress
-from holdfast.rows import Aggregate, Rows, encoded, encoded_member
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.results.rows import Aggregate, Rows, encoded, encoded_member
 from holdfast.status import ExperimentStatus
 from holdfast.store import codec
 
 if TYPE_CHECKING:
-    from holdfast.store.summary import Summary
+    from holdfast.store.catalog.summary import Summary
 
 __all__ = [
     "experiment",

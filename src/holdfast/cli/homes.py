@@ -16,7 +16,7 @@ from holdfast.errors import HoldfastError, UntrustedPlaceError
 
 if TYPE_CHECKING:
     from holdfast.config.experiment_file import Experiment
-    from holdfast.records import ExperimentState
+    from holdfast.lifecycle.records import ExperimentState
     from holdfast.store.manager import StateManager
 
 __all__ = ["DEFAULT", "above", "for_work", "twins"]

@@ -15,8 +15,8 @@ from holdfast.cli.failures import UNREADABLE, say_if_absent, told
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.status import ExperimentStatus
+from holdfast.store.catalog.summary import Summary
 from holdfast.store.manager import StateManager
-from holdfast.store.summary import Summary
 
 __all__ = ["STYLES", "ls", "say_unreadable"]
 

@@ -19,15 +19,15 @@ from holdfast.attempts.surviving import halted_shim
 from holdfast.cli import reasons, text
 from holdfast.cli.evidence import Params, params_words, tail
 from holdfast.errors import HoldfastError
-from holdfast.orchestration.outcomes import describe
-from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.orchestration.exits import describe
 from holdfast.status import ExperimentStatus, ProcessStatus
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live
 
-    from holdfast.events import Change
+    from holdfast.lifecycle.events import Change
 
 __all__ = ["Estimate", "Progress"]
 

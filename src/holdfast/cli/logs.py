@@ -18,7 +18,7 @@ from holdfast.cli.addressing import resolve
 from holdfast.cli.app import Where, state_dir_option, where_of
 from holdfast.cli.failures import UNREADABLE, told
 from holdfast.errors import ExperimentNotFoundError, StateCorruptError, StateWriteError
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.manager import StateManager
 

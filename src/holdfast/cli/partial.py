@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from holdfast import aggregation
 from holdfast.cli import forms, seen, text
 from holdfast.cli.app import Where
 from holdfast.cli.evidence import parameters
 from holdfast.cli.report import aggregate_lines, notes
+from holdfast.results import aggregation
 
 __all__ = ["missing_lines", "print_partial", "title"]
 

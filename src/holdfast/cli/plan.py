@@ -18,10 +18,10 @@ from holdfast.cli.failures import OWNED
 from holdfast.config.experiment_file import Experiment
 from holdfast.encoding import local
 from holdfast.errors import ConfigError, ConfigProblem
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.configured import check_number, configuration
 from holdfast.orchestration.orchestrator import of_work
 from holdfast.orchestration.takeover import Decision, foresee
-from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus
 from holdfast.store.manager import StateManager
 

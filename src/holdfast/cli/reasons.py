@@ -16,7 +16,7 @@ from holdfast.attempts.files import open_output
 from holdfast.attempts.names import AttemptName, error_path
 from holdfast.cli import forms, text
 from holdfast.errors import HoldfastError
-from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.status import ProcessStatus, Reason
 
 __all__ = ["MOST_READ", "Failure", "error_text", "failure", "failures", "last_bytes"]

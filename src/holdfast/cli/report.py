@@ -6,16 +6,16 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from holdfast import rows as rows_of
 from holdfast.cli import text
 from holdfast.cli.app import Where
 from holdfast.cli.cells import cell, flat, numeric
 from holdfast.cli.evidence import failures, parameters
 from holdfast.errors import printable
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
+from holdfast.results import rows as rows_of
+from holdfast.results.outline import Elided
 from holdfast.status import ProcessStatus
 from holdfast.store.manager import StateManager
-from holdfast.store.outline import Elided
 
 __all__ = ["aggregate_lines", "failure_lines", "notes"]
 

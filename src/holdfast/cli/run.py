@@ -21,8 +21,8 @@ from holdfast.encoding import spoken
 
 if TYPE_CHECKING:
     from holdfast.config.experiment_file import Experiment
+    from holdfast.lifecycle.records import ExperimentState
     from holdfast.orchestration.orchestrator import Orchestrator, Outcome
-    from holdfast.records import ExperimentState
 
 __all__ = ["demo", "resume", "run"]
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus
 
 __all__ = ["mark", "unseen"]

@@ -25,12 +25,12 @@ from holdfast.cli.app import (
 from holdfast.cli.evidence import Params, failures, parameters, params_words
 from holdfast.cli.failures import told
 from holdfast.cli.listing import STYLES
-from holdfast.cli.outcome import found, process_page, remaking, result_lines
+from holdfast.cli.results import found, process_page, remaking, result_lines
 from holdfast.encoding import local
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.identity import Verdict
-from holdfast.records import ExperimentState
-from holdfast.spending import attempts_duration_s
+from holdfast.lifecycle.records import ExperimentState
+from holdfast.results.spending import attempts_duration_s
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.history import Transition
 from holdfast.store.manager import StateManager

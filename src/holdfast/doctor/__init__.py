@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
-from holdfast.doctor import absence, leftovers, legality, living, outcomes, shapes, views, volume
+from holdfast.doctor import absence, leftovers, legality, living, results, shapes, views, volume
 from holdfast.doctor.findings import Finding, Kind, Site, problem, readable, to_read
 from holdfast.doctor.views import is_owned
 from holdfast.errors import HoldfastError, SchemaTooNewError, StateCorruptError
-from holdfast.records import ExperimentState
-from holdfast.store import catalog
+from holdfast.lifecycle.records import ExperimentState
+from holdfast.store.catalog import scanning
 from holdfast.store.files import Files
 from holdfast.store.journal import NO_DIRECTORY, cause
 from holdfast.store.place import JOURNALS, LOCK, Opened, Place
@@ -109,7 +109,7 @@ def _to_write(err: OSError) -> str:
 
 
 def _stems(top: Opened) -> list[str]:
-    found = set(catalog.stems(top))
+    found = set(scanning.stems(top))
     for name in top.names():
         # A folder with neither view nor journal is no experiment, but may have been one.
         if not name.startswith(".") and name not in found and not name.endswith(".json"):
@@ -141,7 +141,7 @@ def _content(site: Site, place: Place) -> Iterator[Finding]:
     yield from closed.values()
     if closed.keys() & {".", JOURNALS}:
         return
-    entry = catalog.read_entry(place)
+    entry = scanning.read_entry(place)
     if entry is None:
         yield from leftovers.folder(site, place)
         return
@@ -166,7 +166,7 @@ def _content(site: Site, place: Place) -> Iterator[Finding]:
         if entry.state.epoch:
             missing = list(absence.examine(place))
             yield from missing or views.examine(site, place, entry.state, trusted=not illegal)
-        yield from outcomes.examine(place, entry.state, closed)
+        yield from results.examine(place, entry.state, closed)
 
 
 def _damage(top: Opened, error: HoldfastError, path: Path) -> str:

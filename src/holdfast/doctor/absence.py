@@ -7,8 +7,8 @@ from typing import Final
 
 from holdfast.doctor.findings import Finding, problem
 from holdfast.errors import HoldfastError
-from holdfast.records import ExperimentState
-from holdfast.store import journal, stored
+from holdfast.lifecycle.records import ExperimentState
+from holdfast.store import journal, loading
 from holdfast.store.place import JOURNALS, Place
 
 __all__ = ["behind_view", "examine", "moment"]
@@ -49,7 +49,7 @@ def moment(state: ExperimentState) -> str:
 def _told_by_view(place: Place) -> ExperimentState | None:
     """The state of an experiment that has had owners and has no journal; None for any other."""
     try:
-        truth = stored.read(place)
+        truth = loading.read(place)
     except (HoldfastError, OSError):
         return None  # named as unreadable
     if truth is None or truth.epoch or not truth.state.epoch:

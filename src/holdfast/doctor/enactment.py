@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import attrs
 
-from holdfast import lifecycle
 from holdfast.errors import HoldfastError
-from holdfast.events import Change, ProcessLaunched, Requested
-from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.lifecycle import apply
+from holdfast.lifecycle.events import Change, ProcessLaunched, Requested
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 
 __all__ = ["NOTES", "problems"]
 
@@ -87,7 +87,7 @@ def _enacted(state: ExperimentState, change: Change) -> Change | None:
             launched = ProcessLaunched(
                 process=index, attempt=record.attempt, at=change.at, identity=kept("identity")
             )
-            step = lifecycle.apply(state, launched)
+            step = apply.apply(state, launched)
             return attrs.evolve(step.changes[0], reason=change.reason) if step.changes else None
         facts = {name: kept(name) for name in _FACTS}
         if change.event == "complete":
@@ -106,4 +106,4 @@ def _enacted(state: ExperimentState, change: Change) -> Change | None:
         error_message=kept("error_message"),
         facts=facts,
     )
-    return lifecycle.apply(state, asked).changes[0]
+    return apply.apply(state, asked).changes[0]

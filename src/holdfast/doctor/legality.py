@@ -12,12 +12,12 @@ from typing import Final
 
 import attrs
 
-from holdfast import decisions, lifecycle
 from holdfast.doctor import enactment
 from holdfast.errors import HoldfastError, InvalidTransitionError
-from holdfast.guards import FROM_RECORD
-from holdfast.lifecycle import Change
-from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.lifecycle import apply, decisions
+from holdfast.lifecycle.apply import Change
+from holdfast.lifecycle.guards import FROM_RECORD
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.store import history, saving
 from holdfast.store.codec import Json, change_from_json, state_from_json
 from holdfast.store.journal import Journal
@@ -88,7 +88,7 @@ class _Step:
             for change in self._changes():
                 yield from map(self._violation, _problems(self.state, change))
                 try:
-                    self.state = lifecycle.replay(self.state, change)
+                    self.state = apply.replay(self.state, change)
                 except KeyError:
                     return  # named as a problem already
         revision = self.line.get("revision")

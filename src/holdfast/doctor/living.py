@@ -9,7 +9,7 @@ from holdfast.attempts.surviving import Survivor, survivors
 from holdfast.doctor.findings import Finding
 from holdfast.errors import StateWriteError
 from holdfast.identity import VerdictKind
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus
 from holdfast.store.place import Opened, Place
 

@@ -6,7 +6,7 @@ from typing import Literal
 import attrs
 
 from holdfast.attempts import cgroups
-from holdfast.engines.cgroup import cloning
+from holdfast.engines.local.cgroup import cloning
 
 __all__ = ["Proof", "proof"]
 

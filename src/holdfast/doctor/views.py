@@ -22,8 +22,9 @@ from holdfast.errors import (
     StateCorruptError,
     UnreadableStateWarning,
 )
-from holdfast.records import ExperimentState
-from holdfast.store import catalog, codec, former, ownership, strictjson, view
+from holdfast.lifecycle.records import ExperimentState
+from holdfast.store import codec, former, ownership, strictjson, view
+from holdfast.store.catalog import scanning
 from holdfast.store.journal import cause
 from holdfast.store.manager import StateManager
 from holdfast.store.place import Place
@@ -61,7 +62,7 @@ def examine(
         return
     if seen.state == state:
         return
-    again = catalog.read_entry(place)
+    again = scanning.read_entry(place)
     if again is None or again.state != state:
         return  # somebody is at work
     if seen.data is not None and seen.state is not None:

@@ -12,8 +12,8 @@ import attrs
 
 from holdfast.attempts.looking import Ended
 from holdfast.errors import AttemptWarning, StateWriteError
-from holdfast.events import Event, ProcessLost
-from holdfast.orchestration import outcomes
+from holdfast.lifecycle.events import Event, ProcessLost
+from holdfast.orchestration import exits
 from holdfast.orchestration.beside import Beside, Task
 from holdfast.orchestration.watch import Learnt, Watch
 from holdfast.status import Reason
@@ -65,13 +65,13 @@ class Accepting:
     def _takes_long(self, learnt: Learnt) -> bool:
         if not isinstance(learnt.found, Ended):
             return False
-        return outcomes.takes_long(self._watch.launcher.folder, learnt.name, learnt.found.record)
+        return exits.takes_long(self._watch.launcher.folder, learnt.name, learnt.found.record)
 
     def _work(self, learnt: Learnt, index: int, stopping: Reason | None) -> Callable[[], Event]:
         name, found, watch = learnt.name, learnt.found, self._watch
         if isinstance(found, Ended):
             asked, folder = name in watch.asked, watch.launcher.folder
-            return lambda: outcomes.exited(
+            return lambda: exits.exited(
                 folder, name, found.record, watch.clock(), stopping=stopping, asked=asked
             )
         evidence = found.evidence

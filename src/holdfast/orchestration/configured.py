@@ -5,7 +5,7 @@ from pathlib import Path
 from holdfast.config.experiment_file import Experiment
 from holdfast.encoding import local
 from holdfast.errors import ConfigError, ConfigProblem
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 
 __all__ = ["check_number", "configuration"]
 

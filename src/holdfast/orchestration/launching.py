@@ -12,11 +12,11 @@ from typing import Final
 
 import attrs
 
-from holdfast import results
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import Attempt
 from holdfast.config.experiment_file import Experiment
 from holdfast.errors import StateWriteError
+from holdfast.results import acceptance
 
 __all__ = ["PARAMS_LIMIT", "Launcher"]
 
@@ -71,7 +71,7 @@ class Launcher:
         """
         name = self.name(index, attempt)
         checkpoints = self.folder / "checkpoints" / str(index)
-        results.prepare(self.folder)
+        acceptance.prepare(self.folder)
         try:
             checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as err:
@@ -86,7 +86,7 @@ class Launcher:
                 "HOLDFAST_INDEX": str(index),
                 **whole,
                 "HOLDFAST_PARAMS_FILE": str(self._write_params(index, params)),
-                "HOLDFAST_RESULT": str(results.path_of(self.folder, name)),
+                "HOLDFAST_RESULT": str(acceptance.path_of(self.folder, name)),
                 "HOLDFAST_CHECKPOINT_DIR": str(checkpoints),
             },
         )

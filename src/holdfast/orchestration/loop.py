@@ -18,13 +18,13 @@ from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import Attempt
 from holdfast.engines import Handle
 from holdfast.errors import AttemptWarning, DiskWarning, EngineWarning
-from holdfast.events import Action, Event, Launch, ProcessLaunched
+from holdfast.lifecycle.events import Action, Event, Launch, ProcessLaunched
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.accepting import Accepting
 from holdfast.orchestration.beside import Beside, GaveUpError, GoingOn
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.scheduling import Plan, Policy, Scheduler, Slots
 from holdfast.orchestration.watch import Learnt, Watch
-from holdfast.records import ExperimentState
 from holdfast.status import ExperimentStatus, Reason
 from holdfast.store.claim import Claim
 

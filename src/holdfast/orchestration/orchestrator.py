@@ -13,9 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from holdfast import aggregation, results
 from holdfast.config.experiment_file import Experiment
-from holdfast.decisions import decide
 from holdfast.encoding import portable
 from holdfast.engines import Engine
 from holdfast.errors import (
@@ -29,19 +27,21 @@ from holdfast.errors import (
     ResultLostError,
     UnreadableStateWarning,
 )
-from holdfast.events import Event, Requested
-from holdfast.orchestration import ending, outcomes, takeover
+from holdfast.lifecycle.decisions import decide
+from holdfast.lifecycle.events import Event, Requested
+from holdfast.lifecycle.records import ExperimentState
+from holdfast.orchestration import exits, outcomes, takeover
+from holdfast.orchestration.aggregating import conclude
 from holdfast.orchestration.capacity import usable_cpus
-from holdfast.orchestration.concluding import conclude
 from holdfast.orchestration.configured import check_number, configuration
-from holdfast.orchestration.ending import NOTHING_INHERITED, Inherited, Outcome
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.launching import Launcher
 from holdfast.orchestration.loop import Loop
+from holdfast.orchestration.outcomes import NOTHING_INHERITED, Inherited, Outcome
 from holdfast.orchestration.scheduling import Policy
 from holdfast.orchestration.takeover import Takeover
 from holdfast.orchestration.watch import Watch
-from holdfast.records import ExperimentState
+from holdfast.results import acceptance, aggregation
 from holdfast.status import SETTLED, ExperimentStatus, Reason
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager, utc_now
@@ -351,8 +351,8 @@ class Orchestrator:
             lambda going_on: takeover.survey(
                 *(state, claim.folder, at),
                 known=known,
-                take=results.accept,
-                later=outcomes.takes_long,
+                take=acceptance.accept,
+                later=exits.takes_long,
                 going_on=going_on,
             )
         )
@@ -399,7 +399,7 @@ class Orchestrator:
         self._changed(claim)
         if found is None:
             return self._ended(claim.state, watch, interrupts, inherited)
-        return ending.aggregated(claim.state, found, inherited)
+        return outcomes.aggregated(claim.state, found, inherited)
 
     def _ended(
         self,
@@ -408,7 +408,7 @@ class Orchestrator:
         interrupts: Interrupts,
         inherited: Inherited = NOTHING_INHERITED,
     ) -> Outcome:
-        return ending.unfinished(
+        return outcomes.unfinished(
             state,
             interrupts.exit_code,
             self._manager.state_dir,
@@ -425,17 +425,17 @@ class Orchestrator:
             index = shown.lost[0]
             result = state.processes[index].result
             assert result is not None
-            problem = results.verify(self._manager.folder(state.experiment_id), result)
+            problem = acceptance.verify(self._manager.folder(state.experiment_id), result)
             raise ResultLostError(
-                state.experiment_id, index, result.path, problem or "was lost", ending.anew(state)
+                state.experiment_id, index, result.path, problem or "was lost", outcomes.anew(state)
             )
         return None if shown.aggregate is None else shown
 
     def _shown(self, state: ExperimentState) -> Outcome:
         folder = self._manager.folder(state.experiment_id)
         found = aggregation.read(folder)
-        lost = ending.lost_results(state, folder) if found is None else []
-        return ending.shown(state, found, self._manager.state_dir, lost)
+        lost = outcomes.lost_results(state, folder) if found is None else []
+        return outcomes.shown(state, found, self._manager.state_dir, lost)
 
 
 def _check_directory(state: ExperimentState, experiment: Experiment, state_dir: Path) -> None:

@@ -12,9 +12,9 @@ from typing import Final
 
 import attrs
 
-from holdfast.events import Change, Event, ProcessExited, ProcessLost, Requested
-from holdfast.lifecycle import apply_many
-from holdfast.records import ExperimentState, ProcessProgress, summarise
+from holdfast.lifecycle.apply import apply_many
+from holdfast.lifecycle.events import Change, Event, ProcessExited, ProcessLost, Requested
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress, summarise
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
 __all__ = ["Plan", "Policy", "Scheduler", "Slots", "retry_at"]

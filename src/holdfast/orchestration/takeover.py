@@ -12,7 +12,6 @@ from typing import Literal
 
 import attrs
 
-from holdfast import results
 from holdfast.attempts.family import Census
 from holdfast.attempts.looking import (
     Ended,
@@ -28,12 +27,13 @@ from holdfast.attempts.names import AttemptName
 from holdfast.attempts.surviving import halted
 from holdfast.config.experiment_file import Limits, Retry
 from holdfast.errors import StateWriteError
-from holdfast.events import Event, ProcessExited, Requested
 from holdfast.identity import Verdict
-from holdfast.lifecycle import apply_many, ending
-from holdfast.orchestration import outcomes
+from holdfast.lifecycle.apply import apply_many, ending
+from holdfast.lifecycle.events import Event, ProcessExited, Requested
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.orchestration import exits
 from holdfast.orchestration.beside import GoingOn, always
-from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.results import acceptance
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 
 __all__ = ["Action", "Decision", "Survey", "Takeover", "foresee", "lost_results", "plan", "survey"]
@@ -98,8 +98,8 @@ def survey(
     at: datetime,
     *,
     known: Container[AttemptName] = (),
-    take: outcomes.Taking = results.inspect,
-    later: outcomes.Later = outcomes.never,
+    take: exits.Taking = acceptance.inspect,
+    later: exits.Later = exits.never,
     verify: bool = True,
     going_on: GoingOn = always,
 ) -> Survey:
@@ -125,7 +125,7 @@ def survey(
             if isinstance(found, Unbegun) and name in known:
                 found = Running(process.identity, _unclear("alive", "the engine has it"))
             if isinstance(found, Ended) and going_on() and not later(folder, name, found.record):
-                facts[index] = outcomes.exited(folder, name, found.record, at, take=take)
+                facts[index] = exits.exited(folder, name, found.record, at, take=take)
         except (StateWriteError, OSError) as err:
             # It may hold a success, and what it is about may even run: the loop looks again.
             found = Undecided(_unclear("unknown", str(err).splitlines()[0]), process.identity)
@@ -163,7 +163,7 @@ def lost_results(
         if not going_on():
             break
         try:
-            problem = results.verify(folder, result)
+            problem = acceptance.verify(folder, result)
         except OSError as err:
             # An I/O error proves nothing about the result.
             cause = err.strerror or str(err)

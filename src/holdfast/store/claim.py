@@ -19,7 +19,6 @@ from typing import Any, Concatenate, Final, NoReturn, ParamSpec, Self, TypeVar
 
 import attrs
 
-from holdfast import lifecycle
 from holdfast.errors import (
     ClaimBusyError,
     ClaimClosedError,
@@ -28,10 +27,11 @@ from holdfast.errors import (
     StateWriteError,
     UnreadableStateWarning,
 )
-from holdfast.events import Wanted, as_event, requested
 from holdfast.identity import ProcessIdentity, Verdict
-from holdfast.lifecycle import Action, Change, Event
-from holdfast.records import SCHEMA_VERSION, ExperimentState
+from holdfast.lifecycle import apply
+from holdfast.lifecycle.apply import Action, Change, Event
+from holdfast.lifecycle.events import Wanted, as_event, requested
+from holdfast.lifecycle.records import SCHEMA_VERSION, ExperimentState
 from holdfast.status import ExperimentStatus, Reason
 from holdfast.store import codec, journal, ownership, uninterrupted, view
 from holdfast.store.journal import cause
@@ -221,7 +221,7 @@ class Claim:
         """Make *events*, in their order, durable as one line with one fdatasync: all or none.
 
         Each is what `record` takes: an event, or a tuple of the event, its process and what else
-        `record` would be told. A `Requested` or a fact of `holdfast.events` brings its own time.
+        `record` would be told. A `Requested` or a fact of `lifecycle.events` brings its own time.
 
         Example:
             >>> claim.record_many([("start", 0), ("start", 1)])
@@ -241,7 +241,7 @@ class Claim:
 
     def _step(self, events: Sequence[Event]) -> Recorded:
         self._check()
-        step = lifecycle.apply_many(self._ahead, events)
+        step = apply.apply_many(self._ahead, events)
         changes, actions = step.changes, step.actions
         if self._noted:
             changes = (*self._noted, *changes)
@@ -259,7 +259,7 @@ class Claim:
             ClaimBusyError, ClaimClosedError: As for `record`.
         """
         self._check()
-        step = lifecycle.apply(self._ahead, as_event(fact, self._now()))
+        step = apply.apply(self._ahead, as_event(fact, self._now()))
         self._ahead = step.state
         self._noted += step.changes
         self._noted_actions += step.actions
@@ -388,7 +388,7 @@ class Claim:
             if self._noted:
                 self._step(())
             self._append_line([farewell], self._state.revision)
-            self._state = self._ahead = lifecycle.replay(self._state, farewell)
+            self._state = self._ahead = apply.replay(self._state, farewell)
             self._refresh_view(final=True)
         except (StateWriteError, OwnershipLostError):
             # Everything acknowledged is stored; whoever looks next finds the lock free and us dead
@@ -456,7 +456,7 @@ class Claim:
 
     def _append_changes(self, state: ExperimentState, changes: Sequence[Change]) -> None:
         before = self._state
-        state = lifecycle.with_fields(state, {"revision": before.revision + 1})
+        state = apply.with_fields(state, {"revision": before.revision + 1})
         self._closed = _IN_DOUBT
         self._append_line(changes, state.revision)
         self._state = self._ahead = state

@@ -18,8 +18,8 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from holdfast.errors import SchemaTooNewError, StateCorruptError
 from holdfast.identity import ProcessIdentity
-from holdfast.lifecycle import Change, with_fields
-from holdfast.records import (
+from holdfast.lifecycle.apply import Change, with_fields
+from holdfast.lifecycle.records import (
     SCHEMA_VERSION,
     ExperimentState,
     ProcessProgress,

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Final, Literal
 
 from holdfast.errors import ExperimentExistsError, StateWriteError
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import journal, ownership, view
 from holdfast.store.claim import Claim
 from holdfast.store.journal import cause
+from holdfast.store.loading import read
 from holdfast.store.place import Opened, Place
-from holdfast.store.stored import read
 
 __all__ = ["TRASH", "finish_interrupted", "outlast", "remove", "sweep"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import history, journal
 from holdfast.store.place import JOURNALS, Place
 

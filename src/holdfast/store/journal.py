@@ -18,9 +18,9 @@ from typing import Any, Final
 
 import attrs
 
-from holdfast import lifecycle
 from holdfast.errors import NO_HARD_LINKS, StateCorruptError
-from holdfast.records import ExperimentState
+from holdfast.lifecycle import apply
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.store.codec import Json, change_from_json, dumps, state_from_json
 from holdfast.store.place import JOURNALS, Opened
 from holdfast.store.strictjson import decode_blindly
@@ -229,7 +229,7 @@ def fold(journal: Journal, until: int | None = None) -> Truth:
     state = state_from_json(base.get("state"), journal.path)
     revision = state.revision
     deleted = False
-    pending: list[lifecycle.Change] = []
+    pending: list[apply.Change] = []
     offset = journal.lines[1][0]
     for end, payload in journal.lines[2:]:
         if until is not None and end > until:
@@ -258,7 +258,7 @@ def fold(journal: Journal, until: int | None = None) -> Truth:
             raise StateCorruptError(journal.path, f"unknown line {kind!r:.40}")
         revision = found
     try:
-        state = lifecycle.replay_many(state, pending)
+        state = apply.replay_many(state, pending)
     except (KeyError, TypeError, ValueError) as err:
         raise StateCorruptError(journal.path, f"a change does not fit the state: {err!r}") from err
     state = attrs.evolve(state, revision=revision, epoch=journal.epoch)

@@ -31,15 +31,16 @@ from holdfast.errors import (
 )
 from holdfast.identity import Verdict
 from holdfast.ids import candidates, sanitize_experiment_id
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
-from holdfast.store import catalog, finding, stored, uninterrupted, view
+from holdfast.store import loading, uninterrupted, view
+from holdfast.store.catalog import finding, scanning
+from holdfast.store.catalog.finding import Listing
+from holdfast.store.catalog.summary import Summary
 from holdfast.store.directory import StateDirectory
 from holdfast.store.files import Files
-from holdfast.store.finding import Listing
 from holdfast.store.journal import cause
 from holdfast.store.place import Opened, Place
-from holdfast.store.summary import Summary
 from holdfast.store.uninterrupted import whole
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class StateManager:
             SchemaTooNewError: A newer holdfast wrote it.
         """
         with self._directory.existing(experiment_id) as place:
-            state, orphaned = catalog.find(place, experiment_id)
+            state, orphaned = scanning.find(place, experiment_id)
             if orphaned:
                 name = place.view_name
                 lost = f"{name} is all there is: its journals, with what came after it, are gone"
@@ -200,7 +201,7 @@ class StateManager:
                 # An owner may have recorded, refreshed and let go between our looks. Only a view
                 # that disagrees with what was the truth before and after is a stray one.
                 before = state
-                state = catalog.lookup(place, experiment_id)
+                state = scanning.lookup(place, experiment_id)
                 if state == before:
                     warnings.warn(problem, UnreadableStateWarning, stacklevel=3)
                     break
@@ -209,11 +210,11 @@ class StateManager:
     def _view_problem(self, place: Place, state: ExperimentState) -> str | None:
         if not state.epoch:
             return None
-        problem = stored.view_problem(place, state, replay=False)
+        problem = loading.view_problem(place, state, replay=False)
         if problem is None or self._may_refresh(place, state):
             return None
         # Once more, now that there is no owner who could be about to refresh it.
-        problem = stored.view_problem(place, state, replay=True)
+        problem = loading.view_problem(place, state, replay=True)
         if problem is None:
             return None
         return (
@@ -266,7 +267,7 @@ class StateManager:
                     place, experiment_id, now=self._clock, wait_s=wait_s, force=force
                 )
             except ExperimentNotFoundError:
-                close = catalog.close_matches(place.top, experiment_id)
+                close = scanning.close_matches(place.top, experiment_id)
                 raise ExperimentNotFoundError(experiment_id, self.state_dir, close) from None
             except OSError as err:
                 raise StateWriteError(place.folder, "claiming", cause(err)) from err
@@ -413,7 +414,7 @@ class StateManager:
 
         with self._directory.existing(experiment_id) as place:
             while True:
-                catalog.lookup(place, experiment_id)
+                scanning.lookup(place, experiment_id)
                 folder = place.open_folder()
                 if folder is None:
                     return []
@@ -436,7 +437,7 @@ class StateManager:
             ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`.
         """
         with self._directory.existing(experiment_id) as place:
-            return self._verdict(place, catalog.lookup(place, experiment_id))
+            return self._verdict(place, scanning.lookup(place, experiment_id))
 
     def _verdict(self, place: Place, state: ExperimentState) -> Verdict:
         from holdfast import liveness
@@ -465,7 +466,7 @@ class StateManager:
         with self._listed() as top:
             if top is None:
                 return
-            for entry in catalog.entries(top):
+            for entry in scanning.entries(top):
                 if entry.state is not None:
                     yield entry.state
                 elif entry.error is not None:
@@ -545,7 +546,7 @@ class StateManager:
         if query != "@last":
             with contextlib.suppress(ExperimentNotFoundError, InvalidIdError):
                 return self._named(query)
-            return catalog.resolve(self.list_experiments(), query, self.state_dir)
+            return scanning.resolve(self.list_experiments(), query, self.state_dir)
         listing = self.listing()
         self._warn_of(listing.unreadable)
         newest = max(listing.experiments, key=_created, default=None)
@@ -556,7 +557,7 @@ class StateManager:
     @whole
     def _named(self, experiment_id: str) -> str:
         with self._directory.existing(experiment_id) as place:
-            return catalog.lookup(place, experiment_id).experiment_id
+            return scanning.lookup(place, experiment_id).experiment_id
 
     @contextlib.contextmanager
     def _listed(self) -> Iterator[Opened | None]:

@@ -12,8 +12,8 @@ from time import monotonic
 from typing import Final
 
 from holdfast.errors import ObserverWarning
-from holdfast.events import Change
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.events import Change
+from holdfast.lifecycle.records import ExperimentState
 
 __all__ = ["Observer", "Observing"]
 

@@ -24,12 +24,12 @@ from holdfast.errors import (
     UnknownLivenessError,
 )
 from holdfast.identity import LockState, ProcessIdentity, Verdict
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import codec, journal, uninterrupted
 from holdfast.store.files import NO_LOCKS
 from holdfast.store.journal import Truth, cause
+from holdfast.store.loading import exists, misnamed, read
 from holdfast.store.place import JOURNALS, LOCK, Opened, Place
-from holdfast.store.stored import exists, misnamed, read
 from holdfast.store.view import temporary_name
 
 __all__ = [

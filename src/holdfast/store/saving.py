@@ -3,13 +3,13 @@
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from holdfast import decisions
 from holdfast.config.hashing import canonical_json
-from holdfast.lifecycle import Change, with_fields
-from holdfast.records import ExperimentState, ProcessProgress
+from holdfast.lifecycle import decisions
+from holdfast.lifecycle.apply import Change, with_fields
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 
 if TYPE_CHECKING:
-    from holdfast.machines import Edge
+    from holdfast.lifecycle.machines import Edge
 
 __all__ = ["transitions"]
 

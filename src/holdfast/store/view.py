@@ -9,7 +9,7 @@ import os
 from typing import Final
 
 from holdfast.errors import ExperimentExistsError, StateCorruptError, StateWriteError
-from holdfast.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import codec, strictjson
 from holdfast.store.journal import cause
 from holdfast.store.place import Opened, Place

@@ -1,0 +1,120 @@
+"""What `holdfast show` says of results: of all processes, or of one."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from holdfast.cli import forms, reasons, seen, text
+from holdfast.cli.app import Where
+from holdfast.cli.cells import cell, flat
+from holdfast.cli.evidence import parameters
+from holdfast.cli.failures import told
+from holdfast.cli.partial import missing_lines, title
+from holdfast.cli.report import aggregate_lines, notes
+from holdfast.errors import HoldfastError
+from holdfast.lifecycle.records import ExperimentState
+from holdfast.orchestration.outcomes import anew, lost_results
+from holdfast.results import aggregation, rows
+from holdfast.status import ExperimentStatus, ProcessStatus
+
+__all__ = ["found", "process_page", "remaking", "result_lines"]
+
+_MOST_FIELDS: Final = 50
+
+
+def found(state: ExperimentState, folder: Path) -> Mapping[str, Any] | None:
+    """The results that there are: the aggregate, or what is completed by now; None if none are.
+
+    Raises:
+        StateCorruptError: `aggregate.json` does not hold one.
+    """
+    if state.status is ExperimentStatus.AGGREGATED:
+        return aggregation.read(folder)
+    if all(process.result is None for process in state.process_progress.values()):
+        return None
+    return aggregation.partial_of(state, folder, parameters(state) or ())
+
+
+def result_lines(where: Where, state: ExperimentState, folder: Path) -> list[str]:
+    """The section `result` of the page, if there is anything to say."""
+    try:
+        aggregate = found(state, folder)
+    except HoldfastError as err:
+        text.say(told(err, where), "warning")
+        return []
+    if state.status is ExperimentStatus.AGGREGATED:
+        if aggregate is None:
+            lost = text.ranges(lost_results(state, folder))
+            results = f", and the results of processes {lost} are lost" if lost else ""
+            return ["", _bold("result"), f"  aggregate.json is missing{results}"]
+        heading, missing = "result", []
+    elif aggregate is None:
+        return ["", *_odd(state, None)] if state.processes_completed else []
+    else:
+        heading, missing = f"result ({title(aggregate)})", missing_lines(aggregate)
+        seen.mark(folder)
+    lines = aggregate_lines(aggregate, where, indent="  ")
+    return ["", _bold(heading), *lines, *missing, *_odd(state, aggregate)]
+
+
+def _odd(state: ExperimentState, aggregate: Mapping[str, Any] | None) -> list[str]:
+    return [f"  {note}" for note in notes(state, aggregate)]
+
+
+def remaking(state: ExperimentState, folder: Path) -> tuple[str, ...] | None:
+    """What makes the result of an aggregated experiment again; None if it is there."""
+    if (folder / aggregation.FILE_NAME).exists():
+        return None
+    return anew(state) if lost_results(state, folder) else ("aggregate", state.experiment_id)
+
+
+def process_page(
+    where: Where, state: ExperimentState, folder: Path, index: int, *, as_json: bool
+) -> None:
+    """Print what there is to know of one process."""
+    process = state.processes[index]
+    failed = None
+    if process.status is ProcessStatus.FAILED:
+        failed = reasons.failure(folder, state.experiment_id, index, process)
+    aggregate = aggregation.partial_of(state, folder, parameters(state) or (), only=index)
+    made = aggregate["rows"]
+    name = f"{state.experiment_id}/{index}"
+    if as_json:
+        params = parameters(state)
+        form = forms.process(
+            index,
+            process,
+            None if params is None else params[index],
+            None if failed is None else failed.error,
+            None,
+        )
+        content = {"experiment_id": state.experiment_id, "process": form, "aggregate": aggregate}
+        forms.print_json("holdfast.process/1", content)
+        return
+    row = next(rows.outlines(made), None) or aggregate["missing"][0]["row"]
+    facts = [
+        ("status", str(process.status) + ("" if failed is None else f": {failed}")),
+        ("attempts", str(process.attempt)),
+        ("host", text.short(process.host or "")),
+        ("started", text.when(process.started_at)),
+        ("ended", text.when(process.completed_at)),
+    ]
+    facts += [(text.short(key, 40), cell(each)) for key, each in row["params"].items()]
+    lines = [_bold(text.short(name))]
+    lines += [f"{label:<10} {words}" for label, words in facts if words]
+    values = list(flat(row).items())
+    if values:
+        lines += ["", _bold("result")]
+        lines += [
+            f"  {text.short(key, 60):<10} {cell(each)}" for key, each in values[:_MOST_FIELDS]
+        ]
+        lines += ["", f"whole: {where.command('export', '--jsonl', name)}"]
+        if state.num_processes == 1:
+            seen.mark(folder)
+    lines += [f"logs: {where.command('logs', name)}"]
+    text.emit(lines)
+
+
+def _bold(words: str) -> str:
+    return text.paint(words, "bold", text.coloured(sys.stdout))

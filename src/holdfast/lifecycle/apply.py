@@ -1,0 +1,299 @@
+"""The core: what an event makes of a record. No clock, no file, no process.
+
+`apply` takes a state and an event and returns the next state, the changes that lead there (what a
+journal keeps, what `replay` folds again) and instructions for whoever carries them out. What may
+happen is decided by `decisions`, what it changes by `effects`; this module puts both together.
+*Requests* may be refused. *Facts* (a process exited) may not: one that comes late is ignored, with
+the reason.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from functools import cache
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import attrs
+
+from holdfast.lifecycle import decisions, effects
+from holdfast.lifecycle.effects import Occasion, Told
+from holdfast.lifecycle.events import (
+    Action,
+    Change,
+    Event,
+    Fact,
+    Ignored,
+    Launch,
+    ProcessExited,
+    ProcessLaunched,
+    ProcessLost,
+    Requested,
+    Step,
+    Stop,
+)
+from holdfast.lifecycle.guards import experiment_is_open
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.status import Entity, ExperimentStatus, ProcessStatus
+
+__all__ = [
+    "Action",
+    "Change",
+    "Event",
+    "Fact",
+    "Ignored",
+    "Launch",
+    "ProcessExited",
+    "ProcessLaunched",
+    "ProcessLost",
+    "Requested",
+    "Step",
+    "Stop",
+    "apply",
+    "apply_many",
+    "ending",
+    "replay",
+    "replay_many",
+    "with_fields",
+]
+
+if TYPE_CHECKING:
+    from holdfast.lifecycle.machines import Edge
+
+Record = TypeVar("Record", ExperimentState, ProcessProgress)
+
+
+def apply(state: ExperimentState, event: Event) -> Step:
+    """What *event* makes of *state*. Touches `last_updated`, never `revision` or `epoch`.
+
+    Raises:
+        InvalidTransitionError: A request that is refused. Never for a fact.
+    """
+    if isinstance(event, Requested):
+        if event.entity == "experiment":
+            return _experiment(state, event)
+        return _process(state, event)
+    return _fact(state, event)
+
+
+def apply_many(state: ExperimentState, events: Iterable[Event]) -> Step:
+    """All of *events* in their order, or none: each sees what those before it did.
+
+    Raises:
+        InvalidTransitionError: One of them was refused.
+    """
+    changes: list[Change] = []
+    actions: list[Action] = []
+    for event in events:
+        step = apply(state, event)
+        state = step.state
+        changes += step.changes
+        actions += step.actions
+    return Step(state, tuple(changes), tuple(actions))
+
+
+def replay(state: ExperimentState, change: Change) -> ExperimentState:
+    """*state* after *change*, which was judged when it was made: no guard is asked again."""
+    return replay_many(state, (change,))
+
+
+def replay_many(state: ExperimentState, changes: Iterable[Change]) -> ExperimentState:
+    """*state* after *changes*, in their order.
+
+    Raises:
+        KeyError: A change of a process that the experiment does not have.
+    """
+    processes: dict[int, ProcessProgress] = {}
+    own: dict[str, Any] = {}
+    at = state.last_updated
+    table = state.processes
+    for change in changes:
+        index = change.process
+        if index is None:
+            own.update(change.fields)
+        else:
+            before = processes.get(index)
+            processes[index] = with_fields(
+                table[index] if before is None else before, change.fields
+            )
+        at = change.at
+    own["last_updated"] = at
+    if processes:
+        own["process_progress"] = table.replace(processes)
+    return with_fields(state, own)
+
+
+# attrs.evolve runs every converter and validator again, 10 µs for an experiment. The fields set
+# here come from typed events or from the codec, which have checked them.
+@cache
+def _slots(kind: Any) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[tuple[str, Any], ...]]:
+    names = [field.name for field in attrs.fields(kind)]
+    return attrgetter(*names), tuple((name, getattr(kind, name).__set__) for name in names)
+
+
+def with_fields(record: Record, fields: Mapping[str, Any]) -> Record:
+    """*record* with *fields*, whose types and values are known to be right."""
+    kind: Any = type(record)
+    values, setters = _slots(kind)
+    new: Record = object.__new__(kind)
+    for (name, put), value in zip(setters, values(record), strict=True):
+        put(new, fields.get(name, value))
+    return new
+
+
+def _experiment(state: ExperimentState, event: Requested) -> Step:
+    edge = decisions.decide(
+        "experiment", state, event.event, event.facts, experiment_id=state.experiment_id
+    )
+    actions: tuple[Action, ...] = ()
+    if edge.target != ExperimentStatus.RUNNING and state.processes_running:
+        actions = tuple(
+            Stop(index, state.processes[index].attempt, event.reason)
+            for index in state.processes.indices(ProcessStatus.RUNNING)
+        )
+    return _moved(state, state, None, edge, event, event.evidence, actions)
+
+
+def _process(state: ExperimentState, event: Requested) -> Step:
+    index = event.process
+    assert index is not None
+    process = state.process_progress.get(index)
+    if process is None:
+        decisions.refuse_absent(state, event.event, index)
+    facts = {**event.facts, "experiment_status": state.status}
+    edge = decisions.decide(
+        "process", process, event.event, facts, experiment_id=state.experiment_id, process=index
+    )
+    actions: tuple[Action, ...] = ()
+    if edge.target == ProcessStatus.RUNNING:
+        actions = (Launch(index, process.attempt + 1),)
+    return _moved(state, process, index, edge, event, event.evidence, actions)
+
+
+def _moved(
+    state: ExperimentState,
+    record: ExperimentState | ProcessProgress,
+    index: int | None,
+    edge: "Edge",
+    occasion: Occasion,
+    evidence: str | None,
+    actions: tuple[Action, ...] = (),
+    times: Mapping[str, datetime] | None = None,
+) -> Step:
+    entity: Entity = "experiment" if index is None else "process"
+    changed = effects.fields(entity, record, edge, occasion)
+    if times:
+        changed.update(times)
+    assert occasion.at is not None
+    change = Change(
+        entity=entity,
+        process=index,
+        event=edge.event,
+        source=edge.source,
+        target=edge.target,
+        at=occasion.at,
+        # A requeue under `result_lost` needs no reason to be given: the guard passed for it.
+        reason=changed.get("reason", occasion.reason) or occasion.reason,
+        evidence=evidence,
+        fields=changed,
+    )
+    return Step(replay(state, change), (change,), actions)
+
+
+def _fact(state: ExperimentState, fact: Fact) -> Step:
+    process = state.process_progress.get(fact.process)
+    late = _too_late(state, process, fact)
+    if process is None or late is not None:
+        return Step(state, (), (Ignored(late or ""),))
+    if isinstance(fact, ProcessExited):
+        return _exited(state, process, fact)
+    if isinstance(fact, ProcessLaunched):
+        return _launched(state, fact)
+    facts = {"proven_dead": True, "experiment_status": state.status}
+    edge = decisions.decide(
+        "process",
+        process,
+        "requeue",
+        facts,
+        experiment_id=state.experiment_id,
+        process=fact.process,
+    )
+    occasion = Told(fact.at, fact.reason, None, facts)
+    return _moved(state, process, fact.process, edge, occasion, fact.evidence)
+
+
+def _too_late(state: ExperimentState, process: ProcessProgress | None, fact: Fact) -> str | None:
+    what = f"{fact.process}.{fact.attempt}: {type(fact).__name__}"
+    if process is None:
+        return f"{what}: there is no such process"
+    settled = experiment_is_open(process, {"experiment_status": state.status})
+    if settled is not None:
+        return f"{what}: {settled}"
+    if fact.attempt != process.attempt:
+        return f"{what}: the current attempt is {process.attempt}"
+    if process.status is not ProcessStatus.RUNNING:
+        return f"{what}: the process is {process.status} already"
+    return None
+
+
+def _launched(state: ExperimentState, fact: ProcessLaunched) -> Step:
+    change = Change(
+        entity="process",
+        process=fact.process,
+        event="launched",
+        source=ProcessStatus.RUNNING.value,
+        target=ProcessStatus.RUNNING.value,
+        at=fact.at,
+        fields={
+            "identity": fact.identity,
+            "host": None if fact.identity is None else fact.identity.host,
+        },
+    )
+    return Step(replay(state, change), (change,), ())
+
+
+#: Any process whose attempt runs: how an attempt ended is all that the guards of its end look at.
+_RUNNING: Final = ProcessProgress(status=ProcessStatus.RUNNING)
+
+
+def ending(fact: ProcessExited) -> str:
+    """The event that *fact* is for a process: `complete`, `requeue` or `fail`.
+
+    As long as its attempt is the current one, and its experiment open. For whoever has to know
+    before the event is applied: the result of an attempt is looked at only if it would complete.
+    """
+    return decisions.ended(_RUNNING, _facts(fact), experiment_id="").event
+
+
+def _facts(fact: ProcessExited) -> dict[str, Any]:
+    return {
+        "exit_code": fact.exit_code,
+        "signal": fact.signal,
+        "stop_requested": fact.stop_reason,
+        "interrupted_by": fact.interrupted_by,
+        "timed_out": fact.timed_out,
+        "launch_error": fact.launch_error,
+        "result_error": fact.result_error,
+        "host": fact.host,
+        "result": fact.result,
+    }
+
+
+def _exited(state: ExperimentState, process: ProcessProgress, fact: ProcessExited) -> Step:
+    facts = _facts(fact)
+    facts["experiment_status"] = state.status
+    edge = decisions.ended(process, facts, experiment_id=state.experiment_id, process=fact.process)
+    evidence = fact.evidence
+    if edge.event == "requeue":
+        if fact.interrupted_by is not None:
+            # Why it is not completed although its exit code may be 0, in the guard's own words.
+            found = decisions.refusals("process", process, "complete", facts)
+            told = (*(refusal.why for refusal in found), evidence)
+            evidence = "; ".join(why for why in told if why is not None)
+        occasion = Told(fact.at, fact.stop_reason, fact.error_message, facts)
+        return _moved(state, process, fact.process, edge, occasion, evidence)
+    error = fact.result_error or fact.error_message or fact.launch_error
+    occasion = Told(fact.at, fact.reason, error, facts)
+    # The attempt's own clock knows better than we when it began and ended.
+    known = {"started_at": fact.started_at, "completed_at": fact.ended_at}
+    times = {name: at for name, at in known.items() if at is not None}
+    return _moved(state, process, fact.process, edge, occasion, evidence, times=times)

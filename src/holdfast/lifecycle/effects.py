@@ -1,0 +1,150 @@
+"""What an accepted event changes in its record, the status included.
+
+`holdfast.lifecycle.decisions` says whether it may happen; machines and lifecycle put both together.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.status import Entity, ExperimentStatus, ProcessStatus, Reason
+
+if TYPE_CHECKING:
+    from holdfast.lifecycle.machines import Edge
+
+__all__ = ["Occasion", "Told", "fields"]
+
+
+class Occasion(Protocol):
+    """What the effects read of an event; a `Requested` is one."""
+
+    @property
+    def at(self) -> datetime | None:
+        """When; None if nobody said, and then no time is known of what it sets."""
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why, where the event alone does not say it."""
+
+    @property
+    def error_message(self) -> str | None:
+        """What went wrong, for people."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the guards were told."""
+
+
+class Told(NamedTuple):
+    """An `Occasion` that is no request."""
+
+    at: datetime | None
+    reason: Reason | None
+    error_message: str | None
+    facts: Mapping[str, Any]
+
+
+def fields(
+    entity: Entity, record: ExperimentState | ProcessProgress, edge: "Edge", occasion: Occasion
+) -> dict[str, Any]:
+    """The fields of *record* that *edge* sets, `status` first."""
+    return _EFFECTS[entity, edge.event](record, edge, occasion)
+
+
+# -- experiments ----------------------------------------------------------------------------------
+
+
+def _opened(state: ExperimentState, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "status": ExperimentStatus(edge.target),
+        **dict.fromkeys(("finished_at", "reason", "error_message")),
+    }
+    if state.started_at is None:
+        found["started_at"] = occasion.at
+    return found
+
+
+def _closed(state: ExperimentState, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
+    return {
+        "status": ExperimentStatus(edge.target),
+        "finished_at": occasion.at,
+        "reason": occasion.reason,
+        "error_message": occasion.error_message,
+    }
+
+
+# -- processes ------------------------------------------------------------------------------------
+
+#: What a new attempt knows nothing of yet.
+_OF_AN_ATTEMPT: Final = (
+    *("completed_at", "exit_code", "signal", "reason", "error_message"),
+    *("host", "identity", "result"),
+)
+
+
+def _started(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
+    return {
+        "status": ProcessStatus.RUNNING,
+        "attempt": process.attempt + 1,
+        "started_at": occasion.at,
+        **dict.fromkeys(_OF_AN_ATTEMPT),
+    }
+
+
+def _completed(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
+    facts = occasion.facts
+    return {
+        "status": ProcessStatus.COMPLETED,
+        "completed_at": occasion.at,
+        "exit_code": facts.get("exit_code"),
+        "reason": Reason.EXIT,
+        "error_message": None,
+        "host": facts.get("host") or process.host,
+        "result": facts.get("result"),
+        "identity": None,
+    }
+
+
+def _failed(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
+    facts = occasion.facts
+    return {
+        "status": ProcessStatus.FAILED,
+        "failures": process.failures + 1,
+        "completed_at": occasion.at,
+        "exit_code": facts.get("exit_code"),
+        "signal": facts.get("signal"),
+        "reason": occasion.reason,
+        "error_message": occasion.error_message,
+        "host": facts.get("host") or process.host,
+        "identity": None,
+    }
+
+
+def _requeued(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
+    facts = occasion.facts
+    found: dict[str, Any] = {"status": ProcessStatus.PENDING, "started_at": None}
+    if process.status is ProcessStatus.FAILED:
+        # Why it failed stays until the next attempt starts, and when: backoff counts from there.
+        if facts.get("requested_by_user"):
+            found["failures"] = 0
+        return found
+    found.update(completed_at=None, identity=None, error_message=occasion.error_message)
+    if process.status is ProcessStatus.COMPLETED:
+        found.update(reason=Reason.RESULT_LOST, result=None, exit_code=None)
+        return found
+    reason = occasion.reason
+    if reason is None and facts.get("interrupted_by") is not None:
+        reason = Reason.PREEMPTED
+    found.update(reason=reason, interruptions=process.interruptions + 1)
+    return found
+
+
+_EFFECTS: Final[Mapping[tuple[Entity, str], Callable[[Any, "Edge", Occasion], dict[str, Any]]]] = {
+    **{("experiment", event): _opened for event in ("start", "retry", "resume")},
+    **{("experiment", event): _closed for event in ("complete", "aggregate", "fail", "interrupt")},
+    ("process", "start"): _started,
+    ("process", "complete"): _completed,
+    ("process", "fail"): _failed,
+    ("process", "requeue"): _requeued,
+}

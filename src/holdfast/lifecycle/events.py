@@ -1,0 +1,325 @@
+"""What may reach the core and what comes out of it: requests, facts, changes and actions.
+
+Records only; `holdfast.lifecycle` says what they do.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import attrs
+
+from holdfast.errors import InvalidRequestError
+from holdfast.identity import ProcessIdentity
+from holdfast.lifecycle.records import ExperimentState, ResultRef
+from holdfast.status import Entity, Reason
+from holdfast.validators import aware, number, optional, optional_number, optional_text, text
+
+__all__ = [
+    "Action",
+    "Change",
+    "Event",
+    "Fact",
+    "Ignored",
+    "Launch",
+    "ProcessExited",
+    "ProcessLaunched",
+    "ProcessLost",
+    "Requested",
+    "Step",
+    "Stop",
+    "Wanted",
+    "as_event",
+    "check_facts",
+    "requested",
+]
+
+
+#: The facts that a request may bring, and what each must be. A misspelt one would otherwise be
+#: no fact at all, and `complete` be refused for want of an exit code that was given.
+_FACTS: Final[dict[str, type]] = {
+    "exit_code": int,
+    "signal": int,
+    "stop_requested": object,
+    "interrupted_by": int,
+    "timed_out": bool,
+    "launch_error": str,
+    "result_error": str,
+    "max_attempts": int,
+    "requested_by_user": bool,
+    "proven_dead": bool,
+    "result_lost": bool,
+    "result": ResultRef,
+    "identity": ProcessIdentity,
+    "host": str,
+    "experiment_status": str,
+}
+
+
+def check_facts(facts: Mapping[str, Any]) -> None:
+    """Refuse what is no fact.
+
+    Raises:
+        InvalidRequestError: One that nobody knows, or of the wrong type.
+    """
+    for name, value in facts.items():
+        kind = _FACTS.get(name)
+        if kind is None:
+            raise _unknown(name)
+        wrong = value is not None and not isinstance(value, kind)
+        # bool is an int to Python, and nobody's exit code.
+        if wrong or (kind is int and isinstance(value, bool)):
+            raise InvalidRequestError(
+                f"fact {name}",
+                f"must be {_KINDS.get(kind, kind.__name__)} or None, got {value!r:.80}",
+            )
+
+
+_KINDS: Final = {int: "an integer", str: "text", bool: "True, False"}
+
+
+def _unknown(name: object) -> InvalidRequestError:
+    import difflib  # only for who misspelt something
+
+    close = difflib.get_close_matches(str(name), _FACTS, n=1)
+    hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(_FACTS)}"
+    return InvalidRequestError("request", f"has an unknown fact {name!r:.80}{hint}")
+
+
+def _known_facts(_: object, attribute: "attrs.Attribute[Any]", facts: Mapping[str, Any]) -> None:
+    check_facts(facts)
+
+
+@attrs.frozen(kw_only=True)
+class Requested:
+    """An event that somebody asks for; the machine may refuse it.
+
+    Attributes:
+        process: Which process, for events of one.
+        facts: What the guards look at and the record keeps: `exit_code`, `signal`,
+            `stop_requested`, `interrupted_by`, `timed_out`, `launch_error`, `result_error`,
+            `max_attempts`, `requested_by_user`, `proven_dead`, `result_lost`, `result`, `identity`,
+            `host`. `experiment_status` is always taken from the state that the event is applied to.
+    """
+
+    entity: Entity
+    event: str = attrs.field(validator=text)
+    at: datetime = attrs.field(validator=aware)
+    process: int | None = attrs.field(default=None, validator=optional_number)
+    reason: Reason | None = attrs.field(default=None, converter=attrs.converters.optional(Reason))
+    error_message: str | None = attrs.field(default=None, validator=optional_text)
+    evidence: str | None = attrs.field(default=None, validator=optional_text)
+    facts: Mapping[str, Any] = attrs.field(factory=dict, validator=_known_facts)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.entity == "process") != (self.process is not None):
+            raise ValueError("an event of a process names its index, one of an experiment none")
+
+
+@attrs.frozen(kw_only=True)
+class ProcessLaunched:
+    """The attempt's shim is running: who it is."""
+
+    process: int = attrs.field(validator=number)
+    attempt: int = attrs.field(validator=number)
+    at: datetime = attrs.field(validator=aware)
+    identity: ProcessIdentity | None = attrs.field(validator=optional(ProcessIdentity))
+
+
+@attrs.frozen(kw_only=True)
+class ProcessExited:
+    """The attempt ended, and its exit record says how.
+
+    What it means for the process (completed, requeued, failed) the guards of the machine decide.
+
+    Attributes:
+        stop_reason: Why holdfast had asked it to stop; None if it had not. An attempt that was
+            asked to stop is never completed, even with exit code 0: it may have cut its work short.
+        interrupted_by: The signal from outside that reached it around its end, whose exit code
+            proves nothing then.
+        timed_out: Whether it was stopped at its timeout.
+        launch_error: Why it could not be started.
+        reason: `exit`, `signal`, `timeout`, `out_of_memory` or `launch_error`; what the other
+            facts say, unless given.
+        evidence: What else is known of the end, such as what had to be stopped after it.
+        result: The proven result file; None if the process wrote none.
+        result_error: Why the file that it wrote is not a result; fails the attempt.
+        started_at: When the command began and (*ended_at*) ended, by the attempt's own clock; *at*
+            is when that was learnt, which may be much later.
+    """
+
+    process: int = attrs.field(validator=number)
+    attempt: int = attrs.field(validator=number)
+    at: datetime = attrs.field(validator=aware)
+    exit_code: int | None = attrs.field(default=None, validator=optional_number)
+    signal: int | None = attrs.field(default=None, validator=optional_number)
+    stop_reason: Reason | None = None
+    interrupted_by: int | None = attrs.field(default=None, validator=optional_number)
+    timed_out: bool = False
+    launch_error: str | None = attrs.field(default=None, validator=optional_text)
+    reason: Reason = attrs.field()
+    error_message: str | None = attrs.field(default=None, validator=optional_text)
+    evidence: str | None = attrs.field(default=None, validator=optional_text)
+    result: ResultRef | None = attrs.field(default=None, validator=optional(ResultRef))
+    host: str | None = attrs.field(default=None, validator=optional_text)
+    started_at: datetime | None = attrs.field(default=None, validator=aware)
+    ended_at: datetime | None = attrs.field(default=None, validator=aware)
+    result_error: str | None = attrs.field(default=None, validator=optional_text)
+
+    @reason.default
+    def _what_ended_it(self) -> Reason:
+        if self.launch_error is not None:
+            return Reason.LAUNCH_ERROR
+        if self.timed_out:
+            return Reason.TIMEOUT
+        return Reason.EXIT if self.signal is None else Reason.SIGNAL
+
+    @reason.validator
+    def _agrees(self, _: object, reason: Reason) -> None:
+        # The guards read `timed_out`: without it, a timeout with exit code 0 would complete.
+        if reason is Reason.TIMEOUT and not self.timed_out:
+            raise ValueError("reason is timeout, but timed_out is not set")
+
+
+@attrs.frozen(kw_only=True)
+class ProcessLost:
+    """The attempt is proven dead and left no exit record: nobody will ever know its exit code."""
+
+    process: int = attrs.field(validator=number)
+    attempt: int = attrs.field(validator=number)
+    at: datetime = attrs.field(validator=aware)
+    evidence: str = attrs.field(validator=text)
+    reason: Reason = Reason.LOST
+
+
+Fact = ProcessLaunched | ProcessExited | ProcessLost
+Event = Requested | Fact
+
+#: What stands for an event where the time is known: `"start"`, `("start", 3)`, and
+#: `("complete", 3, {"exit_code": 0})`, whose mapping holds what `Claim.record` takes by name.
+Wanted = (
+    Event | str | tuple[str] | tuple[str, int | None] | tuple[str, int | None, Mapping[str, Any]]
+)
+
+
+def requested(
+    event: str,
+    process: int | None = None,
+    *,
+    at: datetime,
+    reason: Reason | str | None = None,
+    error_message: str | None = None,
+    evidence: str | None = None,
+    facts: Mapping[str, Any],
+) -> Requested:
+    """The request for *event* of the experiment or, unless None, of *process*.
+
+    Raises:
+        InvalidRequestError: Something of it is of the wrong kind, or unknown.
+    """
+    try:
+        return Requested(
+            entity="experiment" if process is None else "process",
+            event=event,
+            at=at,
+            process=process,
+            reason=reason if type(reason) is Reason else _reason(reason),
+            error_message=error_message,
+            evidence=evidence,
+            facts=facts,
+        )
+    except InvalidRequestError:
+        raise
+    except (TypeError, ValueError) as err:
+        raise InvalidRequestError("request:", str(err)) from err
+
+
+def _reason(reason: Any) -> Reason | None:
+    if reason is None:
+        return None
+    try:
+        return Reason(reason)
+    except ValueError:
+        known = ", ".join(Reason)
+        raise InvalidRequestError("reason", f"must be one of {known}, got {reason!r:.80}") from None
+
+
+def as_event(wanted: Wanted, at: datetime) -> Event:
+    """The event that *wanted* stands for, at *at* unless it says itself when.
+
+    Raises:
+        InvalidRequestError: It can be none.
+    """
+    if isinstance(wanted, Event):
+        return wanted
+    words: Any = (wanted,) if isinstance(wanted, str) else wanted
+    if not isinstance(words, tuple) or not 1 <= len(words) <= 3:
+        raise InvalidRequestError(
+            "request", f"is an event, or a tuple (event, process, facts), got {wanted!r:.80}"
+        )
+    event, process, facts = (*words, None, None)[:3] if len(words) < 3 else words
+    facts = {} if facts is None else facts
+    if not isinstance(facts, Mapping) or not all(isinstance(name, str) for name in facts):
+        raise InvalidRequestError("facts", f"are a mapping by their names, got {facts!r:.80}")
+    named = {name: facts[name] for name in _OF_A_REQUEST if name in facts}
+    rest = {name: value for name, value in facts.items() if name not in _OF_A_REQUEST}
+    return requested(event, process, at=at, **named, facts=rest)
+
+
+_OF_A_REQUEST: Final = ("reason", "error_message", "evidence")
+
+
+@attrs.frozen
+class Launch:
+    """Start this attempt: its intent is recorded (save first, then act)."""
+
+    process: int
+    attempt: int
+
+
+@attrs.frozen
+class Stop:
+    """Stop this attempt: the experiment does not go on."""
+
+    process: int
+    attempt: int
+    reason: Reason | None
+
+
+@attrs.frozen
+class Ignored:
+    """A fact that came too late to change anything."""
+
+    why: str
+
+
+Action = Launch | Stop | Ignored
+
+
+@attrs.frozen(kw_only=True)
+class Change:
+    """What one event did to one record: what a journal keeps.
+
+    Attributes:
+        event: The machine's event, or `launched`, which moves nothing (*source* is *target*).
+        at: When; becomes the experiment's `last_updated`.
+        fields: The fields of the record that were set, typed, `status` among them if it moved.
+    """
+
+    entity: Entity
+    process: int | None
+    event: str
+    source: str
+    target: str
+    at: datetime
+    reason: Reason | None = None
+    evidence: str | None = None
+    fields: Mapping[str, Any]
+
+
+class Step(NamedTuple):
+    """What an event led to."""
+
+    state: ExperimentState
+    changes: tuple[Change, ...]
+    actions: tuple[Action, ...]

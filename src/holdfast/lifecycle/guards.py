@@ -1,0 +1,132 @@
+"""The guards of both machines, by name: pure functions of a record and the facts of an event.
+
+Each returns None if it lets the event pass, else why not, as a sentence for the user. Which
+transition asks which of them is declared in `machines`; `decisions` asks.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress, summarise
+from holdfast.status import SETTLED, Entity, ProcessStatus
+
+__all__ = ["EXPERIMENT_GUARDS", "FROM_RECORD", "GUARDS", "PROCESS_GUARDS", "Facts", "Guard"]
+
+Facts = Mapping[str, Any]
+#: None if the event may pass, else why not.
+Guard = Callable[[Any, Facts], str | None]
+
+
+def _every_process_completed(state: ExperimentState) -> str | None:
+    if state.can_aggregate():
+        return None
+    missing = [
+        index
+        for index, process in state.process_progress.items()
+        if process.status is not ProcessStatus.COMPLETED
+    ]
+    return (
+        f"{len(missing):,} of {state.num_processes:,} processes not completed: {summarise(missing)}"
+    )
+
+
+def all_processes_completed(state: ExperimentState, facts: Facts) -> str | None:
+    """Every process of the experiment is completed."""
+    return _every_process_completed(state)
+
+
+def can_aggregate(state: ExperimentState, facts: Facts) -> str | None:
+    """There is a completed process for every index: no average over half a result."""
+    return _every_process_completed(state)
+
+
+def experiment_is_open(process: ProcessProgress, facts: Facts) -> str | None:
+    """Its experiment is neither completed nor aggregated, which settles its processes."""
+    status = facts.get("experiment_status")
+    if status not in SETTLED:
+        return None
+    return f"the experiment is {status}, and its processes stay as they are"
+
+
+def exited_cleanly(process: ProcessProgress, facts: Facts) -> str | None:
+    """The attempt ended by itself with exit code 0, and what it wrote is a result."""
+    if facts.get("timed_out"):
+        return "it was stopped at its timeout, so that its exit proves nothing"
+    if facts.get("stop_requested"):
+        return "the attempt had been asked to stop, so that its exit proves nothing"
+    code, signal = facts.get("exit_code"), facts.get("signal")
+    stranger = facts.get("interrupted_by")
+    if stranger is not None:
+        how = f"exit code {code}" if signal is None else f"death by signal {signal}"
+        return (
+            f"signal {stranger} from outside reached it around its end, "
+            f"so that its {how} proves nothing"
+        )
+    if facts.get("launch_error"):
+        return f"it could not be started: {facts['launch_error']}"
+    if signal is not None:
+        return f"signal {signal} ended it, and only exit code 0 completes a process"
+    if code is None:
+        return "no exit code was given, and only exit code 0 completes a process"
+    if type(code) is not int or code != 0:
+        return f"exit code {code}, and only 0 completes a process"
+    if facts.get("result_error"):
+        return f"its result is not valid: {facts['result_error']}"
+    return None
+
+
+def attempts_left(process: ProcessProgress, facts: Facts) -> str | None:
+    """The retry budget (`max_attempts`, 1 unless given) is not used up."""
+    budget = facts.get("max_attempts")
+    budget = 1 if budget is None else budget
+    if process.failures < budget:
+        return None
+    return f"no attempts left: {process.failures} of {budget} failed"
+
+
+def requested_by_user(process: ProcessProgress, facts: Facts) -> str | None:
+    """A person asked for it, which gives a fresh budget."""
+    return None if facts.get("requested_by_user") else "nobody asked for it"
+
+
+def is_orphaned(process: ProcessProgress, facts: Facts) -> str | None:
+    """The attempt is proven dead, with evidence."""
+    if facts.get("proven_dead"):
+        return None
+    return "the attempt is not proven dead"
+
+
+def was_interrupted(process: ProcessProgress, facts: Facts) -> str | None:
+    """It was asked to stop, or a signal from outside reached it around its end; no timeout."""
+    if facts.get("timed_out"):
+        return "it was stopped at its timeout, which is a failure"
+    if facts.get("stop_requested") or facts.get("interrupted_by") is not None:
+        return None
+    return "nothing interrupted the attempt"
+
+
+def result_lost(process: ProcessProgress, facts: Facts) -> str | None:
+    """The recorded result is proven missing or altered."""
+    if facts.get("result_lost"):
+        return None
+    return "its result is not proven lost, and a completed process stays completed"
+
+
+EXPERIMENT_GUARDS: Final[dict[str, Callable[[ExperimentState, Facts], str | None]]] = {
+    guard.__name__: guard for guard in (all_processes_completed, can_aggregate)
+}
+PROCESS_GUARDS: Final[dict[str, Callable[[ProcessProgress, Facts], str | None]]] = {
+    guard.__name__: guard
+    for guard in (
+        *(experiment_is_open, exited_cleanly, attempts_left, requested_by_user),
+        *(is_orphaned, was_interrupted, result_lost),
+    )
+}
+GUARDS: Final[dict[Entity, Mapping[str, Guard]]] = {
+    "experiment": EXPERIMENT_GUARDS,
+    "process": PROCESS_GUARDS,
+}
+
+#: Guards that the records alone decide, a process's experiment included: an event that they refuse
+#: is not allowed now, whatever else is known of it.
+FROM_RECORD: Final = frozenset(EXPERIMENT_GUARDS) | {"experiment_is_open"}

@@ -1,0 +1,177 @@
+"""From completed to aggregated: the built-in table, or the user's own command as one more attempt.
+
+A failed aggregation touches no process: it is tried again without running them.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast.attempts.looking import Ended, Running, look
+from holdfast.attempts.names import (
+    AttemptName,
+    error_path,
+    last_aggregation,
+    next_aggregation,
+)
+from holdfast.errors import AggregationError, StateWriteError
+from holdfast.lifecycle.records import ExperimentState
+from holdfast.orchestration import exits
+from holdfast.orchestration.interrupts import Interrupts
+from holdfast.orchestration.loop import Loop
+from holdfast.orchestration.watch import Learnt, Watch
+from holdfast.results import acceptance, aggregation
+from holdfast.status import ExperimentStatus, Reason
+from holdfast.store.claim import Claim
+
+__all__ = ["conclude"]
+
+
+def conclude(
+    claim: Claim, watch: Watch, loop: Loop, interrupts: Interrupts
+) -> Mapping[str, Any] | None:
+    """Aggregate a completed experiment, durably, before it is recorded as aggregated.
+
+    Of one that is recorded so already, `aggregate.json` is made again.
+
+    Returns:
+        What `aggregate.json` holds; None if a signal came first: the experiment stays completed.
+
+    Raises:
+        AggregationError: It failed; the experiment is still completed.
+        ResultLostError: A recorded result is missing or altered.
+        StateWriteError: The file system refused.
+    """
+    state, experiment = claim.state, watch.launcher.experiment
+    try:
+        # Verifies every result while it reads it.
+        found: Mapping[str, Any] | None = loop.beside(
+            lambda going_on: aggregation.build(state, claim.folder, experiment.params, going_on),
+            reading=True,
+        )
+    except OSError as err:
+        cause = err.strerror or str(err)
+        raise StateWriteError(claim.folder / "results", "reading", cause) from err
+    except MemoryError as err:
+        path = claim.folder / "results"
+        raise StateWriteError(path, "reading the results", acceptance.NO_MEMORY) from err
+    command = experiment.aggregate.command
+    name = None
+    if found is not None and command is not None:
+        name = _run(state, claim.folder, command, found, watch, loop, interrupts)
+        found = None if name is None else _with_value(state, claim.folder, found, name, loop)
+    if found is None or not _write(claim.folder, found, loop):
+        return None
+    if state.status is ExperimentStatus.COMPLETED:
+        claim.record("aggregate")
+    if name is not None:
+        aggregation.remove_inputs(claim.folder, name)
+    return found
+
+
+def _with_value(
+    state: ExperimentState,
+    folder: Path,
+    built: Mapping[str, Any],
+    name: AttemptName,
+    loop: Loop,
+) -> Mapping[str, Any] | None:
+    return loop.beside(lambda _: aggregation.finish(state, folder, built, name), reading=True)
+
+
+def _write(folder: Path, aggregate: Mapping[str, Any], loop: Loop) -> bool:
+    """False if a signal came first: an older one is still there."""
+    written = loop.beside(lambda going_on: aggregation.write(folder, aggregate, going_on))
+    return written is not None
+
+
+def _run(
+    state: ExperimentState,
+    folder: Path,
+    command: tuple[str, ...],
+    built: Mapping[str, Any],
+    watch: Watch,
+    loop: Loop,
+    interrupts: Interrupts,
+) -> AttemptName | None:
+    """The attempt in which the user's command succeeded; None if a signal came first.
+
+    One that was left counts only if it was given the results that there are now.
+
+    Raises:
+        AggregationError: It failed, or was interrupted from outside too often.
+    """
+    launcher = watch.launcher
+    last = last_aggregation(folder, state.experiment_id)
+    if last is not None:
+        belongs = loop.beside(
+            lambda going_on: aggregation.made_from(folder, built, last, going_on), reading=True
+        )
+        if belongs is None:
+            return None
+        learnt = _take_up(folder, last, watch, loop, stop=not belongs)
+        if learnt is None:
+            return None
+        if belongs and _succeeded(learnt):
+            return last
+    for count in range(launcher.experiment.retry.max_interruptions):
+        if interrupts.count:
+            return None
+        if count > 1:
+            loop.pause(min(2.0 ** (count - 2), 60.0))
+        name = next_aggregation(folder, state.experiment_id)
+        inputs = _inputs(state, folder, built, name, loop)
+        if inputs is None:
+            return None
+        learnt = loop.run(launcher.aggregation(name, command, inputs))
+        if learnt is not None and _succeeded(learnt):
+            return name
+        if learnt is None or (interrupts.count and not _failed(learnt)):
+            return None
+        problem = _described(learnt)
+        if _failed(learnt):
+            where = error_path(folder, name)
+            raise AggregationError(state.experiment_id, f"{problem}; its messages are in {where}")
+    raise AggregationError(state.experiment_id, f"{problem}, again and again")
+
+
+def _inputs(
+    state: ExperimentState,
+    folder: Path,
+    built: Mapping[str, Any],
+    name: AttemptName,
+    loop: Loop,
+) -> dict[str, str] | None:
+    return loop.beside(
+        lambda going_on: aggregation.prepare_inputs(state, folder, built, name, going_on)
+    )
+
+
+def _take_up(
+    folder: Path, name: AttemptName, watch: Watch, loop: Loop, *, stop: bool
+) -> Learnt | None:
+    """How an attempt ended that somebody left; None if it does not end although it was asked to."""
+    seen = look(folder, name)
+    if isinstance(seen, Ended):
+        return Learnt(name, seen)
+    if isinstance(seen, Running):
+        watch.adopt([name], watch.known() or {})
+        if stop:
+            watch.ask([name], force=False, why=Reason.USER)
+    else:
+        watch.settle(name, None)
+    return loop.run(name)
+
+
+def _succeeded(learnt: Learnt) -> bool:
+    return isinstance(learnt.found, Ended) and exits.ends_by(learnt.found.record) == "complete"
+
+
+def _failed(learnt: Learnt) -> bool:
+    return isinstance(learnt.found, Ended) and exits.ends_by(learnt.found.record) == "fail"
+
+
+def _described(learnt: Learnt) -> str:
+    if isinstance(learnt.found, Ended):
+        return exits.describe(learnt.found.record)
+    return f"it was lost: {learnt.found.evidence}"

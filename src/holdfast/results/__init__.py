@@ -1,0 +1,1 @@
+"""What processes computed: accepted, kept, read row by row, averaged, aggregated."""

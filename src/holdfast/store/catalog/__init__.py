@@ -1,0 +1,1 @@
+"""Many experiments of one state directory: listed, found, counted, with an index as a cache."""
