@@ -5,9 +5,13 @@ and picks up exactly where it stopped. Names are imported when they are first us
 states never pays for the machines, and nobody for the terminal.
 """
 
+from holdfast.lifecycle import display
+
 # Type checkers know this name; importing it would cost `typing`, more than all the rest here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from holdfast.config.experiment_file import Experiment, load_config
     from holdfast.config.hashing import compute_config_hash
     from holdfast.diagrams import diagram
@@ -142,6 +146,18 @@ _HOMES = {
     "load_config": "config.experiment_file",
     "sanitize_experiment_id": "ids",
 }
+
+
+def _paint(entity: "Any", words: str) -> dict[str, str]:
+    from holdfast import diagrams  # whoever only reads pays for no picture
+
+    return {
+        "text/html": diagrams.html(entity, words),
+        "image/svg+xml": diagrams.diagram(entity),
+    }
+
+
+display.painter = _paint
 
 
 if not TYPE_CHECKING:  # A checker would take every misspelt import for an object.

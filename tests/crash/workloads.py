@@ -298,10 +298,10 @@ def warm_up() -> None:
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     from holdfast import liveness
-    from holdfast.lifecycle import machines
+    from holdfast.lifecycle import edges
 
-    machines.table("experiment")
-    machines.table("process")
+    edges.table("experiment")
+    edges.table("process")
     liveness.me()
 
 

@@ -26,8 +26,9 @@ from holdfast.errors import (
     UnknownLivenessError,
     UnreadableStateWarning,
 )
+from holdfast.lifecycle.edges import edges
 from holdfast.lifecycle.events import Launch, ProcessExited, ProcessLaunched, Requested
-from holdfast.lifecycle.machines import ExperimentMachine, ProcessMachine, edges
+from holdfast.lifecycle.machines import ExperimentMachine, ProcessMachine
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import claim as claim_module

@@ -13,6 +13,7 @@ from doctored import NOW, append, symptoms
 from holdfast.doctor import enactment
 from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle import apply
+from holdfast.lifecycle.edges import table
 from holdfast.lifecycle.events import (
     Change,
     Event,
@@ -21,7 +22,6 @@ from holdfast.lifecycle.events import (
     ProcessLost,
     Requested,
 )
-from holdfast.lifecycle.machines import table
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
 from holdfast.status import Entity, ExperimentStatus, ProcessStatus, Reason
 from holdfast.store.manager import StateManager

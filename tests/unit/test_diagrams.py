@@ -9,7 +9,8 @@ import pytest
 
 from holdfast import diagrams
 from holdfast.diagrams import drawing
-from holdfast.lifecycle.machines import MACHINES, edges
+from holdfast.lifecycle.edges import edges
+from holdfast.lifecycle.machines import MACHINES
 from holdfast.status import Entity
 
 FOLDER = Path(__file__).parents[2] / "diagrams"

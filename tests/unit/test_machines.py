@@ -13,9 +13,10 @@ import pytest
 from holdfast.errors import InvalidTransitionError
 from holdfast.lifecycle import apply, decisions
 from holdfast.lifecycle.decisions import decide, ended
+from holdfast.lifecycle.edges import edges, table
 from holdfast.lifecycle.events import Requested
-from holdfast.lifecycle.guards import EXPERIMENT_GUARDS, PROCESS_GUARDS
-from holdfast.lifecycle.machines import ENDINGS, ExperimentMachine, ProcessMachine, edges, table
+from holdfast.lifecycle.guards import GUARDS
+from holdfast.lifecycle.machines import ENDINGS, ExperimentMachine, ProcessMachine
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.status import SETTLED, Entity, ExperimentStatus, ProcessStatus, Reason
 
@@ -159,9 +160,9 @@ def test_the_declarations_are_those_of_the_design() -> None:
     assert {(e.source, e.event): e.target for e in edges(ExperimentMachine)} == EXPERIMENT_MOVES
     assert {(e.source, e.event): e.target for e in edges(ProcessMachine)} == PROCESS_MOVES
     guards = {guard for edge in edges(ProcessMachine) for guard in edge.guards}
-    assert guards == set(PROCESS_GUARDS)
+    assert guards == set(GUARDS["process"])
     guards = {guard for edge in edges(ExperimentMachine) for guard in edge.guards}
-    assert guards == set(EXPERIMENT_GUARDS)
+    assert guards == set(GUARDS["experiment"])
 
 
 def _decided(
@@ -194,7 +195,7 @@ def test_the_table_decides_as_the_experiment_machine_does(status: ExperimentStat
     refusing = experiment(status, done=False)
     for event in (*EXPERIMENT_EVENTS, "finish"):
         # Every guard refuses here, so that those that are not asked are those that pass.
-        for only in _subsets(EXPERIMENT_GUARDS):
+        for only in _subsets(GUARDS["experiment"]):
             moved = ExperimentMachine(refusing).move(event, {}, only=only)
             assert _decided("experiment", refusing, event, {}, only) == moved
         for done in (True, False):
@@ -209,9 +210,9 @@ def test_the_table_decides_as_the_process_machine_does(status: ProcessStatus) ->
     """Over every (status, event, guard outcome), each guard forced both ways."""
     record = ProcessProgress(status=status, failures=1)
     facts: dict[str, object] = {"experiment_status": "completed"}
-    assert all(guard(record, facts) for guard in PROCESS_GUARDS.values())
+    assert all(guard(record, facts) for guard in GUARDS["process"].values())
     outcomes = set()
-    for event, only in itertools.product((*PROCESS_EVENTS, "finish"), _subsets(PROCESS_GUARDS)):
+    for event, only in itertools.product((*PROCESS_EVENTS, "finish"), _subsets(GUARDS["process"])):
         moved = ProcessMachine(record).move(event, facts, only=only)
         assert _decided("process", record, event, facts, only) == moved
         if moved is not None:
@@ -222,7 +223,7 @@ def test_the_table_decides_as_the_process_machine_does(status: ProcessStatus) ->
 @pytest.mark.parametrize("status", list(ProcessStatus))
 def test_the_lifecycle_decides_as_the_machine_does(status: ProcessStatus) -> None:
     """Over every (status, event, guard outcome) that facts can bring about."""
-    assert set(OUTCOMES) == set(PROCESS_GUARDS)
+    assert set(OUTCOMES) == set(GUARDS["process"])
     for event, outcomes in itertools.product(
         (*PROCESS_EVENTS, "finish"), itertools.product([True, False], repeat=len(OUTCOMES))
     ):
@@ -236,7 +237,7 @@ def test_the_lifecycle_decides_as_the_machine_does(status: ProcessStatus) -> Non
             facts |= with_facts if wanted[guard] else without
         record = ProcessProgress(status=status, **fields)
         for guard, passes in wanted.items():
-            assert (PROCESS_GUARDS[guard](record, facts) is None) is passes
+            assert (GUARDS["process"][guard](record, facts) is None) is passes
         told = str(facts.pop("experiment_status"))
         state = ExperimentState(experiment_id="e", status=told, process_progress={0: record})
         request = Requested(entity="process", process=0, event=event, at=NOW, facts=facts)

@@ -14,15 +14,10 @@ import attrs
 
 from holdfast.diagrams import drawing
 from holdfast.errors import InvalidRequestError
+from holdfast.lifecycle.edges import edges
 from holdfast.lifecycle.guards import GUARDS
-from holdfast.lifecycle.machines import (
-    ENDINGS,
-    MACHINES,
-    ExperimentMachine,
-    ProcessMachine,
-    RecordMachine,
-    edges,
-)
+from holdfast.lifecycle.machine import RecordMachine
+from holdfast.lifecycle.machines import ENDINGS, MACHINES, ExperimentMachine, ProcessMachine
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.status import Entity
 

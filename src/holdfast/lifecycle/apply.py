@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from holdfast.lifecycle.machines import Edge
+    from holdfast.lifecycle.edges import Edge
 
 Record = TypeVar("Record", ExperimentState, ProcessProgress)
 

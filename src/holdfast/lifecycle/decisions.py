@@ -17,7 +17,7 @@ from holdfast.status import Entity, ExperimentStatus
 __all__ = ["allowed", "decide", "ended", "leading", "refusals", "refuse_absent"]
 
 if TYPE_CHECKING:
-    from holdfast.lifecycle.machines import Edge
+    from holdfast.lifecycle.edges import Edge
 
 Record = ExperimentState | ProcessProgress
 
@@ -79,7 +79,8 @@ def leading(
     Raises:
         InvalidTransitionError: No single event leads there, or its guards refused.
     """
-    from holdfast.lifecycle.machines import MACHINES, edges
+    from holdfast.lifecycle.edges import edges
+    from holdfast.lifecycle.machines import MACHINES
 
     there = [edge for edge in edges(MACHINES[entity]) if edge.target == target]
     events = list(dict.fromkeys(edge.event for edge in there if edge.source == record.status))
@@ -108,7 +109,8 @@ def allowed(
 
     Guards that depend on facts of the event are taken to pass.
     """
-    from holdfast.lifecycle.machines import MACHINES, edges
+    from holdfast.lifecycle.edges import edges
+    from holdfast.lifecycle.machines import MACHINES
 
     facts = {"experiment_status": experiment_status}
     events = dict.fromkeys(edge.event for edge in edges(MACHINES[entity]))
@@ -155,7 +157,7 @@ _Path = tuple["Edge", tuple[tuple[str, Guard], ...]]
 @cache
 def _paths(entity: Entity) -> dict[tuple[str, str], tuple[_Path, ...]]:
     """The declared transitions by status and event, each with its guards."""
-    from holdfast.lifecycle.machines import table  # 60 ms: who only reads never pays for it
+    from holdfast.lifecycle.edges import table  # 60 ms: who only reads never pays for it
 
     known = GUARDS[entity]
     return {
@@ -204,7 +206,8 @@ def _refuse(
     experiment_id: str,
     process: int | None,
 ) -> NoReturn:
-    from holdfast.lifecycle.machines import MACHINES, edges
+    from holdfast.lifecycle.edges import edges
+    from holdfast.lifecycle.machines import MACHINES
 
     declared = [edge for edge in edges(MACHINES[entity]) if edge.event == event]
     # Asked for an event that nobody declared, the library looks for an attribute of that name.

@@ -11,7 +11,7 @@ from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.status import Entity, ExperimentStatus, ProcessStatus, Reason
 
 if TYPE_CHECKING:
-    from holdfast.lifecycle.machines import Edge
+    from holdfast.lifecycle.edges import Edge
 
 __all__ = ["Occasion", "Told", "fields"]
 

@@ -5,16 +5,29 @@ transition asks which of them is declared in `machines`; `decisions` asks.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, summarise
 from holdfast.status import SETTLED, Entity, ProcessStatus
 
-__all__ = ["EXPERIMENT_GUARDS", "FROM_RECORD", "GUARDS", "PROCESS_GUARDS", "Facts", "Guard"]
+__all__ = ["FROM_RECORD", "GUARDS", "Facts", "Guard"]
 
 Facts = Mapping[str, Any]
 #: None if the event may pass, else why not.
 Guard = Callable[[Any, Facts], str | None]
+
+#: All of them, by the entity that they guard and their name.
+GUARDS: Final[dict[Entity, dict[str, Guard]]] = {"experiment": {}, "process": {}}
+
+_Defined = TypeVar("_Defined", bound=Guard)
+
+
+def _of(entity: Entity) -> Callable[[_Defined], _Defined]:
+    def define(guard: _Defined) -> _Defined:
+        GUARDS[entity][guard.__name__] = guard
+        return guard
+
+    return define
 
 
 def _every_process_completed(state: ExperimentState) -> str | None:
@@ -30,16 +43,19 @@ def _every_process_completed(state: ExperimentState) -> str | None:
     )
 
 
+@_of("experiment")
 def all_processes_completed(state: ExperimentState, facts: Facts) -> str | None:
     """Every process of the experiment is completed."""
     return _every_process_completed(state)
 
 
+@_of("experiment")
 def can_aggregate(state: ExperimentState, facts: Facts) -> str | None:
     """There is a completed process for every index: no average over half a result."""
     return _every_process_completed(state)
 
 
+@_of("process")
 def experiment_is_open(process: ProcessProgress, facts: Facts) -> str | None:
     """Its experiment is neither completed nor aggregated, which settles its processes."""
     status = facts.get("experiment_status")
@@ -48,6 +64,7 @@ def experiment_is_open(process: ProcessProgress, facts: Facts) -> str | None:
     return f"the experiment is {status}, and its processes stay as they are"
 
 
+@_of("process")
 def exited_cleanly(process: ProcessProgress, facts: Facts) -> str | None:
     """The attempt ended by itself with exit code 0, and what it wrote is a result."""
     if facts.get("timed_out"):
@@ -75,6 +92,7 @@ def exited_cleanly(process: ProcessProgress, facts: Facts) -> str | None:
     return None
 
 
+@_of("process")
 def attempts_left(process: ProcessProgress, facts: Facts) -> str | None:
     """The retry budget (`max_attempts`, 1 unless given) is not used up."""
     budget = facts.get("max_attempts")
@@ -84,11 +102,13 @@ def attempts_left(process: ProcessProgress, facts: Facts) -> str | None:
     return f"no attempts left: {process.failures} of {budget} failed"
 
 
+@_of("process")
 def requested_by_user(process: ProcessProgress, facts: Facts) -> str | None:
     """A person asked for it, which gives a fresh budget."""
     return None if facts.get("requested_by_user") else "nobody asked for it"
 
 
+@_of("process")
 def is_orphaned(process: ProcessProgress, facts: Facts) -> str | None:
     """The attempt is proven dead, with evidence."""
     if facts.get("proven_dead"):
@@ -96,6 +116,7 @@ def is_orphaned(process: ProcessProgress, facts: Facts) -> str | None:
     return "the attempt is not proven dead"
 
 
+@_of("process")
 def was_interrupted(process: ProcessProgress, facts: Facts) -> str | None:
     """It was asked to stop, or a signal from outside reached it around its end; no timeout."""
     if facts.get("timed_out"):
@@ -105,6 +126,7 @@ def was_interrupted(process: ProcessProgress, facts: Facts) -> str | None:
     return "nothing interrupted the attempt"
 
 
+@_of("process")
 def result_lost(process: ProcessProgress, facts: Facts) -> str | None:
     """The recorded result is proven missing or altered."""
     if facts.get("result_lost"):
@@ -112,21 +134,6 @@ def result_lost(process: ProcessProgress, facts: Facts) -> str | None:
     return "its result is not proven lost, and a completed process stays completed"
 
 
-EXPERIMENT_GUARDS: Final[dict[str, Callable[[ExperimentState, Facts], str | None]]] = {
-    guard.__name__: guard for guard in (all_processes_completed, can_aggregate)
-}
-PROCESS_GUARDS: Final[dict[str, Callable[[ProcessProgress, Facts], str | None]]] = {
-    guard.__name__: guard
-    for guard in (
-        *(experiment_is_open, exited_cleanly, attempts_left, requested_by_user),
-        *(is_orphaned, was_interrupted, result_lost),
-    )
-}
-GUARDS: Final[dict[Entity, Mapping[str, Guard]]] = {
-    "experiment": EXPERIMENT_GUARDS,
-    "process": PROCESS_GUARDS,
-}
-
 #: Guards that the records alone decide, a process's experiment included: an event that they refuse
 #: is not allowed now, whatever else is known of it.
-FROM_RECORD: Final = frozenset(EXPERIMENT_GUARDS) | {"experiment_is_open"}
+FROM_RECORD: Final = frozenset((*GUARDS["experiment"], "experiment_is_open"))

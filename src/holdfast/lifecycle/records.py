@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 import attrs
 
 from holdfast.identity import ProcessIdentity, Verdict
+from holdfast.lifecycle import display
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.validators import (
     aware,
@@ -107,17 +108,7 @@ class ProcessProgress:
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """What a notebook shows: the diagram of its machine, with its status marked."""
         words = f"{self.status}, attempt {self.attempt}" if self.attempt else str(self.status)
-        return _shown(self, f"process: {words}")
-
-
-def _shown(record: "ProcessProgress | ExperimentState", words: str) -> dict[str, str]:
-    from holdfast import diagrams  # whoever only reads pays for no picture
-
-    return {
-        "text/plain": words,
-        "text/html": diagrams.html(record, words),
-        "image/svg+xml": diagrams.diagram(record),
-    }
+        return display.shown(self, f"process: {words}")
 
 
 _PENDING: Final = ProcessProgress()
@@ -338,7 +329,7 @@ class ExperimentState:
         why = f" ({self.reason})" if self.reason else ""
         told = f": {self.error_message:.200}" if self.error_message else ""
         how = f"{self.status}{why}{told}"
-        return _shown(
+        return display.shown(
             self, f"{self.experiment_id}: {how}; processes: {', '.join(counts) or 'none'}"
         )
 
@@ -348,11 +339,9 @@ class ExperimentState:
 
     def allowed_events(self) -> tuple[str, ...]:
         """The experiment events that its machine would accept now, in order of declaration."""
-        from holdfast.lifecycle.machines import (
-            ExperimentMachine,  # importing the machines costs 60 ms
-        )
+        from holdfast.lifecycle import decisions
 
-        return ExperimentMachine(self).allowed()
+        return decisions.allowed("experiment", self)
 
     def liveness(self) -> Verdict:
         """What this machine can prove about the recorded owner, without looking at any lock.

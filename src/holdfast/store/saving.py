@@ -9,7 +9,7 @@ from holdfast.lifecycle.apply import Change, with_fields
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 
 if TYPE_CHECKING:
-    from holdfast.lifecycle.machines import Edge
+    from holdfast.lifecycle.edges import Edge
 
 __all__ = ["transitions"]
 
