@@ -7,8 +7,8 @@ from typing import Any
 
 from holdfast.doctor import Finding, examine
 from holdfast.lifecycle.events import Change
-from holdfast.store.codec import change_to_json
-from holdfast.store.journal import encode
+from holdfast.store.codec import change_to_text
+from holdfast.store.lines import encode
 from holdfast.store.manager import StateManager
 
 __all__ = ["NOW", "append", "edit", "symptoms"]
@@ -38,7 +38,7 @@ def append(manager: StateManager, experiment_id: str, *changes: Change, **line: 
         "kind": "changes",
         "revision": state.revision + 1,
         "at": NOW.isoformat(),
-        "changes": [change_to_json(change, NOW) for change in changes],
+        "changes": [json.loads(change_to_text(change, NOW)) for change in changes],
         **line,
     }
     with journal.open("ab") as file:

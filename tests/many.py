@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from holdfast import StateManager
-from holdfast.store.journal import decode, encode
+from holdfast.store.lines import decode, encode
 
 __all__ = ["Template", "finish", "populate"]
 

@@ -31,7 +31,7 @@ sys.stdin.read()
 _KILLED = """
 import os, sys
 from holdfast import StateManager
-from holdfast.store import claim as module
+from holdfast.store import writer as module
 module.COMPACT_BYTES, module.COMPACT_BASES = int(sys.argv[3]), 1
 claim = StateManager(sys.argv[1]).claim(sys.argv[2])
 for event, *process in eval(sys.argv[4]):

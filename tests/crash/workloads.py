@@ -110,7 +110,7 @@ def _view(bench: Bench) -> None:
 
 def _compaction(bench: Bench) -> None:
     """The journal outgrows its limit again and again, and the owner moves to the next."""
-    from holdfast.store import claim as module
+    from holdfast.store import writer as module
 
     # The limit is a constant of 1 MiB: the same code, sooner.
     limits = module.COMPACT_BYTES, module.COMPACT_BASES

@@ -31,10 +31,10 @@ from holdfast.lifecycle.events import Launch, ProcessExited, ProcessLaunched, Re
 from holdfast.lifecycle.machines import ExperimentMachine, ProcessMachine
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
-from holdfast.store import claim as claim_module
+from holdfast.store import writer as writer_module
 from holdfast.store.claim import Claim
 from holdfast.store.files import Files
-from holdfast.store.journal import encode
+from holdfast.store.lines import encode
 from holdfast.store.manager import StateManager
 from processes import hear, owner, python, run
 from waiting import until
@@ -639,8 +639,8 @@ def test_a_long_story_moves_to_fresh_journals_and_stays_whole(
     manager: StateManager, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Load time stays bounded; history has every step once; the owner is the one from the start."""
-    monkeypatch.setattr(claim_module, "COMPACT_BYTES", 4000)
-    monkeypatch.setattr(claim_module, "COMPACT_BASES", 2)
+    monkeypatch.setattr(writer_module, "COMPACT_BYTES", 4000)
+    monkeypatch.setattr(writer_module, "COMPACT_BASES", 2)
     manager.create(ID, num_processes=5)
     with manager.claim(ID) as claim:
         claim.record("start")
@@ -674,8 +674,8 @@ def test_a_compaction_that_fails_loses_nothing(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The present journal goes on; the next line tries again."""
-    monkeypatch.setattr(claim_module, "COMPACT_BYTES", 2000)
-    monkeypatch.setattr(claim_module, "COMPACT_BASES", 1)
+    monkeypatch.setattr(writer_module, "COMPACT_BYTES", 2000)
+    monkeypatch.setattr(writer_module, "COMPACT_BASES", 1)
 
     class NoLinks(Files):
         refused = 0

@@ -22,9 +22,9 @@ from holdfast.lifecycle.events import Change, ProcessExited, ProcessLaunched, Re
 from holdfast.lifecycle.records import ResultRef
 from holdfast.liveness import me
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
-from holdfast.store import claim as claim_module
+from holdfast.store import writer as writer_module
 from holdfast.store.files import Files
-from holdfast.store.journal import encode
+from holdfast.store.lines import encode
 from holdfast.store.manager import StateManager
 from processes import killed, owner, run
 
@@ -66,8 +66,8 @@ def test_a_healthy_directory_has_no_findings(
     """Whatever the store itself writes passes the doctor: saves, notes, compactions, deletes."""
     assert examine(state_dir) == []
     assert not state_dir.exists()
-    monkeypatch.setattr(claim_module, "COMPACT_BYTES", 1500)
-    monkeypatch.setattr(claim_module, "COMPACT_BASES", 1)
+    monkeypatch.setattr(writer_module, "COMPACT_BYTES", 1500)
+    monkeypatch.setattr(writer_module, "COMPACT_BASES", 1)
     busy(manager)
     assert manager.load(ID).epoch > 4
     manager.create("fresh")

@@ -18,7 +18,7 @@ from holdfast.errors import (
 from holdfast.lifecycle.events import Requested
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus
-from holdfast.store import claim as claim_module
+from holdfast.store import writer as writer_module
 from holdfast.store.manager import StateManager
 
 ID = "exp_7"
@@ -27,8 +27,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::holdfast.errors.UnreadableState
 
 @pytest.fixture(autouse=True)
 def _compact_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim_module, "COMPACT_BYTES", 1500)
-    monkeypatch.setattr(claim_module, "COMPACT_BASES", 0)
+    monkeypatch.setattr(writer_module, "COMPACT_BYTES", 1500)
+    monkeypatch.setattr(writer_module, "COMPACT_BASES", 0)
 
 
 def create(manager: StateManager, _: list[int]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.store.journal import encode
+from holdfast.store.lines import encode
 from holdfast.store.manager import StateManager
 from processes import run
 

@@ -28,7 +28,7 @@ from holdfast.errors import (
 )
 from holdfast.store import codec, strictjson
 from holdfast.store.files import Files
-from holdfast.store.journal import encode
+from holdfast.store.lines import encode
 from holdfast.store.manager import StateManager
 from processes import run
 

@@ -22,7 +22,7 @@ from holdfast.errors import (
     StaleStateError,
 )
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store import claim as claim_module
+from holdfast.store import writer as writer_module
 from holdfast.store.claim import Claim
 from holdfast.store.files import Files
 from holdfast.store.manager import StateManager
@@ -51,17 +51,17 @@ class StateDirectory(RuleBasedStateMachine):
         self.model: dict[str, ExperimentState] = {}
         self.story: dict[str, list[tuple[int | None, str]]] = {}
         self.claims: dict[str, Claim] = {}
-        self.limits = claim_module.COMPACT_BYTES, claim_module.COMPACT_BASES
+        self.limits = writer_module.COMPACT_BYTES, writer_module.COMPACT_BASES
 
     @initialize(size=st.sampled_from([600, 2000, 1 << 20]))
     def how_soon_journals_are_compacted(self, size: int) -> None:
-        vars(claim_module).update(COMPACT_BYTES=size, COMPACT_BASES=1)
+        vars(writer_module).update(COMPACT_BYTES=size, COMPACT_BASES=1)
 
     def teardown(self) -> None:
         for claim in self.claims.values():
             claim._close()
         bytes_, bases = self.limits
-        vars(claim_module).update(COMPACT_BYTES=bytes_, COMPACT_BASES=bases)
+        vars(writer_module).update(COMPACT_BYTES=bytes_, COMPACT_BASES=bases)
         shutil.rmtree(self.base)
 
     @rule(name=ids)

@@ -14,6 +14,7 @@ from holdfast.status import ProcessStatus
 from holdfast.store import history, journal
 from holdfast.store.files import Files
 from holdfast.store.journal import read_truth
+from holdfast.store.lines import decode, encode
 from holdfast.store.manager import StateManager
 from holdfast.store.place import Opened
 
@@ -193,14 +194,14 @@ def test_a_claim_without_a_base_is_passed_over(
 def test_an_unknown_kind_of_line_is_refused(manager: StateManager, written: Path) -> None:
     """A line that this version does not understand may matter."""
     data = written.read_bytes()
-    written.write_bytes(data + journal.encode({"kind": "renamed", "revision": 6}))
+    written.write_bytes(data + encode({"kind": "renamed", "revision": 6}))
     with pytest.raises(StateCorruptError, match="'renamed'"):
         manager.load(ID)
 
 
 def test_a_base_of_a_newer_schema_is_refused(manager: StateManager, written: Path) -> None:
     """A newer holdfast claimed the experiment: the older one keeps its hands off."""
-    newer = journal.encode(
+    newer = encode(
         {"kind": "base", "at": "2024-01-15T12:00:00+00:00", "state": {"schema_version": 99}}
     )
     claim_line = written.read_bytes().splitlines(keepends=True)[0]
@@ -228,7 +229,7 @@ def test_a_change_that_cannot_be_one_is_refused(
 ) -> None:
     """A right checksum over nonsense is still an error that names the file, no traceback."""
     line = {"kind": "changes", "revision": 6, "at": "2024-01-15T12:00:00+00:00"}
-    written.write_bytes(written.read_bytes() + journal.encode(line | {"changes": [change]}))
+    written.write_bytes(written.read_bytes() + encode(line | {"changes": [change]}))
     with pytest.raises(StateCorruptError) as caught:
         manager.load(ID)
     assert caught.value.path == written
@@ -240,14 +241,14 @@ def test_a_line_without_its_time_is_refused(
 ) -> None:
     """Every line says when it was recorded."""
     line = {"kind": "changes", "revision": 6, "at": at, "changes": []}
-    written.write_bytes(written.read_bytes() + journal.encode(line))
+    written.write_bytes(written.read_bytes() + encode(line))
     with pytest.raises(StateCorruptError):
         manager.load(ID)
 
 
 def test_history_ends_where_the_successor_began(manager: StateManager, written: Path) -> None:
     """A line that a fenced owner wrote behind its successor's back counts for nothing."""
-    late = journal.encode(
+    late = encode(
         {
             "kind": "changes",
             "revision": 6,
@@ -275,10 +276,10 @@ def test_history_ends_where_the_successor_began(manager: StateManager, written: 
 def claimed(epoch: int, source: int | None, *, based: bool = True) -> bytes:
     """A journal in which the owner of *epoch* continues *source*, or has only claimed yet."""
     at = datetime(2024, 1, 15, tzinfo=UTC).isoformat()
-    lines = [journal.encode({"kind": "claim", "at": at, "owner": {"pid": epoch}})]
+    lines = [encode({"kind": "claim", "at": at, "owner": {"pid": epoch}})]
     if based:
         offset = {"epoch": source, "offset": 100 + (source or 0)}
-        lines.append(journal.encode({"kind": "base", "from": source and offset}))
+        lines.append(encode({"kind": "base", "from": source and offset}))
     return b"".join(lines)
 
 
@@ -330,10 +331,10 @@ def test_names_that_are_no_epochs_are_none() -> None:
 
 def test_a_line_is_one_line_of_ascii_under_its_checksum() -> None:
     """Whatever a name or message holds, `grep` sees one line."""
-    line = journal.encode({"error_message": "a\nb\r\u2028é\ud800"})
+    line = encode({"error_message": "a\nb\r\u2028é\ud800"})
     assert line.isascii()
     assert line.count(b"\n") == 1
-    assert journal._parse(line)[0] == [(len(line), {"error_message": "a\nb\r\u2028é\ud800"})]
+    assert decode(line[:-1]) == {"error_message": "a\nb\r\u2028é\ud800"}
 
 
 def test_a_reader_sees_the_cut_back_tail_of_a_failed_append(

@@ -13,14 +13,13 @@ from typing import Final
 import attrs
 
 from holdfast.doctor import enactment
-from holdfast.errors import HoldfastError, InvalidTransitionError
+from holdfast.errors import HoldfastError, InvalidTransitionError, StateCorruptError
 from holdfast.lifecycle import apply, decisions
 from holdfast.lifecycle.apply import Change
 from holdfast.lifecycle.guards import FROM_RECORD
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.store import history, saving
-from holdfast.store.codec import Json, change_from_json, state_from_json
-from holdfast.store.journal import Journal
+from holdfast.store.lines import Saved, Step
 from holdfast.store.place import JOURNALS, Opened
 
 __all__ = ["Violation", "violations"]
@@ -55,12 +54,12 @@ def violations(folder: Opened) -> Iterator[Violation]:
     state: ExperimentState | None = None
     for each, until in found:
         assert each.base is not None
-        base = state_from_json(each.base.get("state"), each.path)
+        base = each.base.state
         if state is not None and not _continues(state, base):
             yield Violation(each.path, "its base is not the state that the journal before it ends")
         state = base
-        for line in each.steps(until):
-            step = _Step(each, line)
+        for _, line in each.steps(until):
+            step = _Judged(line)
             yield from step.check(state)
             state = step.state
 
@@ -70,18 +69,17 @@ def _continues(state: ExperimentState, base: ExperimentState) -> bool:
     return attrs.evolve(base, owner=state.owner, epoch=state.epoch) == attrs.evolve(state)
 
 
-class _Step:
+class _Judged:
     """One line of a journal, and the state behind it."""
 
-    def __init__(self, source: Journal, line: Json) -> None:
-        self.path = source.path
+    def __init__(self, line: Step) -> None:
         self.line = line
         self.state: ExperimentState
 
     def check(self, state: ExperimentState) -> Iterator[Violation]:
         self.state = state
-        if self.line.get("kind") == "saved":
-            saved = state_from_json(self.line.get("state"), self.path)
+        if isinstance(self.line, Saved):
+            saved = self.line.state
             yield from map(self._violation, _unsaid(state, saved, self._changes()))
             self.state = attrs.evolve(saved, epoch=state.epoch)
         else:
@@ -91,19 +89,18 @@ class _Step:
                     self.state = apply.replay(self.state, change)
                 except KeyError:
                     return  # named as a problem already
-        revision = self.line.get("revision")
+        revision = self.line.revision
         if type(revision) is int and revision >= 0:  # loading refuses any other
             self.state = attrs.evolve(self.state, revision=revision)
 
     def _changes(self) -> list[Change]:
         try:
-            at = datetime.fromisoformat(self.line["at"])
-            return [change_from_json(plain, at) for plain in self.line.get("changes", ())]
-        except (AttributeError, KeyError, TypeError, ValueError):
+            return self.line.changes
+        except StateCorruptError:
             return []  # loading refuses such a line, and the doctor reports that
 
     def _violation(self, what: str) -> Violation:
-        return Violation(self.path, f"revision {self.line.get('revision')}: {what}")
+        return Violation(self.line.path, f"revision {self.line.revision}: {what}")
 
 
 def _unsaid(before: ExperimentState, saved: ExperimentState, said: list[Change]) -> Iterator[str]:

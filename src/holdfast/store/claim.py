@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,6 @@ import attrs
 from holdfast.errors import (
     ClaimBusyError,
     ClaimClosedError,
-    InvalidRequestError,
     OwnershipLostError,
     StateWriteError,
     UnreadableStateWarning,
@@ -33,26 +32,19 @@ from holdfast.lifecycle.apply import Action, Change, Event
 from holdfast.lifecycle.events import Wanted, as_event, requested
 from holdfast.lifecycle.records import SCHEMA_VERSION, ExperimentState
 from holdfast.status import ExperimentStatus, Reason
-from holdfast.store import codec, journal, ownership, uninterrupted, view
+from holdfast.store import lines, uninterrupted, view
 from holdfast.store.journal import cause
 from holdfast.store.observing import Observer, Observing
 from holdfast.store.ownership import Owned
 from holdfast.store.place import Place
+from holdfast.store.writer import JournalWriter, WriterStatus
 
 __all__ = ["Claim", "Recorded"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: The owner moves to a fresh journal beyond the larger of these, so that load time stays bounded.
-COMPACT_BYTES: Final = 1 << 20
-COMPACT_BASES: Final = 4
 VIEW_AGE_S: Final = 1.0
-
-#: Why a claim is closed between the first byte of a line and the new state. An exception out of a
-#: signal handler in between would else have the next line continue a state that is not the one on
-#: the disk. Whoever knows better says so in `_closed`.
-_IN_DOUBT: Final = "it was interrupted while it wrote"
 
 
 @attrs.frozen
@@ -113,21 +105,15 @@ class Claim:
     ) -> None:
         """Take over *place* and *owned*, and close them at the release."""
         self._place = place
-        self._files = place.files
         self._now = now
         self._state = owned.state
         self._folder = owned.folder
         self._lock = owned.lock
-        self._journals = owned.journals
-        self._file = owned.file
-        self._epoch = owned.epoch
-        self._size = owned.size
-        self._base_size = owned.base_size
+        self._writer = JournalWriter(place, owned)
         self.locked = owned.locked
         self.previous: ProcessIdentity | None = owned.previous
         self.verdict: Verdict | None = owned.verdict
         self._pid = os.getpid()
-        self._closed: str | None = None
         # Reentrant, so that the thread that holds it is refused by `_busy` and does not hang.
         self._mutex = threading.RLock()
         self._busy = False
@@ -173,7 +159,7 @@ class Claim:
     @property
     def epoch(self) -> int:
         """The fencing token: a later owner has a higher one."""
-        return self._epoch
+        return self._writer.epoch
 
     def record(
         self,
@@ -294,22 +280,16 @@ class Claim:
         state = attrs.evolve(
             state,
             revision=self._state.revision + 1,
-            epoch=self._epoch,
+            epoch=self._writer.epoch,
             schema_version=SCHEMA_VERSION,
             owner=self._state.owner,
             last_updated=at,
         )
-        line = {
-            "kind": "saved",
-            "revision": state.revision,
-            "at": at.isoformat(),
-            "changes": [codec.change_to_json(change, at) for change in changes],
-            "state": codec.state_to_json(state),
-        }
-        self._closed = _IN_DOUBT
-        self._append(line)
+        line = lines.saved(state, changes, at)
+        self._writer.begin()
+        self._writer.append(line)
         self._state = self._ahead = state
-        self._closed = None
+        self._writer.finish()
         self._observing.tell(state, changes)
         self._refresh_view()
         return state
@@ -318,17 +298,7 @@ class Claim:
     def record_deleted(self) -> None:
         """Append `deleted`: from here on the experiment counts as not found."""
         self._check()
-        # Closed from the first byte on: after an exception in between, a farewell behind `deleted`
-        # would have listings take the experiment for one that was let go.
-        self._closed = "it was interrupted while it deleted the experiment"
-        self._append(
-            {
-                "kind": "deleted",
-                "revision": self._state.revision,
-                "at": self._now().isoformat(),
-            }
-        )
-        self._closed = "the experiment is deleted"
+        self._writer.delete(lines.deleted(self._state.revision, self._now()))
 
     @_alone
     def check_fence(self) -> None:
@@ -339,11 +309,7 @@ class Claim:
             StateWriteError: It cannot be told.
         """
         self._check()
-        try:
-            self._fence()
-        except StateWriteError:
-            self._closed = None  # nothing was written that could be in doubt
-            raise
+        self._writer.fence()
 
     def release(self) -> None:
         """Let the experiment go: record it, refresh the view, free the lock. Repeating it is fine.
@@ -366,10 +332,10 @@ class Claim:
         if os.getpid() != self._pid:
             return
         try:
-            if self._closed is None:
+            if self._writer.status is WriterStatus.OPEN:
                 self._say_goodbye()
         finally:
-            self._closed = self._closed or "it was released"
+            self._writer.release()
             self._close()
 
     def _say_goodbye(self) -> None:
@@ -387,8 +353,7 @@ class Claim:
         try:
             if self._noted:
                 self._step(())
-            self._append_line([farewell], self._state.revision)
-            self._state = self._ahead = apply.replay(self._state, farewell)
+            self._append([farewell], apply.replay(self._state, farewell))
             self._refresh_view(final=True)
         except (StateWriteError, OwnershipLostError):
             # Everything acknowledged is stored; whoever looks next finds the lock free and us dead
@@ -426,8 +391,10 @@ class Claim:
     def __del__(self) -> None:
         # Not at the end of the interpreter, when half of what it takes is gone: the kernel frees
         # the lock. Nor of a claim that was never whole, or is a forked child's.
-        held = getattr(self, "_file", None)
-        if held is None or held.closed or sys.is_finalizing() or os.getpid() != self._pid:
+        writer = getattr(self, "_writer", None)
+        if writer is None or writer.held[0].closed:
+            return
+        if sys.is_finalizing() or os.getpid() != self._pid:
             return
         try:
             self.release()
@@ -451,108 +418,29 @@ class Claim:
             raise ClaimClosedError(
                 self._state.experiment_id, f"it belongs to pid {self._pid}, and this is a fork"
             )
-        if self._closed is not None:
-            raise ClaimClosedError(self._state.experiment_id, self._closed)
+        self._writer.check()
 
     def _append_changes(self, state: ExperimentState, changes: Sequence[Change]) -> None:
         before = self._state
-        state = apply.with_fields(state, {"revision": before.revision + 1})
-        self._closed = _IN_DOUBT
-        self._append_line(changes, state.revision)
-        self._state = self._ahead = state
+        self._append(changes, apply.with_fields(state, {"revision": before.revision + 1}))
         if self._noted:
             self._noted, self._noted_actions = [], []
-        self._closed = None
-        self._observing.tell(state, changes)
-        if self._size > max(COMPACT_BYTES, COMPACT_BASES * self._base_size):
-            self._compact()
-        moved = state.status is not before.status
+        self._observing.tell(self._state, changes)
+        moved = self._writer.compacted(self._state, self._now())
+        if moved is not None:
+            self._state = self._ahead = moved
         age = (self._now() - self._view_at).total_seconds()
         # A clock that was set back must not silence the view for hours.
-        if moved or not 0 <= age < VIEW_AGE_S:
+        if self._state.status is not before.status or not 0 <= age < VIEW_AGE_S:
             self._refresh_view()
 
-    def _append_line(self, changes: Sequence[Change], revision: int) -> None:
-        at = changes[-1].at
-        self._append(
-            {
-                "kind": "changes",
-                "revision": revision,
-                "at": at.isoformat(),
-                "changes": [codec.change_to_json(change, at) for change in changes],
-            }
-        )
-
-    def _append(self, payload: Mapping[str, Any]) -> None:
-        try:
-            line = journal.encode(payload)
-        except (TypeError, ValueError) as err:
-            # What JSON cannot hold was not begun to be written: the claim is as good as before.
-            self._closed = None
-            raise InvalidRequestError("step", f"cannot be written as JSON: {err}") from err
-        try:
-            self._files.write_all(self._file.fd, line)
-        except OSError as err:
-            self._take_back(err)
-        try:
-            self._files.fdatasync(self._file.fd)
-        except OSError as err:
-            # The kernel may have dropped the pages and call the next fsync clean: never ask twice.
-            self._closed = f"fdatasync failed: {cause(err)}"
-            raise StateWriteError(self._file.path, "fdatasync", cause(err), "unknown") from err
-        self._size += len(line)
-        self._fence()
-
-    def _take_back(self, err: OSError) -> None:
-        """Cut off what a failed write left, or give the claim up."""
-        try:
-            self._files.truncate(self._file.fd, self._size)
-        except OSError as second:
-            self._closed = f"a failed write could not be taken back: {cause(second)}"
-            raise StateWriteError(self._file.path, "writing", cause(err), "unknown") from err
-        self._closed = None
-        raise StateWriteError(self._file.path, "writing", cause(err), "old") from err
-
-    def _fence(self) -> None:
-        """Acknowledge nothing that a newer owner may not have seen."""
-        try:
-            newest = journal.epochs(self._journals.names())
-        except OSError as err:
-            self._closed = f"the journal's folder cannot be listed: {cause(err)}"
-            raise StateWriteError(self._file.path, "listing", cause(err), "unknown") from err
-        found = newest[-1] if newest else 0
-        if found == self._epoch and not self._in_place():
-            found = 0
-        if found != self._epoch:
-            self._closed = f"epoch {found} superseded it" if found else "its folder was taken away"
-            raise OwnershipLostError(self._state.experiment_id, self._epoch, found)
-
-    def _in_place(self) -> bool:
-        """Whether the folder is where others look for it; in another place we would own alone."""
-        try:
-            return self._place.is_at(self._folder)
-        except OSError as err:
-            self._closed = f"the folder cannot be looked at: {cause(err)}"
-            raise StateWriteError(self._file.path, "looking at", cause(err), "unknown") from err
-
-    def _compact(self) -> None:
-        try:
-            moved = ownership.successor(
-                self._journals, self._state, self._epoch, self._size, self._now()
-            )
-        except OSError:
-            # Nothing is lost: the present journal goes on, and the next line tries again. If the
-            # new one was published all the same, the fence of that line sees it.
-            return
-        if moved is None:
-            # A newer owner, which came after the line that was just acknowledged and so has it.
-            # The fence of the next line says so.
-            return
-        with contextlib.suppress(OSError):
-            self._file.close()
-        self._file, self._size, self._base_size, self._state = moved
-        self._ahead = self._state
-        self._epoch += 1
+    def _append(self, changes: Sequence[Change], state: ExperimentState) -> None:
+        """Have *changes* on the disk, which lead to *state*."""
+        line = lines.changed(changes, state.revision)
+        self._writer.begin()
+        self._writer.append(line)
+        self._state = self._ahead = state
+        self._writer.finish()
 
     def _refresh_view(self, *, final: bool = False) -> None:
         if not final and self._view_revision == self._state.revision:
@@ -561,7 +449,7 @@ class Claim:
         try:
             # Without locks a newer owner may write the view by now, or a forced delete have taken
             # it away: an old one would bring back what is gone.
-            if journal.epochs(self._journals.names())[-1:] != [self._epoch]:
+            if not self._writer.is_newest():
                 return
             view.replace(self._place, self._state)
         except OSError as err:
@@ -572,13 +460,14 @@ class Claim:
 
     def _close(self) -> None:
         uninterrupted.tenants.discard(self)
-        for held in (self._file, self._journals, self._lock, self._folder, self._place.top):
+        for held in (*self._writer.held, self._lock, self._folder, self._place.top):
             with contextlib.suppress(OSError):
                 held.close()
 
     def __repr__(self) -> str:
-        state = self._closed or "open"
-        return f"<Claim of {self._state.experiment_id} (epoch {self._epoch}, {state})>"
+        writer = self._writer
+        how = writer.why or writer.status
+        return f"<Claim of {self._state.experiment_id} (epoch {writer.epoch}, {how})>"
 
 
 def _close_in_child() -> None:

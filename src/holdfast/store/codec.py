@@ -30,7 +30,7 @@ from holdfast.status import SETTLED, Entity, ExperimentStatus, ProcessStatus, Re
 
 __all__ = [
     "change_from_json",
-    "change_to_json",
+    "change_to_text",
     "dumps",
     "identity_from_json",
     "identity_to_json",
@@ -345,56 +345,74 @@ def _from_schema_0(value: Json, path: Path) -> Json:
     return value
 
 
-@cache
-def _field_hooks(entity: Entity) -> dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]]:
-    """`{field: (to JSON, from JSON)}` for the few fields that a change names."""
-    converter = _converter(detailed=False)
-    kinds: dict[str, Any] = {
+_TIMES: Final = ("started_at", "completed_at", "finished_at", "created_at", "last_updated")
+
+
+def _kinds(entity: Entity) -> dict[str, Any]:
+    """What the fields hold that a change names, where it is no type of JSON."""
+    return {
+        **dict.fromkeys(_TIMES, datetime),
         "status": ProcessStatus if entity == "process" else ExperimentStatus,
         "reason": Reason,
         "identity": ProcessIdentity,
         "owner": ProcessIdentity,
         "result": ResultRef,
     }
-    times = ("started_at", "completed_at", "finished_at", "created_at", "last_updated")
-    hooks: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = dict.fromkeys(
-        times, (datetime.isoformat, _time)
-    )
-    for name, kind in kinds.items():
-        if issubclass(kind, str):
-            hooks[name] = (str, kind)
-        else:
-            hooks[name] = (
-                converter.get_unstructure_hook(kind),
-                partial(converter.structure, cl=kind),
-            )
-    return hooks
 
 
-def change_to_json(change: Change, at: datetime) -> Json:
-    """One recorded change in a line of time *at*; what is None or said by the line is left out."""
-    hooks = _field_hooks(change.entity)
-    plain: Json = {"event": change.event, "from": change.source, "to": change.target}
+@cache
+def _parsers(entity: Entity) -> dict[str, Callable[[Any], Any]]:
+    converter = _converter(detailed=False)
+
+    def parser(kind: Any) -> Callable[[Any], Any]:
+        if kind is datetime:
+            return _time
+        return kind if issubclass(kind, str) else partial(converter.structure, cl=kind)
+
+    return {name: parser(kind) for name, kind in _kinds(entity).items()}
+
+
+_quoted: Final = json.encoder.encode_basestring_ascii
+
+
+def _to_text(value: Any) -> str:
+    """*value*, of a record's field, as compact JSON: without an encoder for each, at a third."""
+    if value is None:
+        return "null"
+    kind = type(value)
+    if kind is int:
+        return str(value)
+    if kind is datetime:
+        return f'"{value.isoformat()}"'
+    if isinstance(value, str):
+        return _quoted(value)
+    return dumps(_converter(detailed=False).unstructure(value))
+
+
+def change_to_text(change: Change, at: datetime) -> str:
+    """One recorded change in a line of time *at*, as JSON; what the line says is left out.
+
+    Raises:
+        TypeError, ValueError: JSON cannot hold it.
+    """
+    told = [f'"event":{_quoted(change.event)},"from":"{change.source}","to":"{change.target}"']
     if change.at != at:
-        plain["at"] = change.at.isoformat()
+        told.append(f'"at":{_to_text(change.at)}')
     if change.process is not None:
-        plain["process"] = change.process
+        told.append(f'"process":{change.process}')
     if change.reason is not None:
-        plain["reason"] = str(change.reason)
+        told.append(f'"reason":"{change.reason}"')
     if change.evidence is not None:
-        plain["evidence"] = change.evidence
-    plain["set"] = {
-        name: hooks[name][0](value) if value is not None and name in hooks else value
-        for name, value in change.fields.items()
-    }
-    return plain
+        told.append(f'"evidence":{_quoted(change.evidence)}')
+    fields = ",".join([f'"{name}":{_to_text(value)}' for name, value in change.fields.items()])
+    return f'{{{",".join(told)},"set":{{{fields}}}}}'
 
 
 def change_from_json(plain: Json, at: datetime) -> Change:
     """The change in *plain*, of a line of time *at* whose checksum was right: types are trusted."""
     process = plain.get("process")
     entity: Entity = "experiment" if process is None else "process"
-    hooks = _field_hooks(entity)
+    parsers = _parsers(entity)
     reason = plain.get("reason")
     return Change(
         entity=entity,
@@ -406,7 +424,7 @@ def change_from_json(plain: Json, at: datetime) -> Change:
         reason=None if reason is None else Reason(reason),
         evidence=plain.get("evidence"),
         fields={
-            name: hooks[name][1](value) if value is not None and name in hooks else value
+            name: parsers[name](value) if value is not None and name in parsers else value
             for name, value in plain["set"].items()
         },
     )

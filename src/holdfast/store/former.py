@@ -34,11 +34,11 @@ def states(place: Place, epoch: int, revision: int) -> Iterator[ExperimentState]
         if base.revision == revision:
             yield attrs.evolve(base, epoch=0, owner=None)
         return
-    for end, line in found.lines[1:]:
-        if line.get("kind") == "base" or line.get("revision") == revision:
-            state = journal.fold(found, until=end).state
-            if state.revision == revision:
-                yield state
+    ends = [found.lines[1][0], *(end for end, step in found.steps() if step.revision == revision)]
+    for end in ends:
+        state = journal.fold(found, until=end).state
+        if state.revision == revision:
+            yield state
 
 
 def left_by_a_death(epoch: int, revision: int, truth: ExperimentState) -> bool:

@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Final
 
 import attrs
 
 from holdfast.errors import StateCorruptError
-from holdfast.status import Entity, Reason
+from holdfast.lifecycle.events import Change
+from holdfast.status import Entity, ProcessStatus, Reason
 from holdfast.store import journal
-from holdfast.store.codec import Json, change_from_json, identity_from_json
+from holdfast.store.lines import Deleted, Saved
 from holdfast.store.place import JOURNALS, Opened
 
 __all__ = ["Spell", "Transition", "chain", "read", "spells"]
-
-_SOURCE: Final = ("epoch", "offset")
 
 
 @attrs.frozen(kw_only=True)
@@ -67,10 +65,7 @@ def read(folder: Opened) -> Iterator[Transition]:
     with folder.open_dir(JOURNALS) as journals:
         found = chain(journals)
     for each, until in found:
-        try:
-            yield from _transitions(each, until)
-        except (AttributeError, KeyError, TypeError, ValueError) as err:
-            raise StateCorruptError(each.path, f"a line is no transition: {err!r}") from err
+        yield from _transitions(each, until)
 
 
 def spells(folder: Opened) -> Iterator[Spell]:
@@ -85,14 +80,11 @@ def spells(folder: Opened) -> Iterator[Spell]:
     running: dict[int, tuple[int, datetime, int]] = {}
     owner = 0
     for each, until in found:
-        owner += "compacts" not in (each.claim or {})
-        try:
-            for line in each.steps(until):
-                for change in line.get("changes", ()):
-                    if (ended := _ended(change, line["at"], owner, running)) is not None:
-                        yield ended
-        except (AttributeError, KeyError, TypeError, ValueError) as err:
-            raise StateCorruptError(each.path, f"a line is no transition: {err!r}") from err
+        owner += each.claim is None or not each.claim.compacts
+        for _, step in each.steps(until):
+            for change in step.changes:
+                if (ended := _ended(change, owner, running)) is not None:
+                    yield ended
 
 
 def chain(journals: Opened) -> list[tuple[journal.Journal, int | None]]:
@@ -113,44 +105,36 @@ def chain(journals: Opened) -> list[tuple[journal.Journal, int | None]]:
     until: int | None = None
     while current is not None and current.base is not None:
         counted.append((current, until))
-        source = current.base.get("from")
+        source = current.base.source
         if source is None:
             break
-        epoch, until = _folded(current, source)
+        epoch, until = source
+        if epoch >= current.epoch:
+            raise StateCorruptError(current.path, "its base does not say what it continues")
         if epoch not in based:
             raise StateCorruptError(current.path, f"epoch {epoch}, which it continues, is missing")
         current = based[epoch]
     return counted[::-1]
 
 
-def _folded(current: journal.Journal, source: Any) -> tuple[int, int]:
-    """Which epoch, up to which offset, the base of *current* says that it continues."""
-    epoch, until = (source.get(key) if isinstance(source, dict) else None for key in _SOURCE)
-    if type(epoch) is not int or type(until) is not int or epoch >= current.epoch:
-        raise StateCorruptError(current.path, "its base does not say what it continues")
-    return epoch, until
-
-
 def _ended(
-    change: Json, at: str, owner: int, running: dict[int, tuple[int, datetime, int]]
+    change: Change, owner: int, running: dict[int, tuple[int, datetime, int]]
 ) -> Spell | None:
     """The attempt that *change* ended; what is *running* is kept up to date."""
-    process = change.get("process")
-    if process is None or change["from"] == change["to"]:
+    process = change.process
+    if process is None or change.source == change.target:
         return None
-    fields = change["set"]
-    when = datetime.fromisoformat(change.get("at", at))
-    if change["to"] == "running":
-        running[process] = fields["attempt"], when, owner
-    if change["from"] != "running" or process not in running:
+    if change.target == ProcessStatus.RUNNING:
+        running[process] = change.fields.get("attempt", 0), change.at, owner
+    if change.source != ProcessStatus.RUNNING or process not in running:
         return None
     attempt, began, starter = running.pop(process)
-    started_at, ended_at = (fields.get(name) for name in ("started_at", "completed_at"))
+    started_at, ended_at = (change.fields.get(name) for name in ("started_at", "completed_at"))
     return Spell(
         process,
         attempt,
-        began if started_at is None else datetime.fromisoformat(started_at),
-        when if ended_at is None else datetime.fromisoformat(ended_at),
+        started_at or began,
+        ended_at or change.at,
         ended_at is not None or owner == starter,
     )
 
@@ -159,45 +143,36 @@ def _transitions(found: journal.Journal, until: int | None) -> Iterator[Transiti
     claim, base = found.claim, found.base
     assert claim is not None
     assert base is not None
-    actor = str(identity_from_json(claim["owner"]))
-    status = base["state"]["status"]
+    actor, status = str(claim.owner), base.status
     # A journal that its owner began to keep the one before short is no new claim.
-    if "compacts" not in claim:
-        yield Transition(
-            at=datetime.fromisoformat(claim["at"]),
-            entity="experiment",
-            index=None,
-            event="claimed",
-            source=status,
-            target=status,
-            actor=actor,
-        )
-    for line in found.steps(until):
-        yield from _of_line(line, actor, status)
+    if not claim.compacts:
+        yield _of_experiment(claim.at, "claimed", status, actor)
+    for _, step in found.steps(until):
+        changes = step.changes
+        for change in changes:
+            yield Transition(
+                at=change.at,
+                entity=change.entity,
+                index=change.process,
+                event=change.event,
+                source=change.source,
+                target=change.target,
+                actor=actor,
+                reason=change.reason,
+                evidence=change.evidence,
+            )
+        if not changes and isinstance(step, Saved | Deleted):
+            yield _of_experiment(step.at, step.kind, status, actor)
 
 
-def _of_line(line: Json, actor: str, status: str) -> Iterator[Transition]:
-    at = datetime.fromisoformat(line["at"])
-    for plain in line.get("changes", ()):
-        change = change_from_json(plain, at)
-        yield Transition(
-            at=change.at,
-            entity=change.entity,
-            index=change.process,
-            event=change.event,
-            source=change.source,
-            target=change.target,
-            actor=actor,
-            reason=change.reason,
-            evidence=change.evidence,
-        )
-    if line["kind"] in ("saved", "deleted") and not line.get("changes"):
-        yield Transition(
-            at=at,
-            entity="experiment",
-            index=None,
-            event=line["kind"],
-            source=status,
-            target=status,
-            actor=actor,
-        )
+def _of_experiment(at: datetime, event: str, status: str, actor: str) -> Transition:
+    """A step of the experiment that moves nothing."""
+    return Transition(
+        at=at,
+        entity="experiment",
+        index=None,
+        event=event,
+        source=status,
+        target=status,
+        actor=actor,
+    )

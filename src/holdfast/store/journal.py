@@ -1,36 +1,42 @@
-"""The journal of one epoch: lines of `crc32 json`, appended by one owner; and how it is read.
+"""The journal of one epoch, appended by one owner; and how it is read.
 
-The first line is the `claim` of its owner, the second the `base`: the state that the owner took
-over. After them every line is one acknowledged step: `changes`, `saved` or `deleted`. Reading
-takes no lock. What a crash can leave is a torn last line, since no line is begun before the one
-before it is on the disk; anything else that does not fit its checksum is damage and is refused.
+What its lines say is in `lines`. Reading takes no lock. What a crash can leave is a torn last line,
+since no line is begun before the one before it is on the disk; anything else that does not fit its
+checksum is damage and is refused.
 """
 
 import errno
 import os
 import re
 import stat
-import zlib
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
 from holdfast.errors import NO_HARD_LINKS, StateCorruptError
 from holdfast.lifecycle import apply
+from holdfast.lifecycle.events import Change
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store.codec import Json, change_from_json, dumps, state_from_json
+from holdfast.store.lines import (
+    Base,
+    Changed,
+    Claimed,
+    Deleted,
+    Line,
+    Saved,
+    Step,
+    body,
+    decode,
+    parse,
+)
 from holdfast.store.place import JOURNALS, Opened
-from holdfast.store.strictjson import decode_blindly
 
 __all__ = [
     "NO_DIRECTORY",
     "Journal",
     "Truth",
-    "decode",
-    "encode",
     "epochs",
     "file_name",
     "read_journal",
@@ -60,30 +66,6 @@ def epochs(names: list[str]) -> list[int]:
     )
 
 
-def encode(payload: Mapping[str, Any]) -> bytes:
-    """*payload* as one line under its checksum."""
-    body = dumps(payload).encode("ascii")
-    return b"%08x %s\n" % (zlib.crc32(body), body)
-
-
-def decode(line: bytes) -> Json | None:
-    """What `encode` made *line* of (without its end); None if it made none of it."""
-    body = _body(line)
-    if body is None:
-        return None
-    try:
-        payload = decode_blindly(body.decode("ascii"))
-    except (ValueError, RecursionError):
-        return None
-    return payload if isinstance(payload, dict) else None
-
-
-def _body(line: bytes) -> bytes | None:
-    """What follows the checksum; None if the checksum says otherwise."""
-    body = line[9:]
-    return body if line[:9] == b"%08x " % zlib.crc32(body) else None
-
-
 @attrs.frozen
 class Journal:
     """What is valid in one journal file.
@@ -96,30 +78,34 @@ class Journal:
 
     epoch: int
     path: Path
-    lines: tuple[tuple[int, Json], ...]
+    lines: tuple[tuple[int, Line], ...]
     size: int
     torn: bool
 
     @property
-    def claim(self) -> Json | None:
+    def claim(self) -> Claimed | None:
         """The owner's claim; None if the file is damaged."""
-        if self.lines and self.lines[0][1].get("kind") == "claim":
-            return self.lines[0][1]
-        return None
+        first = self.lines[0][1] if self.lines else None
+        return first if isinstance(first, Claimed) else None
 
     @property
-    def base(self) -> Json | None:
+    def base(self) -> Base | None:
         """What the owner took over; None if it died first, and then readers look past it."""
-        if len(self.lines) > 1 and self.lines[1][1].get("kind") == "base":
-            return self.lines[1][1]
-        return None
+        second = self.lines[1][1] if len(self.lines) > 1 else None
+        return second if isinstance(second, Base) else None
 
-    def steps(self, until: int | None = None) -> Iterator[Json]:
-        """The lines after the base, up to offset *until*."""
-        for end, payload in self.lines[2:]:
+    def steps(self, until: int | None = None) -> Iterator[tuple[int, Step]]:
+        """The lines after the base, up to offset *until*, each with the offset behind it.
+
+        Raises:
+            StateCorruptError: There is a second claim or base among them.
+        """
+        for end, line in self.lines[2:]:
             if until is not None and end > until:
                 return
-            yield payload
+            if not isinstance(line, Step):
+                raise StateCorruptError(self.path, f"unknown line {line.kind!r}")
+            yield end, line
 
 
 @attrs.frozen
@@ -160,21 +146,21 @@ def _read(journals: Opened, path: Path) -> bytes:
         files.close(fd)
 
 
-def _parse(data: bytes) -> tuple[list[tuple[int, Json]], int | None]:
+def _parse(data: bytes, path: Path) -> tuple[list[tuple[int, Line]], int | None]:
     """The valid lines, and the offset of damage that no cut in the last line explains."""
-    lines: list[tuple[int, Json]] = []
+    lines: list[tuple[int, Line]] = []
     bad: int | None = None
     start = 0
     while (end := data.find(b"\n", start)) >= 0:
         payload = decode(data[start:end])
         if payload is None:
-            if _body(data[start:end]) is not None:
+            if body(data[start:end]) is not None:
                 return lines, start  # no end that was torn has a right checksum
             bad = start if bad is None else bad
         elif bad is not None:
             return lines, bad
         else:
-            lines.append((end + 1, payload))
+            lines.append((end + 1, parse(payload, path)))
         start = end + 1
     tail = lines[-1][0] if lines else 0
     return lines, tail if _hides_a_line(data[tail:]) else None
@@ -190,10 +176,10 @@ def _hides_a_line(tail: bytes) -> bool:
     A damaged line feed joins two lines to one that fits no checksum, or leaves the last one open;
     taken for a torn tail, they would be dropped although they were acknowledged.
     """
-    body = tail.removesuffix(b"\n")
+    rest = tail.removesuffix(b"\n")
     if not tail.endswith(b"\n") and decode(tail[:-1]) is not None:
         return True
-    return any(decode(body[found.start() :]) is not None for found in _HEAD.finditer(body, 1))
+    return any(decode(rest[found.start() :]) is not None for found in _HEAD.finditer(rest, 1))
 
 
 def read_journal(journals: Opened, epoch: int) -> Journal:
@@ -205,15 +191,15 @@ def read_journal(journals: Opened, epoch: int) -> Journal:
     """
     path = journals.path / file_name(epoch)
     data = _read(journals, path)
-    lines, bad = _parse(data)
+    lines, bad = _parse(data, path)
     if bad is not None:
         # A failed append is cut off and written over while we read: only what stays is damage.
         before, data = data, _read(journals, path)
-        lines, bad = _parse(data)
+        lines, bad = _parse(data, path)
         if bad is not None and data[: len(before)] == before:
             raise StateCorruptError(path, f"the line at byte {bad} is damaged, and is no torn end")
         if bad is not None:
-            lines, _ = _parse(data[:bad])
+            lines, _ = _parse(data[:bad], path)
     size = lines[-1][0] if lines else 0
     return Journal(epoch, path, tuple(lines), size, torn=size != len(data))
 
@@ -226,36 +212,27 @@ def fold(journal: Journal, until: int | None = None) -> Truth:
     """
     base = journal.base
     assert base is not None
-    state = state_from_json(base.get("state"), journal.path)
+    state = base.state
     revision = state.revision
     deleted = False
-    pending: list[apply.Change] = []
+    pending: list[Change] = []
     offset = journal.lines[1][0]
-    for end, payload in journal.lines[2:]:
-        if until is not None and end > until:
-            break
+    for end, step in journal.steps(until):
         offset = end
-        kind = payload.get("kind")
-        found = payload.get("revision")
+        found = step.revision
         # No crash leaves a hole between two lines: each is on the disk before the next.
-        if found != revision + (not _moves_nothing(payload)):
+        if found != revision + step.moves():
             raise StateCorruptError(
                 journal.path, f"a line of revision {found!r:.20} follows revision {revision}"
             )
-        if kind == "changes":
-            try:
-                at = datetime.fromisoformat(payload["at"])
-                pending += [change_from_json(change, at) for change in payload["changes"]]
-            except (AttributeError, KeyError, TypeError, ValueError) as err:
-                raise StateCorruptError(
-                    journal.path, f"the line of revision {found} is no change: {err!r}"
-                ) from err
-        elif kind == "saved":
-            state, pending = state_from_json(payload.get("state"), journal.path), []
-        elif kind == "deleted":
+        if isinstance(step, Saved):
+            state, pending = step.state, []
+        elif isinstance(step, Changed):
+            pending += step.changes
+        elif isinstance(step, Deleted):
             deleted = True
         else:
-            raise StateCorruptError(journal.path, f"unknown line {kind!r:.40}")
+            raise StateCorruptError(journal.path, f"unknown line {step.name}")
         revision = found
     try:
         state = apply.replay_many(state, pending)
@@ -263,13 +240,6 @@ def fold(journal: Journal, until: int | None = None) -> Truth:
         raise StateCorruptError(journal.path, f"a change does not fit the state: {err!r}") from err
     state = attrs.evolve(state, revision=revision, epoch=journal.epoch)
     return Truth(state, journal.epoch, offset, deleted, journal.torn)
-
-
-def _moves_nothing(payload: Json) -> bool:
-    kind, changes = payload.get("kind"), payload.get("changes")
-    if kind != "changes" or not isinstance(changes, list):
-        return kind == "deleted"
-    return all(isinstance(each, dict) and each.get("event") == "released" for each in changes)
 
 
 def read_truth(folder: Opened, *, below: int | None = None) -> Truth | None:

@@ -25,7 +25,7 @@ from holdfast.errors import (
 )
 from holdfast.identity import LockState, ProcessIdentity, Verdict
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store import codec, journal, uninterrupted
+from holdfast.store import journal, lines, uninterrupted
 from holdfast.store.files import NO_LOCKS
 from holdfast.store.journal import Truth, cause
 from holdfast.store.loading import exists, misnamed, read
@@ -260,10 +260,9 @@ def _newest_claim(folder: Opened) -> tuple[ProcessIdentity | None, datetime | No
         for epoch in reversed(journal.epochs(journals.names())):
             found = journal.read_journal(journals, epoch)
             if found.claim is not None:
-                owner = codec.identity_from_json(found.claim["owner"])
-                since = datetime.fromisoformat(found.claim["at"])
+                owner, since = found.claim.owner, found.claim.at
                 # An owner that only began a fresh journal has owned it for longer.
-                if "compacts" not in found.claim:
+                if not found.claim.compacts:
                     break
     return owner, since
 
@@ -306,7 +305,7 @@ def _take_over(
             files.mkdir(JOURNALS, folder.fd)
         files.fsync(folder.fd)  # also if another made it, who may have been killed before this
         journals = opened.enter_context(folder.open_dir(JOURNALS))
-        claim_line = _claim_line(me, at)
+        claim_line = lines.claimed(me, at)
         while True:
             existing = journal.epochs(journals.names())
             # Never back, even if somebody removed the journals: an owner of one may still live.
@@ -330,7 +329,7 @@ def _take_over(
             with journals.open_read(journal.file_name(truth.epoch)) as older:
                 files.fdatasync(older.fd)
         state = attrs.evolve(truth.state, owner=me, epoch=epoch)
-        base_line = _base_line(state, truth, at)
+        base_line = lines.base(state, at, epoch=truth.epoch, offset=truth.offset)
         files.write_all(file.fd, base_line)
         files.fdatasync(file.fd)
         newest = max(journal.epochs(journals.names()), default=0)
@@ -392,28 +391,6 @@ def _judge_previous(
     return None, None
 
 
-def _claim_line(me: ProcessIdentity, at: datetime, *, compacts: int | None = None) -> bytes:
-    line: codec.Json = {"kind": "claim", "at": at.isoformat(), "owner": codec.identity_to_json(me)}
-    if compacts is not None:
-        line["compacts"] = compacts
-    return journal.encode(line)
-
-
-def _base_line(state: ExperimentState, folded: Truth | None, at: datetime) -> bytes:
-    source = None
-    if folded is not None and folded.epoch:
-        # History ends the predecessor's journal here: a late line behind it counts for nothing.
-        source = {"epoch": folded.epoch, "offset": folded.offset}
-    return journal.encode(
-        {
-            "kind": "base",
-            "at": at.isoformat(),
-            "from": source,
-            "state": codec.state_to_json(state),
-        }
-    )
-
-
 def publish_epoch(journals: Opened, epoch: int, content: bytes) -> Opened | None:
     """Make the journal of *epoch* with *content*; open, or None if another was first.
 
@@ -455,8 +432,8 @@ def successor(
     """
     assert state.owner is not None
     moved = attrs.evolve(state, epoch=epoch + 1)
-    claim_line = _claim_line(state.owner, at, compacts=epoch)
-    base_line = _base_line(moved, Truth(state, epoch, offset, deleted=False), at)
+    claim_line = lines.claimed(state.owner, at, compacts=epoch)
+    base_line = lines.base(moved, at, epoch=epoch, offset=offset)
     file = publish_epoch(journals, epoch + 1, claim_line + base_line)
     if file is None:
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.store.files import Files
-from holdfast.store.journal import decode, encode
+from holdfast.store.lines import decode, encode
 from holdfast.store.place import Opened
 
 __all__ = ["Columns", "DamagedIndexError", "Rows", "encode_all"]

@@ -17,7 +17,7 @@ from holdfast.errors import HoldfastError
 from holdfast.ids import sanitize_experiment_id
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus, Reason
-from holdfast.store import codec, journal, uninterrupted
+from holdfast.store import codec, journal, lines, uninterrupted
 from holdfast.store.catalog import scanning
 from holdfast.store.catalog.index import DamagedIndexError, Index
 from holdfast.store.catalog.summary import TIMES, Summary
@@ -187,13 +187,14 @@ def glance(place: Place) -> Summary | None:
         # A folder that was moved here from elsewhere is another experiment's.
         if f'"state":{{"experiment_id":{codec.dumps(plain["experiment_id"])},'.encode() not in head:
             return None
-        last = journal.decode(tail[tail.rindex(b"\n", 0, -1) + 1 : -1])
-        if tail[-1:] != b"\n" or last is None or plain["epoch"] != epoch:
+        said = lines.decode(tail[tail.rindex(b"\n", 0, -1) + 1 : -1])
+        if tail[-1:] != b"\n" or said is None or plain["epoch"] != epoch:
             return None
-        (change,) = last["changes"]
-        if (change["event"], change["to"]) != ("released", "aggregated"):
+        last = lines.parse(said, place.folder)
+        if not isinstance(last, lines.Changed) or last.revision != plain["revision"]:
             return None
-        if last["revision"] != plain["revision"]:
+        (change,) = last.changes
+        if (change.event, change.target) != ("released", ExperimentStatus.AGGREGATED):
             return None
         summary = _summary(plain)
         return summary if sanitize_experiment_id(summary.experiment_id) == place.stem else None

@@ -31,7 +31,7 @@ from holdfast.store import uninterrupted
 from holdfast.store.catalog import columns
 from holdfast.store.catalog.columns import Columns, DamagedIndexError, Rows
 from holdfast.store.catalog.summary import Summary
-from holdfast.store.journal import decode, encode
+from holdfast.store.lines import decode, encode
 from holdfast.store.place import Opened
 from holdfast.store.view import temporary_name
 
