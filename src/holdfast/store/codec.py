@@ -5,10 +5,11 @@ out of processes, which are many, and kept in experiments, which people read.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import cache, partial
+from functools import cache, lru_cache, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -36,6 +37,7 @@ __all__ = [
     "identity_to_json",
     "state_from_json",
     "state_to_json",
+    "state_to_text",
     "view",
 ]
 
@@ -139,28 +141,40 @@ def _progress_hooks() -> dict[str, Callable[[Any], Any]]:
     return hooks
 
 
-def _table(value: Any, _: Any) -> dict[int, ProcessProgress]:
+def _table(value: Any, _: Any) -> Mapping[int, ProcessProgress]:
     if not isinstance(value, dict):
         raise ValueError(f"expected an object of processes, found {type(value).__name__}")
+    untried = ProcessTable.UNTRIED
+    entries = [untried if entry == _PENDING else _entry(key, entry) for key, entry in value.items()]
+    # As we write them ourselves: all of them, in their order.
+    if tuple(value) == _numbers(len(value)):
+        return ProcessTable(entries)
+    return dict(zip(map(_index, value), entries, strict=True))
+
+
+def _entry(key: str, entry: Any) -> ProcessProgress:
+    if not isinstance(entry, dict):
+        raise ValueError(f"process {key:.40}: expected an object, found {type(entry).__name__}")
     hooks = _progress_hooks()
-    untried, table = ProcessTable.UNTRIED, {}
-    for key, entry in value.items():
-        # int() also takes " 1", "1_0" and other scripts' digits: two names of one process.
-        if not (key.isascii() and key.isdigit()) or (len(key) > 1 and key[0] == "0"):
-            raise ValueError(f"process_progress has {key[:40]!r} for an index")
-        if not isinstance(entry, dict):
-            raise ValueError(f"process {key}: expected an object, found {type(entry).__name__}")
-        if len(key) > 9:
-            raise ValueError(f"process_progress has the index {key[:40]}")
-        if entry == _PENDING:
-            table[int(key)] = untried
-            continue
-        try:
-            fields = {name: hooks[name](found) for name, found in entry.items() if name in hooks}
-            table[int(key)] = with_fields(untried, fields)
-        except Exception as err:
-            raise ValueError(f"process {key}: {_why(err, ProcessProgress, entry)}") from err
-    return table
+    try:
+        fields = {name: hooks[name](found) for name, found in entry.items() if name in hooks}
+        return with_fields(ProcessTable.UNTRIED, fields)
+    except Exception as err:
+        raise ValueError(f"process {key:.40}: {_why(err, ProcessProgress, entry)}") from err
+
+
+def _index(key: str) -> int:
+    # int() also takes " 1", "1_0" and other scripts' digits: two names of one process.
+    if not (key.isascii() and key.isdigit()) or (len(key) > 1 and key[0] == "0"):
+        raise ValueError(f"process_progress has {key[:40]!r} for an index")
+    if len(key) > 9:
+        raise ValueError(f"process_progress has the index {key[:40]}")
+    return int(key)
+
+
+@lru_cache(maxsize=4)
+def _numbers(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
 
 
 @cache
@@ -256,20 +270,71 @@ def state_to_json(state: ExperimentState) -> Json:
     return cast(Json, _converter(detailed=False).unstructure(state))
 
 
+def state_to_text(state: ExperimentState) -> str:
+    """*state* as compact JSON: `state_to_json` for a line, at a tenth for many processes."""
+    fields = (f"{_quoted(name)}:{text}" for name, text in _texts(state, "{", ",", ":", "}"))
+    return f"{{{','.join(fields)}}}"
+
+
 def view(state: ExperimentState) -> bytes:
     """*state* as a file that people read: a line for every field and every process."""
-    plain = state_to_json(state)
-    lines = []
-    for key, value in plain.items():
-        if key == "process_progress" and value:
-            inner = ",\n".join(
-                f'    "{index}": {_PENDING_TEXT if entry is _PENDING else dumps(entry)}'
-                for index, entry in value.items()
-            )
-            lines.append(f'  "process_progress": {{\n{inner}\n  }}')
-        else:
-            lines.append(f"  {dumps(key)}: {dumps(value)}")
-    return ("{\n" + ",\n".join(lines) + "\n}\n").encode("ascii")
+    texts = _texts(state, "{\n    ", ",\n    ", ": ", "\n  }")
+    lines = ",\n".join(f"  {_quoted(name)}: {text}" for name, text in texts)
+    return f"{{\n{lines}\n}}\n".encode("ascii")
+
+
+def _texts(
+    state: ExperimentState, begin: str, between: str, colon: str, end: str
+) -> Iterator[tuple[str, str]]:
+    """The fields of *state*, each as JSON; the processes with these signs around them."""
+    for name, value in _head()(state).items():
+        yield name, dumps(value)
+        if name == "num_processes":
+            inner = _processes(state.processes, between, colon)
+            yield "process_progress", f"{begin}{inner}{end}" if inner else "{}"
+
+
+@cache
+def _head() -> Callable[[ExperimentState], Json]:
+    converter = _converter(detailed=False)
+    return make_dict_unstructure_fn(
+        ExperimentState, converter, process_progress=override(omit=True)
+    )
+
+
+def _processes(table: ProcessTable, between: str, colon: str) -> str:
+    numbers, untried = _numbers(len(table)), ProcessTable.UNTRIED
+    if not numbers:
+        return ""
+    if table.count(ProcessStatus.PENDING) == len(numbers) and all(
+        entry is untried for entry in table.values()
+    ):
+        # Every experiment begins so.
+        said = f'"{colon}{_PENDING_TEXT}'
+        return '"' + f'{said}{between}"'.join(numbers) + said
+    return between.join(
+        [
+            f'"{number}"{colon}{_PENDING_TEXT if entry is untried else _progress_to_text(entry)}'
+            for number, entry in zip(numbers, table.values(), strict=True)
+        ]
+    )
+
+
+def _progress_to_text(entry: ProcessProgress) -> str:
+    told = [f'"status":"{entry.status}"']
+    told += [
+        f'"{name}":{_to_text(value)}'
+        for (name, default), value in zip(_DEFAULTS, _values(entry), strict=True)
+        if value != default
+    ]
+    return f"{{{','.join(told)}}}"
+
+
+#: What is left out of a process that has not got it; `status` comes first and is never left out.
+_DEFAULTS: Final = [
+    (field.name, field.default) for field in attrs.fields(ProcessProgress) if field.name != "status"
+]
+_values: Final = attrgetter(*(name for name, _ in _DEFAULTS))
 
 
 def state_from_json(value: Any, path: Path) -> ExperimentState:
@@ -395,7 +460,8 @@ def change_to_text(change: Change, at: datetime) -> str:
     Raises:
         TypeError, ValueError: JSON cannot hold it.
     """
-    told = [f'"event":{_quoted(change.event)},"from":"{change.source}","to":"{change.target}"']
+    event, source, target = map(_quoted, (change.event, change.source, change.target))
+    told = [f'"event":{event},"from":{source},"to":{target}']
     if change.at != at:
         told.append(f'"at":{_to_text(change.at)}')
     if change.process is not None:

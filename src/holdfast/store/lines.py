@@ -23,7 +23,7 @@ from holdfast.store.codec import (
     identity_from_json,
     identity_to_json,
     state_from_json,
-    state_to_json,
+    state_to_text,
 )
 from holdfast.store.strictjson import decode_blindly
 
@@ -96,14 +96,9 @@ def base(state: ExperimentState, at: datetime, *, epoch: int, offset: int) -> by
 
     History ends that journal there: a late line behind it counts for nothing. Epoch 0 is the view.
     """
-    return encode(
-        {
-            "kind": "base",
-            "at": at.isoformat(),
-            "from": {"epoch": epoch, "offset": offset} if epoch else None,
-            "state": state_to_json(state),
-        }
-    )
+    source = f'{{"epoch":{epoch},"offset":{offset}}}' if epoch else "null"
+    said = f'{{"kind":"base","at":"{at.isoformat()}","from":{source}'
+    return _seal(f'{said},"state":{state_to_text(state)}}}')
 
 
 def changed(changes: Sequence[Change], revision: int) -> bytes:
@@ -117,7 +112,7 @@ def saved(state: ExperimentState, changes: Sequence[Change], at: datetime) -> by
     """The line of a *state* that was saved whole, and of the transitions in it."""
     said = f'{{"kind":"saved","revision":{state.revision},"at":"{at.isoformat()}"'
     told = _told(changes, at)
-    return _seal(f'{said},"changes":[{told}],"state":{dumps(state_to_json(state))}}}')
+    return _seal(f'{said},"changes":[{told}],"state":{state_to_text(state)}}}')
 
 
 def _told(changes: Sequence[Change], at: datetime) -> str:

@@ -114,7 +114,10 @@ def view_problem(place: Place, truth: ExperimentState, *, replay: bool) -> str |
     except OSError as err:
         return f"cannot be opened: {journal.cause(err)}"
     try:
-        plain = json.loads(files.read_all(fd, view.SIZE_LIMIT))
+        data = files.read_all(fd, view.SIZE_LIMIT)
+        if data == codec.view(truth):
+            return None
+        plain = json.loads(data)
         seen = plain["epoch"], plain["revision"], plain["status"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "cannot be read"
