@@ -99,7 +99,7 @@ def test_everything_is_put_away_before_the_end(sh: Shell) -> None:
         "import atexit, os, signal, sys\n"
         "from holdfast.cli import main\n"
         "atexit.register(lambda: print('put away'))\n"
-        "import holdfast.cli.text as text\n"
+        "import holdfast.reading.text as text\n"
         "os.kill(os.getpid(), signal.SIGINT) if sys.argv[1:] == [] else None\n"
         "sys.exit(main())\n"
     )

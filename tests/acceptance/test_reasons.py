@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from holdfast.attempts.names import AttemptName, error_path
-from holdfast.cli import reasons
+from holdfast.reading import reasons
 from holdfast.store.manager import StateManager
 from shell import Shell, Terminal
 

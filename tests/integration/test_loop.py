@@ -26,11 +26,11 @@ from holdfast.errors import (
     OwnershipLostError,
     StateWriteError,
 )
-from holdfast.orchestration.beside import GaveUpError
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.loop import Loop
 from holdfast.orchestration.orchestrator import Orchestrator
 from holdfast.orchestration.watch import Watch
+from holdfast.results.going_on import GaveUpError
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store.files import Files
 from holdfast.store.manager import StateManager, utc_now

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.cli import failures, text
+from holdfast.cli import failures
 from holdfast.cli.app import Where
 from holdfast.cli.live import Estimate
 from holdfast.errors import StateWriteError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ProcessTable
+from holdfast.reading import text
 from holdfast.status import ProcessStatus
 from holdfast.store.manager import StateManager
 

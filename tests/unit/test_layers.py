@@ -40,14 +40,19 @@ MAY_IMPORT = {
         "status", "store",
     },
     "doctor": {
-        "attempts", "engines", "errors", "lifecycle", "liveness", "results", "status", "store",
+        "attempts", "engines", "errors", "identity", "lifecycle", "liveness", "results", "status",
+        "store",
+    },
+    "reading": {
+        "attempts", "config", "errors", "identity", "lifecycle", "results", "status", "store",
     },
     "demo": {"errors"},
     "cli": {
         "attempts", "config", "demo", "diagrams", "doctor", "encoding", "engines", "errors",
-        "identity", "lifecycle", "orchestration", "results", "status", "store",
+        "identity", "lifecycle", "orchestration", "reading", "results", "status", "store",
     },
-    "__main__": {"cli"},
+    "console": {"cli"},
+    "__main__": {"console"},
 }  # fmt: skip
 
 #: Who may import what is not ours. Swapping one of these is a change to one place.

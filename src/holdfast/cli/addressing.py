@@ -6,7 +6,6 @@ from typing import Final
 
 import click
 
-from holdfast.cli import text
 from holdfast.cli.app import quoted
 from holdfast.encoding import spoken
 from holdfast.errors import (
@@ -16,6 +15,7 @@ from holdfast.errors import (
     SchemaTooNewError,
     StateCorruptError,
 )
+from holdfast.reading import text
 from holdfast.store.manager import StateManager
 
 __all__ = ["how_to_remove", "resolve", "resolve_unit"]

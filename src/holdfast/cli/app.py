@@ -16,8 +16,9 @@ import attrs
 import click
 
 from holdfast import __version__
-from holdfast.cli import quietly, text
+from holdfast.cli import quietly
 from holdfast.errors import HoldfastError
+from holdfast.reading import text
 
 if TYPE_CHECKING:
     from holdfast.config.experiment_file import Experiment

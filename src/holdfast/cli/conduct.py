@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.cli import forms, quietly, text
+from holdfast.cli import quietly
 from holdfast.cli.app import Where
+from holdfast.reading import forms, text
 
 if TYPE_CHECKING:
     from holdfast.attempts.names import AttemptName
@@ -30,10 +31,10 @@ def conduct(
 ) -> int:
     """Have *drive* run an experiment on this machine, show how it goes, and print its end."""
     with quietly():
-        from holdfast.cli.evidence import parameters
         from holdfast.cli.live import Progress
         from holdfast.engines.local.engine import LocalEngine
         from holdfast.orchestration.orchestrator import Orchestrator
+        from holdfast.reading.evidence import parameters
 
     manager = where.manager()
     with Progress(manager.folder, parameters, notes) as progress, LocalEngine() as local:

@@ -6,11 +6,11 @@ from pathlib import Path
 import attrs
 import click
 
-from holdfast.cli import forms, text
 from holdfast.cli.app import Where, json_option, state_dir_option, where_of
 from holdfast.cli.failures import UNREADABLE, say_if_absent
 from holdfast.doctor import Finding, examine, strays
 from holdfast.errors import StateCorruptError, printable
+from holdfast.reading import forms, text
 
 __all__ = ["doctor"]
 

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import click
 
-from holdfast.cli import seen, text
 from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.app import experiment_argument, state_dir_option, where_of
-from holdfast.cli.cells import flat
-from holdfast.cli.evidence import parameters
 from holdfast.lifecycle.records import ExperimentState
+from holdfast.reading import seen, text
+from holdfast.reading.cells import flat
+from holdfast.reading.evidence import parameters
 from holdfast.results import aggregation, rows
 
 __all__ = ["export"]

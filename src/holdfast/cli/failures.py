@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from holdfast import errors
-from holdfast.cli import quietly, text
+from holdfast.cli import quietly
+from holdfast.reading import text
 
 if TYPE_CHECKING:
     from holdfast.cli.app import Where

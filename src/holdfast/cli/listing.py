@@ -9,11 +9,11 @@ from typing import Final, NamedTuple, ParamSpec
 
 import click
 
-from holdfast.cli import forms, text
 from holdfast.cli.app import Where, json_option, state_dir_option, where_of
 from holdfast.cli.failures import UNREADABLE, say_if_absent, told
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
+from holdfast.reading import forms, text
 from holdfast.status import ExperimentStatus
 from holdfast.store.catalog.summary import Summary
 from holdfast.store.manager import StateManager

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Final, Self
 from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName, error_path
 from holdfast.attempts.surviving import halted_shim
-from holdfast.cli import reasons, text
-from holdfast.cli.evidence import Params, params_words, tail
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.orchestration.exits import describe
+from holdfast.reading import reasons, text
+from holdfast.reading.evidence import Params, params_words, tail
 from holdfast.status import ExperimentStatus, ProcessStatus
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from holdfast.attempts.files import open_output
 from holdfast.attempts.looking import look
 from holdfast.attempts.names import AGGREGATE, AttemptName, error_path, names, output_path
 from holdfast.attempts.surviving import life
-from holdfast.cli import text
 from holdfast.cli.addressing import resolve
 from holdfast.cli.app import Where, state_dir_option, where_of
 from holdfast.cli.failures import UNREADABLE, told
 from holdfast.errors import ExperimentNotFoundError, StateCorruptError, StateWriteError
 from holdfast.lifecycle.records import ExperimentState
+from holdfast.reading import text
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.manager import StateManager
 

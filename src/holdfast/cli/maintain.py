@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from holdfast.cli import forms, text
 from holdfast.cli.addressing import how_to_remove, resolve
 from holdfast.cli.app import (
     Where,
@@ -22,6 +21,7 @@ from holdfast.errors import (
     InvalidTransitionError,
 )
 from holdfast.identity import Verdict
+from holdfast.reading import forms, text
 from holdfast.status import ExperimentStatus
 
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from holdfast.cli import forms, seen, text
 from holdfast.cli.app import Where
-from holdfast.cli.evidence import parameters
 from holdfast.cli.report import aggregate_lines, notes
+from holdfast.reading import forms, seen, text
+from holdfast.reading.evidence import parameters
 from holdfast.results import aggregation
 
 __all__ = ["missing_lines", "print_partial", "title"]

@@ -11,9 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast.cli import forms, text
 from holdfast.cli.app import Where
-from holdfast.cli.evidence import params_words
 from holdfast.cli.failures import OWNED
 from holdfast.config.experiment_file import Experiment
 from holdfast.encoding import local
@@ -22,6 +20,8 @@ from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.configured import check_number, configuration
 from holdfast.orchestration.orchestrator import of_work
 from holdfast.orchestration.takeover import Decision, foresee
+from holdfast.reading import forms, text
+from holdfast.reading.evidence import params_words
 from holdfast.status import ExperimentStatus
 from holdfast.store.manager import StateManager
 

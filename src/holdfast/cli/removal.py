@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from holdfast.cli import seen, text
 from holdfast.cli.app import Where
 from holdfast.cli.failures import report
 from holdfast.errors import AlreadyOwnedError, HoldfastError
+from holdfast.reading import seen, text
 from holdfast.store.manager import StateManager
 
 __all__ = ["agreed", "foretell"]

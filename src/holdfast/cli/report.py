@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from holdfast.cli import text
 from holdfast.cli.app import Where
-from holdfast.cli.cells import cell, flat, numeric
-from holdfast.cli.evidence import failures, parameters
 from holdfast.errors import printable
 from holdfast.lifecycle.records import ExperimentState
+from holdfast.reading import text
+from holdfast.reading.cells import cell, flat, numeric
+from holdfast.reading.evidence import failures, parameters
 from holdfast.results import rows as rows_of
 from holdfast.results.outline import Elided
 from holdfast.status import ProcessStatus
@@ -175,7 +175,7 @@ def _scalar(value: Any) -> bool:
 def failure_lines(where: Where, manager: StateManager, state: ExperimentState) -> list[str]:
     """What failed and why, where something did."""
     folder = manager.folder(state.experiment_id)
-    return failures(where, state, folder, parameters(state), sys.stderr)
+    return failures(where.command, state, folder, parameters(state), sys.stderr)
 
 
 def notes(state: ExperimentState, aggregate: Mapping[str, Any] | None) -> list[str]:

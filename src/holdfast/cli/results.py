@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast.cli import forms, reasons, seen, text
 from holdfast.cli.app import Where
-from holdfast.cli.cells import cell, flat
-from holdfast.cli.evidence import parameters
 from holdfast.cli.failures import told
 from holdfast.cli.partial import missing_lines, title
 from holdfast.cli.report import aggregate_lines, notes
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.outcomes import anew, lost_results
+from holdfast.reading import forms, reasons, seen, text
+from holdfast.reading.cells import cell, flat
+from holdfast.reading.evidence import parameters
 from holdfast.results import aggregation, rows
 from holdfast.status import ExperimentStatus, ProcessStatus
 

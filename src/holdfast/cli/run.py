@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from holdfast.cli import text
 from holdfast.cli.addressing import resolve
 from holdfast.cli.app import (
     Where,
@@ -18,6 +17,7 @@ from holdfast.cli.app import (
 from holdfast.cli.conduct import conduct
 from holdfast.cli.maintain import force_option
 from holdfast.encoding import spoken
+from holdfast.reading import text
 
 if TYPE_CHECKING:
     from holdfast.config.experiment_file import Experiment

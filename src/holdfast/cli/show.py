@@ -13,7 +13,6 @@ import click
 from holdfast.attempts.looking import glance
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.surviving import halted
-from holdfast.cli import forms, reasons, text
 from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.app import (
     Where,
@@ -22,7 +21,6 @@ from holdfast.cli.app import (
     state_dir_option,
     where_of,
 )
-from holdfast.cli.evidence import Params, failures, parameters, params_words
 from holdfast.cli.failures import told
 from holdfast.cli.listing import STYLES
 from holdfast.cli.results import found, process_page, remaking, result_lines
@@ -30,6 +28,8 @@ from holdfast.encoding import local
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState
+from holdfast.reading import forms, reasons, text
+from holdfast.reading.evidence import Params, failures, parameters, params_words
 from holdfast.results.spending import attempts_duration_s
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.history import Transition
@@ -260,7 +260,7 @@ def _failed(
     folder: Path,
     params: Params,
 ) -> list[str]:
-    lines = failures(where, state, folder, params, sys.stdout)
+    lines = failures(where.command, state, folder, params, sys.stdout)
     return ["", _bold("failed"), *lines] if lines else []
 
 

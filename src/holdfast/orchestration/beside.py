@@ -9,27 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
-__all__ = ["Beside", "GaveUpError", "GoingOn", "Task", "always", "check"]
+__all__ = ["Beside", "Task"]
 
 T = TypeVar("T")
-
-#: Tells whether work is to go on: now and then it has a look.
-GoingOn = Callable[[], bool]
-
-
-class GaveUpError(Exception):
-    """Raised by work that was asked to give up, and has left everything as it was."""
-
-
-def always() -> bool:
-    """Where nobody asks to give up."""
-    return True
-
-
-def check(going_on: GoingOn) -> None:
-    """Raise GaveUpError unless it is *going_on*."""
-    if not going_on():
-        raise GaveUpError
 
 
 class Task(Generic[T]):

@@ -21,10 +21,11 @@ from holdfast.errors import AttemptWarning, DiskWarning, EngineWarning
 from holdfast.lifecycle.events import Action, Event, Launch, ProcessLaunched
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.accepting import Accepting
-from holdfast.orchestration.beside import Beside, GaveUpError, GoingOn
+from holdfast.orchestration.beside import Beside
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.scheduling import Plan, Policy, Scheduler, Slots
 from holdfast.orchestration.watch import Learnt, Watch
+from holdfast.results.going_on import GaveUpError, GoingOn
 from holdfast.status import ExperimentStatus, Reason
 from holdfast.store.claim import Claim
 

@@ -32,8 +32,8 @@ from holdfast.lifecycle.apply import apply_many, ending
 from holdfast.lifecycle.events import Event, ProcessExited, Requested
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.orchestration import exits
-from holdfast.orchestration.beside import GoingOn, always
 from holdfast.results import acceptance
+from holdfast.results.going_on import GoingOn, always
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 
 __all__ = ["Action", "Decision", "Survey", "Takeover", "foresee", "lost_results", "plan", "survey"]

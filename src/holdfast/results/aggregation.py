@@ -24,9 +24,9 @@ from holdfast.errors import (
     StateWriteError,
 )
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
-from holdfast.orchestration.beside import GoingOn, always, check
 from holdfast.results import acceptance, aggregate_file, rows, spending
 from holdfast.results.averages import Statistics
+from holdfast.results.going_on import GoingOn, always, check
 from holdfast.status import ProcessStatus
 from holdfast.store import strictjson
 from holdfast.store.files import Files

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from holdfast.cli import text
+from holdfast.reading import text
 from holdfast.results.outline import Elided
 from holdfast.store.strictjson import field_name, spelt
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.cli import text
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.reading import text
 from holdfast.results.rows import Aggregate, Rows, encoded, encoded_member
 from holdfast.status import ExperimentStatus
 from holdfast.store import codec

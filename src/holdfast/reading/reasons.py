@@ -14,9 +14,9 @@ import attrs
 
 from holdfast.attempts.files import open_output
 from holdfast.attempts.names import AttemptName, error_path
-from holdfast.cli import forms, text
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.reading import forms, text
 from holdfast.status import ProcessStatus, Reason
 
 __all__ = ["MOST_READ", "Failure", "error_text", "failure", "failures", "last_bytes"]

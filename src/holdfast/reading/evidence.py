@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from holdfast.attempts.names import AttemptName, error_path, names, output_path
-from holdfast.cli import reasons, text
-from holdfast.cli.app import Where
-from holdfast.cli.cells import cell
 from holdfast.config.placeholders import as_text
-from holdfast.errors import ConfigError, HoldfastError, printable
+from holdfast.errors import ConfigError, HoldfastError, Spell, printable
 from holdfast.lifecycle.records import ExperimentState
+from holdfast.reading import reasons, text
+from holdfast.reading.cells import cell
 from holdfast.status import ExperimentStatus
 
 __all__ = ["Params", "failures", "parameters", "params_words", "tail"]
@@ -55,7 +54,7 @@ def params_words(params: Params, index: int) -> str:
 
 
 def failures(
-    where: Where,
+    command: Spell,
     state: ExperimentState,
     folder: Path,
     params: Params,
@@ -86,9 +85,9 @@ def failures(
         lines += [f"    | {line}" for line in tail(error_path(folder, name))]
         # A command that could not be launched wrote nothing: its log would say less than this.
         if _wrote(folder, name):
-            lines.append(f"    {where.command('logs', f'{state.experiment_id}/{first}')}")
+            lines.append(f"    {command('logs', f'{state.experiment_id}/{first}')}")
     if state.status is ExperimentStatus.FAILED and state.can_aggregate():
-        lines += _aggregation(where, state, folder, stream)
+        lines += _aggregation(command, state, folder, stream)
     if rest := kinds[_MOST_GROUPS:]:
         number = text.count(sum(map(len, rest)), "process")
         kind = "kind" if len(rest) == 1 else "kinds"
@@ -101,7 +100,7 @@ def failures(
     return lines
 
 
-def _aggregation(where: Where, state: ExperimentState, folder: Path, stream: TextIO) -> list[str]:
+def _aggregation(command: Spell, state: ExperimentState, folder: Path, stream: TextIO) -> list[str]:
     """Why the aggregation failed, with the end of its command's stderr if it had one."""
     why = text.short(state.error_message or "the aggregation failed", _LINE)
     lines = [f"  {text.paint(why, 'red', text.coloured(stream))}"]
@@ -110,7 +109,7 @@ def _aggregation(where: Where, state: ExperimentState, folder: Path, stream: Tex
     if own:
         lines += [f"    | {line}" for line in tail(error_path(folder, max(own)))]
         if _wrote(folder, max(own)):
-            lines.append(f"    {where.command('logs', f'{state.experiment_id}/aggregate')}")
+            lines.append(f"    {command('logs', f'{state.experiment_id}/aggregate')}")
     return lines
 
 
