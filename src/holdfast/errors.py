@@ -6,12 +6,11 @@ they cross process pools and notebooks' kernels.
 
 import errno
 import os
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Final, TypeVar, dataclass_transform
+from typing import Final, Self, TypeVar, dataclass_transform
 
 import attrs
 
@@ -29,6 +28,7 @@ __all__ = [
     "ConfigError",
     "ConfigProblem",
     "ConfigWarning",
+    "DiskError",
     "DiskWarning",
     "EngineError",
     "EngineWarning",
@@ -47,11 +47,13 @@ __all__ = [
     "SchemaTooNewError",
     "StaleStateError",
     "StateCorruptError",
+    "StateReadError",
     "StateWriteError",
     "UnknownLivenessError",
     "UnreadableStateWarning",
     "UnsupportedPlatformError",
     "UntrustedPlaceError",
+    "cause",
     "printable",
 ]
 
@@ -72,10 +74,6 @@ Spell = Callable[..., str]
 
 def _spelt(*words: str) -> str:
     return shlex.join(["holdfast", *words])
-
-
-#: What the cause of a refused link begins with.
-NO_HARD_LINKS: Final = "the file system has no hard links"
 
 
 class HoldfastError(Exception):
@@ -337,7 +335,9 @@ class StaleStateError(HoldfastError):
         )
 
 
-_SOMETHING_ELSE: Final = "something else is in its place, or on the way to it: move that away"
+#: Advice where the name of what is to be made is taken.
+SOMETHING_ELSE: Final = "something else is in its place, or on the way to it: move that away"
+_ANOTHER_DISK: Final = "name a directory on another one, with -C DIR or HOLDFAST_STATE_DIR"
 _NOT_YOURS: Final = "make sure that you may read and write there"
 
 #: What to do about a refusal of the file system.
@@ -347,10 +347,10 @@ _REMEDIES: Final = {
     errno.EROFS: "have the file system made writable",
     errno.EACCES: _NOT_YOURS,
     errno.EPERM: _NOT_YOURS,
-    errno.ENOTDIR: _SOMETHING_ELSE,
-    errno.EISDIR: _SOMETHING_ELSE,
-    errno.ELOOP: _SOMETHING_ELSE,
-    errno.EEXIST: _SOMETHING_ELSE,
+    errno.ENOTDIR: SOMETHING_ELSE,
+    errno.EISDIR: SOMETHING_ELSE,
+    errno.ELOOP: SOMETHING_ELSE,
+    errno.EEXIST: SOMETHING_ELSE,
     errno.ENAMETOOLONG: "choose a shorter name or directory",
     errno.EMFILE: "allow more open files (ulimit -n)",
     errno.ENFILE: "have the machine allow more open files",
@@ -371,8 +371,59 @@ _BEFORE_ALL: Final = frozenset(
 )
 
 
+def cause(err: OSError) -> str:
+    """What went wrong, like `No space left on device (ENOSPC)`."""
+    name = errno.errorcode.get(err.errno or 0, "?")
+    if isinstance(err, NoHardLinksError):
+        return f"{err.strerror} ({name})"
+    return f"{os.strerror(err.errno) if err.errno else err} ({name})"
+
+
+class NoHardLinksError(OSError):
+    """A link was refused by a file system that has none."""
+
+
 @_error
-class StateWriteError(HoldfastError):
+class DiskError(HoldfastError):
+    """The file system refused something.
+
+    Attributes:
+        path: What it was about, and *operation*, what was to be done with it.
+        cause: Why it was not, in words.
+        errno: The number of the refusal; None if it was none of the file system's.
+        advice: What to do about it, where the number alone does not say that.
+    """
+
+    path: Path
+    operation: str
+    cause: str
+    errno: int | None = None
+    advice: str | None = None
+
+    @classmethod
+    def of(cls, path: Path, operation: str, err: OSError, **facts: str) -> Self:
+        """What *err* was, which was met with *operation* on *path*."""
+        if isinstance(err, NoHardLinksError):
+            facts["advice"] = _ANOTHER_DISK
+        return cls(path, operation, cause(err), err.errno, **facts)
+
+    def _message(self) -> str:
+        return f"{_flat(self.path)}: {self.operation} failed: {self.cause}"
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        return f"{self._remedy()}, then {again or 'repeat it'}"
+
+    def _remedy(self) -> str:
+        return self.advice or remedy(self.errno)
+
+
+@_error
+class StateReadError(DiskError):
+    """The file system refused a read: nothing was changed, and what it holds is not known."""
+
+
+@_error
+class StateWriteError(DiskError):
     """The file system refused a write.
 
     Attributes:
@@ -380,24 +431,7 @@ class StateWriteError(HoldfastError):
             old or the new one (never a mix): load it to learn which.
     """
 
-    path: Path
-    operation: str
-    cause: str
     stored: str = "old"
-
-    @property
-    def errno(self) -> int | None:
-        """The number of the refusal; None if it was no refusal of the file system."""
-        if isinstance(self.__cause__, OSError):
-            return self.__cause__.errno
-        # Once pickled, only the words are left.
-        if (number := re.search(r"\[Errno (\d+)\]", self.cause)) is not None:
-            return int(number[1])
-        words = re.sub(r" \(E[A-Z0-9]+\)$", "", self.cause)
-        return next((each for each in _REMEDIES if os.strerror(each) == words), None)
-
-    def _message(self) -> str:
-        return f"{_flat(self.path)}: {self.operation} failed: {self.cause}"
 
     def _step(self, command: Spell, again: str | None) -> str:
         which = {
@@ -412,15 +446,6 @@ class StateWriteError(HoldfastError):
             repeat = before_all or self.operation == "deleting"
             again = "repeat it" if repeat else f"`{command('resume')}` goes on"
         return f"{which}; {self._remedy()}, then {again}"
-
-    def _remedy(self) -> str:
-        if self.cause.startswith(NO_HARD_LINKS):
-            return "name a directory on another one, with -C DIR or HOLDFAST_STATE_DIR"
-        if self.operation == "locking" and self.errno is None:
-            return "wait for it"
-        if self.errno is None and self.cause.startswith("something else"):
-            return _SOMETHING_ELSE
-        return remedy(self.errno)
 
 
 @_error

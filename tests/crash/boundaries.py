@@ -291,7 +291,9 @@ def outside(
         clear, stored, words = json.loads(told.read_text())
         raised = RuntimeError(words)
         if clear:
-            raised = StateWriteError(root, "", words, stored) if stored else HoldfastError(words)
+            raised = (
+                StateWriteError(root, "", words, stored=stored) if stored else HoldfastError(words)
+            )
         told.unlink()
     problems = problems_after(ref, root, promised, raised, f"{ref.name} {call} {at}")
     shutil.rmtree(root)

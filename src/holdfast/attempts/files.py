@@ -27,7 +27,7 @@ from holdfast.attempts.names import (
     prepare,
 )
 from holdfast.attempts.records import CgroupAddress, ExitRecord, LiveState, Process
-from holdfast.errors import StateCorruptError, StateWriteError
+from holdfast.errors import StateCorruptError, StateReadError, StateWriteError
 from holdfast.identity import ProcessIdentity
 from holdfast.status import Reason
 
@@ -171,7 +171,7 @@ def read_exit(folder: Path, name: AttemptName) -> ExitRecord | None:
 
     Raises:
         StateCorruptError: The file is there but no exit record: it is left as it is.
-        StateWriteError: It cannot be read at this moment, which says nothing about the attempt.
+        StateReadError: It cannot be read at this moment, which says nothing about the attempt.
     """
     path = file_path(folder, name, "exit")
     try:
@@ -182,7 +182,7 @@ def read_exit(folder: Path, name: AttemptName) -> ExitRecord | None:
         if err.errno in _NO_FILE:
             raise StateCorruptError(path, f"cannot be opened: {err.strerror}") from err
         # No descriptors left, a sick disk, another user's file: it may hold a success.
-        raise StateWriteError(path, "reading", err.strerror or str(err)) from err
+        raise StateReadError.of(path, "reading", err) from err
     try:
         plain = _parse(data)
         identity, asked = plain.get("identity"), plain.get("stop_requested")
@@ -393,5 +393,5 @@ def _publish(
         finally:
             temporary.unlink()
     except OSError as err:
-        raise StateWriteError(target, "linking", err.strerror or str(err)) from err
+        raise StateWriteError.of(target, "linking", err) from err
     return True

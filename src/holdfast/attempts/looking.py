@@ -107,7 +107,7 @@ def look(
         census: One look at all processes, to share among attempts that are looked at together.
 
     Raises:
-        StateWriteError: Its files cannot be read at this moment, which says nothing about it.
+        StateReadError: Its files cannot be read at this moment, which says nothing about it.
     """
     here = observer or Observer.here()
     found, live = _glance(folder, name, shim, here)
@@ -120,7 +120,7 @@ def glance(folder: Path, name: AttemptName, *, shim: ProcessIdentity | None = No
     """As `look`, but without a search for what a dead shim left: for who only watches the shim.
 
     Raises:
-        StateWriteError: As for `look`.
+        StateReadError: As for `look`.
     """
     return _glance(folder, name, shim, Observer.here())[0]
 

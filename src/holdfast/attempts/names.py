@@ -7,7 +7,7 @@ from typing import Final, Literal, Self
 
 import attrs
 
-from holdfast.errors import StateWriteError
+from holdfast.errors import SOMETHING_ELSE, StateReadError, StateWriteError
 
 __all__ = [
     "AGGREGATE",
@@ -112,16 +112,18 @@ def prepare(folder: Path) -> None:
     except FileExistsError:
         # Through a link, outcomes and logs would be written to where it leads.
         if not stat.S_ISDIR(path.lstat().st_mode):
-            raise StateWriteError(path, "making it", "something else has its name") from None
+            raise StateWriteError(
+                path, "making it", "something else has its name", advice=SOMETHING_ELSE
+            ) from None
     except OSError as err:
-        raise StateWriteError(path, "making it", str(err)) from err
+        raise StateWriteError.of(path, "making it", err) from err
 
 
 def names(folder: Path, experiment_id: str, suffix: Suffix = "live") -> list[AttemptName]:
     """Attempts that have a file with *suffix*, ascending.
 
     Raises:
-        StateWriteError: They cannot be listed at this moment.
+        StateReadError: They cannot be listed at this moment.
     """
     path = attempts_dir(folder)
     try:
@@ -129,7 +131,7 @@ def names(folder: Path, experiment_id: str, suffix: Suffix = "live") -> list[Att
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as err:
-        raise StateWriteError(path, "listing", err.strerror or str(err)) from err
+        raise StateReadError.of(path, "listing", err) from err
     ending = f".{suffix}"
     parsed = (
         AttemptName.parse(experiment_id, file[: -len(ending)])
@@ -143,7 +145,7 @@ def last_aggregation(folder: Path, experiment_id: str) -> AttemptName | None:
     """The newest attempt of the user's own aggregation that has begun; None if none has.
 
     Raises:
-        StateWriteError: They cannot be listed at this moment.
+        StateReadError: They cannot be listed at this moment.
     """
     suffixes: tuple[Suffix, ...] = ("live", "exit")
     found = [name for suffix in suffixes for name in names(folder, experiment_id, suffix)]

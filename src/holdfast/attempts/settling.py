@@ -86,7 +86,7 @@ class Settling:
             `Undecided`.
 
         Raises:
-            StateWriteError: Its files cannot be read or written at this moment: step again.
+            DiskError: Its files cannot be read or written at this moment: step again.
         """
         found = look(self.folder, self.name, shim=self.shim, census=census)
         while isinstance(found, Unbegun):

@@ -71,7 +71,7 @@ def survivors(
         aggregation_only: Leave out the attempts of its processes.
 
     Raises:
-        StateWriteError: That cannot be told at this moment.
+        StateReadError: That cannot be told at this moment.
     """
     census = Census()
     for name in names(folder, experiment_id):

@@ -80,7 +80,7 @@ def told(error: errors.HoldfastError, where: "Where") -> str:
 
 def _again(error: errors.HoldfastError, where: "Where") -> str | None:
     """What goes on once the cause is mended: the same again, unless that would begin anew."""
-    if not isinstance(error, errors.StateWriteError) or where.verb is None:
+    if not isinstance(error, errors.DiskError) or where.verb is None:
         return None
     if where.fresh and (made := _made(error.path, where.state_dir)) is not None:
         return f"go on: {where.command('resume', made)}"

@@ -16,7 +16,7 @@ from holdfast.attempts.surviving import life
 from holdfast.cli.addressing import resolve
 from holdfast.cli.app import Where, state_dir_option, where_of
 from holdfast.cli.failures import UNREADABLE, told
-from holdfast.errors import ExperimentNotFoundError, StateCorruptError, StateWriteError
+from holdfast.errors import DiskError, ExperimentNotFoundError, StateCorruptError
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import text
 from holdfast.status import ExperimentStatus, ProcessStatus
@@ -284,7 +284,7 @@ def _may_run(state: ExperimentState, folder: Path, unit: str) -> bool:
     shim = None if name.index is None else state.processes[name.index].identity
     try:
         return life(look(folder, name, shim=shim)) is not None
-    except StateWriteError:
+    except DiskError:
         return True  # it cannot be told at this moment
 
 

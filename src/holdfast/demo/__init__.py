@@ -4,7 +4,6 @@ Owns what is written to `./holdfast-demo`: the two files beside this one, as the
 is an experiment like any other, and the command line's.
 """
 
-import os
 import secrets
 from importlib.resources import files
 from importlib.util import find_spec
@@ -61,8 +60,7 @@ def write_demo(folder: Path | str = FOLDER) -> DemoFiles:
             elif not path.is_file() or path.read_bytes() != ours:
                 kept.append(path)
         except OSError as err:
-            cause = err.strerror or os.strerror(err.errno or 0)
-            raise StateWriteError(path, "writing the demo", cause) from err
+            raise StateWriteError.of(path, "writing the demo", err) from err
     missing = [codec for codec, module in _CODECS.items() if find_spec(module) is None]
     return DemoFiles(
         experiment=folder / _NAMES[0],

@@ -17,11 +17,11 @@ from typing import Final, Literal
 from holdfast.doctor import absence, leftovers, legality, living, results, shapes, views, volume
 from holdfast.doctor.findings import Finding, Kind, Site, problem, readable, to_read
 from holdfast.doctor.views import is_owned
-from holdfast.errors import HoldfastError, SchemaTooNewError, StateCorruptError
+from holdfast.errors import HoldfastError, SchemaTooNewError, StateCorruptError, cause
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store.catalog import scanning
 from holdfast.store.files import Files
-from holdfast.store.journal import NO_DIRECTORY, cause
+from holdfast.store.journal import NO_DIRECTORY
 from holdfast.store.place import JOURNALS, LOCK, Opened, Place
 
 __all__ = ["Finding", "Kind", "examine"]

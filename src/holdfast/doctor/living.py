@@ -7,7 +7,7 @@ from typing import Final
 from holdfast.attempts.names import attempts_dir, file_path
 from holdfast.attempts.surviving import Survivor, survivors
 from holdfast.doctor.findings import Finding
-from holdfast.errors import StateWriteError
+from holdfast.errors import DiskError
 from holdfast.identity import VerdictKind
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus
@@ -28,7 +28,7 @@ def found(place: Place, folder: Opened, closed: Container[str]) -> list[Survivor
         return None
     try:
         return list(survivors(folder.path, place.stem))
-    except StateWriteError:
+    except DiskError:
         return None  # named by whoever looks at the file itself
 
 

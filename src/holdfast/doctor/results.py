@@ -6,11 +6,10 @@ from pathlib import Path
 from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName, file_path
 from holdfast.doctor.findings import Finding, problem, readable, to_read
-from holdfast.errors import StateCorruptError, StateWriteError
+from holdfast.errors import DiskError, StateCorruptError, cause
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.results import acceptance, aggregation
 from holdfast.status import ExperimentStatus, ProcessStatus
-from holdfast.store.journal import cause
 from holdfast.store.place import Place
 
 __all__ = ["examine"]
@@ -42,7 +41,7 @@ def _exits(folder: Path, state: ExperimentState) -> Iterator[Finding]:
             repair = "bring it back from a backup before anybody goes on: as it is, resume takes it"
             repair = f"{repair} for a failure of attempt {attempt}"
             yield problem("unreadable", path, f"process {index}: {readable(err)}", repair)
-        except StateWriteError as err:
+        except DiskError as err:
             what = f"process {index}: {readable(err)}"
             yield problem("unreadable", path, what, to_read(err.__cause__))
 

@@ -13,8 +13,8 @@ from typing import Final
 
 from holdfast.doctor.findings import Finding, kind_of, problem, to_read
 from holdfast.doctor.leftovers import SHIMS, TEMPORARY
+from holdfast.errors import cause
 from holdfast.store import deletion
-from holdfast.store.journal import cause
 from holdfast.store.place import JOURNALS, Opened, Place
 
 __all__ = ["at_the_top", "closed", "in_folder"]

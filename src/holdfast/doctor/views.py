@@ -21,11 +21,11 @@ from holdfast.errors import (
     SchemaTooNewError,
     StateCorruptError,
     UnreadableStateWarning,
+    cause,
 )
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import codec, former, ownership, strictjson, view
 from holdfast.store.catalog import scanning
-from holdfast.store.journal import cause
 from holdfast.store.manager import StateManager
 from holdfast.store.place import Place
 

@@ -15,9 +15,8 @@ from typing import Final, Literal
 
 import attrs
 
-from holdfast.errors import NO_HARD_LINKS
+from holdfast.errors import NoHardLinksError, cause
 from holdfast.store.files import NO_LOCKS, Files
-from holdfast.store.journal import cause
 from holdfast.store.place import Opened
 from holdfast.store.view import temporary_name
 
@@ -177,9 +176,7 @@ def _links(directory: Opened) -> Iterator[Symptom]:
     with _temporary(directory) as file:
         try:
             files.link(file.path.name, other, directory.fd)
-        except OSError as err:
-            if err.strerror != NO_HARD_LINKS:
-                raise
+        except NoHardLinksError as err:
             yield Symptom("links", cause(err), True)
         else:
             files.unlink(other, directory.fd)

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 
 from holdfast.attempts.looking import Ended
-from holdfast.errors import AttemptWarning, StateWriteError
+from holdfast.errors import AttemptWarning, DiskError
 from holdfast.lifecycle.events import Event, ProcessLost
 from holdfast.orchestration import exits
 from holdfast.orchestration.beside import Beside, Task
@@ -59,7 +59,7 @@ class Accepting:
         try:
             # Not when its checking began: what is recorded is in the order of its times.
             facts.append(attrs.evolve(fact(), at=self._watch.clock()))
-        except StateWriteError as err:
+        except DiskError as err:
             self._watch.put_back(learnt, err)
 
     def _takes_long(self, learnt: Learnt) -> bool:

@@ -14,7 +14,7 @@ from holdfast.attempts.names import (
     last_aggregation,
     next_aggregation,
 )
-from holdfast.errors import AggregationError, StateWriteError
+from holdfast.errors import AggregationError, StateReadError
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration import exits
 from holdfast.orchestration.interrupts import Interrupts
@@ -40,7 +40,7 @@ def conclude(
     Raises:
         AggregationError: It failed; the experiment is still completed.
         ResultLostError: A recorded result is missing or altered.
-        StateWriteError: The file system refused.
+        DiskError: The file system refused.
     """
     state, experiment = claim.state, watch.launcher.experiment
     try:
@@ -50,11 +50,10 @@ def conclude(
             reading=True,
         )
     except OSError as err:
-        cause = err.strerror or str(err)
-        raise StateWriteError(claim.folder / "results", "reading", cause) from err
+        raise StateReadError.of(claim.folder / "results", "reading", err) from err
     except MemoryError as err:
         path = claim.folder / "results"
-        raise StateWriteError(path, "reading the results", acceptance.NO_MEMORY) from err
+        raise StateReadError.of(path, "reading the results", acceptance.NO_MEMORY) from err
     command = experiment.aggregate.command
     name = None
     if found is not None and command is not None:

@@ -51,7 +51,7 @@ def exited(
         take: What to do with a result.
 
     Raises:
-        StateWriteError: The result could not be read or made durable; nothing is decided then.
+        DiskError: The result could not be read or made durable; nothing is decided then.
     """
     assert name.index is not None
     fact = _fact(name.index, name.attempt, record, at)

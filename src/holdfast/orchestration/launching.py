@@ -3,7 +3,6 @@
 Owns the `HOLDFAST_*` variables, which are the contract with the user's program.
 """
 
-import errno
 import json
 import os
 from collections.abc import Mapping
@@ -75,8 +74,7 @@ class Launcher:
         try:
             checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as err:
-            cause = err.strerror or str(err)
-            raise StateWriteError(checkpoints, "making the directory", cause) from err
+            raise StateWriteError.of(checkpoints, "making the directory", err) from err
         params = json.dumps(dict(self.experiment.params[index]))
         whole = {} if len(params) > PARAMS_LIMIT else {"HOLDFAST_PARAMS": params}
         return self._attempt(
@@ -98,8 +96,7 @@ class Launcher:
             with os.fdopen(_new_file(path), "wb") as file:
                 file.write(params.encode("ascii"))
         except OSError as err:
-            cause = os.strerror(err.errno or errno.EIO)
-            raise StateWriteError(path, "writing the parameters", cause) from err
+            raise StateWriteError.of(path, "writing the parameters", err) from err
         return path
 
     def aggregation(

@@ -147,7 +147,7 @@ def lost_results(state: ExperimentState, folder: Path) -> list[int]:
     """Processes of an aggregated experiment whose recorded results are missing or altered.
 
     Raises:
-        StateWriteError: One could not be read, so that nobody can tell.
+        StateReadError: One could not be read, so that nobody can tell.
     """
     # As if it were to be aggregated now: of one that is, nobody asks for its results.
     as_completed = attrs.evolve(state, status=ExperimentStatus.COMPLETED)

@@ -26,7 +26,7 @@ from holdfast.attempts.looking import (
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.surviving import halted
 from holdfast.config.experiment_file import Limits, Retry
-from holdfast.errors import StateWriteError
+from holdfast.errors import DiskError, StateReadError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.apply import apply_many, ending
 from holdfast.lifecycle.events import Event, ProcessExited, Requested
@@ -112,7 +112,7 @@ def survey(
         verify: Whether to read every recorded result.
 
     Raises:
-        StateWriteError: A recorded result could not be read, so that nobody can tell.
+        StateReadError: A recorded result could not be read, so that nobody can tell.
     """
     looks: dict[int, Look] = {}
     facts: dict[int, ProcessExited] = {}
@@ -126,7 +126,7 @@ def survey(
                 found = Running(process.identity, _unclear("alive", "the engine has it"))
             if isinstance(found, Ended) and going_on() and not later(folder, name, found.record):
                 facts[index] = exits.exited(folder, name, found.record, at, take=take)
-        except (StateWriteError, OSError) as err:
+        except (DiskError, OSError) as err:
             # It may hold a success, and what it is about may even run: the loop looks again.
             found = Undecided(_unclear("unknown", str(err).splitlines()[0]), process.identity)
         looks[index] = found
@@ -151,7 +151,7 @@ def lost_results(
         going_on: Once it is False, the rest is not looked at.
 
     Raises:
-        StateWriteError: A result could not be read, so that nobody can tell.
+        StateReadError: A result could not be read, so that nobody can tell.
     """
     if state.status is ExperimentStatus.AGGREGATED:
         return {}
@@ -166,8 +166,7 @@ def lost_results(
             problem = acceptance.verify(folder, result)
         except OSError as err:
             # An I/O error proves nothing about the result.
-            cause = err.strerror or str(err)
-            raise StateWriteError(folder / result.path, "reading", cause) from err
+            raise StateReadError.of(folder / result.path, "reading", err) from err
         if problem is not None:
             found[index] = problem
     return found
@@ -232,7 +231,7 @@ def foresee(
         verify: Whether to read every recorded result: else none is taken for lost.
 
     Raises:
-        StateWriteError: A recorded result could not be read, so that nobody can tell.
+        StateReadError: A recorded result could not be read, so that nobody can tell.
     """
     found = survey(state, folder, at, verify=verify)
     return plan(state, found, at, limits, retry, force=force)

@@ -20,7 +20,14 @@ from holdfast.attempts.records import Attempt
 from holdfast.attempts.settling import Lost, Settling
 from holdfast.attempts.surviving import Halted, halted_shim
 from holdfast.engines import Engine, EngineWord, Handle
-from holdfast.errors import ClaimClosedError, EngineError, OwnershipLostError, StateWriteError
+from holdfast.errors import (
+    ClaimClosedError,
+    DiskError,
+    EngineError,
+    OwnershipLostError,
+    StateReadError,
+    StateWriteError,
+)
 from holdfast.identity import ProcessIdentity
 from holdfast.orchestration.launching import Launcher
 from holdfast.orchestration.patience import Patience
@@ -81,7 +88,7 @@ class Watch:
     gone_grace_s: float = 2.0
     force: bool = False
     engine_trouble: Patience = attrs.field(factory=Patience)
-    unread: StateWriteError | None = None
+    unread: DiskError | None = None
     handles: dict[AttemptName, Handle] = attrs.field(factory=dict)
     settling: dict[AttemptName, Settling] = attrs.field(factory=dict)
     blocked: dict[AttemptName, str] = attrs.field(factory=dict)
@@ -210,7 +217,7 @@ class Watch:
         self._look_at_blocked(found)
         return found
 
-    def put_back(self, learnt: Learnt, problem: StateWriteError) -> None:
+    def put_back(self, learnt: Learnt, problem: DiskError) -> None:
         """Have *learnt* be told again: a disk kept it from being taken up at this moment."""
         self._again.append(learnt)
         self.unread = problem
@@ -225,7 +232,7 @@ class Watch:
             return
         try:
             seen = glance(self.launcher.folder, name)
-        except StateWriteError as err:
+        except DiskError as err:
             # It may hold a success, and what it is about may even run: every turn looks again.
             self.unread = err
             return
@@ -259,14 +266,13 @@ class Watch:
             seen: Look | Lost | None
             try:
                 seen = each.step(self.monotonic(), census, kill=self._killing)
-            except StateWriteError as err:
+            except DiskError as err:
                 self._not_now(name, err)
                 continue
             except OSError as err:
                 # No descriptors left, say, to look at processes with: nothing is decided.
-                cause = err.strerror or str(err)
                 path = attempts_dir(self.launcher.folder) / str(name)
-                self._not_now(name, StateWriteError(path, "looking at it", cause))
+                self._not_now(name, StateReadError.of(path, "looking at it", err))
                 continue
             self._unread_since.pop(name, None)
             if seen is None:
@@ -275,7 +281,7 @@ class Watch:
             self._settled(name, seen, found)
         self._settle_s = min(self._settle_s * 1.5, _SETTLE_EVERY_S[1])
 
-    def _not_now(self, name: AttemptName, problem: StateWriteError) -> None:
+    def _not_now(self, name: AttemptName, problem: DiskError) -> None:
         """Its files cannot be read: mostly that passes, but a run must end all the same."""
         self.unread = problem
         now = self.monotonic()
@@ -305,7 +311,7 @@ class Watch:
         census = Census()
         for name in list(self.blocked):
             shim = self._shims.get(name)
-            with contextlib.suppress(StateWriteError, OSError):
+            with contextlib.suppress(DiskError, OSError):
                 seen = look(self.launcher.folder, name, shim=shim, census=census)
                 if not isinstance(seen, Undecided):
                     del self.blocked[name]
@@ -321,7 +327,7 @@ class Watch:
         """
         try:
             self.fence()
-        except StateWriteError:
+        except DiskError:
             pass  # a disk that cannot be asked must not keep a user from stopping what runs
         except ClaimClosedError:
             if not self._taken_away:

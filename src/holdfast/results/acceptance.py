@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 
 from holdfast.attempts.names import AttemptName
-from holdfast.errors import ResultInvalidError, StateWriteError
+from holdfast.errors import ResultInvalidError, StateReadError, StateWriteError, cause
 from holdfast.lifecycle.records import ResultRef
 from holdfast.results.outline import Outline, outline
 from holdfast.store import strictjson
@@ -43,8 +43,8 @@ SIZE_LIMIT: Final = 64 << 20
 #: From here on, a result is never built as a whole unless somebody asks for its value.
 LARGE: Final = 1 << 20
 
-#: The cause of a `StateWriteError` where the machine has no memory left.
-NO_MEMORY: Final = os.strerror(errno.ENOMEM)
+#: What a machine without memory is refused with.
+NO_MEMORY: Final = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
 _FOLDER: Final = "results"
 
@@ -86,7 +86,7 @@ def prepare(folder: Path, *, files: Files | None = None) -> None:
                 files.fsync(parent)
                 _durable.add((info.st_dev, info.st_ino))
     except OSError as err:
-        raise StateWriteError(folder / _FOLDER, "making it", _cause(err)) from err
+        raise StateWriteError.of(folder / _FOLDER, "making it", err) from err
 
 
 def accept(folder: Path, name: AttemptName, *, files: Files | None = None) -> ResultRef | None:
@@ -143,10 +143,10 @@ def _taken(folder: Path, name: AttemptName, files: Files, *, durably: bool) -> R
     except FileNotFoundError:
         return None
     except OSError as err:
-        raise StateWriteError(path, "making the result durable", _cause(err)) from err
+        raise StateWriteError.of(path, "making the result durable", err) from err
     except MemoryError as err:
         # Not the attempt's fault, and there may be more memory soon.
-        raise StateWriteError(path, "checking the result", NO_MEMORY) from err
+        raise StateReadError.of(path, "checking the result", NO_MEMORY) from err
     return ResultRef(
         path=f"{_FOLDER}/{path.name}", size=len(data), sha256=hashlib.sha256(data).hexdigest()
     )
@@ -241,7 +241,7 @@ def _open(files: Files, path: Path, results: int) -> int | None:
         if err.errno == errno.ELOOP:
             raise ResultInvalidError(path, "is a symbolic link, which is never followed") from err
         if err.errno in (errno.EACCES, errno.EPERM, errno.ENXIO):
-            raise ResultInvalidError(path, f"cannot be opened: {_cause(err)}") from err
+            raise ResultInvalidError(path, f"cannot be opened: {cause(err)}") from err
         raise
 
 
@@ -250,7 +250,3 @@ def _read(files: Files, path: Path, fd: int) -> bytes:
         return files.read_whole(fd, SIZE_LIMIT)
     except ValueError as err:
         raise ResultInvalidError(path, str(err)) from err
-
-
-def _cause(err: OSError) -> str:
-    return err.strerror or os.strerror(err.errno or 0)

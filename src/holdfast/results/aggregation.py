@@ -7,7 +7,6 @@ orchestrator's, as for every attempt.
 import contextlib
 import errno
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from holdfast.errors import (
     ResultLostError,
     StateCorruptError,
     StateWriteError,
+    cause,
 )
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
 from holdfast.results import acceptance, aggregate_file, rows, spending
@@ -253,7 +253,7 @@ def prepare_inputs(
         with listed.open("wb") as file:
             file.writelines(_json(aggregate, going_on))
     except OSError as err:
-        raise StateWriteError(inputs, "preparing the aggregation", _cause(err)) from err
+        raise StateWriteError.of(inputs, "preparing the aggregation", err) from err
     acceptance.prepare(folder)
     return {
         "HOLDFAST_RESULTS": str(accepted.absolute()),
@@ -357,7 +357,7 @@ def write(
             # The directory too: a power cut could take the rename back.
             files.fsync(parent)
     except OSError as err:
-        raise StateWriteError(path, "writing", _cause(err), now) from err
+        raise StateWriteError.of(path, "writing", err, stored=now) from err
     return path
 
 
@@ -381,7 +381,7 @@ def read(folder: Path) -> Mapping[str, Any] | None:
     except OSError as err:
         # What may not be looked at, or not now, is not to be removed for that.
         wrong = err.errno not in (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
-        problem = f"cannot be read: {_cause(err)}"
+        problem = f"cannot be read: {cause(err)}"
         raise StateCorruptError(path, problem, remake if wrong else ()) from err
     except aggregate_file.NotJsonError as err:
         raise StateCorruptError(path, f"is not valid JSON: {err}", remake) from err
@@ -427,7 +427,3 @@ def _texts(aggregate: Mapping[str, Any]) -> Iterator[str]:
         else:
             yield rows.encoded_member(aggregate, key)
     yield "\n}\n"
-
-
-def _cause(err: OSError) -> str:
-    return err.strerror or os.strerror(err.errno or 0)

@@ -25,6 +25,7 @@ from holdfast.errors import (
     OwnershipLostError,
     StateWriteError,
     UnreadableStateWarning,
+    cause,
 )
 from holdfast.identity import ProcessIdentity, Verdict
 from holdfast.lifecycle import apply
@@ -33,7 +34,6 @@ from holdfast.lifecycle.events import Wanted, as_event, requested
 from holdfast.lifecycle.records import SCHEMA_VERSION, ExperimentState
 from holdfast.status import ExperimentStatus, Reason
 from holdfast.store import lines, uninterrupted, view
-from holdfast.store.journal import cause
 from holdfast.store.observing import Observer, Observing
 from holdfast.store.ownership import Owned
 from holdfast.store.place import Place
@@ -125,7 +125,7 @@ class Claim:
         self._view_at = now()
         # Before the first claim the view is the truth, and needs no second writing.
         self._view_revision = -1 if owned.inherited else owned.state.revision
-        self._view_problem: str | None = None
+        self._view_problem: OSError | None = None
         uninterrupted.tenancy(self)
         try:
             if on_step is not None:
@@ -139,7 +139,7 @@ class Claim:
             # Whoever finds experiments takes a finished one for the same as long as its view is
             # the same file: it must not change behind that.
             self._close()
-            raise StateWriteError(place.view_path, "refreshing", self._view_problem)
+            raise StateWriteError.of(place.view_path, "refreshing", self._view_problem)
 
     @property
     def state(self) -> ExperimentState:
@@ -360,9 +360,10 @@ class Claim:
             # or gone. An error here would hide the one that may be on its way up.
             pass
         if self._view_problem is not None:
+            why = cause(self._view_problem)
             warnings.warn(
-                f"{self._place.view_name} could not be refreshed ({self._view_problem}); the "
-                f"journal has everything, and the next claim rewrites it",
+                f"{self._place.view_name} could not be refreshed ({why}); the journal has "
+                f"everything, and the next claim rewrites it",
                 UnreadableStateWarning,
                 stacklevel=6,
             )
@@ -454,7 +455,7 @@ class Claim:
             view.replace(self._place, self._state)
         except OSError as err:
             # The journal is the truth: a full disk must not stop what can still be recorded.
-            self._view_problem = cause(err)
+            self._view_problem = err
         else:
             self._view_revision, self._view_problem = self._state.revision, None
 

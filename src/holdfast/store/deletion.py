@@ -11,7 +11,6 @@ from holdfast.errors import ExperimentExistsError, StateWriteError
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import journal, ownership, view
 from holdfast.store.claim import Claim
-from holdfast.store.journal import cause
 from holdfast.store.loading import read
 from holdfast.store.place import Opened, Place
 
@@ -41,7 +40,7 @@ def _unlink_and_trash(place: Place) -> None:
         # may have been killed before this.
         place.files.fsync(place.dir_fd)
     except OSError as err:
-        raise StateWriteError(place.folder, "deleting", cause(err), "new") from err
+        raise StateWriteError.of(place.folder, "deleting", err, stored="new") from err
     _trash(place)
 
 
@@ -52,7 +51,7 @@ def _trash(place: Place) -> None:
         place.files.rename(place.stem, trash, place.dir_fd)
         place.files.fsync(place.dir_fd)
     except OSError as err:
-        raise StateWriteError(place.folder, "deleting", cause(err), "new") from err
+        raise StateWriteError.of(place.folder, "deleting", err, stored="new") from err
     with contextlib.suppress(OSError):
         _remove_tree(place.top, trash)
 
@@ -111,10 +110,10 @@ def outlast(place: Place, made: os.stat_result, state: ExperimentState) -> None:
         except FileNotFoundError:
             found = "gone"  # moved away by somebody else at this moment: look again
         except OSError as err:
-            raise StateWriteError(place.folder, "creating", cause(err), "unknown") from err
+            raise StateWriteError.of(place.folder, "creating", err, stored="unknown") from err
         if time.monotonic() > deadline:
             problem = "the delete of the one before does not end"
-            raise StateWriteError(place.folder, "creating", problem, "unknown")
+            raise StateWriteError(place.folder, "creating", problem, stored="unknown")
         if found == "locked":
             ownership.pause()
     try:
@@ -123,7 +122,7 @@ def outlast(place: Place, made: os.stat_result, state: ExperimentState) -> None:
         # Its first owner may have refreshed the view by now.
         there = read(place)
     except OSError as err:
-        raise StateWriteError(place.folder, "creating", cause(err), "unknown") from err
+        raise StateWriteError.of(place.folder, "creating", err, stored="unknown") from err
     if there is None or there.state.created_at != state.created_at:
         faster = "somebody else was faster"
         raise ExperimentExistsError(state.experiment_id, place.state_dir, faster)

@@ -5,10 +5,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from holdfast.errors import ExperimentNotFoundError, StateCorruptError, StateWriteError
+from holdfast.errors import (
+    ExperimentNotFoundError,
+    StateCorruptError,
+    StateReadError,
+    StateWriteError,
+    cause,
+)
 from holdfast.ids import sanitize_experiment_id
 from holdfast.store.files import Files
-from holdfast.store.journal import cause
 from holdfast.store.place import Opened, Place
 from holdfast.store.uninterrupted import whole
 
@@ -43,11 +48,14 @@ class StateDirectory:
                 while ownership.try_lock(lock) is False:
                     if time.monotonic() > deadline:
                         raise StateWriteError(
-                            path, "locking", f"another run held it for more than {wait_s:.0f} s"
+                            path,
+                            "locking",
+                            f"another run held it for more than {wait_s:.0f} s",
+                            advice="wait for it",
                         )
                     ownership.pause()
             except OSError as err:
-                raise StateWriteError(path, "locking", cause(err)) from err
+                raise StateWriteError.of(path, "locking", err) from err
             yield
 
     @whole
@@ -59,11 +67,11 @@ class StateDirectory:
 
     @contextlib.contextmanager
     def writable(self) -> Iterator[Opened]:
-        """The directory, open, which is there. Raises StateWriteError."""
+        """The directory, open, which is there. Raises StateReadError."""
         try:
             top = Opened.at(self._files, self._path)
         except OSError as err:
-            raise StateWriteError(self._path, "opening", cause(err)) from err
+            raise StateReadError.of(self._path, "opening", err) from err
         with top:
             yield top
 
@@ -111,7 +119,7 @@ class StateDirectory:
                     self._files.mkdir(str(path))
                 self._sync(path.parent)
         except OSError as err:
-            raise StateWriteError(self._path, "making the directory", cause(err)) from err
+            raise StateWriteError.of(self._path, "making the directory", err) from err
 
     def _sync(self, directory: Path) -> None:
         with self._files.directory(directory) as fd:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Final
 
-from holdfast.errors import NO_HARD_LINKS, UnsupportedPlatformError
+from holdfast.errors import NoHardLinksError, UnsupportedPlatformError
 
 if sys.platform == "win32":
     raise UnsupportedPlatformError("POSIX file locks and directory descriptors")
@@ -93,7 +93,7 @@ class Files:
         except OSError as err:
             # Between two names in one directory, of a file of ours, nothing else is not permitted.
             if errno.errorcode.get(err.errno or 0) in NO_LINKS:
-                err.strerror = NO_HARD_LINKS
+                raise NoHardLinksError(err.errno, "the file system has no hard links") from err
             raise
 
     def rename(self, source: str, target: str, dir_fd: int) -> None:

@@ -6,7 +6,6 @@ checksum is damage and is refused.
 """
 
 import errno
-import os
 import re
 import stat
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Final
 
 import attrs
 
-from holdfast.errors import NO_HARD_LINKS, StateCorruptError
+from holdfast.errors import StateCorruptError, cause
 from holdfast.lifecycle import apply
 from holdfast.lifecycle.events import Change
 from holdfast.lifecycle.records import ExperimentState
@@ -285,11 +284,3 @@ def _highest(journals: Opened, seen: list[int], below: int | None) -> Journal | 
         if journal.base is not None:
             return journal
     return None
-
-
-def cause(err: OSError) -> str:
-    """What went wrong, like `No space left on device (ENOSPC)`."""
-    name = errno.errorcode.get(err.errno or 0, "?")
-    if err.strerror == NO_HARD_LINKS:
-        return f"{NO_HARD_LINKS} ({name})"
-    return f"{os.strerror(err.errno) if err.errno else err} ({name})"

@@ -5,7 +5,7 @@ import errno
 import json
 import stat
 
-from holdfast.errors import HoldfastError, StateCorruptError
+from holdfast.errors import HoldfastError, StateCorruptError, cause
 from holdfast.ids import sanitize_experiment_id
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import codec, former, journal, view
@@ -112,7 +112,7 @@ def view_problem(place: Place, truth: ExperimentState, *, replay: bool) -> str |
     except FileNotFoundError:
         return "is missing"
     except OSError as err:
-        return f"cannot be opened: {journal.cause(err)}"
+        return f"cannot be opened: {cause(err)}"
     try:
         data = files.read_all(fd, view.SIZE_LIMIT)
         if data == codec.view(truth):

@@ -26,8 +26,10 @@ from holdfast.errors import (
     NoLocksWarning,
     StaleStateError,
     StateCorruptError,
+    StateReadError,
     StateWriteError,
     UnreadableStateWarning,
+    cause,
 )
 from holdfast.identity import Verdict
 from holdfast.ids import candidates, sanitize_experiment_id
@@ -39,7 +41,6 @@ from holdfast.store.catalog.finding import Listing
 from holdfast.store.catalog.summary import Summary
 from holdfast.store.directory import StateDirectory
 from holdfast.store.files import Files
-from holdfast.store.journal import cause
 from holdfast.store.place import Opened, Place
 from holdfast.store.uninterrupted import whole
 
@@ -160,7 +161,7 @@ class StateManager:
                     state.experiment_id, self.state_dir, err.detail
                 ) from None
             except OSError as err:
-                raise StateWriteError(place.folder, "looking at", cause(err)) from err
+                raise StateReadError.of(place.folder, "looking at", err) from err
             try:
                 made = view.create(place, state)
                 deletion.outlast(place, made, state)
@@ -270,7 +271,7 @@ class StateManager:
                 close = scanning.close_matches(place.top, experiment_id)
                 raise ExperimentNotFoundError(experiment_id, self.state_dir, close) from None
             except OSError as err:
-                raise StateWriteError(place.folder, "claiming", cause(err)) from err
+                raise StateWriteError.of(place.folder, "claiming", err) from err
             undo.pop_all()
             claim = Claim(kept, owned, now=self._clock, on_step=on_step)
         try:
@@ -351,7 +352,7 @@ class StateManager:
             try:
                 return deletion.finish_interrupted(place)
             except OSError as err:
-                raise StateWriteError(place.folder, "deleting", cause(err)) from err
+                raise StateWriteError.of(place.folder, "deleting", err) from err
         return False
 
     def _revoke_unbegun(self, claim: "Claim") -> None:
@@ -380,7 +381,7 @@ class StateManager:
 
         Raises:
             AttemptNotOverError: Something runs; or that cannot be told, and not *force*.
-            StateWriteError: It cannot be looked at this moment.
+            StateReadError: It cannot be looked at this moment.
         """
         for name, verdict in self.survivors(experiment_id):
             if verdict.kind == "alive" or not force:
@@ -395,7 +396,7 @@ class StateManager:
         A shim that runs on without an owner, and what a dead one left. Only looks.
 
         Raises:
-            StateWriteError: That cannot be told at this moment.
+            StateReadError: That cannot be told at this moment.
         """
         from holdfast.attempts import surviving
 

@@ -27,7 +27,7 @@ from holdfast.identity import LockState, ProcessIdentity, Verdict
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import journal, lines, uninterrupted
 from holdfast.store.files import NO_LOCKS
-from holdfast.store.journal import Truth, cause
+from holdfast.store.journal import Truth
 from holdfast.store.loading import exists, misnamed, read
 from holdfast.store.place import JOURNALS, LOCK, Opened, Place
 from holdfast.store.view import temporary_name
@@ -191,7 +191,7 @@ def acquire(
             except NotADirectoryError as err:
                 raise StateCorruptError(place.folder, journal.NO_DIRECTORY) from err
             except OSError as err:
-                raise StateWriteError(place.folder / LOCK, "opening", cause(err)) from err
+                raise StateWriteError.of(place.folder / LOCK, "opening", err) from err
             locked = _lock(lock, deadline)
             if locked is False:
                 raise _owned(folder, experiment_id)
@@ -341,7 +341,7 @@ def _take_over(
         # Where there are no locks, a forced delete can take the folder away under our feet.
         raise ExperimentNotFoundError(experiment_id, state_dir) from err
     except OSError as err:
-        raise StateWriteError(place.folder, "claiming", cause(err)) from err
+        raise StateWriteError.of(place.folder, "claiming", err) from err
     return Owned(
         state=state,
         folder=folder,

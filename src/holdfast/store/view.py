@@ -8,10 +8,9 @@ import errno
 import os
 from typing import Final
 
-from holdfast.errors import ExperimentExistsError, StateCorruptError, StateWriteError
+from holdfast.errors import ExperimentExistsError, StateCorruptError, StateWriteError, cause
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import codec, strictjson
-from holdfast.store.journal import cause
 from holdfast.store.place import Opened, Place
 
 __all__ = ["create", "is_file", "read", "replace", "temporary_name", "write_new"]
@@ -116,7 +115,7 @@ def create(place: Place, state: ExperimentState) -> os.stat_result:
     try:
         name = _temporary(place.top, codec.view(state))
     except OSError as err:
-        raise StateWriteError(path, "writing", cause(err)) from err
+        raise StateWriteError.of(path, "writing", err) from err
     stored = "old"
     try:
         made = files.stat(name, dir_fd)
@@ -132,7 +131,7 @@ def create(place: Place, state: ExperimentState) -> os.stat_result:
     except OSError as err:
         with contextlib.suppress(OSError):
             files.unlink(name, dir_fd)
-        raise StateWriteError(path, "creating", cause(err), stored) from err
+        raise StateWriteError.of(path, "creating", err, stored=stored) from err
     except ExperimentExistsError:
         with contextlib.suppress(OSError):
             files.unlink(name, dir_fd)

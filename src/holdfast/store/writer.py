@@ -10,10 +10,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from holdfast.errors import ClaimClosedError, OwnershipLostError, StateWriteError
+from holdfast.errors import ClaimClosedError, OwnershipLostError, StateWriteError, cause
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import journal, ownership
-from holdfast.store.journal import cause
 from holdfast.store.ownership import Owned
 from holdfast.store.place import Opened, Place
 
@@ -110,7 +109,7 @@ class JournalWriter:
             if found == self.epoch and not self._place.is_at(self._folder):
                 found = 0
         except OSError as err:
-            raise StateWriteError(self._file.path, "looking at", cause(err), "unknown") from err
+            raise StateWriteError.of(self._file.path, "looking at", err, stored="unknown") from err
         if found != self.epoch:
             why = f"epoch {found} superseded it" if found else "its folder was taken away"
             self._move("supersede", why)
@@ -144,7 +143,7 @@ class JournalWriter:
         except OSError as err:
             # The kernel may have dropped the pages and call the next fsync clean: never ask twice.
             self._move("poison", f"fdatasync failed: {cause(err)}")
-            raise StateWriteError(file.path, "fdatasync", cause(err), "unknown") from err
+            raise StateWriteError.of(file.path, "fdatasync", err, stored="unknown") from err
         self._size += len(line)
         try:
             self.fence()
@@ -162,7 +161,7 @@ class JournalWriter:
             old = "unknown"
         else:
             self._move("take_back")
-        raise StateWriteError(self._file.path, "writing", cause(err), old) from err
+        raise StateWriteError.of(self._file.path, "writing", err, stored=old) from err
 
     def delete(self, line: bytes) -> None:
         """Append *line* as the last: from its first byte on, nothing may follow it."""

@@ -22,7 +22,7 @@ from holdfast.attempts.names import AttemptName, names, prepare
 from holdfast.attempts.records import Attempt
 from holdfast.engines import EngineWord, Handle
 from holdfast.engines.local import reaching
-from holdfast.errors import EngineError, StateWriteError, UnsupportedPlatformError
+from holdfast.errors import DiskError, EngineError, UnsupportedPlatformError
 
 if TYPE_CHECKING:
     from holdfast.engines.local.starting import Launched, Starter
@@ -217,7 +217,7 @@ class LocalEngine:
             folder: Its folder; without it, the one of the attempts that this engine submitted.
 
         Raises:
-            StateWriteError: The folder of the attempts cannot be listed.
+            StateReadError: The folder of the attempts cannot be listed.
         """
         self._hear()
         folder = folder or self._folders.get(experiment_id)
@@ -233,7 +233,7 @@ class LocalEngine:
                 continue
             try:
                 seen = looking.glance(folder, name)
-            except StateWriteError:
+            except DiskError:
                 continue  # it cannot be told at this moment, which whoever asks will see for itself
             if isinstance(seen, looking.Running):
                 found[name] = Handle(name=name, folder=folder, identity=seen.identity)
@@ -265,7 +265,7 @@ class LocalEngine:
             return EngineWord(name, "gone", _RECORDED)
         try:
             return self._judge(handle)
-        except StateWriteError as err:
+        except DiskError as err:
             return EngineWord(name, "unknown", f"{err.path}: {err.operation} failed: {err.cause}")
         except OSError as err:
             return EngineWord(name, "unknown", str(err))  # no descriptors left to look with
@@ -326,7 +326,7 @@ class LocalEngine:
             if handle.name not in self._pids:
                 try:
                     why = reaching.ask(handle, force=force)
-                except (OSError, StateWriteError) as err:
+                except (OSError, DiskError) as err:
                     why = str(err)
                 if why:
                     unreached[handle.name] = why

@@ -33,7 +33,7 @@ def ask(handle: Handle, *, force: bool) -> str:
         Why it cannot be reached now; empty if it can, or has ended.
 
     Raises:
-        StateWriteError, OSError: Its files cannot be read at this moment.
+        StateReadError, OSError: Its files cannot be read at this moment.
     """
     seen = glance(handle.folder, handle.name, shim=handle.identity)
     if not isinstance(seen, Running | Undecided):

@@ -13,10 +13,10 @@ from holdfast.errors import (
     ExperimentNotFoundError,
     HoldfastError,
     StateCorruptError,
+    cause,
 )
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import loading, uninterrupted
-from holdfast.store.journal import cause
 from holdfast.store.place import JOURNALS, Opened, Place
 
 __all__ = ["Entry", "entries", "find", "lookup", "resolve", "stems"]
