@@ -6,6 +6,7 @@ environment and streams, and ends as an interpreter ends. How holdfast starts is
 that start it (`Shell.start`, and whatever they signal, kill or measure).
 """
 
+import atexit
 import functools
 import gc
 import json
@@ -54,10 +55,16 @@ class _Waiting:
             raise RuntimeError("the interpreter that waits is gone")
         return int(said)
 
+    def end(self) -> None:
+        self.socket.close()
+        self.process.wait(30)
+
 
 @functools.cache
 def _waiting() -> _Waiting:
-    return _Waiting()
+    waiting = _Waiting()
+    atexit.register(waiting.end)
+    return waiting
 
 
 def can(env: Mapping[str, str]) -> bool:
