@@ -48,9 +48,9 @@ os.write(log, f"end {who} {time.monotonic_ns()}\\n".encode())
 ORCHESTRATOR = """
 import json, sys
 from pathlib import Path
-from holdfast.engines.local import LocalEngine
+from holdfast.engines.local.engine import LocalEngine
 from holdfast.store.manager import StateManager
-from processes import hear
+from holdfast.cli.failures import code_of
 from holdfast.orchestration.orchestrator import Orchestrator
 state_dir, config, jobs = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
 print("up", flush=True)
@@ -58,7 +58,7 @@ outcome = Orchestrator(StateManager(state_dir), LocalEngine(), gone_grace_s=0.2)
     config, experiment_id="exp_k", jobs=jobs
 )
 print(json.dumps({"adopted": outcome.adopted, "skipped": outcome.skipped}), flush=True)
-sys.exit(outcome.exit_code)
+sys.exit(code_of(outcome))
 """
 
 

@@ -559,25 +559,26 @@ class ResultLostError(HoldfastError):
     """A recorded result is missing or altered.
 
     Attributes:
-        remake: The words of the command that makes a new experiment of the work; only of one that
-            is aggregated, which runs no process again.
+        aggregated: Whether its experiment is, which runs no process again.
+        file: The experiment file, where it is known.
     """
 
     experiment_id: str
     process: int
     path: str
     problem: str
-    remake: tuple[str, ...] = ()
+    aggregated: bool = False
+    file: str | None = None
 
     def _message(self) -> str:
         who = f"{_flat(self.experiment_id)}/{self.process}"
         return f"{who}: result {_flat(self.path)} {self.problem}"
 
     def _step(self, command: Spell, again: str | None) -> str:
-        if self.remake:
+        if self.aggregated:
             return (
                 f"no process of an aggregated experiment runs again: make a new one: "
-                f"{command(*self.remake)}\n"
+                f"{command('run', '--fresh', self.file or 'FILE')}\n"
                 f"  or be rid of this one: {command('rm', self.experiment_id)}"
             )
         return f"`{command('resume', self.experiment_id)}` runs this process again"

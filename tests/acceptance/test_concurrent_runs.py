@@ -23,7 +23,8 @@ while not os.path.exists("go"):
 ORCHESTRATOR = """
 import json, os, sys, time
 from pathlib import Path
-from holdfast.engines.local import LocalEngine
+from holdfast.engines.local.engine import LocalEngine
+from holdfast.cli.failures import code_of
 from holdfast.errors import AlreadyOwnedError
 from holdfast.store.manager import StateManager
 from holdfast.orchestration.orchestrator import Orchestrator
@@ -35,7 +36,7 @@ try:
 except AlreadyOwnedError as err:
     print(json.dumps({"owner": err.owner.pid, "host": err.owner.host, "since": str(err.since)}))
     sys.exit(5)
-sys.exit(outcome.exit_code)
+sys.exit(code_of(outcome))
 """
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from holdfast import LocalEngine, Orchestrator
+from holdfast.cli.failures import code_of
 from holdfast.config.experiment_file import load_config
 from holdfast.store.manager import StateManager
 from processes import python, run
@@ -41,7 +42,7 @@ def home(tmp_path: Path) -> Path:
         outcome = Orchestrator(manager, engine).run(
             load_config(tmp_path / "exp.toml"), experiment_id="done"
         )
-    assert outcome.exit_code == 0
+    assert code_of(outcome) == 0
     return tmp_path
 
 

@@ -16,6 +16,7 @@ import pytest
 from holdfast.attempts.files import live_state
 from holdfast.attempts.names import AttemptName, attempts_dir, prepare
 from holdfast.attempts.records import Attempt
+from holdfast.cli.failures import code_of
 from holdfast.engines import EngineWord, Handle
 from holdfast.errors import (
     AttemptWarning,
@@ -124,7 +125,7 @@ def test_an_exit_record_that_comes_late_beats_the_engines_word(manager: StateMan
     """Gone, and on a shared file system the record is seen some seconds later."""
     engine = PaperEngine([*[word("gone")] * 3, exit_of("0.1", exit_code=0)])
     outcome = orchestrator(manager, engine).run(CONFIG)
-    assert outcome.exit_code == 0
+    assert code_of(outcome) == 0
     assert engine.submitted == ["0.1"]
     assert engine.now < 5.0
 
@@ -169,7 +170,7 @@ def test_an_end_shares_its_line_with_the_next_start(manager: StateManager) -> No
     [journal] = manager.folder(outcome.state.experiment_id).glob("journal/*.jsonl")
     together = [line for line in journal.read_text().splitlines() if '"complete"' in line]
     assert '"start"' in together[0]
-    assert outcome.exit_code == 0
+    assert code_of(outcome) == 0
 
 
 def test_what_waits_in_a_queue_is_adopted_not_revoked(manager: StateManager) -> None:
@@ -187,7 +188,7 @@ def test_what_waits_in_a_queue_is_adopted_not_revoked(manager: StateManager) -> 
         orchestrator(manager, engine).run(CONFIG, experiment_id="exp_a")
     engine.story = [word("running"), exit_of("0.1", exit_code=0)]
     outcome = orchestrator(manager, engine).resume("exp_a")
-    assert (outcome.exit_code, outcome.adopted) == (0, 1)
+    assert (code_of(outcome), outcome.adopted) == (0, 1)
     assert engine.submitted == ["0.1"]
 
 
@@ -201,7 +202,7 @@ def test_an_unreadable_exit_record_is_a_failed_attempt(manager: StateManager) ->
 
     outcome = orchestrator(manager, PaperEngine([scribble])).run(CONFIG)
     process = outcome.state.processes[0]
-    assert (outcome.exit_code, process.status) == (3, ProcessStatus.FAILED)
+    assert (code_of(outcome), process.status) == (3, ProcessStatus.FAILED)
     assert "0.1.exit" in (process.error_message or "")
 
 
@@ -243,7 +244,7 @@ def test_an_exit_record_that_cannot_be_read_now_is_read_later(
     engine = PaperEngine([refuse, *[look] * 9, lambda _: sick(0)])
     with pytest.warns(DiskWarning, match=r"0\.1\.exit.*every second") as told:
         outcome = orchestrator(manager, engine).run(CONFIG)
-    assert (outcome.exit_code, engine.submitted) == (0, ["0.1"])
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1"])
     assert looks == [looks[0] + seconds for seconds in range(9)]
     assert len(told) == 1
 
@@ -261,7 +262,7 @@ def test_what_is_gone_is_not_lost_while_its_outcome_cannot_be_told(
     engine.story.append(lambda _: sick(0))
     with pytest.warns(DiskWarning, match="cannot be told"):
         outcome = orchestrator(manager, engine).run(CONFIG)
-    assert (outcome.exit_code, engine.submitted) == (0, ["0.1"])
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1"])
 
 
 class DiedError(Exception):
@@ -297,7 +298,7 @@ def test_a_resume_that_cannot_read_an_outcome_waits_for_it(
     engine.story = [*[word("gone")] * 9, lambda _: sick(0)]
     with pytest.warns(DiskWarning, match=r"0\.1\.exit.*every second") as told:
         outcome = orchestrator(manager, engine).resume("exp_a")
-    assert (outcome.exit_code, engine.submitted, len(told)) == (0, ["0.1"], 1)
+    assert (code_of(outcome), engine.submitted, len(told)) == (0, ["0.1"], 1)
 
 
 TWO = {**CONFIG, "processes": 2, "limits": {"jobs": 1}}
@@ -314,11 +315,11 @@ def test_an_outcome_that_stays_unreadable_blocks_its_process_alone(
     engine.story = [exit_of("1.1", exit_code=0)]
     with pytest.warns(UserWarning, match=r"0\.1\.exit") as told:
         outcome = orchestrator(manager, engine).resume("exp_a")
-    assert outcome.exit_code == 5
+    assert code_of(outcome) == 5
     assert [str(each.message).count("0.1.exit") for each in told] == [1, 1]
     assert outcome.state.processes[0].status is ProcessStatus.RUNNING
     sick(0)
-    assert orchestrator(manager, engine).resume("exp_a").exit_code == 0
+    assert code_of(orchestrator(manager, engine).resume("exp_a")) == 0
     assert engine.submitted == ["0.1", "1.1"]
 
 
@@ -333,7 +334,7 @@ def test_an_attempt_that_nobody_can_judge_blocks_itself_alone(manager: StateMana
     engine.story = [exit_of("1.1", exit_code=0)]
     with pytest.warns(AttemptWarning, match=r"attempt 0\.1 is left as it is: .*node7"):
         outcome = orchestrator(manager, engine).resume("exp_a")
-    assert (outcome.exit_code, engine.submitted) == (5, ["0.1", "1.1"])
+    assert (code_of(outcome), engine.submitted) == (5, ["0.1", "1.1"])
     statuses = [process.status for process in outcome.state.processes.values()]
     assert statuses == [ProcessStatus.RUNNING, ProcessStatus.COMPLETED]
     assert outcome.state.status is ExperimentStatus.INTERRUPTED
@@ -341,7 +342,7 @@ def test_an_attempt_that_nobody_can_judge_blocks_itself_alone(manager: StateMana
     assert list(outcome.blocked) == ["0.1"]
     live.unlink()
     engine.story = [nothing, exit_of("0.2", exit_code=0)]
-    assert orchestrator(manager, engine).resume("exp_a").exit_code == 0
+    assert code_of(orchestrator(manager, engine).resume("exp_a")) == 0
 
 
 @attrs.define
@@ -394,7 +395,7 @@ def test_an_engine_that_cannot_be_reached_is_waited_for(manager: StateManager) -
     engine = AwayEngine([leave, *[nothing] * 40, come_back, exit_of("0.1", exit_code=0)])
     with pytest.warns(EngineWarning, match="the controller does not answer") as told:
         outcome = orchestrator(manager, engine).run(CONFIG)
-    assert (outcome.exit_code, engine.submitted, len(told)) == (0, ["0.1"], 1)
+    assert (code_of(outcome), engine.submitted, len(told)) == (0, ["0.1"], 1)
     asked = sorted(set(engine.asked))
     gaps = [later - sooner for sooner, later in itertools.pairwise(asked)]
     assert gaps[1:6] == [1.0, 2.0, 4.0, 8.0, 16.0]
@@ -406,7 +407,7 @@ def test_what_an_engine_did_not_take_is_submitted_again(manager: StateManager) -
     engine.away = True
     with pytest.warns(EngineWarning):
         outcome = orchestrator(manager, engine).run(CONFIG)
-    assert (outcome.exit_code, engine.submitted) == (0, ["0.1"])
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1"])
     assert outcome.state.processes[0].attempt == 1
 
 
@@ -417,7 +418,7 @@ def test_a_resume_waits_for_its_engine_before_it_decides(manager: StateManager) 
     engine.story = [nothing, nothing, come_back, *[nothing] * 4, exit_of("0.1", exit_code=0)]
     with pytest.warns(EngineWarning):
         outcome = orchestrator(manager, engine).resume("exp_a")
-    assert (outcome.exit_code, outcome.adopted, engine.submitted) == (0, 1, ["0.1"])
+    assert (code_of(outcome), outcome.adopted, engine.submitted) == (0, 1, ["0.1"])
 
 
 def test_what_was_not_submitted_when_it_is_to_stop_never_begins(manager: StateManager) -> None:
@@ -426,7 +427,7 @@ def test_what_was_not_submitted_when_it_is_to_stop_never_begins(manager: StateMa
     engine.away = True
     with pytest.warns(EngineWarning):
         outcome = orchestrator(manager, engine).run(CONFIG)
-    assert (outcome.exit_code, outcome.state.status) == (130, ExperimentStatus.INTERRUPTED)
+    assert (code_of(outcome), outcome.state.status) == (130, ExperimentStatus.INTERRUPTED)
     assert outcome.state.processes[0].status is ProcessStatus.PENDING
     name = AttemptName.of_process(outcome.state.experiment_id, 0, 1)
     assert live_state(manager.folder(name.experiment_id), name).kind == "revoked"
@@ -561,12 +562,12 @@ def test_what_survives_a_kill_is_left_to_the_next_resume(manager: StateManager) 
     engine = PaperEngine([word("running"), signal_myself, signal_myself])
     with pytest.warns(AttemptWarning, match=r"0\.1.*asked to stop 1\d s ago and has not ended"):
         outcome = orchestrator(manager, engine).run(CONFIG)
-    assert (outcome.exit_code, outcome.state.status) == (130, ExperimentStatus.INTERRUPTED)
+    assert (code_of(outcome), outcome.state.status) == (130, ExperimentStatus.INTERRUPTED)
     assert outcome.state.processes[0].status is ProcessStatus.RUNNING
     assert engine.cancelled[:2] == [False, True]
     engine.story = [exit_of("0.1", exit_code=0)]
     outcome = orchestrator(manager, engine).resume(outcome.state.experiment_id)
-    assert (outcome.exit_code, outcome.adopted) == (0, 1)
+    assert (code_of(outcome), outcome.adopted) == (0, 1)
     assert engine.submitted == ["0.1"]
 
 
@@ -593,7 +594,7 @@ def test_an_ignored_signal_stays_ignored(manager: StateManager) -> None:
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
-    assert (outcome.exit_code, engine.cancelled) == (0, [])
+    assert (code_of(outcome), engine.cancelled) == (0, [])
 
 
 def test_a_fail_fast_experiment_killed_after_its_failure_tries_again(manager: StateManager) -> None:
@@ -612,5 +613,5 @@ def test_a_fail_fast_experiment_killed_after_its_failure_tries_again(manager: St
     assert manager.load("exp_a").status is ExperimentStatus.RUNNING
     engine.story = [exit_of("1.1", exit_code=0), exit_of("0.2", exit_code=0)]
     outcome = orchestrator(manager, engine).resume("exp_a")
-    assert outcome.exit_code == 0
+    assert code_of(outcome) == 0
     assert engine.submitted == ["0.1", "1.1", "0.2"]

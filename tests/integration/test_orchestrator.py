@@ -19,6 +19,7 @@ import pytest
 from holdfast import doctor, liveness
 from holdfast.attempts.files import live_state, read_exit
 from holdfast.attempts.names import AGGREGATE, AttemptName, attempts_dir, prepare
+from holdfast.cli.failures import code_of
 from holdfast.config.experiment_file import Experiment
 from holdfast.engines.local.engine import LocalEngine
 from holdfast.errors import (
@@ -139,8 +140,8 @@ def test_a_mapping_runs_to_its_aggregated_result(bench: Bench) -> None:
     """Ten lines of Python: three processes, their results, one table."""
     outcome = bench.orchestrator().run(bench.config())
     assert outcome.state.status is ExperimentStatus.AGGREGATED
-    assert (outcome.exit_code, outcome.skipped, outcome.adopted) == (0, 0, 0)
-    assert outcome.next_command is None
+    assert (code_of(outcome), outcome.skipped, outcome.adopted) == (0, 0, 0)
+    assert outcome.ok
     assert outcome.aggregate is not None
     assert bench.manager.load(outcome.state.experiment_id).status is ExperimentStatus.AGGREGATED
     assert sorted(bench.log("end")) == [("end", index, 1) for index in range(3)]
@@ -166,7 +167,7 @@ def test_a_process_is_told_everything_about_itself(bench: Bench) -> None:
         "env": {"OMP_NUM_THREADS": "1"},
     }
     outcome = bench.orchestrator().run(config)
-    assert outcome.exit_code == 0
+    assert code_of(outcome) == 0
     folder = bench.manager.folder(outcome.state.experiment_id).absolute()
     seen = json.loads((folder / "results" / "1.1.json").read_text())
     expected = {
@@ -188,15 +189,14 @@ def test_a_process_is_told_everything_about_itself(bench: Bench) -> None:
 def test_a_failure_does_not_stop_the_others_and_a_resume_tries_it_again(bench: Bench) -> None:
     """Exit code 3 names what failed; a resume runs that one alone, with a fresh budget."""
     outcome = bench.orchestrator().run(bench.config("fail=1"), jobs=1)
-    assert (outcome.exit_code, outcome.state.status) == (3, ExperimentStatus.FAILED)
+    assert (code_of(outcome), outcome.state.status) == (3, ExperimentStatus.FAILED)
     assert "1 of 3 processes failed: 1" in outcome.message
-    assert outcome.next_command is not None
-    assert outcome.next_command.endswith(f"resume {outcome.state.experiment_id}")
+    assert outcome.failed
     failed = outcome.state.processes[1]
     assert (failed.exit_code, failed.reason) == (1, Reason.EXIT)
     bench.touch("mended")
     outcome = bench.orchestrator().resume(outcome.state.experiment_id)
-    assert (outcome.exit_code, outcome.skipped) == (0, 2)
+    assert (code_of(outcome), outcome.skipped) == (0, 2)
     assert sorted(bench.log("end")) == [("end", 0, 1), ("end", 1, 2), ("end", 2, 1)]
 
 
@@ -204,7 +204,7 @@ def test_a_failed_attempt_is_repeated_within_its_budget(bench: Bench) -> None:
     """`max_attempts` counts failures; the pause between them is kept."""
     config = bench.config("fail=0", processes=1, retry={"max_attempts": 3, "backoff": 0.02})
     outcome = bench.orchestrator().run(config)
-    assert (outcome.exit_code, outcome.state.processes[0].attempt) == (3, 3)
+    assert (code_of(outcome), outcome.state.processes[0].attempt) == (3, 3)
     starts = [line.split()[3] for line in (bench.folder / "log").read_text().splitlines()]
     gaps = [float(b) - float(a) for a, b in itertools.pairwise(starts)]
     assert gaps[0] >= 0.02
@@ -219,7 +219,7 @@ def test_fail_fast_stops_the_others(bench: Bench) -> None:
         *("{index}", sys.executable),
     ]
     outcome = bench.orchestrator().run(config, jobs=2)
-    assert (outcome.exit_code, outcome.state.status) == (3, ExperimentStatus.FAILED)
+    assert (code_of(outcome), outcome.state.status) == (3, ExperimentStatus.FAILED)
     statuses = [process.status for process in outcome.state.processes.values()]
     assert statuses == [ProcessStatus.FAILED, ProcessStatus.PENDING, ProcessStatus.PENDING]
     assert outcome.state.processes[1].attempt == 1
@@ -231,7 +231,7 @@ def test_a_process_beyond_its_timeout_is_stopped_and_fails(bench: Bench) -> None
     """The reason is `timeout`, whatever signal it took."""
     config = bench.config("for=30", processes=1, limits={"timeout": 0.1, "grace": 0.2})
     outcome = bench.orchestrator().run(config)
-    assert outcome.exit_code == 3
+    assert code_of(outcome) == 3
     assert outcome.state.processes[0].reason is Reason.TIMEOUT
     assert bench.log("end") == []
 
@@ -240,7 +240,7 @@ def test_a_command_that_does_not_exist_is_a_launch_error(bench: Bench) -> None:
     """The message says what could not be run."""
     outcome = bench.orchestrator().run({"command": ["/no/such/program"], "processes": 1})
     process = outcome.state.processes[0]
-    assert (outcome.exit_code, process.reason) == (3, Reason.LAUNCH_ERROR)
+    assert (code_of(outcome), process.reason) == (3, Reason.LAUNCH_ERROR)
     assert "/no/such/program" in (process.error_message or "")
 
 
@@ -248,7 +248,7 @@ def test_a_result_that_is_no_json_fails_the_attempt(bench: Bench) -> None:
     """Completed means proven: exit code 0 alone is not enough."""
     outcome = bench.orchestrator().run(bench.config("result=nan", processes=1))
     process = outcome.state.processes[0]
-    assert (outcome.exit_code, process.status) == (3, ProcessStatus.FAILED)
+    assert (code_of(outcome), process.status) == (3, ProcessStatus.FAILED)
     assert process.exit_code == 0
     assert process.error_message
 
@@ -265,14 +265,13 @@ def test_a_signal_stops_all_processes_and_a_resume_goes_on(
     listen = when(lambda state: state.processes_running == 2, interrupt(bench, number, 2))
     outcome = bench.orchestrator(on_change=listen).run(bench.config("for=30"), jobs=2)
     assert signal.getsignal(number) == before
-    assert (outcome.exit_code, outcome.state.status) == (exit_code, ExperimentStatus.INTERRUPTED)
+    assert (code_of(outcome), outcome.state.status) == (exit_code, ExperimentStatus.INTERRUPTED)
     assert outcome.state.reason is reason
     assert outcome.state.processes_pending == 3
     assert outcome.state.processes[0].reason is reason
-    assert outcome.next_command is not None
     bench.touch("go")
     outcome = bench.orchestrator().resume(outcome.state.experiment_id)
-    assert outcome.exit_code == 0
+    assert code_of(outcome) == 0
     assert [process.failures for process in outcome.state.processes.values()] == [0, 0, 0]
     assert sorted(bench.log("end")) == [("end", 0, 2), ("end", 1, 2), ("end", 2, 1)]
 
@@ -288,7 +287,7 @@ def test_a_second_signal_kills_at_once(bench: Bench) -> None:
     listen = when(lambda state: state.processes_running == 1, twice)
     config = bench.config("for=60", "ignore=1", processes=1, limits={"grace": 60})
     outcome = bench.orchestrator(on_change=listen).run(config)
-    assert (outcome.exit_code, outcome.state.status) == (130, ExperimentStatus.INTERRUPTED)
+    assert (code_of(outcome), outcome.state.status) == (130, ExperimentStatus.INTERRUPTED)
     assert outcome.state.processes[0].status is ProcessStatus.PENDING
     assert bench.log("end") == []
 
@@ -301,7 +300,7 @@ def test_it_runs_in_a_thread_that_cannot_handle_signals(bench: Bench) -> None:
     )
     worker.start()
     worker.join(20)
-    assert found[0].exit_code == 0
+    assert code_of(found[0]) == 0
 
 
 def test_the_same_work_is_not_run_again(bench: Bench) -> None:
@@ -322,7 +321,7 @@ def test_unfinished_work_is_gone_on_with(bench: Bench) -> None:
     bench.touch("mended")
     second = bench.orchestrator().run(bench.config("fail=1"))
     assert second.state.experiment_id == first.state.experiment_id
-    assert (second.exit_code, second.skipped) == (0, 2)
+    assert (code_of(second), second.skipped) == (0, 2)
 
 
 @pytest.mark.parametrize("how", ["run", "resume"])
@@ -344,7 +343,7 @@ def test_a_copied_project_goes_on_where_the_copy_is(
     else:
         outcome = orchestrator.resume(state.experiment_id)
     assert outcome.state.experiment_id == state.experiment_id
-    assert outcome.exit_code == 0
+    assert code_of(outcome) == 0
     assert bench.log() == before
     assert (copy / "log").read_text().count("end") == 3
 
@@ -364,7 +363,7 @@ def test_a_copy_of_a_running_experiment_leaves_the_original_alone(
             with LocalEngine() as engine, pytest.warns(AttemptWarning) as told:
                 outcome = Orchestrator(manager, engine).resume(experiment_id)
             refused.append(str(told[0].message))
-            assert outcome.exit_code == 5
+            assert code_of(outcome) == 5
         finally:
             bench.touch("go")
 
@@ -375,7 +374,7 @@ def test_a_copy_of_a_running_experiment_leaves_the_original_alone(
     outcome = bench.orchestrator(on_change=listen).run(config)
     thread.join()
     assert "copy of a running experiment" in refused[0]
-    assert outcome.exit_code == 0
+    assert code_of(outcome) == 0
     assert outcome.state.processes[0].attempt == 1
 
 
@@ -421,7 +420,7 @@ def test_an_owner_that_nobody_can_judge_stops_a_resume_unless_forced(bench: Benc
     with pytest.raises(UnknownLivenessError):
         bench.orchestrator().resume("exp_a")
     outcome = bench.orchestrator(force=True).resume("exp_a")
-    assert outcome.exit_code == 0
+    assert code_of(outcome) == 0
     history = bench.manager.history("exp_a")
     own = [(step.event, step.reason) for step in history if step.entity == "experiment"]
     assert own[1:3] == [("interrupt", Reason.STALE), ("resume", None)]
@@ -443,8 +442,6 @@ def test_without_aggregation_it_stays_completed_until_asked(bench: Bench) -> Non
     outcome = bench.orchestrator().run(bench.config(), aggregate=False)
     assert outcome.state.status is ExperimentStatus.COMPLETED
     assert outcome.aggregate is None
-    assert outcome.next_command is not None
-    assert "aggregate" in outcome.next_command
     done = bench.orchestrator().aggregate(outcome.state.experiment_id)
     assert done.state.status is ExperimentStatus.AGGREGATED
     assert len(bench.log("start")) == 3
@@ -493,11 +490,11 @@ def test_the_users_own_aggregation_finds_all_results(bench: Bench) -> None:
     bench.touch("broken")
     command = [sys.executable, "combine.py"]
     outcome = bench.orchestrator().run(bench.config(aggregate={"command": command}))
-    assert (outcome.exit_code, outcome.state.status) == (3, ExperimentStatus.FAILED)
+    assert (code_of(outcome), outcome.state.status) == (3, ExperimentStatus.FAILED)
     assert "aggregation" in (outcome.state.error_message or "")
     (bench.folder / "broken").unlink()
     outcome = bench.orchestrator().aggregate(outcome.state.experiment_id)
-    assert (outcome.exit_code, outcome.state.status) == (0, ExperimentStatus.AGGREGATED)
+    assert (code_of(outcome), outcome.state.status) == (0, ExperimentStatus.AGGREGATED)
     assert outcome.aggregate is not None
     assert outcome.aggregate["value"] == {"total": 6, "files": 3}
     assert len(bench.log("start")) == 3
@@ -511,7 +508,7 @@ def test_a_resume_retries_a_failed_aggregation_without_running_processes(bench: 
     outcome = bench.orchestrator().run(bench.config(aggregate={"command": command}))
     (bench.folder / "broken").unlink()
     outcome = bench.orchestrator().resume(outcome.state.experiment_id)
-    assert (outcome.exit_code, outcome.skipped) == (0, 3)
+    assert (code_of(outcome), outcome.skipped) == (0, 3)
     assert len(bench.log("start")) == 3
 
 
@@ -530,7 +527,7 @@ def test_a_signal_during_the_users_aggregation_leaves_it_to_be_done_again(bench:
     )
     config = bench.config(aggregate={"command": command})
     outcome = bench.orchestrator(on_change=listen).run(config)
-    assert (outcome.exit_code, outcome.state.status) == (130, ExperimentStatus.COMPLETED)
+    assert (code_of(outcome), outcome.state.status) == (130, ExperimentStatus.COMPLETED)
     folder = bench.manager.folder(outcome.state.experiment_id)
     record = read_exit(folder, AttemptName("", AGGREGATE, 1))
     assert record is not None
@@ -541,7 +538,7 @@ def test_an_experiment_that_was_only_created_is_started_by_a_resume(bench: Bench
     """`initialised` leads to `start`."""
     bench.manager.create("exp_a", num_processes=3, config=bench.config(), cwd=bench.folder)
     outcome = bench.orchestrator().resume("exp_a")
-    assert outcome.exit_code == 0
+    assert code_of(outcome) == 0
     assert len(bench.log("end")) == 3
 
 
@@ -555,10 +552,10 @@ def test_an_attempt_on_another_host_is_not_started_again_unless_forced(bench: Be
         live = attempts_dir(claim.folder) / "0.1.live"
         live.write_text(json.dumps({"host": "elsewhere", "boot_id": "b", "pid": 1, "locked": True}))
     with pytest.warns(AttemptWarning, match="elsewhere"):
-        assert bench.orchestrator().resume("exp_a").exit_code == 5
+        assert code_of(bench.orchestrator().resume("exp_a")) == 5
     assert bench.log() == []
     outcome = bench.orchestrator(force=True).resume("exp_a")
-    assert (outcome.exit_code, outcome.state.processes[0].attempt) == (0, 2)
+    assert (code_of(outcome), outcome.state.processes[0].attempt) == (0, 2)
     evidence = [step.evidence for step in bench.manager.history("exp_a") if step.index == 0]
     assert any("--force" in (text or "") for text in evidence)
 
@@ -601,7 +598,7 @@ def test_an_attempt_whose_shim_was_killed_is_run_again_uncharged(bench: Bench) -
     outcome = bench.orchestrator(on_change=listen).run(config)
     process = outcome.state.processes[0]
     assert killed
-    assert outcome.exit_code == 0
+    assert code_of(outcome) == 0
     assert (process.attempt, process.failures, process.interruptions) == (2, 0, 1)
 
 
@@ -632,7 +629,7 @@ def test_a_full_disk_leaves_what_runs_alone_and_a_resume_adopts_it(bench: Bench)
         orchestrator.run(bench.config("for=30", processes=2), experiment_id="exp_a")
     until(lambda: len(bench.log("end")) == 2)
     outcome = bench.orchestrator().resume("exp_a")
-    assert outcome.exit_code == 0
+    assert code_of(outcome) == 0
     # The line whose fdatasync failed may be stored or not: one exit is recorded or adopted.
     assert outcome.adopted + outcome.skipped == 2
     assert len(bench.log("start")) == 2
@@ -669,8 +666,6 @@ def test_a_lost_aggregate_is_made_again_from_the_results(bench: Bench, own: bool
     path.unlink()
     told = bench.orchestrator().resume(first.state.experiment_id)
     assert "aggregate.json is missing" in told.message
-    assert told.next_command is not None
-    assert "aggregate" in told.next_command
     assert [each.what for each in doctor.examine(bench.manager.state_dir) if each.path == path] == [
         "is missing"
     ]
@@ -696,11 +691,8 @@ def test_a_command_that_kills_its_shim_every_time_is_given_up_and_the_others_go_
     assert (killer.interruptions, killer.failures) == (3, 0)
     assert len((bench.folder / "ran").read_text()) == killer.attempt == 3
     assert other.status is ProcessStatus.COMPLETED
-    assert (outcome.exit_code, outcome.state.status) == (3, ExperimentStatus.INTERRUPTED)
+    assert (code_of(outcome), outcome.state.status) == (3, ExperimentStatus.INTERRUPTED)
     assert "again and again: process 0" in outcome.message
-    assert outcome.next_command == f"holdfast -C {bench.manager.state_dir} resume " + str(
-        outcome.state.experiment_id
-    )
 
 
 def test_a_result_lost_before_it_is_combined_is_made_again_in_the_same_run(bench: Bench) -> None:
@@ -712,7 +704,7 @@ def test_a_result_lost_before_it_is_combined_is_made_again_in_the_same_run(bench
 
     listen = when(lambda state: state.status is ExperimentStatus.COMPLETED, lose)
     outcome = bench.orchestrator(on_change=listen).run(bench.config())
-    assert (outcome.exit_code, outcome.state.status) == (0, ExperimentStatus.AGGREGATED)
+    assert (code_of(outcome), outcome.state.status) == (0, ExperimentStatus.AGGREGATED)
     assert sorted(bench.log("end")) == [("end", 0, 1), ("end", 1, 1), ("end", 1, 2), ("end", 2, 1)]
     assert outcome.aggregate is not None
     assert [row["result"]["score"] for row in outcome.aggregate["rows"]] == [0, 2, 4]
@@ -742,7 +734,7 @@ def test_an_aggregation_whose_shim_was_killed_is_stopped_and_done_again(bench: B
     )
     config = bench.config(aggregate={"command": [sys.executable, "-c", code]})
     outcome = bench.orchestrator(on_change=listen).run(config)
-    assert outcome.exit_code == 0
+    assert code_of(outcome) == 0
     assert outcome.aggregate is not None
     assert outcome.aggregate["value"] == 2
     assert len(bench.log("start")) == 3
@@ -837,7 +829,7 @@ def test_an_outcome_that_cannot_be_read_counts_as_a_failure(bench: Bench) -> Non
     assert (process.status, process.failures) == (ProcessStatus.FAILED, 1)
     assert "0.1.exit" in str(process.error_message)
     assert bench.log() == []
-    assert bench.orchestrator().resume("exp_a").exit_code == 0
+    assert code_of(bench.orchestrator().resume("exp_a")) == 0
 
 
 def test_a_resume_that_cannot_look_at_its_attempts_waits_and_decides_nothing_meanwhile(
@@ -864,7 +856,7 @@ def test_a_resume_that_cannot_look_at_its_attempts_waits_and_decides_nothing_mea
     with pytest.warns(DiskWarning, match="looking at it failed"):
         outcome = bench.orchestrator().resume("exp_a")
     assert refused == 2
-    assert (outcome.exit_code, bench.log("start")) == (0, [("start", 0, 2)])
+    assert (code_of(outcome), bench.log("start")) == (0, [("start", 0, 2)])
 
 
 def test_a_file_in_the_way_of_a_checkpoint_is_named_and_a_resume_goes_on(bench: Bench) -> None:
@@ -878,7 +870,7 @@ def test_a_file_in_the_way_of_a_checkpoint_is_named_and_a_resume_goes_on(bench: 
     assert bench.log() == []
     in_the_way.unlink()
     outcome = bench.orchestrator().resume("exp_a")
-    assert outcome.exit_code == 0
+    assert code_of(outcome) == 0
     assert [what for what, _, _ in bench.log()] == ["start", "end"]
 
 
@@ -923,7 +915,7 @@ def test_an_observer_that_raises_or_hangs_does_not_touch_a_run(
     with pytest.warns(ObserverWarning, match="too slow"):
         outcome = bench.orchestrator(on_step=broken).run(bench.config(processes=2))
     free.set()
-    assert outcome.exit_code == 0
+    assert code_of(outcome) == 0
 
 
 def test_one_engine_in_two_threads_is_refused_in_words(bench: Bench) -> None:
@@ -942,6 +934,6 @@ def test_one_engine_in_two_threads_is_refused_in_words(bench: Bench) -> None:
         bench.orchestrator().run(bench.config("other", processes=1), experiment_id="second")
     bench.touch("go")
     first.join(60)
-    assert [outcome.exit_code for outcome in outcomes] == [0]
+    assert [code_of(outcome) for outcome in outcomes] == [0]
     # Once the first is done, the engine is free for anybody.
-    assert bench.orchestrator().run(bench.config(processes=3), fresh=True).exit_code == 0
+    assert code_of(bench.orchestrator().run(bench.config(processes=3), fresh=True)) == 0

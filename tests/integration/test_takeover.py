@@ -24,7 +24,7 @@ from holdfast import liveness
 from holdfast.attempts.family import SESSION_VARIABLE, Census
 from holdfast.attempts.names import AttemptName, attempts_dir, prepare
 from holdfast.attempts.records import Attempt
-from holdfast.cli.failures import guarded
+from holdfast.cli.failures import code_of, guarded
 from holdfast.config.experiment_file import Experiment, load_config
 from holdfast.engines import EngineWord, Handle
 from holdfast.lifecycle.records import ExperimentState
@@ -311,7 +311,7 @@ def run(made: History) -> int:
         made.manager, engine, monotonic=lambda: engine.now, gone_grace_s=0.0
     )
     with pytest.warns() if "elsewhere" in made.kinds else contextlib.nullcontext():
-        return orchestrator.run(made.experiment).exit_code
+        return code_of(orchestrator.run(made.experiment))
 
 
 def test_every_kind_of_past_is_among_the_histories(memory: Path) -> None:

@@ -52,7 +52,7 @@ def test_every_error_is_public():
     """Whoever catches an error can import it from `holdfast`."""
     from holdfast import errors
 
-    assert set(errors.__all__) - {"printable"} <= set(holdfast.__all__)
+    assert set(errors.__all__) - {"cause", "printable"} <= set(holdfast.__all__)
     assert all(
         issubclass(getattr(holdfast, name), holdfast.HoldfastError)
         for name in holdfast.__all__

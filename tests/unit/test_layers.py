@@ -44,7 +44,8 @@ MAY_IMPORT = {
         "store",
     },
     "reading": {
-        "attempts", "config", "errors", "identity", "lifecycle", "results", "status", "store",
+        "attempts", "config", "encoding", "errors", "identity", "lifecycle", "results", "status",
+        "store",
     },
     "demo": {"errors"},
     "cli": {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.cli import quietly
 from holdfast.cli.app import Where
+from holdfast.cli.failures import code_of
 from holdfast.reading import forms, text
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def conduct(
         orchestrator = Orchestrator(manager, engine, on_step=step, force=force)
         outcome = drive(orchestrator)
     _print_end(where, outcome, _taken_up(outcome, progress.first), as_json=as_json)
-    return outcome.exit_code
+    return code_of(outcome)
 
 
 def _say_interpreter(state: "ExperimentState") -> None:
@@ -90,12 +91,10 @@ def _taken_up(outcome: "Outcome", first: "ExperimentState | None") -> list[str]:
 
 
 def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: bool) -> None:
-    from holdfast.orchestration import outcomes
-
     state = outcome.state
     words = forms.next_words(state, None)
     if outcome.lost:
-        words = outcomes.anew(state)
+        words = forms.anew(state)
     elif outcome.already_done and outcome.aggregate is None:
         words = ("aggregate", state.experiment_id)
     command = None if words is None else where.command(*words)
@@ -104,7 +103,7 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
             "holdfast.outcome/1",
             {
                 "experiment": forms.experiment(state, None),
-                "exit_code": outcome.exit_code,
+                "exit_code": code_of(outcome),
                 "message": outcome.message,
                 "skipped": outcome.skipped,
                 "adopted": outcome.adopted,

@@ -24,11 +24,13 @@ from holdfast.reading import text
 
 if TYPE_CHECKING:
     from holdfast.cli.app import Where
+    from holdfast.orchestration.outcomes import Outcome
 
 __all__ = [
     "INTERRUPTED",
     "OWNED",
     "UNREADABLE",
+    "code_of",
     "exit_code",
     "guarded",
     "report",
@@ -37,6 +39,8 @@ __all__ = [
     "told",
 ]
 
+DONE: Final = 0
+FAILED: Final = 3
 OWNED: Final = 5
 UNREADABLE: Final = 6
 INTERRUPTED: Final = 130
@@ -47,7 +51,7 @@ _CLOSED_PIPE: Final = 141
 #: The first that fits; everything else is 1.
 _CODES: Final[tuple[tuple[type[errors.HoldfastError], int], ...]] = (
     (errors.ConfigError, 2),
-    (errors.AggregationError, 3),
+    (errors.AggregationError, FAILED),
     (errors.ExperimentNotFoundError, 4),
     (errors.AmbiguousExperimentError, 4),
     (errors.InvalidIdError, 4),
@@ -58,6 +62,15 @@ _CODES: Final[tuple[tuple[type[errors.HoldfastError], int], ...]] = (
 
 
 _warned: Final[set[str]] = set()
+
+
+def code_of(outcome: "Outcome") -> int:
+    """How a shell is told of *outcome*."""
+    if outcome.signal is not None:
+        return 128 + outcome.signal
+    if outcome.blocked:
+        return OWNED
+    return FAILED if outcome.failed else DONE
 
 
 def exit_code(error: errors.HoldfastError) -> int:

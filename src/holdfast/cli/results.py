@@ -11,7 +11,7 @@ from holdfast.cli.partial import missing_lines, title
 from holdfast.cli.report import aggregate_lines, notes
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.orchestration.outcomes import anew, lost_results
+from holdfast.orchestration.outcomes import lost_results
 from holdfast.reading import forms, reasons, seen, text
 from holdfast.reading.cells import cell, flat
 from holdfast.reading.evidence import parameters
@@ -66,7 +66,7 @@ def remaking(state: ExperimentState, folder: Path) -> tuple[str, ...] | None:
     """What makes the result of an aggregated experiment again; None if it is there."""
     if (folder / aggregation.FILE_NAME).exists():
         return None
-    return anew(state) if lost_results(state, folder) else ("aggregate", state.experiment_id)
+    return forms.anew(state) if lost_results(state, folder) else ("aggregate", state.experiment_id)
 
 
 def process_page(

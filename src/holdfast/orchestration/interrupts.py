@@ -41,7 +41,7 @@ class Interrupts:
 
     Attributes:
         count: How many came: the first asks processes to stop, the second kills them.
-        first: The signal that came first; it decides the reason and the exit code.
+        first: The signal that came first; it decides the reason.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -55,11 +55,6 @@ class Interrupts:
     def reason(self) -> Reason | None:
         """Why the experiment is to be interrupted; None while it is not."""
         return None if self.first is None else _REASONS[self.first]
-
-    @property
-    def exit_code(self) -> int:
-        """130 after SIGINT, 143 after SIGTERM, as a shell reports them."""
-        return 0 if self.first is None else 128 + self.first
 
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():

@@ -5,7 +5,6 @@ Owns which experiment a call is about and what its end means; `holdfast.orchestr
 """
 
 import contextlib
-import shlex
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -410,8 +409,7 @@ class Orchestrator:
     ) -> Outcome:
         return outcomes.unfinished(
             state,
-            interrupts.exit_code,
-            self._manager.state_dir,
+            interrupts.first,
             inherited,
             blocked={str(name): why for name, why in watch.blocked.items()},
         )
@@ -427,7 +425,12 @@ class Orchestrator:
             assert result is not None
             problem = acceptance.verify(self._manager.folder(state.experiment_id), result)
             raise ResultLostError(
-                state.experiment_id, index, result.path, problem or "was lost", outcomes.anew(state)
+                state.experiment_id,
+                index,
+                result.path,
+                problem or "was lost",
+                aggregated=True,
+                file=state.config_path,
             )
         return None if shown.aggregate is None else shown
 
@@ -435,7 +438,7 @@ class Orchestrator:
         folder = self._manager.folder(state.experiment_id)
         found = aggregation.read(folder)
         lost = outcomes.lost_results(state, folder) if found is None else []
-        return outcomes.shown(state, found, self._manager.state_dir, lost)
+        return outcomes.shown(state, found, lost)
 
 
 def _check_directory(state: ExperimentState, experiment: Experiment, state_dir: Path) -> None:
@@ -447,15 +450,14 @@ def _check_directory(state: ExperimentState, experiment: Experiment, state_dir: 
     gone = experiment.cwd
     if state.status is ExperimentStatus.INITIALISED or gone.is_dir():
         return
-    file = Path(state.config_path).name if state.config_path else "FILE"
     said = (
         (
             "working directory",
             f"{gone} is gone, and no other beside or above {state_dir.absolute()} is the one that "
             f"it was made for",
         ),
-        ("to go on", f"move it back, or link it: ln -s NEW {shlex.quote(str(gone))}"),
-        ("or", f"begin anew in its new place: `run --fresh NEW/{file}`"),
+        ("to go on", f"move it back, or link its new place as {gone}"),
+        ("or", "begin a fresh experiment in its new place"),
     )
     raise ConfigError(state.experiment_id, [ConfigProblem(*each) for each in said])
 

@@ -1,13 +1,12 @@
-"""How a run ended: for people, for shells, and what to type next."""
+"""How a run ended: the facts, and one sentence for people."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from signal import Signals
 from typing import Any, Final
 
 import attrs
 
-from holdfast.encoding import local
 from holdfast.lifecycle.records import ExperimentState, summarise
 from holdfast.orchestration.takeover import lost_results as _lost_results
 from holdfast.status import ExperimentStatus
@@ -17,19 +16,10 @@ __all__ = [
     "Inherited",
     "Outcome",
     "aggregated",
-    "anew",
     "lost_results",
     "shown",
     "unfinished",
 ]
-
-#: Exit codes: everything done; ended with failed processes (or a failed aggregation); something
-#: that cannot be judged was left as it is.
-_DONE: Final = 0
-_FAILED: Final = 3
-_BLOCKED: Final = 5
-
-_DEFAULT_STATE_DIR: Final = Path(".experiment_state")
 
 
 @attrs.frozen(kw_only=True)
@@ -56,10 +46,8 @@ class Outcome:
 
     Attributes:
         aggregate: What `aggregate.json` holds; None if it did not come to that.
-        exit_code: 0 done or nothing to do, 3 something failed, 5 attempts that cannot be judged
-            were left as they are, 130 SIGINT, 143 SIGTERM.
+        signal: What ended it, SIGINT or SIGTERM; None if nothing did.
         message: One sentence for people.
-        next_command: What to type to go on; None if nothing is left to do.
         inherited: What was not begun by this call.
         already_done: Whether everything was aggregated before this call.
         blocked: Attempts that were left as they are, each with the reason.
@@ -69,13 +57,26 @@ class Outcome:
 
     state: ExperimentState
     aggregate: Mapping[str, Any] | None = None
-    exit_code: int = _DONE
+    signal: Signals | None = None
     message: str
-    next_command: str | None = None
     inherited: Inherited = NOTHING_INHERITED
     already_done: bool = False
     blocked: Mapping[str, str] = attrs.field(factory=dict)
     lost: tuple[int, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether something went wrong that nobody asked for, and was not done in the end."""
+        return bool(
+            self.lost
+            or self.state.status is ExperimentStatus.FAILED
+            or (self.state.status is ExperimentStatus.INTERRUPTED and self.state.error_message)
+        )
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed, was left as it is, or was ended by a signal."""
+        return not (self.failed or self.blocked or self.signal)
 
     @property
     def skipped(self) -> int:
@@ -101,46 +102,27 @@ def aggregated(
 
 
 def shown(
-    state: ExperimentState,
-    aggregate: Mapping[str, Any] | None,
-    state_dir: Path,
-    lost: Sequence[int] = (),
+    state: ExperimentState, aggregate: Mapping[str, Any] | None, lost: Sequence[int] = ()
 ) -> Outcome:
     """The result of an experiment that was aggregated before.
 
     Args:
         lost: Where there is no *aggregate*: the processes whose results are gone, too.
     """
-    told, again, exit_code = "nothing to do", None, _DONE
+    told = "nothing to do"
     if lost:
         count = f"{len(lost):,} of {_results(state)}"
         told = f"but aggregate.json is missing, and {count} are lost ({summarise(list(lost))})"
-        again = _command(state_dir, *anew(state))
-        exit_code = _FAILED
     elif aggregate is None:
         told = "but aggregate.json is missing"
-        again = _command(state_dir, "aggregate", state.experiment_id)
     return Outcome(
         state=state,
         aggregate=aggregate,
-        exit_code=exit_code,
         message=f"{state.experiment_id}: aggregated already, {told}",
-        next_command=again,
         inherited=Inherited(skipped=state.processes_completed),
         already_done=True,
         lost=tuple(lost),
     )
-
-
-def anew(state: ExperimentState) -> tuple[str, ...]:
-    """The words of the command that makes a new experiment of the same work, as far as known."""
-    file = None if state.config_path is None else local(state.config_path)
-    if file is not None and Path(file).is_file():
-        return ("run", "--fresh", file)
-    command, number = state.config.get("command"), state.config.get("processes")
-    if isinstance(command, list) and isinstance(number, int) and not state.config.get("env"):
-        return ("run", "--fresh", "--procs", str(number), "--", *map(str, command))
-    return ("run", "--fresh", "FILE")
 
 
 def lost_results(state: ExperimentState, folder: Path) -> list[int]:
@@ -156,8 +138,7 @@ def lost_results(state: ExperimentState, folder: Path) -> list[int]:
 
 def unfinished(
     state: ExperimentState,
-    signalled: int,
-    state_dir: Path,
+    signalled: Signals | None,
     inherited: Inherited,
     *,
     blocked: Mapping[str, str],
@@ -165,36 +146,24 @@ def unfinished(
     """An end that leaves something to do.
 
     Args:
-        signalled: The exit code of the signal that ended it; 0 if none did.
+        signalled: The signal that ended it.
         blocked: Attempts that cannot be judged, and why.
     """
-    verb, exit_code = "resume", signalled or (_BLOCKED if blocked else _DONE)
     count = f"{state.processes_completed:,} of {_processes(state)} completed"
     if state.status is ExperimentStatus.COMPLETED:
-        verb = "aggregate"
         message = f"{count}, not aggregated"
     elif state.status is ExperimentStatus.FAILED:
-        # Nothing is wrong with the processes: only the aggregation is to be tried again.
-        verb = "aggregate" if state.can_aggregate() else "resume"
-        exit_code = exit_code or _FAILED
         message = f"failed: {state.error_message}"
     else:
         why = f": {state.error_message}" if state.error_message else ""
-        exit_code = exit_code or (_FAILED if why else _DONE)
         message = f"interrupted{why}; {count}"
     return Outcome(
         state=state,
-        exit_code=exit_code,
+        signal=signalled,
         message=f"{state.experiment_id}: {message}",
-        next_command=_command(state_dir, verb, state.experiment_id),
         inherited=inherited,
         blocked=blocked,
     )
-
-
-def _command(state_dir: Path, *words: str) -> str:
-    where = [] if state_dir == _DEFAULT_STATE_DIR else ["-C", str(state_dir)]
-    return shlex.join(["holdfast", *where, *words])
 
 
 def _results(state: ExperimentState) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from holdfast.encoding import local
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from holdfast.store.catalog.summary import Summary
 
 __all__ = [
+    "anew",
     "experiment",
     "next_words",
     "print_json",
@@ -169,6 +171,17 @@ def why_failed(progress: ProcessProgress) -> str:
     if progress.exit_code is not None:
         return f"exit code {progress.exit_code}"
     return "no reason recorded" if progress.reason is None else progress.reason.replace("_", " ")
+
+
+def anew(state: ExperimentState) -> tuple[str, ...]:
+    """The words of the command that makes a new experiment of the same work, as far as known."""
+    file = None if state.config_path is None else local(state.config_path)
+    if file is not None and Path(file).is_file():
+        return ("run", "--fresh", file)
+    command, number = state.config.get("command"), state.config.get("processes")
+    if isinstance(command, list) and isinstance(number, int) and not state.config.get("env"):
+        return ("run", "--fresh", "--procs", str(number), "--", *map(str, command))
+    return ("run", "--fresh", "FILE")
 
 
 def next_words(state: ExperimentState, living: Verdict | None) -> tuple[str, ...] | None:
