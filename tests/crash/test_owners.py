@@ -432,7 +432,7 @@ def test_a_stranger_with_a_shims_pid_and_start_tick_is_neither_stopped_nor_taken
                 live.write_text(json.dumps({**attrs.asdict(identity), "locked": True}))
             with LocalEngine() as engine:
                 with pytest.warns(AttemptWarning, match=f"pid {stranger.pid}"):
-                    assert Orchestrator(manager, engine).resume("exp").exit_code == 5
+                    assert code_of(Orchestrator(manager, engine).resume("exp")) == 5
                 assert stranger.poll() is None, "a process that is not ours was stopped"
                 assert manager.load("exp").process_progress[0].attempt == 1
                 stranger.kill()

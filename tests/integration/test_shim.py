@@ -586,12 +586,11 @@ def test_a_shim_is_small(engine: LocalEngine, tmp_path: Path) -> None:
 
 def test_the_shim_needs_no_package() -> None:
     """It runs in an interpreter that has no site-packages."""
-    from holdfast.engines.local import engine
+    from holdfast.engines.local.starting import places
 
-    code = "import sys; sys.path.append(sys.argv[1]); import starter, shim; print(len(sys.modules))"
-    folder = os.path.dirname(engine.__file__)
+    code = "import sys; sys.path += sys.argv[1:]; import starter, shim; print(len(sys.modules))"
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code, folder], capture_output=True, text=True
+        [sys.executable, "-I", "-S", "-c", code, *places()], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 76

@@ -21,7 +21,8 @@ import attrs
 import pytest
 
 from holdfast import liveness
-from holdfast.attempts.family import SESSION_VARIABLE, Census
+from holdfast.attempts import environment
+from holdfast.attempts.family import Census
 from holdfast.attempts.names import AttemptName, attempts_dir, prepare
 from holdfast.attempts.records import Attempt
 from holdfast.cli.failures import code_of, guarded
@@ -214,7 +215,7 @@ class History:
             self.engine.running.add(name)
         elif kind == "leftovers":
             _write(self.folder, name, "live", gone | {"mark": mark})
-            env = {**os.environ, SESSION_VARIABLE: mark}
+            env = {**os.environ, environment.SESSION: mark}
             self.started.append(subprocess.Popen(["sleep", "600"], env=env))
             until(lambda: Census().marked(mark))
 

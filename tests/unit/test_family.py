@@ -15,7 +15,8 @@ import attrs
 import pytest
 
 from holdfast import liveness
-from holdfast.attempts.family import SESSION_VARIABLE, Census, holds_lock, send_to_marked
+from holdfast.attempts import environment
+from holdfast.attempts.family import Census, holds_lock, send_to_marked
 from holdfast.attempts.files import live_state
 from holdfast.attempts.looking import Gone, Running, Undecided, look
 from holdfast.attempts.names import AttemptName, prepare
@@ -52,7 +53,7 @@ class Shim:
             "me = attrs.evolve(liveness.me(), locked=True)\n"
             "more = {'mark': mark, 'inode': os.fstat(fd).st_ino}\n"
             "os.write(fd, json.dumps(attrs.asdict(me) | more).encode())\n"
-            f"env = {{**os.environ, {SESSION_VARIABLE!r}: mark}}\n"
+            f"env = {{**os.environ, {environment.SESSION!r}: mark}}\n"
             "child = subprocess.Popen(['sh', '-c', script], env=env, process_group=0,\n"
             "                         stdout=subprocess.PIPE)\n"
             "child.stdout.readline()\n"

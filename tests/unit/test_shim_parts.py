@@ -13,6 +13,7 @@ import pytest
 
 from holdfast.engines.local import descendants, system
 from holdfast.engines.local.hearing import KILL, NOTHING, STOP, STOPS, WAKE, WARNINGS, Hearing
+from holdfast.engines.local.starting import places
 from processes import hear
 from waiting import until
 
@@ -140,11 +141,11 @@ def test_a_request_is_looked_for_when_woken_and_once_a_second(tmp_path: Path) ->
 
 FAMILY = """
 import os, signal, sys, time
-sys.path.append(sys.argv[1])
+sys.path += sys.argv[2:]
 import descendants
 os.setsid()
 adopt = descendants.adoption()
-family = descendants.Family(adopts=sys.argv[2] == "adopts" and adopt())
+family = descendants.Family(adopts=sys.argv[1] == "adopts" and adopt())
 family.command = os.posix_spawn("/bin/sh", ["sh", "-c", "sleep 600 & sh -c 'sleep 600 & kill $$'"
     "; sleep 600"], os.environ, setpgroup=0)
 deadline = time.monotonic() + 20
@@ -161,9 +162,10 @@ print(names, family.status, family.left(), family.adopts)
 @pytest.mark.parametrize("adopts", ["adopts", "alone"])
 def test_a_family_is_found_with_and_without_the_kernels_help(adopts: str) -> None:
     """Orphans are adopted; where none can be, the session tells whose they are."""
-    folder = os.path.dirname(system.__file__)
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", FAMILY, folder, adopts], capture_output=True, text=True
+        [sys.executable, "-I", "-S", "-c", FAMILY, adopts, *places()],
+        capture_output=True,
+        text=True,
     )
     expected = f"['sh', 'sleep', 'sleep', 'sleep'] 9 [] {adopts == 'adopts'}\n"
     assert done.stdout == expected, done.stderr

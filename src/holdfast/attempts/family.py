@@ -16,13 +16,13 @@ from typing import Final
 
 from holdfast import liveness
 from holdfast.attempts.cgroups import Cgroup
+from holdfast.attempts.environment import SESSION
 from holdfast.attempts.names import attempts_dir
 from holdfast.attempts.records import LiveState, Process
 from holdfast.identity import ProcessIdentity
 from holdfast.liveness import Observer
 
 __all__ = [
-    "SESSION_VARIABLE",
     "Census",
     "confined",
     "holds_lock",
@@ -32,10 +32,6 @@ __all__ = [
     "send_to_confined",
     "send_to_marked",
 ]
-
-#: In the environment of everything that a shim runs: the marks of the attempts that it is part of,
-#: the innermost last. Empty in a process that wants to be part of none (a daemon that is shared).
-SESSION_VARIABLE: Final = "HOLDFAST_SESSION"
 
 _MOST_ROUNDS: Final = 20
 
@@ -152,7 +148,7 @@ def marks_of(pid: int, observer: Observer) -> list[str] | None:
     environment = observer.environment(pid)
     if not environment:
         return None
-    prefix = f"{SESSION_VARIABLE}="
+    prefix = f"{SESSION}="
     for entry in environment:
         if entry.startswith(prefix):
             return [mark for mark in entry[len(prefix) :].split(":") if mark]
@@ -163,7 +159,7 @@ def marks_of(pid: int, observer: Observer) -> list[str] | None:
 
 def _is_released(pid: int, observer: Observer) -> bool:
     """Whether *pid* shows that it wants to be part of no attempt."""
-    return f"{SESSION_VARIABLE}=" in (observer.environment(pid) or ())
+    return f"{SESSION}=" in (observer.environment(pid) or ())
 
 
 def confined(cgroup: Cgroup, observer: Observer) -> tuple[list[Process], list[int]]:

@@ -11,6 +11,10 @@ from holdfast.errors import SOMETHING_ELSE, StateReadError, StateWriteError
 
 __all__ = [
     "AGGREGATE",
+    "ATTEMPTS",
+    "CHECKPOINTS",
+    "PARAMS",
+    "RESULTS",
     "AttemptName",
     "Suffix",
     "attempts_dir",
@@ -22,6 +26,12 @@ __all__ = [
     "output_path",
     "prepare",
 ]
+
+#: The folders of what attempts read and write, in the folder of their experiment.
+ATTEMPTS: Final = "attempts"
+RESULTS: Final = "results"
+PARAMS: Final = "params"
+CHECKPOINTS: Final = "checkpoints"
 
 #: The unit of the user's own aggregation.
 AGGREGATE: Final = "aggregate"
@@ -76,7 +86,7 @@ class AttemptName:
 
 def attempts_dir(folder: Path) -> Path:
     """Where the files of all attempts of the experiment in *folder* are."""
-    return folder / "attempts"
+    return folder / ATTEMPTS
 
 
 def file_path(folder: Path, name: AttemptName, suffix: Suffix) -> Path:

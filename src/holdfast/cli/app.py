@@ -16,6 +16,7 @@ import attrs
 import click
 
 from holdfast import __version__
+from holdfast.attempts import environment
 from holdfast.cli import quietly
 from holdfast.errors import HoldfastError
 from holdfast.reading import text
@@ -34,7 +35,6 @@ __all__ = [
     "where_of",
 ]
 
-_ENVIRONMENT: Final = "HOLDFAST_STATE_DIR"
 
 #: What other programs call it.
 _ALIASES: Final = {
@@ -94,7 +94,7 @@ class Where:
     @property
     def _said(self) -> str | None:
         """The directory that the user named."""
-        return self.option or os.environ.get(_ENVIRONMENT) or None
+        return self.option or os.environ.get(environment.STATE_DIR) or None
 
     @property
     def state_dir(self) -> Path:
@@ -118,7 +118,7 @@ class Where:
 
     def _no_directory(self, said: Path) -> str:
         where = text.one_line(said if said.is_absolute() else f"{said} in {Path.cwd()}")
-        named = "-C" if self.option else _ENVIRONMENT
+        named = "-C" if self.option else environment.STATE_DIR
         if said.exists():
             return f"{where}, which {named} names, is no directory"
         return f"there is no directory {where}, which {named} names"
@@ -147,9 +147,9 @@ class Where:
             text.say(f"{told}; this makes a new experiment in {text.one_line(self.state_dir)}")
 
     def _use(self, found: Path) -> None:
-        from holdfast.cli import homes
+        from holdfast.store.place import STATE_DIR
 
-        if self.found is None and found != homes.DEFAULT:
+        if self.found is None and found != STATE_DIR:
             text.say(f"the experiments are in {text.one_line(found)}")
         self.found = found
 
@@ -216,7 +216,8 @@ def state_dir_option(command: _C) -> _C:
         expose_value=False,
         callback=_set_where,
         type=click.Path(file_okay=False),
-        help=f"Where the experiments are; else ${_ENVIRONMENT}, else what is here or above.",
+        help=f"Where the experiments are; else ${environment.STATE_DIR}, else what is here or "
+        "above.",
     )(command)
 
 

@@ -102,9 +102,11 @@ def _again(error: errors.HoldfastError, where: "Where") -> str | None:
 
 def _made(path: Path, state_dir: Path) -> str | None:
     """The experiment that *path* is of, if there is one."""
+    from holdfast.store.place import JOURNALS
+
     try:
         stem = path.relative_to(state_dir).parts[0].removesuffix(".json")
-        made = (state_dir / f"{stem}.json").exists() or (state_dir / stem / "journal").exists()
+        made = (state_dir / f"{stem}.json").exists() or (state_dir / stem / JOURNALS).exists()
     except (IndexError, OSError, ValueError):
         return None
     return stem if made else None

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import HoldfastError, UntrustedPlaceError
+from holdfast.store.place import STATE_DIR
 
 if TYPE_CHECKING:
     from holdfast.config.experiment_file import Experiment
     from holdfast.lifecycle.records import ExperimentState
     from holdfast.store.manager import StateManager
 
-__all__ = ["DEFAULT", "above", "for_work", "twins"]
+__all__ = ["above", "for_work", "twins"]
 
-DEFAULT: Final = Path(".experiment_state")
 
 #: Experiments with as many processes that are compared at most to find the same work elsewhere.
 _MOST_COMPARED: Final = 50
@@ -34,8 +34,8 @@ def above(folder: Path = Path()) -> Path:
         UntrustedPlaceError: Others can write into what is found.
     """
     if _is_here():
-        return DEFAULT
-    return next(_trusted(folder), DEFAULT)
+        return STATE_DIR
+    return next(_trusted(folder), STATE_DIR)
 
 
 def for_work(experiment: "Experiment") -> tuple[Path, bool]:
@@ -47,13 +47,13 @@ def for_work(experiment: "Experiment") -> tuple[Path, bool]:
     Raises:
         UntrustedPlaceError: Others can write into what is found.
     """
-    if _is_here() and holds(DEFAULT, experiment):
-        return DEFAULT, True
+    if _is_here() and holds(STATE_DIR, experiment):
+        return STATE_DIR, True
     found = list(_trusted(experiment.cwd))
     for place in found:
         if holds(place, experiment):
             return place, True
-    return (found[0] if found else DEFAULT), False
+    return (found[0] if found else STATE_DIR), False
 
 
 def holds(state_dir: Path, experiment: "Experiment") -> bool:
@@ -147,8 +147,8 @@ def _places(folder: Path) -> Iterator[Path]:
     """
     here, home = Path(os.path.realpath(folder)), Path(os.path.realpath(Path.home()))
     while True:
-        if (here / DEFAULT).is_dir():
-            yield Path(os.path.relpath(here / DEFAULT))
+        if (here / STATE_DIR).is_dir():
+            yield Path(os.path.relpath(here / STATE_DIR))
         if here in (home, here.parent) or os.path.ismount(here) or not _is_ours(here):
             return
         here = here.parent
@@ -156,7 +156,7 @@ def _places(folder: Path) -> Iterator[Path]:
 
 def _trusted(folder: Path) -> Iterator[Path]:
     for place in _places(folder):
-        if place == DEFAULT:
+        if place == STATE_DIR:
             continue  # what is here was chosen by coming here
         if (why := _distrust(place)) is not None:
             raise UntrustedPlaceError(place, why)
@@ -192,11 +192,11 @@ def _is_here() -> bool:
         UntrustedPlaceError: Another user put it into a folder where everybody may, as in /tmp.
     """
     try:
-        info, folder = DEFAULT.lstat(), Path().stat()
+        info, folder = STATE_DIR.lstat(), Path().stat()
     except OSError:
         return False
     if folder.st_mode & stat.S_IWOTH and info.st_uid not in (os.geteuid(), 0, folder.st_uid):
-        raise UntrustedPlaceError(DEFAULT, f"{_user(info.st_uid)} put it where everybody may")
+        raise UntrustedPlaceError(STATE_DIR, f"{_user(info.st_uid)} put it where everybody may")
     return True
 
 

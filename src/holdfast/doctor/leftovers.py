@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Container, Iterator
 from typing import Final
 
+from holdfast.attempts.names import ATTEMPTS
 from holdfast.doctor.findings import Finding, Site
 from holdfast.errors import HoldfastError
 from holdfast.store import deletion, journal, ownership
@@ -45,11 +46,11 @@ def temporaries(
     if ownership.lock_state(place) == "held":
         return
     yield from _removed(site, TEMPORARY, folder)
-    for below, form in ((JOURNALS, TEMPORARY), ("attempts", SHIMS)):
+    for below, form in ((JOURNALS, TEMPORARY), (ATTEMPTS, SHIMS)):
         if below in closed:
             continue
         # A shim keeps the space of its exit record reserved as long as its command runs.
-        if below == "attempts" and alive:
+        if below == ATTEMPTS and alive:
             continue
         with (
             contextlib.suppress(FileNotFoundError, NotADirectoryError),

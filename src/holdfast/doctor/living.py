@@ -4,7 +4,7 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from holdfast.attempts.names import attempts_dir, file_path
+from holdfast.attempts.names import ATTEMPTS, attempts_dir, file_path
 from holdfast.attempts.surviving import Survivor, survivors
 from holdfast.doctor.findings import Finding
 from holdfast.errors import DiskError
@@ -24,7 +24,7 @@ def found(place: Place, folder: Opened, closed: Container[str]) -> list[Survivor
     Args:
         closed: The directories that may not be looked into.
     """
-    if "attempts" in closed:
+    if ATTEMPTS in closed:
         return None
     try:
         return list(survivors(folder.path, place.stem))

@@ -4,7 +4,7 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 
 from holdfast.attempts.files import read_exit
-from holdfast.attempts.names import AttemptName, file_path
+from holdfast.attempts.names import ATTEMPTS, RESULTS, AttemptName, file_path
 from holdfast.doctor.findings import Finding, problem, readable, to_read
 from holdfast.errors import DiskError, StateCorruptError, cause
 from holdfast.lifecycle.records import ExperimentState
@@ -21,9 +21,9 @@ def examine(place: Place, state: ExperimentState, closed: Container[str]) -> Ite
     Args:
         closed: The directories that may not be looked into.
     """
-    if "attempts" not in closed:
+    if ATTEMPTS not in closed:
         yield from _exits(place.folder, state)
-    if "results" not in closed:
+    if RESULTS not in closed:
         yield from _results(place, state)
     if state.status is ExperimentStatus.AGGREGATED:
         yield from _aggregate(place.folder, state)

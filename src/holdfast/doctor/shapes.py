@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from holdfast.attempts.names import ATTEMPTS, CHECKPOINTS, PARAMS, RESULTS
 from holdfast.doctor.findings import Finding, kind_of, problem, to_read
 from holdfast.doctor.leftovers import SHIMS, TEMPORARY
 from holdfast.errors import cause
 from holdfast.store import deletion
-from holdfast.store.place import JOURNALS, Opened, Place
+from holdfast.store.place import JOURNALS, LOCK, Opened, Place
 
 __all__ = ["at_the_top", "closed", "in_folder"]
 
@@ -33,19 +34,19 @@ _TOP: Final[_Forms] = (
 #: `{directory: its names}`, the experiment's own folder first.
 _FOLDER: Final[dict[str, _Forms]] = {
     ".": (
-        (re.compile(r"lock|shown|aggregate\.json|view-replaced-[0-9a-f]{8}"), _FILE),
-        (re.compile(r"journal|attempts|results|params|aggregation\.[0-9]+"), _DIRECTORY),
+        (re.compile(rf"{LOCK}|shown|aggregate\.json|view-replaced-[0-9a-f]{{8}}"), _FILE),
+        (re.compile(rf"{JOURNALS}|{ATTEMPTS}|{RESULTS}|{PARAMS}|aggregation\.[0-9]+"), _DIRECTORY),
         # The user's: it may well lead to a larger disk.
-        (re.compile(r"checkpoints"), _DIRECTORY | {stat.S_IFLNK}),
+        (re.compile(CHECKPOINTS), _DIRECTORY | {stat.S_IFLNK}),
         (TEMPORARY, _FILE),
     ),
     JOURNALS: ((re.compile(r"[0-9]+\.jsonl"), _FILE), (TEMPORARY, _FILE)),
-    "attempts": (
+    ATTEMPTS: (
         (re.compile(r"([0-9]+|aggregate)\.[0-9]+\.(live|stop|kill|exit|out|err)"), _FILE),
         (SHIMS, _FILE),
     ),
-    "params": ((re.compile(r"[0-9]+\.json"), _FILE),),
-    "results": ((re.compile(r"([0-9]+|aggregate)\.[0-9]+\.json"), _FILE),),
+    PARAMS: ((re.compile(r"[0-9]+\.json"), _FILE),),
+    RESULTS: ((re.compile(r"([0-9]+|aggregate)\.[0-9]+\.json"), _FILE),),
 }
 
 
@@ -54,7 +55,7 @@ def closed(place: Place) -> dict[str, Finding]:
     found: dict[str, Finding] = {}
     try:
         with place.top.open_dir(place.stem) as folder:
-            for below in (JOURNALS, "attempts", "results"):
+            for below in (JOURNALS, ATTEMPTS, RESULTS):
                 try:
                     with folder.open_dir(below) as directory:
                         # What can be listed need not be entered.

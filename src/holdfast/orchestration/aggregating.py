@@ -9,6 +9,7 @@ from typing import Any
 
 from holdfast.attempts.looking import Ended, Running, look
 from holdfast.attempts.names import (
+    RESULTS,
     AttemptName,
     error_path,
     last_aggregation,
@@ -50,9 +51,9 @@ def conclude(
             reading=True,
         )
     except OSError as err:
-        raise StateReadError.of(claim.folder / "results", "reading", err) from err
+        raise StateReadError.of(claim.folder / RESULTS, "reading", err) from err
     except MemoryError as err:
-        path = claim.folder / "results"
+        path = claim.folder / RESULTS
         raise StateReadError.of(path, "reading the results", acceptance.NO_MEMORY) from err
     command = experiment.aggregate.command
     name = None

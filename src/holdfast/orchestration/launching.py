@@ -11,7 +11,8 @@ from typing import Final
 
 import attrs
 
-from holdfast.attempts.names import AttemptName
+from holdfast.attempts import environment
+from holdfast.attempts.names import CHECKPOINTS, PARAMS, AttemptName
 from holdfast.attempts.records import Attempt
 from holdfast.config.experiment_file import Experiment
 from holdfast.errors import StateWriteError
@@ -69,29 +70,29 @@ class Launcher:
             StateWriteError: They cannot be made.
         """
         name = self.name(index, attempt)
-        checkpoints = self.folder / "checkpoints" / str(index)
+        checkpoints = self.folder / CHECKPOINTS / str(index)
         acceptance.prepare(self.folder)
         try:
             checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as err:
             raise StateWriteError.of(checkpoints, "making the directory", err) from err
         params = json.dumps(dict(self.experiment.params[index]))
-        whole = {} if len(params) > PARAMS_LIMIT else {"HOLDFAST_PARAMS": params}
+        whole = {} if len(params) > PARAMS_LIMIT else {environment.PARAMS: params}
         return self._attempt(
             name,
             self.experiment.argv(index),
             {
-                "HOLDFAST_INDEX": str(index),
+                environment.INDEX: str(index),
                 **whole,
-                "HOLDFAST_PARAMS_FILE": str(self._write_params(index, params)),
-                "HOLDFAST_RESULT": str(acceptance.path_of(self.folder, name)),
-                "HOLDFAST_CHECKPOINT_DIR": str(checkpoints),
+                environment.PARAMS_FILE: str(self._write_params(index, params)),
+                environment.RESULT: str(acceptance.path_of(self.folder, name)),
+                environment.CHECKPOINT_DIR: str(checkpoints),
             },
         )
 
     def _write_params(self, index: int, params: str) -> Path:
         """The file with the parameters of a process, made anew for each attempt."""
-        path = self.folder / "params" / f"{index}.json"
+        path = self.folder / PARAMS / f"{index}.json"
         try:
             with os.fdopen(_new_file(path), "wb") as file:
                 file.write(params.encode("ascii"))
@@ -112,10 +113,10 @@ class Launcher:
             argv=argv,
             env={
                 **experiment.environment(name.index),
-                "HOLDFAST_EXPERIMENT_ID": self.experiment_id,
-                "HOLDFAST_STATE_DIR": str(self.state_dir),
-                "HOLDFAST_COUNT": str(len(experiment.params)),
-                "HOLDFAST_ATTEMPT": str(name.attempt),
+                environment.EXPERIMENT_ID: self.experiment_id,
+                environment.STATE_DIR: str(self.state_dir),
+                environment.COUNT: str(len(experiment.params)),
+                environment.ATTEMPT: str(name.attempt),
                 **env,
             },
             cwd=self.cwd,

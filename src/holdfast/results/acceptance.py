@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import attrs
 
-from holdfast.attempts.names import AttemptName
+from holdfast.attempts.names import RESULTS, AttemptName
 from holdfast.errors import ResultInvalidError, StateReadError, StateWriteError, cause
 from holdfast.lifecycle.records import ResultRef
 from holdfast.results.outline import Outline, outline
@@ -46,8 +46,6 @@ LARGE: Final = 1 << 20
 #: What a machine without memory is refused with.
 NO_MEMORY: Final = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
-_FOLDER: Final = "results"
-
 # The outlines of the last large results that were looked at, by digest, without their texts: a look
 # takes seconds, and another follows soon.
 _seen: dict[bytes, Outline] = {}
@@ -59,7 +57,7 @@ _durable: set[tuple[int, int]] = set()
 
 def path_of(folder: Path, name: AttemptName) -> Path:
     """Where that attempt may write its result: its `HOLDFAST_RESULT`."""
-    return folder / _FOLDER / f"{name}.json"
+    return folder / RESULTS / f"{name}.json"
 
 
 def prepare(folder: Path, *, files: Files | None = None) -> None:
@@ -73,9 +71,9 @@ def prepare(folder: Path, *, files: Files | None = None) -> None:
         with files.directory(folder) as parent:
             made = False
             with contextlib.suppress(FileExistsError):
-                files.mkdir(_FOLDER, parent)
+                files.mkdir(RESULTS, parent)
                 made = True
-            info = files.stat(_FOLDER, parent)
+            info = files.stat(RESULTS, parent)
             # Through a link, results would be written to where it leads.
             if not stat.S_ISDIR(info.st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, "something else has its name")
@@ -86,7 +84,7 @@ def prepare(folder: Path, *, files: Files | None = None) -> None:
                 files.fsync(parent)
                 _durable.add((info.st_dev, info.st_ino))
     except OSError as err:
-        raise StateWriteError.of(folder / _FOLDER, "making it", err) from err
+        raise StateWriteError.of(folder / RESULTS, "making it", err) from err
 
 
 def accept(folder: Path, name: AttemptName, *, files: Files | None = None) -> ResultRef | None:
@@ -120,7 +118,7 @@ def size(folder: Path, name: AttemptName) -> int:
 def _taken(folder: Path, name: AttemptName, files: Files, *, durably: bool) -> ResultRef | None:
     path = path_of(folder, name)
     try:
-        with files.directory(folder) as parent, files.directory(_FOLDER, parent) as results:
+        with files.directory(folder) as parent, files.directory(RESULTS, parent) as results:
             fd = _open(files, path, results)
             if fd is None:
                 return None
@@ -148,7 +146,7 @@ def _taken(folder: Path, name: AttemptName, files: Files, *, durably: bool) -> R
         # Not the attempt's fault, and there may be more memory soon.
         raise StateReadError.of(path, "checking the result", NO_MEMORY) from err
     return ResultRef(
-        path=f"{_FOLDER}/{path.name}", size=len(data), sha256=hashlib.sha256(data).hexdigest()
+        path=f"{RESULTS}/{path.name}", size=len(data), sha256=hashlib.sha256(data).hexdigest()
     )
 
 
@@ -210,10 +208,10 @@ def copy(folder: Path, ref: ResultRef, target: Path) -> None:
 def _proven(folder: Path, ref: ResultRef, files: Files) -> bytes:
     path = folder / ref.path
     # References come from files; one that was tampered with must not lead out of the folder.
-    if ref.path != f"{_FOLDER}/{path.name}" or path.name in ("", ".", ".."):
+    if ref.path != f"{RESULTS}/{path.name}" or path.name in ("", ".", ".."):
         raise ResultInvalidError(path, "is recorded under a path outside of results/")
     try:
-        with files.directory(folder) as parent, files.directory(_FOLDER, parent) as results:
+        with files.directory(folder) as parent, files.directory(RESULTS, parent) as results:
             fd = _open(files, path, results)
             if fd is None:
                 raise ResultInvalidError(path, "is missing")

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from holdfast.attempts import environment
 from holdfast.attempts.names import AttemptName
 from holdfast.errors import (
     AggregationError,
@@ -256,9 +257,9 @@ def prepare_inputs(
         raise StateWriteError.of(inputs, "preparing the aggregation", err) from err
     acceptance.prepare(folder)
     return {
-        "HOLDFAST_RESULTS": str(accepted.absolute()),
-        "HOLDFAST_TABLE": str(listed.absolute()),
-        "HOLDFAST_RESULT": str(acceptance.path_of(folder, name).absolute()),
+        environment.RESULTS: str(accepted.absolute()),
+        environment.TABLE: str(listed.absolute()),
+        environment.RESULT: str(acceptance.path_of(folder, name).absolute()),
     }
 
 

@@ -41,7 +41,7 @@ from holdfast.store.catalog.finding import Listing
 from holdfast.store.catalog.summary import Summary
 from holdfast.store.directory import StateDirectory
 from holdfast.store.files import Files
-from holdfast.store.place import Opened, Place
+from holdfast.store.place import STATE_DIR, Opened, Place
 from holdfast.store.uninterrupted import whole
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class StateManager:
 
     def __init__(
         self,
-        state_dir: Path | str = Path(".experiment_state"),
+        state_dir: Path | str = STATE_DIR,
         *,
         clock: Callable[[], datetime] = utc_now,
         files: Files | None = None,

@@ -16,7 +16,10 @@ from holdfast.ids import sanitize_experiment_id
 from holdfast.store.files import Files
 from holdfast.store.uninterrupted import whole
 
-__all__ = ["JOURNALS", "LOCK", "Opened", "Place"]
+__all__ = ["JOURNALS", "LOCK", "STATE_DIR", "Opened", "Place"]
+
+#: Where experiments live unless somebody says otherwise.
+STATE_DIR: Final = Path(".experiment_state")
 
 #: What a folder holds: the lock of its owner, and the directory of its journals.
 LOCK: Final = "lock"

@@ -13,8 +13,10 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING or __package__:
+    from holdfast.attempts import environment
     from holdfast.engines.local import system
 else:
+    import environment
     import system
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 _PR_SET_CHILD_SUBREAPER = 36
 _FORKED_ONLY = 0x40  # PF_FORKNOEXEC
 #: Whoever has this in the environment is meant to outlive the attempt, with all its children.
-_RELEASED = b"\0HOLDFAST_SESSION=\0"
+_RELEASED = b"\0%s=\0" % environment.SESSION.encode()
 #: After which nothing is waited for that was killed.
 KILLED_WITHIN_S = 5.0
 _AT_MOST = 20  # named in an outcome, which has to fit its reserve

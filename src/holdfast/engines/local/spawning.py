@@ -11,6 +11,10 @@ import signal
 import stat
 
 TYPE_CHECKING = False
+if TYPE_CHECKING or __package__:
+    from holdfast.attempts import environment
+else:
+    import environment
 if TYPE_CHECKING:
     from typing import Any
 
@@ -29,20 +33,15 @@ _GIVEN = {b"PYTHONUNBUFFERED": b"1"}
 #: What a command inherits, read once: `os.environb` converts every value at every look.
 INHERITED = dict(os.environb)
 
-#: What tells an attempt of itself. Of an attempt that runs holdfast, its own attempts inherit none.
-_TOLD = [
-    b"HOLDFAST_" + word
-    for word in b"INDEX PARAMS PARAMS_FILE RESULT CHECKPOINT_DIR RESULTS TABLE".split()
-]
-for _name in _TOLD:
-    INHERITED.pop(_name, None)
+for _name in environment.OF_ONE:
+    INHERITED.pop(_name.encode(), None)
 
 #: What Linux takes for one argument or variable, with its end: 32 pages, whatever their size.
 _MOST_BYTES = 32 * os.sysconf("SC_PAGE_SIZE")
 
 # Without waiting: a FIFO would wait for its reader for ever.
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_MARK = b"HOLDFAST_SESSION"
+_MARK, _RESULT = environment.SESSION.encode(), environment.RESULT.encode()
 
 
 def spawn(job: "dict[str, Any]", mark: str, folder: int) -> int:
@@ -60,7 +59,7 @@ def spawn(job: "dict[str, Any]", mark: str, folder: int) -> int:
     env = {**_GIVEN, **INHERITED, **job["env"]}
     # Run by a process of another attempt, it belongs to both.
     env[_MARK] = b":".join(filter(None, (env.get(_MARK), mark.encode("ascii"))))
-    result = env.get(b"HOLDFAST_RESULT")
+    result = env.get(_RESULT)
     # What is there already is no result of this attempt: it would be accepted as one, or be a FIFO
     # that waits for ever, or a link to what must not be overwritten.
     if result is not None and os.path.lexists(result):

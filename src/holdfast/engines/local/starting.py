@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 import attrs
 
 from holdfast import liveness
+from holdfast.attempts import environment
 from holdfast.attempts.cgroups import Subtree
 from holdfast.attempts.names import attempts_dir
 from holdfast.attempts.records import Attempt
@@ -26,10 +27,10 @@ from holdfast.engines.local.shim import DONE, GAVE_UP, NOT_FIRST
 from holdfast.engines.local.starter import receive, send
 from holdfast.errors import EngineError
 
-__all__ = ["Ended", "Launched", "Starter"]
+__all__ = ["Ended", "Launched", "Starter", "places"]
 
 _BOOT: Final = (
-    "import sys; sys.path.append(sys.argv[2]); import starter; starter.main(int(sys.argv[1]))"
+    "import sys; sys.path += sys.argv[2:]; import starter; starter.main(int(sys.argv[1]))"
 )
 _REPLY_WITHIN_S: Final = 60.0
 
@@ -71,7 +72,7 @@ class Starter:
         with theirs, _nothing_heard():
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), _here()],
+                    [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), *places()],
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
                     # Shims would keep our terminal or pipe open, and `| tee` would never end.
@@ -198,8 +199,9 @@ def _nothing_heard() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _here() -> str:
-    return os.path.dirname(os.path.abspath(__file__))
+def places() -> list[str]:
+    """Where what the starter loads is."""
+    return [os.path.dirname(os.path.abspath(each)) for each in (__file__, environment.__file__)]
 
 
 def _place(cgroups: Subtree | None) -> dict[str, str] | None:
