@@ -153,4 +153,4 @@ def test_names_of_two_lines_are_printed_in_one(sh: Shell) -> None:
         _, err = sh(command, code=6)
         assert "two\\nlines.json: " in err
         assert not any(line.startswith("lines") for line in err.splitlines())
-    assert "two\nlines" not in sh("-C", "two\nlines", "ls")[1]
+    assert "two\nlines" not in sh("-C", "two\nlines", "ls", code=2)[1]

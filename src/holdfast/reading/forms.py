@@ -14,7 +14,6 @@ from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import text
-from holdfast.results.rows import Aggregate, Rows, encoded, encoded_member
 from holdfast.status import ExperimentStatus
 from holdfast.store import codec
 
@@ -43,9 +42,7 @@ def print_json(schema: str, content: Mapping[str, Any]) -> None:
     with text.delivering():
         for key, value in content.items():
             parts.append(f",\n  {_encode(key)}: ")
-            if isinstance(value, Aggregate) or (
-                isinstance(value, Mapping) and isinstance(value.get("rows"), Rows)
-            ):
+            if isinstance(value, Mapping) and _has_rows(value):
                 for part in _with_rows(value):
                     sys.stdout.write("".join([*parts, part]))
                     parts.clear()
@@ -60,8 +57,16 @@ def print_json(schema: str, content: Mapping[str, Any]) -> None:
 _encode: Final = json.JSONEncoder(allow_nan=False).encode
 
 
+def _has_rows(value: Mapping[str, Any]) -> bool:
+    from holdfast.results.rows import Aggregate, Rows  # 20 ms, which a listing never needs
+
+    return isinstance(value, Aggregate) or isinstance(value.get("rows"), Rows)
+
+
 def _with_rows(aggregate: Mapping[str, Any]) -> Iterator[str]:
     """An aggregate as JSON, of whose rows one at a time is in memory."""
+    from holdfast.results.rows import encoded, encoded_member
+
     before = "{"
     for key in aggregate:
         yield f"{before}{_encode(key)}: "

@@ -8,7 +8,7 @@ import stat
 from holdfast.errors import HoldfastError, StateCorruptError, cause
 from holdfast.ids import sanitize_experiment_id
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store import codec, former, journal, view
+from holdfast.store import codec, journal, view
 from holdfast.store.journal import NO_DIRECTORY, Truth
 from holdfast.store.place import JOURNALS, Place
 
@@ -135,6 +135,8 @@ def view_problem(place: Place, truth: ExperimentState, *, replay: bool) -> str |
     epoch, revision, _ = seen
     if not replay or type(epoch) is not int or type(revision) is not int:
         return problem
+    from holdfast.store import former  # mostly a view agrees
+
     if not former.left_by_a_death(epoch, revision, truth):
         return problem
     with contextlib.suppress(HoldfastError, OSError, LookupError):

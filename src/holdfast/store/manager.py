@@ -398,9 +398,13 @@ class StateManager:
         Raises:
             StateReadError: That cannot be told at this moment.
         """
-        from holdfast.attempts import surviving
+        from holdfast.attempts.names import names
 
         folder = self.folder(experiment_id)
+        if not names(folder, experiment_id):
+            return []
+        from holdfast.attempts import surviving  # 20 ms, which a listing rarely needs
+
         found = surviving.survivors(folder, experiment_id, aggregation_only=aggregation_only)
         return [(each.name, each.verdict) for each in found]
 
