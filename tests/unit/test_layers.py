@@ -48,9 +48,10 @@ MAY_IMPORT = {
         "store",
     },
     "demo": {"errors"},
+    "guide": set(),
     "cli": {
         "attempts", "config", "demo", "diagrams", "doctor", "encoding", "engines", "errors",
-        "identity", "lifecycle", "orchestration", "reading", "results", "status", "store",
+        "guide", "identity", "lifecycle", "orchestration", "reading", "results", "status", "store",
     },
     "console": {"cli"},
     "__main__": {"console"},

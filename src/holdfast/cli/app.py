@@ -18,6 +18,7 @@ import click
 from holdfast import __version__
 from holdfast.attempts import environment
 from holdfast.cli import quietly
+from holdfast.cli.failures import EXIT_CODES
 from holdfast.errors import HoldfastError
 from holdfast.reading import text
 
@@ -68,6 +69,7 @@ _COMMANDS: Final = {
     "doctor": ("doctor", "doctor", "Look for damage and leftovers; mend what loses nothing."),
     "diagram": ("maintain", "diagram", "Print a state machine as a diagram."),
     "demo": ("run", "demo", "Run a real little experiment, and leave its files to play with."),
+    "guide": ("guide", "guide", "Read the guide: tutorial, reference, recipes, file formats."),
 }
 
 
@@ -310,15 +312,16 @@ class ClosedPipe(Exception):  # noqa: N818 (nothing went wrong: the reader has s
     """Nobody reads stdout any more."""
 
 
-_EPILOG = """\
+_EPILOG: Final = """\
 \b
 ID is an experiment's id, any unique beginning of it, its name if no other has it, or @last,
 the newest one; ID/INDEX is one process of it (logs, show, export).
 Experiments are where -C or HOLDFAST_STATE_DIR says, else in .experiment_state
 here, beside FILE, or above.
-Exit codes: 0 done or nothing to do, 1 error, 2 usage or experiment file,
-3 failed processes, 4 id unknown or ambiguous, 5 owned by a live orchestrator
-(or one not proven dead), 6 unreadable state, 130/143 interrupted."""
+
+Exit codes: """ + "; ".join(
+    f"{code} {meaning.partition(';')[0]}" for code, meaning in EXIT_CODES.items()
+)
 
 
 @click.command(

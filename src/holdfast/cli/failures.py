@@ -1,16 +1,4 @@
-"""From errors to exit codes and messages on stderr: the only place that knows either.
-
-| code | meaning |
-|---|---|
-| 0 | done, or nothing to do |
-| 1 | an error of ours: disk, permissions, a refused transition |
-| 2 | usage, or the experiment file |
-| 3 | the experiment ended with failed processes, or its aggregation failed |
-| 4 | an id that is unknown or ambiguous |
-| 5 | owned by a live orchestrator, or by one that cannot be proven dead |
-| 6 | a state that cannot be read |
-| 130, 143 | interrupted by SIGINT (of which the program then dies), SIGTERM |
-"""
+"""From errors to exit codes and messages on stderr: the only place that knows either."""
 
 import os
 import sys
@@ -27,6 +15,7 @@ if TYPE_CHECKING:
     from holdfast.orchestration.outcomes import Outcome
 
 __all__ = [
+    "EXIT_CODES",
     "INTERRUPTED",
     "OWNED",
     "UNREADABLE",
@@ -44,6 +33,24 @@ FAILED: Final = 3
 OWNED: Final = 5
 UNREADABLE: Final = 6
 INTERRUPTED: Final = 130
+
+#: What each means: its first words, up to a semicolon, in the help, the rest in the guide.
+EXIT_CODES: Final = {
+    "0": "done, or nothing to do",
+    "1": "an error of holdfast's own; the disk, permissions, a refused transition",
+    "2": "usage, or the experiment file",
+    "3": "failed processes; a failed aggregation, lost results, a process that was interrupted "
+    "from outside again and again",
+    "4": "experiment unknown or ambiguous",
+    "5": "owned by a living orchestrator, or by one not proven dead; `--force` takes the latter "
+    "over; also of `run -n`. Or an attempt that cannot be judged was left as it is, and everything "
+    "else is done",
+    "6": "unreadable state",
+    "129": "the terminal was closed; SIGHUP ends `holdfast run`, not its processes",
+    "130": "interrupted by Ctrl-C; holdfast dies of the signal itself, so that a shell ends the "
+    "loop around it, too",
+    "143": "stopped by SIGTERM",
+}
 
 #: As a shell reports a program that the signal of a closed pipe ended.
 _CLOSED_PIPE: Final = 141

@@ -6,7 +6,7 @@ value can say (placeholders, matrix or processes) is checked here on what is wel
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any, Final, NewType
+from typing import Any, Final, NewType, TypedDict
 
 import attrs
 import cattrs
@@ -19,7 +19,20 @@ from holdfast.config.placeholders import may_go
 from holdfast.config.placeholders import problems as placeholder_problems
 from holdfast.errors import ConfigProblem
 
-__all__ = ["TOP_LEVEL", "Aggregation", "Declaration", "Limits", "Retry", "check"]
+__all__ = [
+    "KEYS",
+    "TOP_LEVEL",
+    "Aggregation",
+    "Argv",
+    "Count",
+    "Declaration",
+    "Limits",
+    "Retry",
+    "Seconds",
+    "SomeSeconds",
+    "Written",
+    "check",
+]
 
 Argv = NewType("Argv", tuple[str, ...])
 Count = NewType("Count", int)
@@ -32,9 +45,9 @@ class Limits:
     """How much at a time, and how long.
 
     Attributes:
-        jobs: Processes at a time; None for as many as there are CPUs.
-        timeout_s: Per attempt; None for no limit.
-        grace_s: Between asking a process to stop and killing it.
+        jobs: Processes at a time; None for as many CPUs as affinity and cgroup leave.
+        timeout_s: Of one attempt; None for no limit.
+        grace_s: Time between asking a process to stop (TERM) and killing it (KILL).
         fail_fast: Whether the first failure stops the others.
     """
 
@@ -51,8 +64,8 @@ class Retry:
     Attributes:
         max_attempts: Failed attempts after which a process stays failed.
         backoff_s: Pause before the second attempt; doubled before each further one.
-        max_interruptions: Attempts in a row that may end by interruptions from outside before the
-            experiment is left interrupted.
+        max_interruptions: Attempts of a process in a row that may be interrupted from outside
+            before the experiment is left `interrupted`.
     """
 
     max_attempts: Count = Count(1)
@@ -65,7 +78,8 @@ class Aggregation:
     """How results become one.
 
     Attributes:
-        command: The user's own argv, without placeholders; None for the built-in table alone.
+        command: Argv, without placeholders, that combines the results in `HOLDFAST_RESULTS`; None
+            for the built-in table and statistics alone.
     """
 
     command: Argv | None = None
@@ -86,21 +100,37 @@ class Declaration:
     source: Mapping[str, Any]
 
 
-_TYPES: Final[Mapping[str, Any]] = {
-    "name": str,
-    "command": Argv,
-    "processes": Count,
-    "matrix": Matrix,
-    "env": dict[str, str],
-    "limits": Limits,
-    "retry": Retry,
-    "aggregate": Aggregation,
-}
+class Written(TypedDict, total=False):
+    """An experiment file.
+
+    Attributes:
+        name: What listings call it; None for the file's name.
+        command: Argv, no shell; see *Placeholders*. Required.
+        processes: Number of identical processes, instead of a matrix; None for 1.
+        matrix: Lists of values, of which every combination is a process; see *The matrix*.
+        env: Variables added to the environment of every process, with placeholders as in `command`.
+            An integer stands for its digits; names that begin with `HOLDFAST_` are not yours.
+        limits: See *[limits]*.
+        retry: See *[retry]*.
+        aggregate: See *[aggregate]*.
+    """
+
+    name: str
+    command: Argv
+    processes: Count
+    matrix: Matrix
+    env: dict[str, str]
+    limits: Limits
+    retry: Retry
+    aggregate: Aggregation
+
+
+_TYPES: Final[Mapping[str, Any]] = Written.__annotations__
 #: Every key that a file may have at its top.
 TOP_LEVEL: Final = tuple(_TYPES)
 
-# Attributes carry their unit, keys do not: their values do.
-_KEYS: Final = {"timeout_s": "timeout", "grace_s": "grace", "backoff_s": "backoff"}
+#: Attributes carry their unit, keys do not: their values do.
+KEYS: Final = {"timeout_s": "timeout", "grace_s": "grace", "backoff_s": "backoff"}
 
 
 def _some_seconds(value: Any, _: Any) -> float:
@@ -127,9 +157,9 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook_func(lambda kind: kind == dict[str, str], _env)
     for record in (Limits, Retry, Aggregation):
         renamed = {
-            field.name: override(rename=_KEYS[field.name])
+            field.name: override(rename=KEYS[field.name])
             for field in attrs.fields(record)
-            if field.name in _KEYS
+            if field.name in KEYS
         }
         # mypy takes the overrides for the function's own keywords.
         hook = make_dict_structure_fn(record, converter, **renamed)  # type: ignore[arg-type]
@@ -197,14 +227,14 @@ def _structure(value: Any, kind: Any) -> Any:
 
 def _explained(where: str, err: Exception) -> Iterator[ConfigProblem]:
     if isinstance(err, ForbiddenExtraKeysError):
-        known = [_KEYS.get(field.name, field.name) for field in attrs.fields(err.cl)]
+        known = [KEYS.get(field.name, field.name) for field in attrs.fields(err.cl)]
         for key in sorted(map(str, err.extra_fields)):
             yield ConfigProblem(f"{where}.{key}", "unknown key", _meant(key, known))
     elif isinstance(err, cattrs.BaseValidationError):
         for inner in err.exceptions:
             # cattrs notes on each error which attribute it was about.
             notes = [note.name for note in getattr(inner, "__notes__", ()) if hasattr(note, "name")]
-            below = f"{where}.{_KEYS.get(notes[0], notes[0])}" if notes else where
+            below = f"{where}.{KEYS.get(notes[0], notes[0])}" if notes else where
             yield from _explained(below, inner)
     elif isinstance(err, ValueError):
         yield from values.problems_of(where, err)
@@ -221,7 +251,7 @@ def _meant(key: str, known: Collection[str], matrix_table: Any = None) -> str:
     for table in (Limits, Retry, Aggregation):
         section = "aggregate" if table is Aggregation else table.__name__.lower()
         for field in attrs.fields(table):
-            if key == _KEYS.get(field.name, field.name):
+            if key == KEYS.get(field.name, field.name):
                 return f"did you mean {section}.{key}?"
     if isinstance(matrix_table, Mapping) and (
         hint := values.suggest(key, [each for each in matrix_table if isinstance(each, str)])
