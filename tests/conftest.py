@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import foreign
 from holdfast.store.manager import StateManager
 
 # No deadline: a shared machine stalls for longer than any example takes.
@@ -82,3 +83,12 @@ def fast_dir(tmp_path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="holdfast-test-", dir=memory) as path:
         yield Path(path)
+
+
+@pytest.fixture(autouse=True)
+def _read_by_a_stranger(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test leaves behind, `holdfast guide storage` is enough to read it."""
+    yield
+    left = request.node.funcargs.get("tmp_path")
+    for top in () if left is None else foreign.state_directories(left):
+        assert not foreign.disagreements(top)

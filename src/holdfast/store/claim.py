@@ -1,6 +1,6 @@
 """A claim: the right to record events of one experiment, and the only way to do it.
 
-Every recorded line is on the disk before the call returns (DESIGN §4, *Transition*). What the
+Every recorded line is on the disk before the call returns (guide: storage, *Transition*). What the
 claim cannot vouch for any more, it refuses to record: after a failed fsync, after a newer owner was
 seen, in a fork, after its release.
 """

@@ -1,4 +1,4 @@
-"""What is stored of one experiment: the truth of its journals, else its view (DESIGN §4)."""
+"""What is stored of one experiment: the truth of its journals, else its view (guide: storage)."""
 
 import contextlib
 import errno

@@ -1,7 +1,7 @@
 """The durable store of experiments: create, load, claim, find, delete.
 
-Owns the promises of DESIGN §7 towards its callers; how they are kept is in `ownership`, `claim`,
-`journal`, `view` and `deletion`. It knows no engine and starts no process.
+Owns the promises towards its callers (guide: promises); how they are kept is in `ownership`,
+`claim`, `journal`, `view` and `deletion`. It knows no engine and starts no process.
 """
 
 import contextlib

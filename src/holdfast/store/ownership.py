@@ -1,4 +1,4 @@
-"""Becoming the owner of an experiment: the lock, the next epoch, the state taken over (DESIGN §4).
+"""Becoming an experiment's owner: the lock, the next epoch, the state taken over (guide: storage).
 
 Owns the order of these steps; `holdfast.store.claim` records with what comes out.
 """

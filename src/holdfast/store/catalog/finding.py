@@ -1,7 +1,7 @@
 """Finding experiments in a state directory of any size: listings, incomplete ones, equal work.
 
 What is finished is taken from the index, or from the view where the end of the journal confirms
-it; everything else is loaded from its journal (DESIGN §4, *Finding*).
+it; everything else is loaded from its journal (guide: storage, *Finding*).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A cache of what the finished experiments are, so that finding can skip them (DESIGN §4).
+"""A cache of what the finished experiments are, so that finding can skip them (guide: storage).
 
 It knows experiments that are aggregated and let go by their owner, and only as long as view and
 folder are the very files that they were. Whoever changes such an experiment has to claim it first,
