@@ -12,8 +12,8 @@ Four settings:
   that the other host is dead while it is not. Epochs alone protect: here fencing is proved.
 - `deletes`: a third actor deletes the experiment and makes it again under the same name.
 - `lawless`: no locks and deletes, with force all round. While a forced delete is under way, a power
-  cut may leave the experiment with or without its history (guide: promises, *Not promised*); it must
-  be readable all the same, and somebody must be able to go on.
+  cut may leave the experiment with or without its history (guide: promises, *Not promised*); it
+  must be readable all the same, and somebody must be able to go on.
 
 What must hold: an acknowledged step is in the history exactly once, before every step that was
 begun later; none is there twice; a reader never meets anything unreadable and never goes back
