@@ -13,27 +13,25 @@ from holdfast.store.codec import state_to_json
 from holdfast.store.files import Files
 from holdfast.store.place import JOURNALS, Opened, Place
 
-__all__ = ["REFUSED", "disagreements", "state_directories"]
+__all__ = ["disagreements", "state_directories"]
 
 REFUSED: Final = "refused"
+NOTHING: Final = (None, [])
 _MANY: Final = 100
 
 
 def disagreements(top: Path) -> list[str]:
     """In what the two differ over the experiments of the state directory *top*."""
+    found = []
     with Opened.at(Files(), top) as opened:
-        found = _told("the experiments", scanning.stems(opened), foreign_reader.stems(top))
-        for stem in scanning.stems(opened):
+        ours, theirs = scanning.stems(opened), foreign_reader.stems(top)
+        for stem in sorted({*ours, *theirs}):
             place = Place(opened, stem)
-            ours = _ours(place)
-            theirs = _theirs(top, stem)
-            if ours == _ours(place):  # nobody is writing
-                found += _told(stem, ours, theirs)
+            one = _ours(place) if stem in ours else NOTHING
+            other = _theirs(top, stem) if stem in theirs else NOTHING
+            if one != other and one == _ours(place):  # nobody is writing
+                found.append(f"{stem}: holdfast reads\n  {one!r}\nthe page\n  {other!r}")
     return found
-
-
-def _told(what: str, ours: Any, theirs: Any) -> list[str]:
-    return [] if ours == theirs else [f"{what}: holdfast reads\n  {ours!r}\nthe page\n  {theirs!r}"]
 
 
 def _ours(place: Place) -> Any:

@@ -5,6 +5,7 @@ Imports nothing of holdfast. What it cannot know from that page, the page has to
 
 import hashlib
 import json
+import math
 import os
 import re
 import stat
@@ -25,6 +26,14 @@ PROCESS = {
     **{"status": "pending", "attempt": 0, "failures": 0, "interruptions": 0},
     **dict.fromkeys(("exit_code", "signal", "reason", "error_message", "host", "identity")),
     **dict.fromkeys(("result", "started_at", "completed_at")),
+}
+KINDS = {
+    **dict.fromkeys(("exit_code", "signal", "subprocess_pid"), int),
+    **dict.fromkeys(("owner", "identity", "result"), dict),
+}
+REASONS = {
+    *("exit", "signal", "timeout", "out_of_memory", "preempted", "user", "stale", "lost"),
+    *("result_lost", "launch_error", None),
 }
 EXPERIMENT = ("initialised", "running", "completed", "aggregated", "failed", "interrupted")
 KEYS = {*STATE, "experiment_id", "config", "process_progress", "extra"}
@@ -63,11 +72,22 @@ def is_folder(path: Path) -> bool:
     return not path.is_symlink() and not path.parent.is_symlink() and path.is_dir()
 
 
-def read_file(path: Path) -> bytes:
-    return path.read_bytes() if stat.S_ISREG(path.lstat().st_mode) else refuse("no regular file")
+def read_file(path: Path, limit: int) -> bytes:
+    info = path.lstat()
+    if not stat.S_ISREG(info.st_mode) or info.st_size > limit:
+        refuse("no regular file, or too large")
+    return path.read_bytes()
 
 
 # -- states ---------------------------------------------------------------------------------------
+
+
+def parse(data: bytes, **how: Any) -> Any:
+    return json.loads(data.decode(), parse_constant=refuse, parse_float=finite, **how)
+
+
+def finite(text: str) -> float:
+    return float(text) if math.isfinite(float(text)) else refuse("beyond a double")
 
 
 def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -91,29 +111,38 @@ def normal(plain: dict[str, Any], stem: str) -> dict[str, Any]:
     state["extra"] = extra | plain.get("extra", {}) | {k: plain[k] for k in plain if k not in KEYS}
     given = {int(index): entry for index, entry in plain.get("process_progress", {}).items()}
     count = state["num_processes"] or max(given, default=-1) + 1
-    if max(given, default=-1) >= count:
+    if max(given, default=-1) >= count or count > 1_000_000:
         refuse("a process too many")
     state["num_processes"], state["process_progress"] = count, {}
     for index in range(count):
         entry = given.get(index, {})
         state["process_progress"][index] = PROCESS | {k: entry[k] for k in entry if k in PROCESS}
+    statuses = {process["status"] for process in state["process_progress"].values()}
+    if state["status"] in ("completed", "aggregated") and statuses - {"completed"}:
+        refuse("settled, but not its processes")
     return checked(state, stem)
 
 
 def checked(state: dict[str, Any], stem: str) -> dict[str, Any]:
-    statuses = {process["status"] for process in state["process_progress"].values()}
     if stem_of(state["experiment_id"]) != stem:
         refuse("of another name")
-    if (
-        statuses - {"pending", "running", "completed", "failed"}
-        or state["status"] not in EXPERIMENT
-    ):
-        refuse("an unknown status")
-    if state["status"] in ("completed", "aggregated") and statuses - {"completed"}:
-        refuse("settled, but not its processes")
-    for record in (state, *state["process_progress"].values()):
-        record.update({key: utc(record[key]) for key in TIMES if record.get(key)})
+    check(state, {**STATE, "config": {}, "extra": {}}, EXPERIMENT)
+    for process in state["process_progress"].values():
+        check(process, PROCESS, ("pending", "running", "completed", "failed"))
     return state
+
+
+def check(record: dict[str, Any], defaults: dict[str, Any], statuses: tuple[str, ...]) -> None:
+    """Refuse what no table allows; times become UTC."""
+    for key, default in defaults.items():
+        value, kind = record[key], KINDS.get(key, str) if default is None else type(default)
+        null = value is None and default is None
+        if not null and (type(value) is not kind or (kind is int and default == 0 > value)):
+            refuse(f"{key} is {value}")
+        if key in TIMES and value is not None:
+            record[key] = utc(value)
+    if record["status"] not in statuses or record["reason"] not in REASONS:
+        refuse("an unknown word")
 
 
 def utc(text: str) -> str:
@@ -128,7 +157,7 @@ def valid(line: bytes) -> Any:
     if line[:9] != b"%08x " % zlib.crc32(line[9:]):
         return None
     try:
-        said = json.loads(line[9:], parse_constant=refuse)
+        said = parse(line[9:])
     except ValueError as err:
         return refuse(err)
     return said if isinstance(said, dict) else refuse("a checksum of no object")
@@ -161,7 +190,7 @@ def journals(top: Path, stem: str) -> Iterator[tuple[int, Lines]]:
     names = os.listdir(folder) if is_folder(folder) else refuse("journal/ is no directory")
     epochs = sorted(int(name[:-6]) for name in names if re.fullmatch(r"\d{8,}\.jsonl", name))
     for epoch in reversed(epochs):
-        lines = read_lines(read_file(folder / f"{epoch:08}.jsonl"))
+        lines = read_lines(read_file(folder / f"{epoch:08}.jsonl", 1 << 30))
         if not lines or lines[0][1]["kind"] != "claim":
             refuse("no claim")
         if len(lines) > 1 and lines[1][1]["kind"] == "base":
@@ -201,7 +230,7 @@ def load(top: Path, stem: str) -> dict[str, Any] | None:
         return fold(epoch, lines, stem)
     if not os.path.lexists(view):
         return None
-    plain = json.loads(read_file(view), object_pairs_hook=object_of, parse_constant=refuse)
+    plain = parse(read_file(view, 512 << 20), object_pairs_hook=object_of)
     state = normal(plain, stem)
     if folder.is_symlink() or (state["epoch"] and folder.exists() and not folder.is_dir()):
         refuse("something hides the folder")
