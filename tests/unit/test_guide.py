@@ -11,7 +11,7 @@ import pytest
 import guide_parts
 from holdfast.cli import main
 from holdfast.guide import TOPICS, page
-from pages import run_blocks
+from pages import blocks, run_blocks
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -32,6 +32,14 @@ def test_every_page_is_a_topic():
 def test_every_block_does_what_the_page_says(topic, tmp_path):
     """Typed one after the other by a reader, they run, and print what is printed there."""
     run_blocks(page(topic), tmp_path)
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_block_that_is_a_file_is_named_before_it(topic):
+    """A terminal does not show what stands behind the fence."""
+    for block in (each for each in blocks(page(topic)) if each.name is not None):
+        before = page(topic).partition(block.text)[0]
+        assert f"`{block.name}`" in before, f"nothing says that {block.name} is a file"
 
 
 @pytest.mark.parametrize("topic", TOPICS)

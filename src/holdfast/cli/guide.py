@@ -7,8 +7,8 @@ from typing import Final
 
 import click
 
-from holdfast.reading import text
 from holdfast.guide import TOPICS, page
+from holdfast.reading import text
 
 __all__ = ["guide"]
 
