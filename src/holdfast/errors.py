@@ -77,7 +77,7 @@ def _spelt(*words: str) -> str:
 
 
 class HoldfastError(Exception):
-    """Base of every error of this package: a record of its fields, in the order of declaration."""
+    """Base of every error of this package. Its facts are attributes."""
 
     _fields: ClassVar[tuple[str, ...]] = ()
 

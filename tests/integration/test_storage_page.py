@@ -232,7 +232,7 @@ def test_the_page_has_every_file_of_a_run(state_dir: Path, tmp_path: Path):
             "aggregate": {"command": ["python", str(tmp_path / "work.py")]},
         }
         outcome = Orchestrator(StateManager(state_dir), engine).run(config)
-    assert outcome.exit_code == 0
+    assert outcome.ok
     assert not foreign.disagreements(state_dir)
     folder = state_dir / outcome.state.experiment_id
     named = set(re.findall(r"[a-z.]+", page("storage")))
