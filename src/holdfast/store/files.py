@@ -50,6 +50,11 @@ class Files:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(name, flags | (os.O_EXCL if exclusive else 0), 0o666, dir_fd=dir_fd)
 
+    def open_new(self, name: str, dir_fd: int) -> int:
+        """Make a file that is written at offsets, which appending would ignore."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(name, flags, 0o666, dir_fd=dir_fd)
+
     def open_write(self, name: str, dir_fd: int) -> int:
         """Open what is there for reading and writing: for a lock, which NFS gives to writers only.
 
@@ -68,6 +73,10 @@ class Files:
     def write(self, fd: int, data: bytes | memoryview) -> int:
         """One write, which may be short."""
         return os.write(fd, data)
+
+    def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        """One write, which may be short."""
+        return os.pwrite(fd, data, offset)
 
     def truncate(self, fd: int, size: int) -> None:
         os.ftruncate(fd, size)
@@ -122,6 +131,14 @@ class Files:
 
     def fstat(self, fd: int) -> os.stat_result:
         return os.fstat(fd)
+
+    def overwrites_cheaply(self, fd: int) -> bool:
+        """Whether what is written over is written where it lies, with no size to be committed.
+
+        Memory, networks, overlays, FUSE, and file systems that copy on write have no block device
+        of their own and so a major number of 0.
+        """
+        return os.major(os.fstat(fd).st_dev) != 0
 
     def flock(self, fd: int, operation: int) -> None:
         fcntl.flock(fd, operation)

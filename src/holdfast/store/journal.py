@@ -2,7 +2,7 @@
 
 What its lines say is in `lines`. Reading takes no lock. What a crash can leave is a torn last line,
 since no line is begun before the one before it is on the disk; anything else that does not fit its
-checksum is damage and is refused.
+checksum is damage and is refused. Zeros at the end are room that was made for lines (`tail`).
 """
 
 import errno
@@ -72,7 +72,7 @@ class Journal:
     Attributes:
         lines: Every valid line with the offset behind it; a torn tail is not among them.
         size: Bytes of the valid lines.
-        torn: Whether something that is no line stands behind them.
+        torn: Whether something that is neither a line nor room for one stands behind them.
     """
 
     epoch: int
@@ -140,7 +140,8 @@ def _read(journals: Opened, path: Path) -> bytes:
             raise StateCorruptError(
                 path, f"has {info.st_size:,} bytes, more than the limit of {SIZE_LIMIT:,}"
             )
-        return files.read_all(fd, SIZE_LIMIT)
+        # No line has a zero in it: whatever a crash left of one among them, it ends before these.
+        return files.read_all(fd, SIZE_LIMIT).rstrip(b"\0")
     finally:
         files.close(fd)
 
@@ -192,7 +193,7 @@ def read_journal(journals: Opened, epoch: int) -> Journal:
     data = _read(journals, path)
     lines, bad = _parse(data, path)
     if bad is not None:
-        # A failed append is cut off and written over while we read: only what stays is damage.
+        # The owner writes into what we read, or cuts a failed line off: only what stays is damage.
         before, data = data, _read(journals, path)
         lines, bad = _parse(data, path)
         if bad is not None and data[: len(before)] == before:

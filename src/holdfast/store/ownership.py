@@ -30,6 +30,7 @@ from holdfast.store.files import NO_LOCKS
 from holdfast.store.journal import Truth
 from holdfast.store.loading import exists, misnamed, read
 from holdfast.store.place import JOURNALS, LOCK, Opened, Place
+from holdfast.store.tail import LARGEST, Tail
 from holdfast.store.view import temporary_name
 
 __all__ = [
@@ -52,7 +53,7 @@ class Owned:
     """What a claim holds: what it opened, its epoch, and the state it took over.
 
     Attributes:
-        file: The journal of the epoch, in *journals*.
+        tail: The journal of the epoch, in *journals*.
         locked: False where the file system has no locks: then epochs alone protect.
         previous: The owner before, and *verdict* what was known of it.
         base_size: Bytes of the journal's base line.
@@ -64,9 +65,8 @@ class Owned:
     lock: Opened
     locked: bool
     journals: Opened
-    file: Opened
+    tail: Tail
     epoch: int
-    size: int
     base_size: int
     previous: ProcessIdentity | None
     verdict: Verdict | None
@@ -310,13 +310,13 @@ def _take_over(
             existing = journal.epochs(journals.names())
             # Never back, even if somebody removed the journals: an owner of one may still live.
             epoch = max(existing[-1] if existing else 0, truth.state.epoch) + 1
-            file = publish_epoch(journals, epoch, claim_line)
-            if file is not None:
+            tail = publish_epoch(journals, epoch, claim_line)
+            if tail is not None:
                 break
             # Where there is no lock, somebody else may have been first. Theirs is the experiment.
             if not locked:
                 raise AlreadyOwnedError(experiment_id, None, at, None)
-        opened.enter_context(file)
+        opened.enter_context(tail.file)
         # Only now, when every older owner is fenced, is what they wrote complete.
         if not _unchanged(journals, epoch, truth):
             newer = read(place, below=epoch)
@@ -330,8 +330,9 @@ def _take_over(
                 files.fdatasync(older.fd)
         state = attrs.evolve(truth.state, owner=me, epoch=epoch)
         base_line = lines.base(state, at, epoch=truth.epoch, offset=truth.offset)
-        files.write_all(file.fd, base_line)
-        files.fdatasync(file.fd)
+        end = tail.write(base_line)
+        files.fdatasync(tail.file.fd)
+        tail.size = end
         newest = max(journal.epochs(journals.names()), default=0)
         if newest != epoch:
             raise OwnershipLostError(experiment_id, epoch, newest)
@@ -348,9 +349,8 @@ def _take_over(
         lock=lock,
         locked=locked,
         journals=journals,
-        file=file,
+        tail=tail,
         epoch=epoch,
-        size=len(claim_line) + len(base_line),
         base_size=len(base_line),
         previous=previous,
         verdict=verdict,
@@ -361,15 +361,16 @@ def _take_over(
 def _unchanged(journals: Opened, epoch: int, truth: Truth) -> bool:
     """Whether *truth*, read before the epoch was ours, is still all that the predecessor wrote.
 
-    Journals only grow; one that is cut back had a torn tail when it was read.
+    Lines are only added; one that is cut back was torn when it was read.
     """
     older = [each for each in journal.epochs(journals.names()) if each < epoch]
     if not older:
         return truth.epoch == 0
     if older[-1] != truth.epoch or truth.torn:
         return False
-    size = journals.files.stat(journal.file_name(truth.epoch), journals.fd).st_size
-    return size == truth.offset
+    with journals.open_read(journal.file_name(truth.epoch)) as file:
+        behind = journals.files.read(file.fd, LARGEST + 1, truth.offset)
+    return len(behind) <= LARGEST and not behind.strip(b"\0")
 
 
 def _judge_previous(
@@ -391,17 +392,20 @@ def _judge_previous(
     return None, None
 
 
-def publish_epoch(journals: Opened, epoch: int, content: bytes) -> Opened | None:
-    """Make the journal of *epoch* with *content*; open, or None if another was first.
+def publish_epoch(journals: Opened, epoch: int, content: bytes) -> Tail | None:
+    """Make the journal of *epoch* with *content*; its end, or None if another was first.
 
     Durable once it returns. Raises OSError.
     """
     files, journal_fd = journals.files, journals.fd
     temporary = temporary_name()
-    fd = files.open_append(temporary, journal_fd, exclusive=True)
+    fd = files.open_new(temporary, journal_fd)
+    file = Opened(files, journals.path / journal.file_name(epoch), fd)
     try:
-        files.write_all(fd, content)
+        tail = Tail.of(file)
+        end = tail.write(content)
         files.fsync(fd)
+        tail.size = end
         won = True
         try:
             files.link(temporary, journal.file_name(epoch), journal_fd)
@@ -411,30 +415,28 @@ def publish_epoch(journals: Opened, epoch: int, content: bytes) -> Opened | None
             won = os.path.samestat(files.fstat(fd), target)
         files.unlink(temporary, journal_fd)
         if not won:
-            files.close(fd)
+            file.close()
             return None
         files.fsync(journal_fd)
     except OSError:
         with contextlib.suppress(OSError):
             files.unlink(temporary, journal_fd)
-        files.close(fd)
+        file.close()
         raise
-    return Opened(files, journals.path / journal.file_name(epoch), fd)
+    return tail
 
 
 def successor(
     journals: Opened, state: ExperimentState, epoch: int, offset: int, at: datetime
-) -> tuple[Opened, int, int, ExperimentState] | None:
+) -> tuple[Tail, int, ExperimentState] | None:
     """The owner's own next epoch, in one step, since nobody else writes.
 
-    Returns its file, size, the size of its base, and the state; None if another owner has
-    been first. Raises OSError.
+    Returns its end, the size of its base, and the state; None if another owner has been first.
+    Raises OSError.
     """
     assert state.owner is not None
     moved = attrs.evolve(state, epoch=epoch + 1)
     claim_line = lines.claimed(state.owner, at, compacts=epoch)
     base_line = lines.base(moved, at, epoch=epoch, offset=offset)
-    file = publish_epoch(journals, epoch + 1, claim_line + base_line)
-    if file is None:
-        return None
-    return file, len(claim_line) + len(base_line), len(base_line), moved
+    tail = publish_epoch(journals, epoch + 1, claim_line + base_line)
+    return None if tail is None else (tail, len(base_line), moved)

@@ -8,7 +8,7 @@ the state that the lines lead to.
 import contextlib
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NoReturn
 
 from holdfast.errors import ClaimClosedError, OwnershipLostError, StateWriteError, cause
 from holdfast.lifecycle.records import ExperimentState
@@ -72,8 +72,7 @@ class JournalWriter:
         self._experiment_id = owned.state.experiment_id
         self._folder = owned.folder
         self._journals = owned.journals
-        self._file = owned.file
-        self._size = owned.size
+        self._tail = owned.tail
         self._base_size = owned.base_size
         self.epoch = owned.epoch
         self.status = WriterStatus.OPEN
@@ -109,7 +108,8 @@ class JournalWriter:
             if found == self.epoch and not self._place.is_at(self._folder):
                 found = 0
         except OSError as err:
-            raise StateWriteError.of(self._file.path, "looking at", err, stored="unknown") from err
+            path = self._tail.file.path
+            raise StateWriteError.of(path, "looking at", err, stored="unknown") from err
         if found != self.epoch:
             why = f"epoch {found} superseded it" if found else "its folder was taken away"
             self._move("supersede", why)
@@ -133,9 +133,9 @@ class JournalWriter:
                 as good as before, or writes no more.
             OwnershipLostError: A newer owner took over.
         """
-        file = self._file
+        file = self._tail.file
         try:
-            self._files.write_all(file.fd, line)
+            end = self._tail.write(line)
         except OSError as err:
             self._take_back(err)
         try:
@@ -144,24 +144,27 @@ class JournalWriter:
             # The kernel may have dropped the pages and call the next fsync clean: never ask twice.
             self._move("poison", f"fdatasync failed: {cause(err)}")
             raise StateWriteError.of(file.path, "fdatasync", err, stored="unknown") from err
-        self._size += len(line)
+        self._tail.size = end
         try:
             self.fence()
         except StateWriteError as err:
             self._move("poison", f"its folder cannot be looked at: {err.cause}")
             raise
 
-    def _take_back(self, err: OSError) -> None:
+    def _take_back(self, err: OSError) -> NoReturn:
         """Cut off what a failed write left, or give up."""
         old = "old"
+        file = self._tail.file
         try:
-            self._files.truncate(self._file.fd, self._size)
+            self._tail.cut()
+            # Durably: of what is torn later, no part may be of another line than the last.
+            self._files.fdatasync(file.fd)
         except OSError as second:
             self._move("poison", f"a failed write could not be taken back: {cause(second)}")
             old = "unknown"
         else:
             self._move("take_back")
-        raise StateWriteError.of(self._file.path, "writing", err, stored=old) from err
+        raise StateWriteError.of(file.path, "writing", err, stored=old) from err
 
     def delete(self, line: bytes) -> None:
         """Append *line* as the last: from its first byte on, nothing may follow it."""
@@ -173,10 +176,11 @@ class JournalWriter:
 
     def compacted(self, state: ExperimentState, at: datetime) -> ExperimentState | None:
         """*state* in a fresh journal, if the present one has grown long; else None."""
-        if self._size <= max(COMPACT_BYTES, COMPACT_BASES * self._base_size):
+        size = self._tail.size
+        if size <= max(COMPACT_BYTES, COMPACT_BASES * self._base_size):
             return None
         try:
-            moved = ownership.successor(self._journals, state, self.epoch, self._size, at)
+            moved = ownership.successor(self._journals, state, self.epoch, size, at)
         except OSError:
             # Nothing is lost: the present journal goes on, and the next line tries again. If the
             # new one was published all the same, the fence of that line sees it.
@@ -185,9 +189,10 @@ class JournalWriter:
             # A newer owner, which came after the line that was just acknowledged and so has it.
             # The fence of the next line says so.
             return None
+        self._give_room_back()
         with contextlib.suppress(OSError):
-            self._file.close()
-        self._file, self._size, self._base_size, state = moved
+            self._tail.file.close()
+        self._tail, self._base_size, state = moved
         self.epoch += 1
         return state
 
@@ -200,9 +205,20 @@ class JournalWriter:
     @property
     def held(self) -> tuple[Opened, Opened]:
         """What is open as long as it is."""
-        return self._file, self._journals
+        return self._tail.file, self._journals
 
     def release(self) -> None:
         """It writes no more, whatever it was."""
         if self.status is WriterStatus.OPEN:
             self._move("release")
+            self._give_room_back()
+
+    def _give_room_back(self) -> None:
+        """Have the journal, which is complete, take no more space than its lines do.
+
+        Nothing is lost if that is refused, or by a power cut, so that it waits for no disk: zeros
+        behind the last line count for nothing.
+        """
+        if self._tail.room > self._tail.size:
+            with contextlib.suppress(OSError):
+                self._tail.cut()
