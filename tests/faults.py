@@ -16,13 +16,16 @@ OPERATIONS: Final = (
         "open_read",
         "open_write",
         "open_append",
+        "open_new",
         "mkdir",
         "read",
         "write",
+        "write_at",
         "truncate",
         "fsync",
     ),
     *("fdatasync", "link", "rename", "unlink", "rmdir", "names", "stat", "fstat", "flock"),
+    "overwrites_cheaply",
 )
 
 

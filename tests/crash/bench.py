@@ -22,6 +22,8 @@ from holdfast.store.claim import Claim
 from holdfast.store.files import Files
 from holdfast.store.manager import StateManager
 
+from .watching import RoomyFiles
+
 __all__ = ["ABSENT", "Bench", "Ticking", "digest", "legal_step", "speaker"]
 
 #: The digest of an experiment that is not there.
@@ -74,7 +76,7 @@ class Bench:
 
     root: Path
     say: Callable[[str], None]
-    files: Files = attrs.field(factory=Files)
+    files: Files = attrs.field(factory=RoomyFiles)
     clock: Callable[[], datetime] = attrs.field(factory=Ticking)
     events: dict[str, int] = attrs.field(factory=dict)
     retries: bool = False

@@ -27,7 +27,7 @@ from .powercut import FILE_SYSTEMS, cut_power, unavailable
 from .recording import STRACE, record
 from .subject import Holdfast
 from .sweeps import sweeps
-from .watching import HALF, INTERRUPT
+from .watching import HALF, INTERRUPT, WRITES
 from .workloads import WORKLOADS, argv, warm_up
 
 __all__ = [
@@ -153,7 +153,7 @@ def _inside(name: str, faults: int | None, seed: int) -> tuple[int, int, list[st
         ref = reference(name, where)
         space = [(at, error, False) for at in range(len(ref.calls)) for error in ERRORS]
         space += [(at, INTERRUPT, False) for at in range(len(ref.calls))]
-        space += [(at, HALF, False) for at, call in enumerate(ref.calls) if call == "write"]
+        space += [(at, HALF, False) for at, call in enumerate(ref.calls) if call in WRITES]
         # A disk that stays full, or read-only.
         space += [
             (at, e, True) for at in range(len(ref.calls)) for e in (errno.ENOSPC, errno.EROFS)

@@ -22,12 +22,12 @@ import attrs
 from . import schedules
 from .bench import Bench
 from .boundaries import Reference, inside, left_over, problems_after
-from .watching import HALF, Hook, Operation, WatchedFiles, asker
+from .watching import HALF, WRITES, Hook, Operation, WatchedFiles, asker
 from .workloads import workload
 
 __all__ = ["Removal", "noticed", "steps"]
 
-_CHANGES = frozenset({"write", "truncate", "link", "rename", "unlink", "rmdir", "mkdir", "flock"})
+_CHANGES = frozenset({*WRITES, "truncate", "link", "rename", "unlink", "rmdir", "mkdir", "flock"})
 #: Nobody needs that many operations: beyond it, a workload spins.
 _MOST = 20_000
 _SEEDS = 30
@@ -58,7 +58,7 @@ class Removal:
                 raise SpinsError
             if operation.name != self.operation or asker() != self.line:
                 return call()
-            return len(operation.args[1]) if operation.name == "write" else None
+            return len(operation.args[1]) if operation.name in WRITES else None
 
         return leave_out
 
@@ -84,7 +84,7 @@ def steps(references: Sequence[Reference], where: Path) -> list[Removal]:
 
 
 def _first_writes(ref: Reference) -> list[int]:
-    return [at for at, call in enumerate(ref.calls) if call == "write"][:8]
+    return [at for at, call in enumerate(ref.calls) if call in WRITES][:8]
 
 
 def noticed(step: Removal, references: Sequence[Reference], where: Path) -> str | None:

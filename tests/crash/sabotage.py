@@ -9,7 +9,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Callable
-from types import FrameType, SimpleNamespace
+from types import FrameType
 from typing import Any
 
 from .schedules import Sabotage, Setting
@@ -22,7 +22,7 @@ def forget_fencing(operation: Operation, call: Callable[[], Any]) -> Any:
     """Sabotage: after its line, an owner does not see that there is a newer epoch than its own."""
     frame: FrameType | None = sys._getframe()
     while operation.name == "names" and frame is not None:
-        if frame.f_code.co_name == "_fence":
+        if frame.f_code.co_name == "fence":
             return [f"{frame.f_locals['self'].epoch:08d}.jsonl"]
         frame = frame.f_back
     return call()
@@ -31,11 +31,11 @@ def forget_fencing(operation: Operation, call: Callable[[], Any]) -> Any:
 def take_for_unchanged(operation: Operation, call: Callable[[], Any]) -> Any:
     """Sabotage: a new owner does not see that its predecessor wrote on until it was fenced."""
     frame: FrameType | None = sys._getframe()
-    while operation.name in ("names", "stat") and frame is not None:
+    while operation.name in ("names", "read") and frame is not None:
         if frame.f_code.co_name == "_unchanged":
             truth = frame.f_locals["truth"]
-            if operation.name == "stat":
-                return SimpleNamespace(st_size=truth.offset)
+            if operation.name == "read":
+                return b""
             return [f"{truth.epoch:08d}.jsonl"] if truth.epoch else []
         frame = frame.f_back
     return call()

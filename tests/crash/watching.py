@@ -34,21 +34,24 @@ __all__ = [
     "HALF",
     "INTERRUPT",
     "PRIMITIVES",
+    "ROOM",
+    "WRITES",
     "CallLog",
     "Fault",
     "Hook",
     "Killed",
     "Operation",
     "Recorder",
+    "RoomyFiles",
     "WatchedFiles",
     "asker",
 ]  # fmt: skip
 
 #: One system call each. Everything else in `Files` is made of these.
 PRIMITIVES = (
-    "open_dir", "open_read", "open_write", "open_append", "mkdir", "read", "write", "truncate",
-    "fsync", "fdatasync", "link", "rename", "unlink", "rmdir", "names", "scan", "touch", "stat",
-    "fstat", "flock", "close",
+    "open_dir", "open_read", "open_write", "open_append", "open_new", "mkdir", "read", "write",
+    "write_at", "truncate", "fsync", "fdatasync", "link", "rename", "unlink", "rmdir", "names",
+    "scan", "touch", "stat", "fstat", "overwrites_cheaply", "flock", "close",
 )  # fmt: skip
 
 #: Made of the primitives, so that watching those is watching these.
@@ -77,7 +80,20 @@ class Killed(BaseException):
     """The simulated process is dead. Not an Exception: no `except` of the store may survive it."""
 
 
-class WatchedFiles(Files):
+#: Whether journals make room for lines wherever the laboratory works, which is in memory as a rule.
+ROOM = os.environ.get("CRASH_ROOM", "on") == "on"
+
+
+class RoomyFiles(Files):
+    """The real operations, and room is made in journals as `ROOM` says, whatever the disk is."""
+
+    def overwrites_cheaply(self, fd: int) -> bool:
+        """See `Files`."""
+        super().overwrites_cheaply(fd)
+        return ROOM
+
+
+class WatchedFiles(RoomyFiles):
     """The real operations, each going through *hooks*, the first outermost.
 
     Keeps a list of the descriptors that it gave out and that are still open, so that a death can
@@ -106,7 +122,7 @@ class WatchedFiles(Files):
     def _forget(self) -> None:
         """Finalize nothing that goes through here any more: the dead have no finalizers."""
         for claim in list(uninterrupted.tenants):
-            if isinstance(claim, Claim) and claim._files is self:
+            if isinstance(claim, Claim) and claim._place.files is self:
                 claim._pid = 0
         for known, (files, _) in list(place._open.items()):
             if files is self:
@@ -126,7 +142,7 @@ def _bound(hook: Hook, operation: Operation, call: Callable[[], Any]) -> Callabl
 
 
 def _watched(name: str) -> Callable[..., Any]:
-    original = getattr(Files, name)
+    original = getattr(RoomyFiles, name)
 
     def method(self: WatchedFiles, *args: Any, **kwargs: Any) -> Any:
         return self.around(Operation(name, args, kwargs), lambda: original(self, *args, **kwargs))
@@ -138,6 +154,9 @@ def _watched(name: str) -> Callable[..., Any]:
 for _name in PRIMITIVES:
     setattr(WatchedFiles, _name, _watched(_name))
 
+
+#: What writes, in part perhaps.
+WRITES = ("write", "write_at")
 
 #: Ctrl-C, where an errno would be.
 INTERRUPT = -2
@@ -168,7 +187,10 @@ class Fault:
     """
 
     _WRITES = frozenset(
-        {"open_append", "mkdir", "write", "truncate", "fsync", "fdatasync", "link", "rename"}
+        {
+            *("open_append", "open_new", "mkdir", "write", "write_at", "truncate", "fsync"),
+            *("fdatasync", "link", "rename"),
+        }
     )
 
     # What these hand out would be lost between the call and the store, which no store can help.
@@ -205,14 +227,17 @@ class Fault:
         return call()
 
     def _halve(self, operation: Operation, call: Callable[[], Any]) -> Any:
-        if operation.name == "write" and self._full:
-            self._full = False  # somebody made room at once
+        if operation.name not in WRITES:
+            self._full = False  # somebody made room as soon as nobody insisted
+            return call()
+        if self._full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if operation.name == "write" and self.seen == self.at:
-            self.struck, self._full = operation, True
-            fd, data = operation.args
-            return os.write(fd, data[: len(data) // 2])
-        return call()
+        if self.seen != self.at:
+            return call()
+        self.struck, self._full = operation, True
+        fd, data, *offset = operation.args
+        half = bytes(data[: len(bytes(data).rstrip(b"\0")) // 2])
+        return os.pwrite(fd, half, *offset) if offset else os.write(fd, half)
 
 
 class Recorder:
@@ -291,6 +316,8 @@ class Recorder:
             self._did(Entries(place, ((base, mine),), "file"), note)
         return fd
 
+    _open_new = _open_append
+
     def _mkdir(
         self, call: Callable[[], Any], note: str, name: str, dir_fd: int | None = None
     ) -> Any:
@@ -305,6 +332,15 @@ class Recorder:
         done = call()
         if inode is not None:
             self._did(Data(inode, len(self._disk.files[inode]), bytes(data[:done])), note)
+        return done
+
+    def _write_at(
+        self, call: Callable[[], Any], note: str, fd: int, data: bytes, offset: int
+    ) -> Any:
+        inode = self._of(fd)
+        done = call()
+        if inode is not None:
+            self._did(Data(inode, offset, bytes(data[:done])), note)
         return done
 
     def _truncate(self, call: Callable[[], Any], note: str, fd: int, size: int) -> Any:
