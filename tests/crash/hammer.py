@@ -35,6 +35,7 @@ from holdfast.lifecycle.apply import Requested
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager, utc_now
 
+from .watching import RoomyFiles
 from .workloads import warm_up
 
 __all__ = ["BATCH", "Hammered", "acknowledged", "hammer", "judge", "write_until_killed"]
@@ -46,7 +47,7 @@ BATCH = 20
 def write_until_killed(state_dir: Path, name: str, writer: str, marks: Path) -> None:
     """Claim, record batches, let go, again and again. Ends by a signal or with the file system."""
     rng = random.Random(writer)
-    manager = StateManager(state_dir)
+    manager = StateManager(state_dir, files=RoomyFiles())
     fd = os.open(marks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     number = 0
     while True:
@@ -96,7 +97,7 @@ def judge(state_dir: Path, name: str, promised: Sequence[str]) -> list[str]:
     """What is wrong with the experiment *name*, whose writers were promised these batches."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreadableStateWarning)
-        manager = StateManager(state_dir)
+        manager = StateManager(state_dir, files=RoomyFiles())
         try:
             manager.load(name)
             history = [each.evidence for each in manager.history(name) if each.evidence]
@@ -172,7 +173,7 @@ def _main(root: Path, target: int, seed: int, round_: int) -> None:
 
 def _round(folder: Path, target: int, rng: random.Random, total: Hammered) -> None:
     names = ["one", "two"]
-    manager = StateManager(folder / "states")
+    manager = StateManager(folder / "states", files=RoomyFiles())
     for name in names:
         manager.create(name, num_processes=BATCH)
     running: dict[int, str] = {}

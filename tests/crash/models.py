@@ -5,7 +5,8 @@ power went. What was synced before the cut is on the disk. Of the rest:
 
 **POSIX** promises nothing. Any subset of it is on the disk, in any combination: a name without the
 data of its file, data without the name, the second of two renames without the first. A write that
-was under way may be torn: a prefix, the new size with zeros instead of data, either half of it.
+was under way may be torn: a prefix, the new size with zeros instead of data, either half of it, any
+of its sectors with what was there before in the others, with the new size or without.
 `fsync` of a file makes its data durable and not its name; `fsync` of a directory makes its names
 durable and not the data behind them. (After ALICE: Pillai et al., "All File Systems Are Not
 Created Equal", OSDI 2014; their abstract persistence model, at its weakest, but for the rename,
@@ -13,9 +14,10 @@ which is one step.)
 
 **ext4-ordered** promises an order. Metadata reaches the disk in the order in which it was made, so
 that a cut leaves a prefix of it; any sync that had something to commit commits everything before
-it, other files' names too. Data is delayed: a file may be visible with less than was written to
-it, down to nothing (the famous empty file after a rename), independently of all other files;
-appends reach the disk in order, torn at page boundaries only.
+it, other files' names too; data that replaces older data has nothing to commit. Data is delayed: a
+file may be visible with less than was written to it, down to nothing (the famous empty file after a
+rename), independently of all other files; what a file grows by reaches the disk in order, torn at
+page boundaries only, what replaces older data torn at sectors.
 
 A state that is possible at some cut stays possible until the next sync, and what was promised only
 grows until then. So it is enough to cut the power just before every sync and at the end: every
@@ -35,6 +37,9 @@ from .effects import Data, Disk, Effect, Entries, Mark, Size, Sync, Trace, Tree
 __all__ = ["CrashState", "crash_states", "cuts", "ext4_states", "posix_states"]
 
 _PAGE = 4096
+_SECTOR = 512
+#: Of so many sectors every subset is tried.
+_FEW = 3
 
 
 @attrs.frozen
@@ -81,16 +86,48 @@ def _split(trace: Trace, cut: int) -> tuple[list[int], list[int]]:
     return durable[::-1], pending[::-1]
 
 
-def _torn(effect: Effect) -> list[Effect | None]:
+def _torn(effect: Effect) -> list[tuple[Effect, ...]]:
     """What may be left of an effect that was not synced: itself, nothing, or pieces."""
     if not isinstance(effect, Data) or not effect.data:
-        return [effect, None]
-    data, size = effect.data, len(effect.data)
+        return [(effect,), ()]
+    # Zeros at its end are room for what comes: where it is torn matters in what comes before them.
+    data = effect.data.rstrip(b"\0") or effect.data
+    size = len(data)
     half = size // 2
     pieces = [data[:-1], data[:half], data[:half].ljust(size, b"\0"), bytes(size)]
     pieces.append(bytes(half) + data[half:])
-    torn = dict.fromkeys(piece for piece in pieces if piece and piece != data)
-    return [effect, None, *(attrs.evolve(effect, data=piece) for piece in torn)]
+    left: list[tuple[Data, ...]] = [(attrs.evolve(effect, data=piece),) for piece in pieces]
+    left += [
+        tuple(Data(effect.inode, at, piece) for at, piece in sectors)
+        for sectors in _subsets(_sectors(effect.offset, data))
+    ]
+    # With what the file grew by as well: its size is there, the data is not.
+    grown = Data(effect.inode, effect.offset + len(effect.data), b"")
+    left += [(*each, grown) for each in ((), *left)]
+    return [(effect,), (), *dict.fromkeys(each for each in left if each != (effect,))]
+
+
+def _sectors(offset: int, data: bytes) -> list[tuple[int, bytes]]:
+    """*data*, to be written at *offset*, in pieces that a disk writes whole."""
+    starts = range(offset // _SECTOR * _SECTOR, offset + len(data), _SECTOR)
+    pieces = [(max(at, offset), at + _SECTOR) for at in starts]
+    return [(start, data[start - offset : end - offset]) for start, end in pieces]
+
+
+def _subsets(sectors: list[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
+    """Some of the *sectors*, neither all nor none; of many the telling choices."""
+    count = len(sectors)
+    if count <= _FEW:
+        for chosen in itertools.product((True, False), repeat=count):
+            if any(chosen) and not all(chosen):
+                yield list(itertools.compress(sectors, chosen))
+        return
+    for at in sorted({0, 1, count // 2, count - 2, count - 1}):
+        yield sectors[:at] + sectors[at + 1 :]
+        yield [sectors[at]]
+    yield sectors[: count // 2]
+    yield sectors[::2]
+    yield sectors[1::2]
 
 
 def _choices(options: Sequence[int], rng: random.Random, limit: int) -> Iterator[tuple[int, ...]]:
@@ -146,9 +183,8 @@ def posix_states(
             if key not in known:
                 known[key] = base.only(target)
                 for index in indices:
-                    pick = chosen.get(index, 0)
-                    effect = variants[index][pick] if pick else trace.effects[index]
-                    if effect is not None:
+                    whole = (trace.effects[index],)
+                    for effect in variants[index][chosen[index]] if index in chosen else whole:
                         known[key].apply(effect)
             disk.take(target, known[key])
         lost = tuple(
@@ -163,6 +199,7 @@ def _committed(trace: Trace, cut: int) -> int:
     """Up to which effect ext4's journal has certainly committed all metadata."""
     dirty: set[int] = set()
     floor = 0
+    grows = _growing(trace)
     for index, effect in enumerate(trace.effects[:cut]):
         if isinstance(effect, Sync):
             if effect.inode in dirty:
@@ -171,9 +208,24 @@ def _committed(trace: Trace, cut: int) -> int:
         elif isinstance(effect, Entries):
             dirty.add(effect.directory)
             dirty.update(inode for _, inode in effect.changes if inode is not None)
-        elif isinstance(effect, Data | Size):
+        elif isinstance(effect, Size) or (isinstance(effect, Data) and index in grows):
             dirty.add(effect.inode)
     return floor
+
+
+def _growing(trace: Trace) -> frozenset[int]:
+    """The writes that make their files longer, by index."""
+    sizes: dict[int, int] = {inode: len(data) for inode, data in trace.disk().files.items()}
+    found: set[int] = set()
+    for index, effect in enumerate(trace.effects):
+        if isinstance(effect, Data):
+            end, size = effect.offset + len(effect.data), sizes.get(effect.inode, 0)
+            if end > size:
+                found.add(index)
+                sizes[effect.inode] = end
+        elif isinstance(effect, Size):
+            sizes[effect.inode] = effect.size
+    return frozenset(found)
 
 
 def ext4_states(
@@ -190,6 +242,7 @@ def ext4_states(
         if isinstance(effect, Data):
             writes.setdefault(effect.inode, []).append(index)
     delayed = list(writes)
+    grows = _growing(trace)
     # For every file: how many of its writes arrived, and how much of the one after them.
     arrivals: list[list[tuple[int, int]]] = []
     for inode in delayed:
@@ -197,9 +250,10 @@ def ext4_states(
         for count, index in enumerate(writes[inode]):
             effect = trace.effects[index]
             assert isinstance(effect, Data)
-            page = _PAGE - effect.offset % _PAGE
             stages.append((count, 0))
-            stages.extend((count, at) for at in range(page, len(effect.data), _PAGE))
+            unit = _PAGE if index in grows else _SECTOR
+            ends = range(unit - effect.offset % unit, len(effect.data), unit)
+            stages.extend((count, at) for at in ends)
         arrivals.append(stages)
     options = [len(loose) + 1, *map(len, arrivals)]
     late = {index for indices in writes.values() for index in indices}

@@ -19,6 +19,8 @@ from typing import Any, get_args
 
 import attrs
 
+from holdfast.store import journal
+
 from . import schedules
 from .bench import Bench
 from .boundaries import Reference, inside, left_over, problems_after
@@ -104,6 +106,21 @@ def noticed(step: Removal, references: Sequence[Reference], where: Path) -> str 
     return None
 
 
+def room_left(root: Path) -> list[str]:
+    """Journals that their owners let go, or went on from, and that end with no line."""
+    states = root / ".experiment_state"
+    wrong = []
+    for path in states.glob("*/journal/*.jsonl"):
+        *lines, rest = path.read_bytes().split(b"\n")
+        successor = path.with_name(journal.file_name(int(path.stem) + 1))
+        over = b'"event":"released"' in lines[-1] or (
+            successor.exists() and b'"compacts"' in successor.read_bytes().split(b"\n")[0]
+        )
+        if over and rest:
+            wrong.append(f"{path} takes {len(rest)} bytes more than its lines")
+    return wrong
+
+
 def _run(ref: Reference, where: Path, hook: Hook) -> list[str]:
     """What is wrong after a workload that nothing but *hook* disturbed."""
     root = where / "removed"
@@ -114,7 +131,7 @@ def _run(ref: Reference, where: Path, hook: Hook) -> list[str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             workload(ref.name)(Bench(root, promised.append, files))
-        wrong = left_over(root)
+        wrong = left_over(root) + room_left(root)
         if len(promised) != len(ref.marks):
             wrong.append("not everything was done")
         return wrong + problems_after(ref, root, promised, None, ref.name)

@@ -47,7 +47,7 @@ from holdfast.store.manager import StateManager
 
 from .bench import Ticking
 from .models import crash_states
-from .watching import Killed, Operation, Recorder, WatchedFiles
+from .watching import Killed, Operation, Recorder, RoomyFiles, WatchedFiles
 
 __all__ = ["Outcome", "Setting", "run"]
 
@@ -402,7 +402,7 @@ def _missing(
         under_way: The first promise that was not acknowledged any more.
         gone: Whether the experiment may be gone.
     """
-    manager = StateManager(state_dir, clock=stage.clock)
+    manager = StateManager(state_dir, clock=stage.clock, files=RoomyFiles())
     newest = max((when for when, _ in acknowledged), default=0)
     tags = [tag for when, tag in acknowledged if when == newest]
     deleted = "deleted" in tags and "created" not in tags

@@ -33,6 +33,7 @@ def test_posix_allows_a_name_without_data_and_data_without_a_name() -> None:
         (("a", b""),),
         (("a", b"12"),),
         (("a", b"123"),),
+        (("a", b"123\0"),),
         (("a", b"12\0\0"),),
         (("a", b"\0\x0034"),),
         (("a", b"\0\0\0\0"),),

@@ -384,12 +384,16 @@ class Recorder:
     _rmdir = _unlink
 
 
+_MEANS = ("holdfast.store.files", "holdfast.store.tail")
+
+
 def asker() -> str:
     """`module.function:line` of the store's line that is at work."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith("holdfast.") and module != "holdfast.store.files":
+        # The end of a journal does what its users say, and is no step of its own.
+        if module.startswith("holdfast.") and module not in _MEANS:
             return f"{module.removeprefix('holdfast.')}.{frame.f_code.co_name}:{frame.f_lineno}"
         frame = frame.f_back
     return "elsewhere"

@@ -6,14 +6,17 @@ at least. The same functions run under strace, in processes of their own
 (`python -m tests.crash.workloads NAME ROOT MARKS`), and in-process on watched files.
 """
 
+import contextlib
 import importlib
+import itertools
 import json
 import os
 import pkgutil
 import random
+import resource
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -179,6 +182,55 @@ def _compute(bench: Bench, path: Path) -> None:
         raise StateWriteError(path, "computing", str(err)) from err
 
 
+def _refused(bench: Bench) -> None:
+    """A long line that the disk has no room for, and a short one over what it left.
+
+    The short line ends on the first byte of a sector, and the piece of the long one just there: a
+    power cut between the two could leave one that lacks nothing but its end.
+    """
+    bench.promised(bench.manager().create("exp", num_processes=1), 0, "create")
+    with bench.manager().claim("exp") as claim:
+        path = claim.folder / "journal" / "00000001.jsonl"
+
+        def size() -> int:
+            return len(path.read_bytes().rstrip(b"\0"))
+
+        bench.record(claim, "start")
+        sizes = [size()]
+        bench.record(claim, "start", 0, evidence="-")
+        sizes.append(size())
+        bench.record(claim, "requeue", 0, proven_dead=True)
+        sizes.append(size())
+        starts, short = (b - a for a, b in itertools.pairwise(sizes))
+        more = (1 - sizes[-1] - starts - short) % 512
+        bench.record(claim, "start", 0, evidence="-" * (1 + more))
+        before = size()
+        assert (before + short) % 512 == 1
+        with full_at(before + short):
+            try:
+                claim.record("fail", 0, exit_code=1, error_message="x" * 700)
+            except StateWriteError as err:
+                if err.stored != "old":
+                    raise
+            else:
+                raise AssertionError("the disk was not full")
+        if path.stat().st_size != before:
+            raise AssertionError("what was refused was not taken back")
+        bench.record(claim, "requeue", 0, proven_dead=True)
+        assert size() == before + short
+
+
+@contextlib.contextmanager
+def full_at(size: int) -> Iterator[None]:
+    """No file of this process can be written to beyond *size*, as on a disk that is full there."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def _delete(bench: Bench) -> None:
     """Deleted with its folder, made again under the same name; one that was never claimed too."""
     manager = bench.manager()
@@ -269,6 +321,7 @@ WORKLOADS: dict[str, Callable[[Bench], None]] = {
     "aggregate": _aggregate,
     "delete": _delete,
     "index": _index,
+    "refused": _refused,
 }
 
 
