@@ -46,7 +46,7 @@ def _is_sync(site: str) -> bool:
 
 
 _LEFT_ALONE = (
-    "open_append ", " store.catalog.index.", " elsewhere", "rmdir ",
+    "open_append ", "open_new ", " store.catalog.index.", " elsewhere", "rmdir ",
     "unlink of store.deletion._remove_tree", "unlink of store.ownership.publish_epoch",
     "unlink of store.view.create", "truncate of store.writer._give_room_back",
 )  # fmt: skip

@@ -119,10 +119,11 @@ def _cut(path: Path, lines: int, tail: bytes = b"") -> None:
     [
         lambda path: _cut(path, 2),
         lambda path: _cut(path, 2, b"0123 torn"),
+        lambda path: _cut(path, 2, bytes(4096)),
         lambda path: _cut(path, 1),
         lambda path: edit(path.parents[2] / f"{ID}.json", revision=99),
     ],
-    ids=["its last steps", "torn", "all but its claim", "a view that is wrong"],
+    ids=["its last steps", "torn", "zeroed", "all but its claim", "a view that is wrong"],
 )
 def test_a_view_that_is_ahead_of_its_journal_stays(
     manager: StateManager, state_dir: Path, cut: Callable[[Path], object]

@@ -74,18 +74,57 @@ def test_a_base_torn_at_any_byte_leaves_the_truth_where_it_was(
         assert read_truth(folder) is None
 
 
-def test_a_tail_of_zeros_is_a_torn_tail(
-    manager: StateManager, written: Path, folder: Opened
+@pytest.mark.parametrize(
+    ("tail", "torn"),
+    [
+        (b"\0", False),
+        (b"\0" * 4096, False),
+        (b"\0" * 7 + b"\n", True),
+        (b"\0" * 512 + b'rest of a line"}]}\n' + b"\0" * 100, True),
+        (b"0123abcd {" + b"\0" * 512 + b"}\n\0", True),
+        (b"0123abcd {\0", True),
+        (b"\n", True),
+        (b"\xff" * 30 + b"\n\n", True),
+    ],
+)
+def test_what_stands_behind_the_lines_counts_for_nothing(
+    manager: StateManager, written: Path, folder: Opened, tail: bytes, torn: bool
 ) -> None:
-    """Some file systems leave the new size without the new data after a power cut."""
+    """Zeros are room for a line, or a size without data; sectors of one line may be missing."""
     data = written.read_bytes()
     before = read_truth(folder)
     assert before is not None
-    for tail in (b"\0", b"\0" * 4096, b"\0" * 7 + b"\n", b"\n", b"\xff" * 30 + b"\n\n"):
-        written.write_bytes(data + tail)
-        found = read_truth(folder)
-        assert found is not None
-        assert (found.state, found.offset) == (before.state, before.offset)
+    written.write_bytes(data + tail)
+    found = read_truth(folder)
+    assert found is not None
+    assert (found.state, found.offset) == (before.state, before.offset)
+    assert found.torn == torn
+
+
+def test_a_line_that_lacks_nothing_but_its_end_is_torn(written: Path, folder: Opened) -> None:
+    """It may be the first byte of a sector that was not written: nobody was promised anything."""
+    data = written.read_bytes()
+    written.write_bytes(data[:-1] + b"\0" * 4096)
+    found = read_truth(folder)
+    assert found is not None
+    assert found.offset == boundaries(data)[-2]
+    assert found.torn
+
+
+def test_zeros_before_a_valid_line_are_damage(manager: StateManager, written: Path) -> None:
+    """Every line was on the disk before the next one was begun: a zeroed sector lost a promise."""
+    data = written.read_bytes()
+    ends = boundaries(data)
+    for start, end in (
+        (ends[2], ends[3]),
+        (ends[2] - 1, ends[3]),
+        (ends[2] + 5, ends[4] - 5),
+        (ends[1], ends[-2]),
+        (0, ends[0]),
+    ):
+        written.write_bytes(data[:start] + bytes(end - start) + data[end:])
+        with pytest.raises(StateCorruptError):
+            manager.load(ID)
 
 
 def test_a_damaged_line_before_a_valid_one_is_refused_at_every_line(
@@ -171,7 +210,11 @@ def test_a_journal_without_a_claim_is_refused(manager: StateManager, written: Pa
     Passing over it would silently take an older epoch for the truth.
     """
     riddle = "its first line is no claim"
-    for content, told in ((b"", "is empty"), (b"\0" * 100, riddle), (b"not a journal\n", riddle)):
+    for content, told in (
+        (b"", "is empty"),
+        (b"\0" * 100, "is empty"),
+        (b"not a journal\n", riddle),
+    ):
         written.with_name("00000002.jsonl").write_bytes(content)
         with pytest.raises(StateCorruptError, match=told) as caught:
             manager.load(ID)
@@ -361,6 +404,32 @@ def test_a_reader_sees_the_cut_back_tail_of_a_failed_append(
         found = journal.read_journal(journals, 1)
     assert files.looks == 2
     assert found.size == len(data)
+
+
+def test_a_reader_may_see_a_later_line_and_not_yet_the_one_before_it(
+    manager: StateManager, written: Path
+) -> None:
+    """The owner writes into what is being read: a page that was read early holds zeros still."""
+    data = written.read_bytes()
+    ends = boundaries(data)
+    early = data[: ends[3] + 20] + bytes(ends[4] - ends[3] - 40) + data[ends[4] - 20 :] + bytes(99)
+
+    class Early(Files):
+        """The first look comes early."""
+
+        looks = 0
+
+        def read(self, fd: int, size: int, offset: int) -> bytes:
+            if os.fstat(fd).st_ino == written.stat().st_ino and offset == 0:
+                self.looks += 1
+                written.write_bytes(early if self.looks == 1 else data + bytes(99))
+            return super().read(fd, size, offset)
+
+    files = Early()
+    with Opened.at(files, written.parent) as journals:
+        found = journal.read_journal(journals, 1)
+    assert files.looks == 2
+    assert (found.size, found.torn) == (len(data), False)
 
 
 def test_an_owner_is_told_apart_by_its_claim(manager: StateManager, written: Path) -> None:
