@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import sqlite3
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,26 +43,93 @@ def append(fd: int, line: bytes, times: int = STEPS) -> None:
         os.fdatasync(fd)
 
 
-@pytest.mark.parametrize(("processes", "aim"), [(1, 1.5), (64, 1.5), (1000, 1.5), (10_000, 2)])
+class Sqlite:
+    """Rows of some length in a database, each in a transaction of its own: WAL, synchronous FULL.
+
+    Attributes:
+        took: Seconds of each round.
+    """
+
+    def __init__(self, folder: Path, length: int, *, reuses: bool) -> None:
+        """With *reuses*, one database whose WAL is written over; else a new one every round."""
+        self.folder, self.length, self.reuses = folder, length, reuses
+        self.took: list[float] = []
+        self.connection: sqlite3.Connection | None = None
+
+    def round(self) -> None:
+        if self.connection is not None and not self.reuses:
+            self.close()
+        if self.connection is None:
+            name = f"{self.reuses}-{len(self.took)}.sqlite3"
+            self.connection = sqlite3.connect(self.folder / name, isolation_level=None)
+            self.connection.execute("PRAGMA journal_mode=WAL")
+            self.connection.execute("PRAGMA synchronous=FULL")
+            self.connection.execute("CREATE TABLE facts (what)")
+            if self.reuses:
+                self._insert()
+        if self.reuses:  # what follows is written from the beginning of the WAL on
+            self.connection.execute("PRAGMA wal_checkpoint(RESTART)")
+        started = time.perf_counter()
+        self._insert()
+        self.took.append(time.perf_counter() - started)
+
+    def _insert(self) -> None:
+        assert self.connection is not None
+        for _ in range(STEPS):
+            self.connection.execute("INSERT INTO facts VALUES (?)", ("x" * self.length,))
+
+    def close(self) -> None:
+        assert self.connection is not None
+        self.connection.close()
+        self.connection = None
+
+
+@pytest.mark.parametrize("processes", [1, 64, 1000, 10_000])
 def test_durable_transition(
-    manager: StateManager, raw: int, contest: Contest, processes: int, aim: float
+    manager: StateManager, tmp_path: Path, raw: int, contest: Contest, processes: int
 ) -> None:
-    """One transition at a time, whatever the number of processes."""
+    """One transition at a time, whatever the number of processes; against sqlite, too."""
     manager.create("e", num_processes=processes)
     with manager.claim("e") as claim:
         claim.record("start")
         claim.record("start", 0)
         journal = manager.folder("e") / "journal" / "00000001.jsonl"
-        before = journal.stat().st_size
+
+        def size() -> int:
+            return len(journal.read_bytes().rstrip(b"\0"))
+
+        before = size()
         back_and_forth(claim, 2)
-        line = b"x" * ((journal.stat().st_size - before) // 2)
-        contest(
-            f"durable transition, {processes:,} processes",
-            aim,
-            lambda: back_and_forth(claim),
-            lambda: append(raw, line),
-            per=STEPS,
-        )
+        length = (size() - before) // 2
+        others = [Sqlite(tmp_path, length, reuses=False), Sqlite(tmp_path, length, reuses=True)]
+        bare: list[float] = []
+        ours: list[float] = []
+
+        def measured(took: list[float], work: Callable[[], object]) -> None:
+            started = time.perf_counter()
+            work()
+            took.append(time.perf_counter() - started)
+
+        def round_() -> None:
+            measured(bare, lambda: append(raw, b"x" * length))
+            measured(ours, lambda: back_and_forth(claim))
+            for other in others:
+                other.round()
+
+        def show(_: float, __: float) -> tuple[str, str, bool]:
+            ratios = [
+                statistics.median(mine / its for mine, its in zip(ours, took, strict=True))
+                for took in (bare, others[0].took, others[1].took)
+            ]
+            each = statistics.median(ours) / STEPS * 1e6
+            words = " / ".join(f"{ratio:.2f}" for ratio in ratios)
+            met = all(ratio <= aim for ratio, aim in zip(ratios, (1.2, 0.8, 1.1), strict=True))
+            return f"{words} × ({each:.0f} µs)", "≤ 1.2 / 0.8 / 1.1 ×", met
+
+        what = f"durable transition, {processes:,} processes: append, sqlite new, reused"
+        contest(what, 0, round_, lambda: None, rounds=15, show=show)
+        for other in others:
+            other.close()
 
 
 def test_group_commit(manager: StateManager, raw: int, contest: Contest) -> None:
