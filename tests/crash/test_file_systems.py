@@ -291,8 +291,9 @@ def _as_nobody(code: str, *arguments: str) -> str:
     lead += "; [importlib.import_module(each.name)"
     lead += " for each in pkgutil.walk_packages(holdfast.__path__, 'holdfast.')"
     lead += " if not each.name.endswith('__main__')]"
-    lead += "; from holdfast import machines, liveness, errors; from holdfast.store import manager"
-    lead += "; machines.table('process'); liveness.me(); os.setuid(65534); import warnings"
+    lead += "; from holdfast import liveness, errors; from holdfast.lifecycle import edges"
+    lead += "; from holdfast.store import manager; edges.table('process'); liveness.me()"
+    lead += "; os.setuid(65534); import warnings"
     lead += "; warnings.simplefilter('ignore')\n"
     command = [sys.executable, "-c", lead + code, *arguments]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
