@@ -166,7 +166,7 @@ def valid(line: bytes) -> Any:
 def read_lines(data: bytes) -> Lines:
     """The valid lines, each with the offset behind it."""
     found: Lines = []
-    at = 0
+    at, data = 0, data.rstrip(b"\0")
     for line in data.split(b"\n")[:-1]:
         if (said := valid(line)) is None:
             break
