@@ -130,11 +130,11 @@ class NoLocksWarning(UserWarning):
 
 
 class ConfigWarning(UserWarning):
-    """An experiment file says what may not be meant so; it is run as it is written."""
+    """An experiment file may not mean what it says; it is run as it is written."""
 
 
 class DiskWarning(UserWarning):
-    """The disk of a running experiment is full or fails: attempts that end wait to say so."""
+    """The disk of a running experiment is full or fails: attempts that end wait to record it."""
 
 
 class EngineWarning(UserWarning):
@@ -206,7 +206,7 @@ class InvalidTransitionError(HoldfastError):
 
 @_error
 class InvalidRequestError(HoldfastError, TypeError, ValueError):
-    """A request that can be none: an unknown fact, or something of the wrong kind.
+    """A request that cannot be one: an unknown fact, or something of the wrong kind.
 
     Nothing was changed.
 

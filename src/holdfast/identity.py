@@ -17,7 +17,7 @@ LockState = Literal["held", "free"]
 
 @attrs.frozen(kw_only=True)
 class ProcessIdentity:
-    """One process, told apart from every other that ever ran, here or elsewhere.
+    """One process, distinct from every other that ever ran, here or elsewhere.
 
     A pid alone is reused within hours, so it is kept together with the boot it belongs to and
     the kernel's start time. `None` means that the platform could not say.

@@ -75,7 +75,7 @@ def _without_collector(command: Callable[P, int]) -> Callable[P, int]:
     "statuses",
     type=click.Choice([str(status) for status in ExperimentStatus]),
     multiple=True,
-    help="Only experiments that stand there; may be repeated.",
+    help="Only experiments of this status; may be repeated.",
 )
 @json_option
 @state_dir_option
