@@ -18,8 +18,10 @@ from holdfast import LocalEngine, Orchestrator, StateManager
 from holdfast.attempts.records import ExitRecord
 from holdfast.guide import page
 from holdfast.identity import ProcessIdentity
-from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.lifecycle.records import MAX_PROCESSES, ExperimentState, ProcessProgress
+from holdfast.results import acceptance
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.store import journal, strictjson, view
 from holdfast.store import writer as writer_module
 from processes import run
 
@@ -174,20 +176,20 @@ def test_the_page_is_enough_to_read_files_of_every_schema(state_dir: Path):
 def test_the_page_says_what_is_torn_and_what_is_damage(manager: StateManager):
     """At whatever byte a journal ends or is altered, both believe and refuse the same."""
     claimed(manager)
-    (journal,) = journals(manager)
-    whole = journal.read_bytes()
+    (file,) = journals(manager)
+    whole = file.read_bytes()
     begin = sum(map(len, whole.splitlines(keepends=True)[:2]))
     for at in range(begin - 3, len(whole), 3):
-        journal.write_bytes(whole[:at])
+        file.write_bytes(whole[:at])
         assert not foreign.disagreements(manager.state_dir), f"cut at {at}"
-        journal.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         assert not foreign.disagreements(manager.state_dir), f"altered at {at}"
     for end in (i for i, byte in enumerate(whole) if byte == ord("\n")):
         for other in (b"", b"x", b"\0"):
-            journal.write_bytes(whole[:end] + other + whole[end + 1 :])
+            file.write_bytes(whole[:end] + other + whole[end + 1 :])
             assert not foreign.disagreements(manager.state_dir), f"line feed at {end}: {other!r}"
     for tail in (b"\0" * 4096, b"\n\n", b"torn\ntwice", b"00000000 \n"):
-        journal.write_bytes(whole + tail)
+        file.write_bytes(whole + tail)
         assert not foreign.disagreements(manager.state_dir), f"followed by {tail[:9]!r}"
 
 
@@ -220,6 +222,19 @@ def test_the_page_has_every_field():
     words = {str(word) for kind in (ExperimentStatus, ProcessStatus, Reason) for word in kind}
     assert words <= keys("The state")
     assert {field.name for field in attrs.fields(ExitRecord)} <= keys("Attempts")
+
+
+def test_the_page_has_the_limits():
+    """What is refused for its size, and when a journal gets a successor."""
+    text = " ".join(page("storage").split())
+    view_mib, journal_gib = view.SIZE_LIMIT >> 20, journal.SIZE_LIMIT >> 30
+    assert (
+        f"a view {view_mib} MiB, a journal {journal_gib} GiB, an experiment {MAX_PROCESSES:,}"
+    ) in text
+    assert f"any JSON, up to {acceptance.SIZE_LIMIT >> 20} MB" in text
+    assert f"more than {strictjson.MAX_DEPTH} levels" in text
+    assert (writer_module.COMPACT_BYTES, writer_module.COMPACT_BASES) == (1 << 20, 4)
+    assert "beyond 1 MiB and four times its base" in text
 
 
 def test_the_page_has_every_file_of_a_run(state_dir: Path, tmp_path: Path):
