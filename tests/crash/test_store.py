@@ -97,7 +97,7 @@ def test_a_sabotaged_protocol_is_noticed_by_the_schedules(
 
 
 @pytest.mark.skipif(STRACE is None, reason="strace is missing: recordings are not compared")
-@pytest.mark.parametrize("name", ["record", "delete"])
+@pytest.mark.parametrize("name", ["record", "delete", "refused", "compaction"])
 def test_both_recorders_tell_the_same(name: str) -> None:
     """System calls seen by strace and operations seen by the watched files are the same effects."""
     with scratch() as where:
