@@ -18,7 +18,7 @@
 | `campaigns`, `figures` | all of it, short and long, with figures |
 
 `python -m tests.crash` runs the short form and prints the figures; `--long` the long one, which
-takes about two hours on two cores. With `CRASH_ROOM=off` journals have no room made for their lines,
-as on file systems where nothing is overwritten in place; without it they have, wherever it works. `pytest tests/crash` asserts the short form, `pytest -m long`
-the long.
+takes about two hours on two cores. `pytest tests/crash` asserts the short form, `pytest -m long`
+the long. With `CRASH_ROOM=off` journals have no room made for their lines, as where nothing is
+overwritten in place; otherwise they have, wherever the laboratory works.
 """

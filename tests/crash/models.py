@@ -101,9 +101,10 @@ def _torn(effect: Effect) -> list[tuple[Effect, ...]]:
         tuple(Data(effect.inode, at, piece) for at, piece in sectors)
         for sectors in _subsets(_sectors(effect.offset, data))
     ]
-    # With what the file grew by as well: its size is there, the data is not.
-    grown = Data(effect.inode, effect.offset + len(effect.data), b"")
-    left += [(*each, grown) for each in ((), *left)]
+    if len(data) < len(effect.data):
+        # Data without the room, or the room's size without data.
+        room = Data(effect.inode, effect.offset + len(effect.data), b"")
+        left += [(attrs.evolve(effect, data=data),), *((*each, room) for each in ((), *left))]
     return [(effect,), (), *dict.fromkeys(each for each in left if each != (effect,))]
 
 

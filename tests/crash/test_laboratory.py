@@ -1,5 +1,6 @@
 """The laboratory proves itself: what must be caught is caught, and nothing else."""
 
+import itertools
 import random
 from pathlib import Path
 
@@ -33,12 +34,44 @@ def test_posix_allows_a_name_without_data_and_data_without_a_name() -> None:
         (("a", b""),),
         (("a", b"12"),),
         (("a", b"123"),),
-        (("a", b"123\0"),),
         (("a", b"12\0\0"),),
         (("a", b"\0\x0034"),),
         (("a", b"\0\0\0\0"),),
         (("a", b"1234"),),
     }
+
+
+def test_sectors_of_what_replaces_older_data_reach_the_disk_in_any_combination() -> None:
+    """The others hold what was there before, and the file is as long as it was."""
+    old, new = b"-" * 1536, b"x" * 1300
+    trace = Trace(Tree({"a": 7}, {7: old}), (Data(2, 100, new),))
+    ((inode, _),) = trace.disk().files.items()
+    trace = Trace(trace.initial, (Data(inode, 100, new),))
+    found = {dict(each)["a"] for each in _states(posix_states, trace)}
+    ends = (100, 512, 1024, 1400)
+    for kept in itertools.product((True, False), repeat=3):
+        left = bytearray(old)
+        for start, end, keep in zip(ends, ends[1:], kept, strict=False):
+            left[start:end] = b"x" * (end - start) if keep else left[start:end]
+        assert bytes(left) in found
+    assert {len(each or b"") for each in found} == {1536}
+
+
+def test_a_size_may_be_there_without_its_data_and_data_without_its_room() -> None:
+    """Growth is a size and data, and either may be lost alone."""
+    trace = Trace(_EMPTY, (Entries(ROOT, (("a", 7),), "file"), Sync(ROOT), Data(7, 0, b"12\0\0")))
+    found = {dict(each).get("a") for each in _states(posix_states, trace)}
+    assert {b"", b"12", b"1", b"\0\0\0\0", b"1\0\0\0", b"12\0\0"} <= found
+
+
+def test_only_what_makes_a_file_longer_commits_other_names_on_ext4() -> None:
+    """The fdatasync of data that replaces older data has no metadata to write."""
+    for data, commits in ((b"1234", False), (b"12345", True)):
+        initial = Tree({"a": 7}, {7: b"----"})
+        ((inode, _),) = Trace(initial, ()).disk().files.items()
+        effects = (Entries(ROOT, (("b", 9),), "file"), Data(inode, 0, data), Sync(inode))
+        states = ext4_states(Trace(initial, effects), len(effects), random.Random(0))
+        assert all("b" in each.tree.paths for each in states) == commits
 
 
 def test_what_was_synced_is_there_in_every_state() -> None:
