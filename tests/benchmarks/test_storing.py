@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from holdfast import StateManager
-from holdfast.lifecycle.apply import Requested
+from holdfast.lifecycle.events import Requested
 from holdfast.store.claim import Claim
 
 orjson = pytest.importorskip("orjson")

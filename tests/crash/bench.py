@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from holdfast.errors import ClaimClosedError, StateWriteError
-from holdfast.lifecycle.apply import ProcessExited, Requested
+from holdfast.lifecycle.events import ProcessExited, Requested
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import codec
 from holdfast.store.claim import Claim

@@ -31,7 +31,7 @@ from holdfast.errors import (
     HoldfastError,
     UnreadableStateWarning,
 )
-from holdfast.lifecycle.apply import Requested
+from holdfast.lifecycle.events import Requested
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager, utc_now
 

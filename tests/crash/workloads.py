@@ -24,7 +24,7 @@ import attrs
 import holdfast
 from holdfast.attempts.names import AttemptName
 from holdfast.errors import StateWriteError, UnreadableStateWarning
-from holdfast.lifecycle.apply import ProcessExited, Requested
+from holdfast.lifecycle.events import ProcessExited, Requested
 from holdfast.results import acceptance, aggregation
 from holdfast.store.claim import Claim
 

@@ -23,6 +23,7 @@ from holdfast.lifecycle.events import (
     ProcessLaunched,
     ProcessLost,
     Requested,
+    Step,
     Stop,
 )
 from holdfast.lifecycle.records import ExperimentState, ResultRef
@@ -118,7 +119,7 @@ requests: st.SearchStrategy[Requested] = st.one_of(
 stories = st.lists(st.one_of(facts, requests, requests), max_size=40)
 
 
-def tell(story: list[Event]) -> list[tuple[ExperimentState, Event, apply.Step]]:
+def tell(story: list[Event]) -> list[tuple[ExperimentState, Event, Step]]:
     """Every accepted event of *story* with the state before it."""
     state = ExperimentState(experiment_id="exp_7", num_processes=SIZE)
     steps = []

@@ -10,6 +10,7 @@ import pytest
 from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName, attempts_dir
 from holdfast.lifecycle import apply
+from holdfast.lifecycle.events import ProcessExited
 from holdfast.orchestration import exits
 from holdfast.status import Reason
 
@@ -26,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ended(folder: Path, **exit_record: Any) -> apply.ProcessExited:
+def ended(folder: Path, **exit_record: Any) -> ProcessExited:
     """The fact that is told by an `.exit` of these fields."""
     (attempts_dir(folder) / f"{NAME}.exit").write_text(json.dumps(exit_record))
     record = read_exit(folder, NAME)

@@ -15,7 +15,7 @@ import attrs
 from holdfast.doctor import enactment
 from holdfast.errors import HoldfastError, InvalidTransitionError, StateCorruptError
 from holdfast.lifecycle import apply, decisions
-from holdfast.lifecycle.apply import Change
+from holdfast.lifecycle.events import Change
 from holdfast.lifecycle.guards import FROM_RECORD
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.store import history, saving

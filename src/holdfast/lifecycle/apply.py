@@ -26,7 +26,6 @@ from holdfast.lifecycle.events import (
     Launch,
     ProcessExited,
     ProcessLaunched,
-    ProcessLost,
     Requested,
     Step,
     Stop,
@@ -35,26 +34,7 @@ from holdfast.lifecycle.guards import experiment_is_open
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.status import Entity, ExperimentStatus, ProcessStatus
 
-__all__ = [
-    "Action",
-    "Change",
-    "Event",
-    "Fact",
-    "Ignored",
-    "Launch",
-    "ProcessExited",
-    "ProcessLaunched",
-    "ProcessLost",
-    "Requested",
-    "Step",
-    "Stop",
-    "apply",
-    "apply_many",
-    "ending",
-    "replay",
-    "replay_many",
-    "with_fields",
-]
+__all__ = ["apply", "apply_many", "ending", "replay", "replay_many", "with_fields"]
 
 if TYPE_CHECKING:
     from holdfast.lifecycle.edges import Edge

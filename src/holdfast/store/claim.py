@@ -29,8 +29,7 @@ from holdfast.errors import (
 )
 from holdfast.identity import ProcessIdentity, Verdict
 from holdfast.lifecycle import apply
-from holdfast.lifecycle.apply import Action, Change, Event
-from holdfast.lifecycle.events import Wanted, as_event, requested
+from holdfast.lifecycle.events import Action, Change, Event, Wanted, as_event, requested
 from holdfast.lifecycle.records import SCHEMA_VERSION, ExperimentState
 from holdfast.status import ExperimentStatus, Reason
 from holdfast.store import lines, uninterrupted, view

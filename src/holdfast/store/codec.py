@@ -19,7 +19,8 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from holdfast.errors import SchemaTooNewError, StateCorruptError
 from holdfast.identity import ProcessIdentity
-from holdfast.lifecycle.apply import Change, with_fields
+from holdfast.lifecycle.apply import with_fields
+from holdfast.lifecycle.events import Change
 from holdfast.lifecycle.records import (
     SCHEMA_VERSION,
     ExperimentState,
