@@ -184,11 +184,20 @@ def test_the_page_says_what_is_torn_and_what_is_damage(manager: StateManager):
         assert not foreign.disagreements(manager.state_dir), f"cut at {at}"
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         assert not foreign.disagreements(manager.state_dir), f"altered at {at}"
+        file.write_bytes(whole[:at] + bytes(40) + whole[at + 40 :])
+        assert not foreign.disagreements(manager.state_dir), f"zeros at {at}"
     for end in (i for i, byte in enumerate(whole) if byte == ord("\n")):
         for other in (b"", b"x", b"\0"):
             file.write_bytes(whole[:end] + other + whole[end + 1 :])
             assert not foreign.disagreements(manager.state_dir), f"line feed at {end}: {other!r}"
-    for tail in (b"\0" * 4096, b"\n\n", b"torn\ntwice", b"00000000 \n"):
+    for tail in (
+        b"\0" * 4096,
+        b"\0" * 99 + whole[-50:],
+        whole[-50:] + b"\0" * 99,
+        b"\n\n",
+        b"torn\ntwice",
+        b"00000000 \n",
+    ):
         file.write_bytes(whole + tail)
         assert not foreign.disagreements(manager.state_dir), f"followed by {tail[:9]!r}"
 
