@@ -215,7 +215,7 @@ def test_what_docstrings_cite_is_there():
 
 def test_the_readme_is_short():
     """Whoever meets holdfast reads it to the end; the rest is in the guide."""
-    assert len(README.splitlines()) <= 155
+    assert len(README.splitlines()) <= 160
     assert all(f"src/holdfast/guide/{topic}.md" in README for topic in TOPICS)
 
 
