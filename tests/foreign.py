@@ -70,7 +70,11 @@ def _theirs(top: Path, stem: str) -> Any:
 
 
 def state_directories(below: Path) -> list[Path]:
-    """Where a few experiments are; thousands, made to be many, are all alike."""
+    """Where a few experiments are; thousands, made to be many, are all alike.
+
+    Not where a link leads: what lies there is looked at where it lies.
+    """
     views = {path.parent for path in below.glob("**/.experiment_state/*.json")}
     journals = {path.parents[2] for path in below.glob("**/journal/*.jsonl")}
-    return sorted(each for each in views | journals if len(os.listdir(each)) <= _MANY)
+    found = [each for each in views | journals if not each.is_symlink()]
+    return sorted(each for each in found if len(os.listdir(each)) <= _MANY)
