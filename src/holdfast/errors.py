@@ -83,6 +83,9 @@ class HoldfastError(Exception):
 
     def __init__(self, *values: Any, **facts: Any) -> None:
         cls = type(self)
+        if not cls._fields:
+            super().__init__(*values)
+            return
         given = {**dict(zip(cls._fields, values, strict=False)), **facts}
         if len(given) != len(values) + len(facts) or not given.keys() <= set(cls._fields):
             raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}")

@@ -750,6 +750,11 @@ class NoMoreWrites(Files):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return super().write(fd, data)
 
+    def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write_at(fd, data, offset)
+
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_an_aggregation_counts_for_the_results_it_was_made_from(bench: Bench, lost: bool) -> None:
