@@ -17,6 +17,7 @@ from holdfast import compute_config_hash
 from holdfast.errors import (
     AlreadyOwnedError,
     AmbiguousExperimentError,
+    DiskError,
     ExperimentExistsError,
     ExperimentNotFoundError,
     HoldfastError,
@@ -252,7 +253,7 @@ def test_what_may_not_be_looked_into_is_not_hidden(manager: StateManager, state_
     assert path.name == "theirs.json"
     assert "EACCES" in str(error)
     for method in (foreign.load, foreign.claim, foreign.delete):
-        with pytest.raises((StateCorruptError, StateWriteError), match="EACCES"):
+        with pytest.raises((StateCorruptError, DiskError), match="EACCES"):
             method("theirs")
 
 
@@ -335,7 +336,7 @@ def test_a_state_directory_that_is_none_is_an_error_of_ours(tmp_path: Path) -> N
         with pytest.raises(StateCorruptError, match="state"):
             call()
     for method in (manager.load, manager.claim, manager.create):
-        with pytest.raises((StateCorruptError, StateWriteError)):
+        with pytest.raises((StateCorruptError, DiskError)):
             method("exp_7")
     assert path.read_text() == "I am a file"
 
