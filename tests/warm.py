@@ -22,8 +22,8 @@ from pathlib import Path
 
 __all__ = ["can", "run"]
 
-#: What an interpreter reads as it starts, so that a fork cannot have another one.
-_READ_AT_START = ("PYTHON", "COVERAGE", "LC_", "LANG", "TZ")
+#: What an interpreter and its loader read as they start, so that a fork cannot have another one.
+_READ_AT_START = ("PYTHON", "COVERAGE", "LC_", "LANG", "LD_", "TZ")
 
 
 def _at_start(env: Mapping[str, str]) -> dict[str, str]:
