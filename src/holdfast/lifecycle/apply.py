@@ -10,7 +10,6 @@ the reason.
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import cache
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
@@ -34,7 +33,7 @@ from holdfast.lifecycle.guards import experiment_is_open
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.status import Entity, ExperimentStatus, ProcessStatus
 
-__all__ = ["apply", "apply_many", "ending", "replay", "replay_many", "with_fields"]
+__all__ = ["apply", "apply_many", "ending", "number", "replay", "replay_many", "with_fields"]
 
 if TYPE_CHECKING:
     from holdfast.lifecycle.edges import Edge
@@ -105,19 +104,32 @@ def replay_many(state: ExperimentState, changes: Iterable[Change]) -> Experiment
 # attrs.evolve runs every converter and validator again, 10 µs for an experiment. The fields set
 # here come from typed events or from the codec, which have checked them.
 @cache
-def _slots(kind: Any) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[tuple[str, Any], ...]]:
-    names = [field.name for field in attrs.fields(kind)]
-    return attrgetter(*names), tuple((name, getattr(kind, name).__set__) for name in names)
+def _slots(kind: Any) -> tuple[Callable[[Any, Any], None], dict[str, Callable[[Any, Any], None]]]:
+    """What copies a record of that *kind* into a bare one, and what sets each of its fields."""
+    setters = {field.name: getattr(kind, field.name).__set__ for field in attrs.fields(kind)}
+    # Written out, as attrs writes its own methods: a loop takes twice as long, in every transition.
+    given = ", ".join(f"set_{name}=set_{name}" for name in setters)
+    lines = "".join(f"    set_{name}(new, old.{name})\n" for name in setters)
+    scope = {f"set_{name}": setter for name, setter in setters.items()}
+    exec(f"def copy(old, new, {given}):\n{lines}", scope)  # noqa: S102
+    return scope["copy"], setters
 
 
 def with_fields(record: Record, fields: Mapping[str, Any]) -> Record:
     """*record* with *fields*, whose types and values are known to be right."""
     kind: Any = type(record)
-    values, setters = _slots(kind)
+    copy, setters = _slots(kind)
     new: Record = object.__new__(kind)
-    for (name, put), value in zip(setters, values(record), strict=True):
-        put(new, fields.get(name, value))
+    copy(record, new)
+    for name, value in fields.items():
+        setters[name](new, value)
     return new
+
+
+def number(state: ExperimentState, revision: int) -> None:
+    """Give *state* its *revision*, which nobody has seen yet: no copy is made for that."""
+    _, setters = _slots(ExperimentState)
+    setters["revision"](state, revision)
 
 
 def _experiment(state: ExperimentState, event: Requested) -> Step:

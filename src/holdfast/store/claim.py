@@ -422,7 +422,8 @@ class Claim:
 
     def _append_changes(self, state: ExperimentState, changes: Sequence[Change]) -> None:
         before = self._state
-        self._append(changes, apply.with_fields(state, {"revision": before.revision + 1}))
+        apply.number(state, before.revision + 1)
+        self._append(changes, state)
         if self._noted:
             self._noted, self._noted_actions = [], []
         self._observing.tell(self._state, changes)

@@ -59,6 +59,7 @@ class Opened:
     path: Path
     fd: int
     _me: "weakref.ref[Opened] | None" = attrs.field(init=False, repr=False, default=None)
+    _identity: os.stat_result | None = attrs.field(init=False, repr=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         if _dropped:
@@ -93,6 +94,13 @@ class Opened:
     def duplicate(self) -> "Opened":
         """The same once more, to be closed on its own. Raises OSError."""
         return Opened(self.files, self.path, os.dup(self.fd))
+
+    def is_same(self, other: os.stat_result) -> bool:
+        """Whether *other* is of this very file. Raises OSError."""
+        # Asked once: what is open stays what it is.
+        if self._identity is None:
+            self._identity = self.files.fstat(self.fd)
+        return os.path.samestat(self._identity, other)
 
     def names(self) -> list[str]:
         """What is in this directory, in no order. Raises OSError."""
@@ -173,8 +181,7 @@ class Place:
 
     def is_at(self, folder: Opened) -> bool:
         """Whether *folder* is still the experiment's: a delete moves it away. Raises OSError."""
-        files = self.files
         try:
-            return os.path.samestat(files.stat(self.stem, self.dir_fd), files.fstat(folder.fd))
+            return folder.is_same(self.files.stat(self.stem, self.dir_fd))
         except FileNotFoundError:
             return False
