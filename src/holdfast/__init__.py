@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         UnreadableStateWarning,
         UnsupportedPlatformError,
         UntrustedPlaceError,
+        WorkingDirectoryGoneError,
     )
     from holdfast.identity import ProcessIdentity, Verdict
     from holdfast.ids import sanitize_experiment_id
@@ -117,6 +118,7 @@ __all__ = [
     "UnsupportedPlatformError",
     "UntrustedPlaceError",
     "Verdict",
+    "WorkingDirectoryGoneError",
     "__version__",
     "compute_config_hash",
     "diagram",

@@ -53,6 +53,7 @@ __all__ = [
     "UnreadableStateWarning",
     "UnsupportedPlatformError",
     "UntrustedPlaceError",
+    "WorkingDirectoryGoneError",
     "cause",
     "printable",
 ]
@@ -90,7 +91,8 @@ class HoldfastError(Exception):
         if len(given) != len(values) + len(facts) or not given.keys() <= set(cls._fields):
             raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}")
         for name in cls._fields:
-            # What is not given and has no default is an AttributeError here.
+            if name not in given and not hasattr(cls, name):
+                raise TypeError(f"{cls.__name__} needs {name}")
             setattr(self, name, given[name] if name in given else getattr(cls, name))
         # Pickled and unpickled as any exception is.
         super().__init__(*(getattr(self, name) for name in cls._fields))
@@ -639,6 +641,26 @@ class ConfigError(HoldfastError):
 
     def _message(self) -> str:
         return "\n".join([f"{_flat(self.path)}:", *(f"  {problem}" for problem in self.problems)])
+
+
+@_error
+class WorkingDirectoryGoneError(ConfigError):
+    """The directory that an experiment's processes run in is gone.
+
+    Attributes:
+        gone: Which.
+        file: The name of the experiment file in it, where it is known.
+    """
+
+    gone: Path
+    file: str | None = None
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        fresh = command("run", "--fresh", f"NEW/{self.file or 'FILE'}")
+        return (
+            f"to go on: move it back, or link it: ln -s NEW {shlex.quote(str(self.gone))}\n"
+            f"  or begin anew in its new place: {fresh}"
+        )
 
 
 @_error

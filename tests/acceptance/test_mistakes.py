@@ -268,8 +268,8 @@ def test_a_working_directory_that_was_moved_is_looked_for_and_the_ways_out_told(
     for _ in range(2):
         _, err = sh("resume", "@last", code=2)
         assert f"working directory: {sh.path / 'd'} is gone" in err
-        assert f"link its new place as {sh.path / 'd'}" in err
-        assert "begin a fresh experiment in its new place" in err
+        assert f"link it: ln -s NEW {sh.path / 'd'}" in err
+        assert "run --fresh NEW/e.toml" in err
     (sh.path / "d").symlink_to("e")
     sh("resume", "@last")
     assert len(list(sh.path.glob("e/began.*"))) == 3

@@ -5,7 +5,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from holdfast.errors import HoldfastError, InvalidRequestError, InvalidTransitionError
+from holdfast.errors import (
+    HoldfastError,
+    InvalidRequestError,
+    InvalidTransitionError,
+    StateWriteError,
+)
 from holdfast.lifecycle.machines import ExperimentMachine, ProcessMachine
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
@@ -95,3 +100,13 @@ def test_no_refusal_allows_what_it_refuses(status, event, process):
     assert first.startswith("a process: " if process is None else "process 3: ")
     assert event not in err.allowed
     assert event not in last.split(": ")[1].split(", ")
+
+
+@pytest.mark.parametrize(
+    ("values", "facts"),
+    [(("a",), {}), (("a", "b", "c", 1, "d", "old", "more"), {}), (("a", "b", "c"), {"stord": "x"})],
+)
+def test_an_error_takes_its_facts_and_no_others(values, facts):
+    """One that is missing, too many or misspelt is a mistake at once, not in the message."""
+    with pytest.raises(TypeError, match="StateWriteError"):
+        StateWriteError(*values, **facts)

@@ -28,28 +28,26 @@ __all__ = [
     "told",
 ]
 
-DONE: Final = 0
-FAILED: Final = 3
-OWNED: Final = 5
-UNREADABLE: Final = 6
-INTERRUPTED: Final = 130
+DONE, ERROR, USAGE, FAILED, UNKNOWN, OWNED, UNREADABLE = range(7)
+#: As a shell reports a program that a signal ended.
+HUNG_UP, INTERRUPTED, TERMINATED = 129, 130, 143
 
 #: What each means: its first words, up to a semicolon, in the help, the rest in the guide.
 EXIT_CODES: Final = {
-    "0": "done, or nothing to do",
-    "1": "an error of holdfast's own; the disk, permissions, a refused transition",
-    "2": "usage, or the experiment file",
-    "3": "failed processes; a failed aggregation, lost results, a process that was interrupted "
+    DONE: "done, or nothing to do",
+    ERROR: "an error of holdfast's own; the disk, permissions, a refused transition",
+    USAGE: "usage, or the experiment file",
+    FAILED: "failed processes; a failed aggregation, lost results, a process that was interrupted "
     "from outside again and again",
-    "4": "experiment unknown or ambiguous",
-    "5": "owned by a living orchestrator, or by one not proven dead; `--force` takes the latter "
+    UNKNOWN: "experiment unknown or ambiguous",
+    OWNED: "owned by a living orchestrator, or by one not proven dead; `--force` takes the latter "
     "over; also of `run -n`. Or an attempt that cannot be judged was left as it is, and everything "
     "else is done",
-    "6": "unreadable state",
-    "129": "the terminal was closed; SIGHUP ends `holdfast run`, not its processes",
-    "130": "interrupted by Ctrl-C; holdfast dies of the signal itself, so that a shell ends the "
-    "loop around it, too",
-    "143": "stopped by SIGTERM",
+    UNREADABLE: "unreadable state",
+    HUNG_UP: "the terminal was closed; SIGHUP ends `holdfast run`, not its processes",
+    INTERRUPTED: "interrupted by Ctrl-C; holdfast dies of the signal itself, so that a shell ends "
+    "the loop around it, too",
+    TERMINATED: "stopped by SIGTERM",
 }
 
 #: As a shell reports a program that the signal of a closed pipe ended.
@@ -57,11 +55,11 @@ _CLOSED_PIPE: Final = 141
 
 #: The first that fits; everything else is 1.
 _CODES: Final[tuple[tuple[type[errors.HoldfastError], int], ...]] = (
-    (errors.ConfigError, 2),
+    (errors.ConfigError, USAGE),
     (errors.AggregationError, FAILED),
-    (errors.ExperimentNotFoundError, 4),
-    (errors.AmbiguousExperimentError, 4),
-    (errors.InvalidIdError, 4),
+    (errors.ExperimentNotFoundError, UNKNOWN),
+    (errors.AmbiguousExperimentError, UNKNOWN),
+    (errors.InvalidIdError, UNKNOWN),
     (errors.AlreadyOwnedError, OWNED),
     (errors.StateCorruptError, UNREADABLE),
     (errors.SchemaTooNewError, UNREADABLE),
@@ -82,7 +80,7 @@ def code_of(outcome: "Outcome") -> int:
 
 def exit_code(error: errors.HoldfastError) -> int:
     """What a program that ended with *error* exits with."""
-    return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
+    return next((code for kind, code in _CODES if isinstance(error, kind)), ERROR)
 
 
 def report(error: errors.HoldfastError, where: "Where") -> int:

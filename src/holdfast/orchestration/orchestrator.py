@@ -18,13 +18,13 @@ from holdfast.engines import Engine
 from holdfast.errors import (
     AggregationError,
     AmbiguousExperimentError,
-    ConfigError,
     ConfigProblem,
     ExperimentExistsError,
     ExperimentNotFoundError,
     InvalidRequestError,
     ResultLostError,
     UnreadableStateWarning,
+    WorkingDirectoryGoneError,
 )
 from holdfast.lifecycle.decisions import decide
 from holdfast.lifecycle.events import Event, Requested
@@ -445,21 +445,18 @@ def _check_directory(state: ExperimentState, experiment: Experiment, state_dir: 
     """Make sure that the processes have a directory to run in, before any is started for nothing.
 
     Raises:
-        ConfigError: It is gone; with the ways out.
+        WorkingDirectoryGoneError: It is gone; with the ways out.
     """
     gone = experiment.cwd
     if state.status is ExperimentStatus.INITIALISED or gone.is_dir():
         return
-    said = (
-        (
-            "working directory",
-            f"{gone} is gone, and no other beside or above {state_dir.absolute()} is the one that "
-            f"it was made for",
-        ),
-        ("to go on", f"move it back, or link its new place as {gone}"),
-        ("or", "begin a fresh experiment in its new place"),
+    problem = ConfigProblem(
+        "working directory",
+        f"{gone} is gone, and no other beside or above {state_dir.absolute()} is the one that it "
+        f"was made for",
     )
-    raise ConfigError(state.experiment_id, [ConfigProblem(*each) for each in said])
+    file = None if state.config_path is None else Path(state.config_path).name
+    raise WorkingDirectoryGoneError(state.experiment_id, [problem], gone, file)
 
 
 def _evidence(claim: Claim) -> str:

@@ -16,6 +16,7 @@ __all__ = ["NotJsonError", "read"]
 
 #: Read as a whole up to here.
 _SMALL: Final = 16 << 20
+_BLOCK: Final = 4096
 #: What is not written in lines as we do it is read as a whole up to here.
 _SIZE_LIMIT: Final = 512 << 20
 
@@ -40,6 +41,9 @@ def read(path: Path, fd: int) -> Any:
         OSError: It cannot be read.
     """
     if os.fstat(fd).st_size > _SMALL:
+        # A gigabyte of something else is not read to the end to be told so.
+        if not os.pread(fd, _BLOCK, 0).lstrip().startswith(b"{"):
+            raise ValueError("does not begin with a JSON object")
         with os.fdopen(os.dup(fd), "rb") as file:
             found = _by_line(path, file)
         if found is not None:

@@ -66,7 +66,7 @@ class JournalWriter:
     """
 
     def __init__(self, place: Place, owned: Owned) -> None:
-        """Take the journal of *owned* over, to be closed by `close`."""
+        """Take the journal of *owned* over, which whoever holds the claim closes (`held`)."""
         self._place = place
         self._files = place.files
         self._experiment_id = owned.state.experiment_id
