@@ -83,8 +83,22 @@ def _sh(*command: str) -> None:
 
 
 @contextmanager
+def _alone() -> Iterator[None]:
+    """No other test has a loop device meanwhile: FUSE opens its own late."""
+    with (Path(tempfile.gettempdir()) / "holdfast-test-loop.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def mounted(kind: str, where: Path) -> Iterator[Path]:
     """A fresh file system of that *kind* below *where*."""
+    with _alone(), _mounted(kind, where) as point:
+        yield point
+
+
+@contextmanager
+def _mounted(kind: str, where: Path) -> Iterator[Path]:
     image, point = where / f"{kind}.img", where / kind
     with image.open("wb") as file:
         file.truncate(_SIZE)

@@ -131,6 +131,7 @@ def test_the_doctor_never_sends_anybody_to_the_doctor(
     assert process.returncode == 2
     assert f"{states / 'cut.json'}, which HOLDFAST_STATE_DIR names, is no directory" in out
     assert "`holdfast doctor" not in out
+    assert "-C DIR" in out
 
 
 def test_commands_are_in_the_json_as_they_are_to_be_typed(home: Path) -> None:

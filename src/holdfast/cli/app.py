@@ -122,7 +122,7 @@ class Where:
         where = text.one_line(said if said.is_absolute() else f"{said} in {Path.cwd()}")
         named = "-C" if self.option else environment.STATE_DIR
         if said.exists():
-            return f"{where}, which {named} names, is no directory"
+            return f"{where}, which {named} names, is no directory; -C DIR names another"
         return f"there is no directory {where}, which {named} names"
 
     def settle(self, experiment: "Experiment") -> None:
