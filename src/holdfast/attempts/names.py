@@ -13,7 +13,9 @@ __all__ = [
     "AGGREGATE",
     "ATTEMPTS",
     "CHECKPOINTS",
+    "LAUNCHER",
     "PARAMS",
+    "REPORTS",
     "RESULTS",
     "AttemptName",
     "Suffix",
@@ -25,6 +27,8 @@ __all__ = [
     "next_aggregation",
     "output_path",
     "prepare",
+    "progress_path",
+    "reports_dir",
 ]
 
 #: The folders of what attempts read and write, in the folder of their experiment.
@@ -36,13 +40,24 @@ CHECKPOINTS: Final = "checkpoints"
 #: The unit of the user's own aggregation.
 AGGREGATE: Final = "aggregate"
 
+#: What the unit of a launcher begins with; the index of its first rank follows.
+LAUNCHER: Final = "launcher-"
+
+#: What the folder of the files that an attempt's ranks write ends with.
+REPORTS: Final = "reports"
+
 #: `live` is the shim's lock and identity, `stop` and `kill` are requests to it, `exit` is its
 #: word on the end, `out` and `err` are what the command printed.
 Suffix = Literal["live", "stop", "kill", "exit", "out", "err"]
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
 def _by_number(unit: str) -> tuple[int, int, str]:
-    return (1, int(unit), "") if unit.isascii() and unit.isdigit() else (0, 0, unit)
+    number = unit.removeprefix(LAUNCHER)
+    return (1, int(number), unit) if _is_number(number) else (0, 0, unit)
 
 
 @attrs.frozen(order=True, cache_hash=True)
@@ -50,7 +65,8 @@ class AttemptName:
     """What every engine can find an attempt by again. As text, `2.1`: process 2, attempt 1.
 
     Attributes:
-        unit: What is run: the index of a process as text, or `AGGREGATE`.
+        unit: What is run: the index of a process as text, `launcher-` and the index of its first
+            rank, or `AGGREGATE`.
     """
 
     experiment_id: str
@@ -62,24 +78,36 @@ class AttemptName:
 
     @property
     def index(self) -> int | None:
-        """The process that is run; None if it is none of the experiment's."""
-        return None if self.unit == AGGREGATE else int(self.unit)
+        """The process that is run, a launcher's first; None if it is none of the experiment's."""
+        return None if self.unit == AGGREGATE else int(self.unit.removeprefix(LAUNCHER))
+
+    @property
+    def is_launcher(self) -> bool:
+        """Whether it runs several processes, which are its ranks."""
+        return self.unit.startswith(LAUNCHER)
 
     @classmethod
-    def of_process(cls, experiment_id: str, index: int, attempt: int) -> Self:
-        """The name of an attempt of process *index*."""
-        return cls(experiment_id, str(index), attempt)
+    def of_process(
+        cls, experiment_id: str, index: int, attempt: int, *, ranks: int | None = None
+    ) -> Self:
+        """The name of the attempt that runs process *index*.
+
+        Args:
+            ranks: How many processes a launcher starts; None where each has its own command.
+        """
+        if ranks is None:
+            return cls(experiment_id, str(index), attempt)
+        return cls(experiment_id, f"{LAUNCHER}{index - index % ranks}", attempt)
 
     @classmethod
     def parse(cls, experiment_id: str, text: str) -> Self | None:
         """The name that `str()` made *text* of, None if it is none."""
         unit, _, number = text.rpartition(".")
-        if not (number.isascii() and number.isdigit()):
-            return None
-        if unit != AGGREGATE and not (unit.isascii() and unit.isdigit()):
+        index = unit.removeprefix(LAUNCHER)
+        if not _is_number(number) or (unit != AGGREGATE and not _is_number(index)):
             return None
         if unit != AGGREGATE:
-            unit = str(int(unit))
+            unit = unit.removesuffix(index) + str(int(index))
         name = cls(experiment_id, unit, int(number))
         return name if str(name) == text else None  # `02.1` is nobody's
 
@@ -92,6 +120,16 @@ def attempts_dir(folder: Path) -> Path:
 def file_path(folder: Path, name: AttemptName, suffix: Suffix) -> Path:
     """One file of an attempt, there or not."""
     return attempts_dir(folder) / f"{name}.{suffix}"
+
+
+def reports_dir(folder: Path, name: AttemptName) -> Path:
+    """Where the ranks of an attempt, or its program, say how they fare; there or not."""
+    return attempts_dir(folder) / f"{name}.{REPORTS}"
+
+
+def progress_path(folder: Path, name: AttemptName) -> Path:
+    """Where an attempt's program may append how far it is: its `HOLDFAST_PROGRESS`."""
+    return attempts_dir(folder) / f"{name}.progress"
 
 
 def output_path(folder: Path, name: AttemptName) -> Path:

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from holdfast.attempts.files import read_exit
-from holdfast.attempts.names import AttemptName, error_path
+from holdfast.attempts.names import AttemptName
+from holdfast.attempts.reports import output_of
 from holdfast.attempts.surviving import halted_shim
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
@@ -166,19 +167,23 @@ class Progress:
         # One that failed for good is failed; any other was requeued in the same step.
         again = "" if process.status is ProcessStatus.FAILED else "; will be tried again"
         folder = self._folder(state.experiment_id)
-        found = reasons.failure(folder, state.experiment_id, index, process)
+        found = reasons.failure(folder, state, index)
         why = f"{found}{again}"
         self._tell(f"failed {which}: {why}")
         last_words: list[str] = []
         if self._live is not None:
-            name = AttemptName.of_process(state.experiment_id, index, process.attempt)
-            last_words = tail(error_path(folder, name), lines=3)
+            name = AttemptName.of_process(
+                state.experiment_id, index, process.attempt, ranks=state.rank_count
+            )
+            last_words = tail(output_of(folder, name, index, "err"), lines=3)
         self._remember((*found.kind, again), f"failed {which}", why, last_words)
 
     def _begins_anew(self, state: ExperimentState, index: int, process: ProcessProgress) -> None:
         """Something from outside ended it: nothing failed, yet it begins anew, which takes time."""
         what, how = "lost", "killed with its shim"
-        name = AttemptName.of_process(state.experiment_id, index, process.attempt)
+        name = AttemptName.of_process(
+            state.experiment_id, index, process.attempt, ranks=state.rank_count
+        )
         with contextlib.suppress(HoldfastError):
             record = read_exit(self._folder(state.experiment_id), name)
             if record is not None:

@@ -11,7 +11,8 @@ import click
 
 from holdfast.attempts.files import open_output
 from holdfast.attempts.looking import look
-from holdfast.attempts.names import AGGREGATE, AttemptName, error_path, names, output_path
+from holdfast.attempts.names import AGGREGATE, AttemptName, file_path, names
+from holdfast.attempts.reports import output_of
 from holdfast.attempts.surviving import life
 from holdfast.cli.addressing import resolve
 from holdfast.cli.app import Where, state_dir_option, where_of
@@ -217,11 +218,24 @@ def _logs(
     for each in wanted:
         number = attempt or _last_attempt(state, folder, each)
         if number:
-            found.append(AttemptName(state.experiment_id, each, number))
-    path = {"stdout": output_path, "stderr": error_path}
-    return [
-        _Log(where, path[kind](folder, name), f"{name} {kind}") for name in found for kind in kinds
-    ]
+            found.append((each, _attempt(state, each, number)))
+    logs: dict[Path, _Log] = {}
+    for each, name in found:
+        for kind in kinds:
+            path = file_path(folder, name, "out" if kind == "stdout" else "err")
+            title = str(name)
+            if name.is_launcher:
+                own = output_of(folder, name, int(each), "out" if kind == "stdout" else "err")
+                # Ranks without a log of their own share their launcher's, which is shown once.
+                title, path = (title, path) if own == path else (f"{each}.{name.attempt}", own)
+            logs.setdefault(path, _Log(where, path, f"{title} {kind}"))
+    return list(logs.values())
+
+
+def _attempt(state: ExperimentState, unit: str, number: int) -> AttemptName:
+    if unit == AGGREGATE:
+        return AttemptName(state.experiment_id, unit, number)
+    return AttemptName.of_process(state.experiment_id, int(unit), number, ranks=state.rank_count)
 
 
 def _last_attempt(state: ExperimentState, folder: Path, unit: str) -> int:
@@ -280,7 +294,7 @@ def _may_run(state: ExperimentState, folder: Path, unit: str) -> bool:
     attempt = _last_attempt(state, folder, unit)
     if not attempt:
         return False
-    name = AttemptName(state.experiment_id, unit, attempt)
+    name = _attempt(state, unit, attempt)
     shim = None if name.index is None else state.processes[name.index].identity
     try:
         return life(look(folder, name, shim=shim)) is not None

@@ -76,7 +76,7 @@ def process_page(
     process = state.processes[index]
     failed = None
     if process.status is ProcessStatus.FAILED:
-        failed = reasons.failure(folder, state.experiment_id, index, process)
+        failed = reasons.failure(folder, state, index)
     aggregate = aggregation.partial_of(state, folder, parameters(state) or (), only=index)
     made = aggregate["rows"]
     name = f"{state.experiment_id}/{index}"

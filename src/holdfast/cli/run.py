@@ -68,6 +68,12 @@ class _Run(click.Command):
     metavar="N",
     help="Without a FILE: N processes of the command behind `--`.",
 )
+@click.option(
+    "--ranks",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Without a FILE: the command starts N processes itself (torchrun, mpirun).",
+)
 @_no_aggregate_option
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be run, and why.")
 @force_option
@@ -83,6 +89,7 @@ def run(
     jobs: int | None,
     settings: tuple[str, ...],
     procs: int | None,
+    ranks: int | None,
     no_aggregate: bool,
     dry_run: bool,
     force: bool,
@@ -98,7 +105,9 @@ def run(
     command: tuple[str, ...] | None = context.meta.get(_COMMAND)
     where = where_of(context)
     where.fresh = fresh
-    experiment = _experiment(where, words, command, procs, _settings(settings), resumed=resumed)
+    experiment = _experiment(
+        where, words, command, procs, ranks, _settings(settings), resumed=resumed
+    )
     if experiment is not None and resumed is None:
         where.settle(experiment)
     manager = where.manager()
@@ -148,6 +157,7 @@ def _experiment(
     words: Sequence[str],
     command: Sequence[str] | None,
     procs: int | None,
+    ranks: int | None,
     settings: Mapping[str, str],
     *,
     resumed: str | None,
@@ -155,21 +165,23 @@ def _experiment(
     """What is to be run; None if only an id says it."""
     from holdfast.config.experiment_file import Experiment, load_config
 
-    if command is not None or procs is not None:
+    if command is not None or procs is not None or ranks is not None:
+        counted = ("--procs", str(procs or 1)) if ranks is None else ("--ranks", str(ranks))
         if words and command is None:
             raise click.UsageError(
-                f"a command stands behind --: "
-                f"{where.command('run', '--procs', str(procs), '--', *words)}"
+                f"a command stands behind --: {where.command('run', *counted, '--', *words)}"
             )
         if words:
             raise click.UsageError(
                 f"a FILE or a command behind --, not both; {words[0]!r} stands before the --"
             )
         if not command:
-            example = where.command("run", "--procs", "4", "--", "CMD")
+            example = where.command("run", *counted, "--", "CMD")
             raise click.UsageError(f"a command is missing: {example}...")
         argv = [spoken(word) for word in command]
-        return Experiment.from_command(argv, procs or 1, cwd=Path.cwd(), overrides=settings)
+        return Experiment.from_command(
+            argv, procs or 1, ranks=ranks, cwd=Path.cwd(), overrides=settings
+        )
     if len(words) > 1:
         raise click.UsageError(
             f"one FILE, not {len(words)}; if it is a command: "

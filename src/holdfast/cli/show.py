@@ -283,7 +283,9 @@ def _running(
         lasted = "" if since is None else text.duration((now - since).total_seconds())
         who = "" if progress.identity is None else str(progress.identity)
         what = text.short(who if watched else decided[index].why)
-        name = AttemptName.of_process(state.experiment_id, index, progress.attempt)
+        name = AttemptName.of_process(
+            state.experiment_id, index, progress.attempt, ranks=state.rank_count
+        )
         with contextlib.suppress(HoldfastError, OSError):  # nobody can tell at this moment
             if (halt := halted(glance(folder, name))) is not None:
                 stopped.append(f"  process {index}: {halt}")

@@ -27,6 +27,7 @@ __all__ = [
     "Count",
     "Declaration",
     "Limits",
+    "Ranks",
     "Retry",
     "Seconds",
     "SomeSeconds",
@@ -86,12 +87,27 @@ class Aggregation:
 
 
 @attrs.frozen(kw_only=True)
+class Ranks:
+    """One command that starts several processes, its ranks: `torchrun`, `mpirun`, a script.
+
+    Attributes:
+        count: Ranks that the command starts; each is a process of the experiment. Required.
+        independent: Whether each rank completes for itself, and only the others are run again. Else
+            they are a gang: all complete, or all are run again.
+    """
+
+    count: Count
+    independent: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class Declaration:
     """A checked experiment file; *source* is its JSON form."""
 
     name: str | None
     command: tuple[str, ...]
     params: tuple[Params, ...]
+    ranks: Ranks | None
     matrix: Matrix | None
     env: Mapping[str, str]
     limits: Limits
@@ -107,6 +123,8 @@ class Written(TypedDict, total=False):
         name: What listings call it; None for the file's name.
         command: Argv, no shell; see *Placeholders*. Required.
         processes: Number of identical processes, instead of a matrix; None for 1.
+        ranks: How many processes each command starts by itself, a number or see *[ranks]*; None for
+            commands that are one process each.
         matrix: Lists of values, of which every combination is a process; see *The matrix*.
         env: Variables added to the environment of every process, with placeholders as in `command`.
             An integer stands for its digits; names that begin with `HOLDFAST_` are not yours.
@@ -118,6 +136,7 @@ class Written(TypedDict, total=False):
     name: str
     command: Argv
     processes: Count
+    ranks: Ranks
     matrix: Matrix
     env: dict[str, str]
     limits: Limits
@@ -128,6 +147,10 @@ class Written(TypedDict, total=False):
 _TYPES: Final[Mapping[str, Any]] = Written.__annotations__
 #: Every key that a file may have at its top.
 TOP_LEVEL: Final = tuple(_TYPES)
+
+_TABLES: Final[Mapping[str, Any]] = {
+    key: kind for key, kind in _TYPES.items() if kind in (Limits, Retry, Aggregation, Ranks)
+}
 
 #: Attributes carry their unit, keys do not: their values do.
 KEYS: Final = {"timeout_s": "timeout", "grace_s": "grace", "backoff_s": "backoff"}
@@ -155,7 +178,7 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(SomeSeconds, _some_seconds)
     converter.register_structure_hook(Matrix, matrix.structure)
     converter.register_structure_hook_func(lambda kind: kind == dict[str, str], _env)
-    for record in (Limits, Retry, Aggregation):
+    for record in _TABLES.values():
         renamed = {
             field.name: override(rename=KEYS[field.name])
             for field in attrs.fields(record)
@@ -191,6 +214,8 @@ def check(config: Mapping[str, Any]) -> tuple[Declaration | None, list[ConfigPro
         problems.append(ConfigProblem("command", "is missing: the argv that every process runs"))
     params, wrong = _params(given, found)
     problems.extend(wrong)
+    if params is not None and "ranks" in found:
+        problems.extend(_too_many(found["ranks"].count * len(params)))
     words = _words(found)
     if params is not None:
         problems.extend(_placeholders(words, params))
@@ -206,6 +231,7 @@ def check(config: Mapping[str, Any]) -> tuple[Declaration | None, list[ConfigPro
         name=found.get("name"),
         command=found["command"],
         params=params,
+        ranks=found.get("ranks"),
         matrix=found.get("matrix"),
         env=found.get("env", {}),
         limits=found.get("limits", Limits()),
@@ -216,6 +242,8 @@ def check(config: Mapping[str, Any]) -> tuple[Declaration | None, list[ConfigPro
 
 
 def _structure(value: Any, kind: Any) -> Any:
+    if kind is Ranks and not isinstance(value, Mapping):
+        return Ranks(count=Count(values.whole(value, int)))
     # cattrs would say "'str' object has no attribute 'get'", or worse: find the keys of a list.
     if attrs.has(kind) and kind is not Matrix and not isinstance(value, Mapping):
         raise ValueError(f"expected a table, found {values.kind_of(value)}")
@@ -248,8 +276,7 @@ def _meant(key: str, known: Collection[str], matrix_table: Any = None) -> str:
     if key in TOP_LEVEL:
         return f"{key} belongs above the first [table]"
     # A right key in the wrong place: `timeout` at the top, say after another table's header.
-    for table in (Limits, Retry, Aggregation):
-        section = "aggregate" if table is Aggregation else table.__name__.lower()
+    for section, table in _TABLES.items():
         for field in attrs.fields(table):
             if key == KEYS.get(field.name, field.name):
                 return f"did you mean {section}.{key}?"
@@ -267,9 +294,8 @@ def _params(
         return None, [ConfigProblem("processes", "there is a [matrix] too; keep one of the two")]
     if "matrix" not in given:
         count = found.get("processes", 1)
-        if count > MAX_PROCESSES:
-            what = f"{count:,} are too many; the limit is {MAX_PROCESSES:,}"
-            return None, [ConfigProblem("processes", what)]
+        if wrong := _too_many(count):
+            return None, wrong
         return (({},) * count if "processes" in found or "processes" not in given else None), []
     if "matrix" not in found:
         return None, []
@@ -277,6 +303,13 @@ def _params(
     if not params:
         return None, [ConfigProblem("matrix.exclude", "leaves no process at all")]
     return params, []
+
+
+def _too_many(count: int) -> list[ConfigProblem]:
+    if count <= MAX_PROCESSES:
+        return []
+    what = f"{count:,} are too many; the limit is {MAX_PROCESSES:,}"
+    return [ConfigProblem("processes", what)]
 
 
 def _words(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:

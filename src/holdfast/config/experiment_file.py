@@ -17,7 +17,7 @@ import attrs
 
 from holdfast.config import declaration, matrix, values
 from holdfast.config import overrides as setting
-from holdfast.config.declaration import Aggregation, Limits, Retry
+from holdfast.config.declaration import Aggregation, Limits, Ranks, Retry
 from holdfast.config.hashing import compute_config_hash
 from holdfast.config.matrix import Matrix, Params, identity
 from holdfast.config.placeholders import escape, fill, is_plain
@@ -25,7 +25,7 @@ from holdfast.config.shell_words import suspicions
 from holdfast.encoding import portable
 from holdfast.errors import ConfigError, ConfigProblem, ConfigWarning
 
-__all__ = ["Aggregation", "Experiment", "Limits", "Retry", "load_config"]
+__all__ = ["Aggregation", "Experiment", "Limits", "Ranks", "Retry", "load_config"]
 
 #: A file of a million parameter sets is about this long; more is a mistaken file name.
 _LONGEST_FILE = 64 << 20
@@ -47,7 +47,9 @@ class Experiment:
     Attributes:
         name: For people; None if it has none.
         command: The argv of every process, with `{key}` placeholders; no shell.
-        params: The parameters of each process, in the order of their index.
+        params: The parameters of each process, in the order of their index; those of a launcher's
+            ranks are the same.
+        ranks: How many processes each command starts; None where it is one itself.
         matrix: Where they come from; None if only their number is given.
         env: Added to the environment of every process, with placeholders as in the command. What
             is inherited is never stored.
@@ -65,6 +67,7 @@ class Experiment:
     aggregate: Aggregation
     path: Path | None = None
     cwd: Path
+    ranks: Ranks | None = None
     matrix: Matrix | None = attrs.field(default=None, repr=False)
     source: Mapping[str, Any] = attrs.field(repr=False)
 
@@ -74,7 +77,7 @@ class Experiment:
         return len(self.params)
 
     def argv(self, index: int) -> tuple[str, ...]:
-        """The command of process *index*, its placeholders filled in.
+        """The command of process *index*, or of the launcher that starts it, filled in.
 
         Raises:
             IndexError: There is no such process.
@@ -100,7 +103,14 @@ class Experiment:
         return {name: text for name, text in filled.items() if text is not None}
 
     def _known(self, index: int) -> dict[str, Any]:
-        return {**self.params[index], "index": index, "count": len(self.params)}
+        # Of a launcher, the index of its first rank.
+        first = index - index % self.rank_count
+        return {**self.params[index], "index": first, "count": len(self.params)}
+
+    @property
+    def rank_count(self) -> int:
+        """Processes that one command stands for."""
+        return _count(self.ranks)
 
     def work(self, state_dir: Path) -> dict[str, Any]:
         """What defines the work, JSON-like: two experiments with equal work are one.
@@ -113,11 +123,16 @@ class Experiment:
         return self._work(state_dir, self._params_by(sorted))
 
     def _params_by(self, order: Callable[[Iterable[str]], Sequence[str]]) -> tuple[Params, ...]:
-        return self.params if self.matrix is None else self.matrix.params(order(self.matrix.axes))
+        if self.matrix is None:
+            return self.params[:: self.rank_count]
+        return self.matrix.params(order(self.matrix.axes))
 
     def _work(self, state_dir: Path, params: Iterable[Params]) -> dict[str, Any]:
         here = os.path.realpath(self.cwd)
+        # Not there without ranks: what was stored before there were any keeps its hash.
+        ranks = {} if self.ranks is None else {"ranks": attrs.asdict(self.ranks)}
         return {
+            **ranks,
             "command": list(self.command),
             "params": [dict(each) for each in params],
             # As 0.1 had it, for which every text was plain; what is filled in is told from that.
@@ -248,16 +263,22 @@ class Experiment:
         argv: Sequence[str],
         processes: int = 1,
         *,
+        ranks: int | None = None,
         cwd: Path | str = Path(),
         name: str | None = None,
         overrides: Mapping[str, str] | None = None,
     ) -> Self:
         """*processes* identical processes of one command, told apart by `{index}`.
 
+        Args:
+            ranks: How many processes each of them starts by itself; None if it is one.
+
         Raises:
             ConfigError: All problems at once.
         """
         config: dict[str, Any] = {"command": list(argv), "processes": processes}
+        if ranks is not None:
+            config["ranks"] = ranks
         if name is not None:
             config["name"] = name
         changed, problems = setting.apply_overrides(config, overrides or {}, declaration.TOP_LEVEL)
@@ -345,6 +366,10 @@ def _other_file(path: Path) -> str:
     return f"did you mean {folder / close}.toml?" if close is not None else ""
 
 
+def _count(ranks: Ranks | None) -> int:
+    return 1 if ranks is None else ranks.count
+
+
 _E = TypeVar("_E", bound=Experiment)
 
 
@@ -361,7 +386,8 @@ def _checked(
     return kind(
         name=declared.name,
         command=declared.command,
-        params=declared.params,
+        params=tuple(each for each in declared.params for _ in range(_count(declared.ranks))),
+        ranks=declared.ranks,
         matrix=declared.matrix,
         env=declared.env,
         limits=declared.limits,

@@ -89,6 +89,7 @@ class _Judged:
                     self.state = apply.replay(self.state, change)
                 except KeyError:
                     return  # named as a problem already
+            yield from map(self._violation, _torn_gangs(self.state, self._changes()))
         revision = self.line.revision
         if type(revision) is int and revision >= 0:  # loading refuses any other
             self.state = attrs.evolve(self.state, revision=revision)
@@ -101,6 +102,15 @@ class _Judged:
 
     def _violation(self, what: str) -> Violation:
         return Violation(self.line.path, f"revision {self.line.revision}: {what}")
+
+
+def _torn_gangs(state: ExperimentState, changes: list[Change]) -> Iterator[str]:
+    """Gangs whose ranks a line has not left alike."""
+    if not state.has_gangs:
+        return
+    for ranks in {state.gang(each.process) for each in changes if each.process is not None}:
+        if len({(state.processes[i].status, state.processes[i].attempt) for i in ranks}) > 1:
+            yield f"processes {ranks.start} to {ranks.stop - 1} are a gang, and it was torn apart"
 
 
 def _unsaid(before: ExperimentState, saved: ExperimentState, said: list[Change]) -> Iterator[str]:

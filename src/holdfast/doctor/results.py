@@ -33,7 +33,7 @@ def _exits(folder: Path, state: ExperimentState) -> Iterator[Finding]:
     """Exit records of running attempts, which are about to be adopted and say nothing."""
     for index in state.processes.indices(ProcessStatus.RUNNING):
         attempt = state.processes[index].attempt
-        name = AttemptName.of_process(state.experiment_id, index, attempt)
+        name = AttemptName.of_process(state.experiment_id, index, attempt, ranks=state.rank_count)
         path = file_path(folder, name, "exit")
         try:
             read_exit(folder, name)

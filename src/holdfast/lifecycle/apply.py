@@ -7,6 +7,7 @@ happen is decided by `decisions`, what it changes by `effects`; this module puts
 the reason.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import cache
@@ -30,7 +31,7 @@ from holdfast.lifecycle.events import (
     Stop,
 )
 from holdfast.lifecycle.guards import experiment_is_open
-from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress, summarise
 from holdfast.status import Entity, ExperimentStatus, ProcessStatus
 
 __all__ = ["apply", "apply_many", "ending", "number", "replay", "replay_many", "with_fields"]
@@ -47,11 +48,7 @@ def apply(state: ExperimentState, event: Event) -> Step:
     Raises:
         InvalidTransitionError: A request that is refused. Never for a fact.
     """
-    if isinstance(event, Requested):
-        if event.entity == "experiment":
-            return _experiment(state, event)
-        return _process(state, event)
-    return _fact(state, event)
+    return apply_many(state, (event,))
 
 
 def apply_many(state: ExperimentState, events: Iterable[Event]) -> Step:
@@ -62,12 +59,46 @@ def apply_many(state: ExperimentState, events: Iterable[Event]) -> Step:
     """
     changes: list[Change] = []
     actions: list[Action] = []
+    left: Callable[[Event], tuple[int, ...]] = _nobody
+    if state.has_gangs:
+        events = tuple(events)
+        left = _gangs(state, events)
     for event in events:
-        step = apply(state, event)
+        if not isinstance(event, Requested):
+            step = _fact(state, event, left(event))
+        elif event.entity == "experiment":
+            step = _experiment(state, event)
+        else:
+            step = _process(state, event, left(event))
         state = step.state
         changes += step.changes
         actions += step.actions
     return Step(state, tuple(changes), tuple(actions))
+
+
+def _nobody(event: Event) -> tuple[int, ...]:
+    return ()
+
+
+def _gangs(state: ExperimentState, events: Iterable[Event]) -> Callable[[Event], tuple[int, ...]]:
+    """What tells of each of *events* which ranks of its gang have no such event among them."""
+    together: defaultdict[str, set[int]] = defaultdict(set)
+    for event in events:
+        if event.process is not None:
+            together[_word(event)].add(event.process)
+
+    def left(event: Event) -> tuple[int, ...]:
+        if event.process is None or isinstance(event, ProcessLaunched):
+            return ()
+        there = together[_word(event)]
+        return tuple(rank for rank in state.gang(event.process) if rank not in there)
+
+    return left
+
+
+def _word(event: Event) -> str:
+    # How a gang ended, its ranks are told alike: what that means for them the guards decide.
+    return event.event if isinstance(event, Requested) else "ended"
 
 
 def replay(state: ExperimentState, change: Change) -> ExperimentState:
@@ -145,20 +176,21 @@ def _experiment(state: ExperimentState, event: Requested) -> Step:
     return _moved(state, state, None, edge, event, event.evidence, actions)
 
 
-def _process(state: ExperimentState, event: Requested) -> Step:
+def _process(state: ExperimentState, event: Requested, left: tuple[int, ...]) -> Step:
     index = event.process
     assert index is not None
     process = state.process_progress.get(index)
     if process is None:
         decisions.refuse_absent(state, event.event, index)
-    facts = {**event.facts, "experiment_status": state.status}
+    facts = {**event.facts, "experiment_status": state.status, "ranks_left": left}
     edge = decisions.decide(
         "process", process, event.event, facts, experiment_id=state.experiment_id, process=index
     )
-    actions: tuple[Action, ...] = ()
+    step = _moved(state, process, index, edge, event, event.evidence)
     if edge.target == ProcessStatus.RUNNING:
-        actions = (Launch(index, process.attempt + 1),)
-    return _moved(state, process, index, edge, event, event.evidence, actions)
+        launch = Launch(index, step.state.processes[index].attempt)
+        return step._replace(actions=(launch,))
+    return step
 
 
 def _moved(
@@ -191,9 +223,12 @@ def _moved(
     return Step(replay(state, change), (change,), actions)
 
 
-def _fact(state: ExperimentState, fact: Fact) -> Step:
+def _fact(state: ExperimentState, fact: Fact, left: tuple[int, ...]) -> Step:
     process = state.process_progress.get(fact.process)
     late = _too_late(state, process, fact)
+    if late is None and left:
+        late = f"{fact.process}.{fact.attempt}: nothing is told of {summarise(list(left))}"
+        late += ", the other ranks of its gang"
     if process is None or late is not None:
         return Step(state, (), (Ignored(late or ""),))
     if isinstance(fact, ProcessExited):
@@ -264,6 +299,7 @@ def _facts(fact: ProcessExited) -> dict[str, Any]:
         "interrupted_by": fact.interrupted_by,
         "timed_out": fact.timed_out,
         "launch_error": fact.launch_error,
+        "reported_error": fact.reported_error,
         "result_error": fact.result_error,
         "host": fact.host,
         "result": fact.result,
@@ -283,7 +319,7 @@ def _exited(state: ExperimentState, process: ProcessProgress, fact: ProcessExite
             evidence = "; ".join(why for why in told if why is not None)
         occasion = Told(fact.at, fact.stop_reason, fact.error_message, facts)
         return _moved(state, process, fact.process, edge, occasion, evidence)
-    error = fact.result_error or fact.error_message or fact.launch_error
+    error = fact.result_error or fact.reported_error or fact.error_message or fact.launch_error
     occasion = Told(fact.at, fact.reason, error, facts)
     # The attempt's own clock knows better than we when it began and ended.
     known = {"started_at": fact.started_at, "completed_at": fact.ended_at}

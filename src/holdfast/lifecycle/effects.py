@@ -86,7 +86,8 @@ _OF_AN_ATTEMPT: Final = (
 def _started(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
     return {
         "status": ProcessStatus.RUNNING,
-        "attempt": process.attempt + 1,
+        # That of its launcher, which may have run without it: it was completed then.
+        "attempt": max(process.attempt + 1, occasion.facts.get("attempt") or 0),
         "started_at": occasion.at,
         **dict.fromkeys(_OF_AN_ATTEMPT),
     }

@@ -44,7 +44,9 @@ _FACTS: Final[dict[str, type]] = {
     "interrupted_by": int,
     "timed_out": bool,
     "launch_error": str,
+    "reported_error": str,
     "result_error": str,
+    "attempt": int,
     "max_attempts": int,
     "requested_by_user": bool,
     "proven_dead": bool,
@@ -53,6 +55,7 @@ _FACTS: Final[dict[str, type]] = {
     "identity": ProcessIdentity,
     "host": str,
     "experiment_status": str,
+    "ranks_left": tuple,
 }
 
 
@@ -97,9 +100,10 @@ class Requested:
     Attributes:
         process: Which process, for events of one.
         facts: What the guards look at and the record keeps: `exit_code`, `signal`,
-            `stop_requested`, `interrupted_by`, `timed_out`, `launch_error`, `result_error`,
-            `max_attempts`, `requested_by_user`, `proven_dead`, `result_lost`, `result`, `identity`,
-            `host`. `experiment_status` is always taken from the state that the event is applied to.
+            `stop_requested`, `interrupted_by`, `timed_out`, `launch_error`, `reported_error`,
+            `result_error`, `max_attempts`, `requested_by_user`, `proven_dead`, `result_lost`,
+            `result`, `identity`, `host`, `attempt` (the launcher's). `experiment_status` and
+            `ranks_left` are always taken from the state that the event is applied to.
     """
 
     entity: Entity
@@ -139,6 +143,7 @@ class ProcessExited:
             proves nothing then.
         timed_out: Whether it was stopped at its timeout.
         launch_error: Why it could not be started.
+        reported_error: What it said itself that went wrong, where its exit code does not say so.
         reason: `exit`, `signal`, `timeout`, `out_of_memory` or `launch_error`; what the other
             facts say, unless given.
         evidence: What else is known of the end, such as what had to be stopped after it.
@@ -157,6 +162,7 @@ class ProcessExited:
     interrupted_by: int | None = attrs.field(default=None, validator=optional_number)
     timed_out: bool = False
     launch_error: str | None = attrs.field(default=None, validator=optional_text)
+    reported_error: str | None = attrs.field(default=None, validator=optional_text)
     reason: Reason = attrs.field()
     error_message: str | None = attrs.field(default=None, validator=optional_text)
     evidence: str | None = attrs.field(default=None, validator=optional_text)

@@ -65,6 +65,15 @@ def experiment_is_open(process: ProcessProgress, facts: Facts) -> str | None:
 
 
 @_of("process")
+def gang_moves_together(process: ProcessProgress, facts: Facts) -> str | None:
+    """Every other rank of its gang, if it is one's, has the same event in the same step."""
+    left = facts.get("ranks_left")
+    if not left:
+        return None
+    return f"its gang stands and falls together, and would leave behind {summarise(list(left))}"
+
+
+@_of("process")
 def exited_cleanly(process: ProcessProgress, facts: Facts) -> str | None:
     """The attempt ended by itself with exit code 0, and what it wrote is a result."""
     if facts.get("timed_out"):
@@ -87,6 +96,8 @@ def exited_cleanly(process: ProcessProgress, facts: Facts) -> str | None:
         return "no exit code was given, and only exit code 0 completes a process"
     if type(code) is not int or code != 0:
         return f"exit code {code}, and only 0 completes a process"
+    if facts.get("reported_error"):
+        return f"it reported an error: {facts['reported_error']}"
     if facts.get("result_error"):
         return f"its result is not valid: {facts['result_error']}"
     return None

@@ -36,6 +36,10 @@ class ExperimentMachine(RecordMachine[ExperimentState]):
     resume = _.INTERRUPTED.to(_.RUNNING)
 
 
+#: First everywhere: whatever else an event lacks, this is what the user has to know.
+_ALWAYS: Final = ("experiment_is_open", "gang_moves_together")
+
+
 class ProcessMachine(RecordMachine[ProcessProgress]):
     """What may happen to one process of an experiment."""
 
@@ -43,16 +47,15 @@ class ProcessMachine(RecordMachine[ProcessProgress]):
 
     _ = States.from_enum(ProcessStatus, initial=ProcessStatus.PENDING, use_enum_instance=True)
 
-    # First everywhere: whatever else an event lacks, this is what the user has to know.
-    start = _.PENDING.to(_.RUNNING, cond="experiment_is_open")
-    complete = _.RUNNING.to(_.COMPLETED, cond=["experiment_is_open", "exited_cleanly"])
-    fail = _.RUNNING.to(_.FAILED, cond="experiment_is_open")
+    start = _.PENDING.to(_.RUNNING, cond=_ALWAYS)
+    complete = _.RUNNING.to(_.COMPLETED, cond=[*_ALWAYS, "exited_cleanly"])
+    fail = _.RUNNING.to(_.FAILED, cond=_ALWAYS)
     requeue = (
-        _.FAILED.to(_.PENDING, cond=["experiment_is_open", "attempts_left"])
-        | _.FAILED.to(_.PENDING, cond=["experiment_is_open", "requested_by_user"])
-        | _.RUNNING.to(_.PENDING, cond=["experiment_is_open", "was_interrupted"])
-        | _.RUNNING.to(_.PENDING, cond=["experiment_is_open", "is_orphaned"])
-        | _.COMPLETED.to(_.PENDING, cond=["experiment_is_open", "result_lost"])
+        _.FAILED.to(_.PENDING, cond=[*_ALWAYS, "attempts_left"])
+        | _.FAILED.to(_.PENDING, cond=[*_ALWAYS, "requested_by_user"])
+        | _.RUNNING.to(_.PENDING, cond=[*_ALWAYS, "was_interrupted"])
+        | _.RUNNING.to(_.PENDING, cond=[*_ALWAYS, "is_orphaned"])
+        | _.COMPLETED.to(_.PENDING, cond=[*_ALWAYS, "result_lost"])
     )
 
 

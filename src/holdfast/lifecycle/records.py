@@ -28,6 +28,7 @@ __all__ = [
     "ExperimentState",
     "ProcessProgress",
     "ProcessTable",
+    "Ranks",
     "ResultRef",
     "summarise",
 ]
@@ -73,6 +74,24 @@ class ResultRef:
     path: str = attrs.field(validator=text)
     size: int = attrs.field(validator=_not_negative)
     sha256: str = attrs.field(validator=text)
+
+
+@attrs.frozen(kw_only=True)
+class Ranks:
+    """How the processes of an experiment are started: each gang of them by one launcher.
+
+    Attributes:
+        count: Ranks of one launcher; process g * count + r is rank r of gang g.
+        independent: Whether each rank completes for itself. Else a gang stands and falls together.
+    """
+
+    count: int = attrs.field(validator=_not_negative)
+    independent: bool = False
+
+    @count.validator
+    def _some(self, _: object, count: int) -> None:
+        if count < 1:
+            raise ValueError("count must be 1 or more")
 
 
 @attrs.frozen(kw_only=True)
@@ -247,6 +266,7 @@ class ExperimentState:
         reason: Why the status was reached, e.g. `user` for Ctrl-C, `stale` for a dead owner.
         config: What was asked for, JSON-like; `config_hash` is over the part that defines the work.
         cwd: Directory in which the processes run.
+        ranks: How many of the processes one launcher starts; None where each has its own command.
         owner: The last process that claimed the experiment; see `holdfast.identity`.
         subprocess_pid: Only in files of other tools, which recorded no more than a pid.
         epoch: Number of the journal that this state was read from; 0 before the first claim.
@@ -265,6 +285,7 @@ class ExperimentState:
     config_hash: str | None = attrs.field(default=None, validator=optional_text)
     config_path: str | None = attrs.field(default=None, converter=_path, validator=optional_text)
     cwd: str | None = attrs.field(default=None, converter=_path, validator=optional_text)
+    ranks: Ranks | None = attrs.field(default=None, validator=optional(Ranks))
     num_processes: int = attrs.field(default=0, validator=_not_negative)
     process_progress: Mapping[int, ProcessProgress] = attrs.field(factory=ProcessTable)
     owner: ProcessIdentity | None = attrs.field(default=None, validator=optional(ProcessIdentity))
@@ -282,6 +303,7 @@ class ExperimentState:
         given = self.process_progress
         size = self.num_processes
         if type(given) is ProcessTable and len(given) == size:
+            self._check_ranks(size)
             return
         if size == 0 and given:
             size = max(given) + 1
@@ -291,6 +313,28 @@ class ExperimentState:
             object.__setattr__(self, "num_processes", size)
         table = ProcessTable.from_mapping(given, size) if given else ProcessTable.pending(size)
         object.__setattr__(self, "process_progress", table)
+        self._check_ranks(size)
+
+    def _check_ranks(self, size: int) -> None:
+        if self.ranks is not None and size % self.ranks.count:
+            count = self.ranks.count
+            raise ValueError(f"{size} processes are no whole number of gangs of {count} ranks")
+
+    def gang(self, index: int) -> range:
+        """The processes that are started together with process *index*, itself among them."""
+        count = 1 if self.ranks is None else self.ranks.count
+        first = index - index % count
+        return range(first, first + count)
+
+    @property
+    def rank_count(self) -> int | None:
+        """Ranks of one launcher; None where each process has its own command."""
+        return None if self.ranks is None else self.ranks.count
+
+    @property
+    def has_gangs(self) -> bool:
+        """Whether its processes move gang by gang, and never one of them alone."""
+        return self.ranks is not None and not self.ranks.independent
 
     @property
     def processes(self) -> ProcessTable:

@@ -5,14 +5,15 @@ concerned, and its fact comes when its result is durable.
 """
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import attrs
 
 from holdfast.attempts.looking import Ended
 from holdfast.errors import AttemptWarning, DiskError
-from holdfast.lifecycle.events import Event, ProcessLost
+from holdfast.lifecycle.events import Event
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration import exits
 from holdfast.orchestration.beside import Beside, Task
 from holdfast.orchestration.watch import Learnt, Watch
@@ -27,11 +28,12 @@ _FINISHED_WITHIN_S: Final = 0.1
 class Accepting:
     """The outcomes of one experiment on their way into its record."""
 
-    def __init__(self, watch: Watch, beside: Beside) -> None:
-        """Take what *watch* learns; large results *beside* the loop."""
+    def __init__(self, watch: Watch, beside: Beside, state: Callable[[], ExperimentState]) -> None:
+        """Take what *watch* learns in *state*; large results *beside* the loop."""
         self._watch = watch
+        self._state = state
         self._beside = beside
-        self._begun: list[tuple[Learnt, Task[Event]]] = []
+        self._begun: list[tuple[Learnt, Task[Sequence[Event]]]] = []
 
     def facts(self, found: Iterable[Learnt], stopping: Reason | None) -> list[Event]:
         """What the lifecycle is told of the attempts *found*, and of those before that are through.
@@ -43,7 +45,7 @@ class Accepting:
         for learnt in found:
             if learnt.name.index is None:
                 continue  # an aggregation of an earlier life; nobody waits for it any more
-            work = self._work(learnt, learnt.name.index, stopping)
+            work = self._work(learnt, stopping)
             if self._takes_long(learnt):
                 self._watch.completing.add(learnt.name)
                 self._begun.append((learnt, self._beside.begin(work)))
@@ -55,10 +57,14 @@ class Accepting:
             self._take(each[0], each[1].result, facts)
         return facts
 
-    def _take(self, learnt: Learnt, fact: Callable[[], Event], facts: list[Event]) -> None:
+    def _take(
+        self, learnt: Learnt, work: Callable[[], Sequence[Event]], facts: list[Event]
+    ) -> None:
         try:
+            found = work()
             # Not when its checking began: what is recorded is in the order of its times.
-            facts.append(attrs.evolve(fact(), at=self._watch.clock()))
+            at = self._watch.clock()
+            facts += [attrs.evolve(fact, at=at) for fact in found]
         except DiskError as err:
             self._watch.put_back(learnt, err)
 
@@ -67,19 +73,17 @@ class Accepting:
             return False
         return exits.takes_long(self._watch.launcher.folder, learnt.name, learnt.found.record)
 
-    def _work(self, learnt: Learnt, index: int, stopping: Reason | None) -> Callable[[], Event]:
-        name, found, watch = learnt.name, learnt.found, self._watch
+    def _work(self, learnt: Learnt, stopping: Reason | None) -> Callable[[], Sequence[Event]]:
+        name, found, watch, state = learnt.name, learnt.found, self._watch, self._state()
         if isinstance(found, Ended):
             asked, folder = name in watch.asked, watch.launcher.folder
             return lambda: exits.exited(
-                folder, name, found.record, watch.clock(), stopping=stopping, asked=asked
+                state, folder, name, found.record, watch.clock(), stopping=stopping, asked=asked
             )
         evidence = found.evidence
         if learnt.text and learnt.text != evidence:
             evidence = f"the engine says that it is gone ({learnt.text}); {evidence}"
-        return lambda: ProcessLost(
-            process=index, attempt=name.attempt, at=watch.clock(), evidence=evidence
-        )
+        return lambda: exits.lost(state, watch.launcher.folder, name, watch.clock(), evidence)
 
     def give_up(self, stopped_at: float, *, now: bool) -> None:
         """Leave to the next resume what is not through yet and would be all that is waited for.

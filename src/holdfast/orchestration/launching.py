@@ -12,11 +12,20 @@ from typing import Final
 import attrs
 
 from holdfast.attempts import environment
-from holdfast.attempts.names import CHECKPOINTS, PARAMS, AttemptName
+from holdfast.attempts.names import (
+    CHECKPOINTS,
+    PARAMS,
+    AttemptName,
+    progress_path,
+    reports_dir,
+)
 from holdfast.attempts.records import Attempt
+from holdfast.attempts.reports import TORCHELASTIC
 from holdfast.config.experiment_file import Experiment
 from holdfast.errors import StateWriteError
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.results import acceptance
+from holdfast.status import ProcessStatus
 
 __all__ = ["PARAMS_LIMIT", "Launcher"]
 
@@ -60,35 +69,64 @@ class Launcher:
     cwd: str
 
     def name(self, index: int, attempt: int) -> AttemptName:
-        """What an attempt of process *index* is called everywhere."""
-        return AttemptName.of_process(self.experiment_id, index, attempt)
+        """What the attempt that runs process *index* is called everywhere."""
+        ranks = self.experiment.ranks
+        count = None if ranks is None else ranks.count
+        return AttemptName.of_process(self.experiment_id, index, attempt, ranks=count)
 
-    def process(self, index: int, attempt: int) -> Attempt:
-        """An attempt of process *index*; makes the directories that it may write to.
+    def attempt(self, name: AttemptName, state: ExperimentState) -> Attempt:
+        """The attempt *name* of a process, or of a launcher; makes what it may write to.
 
         Raises:
-            StateWriteError: They cannot be made.
+            StateWriteError: It cannot be made.
         """
-        name = self.name(index, attempt)
-        checkpoints = self.folder / CHECKPOINTS / str(index)
+        index = name.index
+        assert index is not None
         acceptance.prepare(self.folder)
-        try:
-            checkpoints.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise StateWriteError.of(checkpoints, "making the directory", err) from err
+        for directory in self._directories(name, state.gang(index)):
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as err:
+                raise StateWriteError.of(directory, "making the directory", err) from err
         params = json.dumps(dict(self.experiment.params[index]))
         whole = {} if len(params) > PARAMS_LIMIT else {environment.PARAMS: params}
         return self._attempt(
             name,
             self.experiment.argv(index),
             {
-                environment.INDEX: str(index),
                 **whole,
                 environment.PARAMS_FILE: str(self._write_params(index, params)),
                 environment.RESULT: str(acceptance.path_of(self.folder, name)),
-                environment.CHECKPOINT_DIR: str(checkpoints),
+                environment.PROGRESS: str(progress_path(self.folder, name)),
+                environment.REPORTS: str(reports_dir(self.folder, name)),
+                **(self._of_launcher(name, state) if name.is_launcher else self._of_one(index)),
             },
         )
+
+    def _directories(self, name: AttemptName, ranks: range) -> list[Path]:
+        found = [self.folder / CHECKPOINTS / str(index) for index in ranks]
+        # Torch's launcher makes none for its error file, and our ranks share theirs.
+        return [*found, reports_dir(self.folder, name)] if name.is_launcher else found
+
+    def _of_one(self, index: int) -> dict[str, str]:
+        return {
+            environment.INDEX: str(index),
+            environment.CHECKPOINT_DIR: str(self.folder / CHECKPOINTS / str(index)),
+        }
+
+    def _of_launcher(self, name: AttemptName, state: ExperimentState) -> dict[str, str]:
+        assert name.index is not None
+        ranks = state.gang(name.index)
+        found = {
+            environment.LAUNCHER: str(ranks.start),
+            environment.RANKS: str(len(ranks)),
+            environment.CHECKPOINTS: str(self.folder / CHECKPOINTS),
+            environment.TORCHELASTIC_ERROR_FILE: str(reports_dir(self.folder, name) / TORCHELASTIC),
+        }
+        done = [i for i in ranks if state.processes[i].status is ProcessStatus.COMPLETED]
+        if done:
+            found[environment.COMPLETED] = ",".join(map(str, done))
+        return found
 
     def _write_params(self, index: int, params: str) -> Path:
         """The file with the parameters of a process, made anew for each attempt."""

@@ -22,6 +22,7 @@ from holdfast.lifecycle.events import Action, Event, Launch, ProcessLaunched
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.accepting import Accepting
 from holdfast.orchestration.beside import Beside
+from holdfast.orchestration.early import EarlyRanks
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.scheduling import Plan, Policy, Scheduler, Slots
 from holdfast.orchestration.watch import Learnt, Watch
@@ -70,7 +71,8 @@ class Loop:
         self._interrupts = interrupts
         self._on_change = on_change
         self._beside = Beside(watch.engine.wake)
-        self._accepting = Accepting(watch, self._beside)
+        self._accepting = Accepting(watch, self._beside, lambda: claim.state)
+        self._early = EarlyRanks(watch)
         self._answered = 0
         self._asked_at = 0.0
         self._stopping_others: Reason | None = None
@@ -110,6 +112,7 @@ class Loop:
                 self._watch.stop(force=False, why=Reason.PREEMPTED)
             found = self._learn(plan.wait_s)
             facts = self._accepting.facts(found, self._interrupts.reason or self._stopping_others)
+            facts += self._early.facts(self._claim.state, facts)
 
     def run(self, attempt: Attempt | AttemptName) -> Learnt | None:
         """Run one attempt that is no process of the experiment, or go on with one that runs.
@@ -223,16 +226,19 @@ class Loop:
         launcher = self._watch.launcher
         launches = [action for action in actions if isinstance(action, Launch)]
         if launches:
-            wanted = [launcher.process(each.process, each.attempt) for each in launches]
-            self._watch.submit(wanted)
+            # A launcher starts all the ranks of its gang.
+            names = dict.fromkeys(launcher.name(each.process, each.attempt) for each in launches)
+            self._watch.submit([launcher.attempt(name, self._claim.state) for name in names])
             self._note_launched()
 
     def _note_launched(self) -> None:
         for handle in self._watch.launched:
-            if handle.name.index is not None:
+            if handle.name.index is None:
+                continue
+            for index in self._claim.state.gang(handle.name.index):
                 self._claim.note(
                     ProcessLaunched(
-                        process=handle.name.index,
+                        process=index,
                         attempt=handle.name.attempt,
                         at=self._watch.clock(),
                         identity=handle.identity,

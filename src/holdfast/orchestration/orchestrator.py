@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from holdfast.config.experiment_file import Experiment
 from holdfast.encoding import portable
 from holdfast.engines import Engine
@@ -28,7 +30,7 @@ from holdfast.errors import (
 )
 from holdfast.lifecycle.decisions import decide
 from holdfast.lifecycle.events import Event, Requested
-from holdfast.lifecycle.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState, Ranks
 from holdfast.orchestration import exits, outcomes, takeover
 from holdfast.orchestration.aggregating import conclude
 from holdfast.orchestration.capacity import usable_cpus
@@ -268,6 +270,7 @@ class Orchestrator:
         return self._manager.create(
             experiment_id,
             num_processes=len(experiment.params),
+            ranks=None if experiment.ranks is None else Ranks(**attrs.asdict(experiment.ranks)),
             config=experiment.to_config(),
             config_hash=experiment.config_hash(self._manager.state_dir),
             config_path=None if experiment.path is None else portable(str(experiment.path)),
@@ -473,7 +476,7 @@ def _check_jobs(jobs: object) -> None:
 
 def _policy(experiment: Experiment, jobs: int | None) -> Policy:
     return Policy(
-        jobs=jobs or experiment.limits.jobs or usable_cpus(),
+        jobs=jobs or experiment.limits.jobs or max(1, usable_cpus() // experiment.rank_count),
         max_attempts=experiment.retry.max_attempts,
         max_interruptions=experiment.retry.max_interruptions,
         backoff_s=experiment.retry.backoff_s,

@@ -6,7 +6,7 @@ it out.
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -36,7 +36,7 @@ class Policy:
     """How an experiment is to be run.
 
     Attributes:
-        jobs: At most so many processes at a time.
+        jobs: At most so many commands at a time: processes, or launchers of ranks.
         max_attempts: Failed attempts after which a process is failed for good.
         backoff_s: Pause before the second attempt; doubled before every further one.
         max_interruptions: Attempts in a row that may be interrupted from outside before a process
@@ -53,11 +53,12 @@ class Policy:
 
 @attrs.frozen(kw_only=True)
 class Slots:
-    """What of the processes that are recorded as running does not count as that.
+    """What of the commands that are recorded as running does not count as that.
 
     Attributes:
-        idle: How many use no slot: their command has ended, or their shim is gone.
-        blocked: Those that nobody waits for: mostly because nobody can judge them.
+        idle: How many use no slot: they have ended, or their shim is gone.
+        blocked: The (first) processes of those that nobody waits for: mostly because nobody can
+            judge them.
     """
 
     idle: int = 0
@@ -100,6 +101,9 @@ def retry_at(process: ProcessProgress, policy: Policy) -> datetime | None:
 class Scheduler:
     """Plans one experiment, turn after turn.
 
+    What is started is a command: one process, or a launcher with all its ranks that are not
+    completed. It goes by the index of its first process here.
+
     It keeps in order what waits to be started, since looking through 10,000 processes in every
     turn would cost more than running them. All of it can be read off the state again, but for the
     interruptions in a row, which every run counts anew.
@@ -110,14 +114,18 @@ class Scheduler:
         self._policy = policy
         self._ready: list[int] = []
         self._delayed: list[tuple[datetime, int, datetime]] = []
+        self._queued: set[int] = set()
         self._retryable: list[int] = []
         self._in_a_row: Counter[int] = Counter()
         self._given_up: dict[int, str] = {}
+        self._running: set[int] = set()
         for index, process in enumerate(state.processes.values()):
-            if process.status is ProcessStatus.PENDING:
-                self._put(index, process)
+            if process.status is ProcessStatus.RUNNING:
+                self._running.add(state.gang(index).start)
             elif process.status is ProcessStatus.FAILED:
                 self._retryable.append(index)
+            elif process.status is ProcessStatus.PENDING:
+                self._put(state.gang(index).start, process)
 
     def plan(
         self,
@@ -143,16 +151,18 @@ class Scheduler:
         self._take_in(state, step.changes, now)
         if state.status is not ExperimentStatus.RUNNING:
             return Plan(events=tuple(events))
+        retried: set[int] = set()
         if stopping is None:
-            events += self._retries(state, now)
-        retried = len(events) - len(facts)
-        halted = self._policy.fail_fast and state.processes_failed > retried
-        starts: list[int] = []
+            retried = self._retries(state)
+            budget = self._policy.max_attempts
+            events += [_request(now, "requeue", i, max_attempts=budget) for i in sorted(retried)]
+        halted = self._policy.fail_fast and state.processes_failed > len(retried)
         if stopping is None and not halted:
-            busy = state.processes_running - slots.idle
-            starts = self._due(state, self._policy.jobs - busy, now)
-            events += [_request(now, "start", index) for index in starts]
-        if state.processes_running > len(slots.blocked) or starts:
+            busy = len(self._running) - slots.idle
+            for first in self._due(state, self._policy.jobs - busy, now):
+                self._running.add(first)
+                events += _starts(state, first, retried, now)
+        if len(self._running) > len(slots.blocked):
             return Plan(events=tuple(events), wait_s=self._next_due_s(now), stop_others=halted)
         if stopping is None and not halted and self._waiting():
             return Plan(events=tuple(events), wait_s=self._next_due_s(now))
@@ -168,57 +178,72 @@ class Scheduler:
         grows) would else begin anew for ever.
         """
         ended = {fact.process: fact for fact in facts if isinstance(fact, _ENDS)}
+        counted: set[int] = set()
         for change in changes:
             index = change.process
             if index is None or index not in ended or change.source != ProcessStatus.RUNNING:
                 continue
-            fact = ended[index]
+            fact, first = ended[index], state.gang(index).start
             foreign = isinstance(fact, ProcessLost) or fact.stop_reason is None
             if change.target != ProcessStatus.PENDING or not foreign:
-                self._in_a_row.pop(index, None)
+                self._in_a_row.pop(first, None)
                 continue
+            if first in counted:
+                continue  # its launcher was interrupted once
+            counted.add(first)
             if _lived_s(state.processes[index], fact) >= _LIVED_S:
-                self._in_a_row.pop(index, None)
-            self._in_a_row[index] += 1
-            if self._in_a_row[index] >= self._policy.max_interruptions:
-                self._given_up[index] = change.evidence or str(change.reason)
+                self._in_a_row.pop(first, None)
+            self._in_a_row[first] += 1
+            if self._in_a_row[first] >= self._policy.max_interruptions:
+                self._given_up[first] = change.evidence or str(change.reason)
 
     def _take_in(self, state: ExperimentState, changes: Sequence[Change], now: datetime) -> None:
         for change in changes:
             if change.process is None or change.source == change.target:
                 continue
+            gang = state.gang(change.process)
+            if change.source == ProcessStatus.RUNNING and not _any_runs(state, gang):
+                self._running.discard(gang.start)
+                # A rank whose result was lost waited for its launcher to be over.
+                for rank in gang:
+                    if state.processes[rank].status is ProcessStatus.PENDING:
+                        self._put_again(gang.start, state.processes[rank], now)
             if change.target == ProcessStatus.PENDING:
-                self._put_again(change.process, state.processes[change.process], now)
+                self._put_again(gang.start, state.processes[change.process], now)
             elif change.target == ProcessStatus.FAILED:
                 self._retryable.append(change.process)
 
-    def _put_again(self, index: int, process: ProcessProgress, now: datetime) -> None:
-        if index in self._given_up:
+    def _put_again(self, first: int, process: ProcessProgress, now: datetime) -> None:
+        if first in self._given_up or first in self._queued:
             return
-        doublings = self._in_a_row[index] - 2
+        doublings = self._in_a_row[first] - 2
         if doublings < 0:
-            self._put(index, process)
+            self._put(first, process)
             return
         pause_s = min(_INTERRUPTED_S * 2**doublings, _INTERRUPTED_AT_MOST_S)
-        heapq.heappush(self._delayed, (now + timedelta(seconds=pause_s), index, now))
+        self._queued.add(first)
+        heapq.heappush(self._delayed, (now + timedelta(seconds=pause_s), first, now))
 
-    def _put(self, index: int, process: ProcessProgress) -> None:
+    def _put(self, first: int, process: ProcessProgress) -> None:
+        """Have a command wait for its start, once, whichever of its ranks it is for."""
+        if first in self._queued:
+            return
+        self._queued.add(first)
         due = retry_at(process, self._policy)
         if due is None or process.completed_at is None:
-            heapq.heappush(self._ready, index)
+            heapq.heappush(self._ready, first)
         else:
-            heapq.heappush(self._delayed, (due, index, process.completed_at))
+            heapq.heappush(self._delayed, (due, first, process.completed_at))
 
-    def _retries(self, state: ExperimentState, now: datetime) -> list[Event]:
-        """Requeue what failed and has attempts left; the rest is failed for good."""
-        found: list[Event] = []
+    def _retries(self, state: ExperimentState) -> set[int]:
+        """What failed and has attempts left; the rest is failed for good."""
+        found: set[int] = set()
         for index in self._retryable:
             process = state.processes[index]
             failed = process.status is ProcessStatus.FAILED
             if failed and process.failures < self._policy.max_attempts:
-                budget = self._policy.max_attempts
-                found.append(_request(now, "requeue", index, max_attempts=budget))
-                self._put(index, process)
+                found.add(index)
+                self._put(state.gang(index).start, process)
         self._retryable.clear()
         return found
 
@@ -228,9 +253,10 @@ class Scheduler:
             heapq.heappush(self._ready, heapq.heappop(self._delayed)[1])
         found: list[int] = []
         while self._ready and len(found) < free:
-            index = heapq.heappop(self._ready)
-            if state.processes[index].status not in _MOVED_ON:
-                found.append(index)
+            first = heapq.heappop(self._ready)
+            self._queued.discard(first)
+            if first not in self._running and first not in found and _may_start(state, first):
+                found.append(first)
         return found
 
     def _waiting(self) -> bool:
@@ -240,6 +266,29 @@ class Scheduler:
         if not self._delayed:
             return None
         return max(0.0, (self._delayed[0][0] - now).total_seconds())
+
+
+def _any_runs(state: ExperimentState, gang: range) -> bool:
+    return any(state.processes[index].status is ProcessStatus.RUNNING for index in gang)
+
+
+def _may_start(state: ExperimentState, first: int) -> bool:
+    return any(state.processes[index].status not in _MOVED_ON for index in state.gang(first))
+
+
+def _starts(
+    state: ExperimentState, first: int, requeued: Container[int], at: datetime
+) -> list[Event]:
+    """The starts of all that the command runs: of those ranks that are to be run."""
+    ranks = state.gang(first)
+    if state.ranks is None:
+        return [_request(at, "start", first)]
+    attempt = 1 + max(state.processes[index].attempt for index in ranks)
+    return [
+        _request(at, "start", index, attempt=attempt)
+        for index in ranks
+        if state.processes[index].status is ProcessStatus.PENDING or index in requeued
+    ]
 
 
 def _request(at: datetime, event: str, process: int, **facts: object) -> Requested:
@@ -267,11 +316,11 @@ def _ending(
     if stopping is not None:
         return Requested(entity="experiment", event="interrupt", at=at, reason=stopping)
     if blocked:
-        words = f"cannot be judged from here: {_named(blocked)}"
+        words = f"cannot be judged from here: {_named(state, blocked)}"
         return Requested(entity="experiment", event="interrupt", at=at, error_message=words)
     if given_up:
         first = min(given_up)
-        words = f"interrupted from outside again and again: {_named(sorted(given_up))}"
+        words = f"interrupted from outside again and again: {_named(state, sorted(given_up))}"
         return Requested(
             entity="experiment",
             event="interrupt",
@@ -291,5 +340,12 @@ def _ending(
     )
 
 
-def _named(processes: Sequence[int]) -> str:
-    return f"process{'' if len(processes) == 1 else 'es'} {summarise(list(processes))}"
+def _named(state: ExperimentState, commands: Sequence[int]) -> str:
+    """The processes of *commands* that are not through."""
+    open_ = [
+        index
+        for first in commands
+        for index in state.gang(first)
+        if state.processes[index].status is not ProcessStatus.COMPLETED
+    ]
+    return f"process{'' if len(open_) == 1 else 'es'} {summarise(open_)}"

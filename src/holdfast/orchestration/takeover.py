@@ -5,7 +5,7 @@
 opinion on what a takeover does.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -117,25 +117,35 @@ def survey(
     looks: dict[int, Look] = {}
     facts: dict[int, ProcessExited] = {}
     census = Census()
-    for index in _recorded_as_running(state):
-        process = state.processes[index]
-        name = AttemptName.of_process(state.experiment_id, index, process.attempt)
+    for name, ranks in _recorded_as_running(state).items():
+        shim = state.processes[ranks[0]].identity
         try:
-            found = look(folder, name, shim=process.identity, census=census)
+            found = look(folder, name, shim=shim, census=census)
             if isinstance(found, Unbegun) and name in known:
-                found = Running(process.identity, _unclear("alive", "the engine has it"))
+                found = Running(shim, _unclear("alive", "the engine has it"))
             if isinstance(found, Ended) and going_on() and not later(folder, name, found.record):
-                facts[index] = exits.exited(folder, name, found.record, at, take=take)
+                told = exits.exited(state, folder, name, found.record, at, take=take)
+                facts.update({fact.process: fact for fact in told})
         except (DiskError, OSError) as err:
             # It may hold a success, and what it is about may even run: the loop looks again.
-            found = Undecided(_unclear("unknown", str(err).splitlines()[0]), process.identity)
-        looks[index] = found
+            found = Undecided(_unclear("unknown", str(err).splitlines()[0]), shim)
+        looks.update(dict.fromkeys(ranks, found))
     lost = lost_results(state, folder, going_on) if verify else {}
     return Survey(looks=looks, facts=facts, lost=lost)
 
 
-def _recorded_as_running(state: ExperimentState) -> Iterable[int]:
-    return () if state.status in SETTLED else state.processes.indices(ProcessStatus.RUNNING)
+def _recorded_as_running(state: ExperimentState) -> dict[AttemptName, list[int]]:
+    """The attempts that may run, with the processes that each of them does."""
+    found: dict[AttemptName, list[int]] = {}
+    if state.status not in SETTLED:
+        for index in state.processes.indices(ProcessStatus.RUNNING):
+            found.setdefault(_attempt(state, index), []).append(index)
+    return found
+
+
+def _attempt(state: ExperimentState, index: int) -> AttemptName:
+    attempt = state.processes[index].attempt
+    return AttemptName.of_process(state.experiment_id, index, attempt, ranks=state.rank_count)
 
 
 def _unclear(kind: Literal["alive", "unknown"], words: str) -> Verdict:
@@ -169,6 +179,16 @@ def lost_results(
             raise StateReadError.of(folder / result.path, "reading", err) from err
         if problem is not None:
             found[index] = problem
+    return _with_gangs(state, found) if state.has_gangs else found
+
+
+def _with_gangs(state: ExperimentState, lost: Mapping[int, str]) -> dict[int, str]:
+    """*lost*, with all the ranks of a gang of which one is lost."""
+    found: dict[int, str] = {}
+    for index, problem in lost.items():
+        for rank in state.gang(index):
+            theirs = f"is as it was, but that of process {index}, of the same gang, {problem}"
+            found[rank] = lost.get(rank) or found.get(rank) or theirs
     return found
 
 
@@ -195,17 +215,13 @@ def plan(
     ended = apply_many(state, events).state
     events += _reopening(ended, found.lost, at, evidence, limits.fail_fast)
     after = apply_many(state, events).state
-    left = {
-        index: AttemptName.of_process(state.experiment_id, index, state.processes[index].attempt)
-        for index in found.looks
-        if index not in found.facts
-    }
-    running = {index for index in left if isinstance(found.looks[index], Running)}
+    left = {_attempt(state, i): i for i in found.looks if i not in found.facts}
+    running = {name for name, index in left.items() if isinstance(found.looks[index], Running)}
     return Takeover(
         events=tuple(events),
         state=after,
-        adopt=tuple(left[index] for index in left if index in running),
-        settle=tuple(left[index] for index in left if index not in running),
+        adopt=tuple(name for name in left if name in running),
+        settle=tuple(name for name in left if name not in running),
         decisions=tuple(
             _decide(index, state.processes[index], now, found, retry.max_attempts, force=force)
             for index, now in after.process_progress.items()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from holdfast.attempts.names import AttemptName, error_path, names, output_path
+from holdfast.attempts.reports import output_of
 from holdfast.config.placeholders import as_text
 from holdfast.errors import ConfigError, HoldfastError, Spell, printable
 from holdfast.lifecycle.records import ExperimentState
@@ -81,8 +82,10 @@ def failures(
             which += f" ({words if len(indices) == 1 else f'{first}: {words}'})"
         lines.append(f"  {text.paint(str(found[first]), 'red', text.coloured(stream))}")
         lines.append(f"    {which}")
-        name = AttemptName.of_process(state.experiment_id, first, progress.attempt)
-        lines += [f"    | {line}" for line in tail(error_path(folder, name))]
+        name = AttemptName.of_process(
+            state.experiment_id, first, progress.attempt, ranks=state.rank_count
+        )
+        lines += [f"    | {line}" for line in tail(output_of(folder, name, first, "err"))]
         # A command that could not be launched wrote nothing: its log would say less than this.
         if _wrote(folder, name):
             lines.append(f"    {command('logs', f'{state.experiment_id}/{first}')}")

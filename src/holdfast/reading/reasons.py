@@ -13,7 +13,8 @@ from typing import Final
 import attrs
 
 from holdfast.attempts.files import open_output
-from holdfast.attempts.names import AttemptName, error_path
+from holdfast.attempts.names import AttemptName
+from holdfast.attempts.reports import output_of
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import forms, text
@@ -56,21 +57,22 @@ class Failure:
         return self.how if self.error is None else f"{self.how}: {self.error}"
 
 
-def failure(
-    folder: Path, experiment_id: str, index: int, process: ProcessProgress, *, look: bool = True
-) -> Failure:
-    """Why *process* failed.
+def failure(folder: Path, state: ExperimentState, index: int, *, look: bool = True) -> Failure:
+    """Why process *index* failed.
 
     Args:
         folder: The experiment's, with the logs.
         look: Whether to look into the log of its stderr.
     """
+    process = state.processes[index]
     how = forms.why_failed(process)
     error = None
     if look and _ended_by_itself(process):
-        name = AttemptName.of_process(experiment_id, index, process.attempt)
+        name = AttemptName.of_process(
+            state.experiment_id, index, process.attempt, ranks=state.rank_count
+        )
         with contextlib.suppress(HoldfastError):  # named where the log is shown
-            error = error_text(last_bytes(error_path(folder, name), _ERROR_BYTES))
+            error = error_text(last_bytes(output_of(folder, name, index, "err"), _ERROR_BYTES))
     facts = process.reason, process.exit_code, process.signal
     return Failure(how, error, (*facts, _alike(how), None if error is None else _alike(error)))
 
@@ -79,9 +81,7 @@ def failures(folder: Path, state: ExperimentState) -> dict[int, Failure]:
     """Why each failed process of *state* failed; the errors of the first `MOST_READ` of them."""
     indices = state.processes.indices(ProcessStatus.FAILED)
     return {
-        index: failure(
-            folder, state.experiment_id, index, state.processes[index], look=number < MOST_READ
-        )
+        index: failure(folder, state, index, look=number < MOST_READ)
         for number, index in enumerate(indices)
     }
 

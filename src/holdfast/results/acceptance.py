@@ -26,10 +26,12 @@ __all__ = [
     "LARGE",
     "NO_MEMORY",
     "SIZE_LIMIT",
+    "Written",
     "accept",
     "copy",
     "inspect",
     "load",
+    "of_rank",
     "outlined",
     "path_of",
     "prepare",
@@ -55,8 +57,17 @@ _MOST_SEEN: Final = 64
 _durable: set[tuple[int, int]] = set()
 
 
-def path_of(folder: Path, name: AttemptName) -> Path:
-    """Where that attempt may write its result: its `HOLDFAST_RESULT`."""
+#: What the file of a result is called after: an attempt, or as text the rank of one.
+Written = AttemptName | str
+
+
+def of_rank(index: int, attempt: int, incarnation: str) -> str:
+    """What the result of a rank is called: no two incarnations of it write to one file."""
+    return f"{index}.{attempt}.{incarnation}"
+
+
+def path_of(folder: Path, name: Written) -> Path:
+    """Where that attempt, or that rank of one, may write its result: its `HOLDFAST_RESULT`."""
     return folder / RESULTS / f"{name}.json"
 
 
@@ -87,7 +98,7 @@ def prepare(folder: Path, *, files: Files | None = None) -> None:
         raise StateWriteError.of(folder / RESULTS, "making it", err) from err
 
 
-def accept(folder: Path, name: AttemptName, *, files: Files | None = None) -> ResultRef | None:
+def accept(folder: Path, name: Written, *, files: Files | None = None) -> ResultRef | None:
     """Read, check and make durable what an attempt wrote; None if it wrote nothing.
 
     Only once this has returned may the process be recorded as completed: from then on the file
@@ -102,12 +113,12 @@ def accept(folder: Path, name: AttemptName, *, files: Files | None = None) -> Re
     return _taken(folder, name, files or Files(), durably=True)
 
 
-def inspect(folder: Path, name: AttemptName, *, files: Files | None = None) -> ResultRef | None:
+def inspect(folder: Path, name: Written, *, files: Files | None = None) -> ResultRef | None:
     """What `accept` would return or raise, and nothing is made durable."""
     return _taken(folder, name, files or Files(), durably=False)
 
 
-def size(folder: Path, name: AttemptName) -> int:
+def size(folder: Path, name: Written) -> int:
     """How many bytes an attempt wrote; 0 if it wrote nothing, or if that cannot be told now."""
     try:
         return path_of(folder, name).lstat().st_size
@@ -115,7 +126,7 @@ def size(folder: Path, name: AttemptName) -> int:
         return 0
 
 
-def _taken(folder: Path, name: AttemptName, files: Files, *, durably: bool) -> ResultRef | None:
+def _taken(folder: Path, name: Written, files: Files, *, durably: bool) -> ResultRef | None:
     path = path_of(folder, name)
     try:
         with files.directory(folder) as parent, files.directory(RESULTS, parent) as results:

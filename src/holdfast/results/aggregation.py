@@ -54,6 +54,10 @@ _TABLE: Final = "table.json"
 _PART: Final = 1 << 20
 
 
+def _rank(state: ExperimentState, index: int) -> dict[str, int]:
+    return {} if state.ranks is None else {"rank": index % state.ranks.count}
+
+
 def table(
     state: ExperimentState,
     folder: Path,
@@ -91,6 +95,7 @@ def table(
             continue
         head = {
             "index": index,
+            **_rank(state, index),
             "params": dict(params[index]) if index < len(params) else {},
             "attempts": process.attempt,
             "host": process.host,

@@ -69,7 +69,9 @@ def _end(state: ExperimentState, folder: Path, spell: Spell) -> datetime:
     """When an attempt ended: it may have been long before that was recorded."""
     if spell.watched:
         return spell.ended_at
-    name = AttemptName.of_process(state.experiment_id, spell.process, spell.attempt)
+    name = AttemptName.of_process(
+        state.experiment_id, spell.process, spell.attempt, ranks=state.rank_count
+    )
     try:
         record = read_exit(folder, name)
     except HoldfastError:

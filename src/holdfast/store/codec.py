@@ -26,6 +26,7 @@ from holdfast.lifecycle.records import (
     ExperimentState,
     ProcessProgress,
     ProcessTable,
+    Ranks,
     ResultRef,
 )
 from holdfast.status import SETTLED, Entity, ExperimentStatus, ProcessStatus, Reason
@@ -188,7 +189,7 @@ def _converter(*, detailed: bool) -> cattrs.Converter:
     converter.register_unstructure_hook(datetime, datetime.isoformat)
     for words in (ExperimentStatus, ProcessStatus, Reason):
         converter.register_structure_hook(words, _word(words) if detailed else _looked_up(words))
-    for record in (ProcessIdentity, ResultRef):
+    for record in (ProcessIdentity, ResultRef, Ranks):
         converter.register_structure_hook(record, _record(record, converter))
         converter.register_unstructure_hook(
             record, make_dict_unstructure_fn(record, converter, _cattrs_omit_if_default=True)

@@ -33,7 +33,7 @@ from holdfast.errors import (
 )
 from holdfast.identity import Verdict
 from holdfast.ids import candidates, sanitize_experiment_id
-from holdfast.lifecycle.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState, Ranks
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import loading, uninterrupted, view
 from holdfast.store.catalog import finding, scanning
@@ -102,6 +102,7 @@ class StateManager:
         *,
         num_processes: int | None = None,
         total_runs: int | None = None,
+        ranks: Ranks | None = None,
         config: Mapping[str, Any] | None = None,
         config_hash: str | None = None,
         config_path: Path | str | None = None,
@@ -113,6 +114,7 @@ class StateManager:
         Args:
             experiment_id: Made from the time if None, and unique however many are made at once.
             num_processes: How many processes; *total_runs* is another word for it. Default 1.
+            ranks: How many of them one launcher starts; None where each has its own command.
             config: What is to be done, JSON-like.
             config_hash: Over what defines the work; over all of *config* if None.
             config_path: The file that *config* came from.
@@ -134,6 +136,7 @@ class StateManager:
             config_hash=config_hash or (compute_config_hash(config) if config else None),
             config_path=None if config_path is None else str(config_path),
             cwd=None if cwd is None else str(cwd),
+            ranks=ranks,
             num_processes=_number(num_processes, total_runs),
             created_at=self._clock(),
             last_updated=self._clock(),
@@ -363,12 +366,17 @@ class StateManager:
 
         state, folder = claim.state, claim.folder
         submitted = [
-            AttemptName.of_process(state.experiment_id, index, state.processes[index].attempt)
+            AttemptName.of_process(
+                state.experiment_id,
+                index,
+                state.processes[index].attempt,
+                ranks=state.rank_count,
+            )
             for index in state.processes.indices(ProcessStatus.RUNNING)
         ]
         if state.status in SETTLED:
             submitted.append(next_aggregation(folder, state.experiment_id))
-        for name in submitted:
+        for name in dict.fromkeys(submitted):
             if isinstance(look(folder, name), Unbegun):
                 revoke(folder, name)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["transitions"]
 
-_FIXED = ("experiment_id", "num_processes", "created_at")
+_FIXED = ("experiment_id", "num_processes", "ranks", "created_at")
 
 
 def transitions(stored: ExperimentState, given: ExperimentState, at: datetime) -> list[Change]:
@@ -39,10 +39,16 @@ def transitions(stored: ExperimentState, given: ExperimentState, at: datetime) -
     for index, before in stored.process_progress.items():
         after = given.process_progress[index]
         if after.status is not before.status:
+            left = [
+                rank
+                for rank in (stored.gang(index) if stored.has_gangs else ())
+                if given.process_progress[rank].status is not after.status
+            ]
             facts = {
                 "exit_code": after.exit_code,
                 "max_attempts": before.failures + 1,
                 "experiment_status": stored.status,
+                "ranks_left": tuple(left),
             }
             edge = decisions.leading(
                 "process",

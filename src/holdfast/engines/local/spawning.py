@@ -9,6 +9,7 @@ import fcntl
 import os
 import signal
 import stat
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING or __package__:
@@ -33,7 +34,7 @@ _GIVEN = {b"PYTHONUNBUFFERED": b"1"}
 #: What a command inherits, read once: `os.environb` converts every value at every look.
 INHERITED = dict(os.environb)
 
-for _name in environment.OF_ONE:
+for _name in (*environment.OF_ONE, *environment.OF_A_RANK):
     INHERITED.pop(_name.encode(), None)
 
 #: What Linux takes for one argument or variable, with its end: 32 pages, whatever their size.
@@ -42,6 +43,7 @@ _MOST_BYTES = 32 * os.sysconf("SC_PAGE_SIZE")
 # Without waiting: a FIFO would wait for its reader for ever.
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _MARK, _RESULT = environment.SESSION.encode(), environment.RESULT.encode()
+_STOP_AT = environment.STOP_AT.encode()
 
 
 def spawn(job: "dict[str, Any]", mark: str, folder: int) -> int:
@@ -59,6 +61,11 @@ def spawn(job: "dict[str, Any]", mark: str, folder: int) -> int:
     env = {**_GIVEN, **INHERITED, **job["env"]}
     # Run by a process of another attempt, it belongs to both.
     env[_MARK] = b":".join(filter(None, (env.get(_MARK), mark.encode("ascii"))))
+    timeout_s = job["timeout_s"]
+    if timeout_s is not None:
+        # Time to save what it has, before it is asked to stop and then killed.
+        ahead_s = min(max(0.0, job["grace_s"]), timeout_s / 2)
+        env[_STOP_AT] = b"%.3f" % (time.time() + timeout_s - ahead_s)
     result = env.get(_RESULT)
     # What is there already is no result of this attempt: it would be accepted as one, or be a FIFO
     # that waits for ever, or a link to what must not be overwritten.

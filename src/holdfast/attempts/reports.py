@@ -1,0 +1,193 @@
+"""What the ranks of an attempt, or its program, say of themselves: evidence, never an outcome.
+
+Everyone writes files of its own, `<index>.<incarnation>.<suffix>` in the folder of their attempt:
+`holdfast.worker` and `holdfast rank` do, this reads. Whatever else is there harms nobody.
+"""
+
+import contextlib
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import attrs
+
+from holdfast.attempts.names import AttemptName, file_path, reports_dir
+from holdfast.errors import StateReadError
+
+__all__ = ["TORCHELASTIC", "Report", "output_of", "reported", "torchelastic_error"]
+
+#: Where a launcher of torch's leaves why its first rank failed.
+TORCHELASTIC: Final = "torchelastic.json"
+
+#: `<restart>-<pid>-<start>-<host>`: no two runs of a rank write to the same file.
+_FILE: Final = re.compile(r"([0-9]{1,9})\.(([0-9]{1,9})-[A-Za-z0-9_-]{1,200})\.([a-z]{1,10})")
+
+_MOST_BYTES: Final = 64 * 1024
+_MOST_CHARACTERS: Final = 1_000
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """What is known of one rank from the newest of its incarnations.
+
+    Attributes:
+        index: The process that it is.
+        incarnation: Tells it from the same rank before a restart within the attempt.
+        said: What its program said at its end; None if it did not come to that.
+        error: What went wrong, in its own words.
+        why: Why it stopped by itself.
+        asked: The signal that asked it to stop, whether it heeded it or not.
+        exit_code: How its command ended under `holdfast rank`; None if it did not end so.
+        signal: The signal that ended it there.
+    """
+
+    index: int
+    incarnation: str
+    said: Literal["completed", "stopped", "error"] | None = None
+    error: str | None = None
+    why: str | None = None
+    asked: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+
+    @property
+    def completed(self) -> bool:
+        """Whether it proves that the rank did all that it had to do."""
+        if self.said is not None:
+            return self.said == "completed"
+        return self.exit_code == 0 and self.asked is None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it ended in order before it was done: its exit code 0 proves nothing."""
+        if self.said is not None:
+            return self.said == "stopped"
+        return self.asked is not None and self.exit_code in (0, None)
+
+    @property
+    def failure(self) -> str | None:
+        """What went wrong with it, as the end of a sentence; None if nothing is known to have."""
+        if self.error is not None:
+            return self.error
+        if self.completed or self.stopped:
+            return None
+        if self.signal is not None:
+            return f"killed by signal {self.signal}"
+        return None if self.exit_code is None else f"exit code {self.exit_code}"
+
+
+def reported(folder: Path, name: AttemptName) -> dict[int, Report]:
+    """What every rank that reports has said, by its index.
+
+    Raises:
+        StateReadError: They cannot be listed at this moment.
+    """
+    path = reports_dir(folder, name)
+    try:
+        found = [entry.name for entry in os.scandir(path)]
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as err:
+        raise StateReadError.of(path, "listing", err) from err
+    kinds: dict[int, dict[str, set[str]]] = {}
+    for file in found:
+        match = _FILE.fullmatch(file)
+        if match is not None:
+            incarnations = kinds.setdefault(int(match[1]), {})
+            incarnations.setdefault(match[2], set()).add(match[4])
+    return {
+        index: _report(path, index, _newest(path, index, incarnations))
+        for index, incarnations in kinds.items()
+    }
+
+
+def _newest(path: Path, index: int, incarnations: Mapping[str, set[str]]) -> str:
+    def age(incarnation: str) -> tuple[int, float]:
+        restart = int(incarnation.partition("-")[0])
+        began = _read(path / f"{index}.{incarnation}.begun").get("at")
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            return restart, datetime.fromisoformat(str(began)).timestamp()
+        return restart, 0.0
+
+    if len(incarnations) == 1:
+        return next(iter(incarnations))
+    return max(incarnations, key=age)
+
+
+def _report(path: Path, index: int, incarnation: str) -> Report:
+    stem = f"{index}.{incarnation}"
+    said, ended = _read(path / f"{stem}.said"), _read(path / f"{stem}.exit")
+    kind: Literal["completed", "stopped", "error"] | None = None
+    error = said.get("error")
+    if isinstance(error, dict):
+        kind = "error"
+    elif said.get("stopped") is True:
+        kind = "stopped"
+    elif said.get("completed") is True:
+        kind = "completed"
+    return Report(
+        index=index,
+        incarnation=incarnation,
+        said=kind,
+        error=_error(error) if isinstance(error, dict) else None,
+        why=_text(said.get("why")),
+        asked=_number(said.get("signal")) or _number(ended.get("asked")),
+        exit_code=_number(ended.get("exit_code")),
+        signal=_number(ended.get("signal")),
+    )
+
+
+def _error(plain: Mapping[str, Any]) -> str:
+    kind, message = _text(plain.get("type")), _text(plain.get("message"))
+    return ": ".join(filter(None, (kind, message))) or "an error without a name"
+
+
+def _text(value: Any) -> str | None:
+    return value[:_MOST_CHARACTERS] if isinstance(value, str) and value else None
+
+
+def _number(value: Any) -> int | None:
+    return value if type(value) is int and abs(value) < 1 << 31 else None
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """What a report says; nothing if it is not there, not whole, or not one."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        # A FIFO or a link put here by somebody must neither block nor lead elsewhere.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                plain = json.loads(os.read(fd, _MOST_BYTES))
+                return plain if isinstance(plain, dict) else {}
+        finally:
+            os.close(fd)
+    return {}
+
+
+def output_of(folder: Path, name: AttemptName, index: int, kind: Literal["out", "err"]) -> Path:
+    """What process *index* wrote in attempt *name*: into a file of its own, or of its launcher."""
+    if name.is_launcher:
+        with contextlib.suppress(StateReadError):
+            report = reported(folder, name).get(index)
+            if report is not None:
+                own = reports_dir(folder, name) / f"{index}.{report.incarnation}.{kind}"
+                if own.exists():
+                    return own
+    return file_path(folder, name, kind)
+
+
+def torchelastic_error(folder: Path, name: AttemptName) -> str | None:
+    """Why the first rank failed, where torch's launcher has left it; else None.
+
+    See torch.distributed.elastic.multiprocessing.errors, *ErrorHandler*.
+    """
+    said = _read(reports_dir(folder, name) / TORCHELASTIC).get("message")
+    if isinstance(said, dict):
+        said = said.get("message")
+    words = _text(said)
+    return None if words is None else words.strip().partition("\n")[0]

@@ -1,0 +1,51 @@
+"""Independent ranks that are done before their launcher is: completed one by one."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Final
+
+from holdfast.attempts.names import AttemptName, reports_dir
+from holdfast.errors import DiskError
+from holdfast.lifecycle.events import Event
+from holdfast.lifecycle.records import ExperimentState
+from holdfast.orchestration import exits
+from holdfast.orchestration.watch import Watch
+from holdfast.results import acceptance
+
+__all__ = ["EarlyRanks"]
+
+_LOOK_EVERY_S: Final = 1.0
+
+
+class EarlyRanks:
+    """Looks at the reports of the launchers that run, where anything was written since."""
+
+    def __init__(self, watch: Watch) -> None:
+        """Look at what *watch* watches."""
+        self._watch = watch
+        self._looked_at = float("-inf")
+        self._seen: dict[AttemptName, int] = {}
+
+    def facts(self, state: ExperimentState, others: Sequence[Event]) -> list[Event]:
+        """What is learnt of ranks whose launchers run on.
+
+        Args:
+            others: What is learnt beside that: of an end, nothing more is told here.
+        """
+        now = self._watch.monotonic()
+        if state.ranks is None or not state.ranks.independent:
+            return []
+        if others or now - self._looked_at < _LOOK_EVERY_S:
+            return []
+        self._looked_at = now
+        found: list[Event] = []
+        for name in self._watch.handles:
+            folder = self._watch.launcher.folder
+            with contextlib.suppress(DiskError, OSError):  # there is another look in a second
+                written = reports_dir(folder, name).stat().st_mtime_ns
+                if not name.is_launcher or self._seen.get(name) == written:
+                    continue
+                at = self._watch.clock()
+                found += exits.done_already(state, folder, name, at, acceptance.accept)
+                self._seen[name] = written
+        return found
