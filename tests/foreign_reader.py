@@ -20,7 +20,7 @@ TIMES = ("created_at", "started_at", "completed_at", "finished_at", "last_update
 STATE = {
     **{"status": "initialised", "num_processes": 0, "epoch": 0, "revision": 0, "schema_version": 1},
     **dict.fromkeys(("name", "reason", "error_message", "config_hash", "config_path", "cwd")),
-    **dict.fromkeys(("owner", "subprocess_pid", *TIMES[:2], *TIMES[3:])),
+    **dict.fromkeys(("owner", "subprocess_pid", "ranks", *TIMES[:2], *TIMES[3:])),
 }
 PROCESS = {
     **{"status": "pending", "attempt": 0, "failures": 0, "interruptions": 0},
@@ -29,7 +29,7 @@ PROCESS = {
 }
 KINDS = {
     **dict.fromkeys(("exit_code", "signal", "subprocess_pid"), int),
-    **dict.fromkeys(("owner", "identity", "result"), dict),
+    **dict.fromkeys(("owner", "identity", "result", "ranks"), dict),
 }
 REASONS = {
     *("exit", "signal", "timeout", "out_of_memory", "preempted", "user", "stale", "lost"),
@@ -113,6 +113,8 @@ def normal(plain: dict[str, Any], stem: str) -> dict[str, Any]:
     count = state["num_processes"] or max(given, default=-1) + 1
     if max(given, default=-1) >= count or count > 1_000_000:
         refuse("a process too many")
+    if count % (state["ranks"] or {"count": 1})["count"]:
+        refuse("half a gang")
     state["num_processes"], state["process_progress"] = count, {}
     for index in range(count):
         entry = given.get(index, {})

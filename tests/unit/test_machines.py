@@ -17,7 +17,7 @@ from holdfast.lifecycle.edges import edges, table
 from holdfast.lifecycle.events import Requested
 from holdfast.lifecycle.guards import GUARDS
 from holdfast.lifecycle.machines import ENDINGS, ExperimentMachine, ProcessMachine
-from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress, Ranks
 from holdfast.status import SETTLED, Entity, ExperimentStatus, ProcessStatus, Reason
 
 NOW = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)
@@ -54,6 +54,7 @@ OUTCOMES = {
         *({}, {"experiment_status": "running"}),
         *({}, {"experiment_status": "completed"}),
     ),
+    "gang_moves_together": ({}, {}, {}, {"ranks_left": (1,)}),
     "exited_cleanly": ({}, {"exit_code": 0}, {}, {"exit_code": 1}),
     "attempts_left": ({"failures": 1}, {"max_attempts": 2}, {"failures": 1}, {"max_attempts": 1}),
     "requested_by_user": ({}, {"requested_by_user": True}, {}, {}),
@@ -209,7 +210,7 @@ def test_the_table_decides_as_the_experiment_machine_does(status: ExperimentStat
 def test_the_table_decides_as_the_process_machine_does(status: ProcessStatus) -> None:
     """Over every (status, event, guard outcome), each guard forced both ways."""
     record = ProcessProgress(status=status, failures=1)
-    facts: dict[str, object] = {"experiment_status": "completed"}
+    facts: dict[str, object] = {"experiment_status": "completed", "ranks_left": (1,)}
     assert all(guard(record, facts) for guard in GUARDS["process"].values())
     outcomes = set()
     for event, only in itertools.product((*PROCESS_EVENTS, "finish"), _subsets(GUARDS["process"])):
@@ -239,13 +240,20 @@ def test_the_lifecycle_decides_as_the_machine_does(status: ProcessStatus) -> Non
         for guard, passes in wanted.items():
             assert (GUARDS["process"][guard](record, facts) is None) is passes
         told = str(facts.pop("experiment_status"))
-        state = ExperimentState(experiment_id="e", status=told, process_progress={0: record})
+        # One rank of two, which the event leaves behind.
+        left = facts.pop("ranks_left", ())
+        state = ExperimentState(
+            experiment_id="e",
+            status=told,
+            ranks=Ranks(count=2) if left else None,
+            process_progress=dict.fromkeys(range(1 + bool(left)), record),
+        )
         request = Requested(entity="process", process=0, event=event, at=NOW, facts=facts)
         try:
             made = str(apply.apply(state, request).state.processes[0].status)
         except InvalidTransitionError:
             made = None
-        facts["experiment_status"] = told
+        facts |= {"experiment_status": told, "ranks_left": left}
         assert ProcessMachine(record).move(event, facts) == made
         assert _decided("process", record, event, facts) == made
 
@@ -254,7 +262,7 @@ def test_an_end_is_tried_in_the_declared_order() -> None:
     """The last of the endings takes whatever the others leave."""
     assert set(ENDINGS) <= {event for at, event in PROCESS_MOVES if at == "running"}
     last = table("process")["running", ENDINGS[-1]]
-    assert [edge.guards for edge in last] == [("experiment_is_open",)]
+    assert [edge.guards for edge in last] == [("experiment_is_open", "gang_moves_together")]
     process = ProcessProgress(status="running")
     for facts, event in (
         ({"exit_code": 0}, "complete"),

@@ -11,11 +11,13 @@ from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName, attempts_dir
 from holdfast.lifecycle import apply
 from holdfast.lifecycle.events import ProcessExited
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration import exits
 from holdfast.status import Reason
 
 NOW = datetime(2024, 1, 15, 12, 0, tzinfo=UTC)
 NAME = AttemptName("exp_7", "3", 1)
+STATE = ExperimentState(experiment_id="exp_7", num_processes=4)
 
 
 @pytest.fixture
@@ -32,7 +34,8 @@ def ended(folder: Path, **exit_record: Any) -> ProcessExited:
     (attempts_dir(folder) / f"{NAME}.exit").write_text(json.dumps(exit_record))
     record = read_exit(folder, NAME)
     assert record is not None
-    return exits.exited(folder, NAME, record, NOW)
+    (fact,) = exits.exited(STATE, folder, NAME, record, NOW)
+    return fact
 
 
 def test_a_clean_exit_comes_with_its_result(folder: Path) -> None:
