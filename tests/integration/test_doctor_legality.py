@@ -22,7 +22,7 @@ from holdfast.lifecycle.events import (
     ProcessLost,
     Requested,
 )
-from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress, Ranks, ResultRef
 from holdfast.status import Entity, ExperimentStatus, ProcessStatus, Reason
 from holdfast.store.manager import StateManager
 
@@ -67,6 +67,7 @@ _OTHER: dict[str, Any] = {
     "epoch": 40,
     "revision": 40,
     "subprocess_pid": 40,
+    "ranks": Ranks(count=1),
     **dict.fromkeys(("name", "config_hash", "config_path", "cwd", "experiment_id"), "other"),
     **dict.fromkeys(("started_at", "completed_at", "finished_at"), NOW + timedelta(days=1)),
     **dict.fromkeys(("created_at", "last_updated"), NOW + timedelta(days=1)),

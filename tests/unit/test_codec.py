@@ -13,7 +13,13 @@ from holdfast.errors import SchemaTooNewError, StateCorruptError
 from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle import records
 from holdfast.lifecycle.events import Change
-from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ProcessTable, ResultRef
+from holdfast.lifecycle.records import (
+    ExperimentState,
+    ProcessProgress,
+    ProcessTable,
+    Ranks,
+    ResultRef,
+)
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import codec, view
 from holdfast.store.files import Files
@@ -83,6 +89,7 @@ states = st.builds(
     ),
     owner=st.none() | identities,
     subprocess_pid=st.none() | st.integers(),
+    ranks=st.none() | st.builds(Ranks, count=st.just(1), independent=st.booleans()),
     epoch=counts,
     revision=counts,
     created_at=st.none() | moments,
@@ -314,6 +321,10 @@ def progress(**changed: Any) -> dict[str, Any]:
         pytest.param(plain(owner="me"), "owner", id="owner as text"),
         pytest.param(plain(owner={"pid": "7"}), "pid", id="owner's pid as text"),
         pytest.param(plain(subprocess_pid="7"), "subprocess_pid", id="pid as text"),
+        pytest.param(plain(ranks=2), "ranks", id="ranks as number"),
+        pytest.param(plain(ranks={"count": 0}), "count", id="no ranks"),
+        pytest.param(plain(ranks={"count": True}), "count", id="ranks as bool"),
+        pytest.param(plain(ranks={"count": 3}), "gangs of 3", id="half a gang"),
         pytest.param(plain(process_progress=[]), "process_progress", id="progress as list"),
         pytest.param(plain(process_progress={"a": {}}), "'a'", id="index a word"),
         pytest.param(plain(process_progress={"-1": {}}), "'-1'", id="negative index"),

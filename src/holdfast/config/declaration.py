@@ -263,7 +263,10 @@ def _explained(where: str, err: Exception) -> Iterator[ConfigProblem]:
             # cattrs notes on each error which attribute it was about.
             notes = [note.name for note in getattr(inner, "__notes__", ()) if hasattr(note, "name")]
             below = f"{where}.{KEYS.get(notes[0], notes[0])}" if notes else where
-            yield from _explained(below, inner)
+            if isinstance(inner, KeyError):
+                yield ConfigProblem(below, "is missing")
+            else:
+                yield from _explained(below, inner)
     elif isinstance(err, ValueError):
         yield from values.problems_of(where, err)
     else:

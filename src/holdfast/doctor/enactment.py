@@ -80,8 +80,6 @@ def _enacted(state: ExperimentState, change: Change) -> Change | None:
             return None
         owner = attrs.evolve(state.owner, locked=False, released=True)
         return attrs.evolve(change, fields={"owner": owner})
-    # Whether its gang moved with it is judged for a whole line.
-    state = attrs.evolve(state, ranks=None) if state.has_gangs else state
     facts: dict[str, Any] = {}
     if index is not None:
         assert isinstance(record, ProcessProgress)
@@ -92,7 +90,10 @@ def _enacted(state: ExperimentState, change: Change) -> Change | None:
             step = apply.apply(state, launched)
             return attrs.evolve(step.changes[0], reason=change.reason) if step.changes else None
         facts = {name: kept(name) for name in _FACTS}
-        facts["attempt"] = change.fields.get("attempt")
+        if state.ranks is not None:
+            # Its launcher's. Whether its gang moved with it is judged for a whole line.
+            facts["attempt"] = change.fields.get("attempt")
+            state = attrs.evolve(state, ranks=None)
         if change.event == "complete":
             # It sets none: what is in the record is left from before.
             facts["signal"] = None
