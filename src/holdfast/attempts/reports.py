@@ -19,7 +19,14 @@ import attrs
 from holdfast.attempts.names import AttemptName, file_path, reports_dir
 from holdfast.errors import StateReadError
 
-__all__ = ["TORCHELASTIC", "Report", "output_of", "reported", "torchelastic_error"]
+__all__ = [
+    "TORCHELASTIC",
+    "Report",
+    "newest_files",
+    "output_of",
+    "reported",
+    "torchelastic_error",
+]
 
 #: Where a launcher of torch's leaves why its first rank failed.
 TORCHELASTIC: Final = "torchelastic.json"
@@ -81,8 +88,8 @@ class Report:
         return None if self.exit_code is None else f"exit code {self.exit_code}"
 
 
-def reported(folder: Path, name: AttemptName) -> dict[int, Report]:
-    """What every rank that reports has said, by its index.
+def reported(folder: Path, name: AttemptName, *, only: int | None = None) -> dict[int, Report]:
+    """What every rank that reports has said, by its index; *only* that of one.
 
     Raises:
         StateReadError: They cannot be listed at this moment.
@@ -97,7 +104,7 @@ def reported(folder: Path, name: AttemptName) -> dict[int, Report]:
     kinds: dict[int, dict[str, set[str]]] = {}
     for file in found:
         match = _FILE.fullmatch(file)
-        if match is not None:
+        if match is not None and only in (None, int(match[1])):
             incarnations = kinds.setdefault(int(match[1]), {})
             incarnations.setdefault(match[2], set()).add(match[4])
     return {
@@ -169,16 +176,22 @@ def _read(path: Path) -> Mapping[str, Any]:
     return {}
 
 
+def newest_files(folder: Path, name: AttemptName, index: int, suffix: str) -> list[Path]:
+    """The files with *suffix* of the newest incarnation of process *index*: one, or none."""
+    try:
+        report = reported(folder, name, only=index).get(index)
+    except StateReadError:
+        return []
+    if report is None:
+        return []
+    path = reports_dir(folder, name) / f"{index}.{report.incarnation}.{suffix}"
+    return [path] if path.exists() else []
+
+
 def output_of(folder: Path, name: AttemptName, index: int, kind: Literal["out", "err"]) -> Path:
     """What process *index* wrote in attempt *name*: into a file of its own, or of its launcher."""
-    if name.is_launcher:
-        with contextlib.suppress(StateReadError):
-            report = reported(folder, name).get(index)
-            if report is not None:
-                own = reports_dir(folder, name) / f"{index}.{report.incarnation}.{kind}"
-                if own.exists():
-                    return own
-    return file_path(folder, name, kind)
+    own = newest_files(folder, name, index, kind) if name.is_launcher else []
+    return own[0] if own else file_path(folder, name, kind)
 
 
 def torchelastic_error(folder: Path, name: AttemptName) -> str | None:

@@ -1,0 +1,252 @@
+"""How far the processes of an attempt say that they are: for eyes only, never a source of truth.
+
+Any program may append lines of JSON to its `HOLDFAST_PROGRESS`; ranks and `holdfast.process()` have
+files of their own among their reports. Nothing of it is synchronised, all of it may be torn,
+foreign or hostile, and a look takes no more than `MOST_BYTES` of it.
+"""
+
+import contextlib
+import json
+import math
+import os
+import stat
+from collections import deque
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from holdfast.attempts.names import AttemptName, progress_path, reports_dir
+from holdfast.attempts.reports import newest_files
+
+__all__ = ["MOST_BYTES", "Follower", "Progress", "Sources", "latest", "trim"]
+
+#: Bytes that a look reads at most, and that are kept of one process.
+MOST_BYTES: Final = 1 << 20
+#: What is left of a file that grew beyond that.
+_KEPT_BYTES: Final = 256 << 10
+_LONGEST_LINE: Final = 64 << 10
+#: Of a single look at a file that nobody follows: its begin, for the pace, and its end.
+_HEAD_BYTES, _TAIL_BYTES = 4 << 10, 64 << 10
+_MOST_VALUES: Final = 32
+_MOST_CHARACTERS: Final = 200
+_HISTORY: Final = 100
+
+Number = int | float
+_OWN: Final = frozenset({"step", "total", "message", "time", "rank"})
+
+
+@attrs.frozen(kw_only=True)
+class Progress:
+    """The last that a process said.
+
+    Attributes:
+        step: How many steps are done, of *total*; None if it did not say.
+        values: Whatever else it reported last, by name.
+        at: When it last wrote, by the clock of the file system: its heartbeat.
+        history: Steps with the time at which each was reported (Unix time), the oldest first.
+    """
+
+    step: Number | None = None
+    total: Number | None = None
+    message: str | None = None
+    values: Mapping[str, Number | str | bool] = attrs.field(factory=dict)
+    at: datetime
+    history: tuple[tuple[float, Number], ...] = ()
+
+    def age_s(self, now: datetime) -> float:
+        """Seconds since its heartbeat; never negative, whatever the clocks are."""
+        return max(0.0, (now - self.at).total_seconds())
+
+    def remaining_s(self, now: datetime, began: datetime | None) -> float | None:
+        """Seconds until it is done, at its pace so far; None if that cannot be told.
+
+        Args:
+            began: When its attempt did, for who reports no times.
+        """
+        if self.step is None or self.total is None or not self.total > 0:
+            return None
+        if self.step >= self.total:
+            return 0.0
+        last = self.at.timestamp()
+        first, done = (self.history or ((math.nan, 0.0),))[0]
+        if len(self.history) < 2 or self.step <= done:
+            # What came before its first step is part of the price of none.
+            first, done = (math.nan if began is None else began.timestamp()), 0.0
+        if math.isnan(first) or self.step <= done or last <= first:
+            return None
+        pace_s = (last - first) / (self.step - done)
+        return max(0.0, (self.total - self.step) * pace_s - self.age_s(now))
+
+
+class Follower:
+    """Reads one file as it grows, each byte once."""
+
+    def __init__(self, path: Path, *, rank: int | None = None) -> None:
+        """Follow *path*, there or not; of a file that ranks share, only what is of *rank*."""
+        self.path = path
+        self._rank = rank
+        self._file: tuple[int, int] | None = None
+        self._offset = 0
+        self._rest = b""
+        self._said: dict[str, Any] = {}
+        self._values: dict[str, Number | str | bool] = {}
+        self._at: datetime | None = None
+        self._history: deque[tuple[float, Number]] = deque(maxlen=_HISTORY)
+
+    @property
+    def progress(self) -> Progress | None:
+        """What was read so far; None if nothing was ever reported."""
+        if self._at is None:
+            return None
+        return Progress(
+            step=self._said.get("step"),
+            total=self._said.get("total"),
+            message=self._said.get("message"),
+            values=dict(self._values),
+            at=self._at,
+            history=tuple(self._history),
+        )
+
+    def look(self, *, brief: bool = False) -> bool:
+        """Read what is new; whether anything was.
+
+        Args:
+            brief: Only the begin and the end of what is there, for who looks once.
+        """
+        with contextlib.suppress(OSError):
+            # A FIFO or a link put here by somebody must neither block nor lead elsewhere.
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                return self._read(fd, os.fstat(fd), brief=brief)
+            finally:
+                os.close(fd)
+        return False
+
+    def _read(self, fd: int, info: os.stat_result, *, brief: bool) -> bool:
+        if not stat.S_ISREG(info.st_mode):
+            return False
+        if (info.st_dev, info.st_ino) != self._file or info.st_size < self._offset:
+            # Another file, or one that was cut: what is there now is all new.
+            self._file, self._offset, self._rest = (info.st_dev, info.st_ino), 0, b""
+        if info.st_size == self._offset:
+            return False
+        if brief and info.st_size > _HEAD_BYTES + _TAIL_BYTES:
+            self._take(os.pread(fd, _HEAD_BYTES, 0).rpartition(b"\n")[0])
+            self._skip_to(info.st_size - _TAIL_BYTES)
+        elif info.st_size - self._offset > MOST_BYTES:
+            self._skip_to(info.st_size - MOST_BYTES)
+        data = os.pread(fd, info.st_size - self._offset, self._offset)
+        self._offset += len(data)
+        whole, newline, rest = (self._rest + data).rpartition(b"\n")
+        # A line without an end may be finished by the next look, unless nobody would.
+        self._rest = rest if len(rest) <= _LONGEST_LINE else b""
+        if newline:
+            self._take(whole)
+        self._at = datetime.fromtimestamp(info.st_mtime, UTC)
+        return True
+
+    def _skip_to(self, offset: int) -> None:
+        self._offset, self._rest = offset, b"\0"  # the line that is cut there is none
+
+    def _take(self, lines: bytes) -> None:
+        for line in lines.split(b"\n"):
+            if 2 <= len(line) <= _LONGEST_LINE:
+                with contextlib.suppress(ValueError, RecursionError):
+                    found = json.loads(line)
+                    if isinstance(found, dict):
+                        self._learn(found)
+
+    def _learn(self, found: Mapping[str, Any]) -> None:
+        if self._rank is not None and found.get("rank", 0) != self._rank:
+            return
+        for key in ("step", "total"):
+            if (number := _number(found.get(key))) is not None and math.isfinite(number):
+                self._said[key] = number
+        if isinstance(found.get("message"), str):
+            self._said["message"] = found["message"][:_MOST_CHARACTERS]
+        for key, value in found.items():
+            if key in _OWN or len(key) > _MOST_CHARACTERS:
+                continue
+            if (known := _value(value)) is not None:
+                if key not in self._values and len(self._values) >= _MOST_VALUES:
+                    continue
+                self._values[key] = known
+        at, step = _number(found.get("time")), self._said.get("step")
+        if at is not None and step is not None and math.isfinite(at):
+            self._history.append((float(at), step))
+
+
+def _number(value: Any) -> Number | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) < 1e300 or value != value else None
+
+
+def _value(value: Any) -> Number | str | bool | None:
+    if isinstance(value, str):
+        return value[:_MOST_CHARACTERS]
+    return value if isinstance(value, bool) else _number(value)
+
+
+class Sources:
+    """The files in which the processes of attempts report, followed as they grow."""
+
+    def __init__(self, folder: Path) -> None:
+        """Follow attempts of the experiment in *folder*."""
+        self._folder = folder
+        self._followers: dict[tuple[Path, int | None], Follower] = {}
+
+    def look(self, name: AttemptName, index: int, *, brief: bool = False) -> Progress | None:
+        """What process *index* has reported in attempt *name*; None if nothing."""
+        newest: Progress | None = None
+        for path, rank in _files(self._folder, name, index):
+            follower = self._followers.get((path, rank))
+            if follower is None:
+                follower = self._followers[path, rank] = Follower(path, rank=rank)
+            follower.look(brief=brief)
+            found = follower.progress
+            if found is not None and (newest is None or found.at > newest.at):
+                newest = found
+        return newest
+
+    def forget(self, name: AttemptName) -> None:
+        """Follow no file of *name* any more."""
+        ours = (progress_path(self._folder, name), reports_dir(self._folder, name))
+        for key in [key for key in self._followers if key[0] in ours or key[0].parent in ours]:
+            del self._followers[key]
+
+
+def latest(folder: Path, name: AttemptName, index: int) -> Progress | None:
+    """One brief look at what process *index* has reported in attempt *name*."""
+    return Sources(folder).look(name, index, brief=True)
+
+
+def _files(folder: Path, name: AttemptName, index: int) -> list[tuple[Path, int | None]]:
+    """Where a process may report: in its own file, or in the one that its attempt was given."""
+    first = name.index
+    rank = index - first if name.is_launcher and first is not None else None
+    own = newest_files(folder, name, index, "progress")
+    return [(progress_path(folder, name), rank), *((path, None) for path in own)]
+
+
+def trim(path: Path) -> None:
+    """Cut a file of progress that holds more than `MOST_BYTES` down to its last lines.
+
+    Whoever writes to it does not notice, and what it writes at this very moment may be lost.
+    """
+    with contextlib.suppress(OSError):
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(path, flags)
+        try:
+            info = os.fstat(fd)
+            # A writer that does not append leaves a hole in front, which holds nothing.
+            if not stat.S_ISREG(info.st_mode) or info.st_blocks * 512 <= MOST_BYTES:
+                return
+            data = os.pread(fd, _KEPT_BYTES, max(0, info.st_size - _KEPT_BYTES))
+            os.ftruncate(fd, 0)
+            os.write(fd, data.partition(b"\n")[2])
+        finally:
+            os.close(fd)
