@@ -131,7 +131,13 @@ def legal_step(claim: Claim, at: datetime, rng: random.Random) -> list[Requested
         return [Requested(entity="experiment", event="interrupt", at=at, reason="user")]
     events: list[Requested | ProcessExited] = []
     indices = [i for i, p in state.process_progress.items() if str(p.status) != "completed"]
-    for index in rng.sample(indices, min(len(indices), rng.randint(1, 3))):
+    chosen = rng.sample(indices, min(len(indices), rng.randint(1, 3)))
+    code = rng.choice((0, 0, 1))
+    if state.has_gangs:
+        chosen = [
+            rank for first in {state.gang(i).start for i in chosen} for rank in state.gang(first)
+        ]
+    for index in chosen:
         process = state.process_progress[index]
         if str(process.status) == "pending":
             events.append(Requested(entity="process", event="start", process=index, at=at))
@@ -141,7 +147,7 @@ def legal_step(claim: Claim, at: datetime, rng: random.Random) -> list[Requested
                 Requested(entity="process", event="requeue", process=index, at=at, facts=facts)
             )
         else:
-            code = rng.choice((0, 0, 1))
+            code = code if state.has_gangs else rng.choice((0, 0, 1))
             events.append(
                 ProcessExited(process=index, attempt=process.attempt, at=at, exit_code=code)
             )

@@ -25,6 +25,7 @@ import holdfast
 from holdfast.attempts.names import AttemptName
 from holdfast.errors import StateWriteError, UnreadableStateWarning
 from holdfast.lifecycle.events import ProcessExited, Requested
+from holdfast.lifecycle.records import Ranks
 from holdfast.results import acceptance, aggregation
 from holdfast.store.claim import Claim
 
@@ -83,6 +84,37 @@ def _record_many(bench: Bench) -> None:
             bench.promised(claim.record_many(starts).state, len(starts), "record_many")
             exits = [ProcessExited(process=i, attempt=1, at=at, exit_code=0) for i in batch]
             bench.promised(claim.record_many(exits).state, len(exits), "record_many")
+
+
+def _gang(bench: Bench) -> None:
+    """Two launchers of three ranks: a line holds a whole gang, or nothing of it."""
+    manager = bench.manager()
+    bench.promised(manager.create("exp", num_processes=6, ranks=Ranks(count=3)), 0, "create")
+    with bench.manager().claim("exp") as claim:
+        bench.record(claim, "start")
+        acceptance.prepare(claim.folder, files=bench.files)
+        _of_gang(bench, claim, 0, "start")
+        _of_gang(bench, claim, 3, "start")
+        _of_gang(bench, claim, 0, "fail", exit_code=1)
+        _of_gang(bench, claim, 0, "requeue", max_attempts=2)
+    with bench.manager().claim("exp") as claim:
+        at, exits = bench.clock(), []
+        for index in (3, 4, 5):
+            name = acceptance.of_rank(index, 1, "0-9-9-here")
+            _compute(bench, acceptance.path_of(claim.folder, name))
+            ref = acceptance.accept(claim.folder, name, files=bench.files)
+            exits.append(ProcessExited(process=index, attempt=1, at=at, exit_code=0, result=ref))
+        bench.promised(claim.record_many(exits).state, len(exits), "record_many")
+        _of_gang(bench, claim, 3, "requeue", result_lost=True)
+
+
+def _of_gang(bench: Bench, claim: Claim, first: int, event: str, **facts: object) -> None:
+    at = bench.clock()
+    asked = [
+        Requested(entity="process", event=event, process=index, at=at, facts=facts)
+        for index in claim.state.gang(first)
+    ]
+    bench.promised(claim.record_many(asked).state, len(asked), event)
 
 
 def _save(bench: Bench) -> None:
@@ -303,7 +335,11 @@ def _random_life(seed: int) -> Callable[[Bench], None]:
             name = rng.choice(ids)
             manager = bench.manager()
             if name not in bench.manager().list_experiments():
-                bench.promised(manager.create(name, num_processes=rng.randint(1, 3)), 0, "create")
+                number = rng.randint(1, 3)
+                # Some of them are gangs, some of those of a single rank.
+                ranks = rng.choice((None, None, Ranks(count=1), Ranks(count=number)))
+                made = manager.create(name, num_processes=number, ranks=ranks)
+                bench.promised(made, 0, "create")
                 bench.events[name] = 0
             if rng.random() < 0.08:
                 manager.delete(name, force=True)
@@ -328,6 +364,7 @@ WORKLOADS: dict[str, Callable[[Bench], None]] = {
     "claim": _claim,
     "record": _record,
     "record_many": _record_many,
+    "gang": _gang,
     "save": _save,
     "view": _view,
     "compaction": _compaction,
