@@ -39,6 +39,7 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"
     PREEMPTED = "preempted"
+    STALL = "stall"
     USER = "user"
     STALE = "stale"
     LOST = "lost"

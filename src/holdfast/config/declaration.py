@@ -6,7 +6,7 @@ value can say (placeholders, matrix or processes) is checked here on what is wel
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any, Final, NewType, TypedDict
+from typing import Any, Final, Literal, NewType, TypedDict, get_args
 
 import attrs
 import cattrs
@@ -39,6 +39,7 @@ Argv = NewType("Argv", tuple[str, ...])
 Count = NewType("Count", int)
 Seconds = NewType("Seconds", float)
 SomeSeconds = NewType("SomeSeconds", float)
+OnStall = Literal["tell", "restart"]
 
 
 @attrs.frozen(kw_only=True)
@@ -50,12 +51,17 @@ class Limits:
         timeout_s: Of one attempt; None for no limit.
         grace_s: Time between asking a process to stop (TERM) and killing it (KILL).
         fail_fast: Whether the first failure stops the others.
+        stall_s: Of an attempt that has reported progress, how long it may report none; None for
+            ever.
+        on_stall: Whether a stall is only told, or its attempt stopped and tried again.
     """
 
     jobs: Count | None = None
     timeout_s: SomeSeconds | None = None
     grace_s: Seconds = Seconds(30.0)
     fail_fast: bool = False
+    stall_s: SomeSeconds | None = None
+    on_stall: OnStall = "tell"
 
 
 @attrs.frozen(kw_only=True)
@@ -153,7 +159,9 @@ _TABLES: Final[Mapping[str, Any]] = {
 }
 
 #: Attributes carry their unit, keys do not: their values do.
-KEYS: Final = {"timeout_s": "timeout", "grace_s": "grace", "backoff_s": "backoff"}
+KEYS: Final = {
+    **{"timeout_s": "timeout", "grace_s": "grace", "backoff_s": "backoff", "stall_s": "stall"},
+}
 
 
 def _some_seconds(value: Any, _: Any) -> float:
@@ -161,6 +169,12 @@ def _some_seconds(value: Any, _: Any) -> float:
     if seconds == 0:
         raise ValueError("must be more than 0; leave it out for no limit")
     return seconds
+
+
+def _on_stall(value: Any, _: Any) -> str:
+    if value not in get_args(OnStall):
+        raise ValueError(f'must be "tell" or "restart", found {value!r:.40}')
+    return str(value)
 
 
 def _env(value: Any, _: Any) -> dict[str, str]:
@@ -177,6 +191,7 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(Seconds, values.duration)
     converter.register_structure_hook(SomeSeconds, _some_seconds)
     converter.register_structure_hook(Matrix, matrix.structure)
+    converter.register_structure_hook(OnStall, _on_stall)
     converter.register_structure_hook_func(lambda kind: kind == dict[str, str], _env)
     for record in _TABLES.values():
         renamed = {

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, summarise
-from holdfast.status import SETTLED, Entity, ProcessStatus
+from holdfast.status import SETTLED, Entity, ProcessStatus, Reason
 
 __all__ = ["FROM_RECORD", "GUARDS", "Facts", "Guard"]
 
@@ -132,9 +132,21 @@ def was_interrupted(process: ProcessProgress, facts: Facts) -> str | None:
     """It was asked to stop, or a signal from outside reached it around its end; no timeout."""
     if facts.get("timed_out"):
         return "it was stopped at its timeout, which is a failure"
+    if facts.get("stop_requested") == Reason.STALL:
+        return "it was stopped because it had stalled"
     if facts.get("stop_requested") or facts.get("interrupted_by") is not None:
         return None
     return "nothing interrupted the attempt"
+
+
+@_of("process")
+def has_stalled(process: ProcessProgress, facts: Facts) -> str | None:
+    """It was asked to stop because it had reported nothing for longer than its limit."""
+    if facts.get("timed_out"):
+        return "it was stopped at its timeout, which is a failure"
+    if facts.get("stop_requested") == Reason.STALL:
+        return None
+    return "it was not stopped for a stall"
 
 
 @_of("process")

@@ -54,6 +54,7 @@ class ProcessMachine(RecordMachine[ProcessProgress]):
         _.FAILED.to(_.PENDING, cond=[*_ALWAYS, "attempts_left"])
         | _.FAILED.to(_.PENDING, cond=[*_ALWAYS, "requested_by_user"])
         | _.RUNNING.to(_.PENDING, cond=[*_ALWAYS, "was_interrupted"])
+        | _.RUNNING.to(_.PENDING, cond=[*_ALWAYS, "has_stalled"])
         | _.RUNNING.to(_.PENDING, cond=[*_ALWAYS, "is_orphaned"])
         | _.COMPLETED.to(_.PENDING, cond=[*_ALWAYS, "result_lost"])
     )

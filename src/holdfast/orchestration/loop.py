@@ -25,6 +25,7 @@ from holdfast.orchestration.beside import Beside
 from holdfast.orchestration.early import EarlyRanks
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.scheduling import Plan, Policy, Scheduler, Slots
+from holdfast.orchestration.stalls import Stalls
 from holdfast.orchestration.watch import Learnt, Watch
 from holdfast.results.going_on import GaveUpError, GoingOn
 from holdfast.status import ExperimentStatus, Reason
@@ -53,6 +54,7 @@ _HALTED_EVERY_S: Final = 5.0
 _LEFT: Final = "is left as it is"
 _UNTOLD: Final = "cannot be told to stop at once"
 _UNWATCHED: Final = "goes unwatched"
+_STALLED: Final = "has stalled"
 
 
 class Loop:
@@ -73,6 +75,7 @@ class Loop:
         self._beside = Beside(watch.engine.wake)
         self._accepting = Accepting(watch, self._beside, lambda: claim.state)
         self._early = EarlyRanks(watch)
+        self._stalls = Stalls(watch)
         self._answered = 0
         self._asked_at = 0.0
         self._stopping_others: Reason | None = None
@@ -261,6 +264,9 @@ class Loop:
         self._warn_of_unread()
         self._warn_of_engine()
         self._warn_of_halted()
+        stalled = self._stalls.look()
+        self._told[_STALLED] &= stalled.keys()  # told again if it stalls again
+        self._warn_of(_STALLED, stalled)
 
     def _warn_of_disk(self) -> None:
         """Say so when attempts that end may be waiting for the disk: else a run seems to hang."""

@@ -184,7 +184,7 @@ class Scheduler:
             if index is None or index not in ended or change.source != ProcessStatus.RUNNING:
                 continue
             fact, first = ended[index], state.gang(index).start
-            foreign = isinstance(fact, ProcessLost) or fact.stop_reason is None
+            foreign = isinstance(fact, ProcessLost) or fact.stop_reason is not Reason.USER
             if change.target != ProcessStatus.PENDING or not foreign:
                 self._in_a_row.pop(first, None)
                 continue
