@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import peers
+from holdfast.guide import page
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -43,3 +44,12 @@ def test_the_measurement_sees_copies_where_there_are_some(story, tmp_path):
 
     outcome, said = peers.tell(peers.MAKE, peers.STORIES[story], tmp_path / "stage", begun_again)
     assert str(outcome) == printed("GNU make")[story], said
+
+
+def test_readme_and_guide_tell_the_same():
+    """The guide has every row of the README, and says something of every peer that is measured."""
+    told = page("promises").split("\n## Beside its peers\n")[1].split("\n## ")[0]
+    for peer in peers.PEERS:
+        assert re.search(rf"^\| {re.escape(peer.name)}[ .\d]* \|", told, re.MULTILINE), peer.name
+    table = README.split("\n## Beside its peers\n")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\|.*\|$", table, re.MULTILINE)) <= set(told.splitlines())

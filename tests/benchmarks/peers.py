@@ -287,9 +287,11 @@ class Stage:
         self._mark = secrets.token_hex(16)
         self._started: list[subprocess.Popen[bytes]] = []
         path = os.pathsep.join(filter(None, [str(binaries or ""), os.environ["PATH"]]))
-        caches = {"XDG_CACHE_HOME": str(folder / "cache")}
-        self._env = {**os.environ, **caches, "PATH": path, MARK: self._mark, **peer.environment}
-        (folder / "alive").mkdir(parents=True)
+        # What peers leave in caches and temporary files goes with the folder.
+        places = {name: str(folder / "tmp") for name in ("TMPDIR", "XDG_CACHE_HOME")}
+        self._env = {**os.environ, **places, "PATH": path, MARK: self._mark, **peer.environment}
+        for name in ("alive", "tmp"):
+            (folder / name).mkdir(parents=True)
         for name, text in {**peer.files, "process.py": PROCESS}.items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text)
