@@ -6,6 +6,7 @@ concerned, and its fact comes when its result is durable.
 
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 import attrs
@@ -52,13 +53,16 @@ class Accepting:
         for each in [each for each in self._begun if each[1].over.is_set()]:
             self._begun.remove(each)
             self._watch.completing.discard(each[0].name)
-            self._take(each[0], each[1].result, facts)
+            self._take(each[0], partial(self._now, each[1]), facts)
         return facts
+
+    def _now(self, task: Task[Event]) -> Event:
+        # Not when its checking began: what is recorded is in the order of its times.
+        return attrs.evolve(task.result(), at=self._watch.clock())
 
     def _take(self, learnt: Learnt, fact: Callable[[], Event], facts: list[Event]) -> None:
         try:
-            # Not when its checking began: what is recorded is in the order of its times.
-            facts.append(attrs.evolve(fact(), at=self._watch.clock()))
+            facts.append(fact())
         except DiskError as err:
             self._watch.put_back(learnt, err)
 

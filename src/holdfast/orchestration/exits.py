@@ -54,15 +54,15 @@ def exited(
         DiskError: The result could not be read or made durable; nothing is decided then.
     """
     assert name.index is not None
-    fact = _fact(name.index, name.attempt, record, at)
     why = _stop_reason(folder, name, record, stopping, asked=asked)
-    fact = attrs.evolve(fact, stop_reason=why, evidence=_stopped(record))
+    fact = _fact(name.index, name.attempt, record, at, why)
     if ending(fact) != "complete":
         return attrs.evolve(fact, error_message=describe(record))
     try:
-        return attrs.evolve(fact, result=take(folder, name))
+        result = take(folder, name)
     except ResultInvalidError as err:
         return attrs.evolve(fact, result_error=str(err))
+    return fact if result is None else attrs.evolve(fact, result=result)
 
 
 def never(folder: Path, name: AttemptName, record: ExitRecord) -> bool:
@@ -72,22 +72,25 @@ def never(folder: Path, name: AttemptName, record: ExitRecord) -> bool:
 
 def takes_long(folder: Path, name: AttemptName, record: ExitRecord) -> bool:
     """Whether `exited` takes longer than a loop may be deaf: the attempt left a large result."""
-    return ends_by(record) == "complete" and acceptance.size(folder, name) >= _LONG
+    return acceptance.size(folder, name) >= _LONG and ends_by(record) == "complete"
 
 
 def ends_by(record: ExitRecord) -> str:
     """What such an end is to a process: `complete`, `requeue` or `fail`."""
-    return ending(_fact(0, 0, record, datetime.min.replace(tzinfo=UTC)))
+    at = datetime.min.replace(tzinfo=UTC)
+    return ending(_fact(0, 0, record, at, record.stop_requested))
 
 
-def _fact(index: int, attempt: int, record: ExitRecord, at: datetime) -> ProcessExited:
+def _fact(
+    index: int, attempt: int, record: ExitRecord, at: datetime, stop_reason: Reason | None
+) -> ProcessExited:
     return ProcessExited(
         process=index,
         attempt=attempt,
         at=at,
         exit_code=record.exit_code,
         signal=record.signal,
-        stop_reason=record.stop_requested,
+        stop_reason=stop_reason,
         interrupted_by=record.interrupted_by,
         timed_out=record.timed_out,
         launch_error=record.error,
@@ -95,6 +98,7 @@ def _fact(index: int, attempt: int, record: ExitRecord, at: datetime) -> Process
         host=record.host,
         started_at=record.started_at,
         ended_at=record.ended_at,
+        evidence=_stopped(record),
     )
 
 

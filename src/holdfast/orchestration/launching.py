@@ -70,7 +70,7 @@ class Launcher:
             StateWriteError: They cannot be made.
         """
         name = self.name(index, attempt)
-        checkpoints = self.folder / CHECKPOINTS / str(index)
+        checkpoints = self.folder / f"{CHECKPOINTS}/{index}"
         acceptance.prepare(self.folder)
         try:
             checkpoints.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ class Launcher:
 
     def _write_params(self, index: int, params: str) -> Path:
         """The file with the parameters of a process, made anew for each attempt."""
-        path = self.folder / PARAMS / f"{index}.json"
+        path = self.folder / f"{PARAMS}/{index}.json"
         try:
             with os.fdopen(_new_file(path), "wb") as file:
                 file.write(params.encode("ascii"))

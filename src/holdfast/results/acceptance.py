@@ -57,7 +57,7 @@ _durable: set[tuple[int, int]] = set()
 
 def path_of(folder: Path, name: AttemptName) -> Path:
     """Where that attempt may write its result: its `HOLDFAST_RESULT`."""
-    return folder / RESULTS / f"{name}.json"
+    return folder / f"{RESULTS}/{name}.json"
 
 
 def prepare(folder: Path, *, files: Files | None = None) -> None:

@@ -192,16 +192,13 @@ class LocalEngine:
         raise EngineError("local", "the starter died twice while it was asked to start processes")
 
     def _launched(self, attempt: Attempt, launched: "Launched") -> Handle:
-        handle = Handle(name=attempt.name, folder=attempt.folder)
         self._refused.pop(attempt.name, None)
         if launched.pid is None:
             self._refused[attempt.name] = f"could not be forked: {launched.error}"
             self._news = True
-            return handle
-        identity = attrs.evolve(
-            liveness.me(), pid=launched.pid, start_ticks=launched.start_ticks, locked=False
-        )
-        handle = attrs.evolve(handle, identity=identity)
+            return Handle(name=attempt.name, folder=attempt.folder)
+        identity = attrs.evolve(liveness.me(), pid=launched.pid, start_ticks=launched.start_ticks)
+        handle = Handle(name=attempt.name, folder=attempt.folder, identity=identity)
         self._children[launched.pid] = handle
         self._pids[attempt.name] = launched.pid
         # Made once: every turn asks for the word of every child.

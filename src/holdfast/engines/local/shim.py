@@ -35,6 +35,7 @@ DONE, NOT_FIRST, GAVE_UP, BROKEN = 0, 3, 4, 70
 
 _ERROR_CHARACTERS = 250  # in ASCII JSON at most twelve bytes each: an outcome fits its reserve
 _RETRY_S = 1.0
+_REHEARSALS = 10  # by then, Python has specialised what it runs
 
 #: A stop by others that comes so soon after an end may have caused it: then the end proves nothing.
 WINDOW_S = 0.5
@@ -375,6 +376,31 @@ class Shared:
         self.completing = completing
         self.adopt = descendants.adoption()
         self.memory_events = system.memory_events()
+
+
+def rehearse(facts: "dict[str, Any]", shared: Shared) -> None:
+    """Do in the starter what every shim does, as far as that leaves no trace.
+
+    Whatever Python caches on the way, its shims inherit. Otherwise each would look it up again, and
+    write it to memory that the kernel has to copy first.
+    """
+    job = {"name": "", "experiment": "", "dir": "/", "grace_s": 0.0, "argv": [b"true"], "env": {}}
+    adopt, shared.adopt = shared.adopt, None  # the starter itself adopts nobody
+    try:
+        for _ in range(_REHEARSALS):
+            one = Shim(job, facts, shared, None, "")
+            one.family.adopts = True
+            one._hear(0.0)
+            one._given_up()
+            one._clear()
+            one._content()
+            system.oom_kills(shared.memory_events)
+            spawning.find_program(b"python", spawning.INHERITED.get(b"PATH", b""), b"")
+            os.close(one.dir)
+    except OSError:
+        pass  # every shim meets it, and says so where somebody hears
+    finally:
+        shared.adopt = adopt
 
 
 def _told(pid: int, *, clean: bool) -> bytes:

@@ -56,16 +56,23 @@ def waited_for_none(pid: int) -> bool:
 
 
 def _stat_fields(process: "int | str") -> "list[bytes]":
-    with open(f"/proc/{process}/stat", "rb", buffering=0) as file:
-        stat = file.read(1024)
+    stat = read(f"/proc/{process}/stat", 1024)
     return stat[stat.rindex(b")") + 2 :].split()
+
+
+def read(path: str, size: int) -> bytes:
+    """What the kernel says in *path*, of *size* bytes at most. `open` costs four times as much."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, size)
+    finally:
+        os.close(fd)
 
 
 def catches(pid: int, number: int) -> bool:
     """Whether *pid* has a handler for *number*; False where nobody can say."""
     try:
-        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
-            mask = file.read(65536).partition(b"\nSigCgt:")[2].split(None, 1)[0]
+        mask = read(f"/proc/{pid}/status", 65536).partition(b"\nSigCgt:")[2].split(None, 1)[0]
         return bool(int(mask, 16) >> (number - 1) & 1)
     except (OSError, ValueError, IndexError):
         return False
@@ -100,8 +107,7 @@ def oom_kills(own: str | None) -> int:
         if path is None:
             continue
         try:
-            with open(path, "rb", buffering=0) as file:
-                content = b"\n" + file.read(65536)
+            content = b"\n" + read(path, 65536)
         except OSError:
             continue
         _, found, rest = content.partition(b"\noom_kill ")
