@@ -266,21 +266,23 @@ def _pinned(pid: int) -> Iterator[int | None]:
             os.close(fd)
 
 
-def send(pid: int, numbers: tuple[int, ...], still_it: Callable[[], bool]) -> str:
-    """Send *numbers* to *pid* if *still_it* says so once the process is pinned.
+def send(pid: int, number: int, still_it: Callable[[], bool]) -> str:
+    """Send *number* to *pid* if *still_it* says so once the process is pinned.
+
+    A stopped process receives nothing but KILL until it goes on, so that CONT follows.
 
     Returns:
-        Why they could not be sent; empty if they were, or if there was nobody to send them to.
+        Why it could not be sent; empty if it was, or if there was nobody to send it to.
     """
     with _pinned(pid) as fd:
         if not still_it():
             return ""
         try:
-            for number in numbers:
+            for each in (number,) if number == signal.SIGKILL else (number, signal.SIGCONT):
                 if fd is not None and sys.platform == "linux":
-                    signal.pidfd_send_signal(fd, number)
+                    signal.pidfd_send_signal(fd, each)
                 else:
-                    os.kill(pid, number)
+                    os.kill(pid, each)
         except ProcessLookupError:
             return ""
         except PermissionError:
@@ -290,25 +292,12 @@ def send(pid: int, numbers: tuple[int, ...], still_it: Callable[[], bool]) -> st
     return ""
 
 
-def send_to_marked(
-    member: Process, mark: str, number: int, *, observer: Observer | None = None
-) -> str:
-    """Signal a process that still carries *mark*; why it could not be done, empty if it was.
-
-    A stopped process receives TERM only once it goes on, so that TERM is followed by CONT.
-    """
-    here = observer or Observer.here()
-
-    def still_it() -> bool:
-        return mark in (marks_of(member.pid, here) or ())
-
-    numbers = (number, signal.SIGCONT) if number == signal.SIGTERM else (number,)
-    return send(member.pid, tuple(int(each) for each in numbers), still_it)
+def send_to_marked(member: Process, mark: str, number: int) -> str:
+    """Signal a process that still carries *mark*; as `send`."""
+    here = Observer.here()
+    return send(member.pid, number, lambda: mark in (marks_of(member.pid, here) or ()))
 
 
 def send_to_confined(member: Process, cgroup: Cgroup, number: int) -> str:
-    """Signal a process that is still in *cgroup*; as `send_to_marked`."""
-    numbers = (number, signal.SIGCONT) if number == signal.SIGTERM else (number,)
-    return send(
-        member.pid, tuple(int(each) for each in numbers), lambda: member.pid in cgroup.pids()
-    )
+    """Signal a process that is still in *cgroup*; as `send`."""
+    return send(member.pid, number, lambda: member.pid in cgroup.pids())

@@ -22,17 +22,7 @@ from holdfast.errors import StateCorruptError
 from holdfast.identity import LockState, ProcessIdentity, Verdict
 from holdfast.liveness import Observer
 
-__all__ = [
-    "Ended",
-    "Gone",
-    "Look",
-    "Running",
-    "Unbegun",
-    "Undecided",
-    "glance",
-    "listed",
-    "look",
-]
+__all__ = ["Ended", "Gone", "Look", "Running", "Unbegun", "Undecided", "glance", "listed", "look"]
 
 #: To the kernel, 0 and -1 are whole groups of processes, and files can be forged.
 _HIGHEST_PID: Final = 1 << 31
@@ -214,11 +204,7 @@ def _living(folder: Path, live: LiveState, verdict: Verdict, here: Observer) -> 
 
 
 def _family(
-    folder: Path,
-    name: AttemptName,
-    live: LiveState,
-    census: Census,
-    here: Observer,
+    folder: Path, name: AttemptName, live: LiveState, census: Census, here: Observer
 ) -> Look:
     """What a dead shim left, whatever session it made."""
     identity, verdict = live.identity, _of_shim(live, here)

@@ -11,24 +11,9 @@ from typing import Final
 
 import attrs
 
-from holdfast.attempts.family import (
-    Census,
-    is_stuck,
-    release,
-    send_to_confined,
-    send_to_marked,
-)
+from holdfast.attempts.family import Census, is_stuck, release, send_to_confined, send_to_marked
 from holdfast.attempts.files import revoke
-from holdfast.attempts.looking import (
-    Ended,
-    Gone,
-    Look,
-    Running,
-    Unbegun,
-    Undecided,
-    listed,
-    look,
-)
+from holdfast.attempts.looking import Ended, Gone, Look, Running, Unbegun, Undecided, listed, look
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import Process
 from holdfast.identity import ProcessIdentity, Verdict
@@ -99,7 +84,7 @@ class Settling:
         if isinstance(found, Undecided):
             if now - self.began < _CLEAR_WITHIN_S:
                 return None
-            return self._forced(found)
+            return Lost(f"taken for dead by --force: {found.evidence}") if self.force else found
         if found.leftovers and found.mark is not None:
             return self._stop(found, found.mark, now, kill=kill)
         if found.cgroup is not None and found.cgroup.directory is not None:
@@ -112,9 +97,6 @@ class Settling:
         if self._stopped:
             evidence += f"; processes it left were stopped: {listed(self._stopped.values())}"
         return Lost(evidence)
-
-    def _forced(self, found: Undecided) -> Look | Lost:
-        return Lost(f"taken for dead by --force: {found.evidence}") if self.force else found
 
     def _stop(self, found: Gone, mark: str, now: float, *, kill: bool) -> Look | Lost | None:
         self.fence()

@@ -11,7 +11,7 @@ from holdfast.cli.partial import missing_lines, title
 from holdfast.cli.report import aggregate_lines, notes
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.orchestration.outcomes import lost_results
+from holdfast.orchestration.takeover import lost_results
 from holdfast.reading import forms, reasons, seen, text
 from holdfast.reading.cells import cell, flat
 from holdfast.reading.evidence import parameters
@@ -45,7 +45,7 @@ def result_lines(where: Where, state: ExperimentState, folder: Path) -> list[str
         return []
     if state.status is ExperimentStatus.AGGREGATED:
         if aggregate is None:
-            lost = text.ranges(lost_results(state, folder))
+            lost = text.ranges(list(lost_results(state, folder)))
             results = f", and the results of processes {lost} are lost" if lost else ""
             return ["", _bold("result"), f"  aggregate.json is missing{results}"]
         heading, missing = "result", []

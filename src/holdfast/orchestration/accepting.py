@@ -45,7 +45,8 @@ class Accepting:
             if learnt.name.index is None:
                 continue  # an aggregation of an earlier life; nobody waits for it any more
             work = self._work(learnt, learnt.name.index, stopping)
-            if self._takes_long(learnt):
+            ended, folder = learnt.found, self._watch.launcher.folder
+            if isinstance(ended, Ended) and exits.takes_long(folder, learnt.name, ended.record):
                 self._watch.completing.add(learnt.name)
                 self._begun.append((learnt, self._beside.begin(work)))
             else:
@@ -65,11 +66,6 @@ class Accepting:
             facts.append(fact())
         except DiskError as err:
             self._watch.put_back(learnt, err)
-
-    def _takes_long(self, learnt: Learnt) -> bool:
-        if not isinstance(learnt.found, Ended):
-            return False
-        return exits.takes_long(self._watch.launcher.folder, learnt.name, learnt.found.record)
 
     def _work(self, learnt: Learnt, index: int, stopping: Reason | None) -> Callable[[], Event]:
         name, found, watch = learnt.name, learnt.found, self._watch

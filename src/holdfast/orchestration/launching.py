@@ -59,17 +59,13 @@ class Launcher:
     state_dir: Path = attrs.field(converter=_absolute)
     cwd: str
 
-    def name(self, index: int, attempt: int) -> AttemptName:
-        """What an attempt of process *index* is called everywhere."""
-        return AttemptName.of_process(self.experiment_id, index, attempt)
-
     def process(self, index: int, attempt: int) -> Attempt:
         """An attempt of process *index*; makes the directories that it may write to.
 
         Raises:
             StateWriteError: They cannot be made.
         """
-        name = self.name(index, attempt)
+        name = AttemptName.of_process(self.experiment_id, index, attempt)
         checkpoints = self.folder / f"{CHECKPOINTS}/{index}"
         acceptance.prepare(self.folder)
         try:
@@ -78,7 +74,7 @@ class Launcher:
             raise StateWriteError.of(checkpoints, "making the directory", err) from err
         params = json.dumps(dict(self.experiment.params[index]))
         whole = {} if len(params) > PARAMS_LIMIT else {environment.PARAMS: params}
-        return self._attempt(
+        return self.attempt(
             name,
             self.experiment.argv(index),
             {
@@ -100,13 +96,8 @@ class Launcher:
             raise StateWriteError.of(path, "writing the parameters", err) from err
         return path
 
-    def aggregation(
-        self, name: AttemptName, command: tuple[str, ...], inputs: Mapping[str, str]
-    ) -> Attempt:
-        """An attempt of the user's own aggregation, with the variables that name its *inputs*."""
-        return self._attempt(name, command, inputs)
-
-    def _attempt(self, name: AttemptName, argv: tuple[str, ...], env: Mapping[str, str]) -> Attempt:
+    def attempt(self, name: AttemptName, argv: tuple[str, ...], env: Mapping[str, str]) -> Attempt:
+        """An attempt with what all of them are told, and *env*."""
         experiment = self.experiment
         return Attempt(
             name=name,

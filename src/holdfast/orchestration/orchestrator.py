@@ -381,12 +381,7 @@ class Orchestrator:
             self._on_change(claim.state)
 
     def _concluded(
-        self,
-        claim: Claim,
-        watch: Watch,
-        loop: Loop,
-        interrupts: Interrupts,
-        inherited: Inherited,
+        self, claim: Claim, watch: Watch, loop: Loop, interrupts: Interrupts, inherited: Inherited
     ) -> Outcome:
         try:
             found = conclude(claim, watch, loop, interrupts)
@@ -437,8 +432,8 @@ class Orchestrator:
     def _shown(self, state: ExperimentState) -> Outcome:
         folder = self._manager.folder(state.experiment_id)
         found = aggregation.read(folder)
-        lost = outcomes.lost_results(state, folder) if found is None else []
-        return outcomes.shown(state, found, lost)
+        lost = takeover.lost_results(state, folder) if found is None else ()
+        return outcomes.shown(state, found, list(lost))
 
 
 def _check_directory(state: ExperimentState, experiment: Experiment, state_dir: Path) -> None:

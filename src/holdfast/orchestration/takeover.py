@@ -5,7 +5,7 @@
 opinion on what a takeover does.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -13,16 +13,7 @@ from typing import Literal
 import attrs
 
 from holdfast.attempts.family import Census
-from holdfast.attempts.looking import (
-    Ended,
-    Gone,
-    Look,
-    Running,
-    Unbegun,
-    Undecided,
-    listed,
-    look,
-)
+from holdfast.attempts.looking import Ended, Gone, Look, Running, Unbegun, Undecided, listed, look
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.surviving import halted
 from holdfast.config.experiment_file import Limits, Retry
@@ -117,7 +108,8 @@ def survey(
     looks: dict[int, Look] = {}
     facts: dict[int, ProcessExited] = {}
     census = Census()
-    for index in _recorded_as_running(state):
+    running = () if state.status in SETTLED else state.processes.indices(ProcessStatus.RUNNING)
+    for index in running:
         process = state.processes[index]
         name = AttemptName.of_process(state.experiment_id, index, process.attempt)
         try:
@@ -130,12 +122,10 @@ def survey(
             # It may hold a success, and what it is about may even run: the loop looks again.
             found = Undecided(_unclear("unknown", str(err).splitlines()[0]), process.identity)
         looks[index] = found
+    # Nobody asks for the results of one that is aggregated.
+    verify = verify and state.status is not ExperimentStatus.AGGREGATED
     lost = lost_results(state, folder, going_on) if verify else {}
     return Survey(looks=looks, facts=facts, lost=lost)
-
-
-def _recorded_as_running(state: ExperimentState) -> Iterable[int]:
-    return () if state.status in SETTLED else state.processes.indices(ProcessStatus.RUNNING)
 
 
 def _unclear(kind: Literal["alive", "unknown"], words: str) -> Verdict:
@@ -145,7 +135,7 @@ def _unclear(kind: Literal["alive", "unknown"], words: str) -> Verdict:
 def lost_results(
     state: ExperimentState, folder: Path, going_on: GoingOn = always
 ) -> dict[int, str]:
-    """Completed processes whose recorded result is missing or altered, and in what way.
+    """Completed processes whose recorded result is missing or altered, ascending, and in what way.
 
     Args:
         going_on: Once it is False, the rest is not looked at.
@@ -153,8 +143,6 @@ def lost_results(
     Raises:
         StateReadError: A result could not be read, so that nobody can tell.
     """
-    if state.status is ExperimentStatus.AGGREGATED:
-        return {}
     found = {}
     for index in state.processes.indices(ProcessStatus.COMPLETED):
         result = state.processes[index].result
@@ -238,11 +226,7 @@ def foresee(
 
 
 def _reopening(
-    state: ExperimentState,
-    lost: Mapping[int, str],
-    at: datetime,
-    evidence: str,
-    fail_fast: bool,
+    state: ExperimentState, lost: Mapping[int, str], at: datetime, evidence: str, fail_fast: bool
 ) -> list[Event]:
     """The events that make an experiment run again.
 
@@ -256,12 +240,7 @@ def _reopening(
 
     def requeue(index: int, evidence: str | None, **why: object) -> None:
         request = Requested(
-            entity="process",
-            event="requeue",
-            at=at,
-            process=index,
-            evidence=evidence,
-            facts=why,
+            entity="process", event="requeue", at=at, process=index, evidence=evidence, facts=why
         )
         events.append(request)
 

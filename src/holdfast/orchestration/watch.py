@@ -227,7 +227,8 @@ class Watch:
         if word.kind in ("queued", "running", "completing"):
             self._gone_since.pop(name, None)
             # Where the first failure ends all, nothing is begun beside an end that looks like one.
-            if word.kind == "completing" and (word.clean or not self._fail_fast):
+            fail_fast = self.launcher.experiment.limits.fail_fast
+            if word.kind == "completing" and (word.clean or not fail_fast):
                 self.completing.add(name)
             return
         try:
@@ -245,10 +246,6 @@ class Watch:
                 shim = self.handles[name].identity
                 self._forget(name)
                 self.settle(name, shim, word.text)
-
-    @property
-    def _fail_fast(self) -> bool:
-        return self.launcher.experiment.limits.fail_fast
 
     def _forget(self, name: AttemptName) -> None:
         self.handles.pop(name, None)

@@ -62,7 +62,7 @@ def ask(handle: Handle, *, force: bool) -> str:
 
     from holdfast.engines.local.hearing import WAKE
 
-    refused = send(pid, (WAKE if asked else int(signal.SIGTERM), signal.SIGCONT), still_it)
+    refused = send(pid, WAKE if asked else signal.SIGTERM, still_it)
     return f"its shim, pid {pid}: {refused}" if refused else doubt
 
 

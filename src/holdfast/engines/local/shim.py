@@ -290,7 +290,7 @@ class Shim:
     def _conclude(self) -> bool:
         """Publish the outcome once nothing can make it doubtful any more."""
         self._look_for_proof()
-        if not self._patiently(self._save):
+        if not self._patiently(lambda: bool(self.publisher.save(self._content()))):
             return False
         if not self.left and self._doubtful:
             # The outcome is safe, and nothing runs any more: another attempt may have the place.
@@ -300,13 +300,7 @@ class Shim:
             self._hear(self.ended + WINDOW_S)
         self._hear(0.0)
         self._look_for_proof()
-        return self._patiently(self._publish)
-
-    def _save(self) -> bool:
-        return bool(self.publisher.save(self._content()))
-
-    def _publish(self) -> bool:
-        return self.publisher.publish(self._content())
+        return self._patiently(lambda: self.publisher.publish(self._content()))
 
     def _look_for_proof(self) -> None:
         """Ask the kernel's log, which may come after the death that it tells of."""

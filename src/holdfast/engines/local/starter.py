@@ -147,10 +147,7 @@ def _awake(number: int, frame: "FrameType | None") -> None:
 
 
 def _fork(
-    job: "dict[str, Any]",
-    hello: "dict[str, Any]",
-    close: "tuple[int, ...]",
-    children: _Children,
+    job: "dict[str, Any]", hello: "dict[str, Any]", close: "tuple[int, ...]", children: _Children
 ) -> "list[int | str | None]":
     slot, mark = children.slot(), _mark(job)
     # All that a shim must not be ended by is blocked in us already; the rest, before it is born.
