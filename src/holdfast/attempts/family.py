@@ -37,10 +37,10 @@ _MOST_ROUNDS: Final = 20
 
 
 class Census:
-    """Every process that can be seen, looked at once: whose mark it carries, in which session.
+    """A snapshot of all visible processes: whose mark each carries, and in which session.
 
-    One look serves any number of attempts, and is old by the time that it is used: whoever signals
-    asks again, with `send_to_marked`.
+    One serves any number of attempts, and is out of date when it is used: before a signal,
+    `send_to_marked` checks again.
     """
 
     def __init__(self, observer: Observer | None = None) -> None:
@@ -194,16 +194,21 @@ def release(cgroup: Cgroup, observer: Observer) -> bool:
     return False
 
 
-def _parent(pid: int, observer: Observer) -> int | None:
+def _stat(pid: int, observer: Observer) -> list[bytes]:
+    """State, parent and so on, as `/proc/PID/stat` has them; empty where it cannot be read."""
     try:
         told = ((observer.proc or Path("/proc")) / str(pid) / "stat").read_bytes()
-        return int(told[told.rindex(b")") + 2 :].split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
+        return told[told.rindex(b")") + 2 :].split()
+    except (OSError, ValueError):
+        return []
+
+
+def _parent(pid: int, observer: Observer) -> int | None:
+    return next(map(int, _stat(pid, observer)[1:2]), None)
 
 
 def command_of(pid: int, observer: Observer) -> str:
-    """The name of the program that *pid* runs, for people; empty if it cannot be told."""
+    """The name of the program that *pid* runs, for people; empty if unknown."""
     if observer.proc is None:
         return ""
     try:
@@ -214,13 +219,7 @@ def command_of(pid: int, observer: Observer) -> str:
 
 def is_stuck(pid: int, observer: Observer) -> bool:
     """Whether *pid* is in an uninterruptible sleep, in which not even KILL reaches it."""
-    if observer.proc is None:
-        return False
-    try:
-        told = (observer.proc / str(pid) / "stat").read_bytes()
-    except OSError:
-        return False
-    return told[told.rindex(b")") + 2 :][:1] == b"D"
+    return _stat(pid, observer)[:1] == [b"D"]
 
 
 def holds_lock(pid: int, live: LiveState, folder: Path, observer: Observer) -> bool | None:
@@ -256,7 +255,7 @@ def _pinned(pid: int) -> Iterator[int | None]:
     opener = getattr(os, "pidfd_open", None)
     fd: int | None = None
     if opener is not None:
-        # Old kernels, seccomp: then the pid itself has to do.
+        # Old kernels, seccomp: then the pid itself must do.
         with contextlib.suppress(OSError):
             fd = opener(pid)
     try:

@@ -1,4 +1,4 @@
-"""What became of an attempt: ended, running, never begun, gone, or not to be told from here.
+"""What became of an attempt: ended, running, never begun, gone, or unknown.
 
 `look` reads the files of an attempt, its lock and its processes, and touches nothing: the loop,
 `show`, a dry run, the doctor and a delete all ask here. Owns the order of the looks, in which every
@@ -94,7 +94,7 @@ def look(
 
     Args:
         shim: Who was recorded as its shim; tells where somebody removed the attempt's files.
-        census: One look at all processes, to share among attempts that are looked at together.
+        census: A snapshot of all processes, to share among attempts that are checked together.
 
     Raises:
         StateReadError: Its files cannot be read at this moment, which says nothing about it.
@@ -238,7 +238,7 @@ def _family(
     held = output_held(folder, name)
     elsewhere = identity is None or identity.pid_namespace != here.pid_namespace
     if held is None and elsewhere:
-        words = "but whether what it started still runs cannot be told from here"
+        words = "but whether what it started still runs is unknown from here"
         return _doubt(verdict, words, identity)
     if held:
         inodes = output_inodes(folder, name)

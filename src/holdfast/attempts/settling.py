@@ -1,4 +1,4 @@
-"""Making sure that an attempt is over that nobody watched: revoked, or its leftovers stopped.
+"""Makes sure that an unwatched attempt is over: revoked, or its leftovers stopped.
 
 `holdfast.attempts.looking` looks, this acts, one step at a time and without ever waiting: many
 attempts settle beside each other and beside a loop that goes on.
@@ -36,12 +36,12 @@ class Lost:
 
 @attrs.define(kw_only=True)
 class Settling:
-    """One attempt on its way to a certain end. Does nothing before its first step.
+    """One attempt, to be brought to a proven end. Does nothing before its first step.
 
     Attributes:
         shim: Who was recorded as its shim.
         grace_s: Seconds between TERM and KILL for what it left.
-        force: Take it for dead where nobody can tell.
+        force: Take it for dead if that is unknown.
         fence: Called before anything is done; what it raises keeps it from being done.
         began: When it was begun with, in seconds of a monotonic clock.
     """

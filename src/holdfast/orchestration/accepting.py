@@ -1,4 +1,4 @@
-"""From attempts that are over to the facts that the lifecycle is told: at once, or beside the loop.
+"""Turns attempts that are over into facts for the lifecycle: at once, or beside the loop.
 
 A result of a few kilobytes is taken at once. What takes longer is over, as far as its slot is
 concerned, and its fact comes when its result is durable.
@@ -35,7 +35,7 @@ class Accepting:
         self._begun: list[tuple[Learnt, Task[Event]]] = []
 
     def facts(self, found: Iterable[Learnt], stopping: Reason | None) -> list[Event]:
-        """What the lifecycle is told of the attempts *found*, and of those before that are through.
+        """The facts of the attempts *found*, and of earlier ones whose results are checked by now.
 
         Args:
             stopping: Why attempts are asked to stop, where they are.

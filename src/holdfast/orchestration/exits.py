@@ -1,4 +1,4 @@
-"""From what was seen of an attempt to the fact that the lifecycle is told."""
+"""Turns what was seen of an attempt into a fact for the lifecycle."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,8 +23,7 @@ __all__ = ["Later", "Taking", "describe", "ends_by", "exited", "never", "takes_l
 #: Bytes of a result that are checked in about two milliseconds.
 _LONG: Final = 1 << 16
 
-#: How the result of an attempt is looked at: `results.accept`, or `results.inspect` by who only
-#: looks.
+#: How the result of an attempt is taken: `results.accept`, or `results.inspect` for a mere look.
 Taking = Callable[[Path, AttemptName], ResultRef | None]
 
 #: Whether an outcome is not taken now.

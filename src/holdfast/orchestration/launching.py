@@ -97,7 +97,7 @@ class Launcher:
         return path
 
     def attempt(self, name: AttemptName, argv: tuple[str, ...], env: Mapping[str, str]) -> Attempt:
-        """An attempt with what all of them are told, and *env*."""
+        """An attempt with the variables that all of them get, and *env*."""
         experiment = self.experiment
         return Attempt(
             name=name,

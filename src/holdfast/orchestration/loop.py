@@ -45,7 +45,7 @@ _COMPANY_S: Final = 0.01
 
 #: How often the disk is tried.
 _DISK_EVERY_S: Final = 2.0
-#: How often shims are looked at that may have been stopped: some 20 µs each.
+#: How often shims are checked for a SIGSTOP: some 20 µs each.
 _HALTED_EVERY_S: Final = 5.0
 
 #: What may be the matter with an attempt.
@@ -248,7 +248,7 @@ class Loop:
         self._answered = asked
         self._watch.stop(force=asked > 1, why=self._interrupts.reason)
 
-    # -- what is told -----------------------------------------------------------------------------
+    # -- warnings ---------------------------------------------------------------------------------
 
     def _warn(self) -> None:
         self._warn_of_disk()
@@ -291,7 +291,7 @@ class Loop:
             return
         warnings.warn(
             f"{problem.path}: {problem.operation} failed ({problem.cause}): how its process ended "
-            f"cannot be told; it is looked at again every second",
+            f"is unknown; it is checked again every second",
             DiskWarning,
             stacklevel=4,
         )

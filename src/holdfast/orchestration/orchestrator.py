@@ -230,7 +230,7 @@ class Orchestrator:
             return self._concluded(claim, watch, loop, interrupts, inherited)
 
     def _refuse_aggregation(self, state: ExperimentState) -> None:
-        """Refuse without a claim, which would pass for an owner in all that is told later."""
+        """Refuse without a claim, which later messages would name as an owner."""
         if self._manager.liveness(state.experiment_id).kind == "alive":
             return  # the claim says whose it is
         if state.status not in SETTLED and not state.can_aggregate():

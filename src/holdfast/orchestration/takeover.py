@@ -38,7 +38,7 @@ class Survey:
 
     Attributes:
         looks: What became of every process that is recorded as running.
-        facts: Of those that ended, the fact that the lifecycle is told.
+        facts: Of those that ended, the fact for the lifecycle.
         lost: Completed processes whose recorded result is missing or altered, and in what way.
     """
 
@@ -103,7 +103,7 @@ def survey(
         verify: Whether to read every recorded result.
 
     Raises:
-        StateReadError: A recorded result could not be read, so that nobody can tell.
+        StateReadError: A recorded result could not be read.
     """
     looks: dict[int, Look] = {}
     facts: dict[int, ProcessExited] = {}
@@ -138,10 +138,10 @@ def lost_results(
     """Completed processes whose recorded result is missing or altered, ascending, and in what way.
 
     Args:
-        going_on: Once it is False, the rest is not looked at.
+        going_on: Once it is False, the rest is skipped.
 
     Raises:
-        StateReadError: A result could not be read, so that nobody can tell.
+        StateReadError: A result could not be read.
     """
     found = {}
     for index in state.processes.indices(ProcessStatus.COMPLETED):
@@ -219,7 +219,7 @@ def foresee(
         verify: Whether to read every recorded result: else none is taken for lost.
 
     Raises:
-        StateReadError: A recorded result could not be read, so that nobody can tell.
+        StateReadError: A recorded result could not be read.
     """
     found = survey(state, folder, at, verify=verify)
     return plan(state, found, at, limits, retry, force=force)
@@ -231,7 +231,7 @@ def _reopening(
     """The events that make an experiment run again.
 
     Under *fail_fast* an experiment with a failed process had failed in all but name when it was
-    left, and whoever resumes it wants that process tried again.
+    left, and a resume means that process, too.
     """
     events: list[Event] = []
 
@@ -261,7 +261,7 @@ def _reopening(
         ask("fail", reason=Reason.RESULT_LOST, error_message=count)
         ask("retry")
     if open_again:
-        # Whoever resumes what failed wants it tried again, whatever the budget was.
+        # A resume tries what failed again, whatever the budget was.
         for index in state.processes.indices(ProcessStatus.FAILED):
             requeue(index, None, requested_by_user=True)
     for index, problem in lost.items():

@@ -61,7 +61,7 @@ class Shim:
             pid_namespace.
         shared: What the starter has made once for all its shims.
         slot: Which byte of the shared flags is ours; None if there were too many shims.
-        mark: By which everything that it starts is known, and which attempt that is of.
+        mark: Carried by everything that it starts; names the attempt.
         group: The cgroup that we were born in, and nothing but us yet; None where there is none.
     """
 
@@ -99,7 +99,7 @@ class Shim:
         self.killed_since = 0.0
         self.stopped: list[list[int | str]] = []
         self.left: list[list[int | str | None]] = []
-        # Times: of the clock on the wall for people, of the monotonic one for decisions.
+        # Times: wall clock for people, monotonic for decisions.
         self.began_at = self.ended_at = 0.0
         self.began = self.ended = math.inf
         self.kill_at = self.give_up_at = math.inf
@@ -245,7 +245,7 @@ class Shim:
             self.signalled[member[0]] = member
 
     def _clear(self) -> None:
-        """Whoever sees the outcome may start the next attempt: nothing of this one may be left."""
+        """End what is left: once the outcome is visible, the next attempt may start."""
         pause_s = _SHORTEST_PAUSE_S
         while self.family.anything_left():
             now = time.monotonic()
@@ -303,7 +303,7 @@ class Shim:
         return self._patiently(lambda: self.publisher.publish(self._content()))
 
     def _look_for_proof(self) -> None:
-        """Ask the kernel's log, which may come after the death that it tells of."""
+        """Ask the kernel's log, which may lag behind the death."""
         pids = [self.family.command, *self.family.killed]
         if self.perhaps_memory and system.killed_for_memory(pids, self.killed_since):
             self.out_of_memory, self.perhaps_memory = True, False

@@ -86,7 +86,7 @@ class _Children:
             if not pid:
                 break
             self.free(self.slots.pop(pid, None))
-            # Not if something is in there: whoever settles the attempt finds it by that.
+            # Not if something is in there: settling the attempt finds it by that.
             self.cgroups.remove(self.marks.pop(pid, ""))
             ended.append([pid, os.waitstatus_to_exitcode(status)])
         return ended

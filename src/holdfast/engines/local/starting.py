@@ -1,7 +1,4 @@
-"""The engine's end of its starter: one process, one socket, started when first needed.
-
-Owns the starter's life; what shims do after their launch is the engine's affair.
-"""
+"""The engine's end of its starter: one process, one socket, started when first needed."""
 
 import contextlib
 import os
