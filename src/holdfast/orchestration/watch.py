@@ -363,9 +363,10 @@ class Watch:
         """Leave to the next resume what was asked to stop long ago and does not end."""
         grace_s = 0.0 if self._killing else self.launcher.experiment.limits.grace_s
         now = self.monotonic()
-        for name in [*self.handles, *self.settling]:
-            lasted = now - self.asked.get(name, now)
-            if lasted < grace_s + _STOPPED_WITHIN_S:
+        for name, since in self.asked.items():
+            lasted = now - since
+            waited_for = name in self.handles or name in self.settling
+            if lasted < grace_s + _STOPPED_WITHIN_S or not waited_for:
                 continue
             why = self.unreached.get(name)
             asked = f"it was asked to stop {lasted:.0f} s ago and has not ended"
