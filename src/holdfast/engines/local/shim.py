@@ -295,7 +295,10 @@ class Shim:
         if not self.left and self._doubtful:
             # The outcome is safe, and nothing runs any more: another attempt may have the place.
             with contextlib.suppress(OSError):
-                os.write(self.shared.completing, _told(os.getpid(), clean=self._status() == 0))
+                # Eight bytes that no other shim's can come between.
+                clean = int(self._status() == 0)
+                told = os.getpid().to_bytes(4, "big") + clean.to_bytes(4, "big")
+                os.write(self.shared.completing, told)
         while self._doubtful and time.monotonic() < self.ended + WINDOW_S:
             self._hear(self.ended + WINDOW_S)
         self._hear(0.0)
@@ -395,11 +398,6 @@ def rehearse(facts: "dict[str, Any]", shared: Shared) -> None:
         pass  # every shim meets it, and says so where somebody hears
     finally:
         shared.adopt = adopt
-
-
-def _told(pid: int, *, clean: bool) -> bytes:
-    """What the starter reads, eight bytes that no other shim's can come between."""
-    return pid.to_bytes(4, "big") + int(clean).to_bytes(4, "big")
 
 
 def _bytes(content: "dict[str, Any]") -> bytes:
