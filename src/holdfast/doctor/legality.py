@@ -14,8 +14,8 @@ import attrs
 
 from holdfast.doctor import enactment
 from holdfast.errors import HoldfastError, InvalidTransitionError, StateCorruptError
-from holdfast.lifecycle import apply, decisions
-from holdfast.lifecycle.events import Change
+from holdfast.lifecycle import decisions
+from holdfast.lifecycle.changes import Change, replay
 from holdfast.lifecycle.guards import FROM_RECORD
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.store import history, saving
@@ -86,7 +86,7 @@ class _Judged:
             for change in self._changes():
                 yield from map(self._violation, _problems(self.state, change))
                 try:
-                    self.state = apply.replay(self.state, change)
+                    self.state = replay(self.state, change)
                 except KeyError:
                     return  # named as a problem already
         revision = self.line.revision

@@ -2,6 +2,7 @@
 moves them; `holdfast.lifecycle` makes the next record, `holdfast.store.codec` makes them JSON.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import PurePath
@@ -112,6 +113,7 @@ class ProcessProgress:
 
 
 _PENDING: Final = ProcessProgress()
+_UNTRIED: Final = (_PENDING,) * _CHUNK
 
 
 class ProcessTable(Mapping[int, ProcessProgress]):
@@ -135,15 +137,13 @@ class ProcessTable(Mapping[int, ProcessProgress]):
         flat = tuple(entries)
         self._chunks = tuple(flat[i : i + _CHUNK] for i in range(0, len(flat), _CHUNK))
         self._size = len(flat)
-        self._counts = dict.fromkeys(ProcessStatus, 0)
-        for entry in flat:
-            self._counts[entry.status] += 1
+        self._counts = dict.fromkeys(ProcessStatus, 0) | Counter([each.status for each in flat])
 
     @classmethod
     def pending(cls, size: int) -> Self:
         """*size* processes of which none has been tried; their chunks are one and the same."""
         table = cls((_PENDING,) * (size % _CHUNK))
-        table._chunks = ((_PENDING,) * _CHUNK,) * (size // _CHUNK) + table._chunks
+        table._chunks = (_UNTRIED,) * (size // _CHUNK) + table._chunks
         table._counts[ProcessStatus.PENDING] = table._size = size
         return table
 
@@ -182,6 +182,12 @@ class ProcessTable(Mapping[int, ProcessProgress]):
     def count(self, status: ProcessStatus) -> int:
         """How many processes have *status*, in constant time."""
         return self._counts[status]
+
+    def is_untried(self) -> bool:
+        """Whether every process is the one `UNTRIED` entry."""
+        return all(
+            chunk is _UNTRIED or all(entry is _PENDING for entry in chunk) for chunk in self._chunks
+        )
 
     def indices(self, *statuses: ProcessStatus) -> list[int]:
         """The processes that have one of *statuses*, ascending."""

@@ -29,7 +29,8 @@ from holdfast.errors import (
 )
 from holdfast.identity import ProcessIdentity, Verdict
 from holdfast.lifecycle import apply
-from holdfast.lifecycle.events import Action, Change, Event, Wanted, as_event, requested
+from holdfast.lifecycle.changes import Change, replay
+from holdfast.lifecycle.events import Action, Event, Wanted, as_event, requested
 from holdfast.lifecycle.records import SCHEMA_VERSION, ExperimentState
 from holdfast.status import ExperimentStatus, Reason
 from holdfast.store import lines, uninterrupted, view
@@ -352,7 +353,7 @@ class Claim:
         try:
             if self._noted:
                 self._step(())
-            self._append([farewell], apply.replay(self._state, farewell))
+            self._append([farewell], replay(self._state, farewell))
             self._refresh_view(final=True)
         except (StateWriteError, OwnershipLostError):
             # Everything acknowledged is stored; whoever looks next finds the lock free and us dead
@@ -422,7 +423,8 @@ class Claim:
 
     def _append_changes(self, state: ExperimentState, changes: Sequence[Change]) -> None:
         before = self._state
-        apply.number(state, before.revision + 1)
+        # Nobody has seen it yet: no copy is made for that.
+        object.__setattr__(state, "revision", before.revision + 1)
         self._append(changes, state)
         if self._noted:
             self._noted, self._noted_actions = [], []

@@ -1,26 +1,24 @@
-"""Records to JSON and back, with cattrs; knows every schema that was ever released.
+"""Records to JSON and back; knows every schema that was ever released.
 
 JSON is ASCII, so that no locale and no terminal can break it. What a record has by default is left
-out of processes, which are many, and kept in experiments, which people read.
+out of processes, which are many, and kept in experiments, which people read. Written and read by
+hand, since cattrs takes several times as long; why something is no record, it explains.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import attrs
-import cattrs
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from holdfast.errors import SchemaTooNewError, StateCorruptError
 from holdfast.identity import ProcessIdentity
-from holdfast.lifecycle.apply import with_fields
-from holdfast.lifecycle.events import Change
+from holdfast.lifecycle.changes import Change
+from holdfast.lifecycle.drafts import reader
 from holdfast.lifecycle.records import (
     SCHEMA_VERSION,
     ExperimentState,
@@ -43,42 +41,31 @@ __all__ = [
 ]
 
 Json = dict[str, Any]
+Parser = Callable[[Any], Any]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ProcessIdentity | ResultRef):
+        fields = attrs.fields(type(value))
+        found = {field.name: (getattr(value, field.name), field.default) for field in fields}
+        return {name: own for name, (own, default) in found.items() if own != default}
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
 
 #: Compact, ASCII, and no NaN: what other languages' parsers refuse must not get in.
-dumps: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+dumps: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_plain).encode
 
 
-def _strict(kind: type) -> Callable[[Any, Any], Any]:
-    def structure(value: Any, _: Any) -> Any:
-        # bool is an int to Python, not to a reader of JSON; and int("5") would hide a mistake.
-        if type(value) is not kind:
-            raise ValueError(f"expected {kind.__name__}, found {type(value).__name__}")
-        return value
-
-    return structure
+# -- what is read ---------------------------------------------------------------------------------
 
 
-def _word(kind: type[StrEnum]) -> Callable[[Any, Any], Any]:
-    def structure(value: Any, _: Any) -> Any:
-        try:
-            return kind(value)
-        except ValueError:
-            raise ValueError(f"{value!r:.40} is none of {', '.join(kind)}") from None
-
-    return structure
-
-
-def _record(kind: type, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    inner: Callable[[Any, Any], Any] = make_dict_structure_fn(kind, converter)
-
-    def structure(value: Any, _: Any) -> Any:
-        # The generated code asks `"pid" in value`, which a string answers, too.
-        return inner(_object(value, None), kind)
-
-    return structure
-
-
-def _time(value: Any, _: Any = None) -> datetime:
+def _maybe_time(value: Any) -> datetime | None:
+    if value is None:
+        return None
     if type(value) is not str:
         raise ValueError(f"expected a time in ISO 8601, found {type(value).__name__}")
     time = datetime.fromisoformat(value)
@@ -86,19 +73,14 @@ def _time(value: Any, _: Any = None) -> datetime:
     return time if time.tzinfo is UTC else time.astimezone(UTC)
 
 
-# Most entries of a large experiment say no more than this, or one of a few words: looked up, they
-# cost a tenth.
-_PENDING: Final = {"status": "pending"}
-_PENDING_TEXT: Final = dumps(_PENDING)
+def _of(*kinds: type) -> Parser:
+    def parse(value: Any) -> Any:
+        # bool is an int to Python, not to a reader of JSON.
+        if type(value) not in kinds:
+            raise ValueError(f"expected {kinds[0].__name__}, found {value!r:.40}")
+        return value
 
-
-def _looked_up(kind: type[StrEnum]) -> Callable[[Any, Any], Any]:
-    words = {str(word): word for word in kind}
-
-    def structure(value: Any, _: Any) -> Any:
-        return words[value]
-
-    return structure
+    return parse
 
 
 def _count(value: Any) -> int:
@@ -107,59 +89,68 @@ def _count(value: Any) -> int:
     return value
 
 
-def _number(value: Any) -> int | None:
-    if value is not None and type(value) is not int:
-        raise ValueError(f"expected a number, found {value!r:.40}")
-    return value
+def _maybe(parse: Parser) -> Parser:
+    return lambda value: None if value is None else parse(value)
 
 
-def _text(value: Any) -> str | None:
-    if value is not None and type(value) is not str:
-        raise ValueError(f"expected a text, found {value!r:.40}")
-    return value
-
-
-@cache
-def _progress_hooks() -> dict[str, Callable[[Any], Any]]:
-    """What each field of a process must be. By cattrs, 10,000 processes take twice as long."""
-
-    def optional(kind: Any) -> Callable[[Any], Any]:
-        structure = _converter(detailed=False).get_structure_hook(kind)
-        return lambda value: None if value is None else structure(value, kind)
-
-    reasons: dict[Any, Reason | None] = {None: None, **{str(word): word for word in Reason}}
-    hooks: dict[str, Callable[[Any], Any]] = {
+_text: Final = _of(str)
+_maybe_text: Final = _of(str, type(None))
+_maybe_number: Final = _of(int, type(None))
+# Calling an enum costs ten times as much as a look-up.
+_statuses: Final = {str(word): word for word in ProcessStatus}
+_reasons: Final[dict[Any, Reason | None]] = {None: None, **{str(word): word for word in Reason}}
+_identity: Final = reader(
+    ProcessIdentity,
+    {
+        **dict.fromkeys(("machine_id", "boot_id", "pid_namespace"), _maybe_text),
+        **dict.fromkeys(("pid", "start_ticks"), _maybe_number),
+        **dict.fromkeys(("locked", "released"), _of(bool)),
+        "host": _text,
+    },
+)
+_result: Final = reader(ResultRef, {"path": _text, "size": _count, "sha256": _text})
+_progress: Final = reader(
+    ProcessProgress,
+    {
         **dict.fromkeys(("attempt", "failures", "interruptions"), _count),
-        **dict.fromkeys(("exit_code", "signal"), _number),
-        **dict.fromkeys(("error_message", "host"), _text),
-        **dict.fromkeys(("started_at", "completed_at"), optional(datetime)),
-        "status": {str(word): word for word in ProcessStatus}.__getitem__,
-        "reason": reasons.__getitem__,
-        "identity": optional(ProcessIdentity),
-        "result": optional(ResultRef),
-    }
-    assert hooks.keys() == {field.name for field in attrs.fields(ProcessProgress)}
-    return hooks
+        **dict.fromkeys(("exit_code", "signal"), _maybe_number),
+        **dict.fromkeys(("error_message", "host"), _maybe_text),
+        **dict.fromkeys(("started_at", "completed_at"), _maybe_time),
+        "status": _statuses.__getitem__,
+        "reason": _reasons.__getitem__,
+        "identity": _maybe(_identity),
+        "result": _maybe(_result),
+    },
+)
+
+# Most entries of a large experiment say no more than this.
+_PENDING: Final = {"status": "pending"}
+_PENDING_TEXT: Final = dumps(_PENDING)
 
 
-def _table(value: Any, _: Any) -> Mapping[int, ProcessProgress]:
+def _table(value: Any) -> Mapping[int, ProcessProgress]:
     if not isinstance(value, dict):
         raise ValueError(f"expected an object of processes, found {type(value).__name__}")
-    untried = ProcessTable.UNTRIED
-    entries = [untried if entry == _PENDING else _entry(key, entry) for key, entry in value.items()]
+    untried, found = ProcessTable.UNTRIED, list(value.values())
     # As we write them ourselves: all of them, in their order.
-    if tuple(value) == _numbers(len(value)):
-        return ProcessTable(entries)
-    return dict(zip(map(_index, value), entries, strict=True))
+    ordered = tuple(value) == _numbers(len(value))
+    if ordered and found.count(_PENDING) == len(found):
+        return ProcessTable.pending(len(found))
+    try:
+        entries = [untried if entry == _PENDING else _progress(entry) for entry in found]
+    except Exception:
+        for key, entry in value.items():
+            _judge(key, entry)
+        raise
+    return ProcessTable(entries) if ordered else dict(zip(map(_index, value), entries, strict=True))
 
 
-def _entry(key: str, entry: Any) -> ProcessProgress:
+def _judge(key: str, entry: Any) -> None:
+    """Say what is wrong with the *entry* of the process *key*, if anything is."""
     if not isinstance(entry, dict):
         raise ValueError(f"process {key:.40}: expected an object, found {type(entry).__name__}")
-    hooks = _progress_hooks()
     try:
-        fields = {name: hooks[name](found) for name, found in entry.items() if name in hooks}
-        return with_fields(ProcessTable.UNTRIED, fields)
+        _progress(entry)
     except Exception as err:
         raise ValueError(f"process {key:.40}: {_why(err, ProcessProgress, entry)}") from err
 
@@ -178,164 +169,35 @@ def _numbers(count: int) -> tuple[str, ...]:
     return tuple(map(str, range(count)))
 
 
-@cache
-def _converter(*, detailed: bool) -> cattrs.Converter:
-    # Without detailed validation it is twice as fast; a failure is repeated with it.
-    converter = cattrs.Converter(detailed_validation=detailed)
-    for kind in (int, str, bool):
-        converter.register_structure_hook(kind, _strict(kind))
-    converter.register_structure_hook(datetime, _time)
-    converter.register_unstructure_hook(datetime, datetime.isoformat)
-    for words in (ExperimentStatus, ProcessStatus, Reason):
-        converter.register_structure_hook(words, _word(words) if detailed else _looked_up(words))
-    for record in (ProcessIdentity, ResultRef):
-        converter.register_structure_hook(record, _record(record, converter))
-        converter.register_unstructure_hook(
-            record, make_dict_unstructure_fn(record, converter, _cattrs_omit_if_default=True)
-        )
-    converter.register_unstructure_hook(
-        ProcessProgress,
-        make_dict_unstructure_fn(
-            ProcessProgress,
-            converter,
-            _cattrs_omit_if_default=True,
-            status=override(omit_if_default=False),
-        ),
+#: What of an experiment its own converters and validators do not take from JSON.
+_PARSERS: Final[Mapping[str, Parser]] = {
+    **dict.fromkeys(("created_at", "started_at", "finished_at", "last_updated"), _maybe_time),
+    "owner": _maybe(_identity),
+    "process_progress": _table,
+}
+
+
+def _state(value: Json) -> ExperimentState:
+    return ExperimentState(
+        **{
+            name: _PARSERS[name](found) if name in _PARSERS else found
+            for name, found in value.items()
+        }
     )
-    converter.register_structure_hook(
-        ExperimentState,
-        make_dict_structure_fn(
-            ExperimentState,
-            converter,
-            process_progress=override(struct_hook=_table),
-            config=override(struct_hook=_object),
-            extra=override(struct_hook=_object),
-        ),
-    )
-    converter.register_unstructure_hook(
-        ExperimentState,
-        make_dict_unstructure_fn(
-            ExperimentState, converter, process_progress=override(unstruct_hook=_table_to_json)
-        ),
-    )
-    return converter
-
-
-def _object(value: Any, _: Any) -> Json:
-    if not isinstance(value, dict):
-        raise ValueError(f"expected an object, found {type(value).__name__}")
-    return value
-
-
-def _table_to_json(table: Mapping[int, ProcessProgress]) -> Json:
-    unstructure = _converter(detailed=False).get_unstructure_hook(ProcessProgress)
-    values = table.values() if isinstance(table, ProcessTable) else dict(table).values()
-    return {
-        str(index): _PENDING if entry is ProcessTable.UNTRIED else unstructure(entry)
-        for index, entry in enumerate(values)
-    }
 
 
 def _why(err: Exception, kind: type, value: Any) -> str:
-    """The first causes, each with the path of the key that it is about."""
-    try:
-        _converter(detailed=True).structure(value, kind)
-    except Exception as detailed:
-        found = cattrs.transform_error(detailed, path="", format_exception=_sentence)
-        # What a validator of the whole record says names the key itself, and has no path.
-        return "; ".join(text.removesuffix(" @ ").replace(" @ .", " at ") for text in found)
-    return str(err)
+    from holdfast.store import explaining  # 10 ms, for what cannot be read
 
-
-def _sentence(err: BaseException, _: type | None) -> str:
-    if isinstance(err, KeyError):
-        return f"{err} is missing"
-    return str(err)
-
-
-def identity_to_json(identity: ProcessIdentity) -> Json:
-    """*identity* as JSON types."""
-    return cast(Json, _converter(detailed=False).unstructure(identity))
+    return explaining.why(err, kind, value, _maybe_time, _table)
 
 
 def identity_from_json(plain: Json) -> ProcessIdentity:
     """The identity in *plain*. Raises ValueError."""
     try:
-        return _converter(detailed=False).structure(plain, ProcessIdentity)
+        return _identity(plain)
     except Exception as err:
         raise ValueError(f"no process identity: {_why(err, ProcessIdentity, plain)}") from err
-
-
-def state_to_json(state: ExperimentState) -> Json:
-    """*state* as JSON types."""
-    return cast(Json, _converter(detailed=False).unstructure(state))
-
-
-def state_to_text(state: ExperimentState) -> str:
-    """*state* as compact JSON: `state_to_json` for a line, at a tenth for many processes."""
-    fields = (f"{_quoted(name)}:{text}" for name, text in _texts(state, "{", ",", ":", "}"))
-    return f"{{{','.join(fields)}}}"
-
-
-def view(state: ExperimentState) -> bytes:
-    """*state* as a file that people read: a line for every field and every process."""
-    texts = _texts(state, "{\n    ", ",\n    ", ": ", "\n  }")
-    lines = ",\n".join(f"  {_quoted(name)}: {text}" for name, text in texts)
-    return f"{{\n{lines}\n}}\n".encode("ascii")
-
-
-def _texts(
-    state: ExperimentState, begin: str, between: str, colon: str, end: str
-) -> Iterator[tuple[str, str]]:
-    """The fields of *state*, each as JSON; the processes with these signs around them."""
-    for name, value in _head()(state).items():
-        yield name, dumps(value)
-        if name == "num_processes":
-            inner = _processes(state.processes, between, colon)
-            yield "process_progress", f"{begin}{inner}{end}" if inner else "{}"
-
-
-@cache
-def _head() -> Callable[[ExperimentState], Json]:
-    converter = _converter(detailed=False)
-    return make_dict_unstructure_fn(
-        ExperimentState, converter, process_progress=override(omit=True)
-    )
-
-
-def _processes(table: ProcessTable, between: str, colon: str) -> str:
-    numbers, untried = _numbers(len(table)), ProcessTable.UNTRIED
-    if not numbers:
-        return ""
-    if table.count(ProcessStatus.PENDING) == len(numbers) and all(
-        entry is untried for entry in table.values()
-    ):
-        # Every experiment begins so.
-        said = f'"{colon}{_PENDING_TEXT}'
-        return '"' + f'{said}{between}"'.join(numbers) + said
-    return between.join(
-        [
-            f'"{number}"{colon}{_PENDING_TEXT if entry is untried else _progress_to_text(entry)}'
-            for number, entry in zip(numbers, table.values(), strict=True)
-        ]
-    )
-
-
-def _progress_to_text(entry: ProcessProgress) -> str:
-    told = [f'"status":"{entry.status}"']
-    told += [
-        f'"{name}":{_to_text(value)}'
-        for (name, default), value in zip(_DEFAULTS, _values(entry), strict=True)
-        if value != default
-    ]
-    return f"{{{','.join(told)}}}"
-
-
-#: What is left out of a process that has not got it; `status` comes first and is never left out.
-_DEFAULTS: Final = [
-    (field.name, field.default) for field in attrs.fields(ProcessProgress) if field.name != "status"
-]
-_values: Final = attrgetter(*(name for name, _ in _DEFAULTS))
 
 
 def state_from_json(value: Any, path: Path) -> ExperimentState:
@@ -354,7 +216,7 @@ def state_from_json(value: Any, path: Path) -> ExperimentState:
         raise SchemaTooNewError(path, version, SCHEMA_VERSION)
     value = _with_extra(_from_schema_0(value, path) if version == 0 else value)
     try:
-        state = _converter(detailed=False).structure(value, ExperimentState)
+        state = _state(value)
     except Exception as err:
         raise StateCorruptError(path, _why(err, ExperimentState, value)) from err
     if state.status in SETTLED and not state.can_aggregate():
@@ -366,8 +228,8 @@ def state_from_json(value: Any, path: Path) -> ExperimentState:
     return state
 
 
-_FIELDS: Final = frozenset(field.name for field in attrs.fields(ExperimentState))
-_PROCESS_FIELDS: Final = frozenset(field.name for field in attrs.fields(ProcessProgress))
+_FIELDS: Final = attrs.fields_dict(ExperimentState).keys()
+_PROCESS_FIELDS: Final = attrs.fields_dict(ProcessProgress).keys()
 
 
 def _with_extra(value: Json) -> Json:
@@ -411,31 +273,111 @@ def _from_schema_0(value: Json, path: Path) -> Json:
     return value
 
 
-_TIMES: Final = ("started_at", "completed_at", "finished_at", "created_at", "last_updated")
-
-
-def _kinds(entity: Entity) -> dict[str, Any]:
-    """What the fields hold that a change names, where it is no type of JSON."""
+@cache
+def _change_parsers(entity: Entity) -> dict[str, Parser]:
+    """What parses the fields that a change names, where it is no type of JSON."""
     return {
-        **dict.fromkeys(_TIMES, datetime),
+        **dict.fromkeys(
+            ("started_at", "completed_at", "finished_at", "created_at", "last_updated"), _maybe_time
+        ),
         "status": ProcessStatus if entity == "process" else ExperimentStatus,
         "reason": Reason,
-        "identity": ProcessIdentity,
-        "owner": ProcessIdentity,
-        "result": ResultRef,
+        "identity": _identity,
+        "owner": _identity,
+        "result": _result,
     }
 
 
-@cache
-def _parsers(entity: Entity) -> dict[str, Callable[[Any], Any]]:
-    converter = _converter(detailed=False)
+def change_from_json(plain: Json, at: datetime) -> Change:
+    """The change in *plain*, of a line of time *at* whose checksum was right: types are trusted."""
+    process = plain.get("process")
+    entity: Entity = "experiment" if process is None else "process"
+    parsers = _change_parsers(entity)
+    reason = plain.get("reason")
+    return Change(
+        entity=entity,
+        process=process,
+        event=plain["event"],
+        source=plain["from"],
+        target=plain["to"],
+        at=datetime.fromisoformat(plain["at"]) if "at" in plain else at,
+        reason=None if reason is None else Reason(reason),
+        evidence=plain.get("evidence"),
+        fields={
+            name: parsers[name](value) if value is not None and name in parsers else value
+            for name, value in plain["set"].items()
+        },
+    )
 
-    def parser(kind: Any) -> Callable[[Any], Any]:
-        if kind is datetime:
-            return _time
-        return kind if issubclass(kind, str) else partial(converter.structure, cl=kind)
 
-    return {name: parser(kind) for name, kind in _kinds(entity).items()}
+# -- what is written ------------------------------------------------------------------------------
+
+
+def identity_to_json(identity: ProcessIdentity) -> Json:
+    """*identity* as JSON types."""
+    plain: Json = _plain(identity)
+    return plain
+
+
+def state_to_json(state: ExperimentState) -> Json:
+    """*state* as JSON types."""
+    plain: Json = json.loads(state_to_text(state))
+    return plain
+
+
+def state_to_text(state: ExperimentState) -> str:
+    """*state* as compact JSON, for a line."""
+    fields = (f"{_quoted(name)}:{text}" for name, text in _texts(state, "{", ",", ":", "}"))
+    return f"{{{','.join(fields)}}}"
+
+
+def view(state: ExperimentState) -> bytes:
+    """*state* as a file that people read: a line for every field and every process."""
+    texts = _texts(state, "{\n    ", ",\n    ", ": ", "\n  }")
+    lines = ",\n".join(f"  {_quoted(name)}: {text}" for name, text in texts)
+    return f"{{\n{lines}\n}}\n".encode("ascii")
+
+
+def _texts(
+    state: ExperimentState, begin: str, between: str, colon: str, end: str
+) -> Iterator[tuple[str, str]]:
+    """The fields of *state*, each as JSON; the processes with these signs around them."""
+    for name in _FIELDS:
+        if name == "process_progress":
+            inner = _processes(state.processes, between, colon)
+            yield name, f"{begin}{inner}{end}" if inner else "{}"
+        else:
+            yield name, _to_text(getattr(state, name))
+
+
+def _processes(table: ProcessTable, between: str, colon: str) -> str:
+    numbers, untried = _numbers(len(table)), ProcessTable.UNTRIED
+    if numbers and table.is_untried():  # as every experiment begins
+        said = f'"{colon}{_PENDING_TEXT}'
+        return '"' + f'{said}{between}"'.join(numbers) + said
+    return between.join(
+        [
+            f'"{number}"{colon}{_PENDING_TEXT if entry is untried else _progress_to_text(entry)}'
+            for number, entry in zip(numbers, table.values(), strict=True)
+        ]
+    )
+
+
+def _progress_to_text(entry: ProcessProgress) -> str:
+    told = [f'"status":"{entry.status}"']
+    told += [
+        f'"{name}":{_to_text(value)}'
+        for (name, default), value in zip(_DEFAULTS, _values(entry), strict=True)
+        if value != default
+    ]
+    return f"{{{','.join(told)}}}"
+
+
+#: What is left out of a process that has not got it; `status` comes first and is never left out.
+_DEFAULTS: Final = [
+    (field.name, field.default) for field in attrs.fields(ProcessProgress) if field.name != "status"
+]
+_values: Final = attrgetter(*(name for name, _ in _DEFAULTS))
 
 
 _quoted: Final = json.encoder.encode_basestring_ascii
@@ -452,7 +394,7 @@ def _to_text(value: Any) -> str:
         return f'"{value.isoformat()}"'
     if isinstance(value, str):
         return _quoted(value)
-    return dumps(_converter(detailed=False).unstructure(value))
+    return dumps(value)
 
 
 def change_to_text(change: Change, at: datetime) -> str:
@@ -473,25 +415,3 @@ def change_to_text(change: Change, at: datetime) -> str:
         told.append(f'"evidence":{_quoted(change.evidence)}')
     fields = ",".join([f'"{name}":{_to_text(value)}' for name, value in change.fields.items()])
     return f'{{{",".join(told)},"set":{{{fields}}}}}'
-
-
-def change_from_json(plain: Json, at: datetime) -> Change:
-    """The change in *plain*, of a line of time *at* whose checksum was right: types are trusted."""
-    process = plain.get("process")
-    entity: Entity = "experiment" if process is None else "process"
-    parsers = _parsers(entity)
-    reason = plain.get("reason")
-    return Change(
-        entity=entity,
-        process=process,
-        event=plain["event"],
-        source=plain["from"],
-        target=plain["to"],
-        at=datetime.fromisoformat(plain["at"]) if "at" in plain else at,
-        reason=None if reason is None else Reason(reason),
-        evidence=plain.get("evidence"),
-        fields={
-            name: parsers[name](value) if value is not None and name in parsers else value
-            for name, value in plain["set"].items()
-        },
-    )

@@ -15,8 +15,7 @@ from typing import Final
 import attrs
 
 from holdfast.errors import StateCorruptError, cause
-from holdfast.lifecycle import apply
-from holdfast.lifecycle.events import Change
+from holdfast.lifecycle.changes import Change, replay_many
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store.lines import (
     Base,
@@ -235,7 +234,7 @@ def fold(journal: Journal, until: int | None = None) -> Truth:
             raise StateCorruptError(journal.path, f"unknown line {step.name}")
         revision = found
     try:
-        state = apply.replay_many(state, pending)
+        state = replay_many(state, pending)
     except (KeyError, TypeError, ValueError) as err:
         raise StateCorruptError(journal.path, f"a change does not fit the state: {err!r}") from err
     state = attrs.evolve(state, revision=revision, epoch=journal.epoch)

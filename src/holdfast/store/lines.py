@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from holdfast.errors import InvalidRequestError, StateCorruptError
 from holdfast.identity import ProcessIdentity
-from holdfast.lifecycle.events import Change
+from holdfast.lifecycle.changes import Change
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store.codec import (
     Json,

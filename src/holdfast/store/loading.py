@@ -8,13 +8,14 @@ import stat
 from holdfast.errors import HoldfastError, StateCorruptError, cause
 from holdfast.ids import sanitize_experiment_id
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store import codec, journal, view
+from holdfast.store import codec, journal, strictjson, view
 from holdfast.store.journal import NO_DIRECTORY, Truth
 from holdfast.store.place import JOURNALS, Place
 
 __all__ = ["differs", "exists", "misnamed", "read", "view_problem"]
 
 
+@strictjson.collector_paused()
 def read(place: Place, *, below: int | None = None) -> Truth | None:
     """The stored state: of the journals, else of the view; None if there is no experiment.
 
