@@ -175,6 +175,39 @@ def read(name: str) -> ExperimentState:
     return state
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("", "", [ProcessStatus.PENDING] * 3),
+        (
+            '"1": {"status":"pending"}',
+            '"1": {"status":"running"}',
+            [ProcessStatus.PENDING, ProcessStatus.RUNNING, ProcessStatus.PENDING],
+        ),
+        (',\n    "2": {"status":"pending"}', "", [ProcessStatus.PENDING] * 3),
+        ('"1": {"status":"pending"}', '"0": {"status":"pending"}', "duplicate key"),
+        ('"2": {"status":"pending"}', '"3": {"status":"pending"}', "index 3"),
+        ('"2": {"status":"pending"}', '"2": {"status":"pending"},', "not valid JSON"),
+        ('"1": {"status":"pending"}', '"1": 7', "process 1"),
+    ],
+)
+def test_an_untried_view_is_read_as_it_stands(
+    tmp_path: Path, old: str, new: str, expected: list[ProcessStatus] | str
+) -> None:
+    """The short way for views of new experiments believes none that somebody touched."""
+    written = codec.view(ExperimentState(experiment_id="exp_7", num_processes=3)).decode()
+    assert old in written
+    (tmp_path / "exp_7.json").write_text(written.replace(old, new) if old else written)
+    with Opened.at(Files(), tmp_path) as top:
+        if isinstance(expected, str):
+            with pytest.raises(StateCorruptError, match=expected):
+                view.read(Place(top, "exp_7"))
+        else:
+            state = view.read(Place(top, "exp_7"))
+            assert state is not None
+            assert [each.status for each in state.processes.values()] == expected
+
+
 def test_every_released_schema_has_a_file_here() -> None:
     """A schema that is released without a file in `tests/data/schemas` can break unseen."""
     found = {int(path.name.split("_")[1].split(".")[0]) for path in SCHEMAS.iterdir()}
