@@ -61,7 +61,7 @@ MAY_IMPORT = {
 OWNERS = {
     "statemachine": ["lifecycle.machine", "lifecycle.machines"],
     "cattrs": ["store.explaining", "config.declaration"],
-    "psutil": ["liveness"],
+    "psutil": ["liveness.observer"],
     "click": ["cli", "cli.*"],
     "rich": ["cli", "cli.*"],
     "subprocess": ["engines.*"],
@@ -73,10 +73,10 @@ CALLERS = {
     "os.fsync os.fdatasync os.rename os.replace os.link": [
         "store.files", "attempts.*", "results.acceptance", "engines.*",
     ],
-    "os.kill os.killpg": ["liveness", "attempts.family", "engines.*"],
+    "os.kill os.killpg": ["liveness.observer", "attempts.family", "engines.*"],
     "os.fork os.posix_spawn os.execve": ["engines.*"],
     # Each says there why nothing wakes it.
-    "time.sleep": ["store.ownership", "cli.logs"],
+    "time.sleep": ["store.locking", "cli.logs"],
 }  # fmt: skip
 
 

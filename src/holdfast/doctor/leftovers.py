@@ -12,7 +12,7 @@ from typing import Final
 from holdfast.attempts.names import ATTEMPTS
 from holdfast.doctor.findings import Finding, Site
 from holdfast.errors import HoldfastError
-from holdfast.store import deletion, journal, ownership
+from holdfast.store import deletion, journal, locking
 from holdfast.store.place import JOURNALS, Opened, Place
 
 __all__ = ["SHIMS", "TEMPORARY", "at_the_top", "folder", "temporaries"]
@@ -43,7 +43,7 @@ def temporaries(
         closed: The directories that may not be looked into.
         alive: Whether an attempt is alive, or may be.
     """
-    if ownership.lock_state(place) == "held":
+    if locking.lock_state(place) == "held":
         return
     yield from _removed(site, TEMPORARY, folder)
     for below, form in ((JOURNALS, TEMPORARY), (ATTEMPTS, SHIMS)):

@@ -24,7 +24,7 @@ from holdfast.errors import (
     cause,
 )
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store import codec, former, ownership, strictjson, view
+from holdfast.store import decoding, encoding, former, locking, strictjson, view
 from holdfast.store.catalog import scanning
 from holdfast.store.manager import StateManager
 from holdfast.store.place import Place
@@ -90,7 +90,7 @@ def examine(
 
 def is_owned(place: Place, state: ExperimentState) -> bool:
     """Whether somebody owns the experiment, or may."""
-    lock = ownership.lock_state(place)
+    lock = locking.lock_state(place)
     if lock is not None or state.owner is None or state.owner.released:
         return lock == "held"
     return liveness.judge(state.owner).kind != "dead"
@@ -159,7 +159,7 @@ def _look(place: Place) -> _Seen:
     except ValueError as err:
         return _Seen(data, damage=f"is not valid JSON: {err}")
     try:
-        return _Seen(data, codec.state_from_json(plain, opened.path))
+        return _Seen(data, decoding.state_from_json(plain, opened.path))
     except StateCorruptError as err:
         return _Seen(data, damage=readable(err))
 
@@ -183,7 +183,7 @@ def _advice(err: OSError | ValueError) -> str:
 def _told(place: Place, seen: ExperimentState, data: bytes) -> bool:
     """Whether *data* is, to the byte, what the journal held when it was at *seen*'s revision."""
     try:
-        return any(codec.view(each) == data for each in former.states(place, *_moment(seen)))
+        return any(encoding.view(each) == data for each in former.states(place, *_moment(seen)))
     except (HoldfastError, OSError, LookupError):
         return False
 

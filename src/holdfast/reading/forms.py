@@ -15,7 +15,7 @@ from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import text
 from holdfast.status import ExperimentStatus
-from holdfast.store import codec
+from holdfast.store import encoding
 
 if TYPE_CHECKING:
     from holdfast.store.catalog.summary import Summary
@@ -110,7 +110,7 @@ def experiment(state: "ExperimentState | Summary", living: Verdict | None) -> Js
             "completed": state.processes_completed,
             "failed": state.processes_failed,
         },
-        "owner": None if state.owner is None else codec.identity_to_json(state.owner),
+        "owner": None if state.owner is None else encoding.identity_to_json(state.owner),
         "liveness": verdict(living),
         "config_hash": state.config_hash,
         "created_at": _time(state.created_at),
@@ -138,7 +138,7 @@ def process(
         attempts_duration_s: How long all its attempts took that ended, where that is known.
     """
     one = ExperimentState(experiment_id="x", num_processes=1, process_progress={0: progress})
-    stored: Json = codec.state_to_json(one)["process_progress"]["0"]
+    stored: Json = encoding.state_to_json(one)["process_progress"]["0"]
     return {
         "index": index,
         "params": None if params is None else dict(params),

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from holdfast.errors import ExperimentExistsError, StateWriteError
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store import journal, ownership, view
+from holdfast.store import journal, locking, view
 from holdfast.store.claim import Claim
 from holdfast.store.loading import read
 from holdfast.store.place import Opened, Place
@@ -115,7 +115,7 @@ def outlast(place: Place, made: os.stat_result, state: ExperimentState) -> None:
             problem = "the delete of the one before does not end"
             raise StateWriteError(place.folder, "creating", problem, stored="unknown")
         if found == "locked":
-            ownership.pause()
+            locking.pause()
     try:
         if view.is_file(place, made):
             return
@@ -150,8 +150,8 @@ def _deleted_folder(place: Place) -> Iterator[_Found]:
         if not truth.deleted:
             yield "other"
             return
-        lock = opened.enter_context(ownership.open_lock(folder))
-        if ownership.try_lock(lock) is False:
+        lock = opened.enter_context(locking.open_lock(folder))
+        if locking.try_lock(lock) is False:
             yield "locked"
             return
         yield "ours" if place.is_at(folder) else "gone"

@@ -1,4 +1,4 @@
-"""Why JSON is no record: cattrs looks again at what the codec refused, and names the keys."""
+"""Why JSON is no record: cattrs looks again at what was refused, and names the keys."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime

@@ -225,9 +225,9 @@ class StateManager:
     def _may_refresh(self, place: Place, state: ExperimentState) -> bool:
         """Whether there is an owner, whose view may lie a second behind."""
         from holdfast import liveness
-        from holdfast.store import ownership
+        from holdfast.store import locking
 
-        lock = ownership.lock_state(place)
+        lock = locking.lock_state(place)
         if lock is not None or state.owner is None or state.owner.released:
             return lock == "held"
         return liveness.judge(state.owner).kind != "dead"
@@ -446,9 +446,9 @@ class StateManager:
 
     def _verdict(self, place: Place, state: ExperimentState) -> Verdict:
         from holdfast import liveness
-        from holdfast.store import ownership
+        from holdfast.store import locking
 
-        lock = ownership.lock_state(place)
+        lock = locking.lock_state(place)
         if lock != "held" and state.owner is None and state.subprocess_pid is not None:
             return liveness.judge_legacy_pid(state.subprocess_pid)
         if state.owner is not None and state.owner.released:

@@ -17,7 +17,7 @@ from holdfast.errors import (
     cause,
 )
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store import codec, strictjson
+from holdfast.store import decoding, encoding, strictjson
 from holdfast.store.place import Opened, Place
 
 __all__ = ["create", "is_file", "read", "replace", "temporary_name", "write_new"]
@@ -65,7 +65,7 @@ def _state(data: bytes, path: Path) -> ExperimentState:
         plain = strictjson.loads(data)
     except ValueError as err:
         raise StateCorruptError(path, f"is not valid JSON: {err}") from err
-    return codec.state_from_json(plain, path)
+    return decoding.state_from_json(plain, path)
 
 
 #: How the processes of a view begin and end, as we write them, where the first was never tried.
@@ -86,7 +86,7 @@ def _untried(data: bytes, path: Path) -> ExperimentState | None:
     with contextlib.suppress(StateCorruptError, SchemaTooNewError):
         rest = data[:begin] + b'\n  "process_progress": {},\n' + data[end + len(_END) :]
         state = _state(rest, path)
-        if codec.view(state) == data:
+        if encoding.view(state) == data:
             return state
     return None
 
@@ -120,7 +120,7 @@ def _temporary(top: Opened, data: bytes) -> str:
 def replace(place: Place, state: ExperimentState) -> None:
     """Make *state* the whole content of the view; durable once it returns. Raises OSError."""
     files, dir_fd = place.files, place.dir_fd
-    name = _temporary(place.top, codec.view(state))
+    name = _temporary(place.top, encoding.view(state))
     try:
         files.rename(name, place.view_name, dir_fd)
     except BaseException:
@@ -147,7 +147,7 @@ def create(place: Place, state: ExperimentState) -> os.stat_result:
         files.stat(path.name, dir_fd)
         raise ExperimentExistsError(state.experiment_id, place.state_dir)
     try:
-        name = _temporary(place.top, codec.view(state))
+        name = _temporary(place.top, encoding.view(state))
     except OSError as err:
         raise StateWriteError.of(path, "writing", err) from err
     stored = "old"

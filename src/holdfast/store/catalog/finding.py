@@ -17,7 +17,7 @@ from holdfast.errors import HoldfastError
 from holdfast.ids import sanitize_experiment_id
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus, Reason
-from holdfast.store import codec, journal, lines, uninterrupted
+from holdfast.store import encoding, journal, lines, uninterrupted
 from holdfast.store.catalog import scanning
 from holdfast.store.catalog.index import DamagedIndexError, Index
 from holdfast.store.catalog.summary import TIMES, Summary
@@ -185,7 +185,10 @@ def glance(place: Place) -> Summary | None:
             size = files.fstat(fd).st_size
             tail = head if size <= _END else files.read(fd, _END, size - _END)
         # A folder that was moved here from elsewhere is another experiment's.
-        if f'"state":{{"experiment_id":{codec.dumps(plain["experiment_id"])},'.encode() not in head:
+        if (
+            f'"state":{{"experiment_id":{encoding.dumps(plain["experiment_id"])},'.encode()
+            not in head
+        ):
             return None
         said = lines.decode(tail[tail.rindex(b"\n", 0, -1) + 1 : -1])
         if tail[-1:] != b"\n" or said is None or plain["epoch"] != epoch:
