@@ -6,6 +6,8 @@ It is the truth only until the first claim, when there is no journal yet.
 import contextlib
 import errno
 import os
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +22,11 @@ from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import decoding, encoding, strictjson
 from holdfast.store.place import Opened, Place
 
-__all__ = ["create", "is_file", "read", "replace", "temporary_name", "write_new"]
+__all__ = ["Refresher", "create", "is_file", "read", "replace", "temporary_name", "write_new"]
 
 #: 100,000 processes with all their fields are about 50 MB.
 SIZE_LIMIT: Final = 512 << 20
+_AGE_S: Final = 1.0
 
 
 def temporary_name() -> str:
@@ -179,3 +182,53 @@ def is_file(place: Place, known: os.stat_result) -> bool:
         return os.path.samestat(place.files.stat(place.view_name, place.dir_fd), known)
     except FileNotFoundError:
         return False
+
+
+class Refresher:
+    """Keeps the view of an owned experiment at the latest a second behind its journal.
+
+    Attributes:
+        problem: Why the last refresh failed; None if it did not.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        is_newest: Callable[[], bool],
+        now: Callable[[], datetime],
+        written: int | None,
+    ) -> None:
+        """Start from a view of the revision *written*, None if nobody knows its revision."""
+        self._place = place
+        self._is_newest = is_newest
+        self._now = now
+        self._at = now()
+        self._revision = written
+        self.problem: OSError | None = None
+
+    def is_old(self) -> bool:
+        """Whether the last refresh is more than a second ago."""
+        age = (self._now() - self._at).total_seconds()
+        # A clock that was set back must not silence the view for hours.
+        return not 0 <= age < _AGE_S
+
+    def lacks(self, state: ExperimentState) -> bool:
+        """Whether the view is of another revision than *state*."""
+        return self._revision != state.revision
+
+    def refresh(self, state: ExperimentState, *, final: bool = False) -> None:
+        """Write *state*, unless the view has its revision and more is to come; never raises."""
+        if not final and not self.lacks(state):
+            return
+        self._at = self._now()
+        try:
+            # Without locks a newer owner may write the view by now, or a forced delete have taken
+            # it away: an old one would bring back what is gone.
+            if not self._is_newest():
+                return
+            replace(self._place, state)
+        except OSError as err:
+            # The journal is the truth: a full disk must not stop what can still be recorded.
+            self.problem = err
+        else:
+            self._revision, self.problem = state.revision, None
