@@ -424,7 +424,7 @@ class Claim:
         if self._noted:
             self._noted, self._noted_actions = [], []
         self._observing.tell(self._state, changes)
-        moved = self._writer.compacted(self._state, self._now())
+        moved = self._writer.compacted(self._state, self._now)
         if moved is not None:
             self._state = self._ahead = moved
         if self._state.status is not before.status or self._view.is_old():

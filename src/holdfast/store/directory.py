@@ -30,13 +30,7 @@ class StateDirectory:
 
     @contextlib.contextmanager
     def run_lock(self, wait_s: float) -> Iterator[None]:
-        """Hold `.run.lock`, from the look-up of a config hash to the claim of what it led to.
-
-        Two runs of one file, started at once, cannot both create an experiment then.
-
-        Raises:
-            StateWriteError: It cannot be had, or not within *wait_s* seconds.
-        """
+        """Hold `.run.lock`; as `StateManager.run_lock`, which says what for."""
         from holdfast.store import locking
 
         self.make()

@@ -10,7 +10,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -64,8 +64,7 @@ def epochs(names: list[str]) -> list[int]:
     )
 
 
-@attrs.frozen
-class Journal:
+class Journal(NamedTuple):
     """What is valid in one journal file.
 
     Attributes:
@@ -106,8 +105,7 @@ class Journal:
             yield end, line
 
 
-@attrs.frozen
-class Truth:
+class Truth(NamedTuple):
     """The state that the journals tell.
 
     Attributes:

@@ -7,7 +7,8 @@ engine and starts no process.
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -336,8 +337,7 @@ class StateManager(Experiments):
             return True
         return False
 
-    @contextlib.contextmanager
-    def run_lock(self, *, wait_s: float = 60.0) -> Iterator[None]:
+    def run_lock(self, *, wait_s: float = 60.0) -> AbstractContextManager[None]:
         """Hold `.run.lock`, from the look-up of a config hash to the claim of what it led to.
 
         Two runs of one file, started at once, cannot both create an experiment then.
@@ -345,8 +345,7 @@ class StateManager(Experiments):
         Raises:
             StateWriteError: It cannot be had, or not within *wait_s* seconds.
         """
-        with self._directory.run_lock(wait_s):
-            yield
+        return self._directory.run_lock(wait_s)
 
 
 def _number(num_processes: int | None, total_runs: int | None) -> int:

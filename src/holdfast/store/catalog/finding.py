@@ -9,9 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
-
-import attrs
+from typing import Any, Final, NamedTuple, TypeVar
 
 from holdfast.errors import HoldfastError
 from holdfast.ids import sanitize_experiment_id
@@ -33,8 +31,7 @@ Unreadable = list[tuple[Path, HoldfastError]]
 _END: Final = 8192
 
 
-@attrs.frozen
-class Listing:
+class Listing(NamedTuple):
     """Every experiment of a directory.
 
     Attributes:
@@ -46,8 +43,7 @@ class Listing:
     unreadable: Unreadable
 
 
-@attrs.frozen
-class Found:
+class Found(NamedTuple):
     """Experiments that were looked for, loaded, in the order of their file names."""
 
     states: list[ExperimentState]

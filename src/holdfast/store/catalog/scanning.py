@@ -5,8 +5,7 @@ import errno
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-
-import attrs
+from typing import NamedTuple
 
 from holdfast.errors import (
     AmbiguousExperimentError,
@@ -22,8 +21,7 @@ from holdfast.store.place import JOURNALS, Opened, Place
 __all__ = ["Entry", "entries", "find", "lookup", "resolve", "stems"]
 
 
-@attrs.frozen
-class Entry:
+class Entry(NamedTuple):
     """One experiment of a listing: its state, or why it could not be read.
 
     Attributes:
