@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 import holdfast
 
@@ -39,6 +42,33 @@ def test_making_a_record_by_hand_loads_no_machine():
         "from holdfast import ExperimentState; ExperimentState(experiment_id='x').can_aggregate()"
     )
     assert not (HEAVY - {"attrs", "attr"}) & loaded_by(code)
+
+
+def test_an_error_to_be_caught_loads_no_dependency():
+    """`except holdfast.HoldfastError` costs a script nothing."""
+    assert not HEAVY & loaded_by("from holdfast import HoldfastError, ConfigProblem, Refusal")
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        ("--version", set()),
+        ("--help", {"click"}),
+        ("guide --list", {"click"}),
+        # What it reads are records, whether or not their codec is.
+        ("ls", {"click", "attrs", "attr", "cattrs"}),
+        ("show one", {"click", "attrs", "attr", "cattrs"}),
+    ],
+)
+def test_a_command_that_looks_loads_only_what_it_shows(
+    words: str, needed: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """No machine, no database, no rich for a pipe, and nothing that only a mistake would need."""
+    monkeypatch.chdir(tmp_path)
+    holdfast.StateManager(Path(".experiment_state")).create("one", num_processes=2)
+    unneeded = HEAVY | {"difflib", "csv", "subprocess", "multiprocessing", "asyncio", "email"}
+    code = f"from holdfast.cli import main; main({words.split()!r})"
+    assert loaded_by(code) & unneeded <= needed
 
 
 def test_every_public_name_is_there():

@@ -1,6 +1,5 @@
 """Which experiment an ID on the command line names, be it readable or not."""
 
-import difflib
 from pathlib import Path
 from typing import Final
 
@@ -95,6 +94,8 @@ def _meant(manager: StateManager, query: str) -> tuple[str, ...]:
             return (resolve(manager, head),)
         except HoldfastError:
             return ()
+    import difflib  # only a mistake needs it
+
     return (_NEWEST,) if query != _NEWEST and difflib.get_close_matches(query, [_NEWEST]) else ()
 
 

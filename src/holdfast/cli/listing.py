@@ -1,11 +1,8 @@
 """`holdfast ls`: all experiments of a state directory, however many there are."""
 
-import functools
-import gc
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NamedTuple, ParamSpec
+from typing import Final, NamedTuple
 
 import click
 
@@ -33,8 +30,6 @@ STYLES: Final[dict[str, text.Style]] = {
 
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
-P = ParamSpec("P")
-
 
 class Listed(NamedTuple):
     """One experiment of the listing.
@@ -49,26 +44,6 @@ class Listed(NamedTuple):
     alive: int
 
 
-def _without_collector(command: Callable[P, int]) -> Callable[P, int]:
-    """Keep the garbage collector out of *command*.
-
-    Of the hundred thousands of small records of a listing none is garbage before its end, and
-    looking at them again and again takes a quarter of the time.
-    """
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> int:
-        enabled = gc.isenabled()
-        gc.disable()
-        try:
-            return command(*args, **kwargs)
-        finally:
-            if enabled:
-                gc.enable()
-
-    return run
-
-
 @click.command()
 @click.option(
     "--status",
@@ -80,7 +55,6 @@ def _without_collector(command: Callable[P, int]) -> Callable[P, int]:
 @json_option
 @state_dir_option
 @click.pass_context
-@_without_collector
 def ls(context: click.Context, statuses: tuple[str, ...], as_json: bool) -> int:
     """List the experiments, the newest last.
 

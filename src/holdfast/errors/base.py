@@ -40,7 +40,7 @@ def _spelt(*words: str) -> str:
 # Not by attrs, which takes a millisecond for each class, at the start of every command.
 @dataclass_transform()
 class HoldfastError(Exception):
-    """Base of every error of this package. Its facts are attributes: the annotated ones."""
+    """Base of every error of this package. Its facts are attributes."""
 
     __module__ = "holdfast.errors"
 

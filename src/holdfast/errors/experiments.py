@@ -1,13 +1,16 @@
 """What was refused about one experiment: its name, its owner, its machine, its claim."""
 
-from datetime import datetime
 from pathlib import Path
-
-import attrs
+from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast.errors.base import HoldfastError, Spell, flat
-from holdfast.identity import ProcessIdentity, Verdict
-from holdfast.status import Entity
+
+# attrs takes 20 ms, which nobody pays to catch an error.
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from holdfast.identity import ProcessIdentity, Verdict
+    from holdfast.status import Entity
 
 __all__ = [
     "AlreadyOwnedError",
@@ -27,8 +30,7 @@ __all__ = [
 ]
 
 
-@attrs.frozen
-class Refusal:
+class Refusal(NamedTuple):
     """One guard that refused, and why."""
 
     guard: str
@@ -44,7 +46,7 @@ class InvalidTransitionError(HoldfastError):
         allowed: The events that would be accepted now.
     """
 
-    entity: Entity
+    entity: "Entity"
     experiment_id: str
     process: int | None
     event: str
@@ -183,9 +185,9 @@ class AlreadyOwnedError(HoldfastError):
     """
 
     experiment_id: str
-    owner: ProcessIdentity | None = None
-    since: datetime | None = None
-    verdict: Verdict | None = None
+    owner: "ProcessIdentity | None" = None
+    since: "datetime | None" = None
+    verdict: "Verdict | None" = None
 
     _next = "wait for it, or stop it first"
 

@@ -3,8 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-
-import attrs
+from typing import NamedTuple
 
 from holdfast.errors.base import HoldfastError, Spell, flat
 
@@ -19,8 +18,7 @@ __all__ = [
 ]
 
 
-@attrs.frozen
-class ConfigProblem:
+class ConfigProblem(NamedTuple):
     """One thing that is wrong in an experiment file: where, what, and what may have been meant."""
 
     where: str
