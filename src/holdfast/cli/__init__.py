@@ -81,7 +81,7 @@ def _run(args: list[str], *, quiet: bool = False) -> int:
         return 0
     try:
         with quietly(quiet):
-            from holdfast.cli.failures import guarded
+            from holdfast.cli.program import guarded
 
         return guarded(args)
     except KeyboardInterrupt:

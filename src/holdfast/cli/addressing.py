@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from holdfast.cli.app import quoted
+from holdfast.cli.where import quoted
 from holdfast.encoding import spoken
 from holdfast.errors import (
     AmbiguousExperimentError,

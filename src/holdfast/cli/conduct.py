@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.cli import quietly
-from holdfast.cli.app import Where
 from holdfast.cli.failures import code_of
+from holdfast.cli.where import Where
 from holdfast.reading import forms, text
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from pathlib import Path
 import attrs
 import click
 
-from holdfast.cli.app import Where, json_option, state_dir_option, where_of
+from holdfast.cli.app import in_state_dir, json_option
 from holdfast.cli.failures import UNREADABLE, say_if_absent
+from holdfast.cli.where import Where
 from holdfast.doctor import Finding, examine, strays
 from holdfast.errors import StateCorruptError, printable
 from holdfast.reading import forms, text
@@ -18,9 +19,8 @@ __all__ = ["doctor"]
 @click.command()
 @click.option("--fix", is_flag=True, help="Mend what can be mended without losing anything.")
 @json_option
-@state_dir_option
-@click.pass_context
-def doctor(context: click.Context, fix: bool, as_json: bool) -> int:
+@in_state_dir
+def doctor(where: Where, fix: bool, as_json: bool) -> int:
     """Look for damage, leftovers and unsafe file systems; mend what loses nothing.
 
     Replays every journal through the declared machines, compares every view and result with what
@@ -28,7 +28,6 @@ def doctor(context: click.Context, fix: bool, as_json: bool) -> int:
     problem. If problems remain, the exit code is 6 if a state cannot be read, else 1; it is 1, too,
     if there is no such directory.
     """
-    where = where_of(context)
     try:
         found = examine(where.state_dir, fix=fix)
     except StateCorruptError as err:

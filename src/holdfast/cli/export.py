@@ -9,7 +9,8 @@ from typing import Any, Final
 import click
 
 from holdfast.cli.addressing import resolve_unit
-from holdfast.cli.app import experiment_argument, state_dir_option, where_of
+from holdfast.cli.app import experiment_argument, in_state_dir
+from holdfast.cli.where import Where
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import seen, text
 from holdfast.reading.cells import flat
@@ -29,10 +30,9 @@ _encode: Final = json.JSONEncoder(allow_nan=False).encode
 @click.command()
 @click.option("--csv", "as_csv", is_flag=True, help="CSV (the default).")
 @click.option("--jsonl", "as_lines", is_flag=True, help="A JSON object in each line.")
-@state_dir_option
 @experiment_argument
-@click.pass_context
-def export(context: click.Context, query: str, as_csv: bool, as_lines: bool) -> int:
+@in_state_dir
+def export(where: Where, query: str, as_csv: bool, as_lines: bool) -> int:
     """Print one row for each process: status, attempts, times, parameters, result; all of it.
 
     Whatever stands in the results is there, whole. In CSV, parameters are in columns `params.lr`,
@@ -41,7 +41,6 @@ def export(context: click.Context, query: str, as_csv: bool, as_lines: bool) -> 
     """
     if as_csv and as_lines:
         raise click.UsageError("--csv or --jsonl, not both")
-    where = where_of(context)
     manager = where.manager()
     experiment_id, unit = resolve_unit(manager, query)
     state = manager.load(experiment_id)

@@ -6,8 +6,9 @@ from typing import Final, NamedTuple
 
 import click
 
-from holdfast.cli.app import Where, json_option, state_dir_option, where_of
+from holdfast.cli.app import in_state_dir, json_option
 from holdfast.cli.failures import UNREADABLE, say_if_absent, told
+from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.reading import forms, text
@@ -53,16 +54,14 @@ class Listed(NamedTuple):
     help="Only experiments of this status; may be repeated.",
 )
 @json_option
-@state_dir_option
-@click.pass_context
-def ls(context: click.Context, statuses: tuple[str, ...], as_json: bool) -> int:
+@in_state_dir
+def ls(where: Where, statuses: tuple[str, ...], as_json: bool) -> int:
     """List the experiments, the newest last.
 
     DONE counts completed processes. Whether the owner of a running experiment is still alive is
     looked up, and whether processes of one that nobody owns run on. Files that cannot be read are
     named, and end the listing with exit code 6.
     """
-    where = where_of(context)
     manager = where.manager()
     listing = manager.listing()
     states, unreadable = listing.experiments, listing.unreadable

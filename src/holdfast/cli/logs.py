@@ -14,8 +14,9 @@ from holdfast.attempts.looking import look
 from holdfast.attempts.names import AGGREGATE, AttemptName, error_path, names, output_path
 from holdfast.attempts.surviving import life
 from holdfast.cli.addressing import resolve
-from holdfast.cli.app import Where, state_dir_option, where_of
+from holdfast.cli.app import in_state_dir
 from holdfast.cli.failures import UNREADABLE, told
+from holdfast.cli.where import Where
 from holdfast.errors import DiskError, ExperimentNotFoundError, StateCorruptError
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import text
@@ -87,11 +88,10 @@ class _Log:
 @click.option("-e", "--stderr", "only_err", is_flag=True, help="Only what went to stderr.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), help="Only the last lines of each.")
 @click.option("--attempt", type=click.IntRange(min=1), help="Which attempt; default: the last one.")
-@state_dir_option
 @click.argument("query", metavar="ID[/INDEX]")
-@click.pass_context
+@in_state_dir
 def logs(
-    context: click.Context,
+    where: Where,
     query: str,
     follow: bool,
     only_out: bool,
@@ -104,7 +104,6 @@ def logs(
     INDEX is a process's number, or `aggregate` for the aggregation's command. Where it is more
     than one file, each begins with a line `==> 2.1 stderr <==`: process 2, attempt 1.
     """
-    where = where_of(context)
     manager = where.manager()
     state, unit = _find(manager, query)
     if attempt is not None:

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast.cli.app import Where
 from holdfast.cli.failures import OWNED
+from holdfast.cli.where import Where
 from holdfast.config.experiment_file import Experiment
 from holdfast.encoding import local
 from holdfast.errors import ConfigError, ConfigProblem

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from holdfast.cli.app import Where
+from holdfast.cli.where import Where
 from holdfast.errors import printable
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import text

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast.cli.app import Where
 from holdfast.cli.failures import told
 from holdfast.cli.partial import missing_lines, title
 from holdfast.cli.report import aggregate_lines, notes
+from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.outcomes import lost_results

@@ -14,16 +14,11 @@ from holdfast.attempts.looking import glance
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.surviving import halted
 from holdfast.cli.addressing import resolve_unit
-from holdfast.cli.app import (
-    Where,
-    experiment_argument,
-    json_option,
-    state_dir_option,
-    where_of,
-)
+from holdfast.cli.app import experiment_argument, in_state_dir, json_option
 from holdfast.cli.failures import told
 from holdfast.cli.listing import STYLES
 from holdfast.cli.results import found, process_page, remaking, result_lines
+from holdfast.cli.where import Where
 from holdfast.encoding import local
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.identity import Verdict
@@ -54,16 +49,14 @@ _QUIET: Final = frozenset({"launched"})
 @click.command()
 @click.option("--history", "whole", is_flag=True, help="The whole history, not only its end.")
 @json_option
-@state_dir_option
 @experiment_argument
-@click.pass_context
-def show(context: click.Context, query: str, whole: bool, as_json: bool) -> int:
+@in_state_dir
+def show(where: Where, query: str, whole: bool, as_json: bool) -> int:
     """Show one experiment: status, owner, what failed and why, what runs, history, what to do.
 
     Of one that is not finished, the results are those of what is completed by now. ID/INDEX shows
     one process.
     """
-    where = where_of(context)
     manager = where.manager()
     experiment_id, unit = resolve_unit(manager, query)
     state = manager.load(experiment_id)
