@@ -19,13 +19,10 @@ _COLLECT_AFTER = 1_000_000
 
 
 class quietly:  # noqa: N801 (read as a word of the `with`; `contextlib` would have to be imported)
-    """Context in which Ctrl-C ends the program at once, without a word: while modules are loaded.
+    """Context for loading modules, in which Ctrl-C ends the program at once, without a word.
 
-    Python would raise somewhere inside its own machinery, which prints what it cannot raise.
-    Nothing is open then that anybody would have to close.
-
-    Args:
-        begun: Whether it does so already, and is not to any more at the end.
+    Python would raise inside its own machinery, which prints what it cannot raise. Nothing is open
+    yet that would have to be closed. *begun*: Ctrl-C does so already, and raises again afterwards.
     """
 
     def __init__(self, begun: bool = False) -> None:
@@ -47,10 +44,8 @@ class quietly:  # noqa: N801 (read as a word of the `with`; `contextlib` would h
 def main(argv: list[str] | None = None, *, quiet: bool = False) -> int:
     """Run the command in *argv*; the exit code.
 
-    Without *argv* it is the whole program, with the process's own arguments.
-
-    Args:
-        quiet: Whether Ctrl-C ends the program without a word, which is to end once all is loaded.
+    Without *argv* it is the whole program, with the process's own arguments. *quiet*: Ctrl-C ends
+    the program without a word, until all is loaded.
 
     Raises:
         KeyboardInterrupt: The whole program was interrupted. Python then ends as it always does,

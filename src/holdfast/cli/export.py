@@ -4,7 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -62,18 +62,28 @@ def export(where: Where, query: str, as_csv: bool, as_lines: bool) -> int:
     return 0
 
 
-def _lines(state: ExperimentState, found: Mapping[str, Any]) -> Iterator[str]:
-    """Every row with all there is as JSON, of which large results are never built."""
-    whole = rows.encoded(found["rows"])
+_T = TypeVar("_T")
+
+
+def _by_index(
+    found: Mapping[str, Any], whole: Iterator[_T]
+) -> Iterator[tuple[int, _T | None, Mapping[str, Any] | None]]:
+    """Every process in order: its index, and what *whole* has of its row, or why there is none."""
     missing = {each["index"]: each for each in found["missing"]}
     indices = {row["index"] for row in rows.outlines(found["rows"])}
     # Rows are in the order of their indices.
     for index in sorted({*indices, *missing}):
-        if index in indices:
-            head, why = next(whole), None
-        else:
-            head, why = _encode({**missing[index]["row"], "result": None}), missing[index]["why"]
-        yield f"{head[:-1]}, {_encode(_about(state, index, why))[1:]}"
+        yield index, next(whole) if index in indices else None, missing.get(index)
+
+
+def _lines(state: ExperimentState, found: Mapping[str, Any]) -> Iterator[str]:
+    """Every row with all there is as JSON, of which large results are never built."""
+    for index, row, lacking in _by_index(found, rows.encoded(found["rows"])):
+        if row is None:
+            assert lacking is not None
+            row = _encode({**lacking["row"], "result": None})
+        about = _about(state, index, None if lacking is None else lacking["why"])
+        yield f"{row[:-1]}, {_encode(about)[1:]}"
 
 
 def _about(state: ExperimentState, index: int, why: str | None) -> dict[str, Any]:
@@ -94,17 +104,11 @@ def _parted(
     state: ExperimentState, found: Mapping[str, Any]
 ) -> Iterator[tuple[dict[str, Any], Callable[[Any], Any]]]:
     """Every row with all there is, long parts elided, and what makes such a part whole."""
-    whole = rows.parted(found["rows"])
-    missing = {each["index"]: each for each in found["missing"]}
-    indices = {row["index"] for row in rows.outlines(found["rows"])}
-    # Rows are in the order of their indices.
-    for index in sorted({*indices, *missing}):
-        if index in indices:
-            row, part = next(whole)
-            yield {**row, **_about(state, index, None)}, part
-        else:
-            row, why = missing[index]["row"], missing[index]["why"]
-            yield {**row, **_about(state, index, why)}, lambda value: value
+    for index, row, lacking in _by_index(found, rows.parted(found["rows"])):
+        if row is not None:
+            yield {**row[0], **_about(state, index, None)}, row[1]
+        elif lacking is not None:
+            yield {**lacking["row"], **_about(state, index, lacking["why"])}, lambda value: value
 
 
 def _write_csv(state: ExperimentState, found: Mapping[str, Any]) -> None:

@@ -33,15 +33,12 @@ _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class Listed(NamedTuple):
-    """One experiment of the listing.
-
-    Attributes:
-        living: Its owner, where that was looked at.
-        alive: Attempts of which something runs, or may, although nobody owns the experiment.
-    """
+    """One experiment of the listing."""
 
     state: Summary
+    #: Its owner's verdict, where it is running.
     living: Verdict | None
+    #: Attempts of which something runs, or may, although nobody owns the experiment.
     alive: int
 
 

@@ -13,11 +13,11 @@ from holdfast.attempts.files import open_output
 from holdfast.attempts.looking import look
 from holdfast.attempts.names import AGGREGATE, AttemptName, error_path, names, output_path
 from holdfast.attempts.surviving import life
-from holdfast.cli.addressing import resolve
+from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.app import in_state_dir
 from holdfast.cli.failures import UNREADABLE, told
 from holdfast.cli.where import Where
-from holdfast.errors import DiskError, ExperimentNotFoundError, StateCorruptError
+from holdfast.errors import DiskError, StateCorruptError
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import text
 from holdfast.status import ExperimentStatus, ProcessStatus
@@ -105,7 +105,8 @@ def logs(
     than one file, each begins with a line `==> 2.1 stderr <==`: process 2, attempt 1.
     """
     manager = where.manager()
-    state, unit = _find(manager, query)
+    experiment_id, unit = resolve_unit(manager, query, AGGREGATE)
+    state = manager.load(experiment_id)
     if attempt is not None:
         _check_attempt(manager, state, unit, attempt)
     kinds = _kinds(only_out=only_out, only_err=only_err)
@@ -129,7 +130,7 @@ def logs(
         time.sleep(_LOOK_S)
         if time.monotonic() - looked > _LOOK_FOR_NEWS_S:
             looked = time.monotonic()
-            state = manager.load(state.experiment_id)
+            state = manager.load(experiment_id)
             # One more round: the last words were written before the end was recorded.
             ended = _over(manager, state, unit)
     if any(log.unreadable for log in known.values()):
@@ -152,8 +153,7 @@ def _silent(state: ExperimentState, unit: str | None, *, ended: bool) -> str:
 def _ended(manager: StateManager, state: ExperimentState, unit: str | None) -> bool:
     """Whether an attempt was made and is over, so that its silence is final."""
     folder = manager.folder(state.experiment_id)
-    wanted = _all(state) if unit is None else [unit]
-    if not any(_last_attempt(state, folder, each) for each in wanted):
+    if not _most_attempts(state, folder, unit):
         return False
     followed = _followed(state, unit)
     if any(_may_run(state, folder, each) for each in followed):
@@ -168,40 +168,6 @@ def _kinds(*, only_out: bool, only_err: bool) -> tuple[str, ...]:
     return ("stdout",) if only_out else ("stderr",)
 
 
-def _find(manager: StateManager, query: str) -> tuple[ExperimentState, str | None]:
-    head, slash, last = query.rpartition("/")
-    unit = _unit(last) if slash else None
-    if unit is None:
-        try:
-            return manager.load(resolve(manager, query)), None
-        except ExperimentNotFoundError:
-            if not slash:
-                raise
-        found = resolve(manager, head)  # where there is none, that is what is wrong
-        raise click.UsageError(
-            f"{text.one_line(found)} is there; {text.one_line(last)!r} is neither a process's "
-            f"number nor `{AGGREGATE}`"
-        )
-    try:
-        state = manager.load(resolve(manager, head))
-    except ExperimentNotFoundError:
-        # An experiment may be called `sweep/3`.
-        return manager.load(resolve(manager, query)), None
-    if unit != AGGREGATE and int(unit) >= state.num_processes:
-        raise click.UsageError(
-            f"{text.one_line(state.experiment_id)} has processes 0 to {state.num_processes - 1}, "
-            f"no {unit}"
-        )
-    return state, unit
-
-
-def _unit(word: str) -> str | None:
-    """The unit that *word* names, None if it is none."""
-    if word == AGGREGATE:
-        return word
-    return str(int(word)) if word.isascii() and word.isdigit() and len(word) < 10 else None
-
-
 def _logs(
     where: Where,
     state: ExperimentState,
@@ -211,9 +177,8 @@ def _logs(
 ) -> list[_Log]:
     """The logs that there may be, in the order of their processes."""
     folder = where.manager().folder(state.experiment_id)
-    wanted = _all(state) if unit is None else [unit]
     found = []
-    for each in wanted:
+    for each in _wanted(state, unit):
         number = attempt or _last_attempt(state, folder, each)
         if number:
             found.append(AttemptName(state.experiment_id, each, number))
@@ -230,16 +195,19 @@ def _last_attempt(state: ExperimentState, folder: Path, unit: str) -> int:
     return max((name.attempt for name in found if name.unit == AGGREGATE), default=0)
 
 
-def _all(state: ExperimentState) -> list[str]:
-    return list(map(str, range(state.num_processes)))
+def _wanted(state: ExperimentState, unit: str | None) -> list[str]:
+    return list(map(str, range(state.num_processes))) if unit is None else [unit]
+
+
+def _most_attempts(state: ExperimentState, folder: Path, unit: str | None) -> int:
+    numbers = (_last_attempt(state, folder, each) for each in _wanted(state, unit))
+    return max(numbers, default=0)
 
 
 def _check_attempt(
     manager: StateManager, state: ExperimentState, unit: str | None, attempt: int
 ) -> None:
-    folder = manager.folder(state.experiment_id)
-    wanted = _all(state) if unit is None else [unit]
-    most = max((_last_attempt(state, folder, each) for each in wanted), default=0)
+    most = _most_attempts(state, manager.folder(state.experiment_id), unit)
     if attempt > most:
         who = text.one_line(state.experiment_id) + ("" if unit is None else f"/{unit}")
         had = f"had {text.count(most, 'attempt')}" if most else "not been tried yet"

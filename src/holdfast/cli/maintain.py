@@ -189,11 +189,11 @@ def rm(where: Where, queries: tuple[str, ...], dry_run: bool, yes: bool, force: 
 
 
 def _refused(where: Where, error: HoldfastError) -> int:
-    """Tell why something is not deleted, and how else to be rid of it; the exit code."""
+    """Tell why something is not deleted, and how else to delete it; the exit code."""
     code = report(error, where)
     command = how_to_remove(where.manager(), error)
     if command is not None:
-        text.say(f"  to be rid of it, once you are sure that nothing of it runs: {command}")
+        text.say(f"  to remove it, once you are sure that nothing of it runs: {command}")
     return code
 
 

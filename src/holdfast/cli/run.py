@@ -118,23 +118,14 @@ def run(
         from holdfast.cli.plan import print_plan
 
         return print_plan(where, experiment, resumed, fresh=fresh, force=force, as_json=as_json)
-    return conduct(
-        where,
-        drive,
-        force=force,
-        as_json=as_json,
-        notes=lambda state: _unlike(state, experiment),
-    )
 
+    def unlike(state: "ExperimentState") -> list[str]:
+        # The file may have other limits than the experiment; they count for this run only.
+        other = " and ".join([] if experiment is None else experiment.differs_in(state.config))
+        words = f"{other} as given now; `resume` uses what the experiment was made with"
+        return [words] if other else []
 
-def _unlike(state: "ExperimentState", experiment: "Experiment | None") -> list[str]:
-    """What counts for this run only: the file may have other limits than the experiment."""
-    if experiment is None:
-        return []
-    other = experiment.differs_in(state.config)
-    if not other:
-        return []
-    return [f"{' and '.join(other)} as given now; `resume` uses what the experiment was made with"]
+    return conduct(where, drive, force=force, as_json=as_json, notes=unlike)
 
 
 def _experiment(

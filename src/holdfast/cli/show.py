@@ -28,7 +28,6 @@ from holdfast.reading.evidence import Params, failures, parameters, params_words
 from holdfast.results.spending import attempts_duration_s
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.history import Transition
-from holdfast.store.manager import StateManager
 
 if TYPE_CHECKING:
     from holdfast.orchestration.takeover import Decision
@@ -60,44 +59,38 @@ def show(where: Where, query: str, whole: bool, as_json: bool) -> int:
     manager = where.manager()
     experiment_id, unit = resolve_unit(manager, query)
     state = manager.load(experiment_id)
+    folder = manager.folder(experiment_id)
     if unit is not None:
-        folder = manager.folder(experiment_id)
         process_page(where, state, folder, int(unit), as_json=as_json)
         return 0
-    living = manager.liveness(state.experiment_id)
+    living = manager.liveness(experiment_id)
     params = parameters(state)
-    history, problem = _history(manager, state)
+    history, problem = [], None
+    try:
+        history = manager.history(experiment_id)
+    except HoldfastError as err:
+        problem = err  # the rest of the page must not go with it
     if as_json:
-        _print_json(where, state, manager.folder(state.experiment_id), living, params, history)
+        _print_json(where, state, folder, living, params, history)
     else:
-        folder = manager.folder(state.experiment_id)
         lines = _head(state, living, folder, manager.state_dir)
-        lines += _failed(where, state, folder, params)
+        failed = failures(where.command, state, folder, params, sys.stdout)
+        lines += ["", text.bold("failed"), *failed] if failed else []
         lines += _running(state, folder, living, params)
         lines += result_lines(where, state, folder)
         lines += _recent(history, whole)
         words = forms.next_words(state, living)
         if words is None and state.status is ExperimentStatus.AGGREGATED:
             words = remaking(state, folder)
-        if words is not None and words[0] == "aggregate" and manager.survivors(state.experiment_id):
+        if words is not None and words[0] == "aggregate" and manager.survivors(experiment_id):
             # An aggregation is refused as long as something runs; a resume stops it first.
-            words = "resume", state.experiment_id
+            words = "resume", experiment_id
         if words is not None:
             lines += ["", f"next: {where.command(*words)}"]
         text.emit(lines)
     if problem is not None:
         raise problem
     return 0
-
-
-def _history(
-    manager: StateManager, state: ExperimentState
-) -> tuple[list[Transition], HoldfastError | None]:
-    """The history, or why there is none: the rest of the page must not go with it."""
-    try:
-        return manager.history(state.experiment_id), None
-    except HoldfastError as err:
-        return [], err
 
 
 def _print_json(
@@ -163,7 +156,7 @@ def _head(state: ExperimentState, living: Verdict, folder: Path, state_dir: Path
     title = text.one_line(state.experiment_id)
     if state.name:
         title += f"  {text.short(state.name, _LONG)}"
-    status = _paint(str(state.status))
+    status = text.paint(state.status, STYLES[state.status], text.coloured(sys.stdout))
     if state.reason is not None:
         status += f" ({state.reason})"
     if state.error_message:
@@ -183,7 +176,7 @@ def _head(state: ExperimentState, living: Verdict, folder: Path, state_dir: Path
         *_config(state, state_dir),
         ("folder", text.one_line(folder)),
     ]
-    return [_bold(title), *(f"{label:<10} {words}" for label, words in rows if words)]
+    return [text.bold(title), *(f"{label:<10} {words}" for label, words in rows if words)]
 
 
 def _owner(state: ExperimentState, living: Verdict) -> str:
@@ -206,7 +199,9 @@ def _config(state: ExperimentState, state_dir: Path) -> list[tuple[str, str]]:
     for key in ("matrix", "env", "limits", "retry", "aggregate"):
         part = config.get(key)
         if isinstance(part, Mapping) and part:
-            words = ", ".join(f"{name} = {_value(each)}" for name, each in part.items())
+            # As it may stand in the file; what a terminal cannot show is escaped by `short`.
+            values = {name: json.dumps(each, ensure_ascii=False) for name, each in part.items()}
+            words = ", ".join(f"{name} = {each}" for name, each in values.items())
             rows.append((key, text.short(words, _LONG)))
     if state.config_path is not None:
         rows.append(("file", text.short(state.config_path, _LONG) + _changed(state, state_dir)))
@@ -218,10 +213,7 @@ def _config(state: ExperimentState, state_dir: Path) -> list[tuple[str, str]]:
 
 
 def _changed(state: ExperimentState, state_dir: Path) -> str:
-    """What the experiment's file says otherwise by now, of what may change between two runs.
-
-    What a run was given is stored nowhere; only the file can tell that it is not what is shown.
-    """
+    """In which limits the experiment's file differs by now from what is stored, and shown."""
     from holdfast.config.experiment_file import load_config
 
     try:
@@ -238,31 +230,11 @@ def _changed(state: ExperimentState, state_dir: Path) -> str:
     return f" (has other {other} by now: `run` uses those, `resume` these)" if other else ""
 
 
-def _value(value: Any) -> str:
-    """As it may stand in the file; what a terminal cannot show is escaped later."""
-    return json.dumps(value, ensure_ascii=False)
-
-
 def _moment(at: datetime | None) -> str:
     return "" if at is None else f"{text.when(at)} ({text.age(at)})"
 
 
-def _failed(
-    where: Where,
-    state: ExperimentState,
-    folder: Path,
-    params: Params,
-) -> list[str]:
-    lines = failures(where.command, state, folder, params, sys.stdout)
-    return ["", _bold("failed"), *lines] if lines else []
-
-
-def _running(
-    state: ExperimentState,
-    folder: Path,
-    living: Verdict,
-    params: Params,
-) -> list[str]:
+def _running(state: ExperimentState, folder: Path, living: Verdict, params: Params) -> list[str]:
     indices = state.processes.indices(ProcessStatus.RUNNING)
     if not indices:
         return []
@@ -284,7 +256,7 @@ def _running(
     title = "running" if watched else "running when the owner was last heard of, and now"
     header = ("PROCESS", "ATTEMPT", "SINCE", "SHIM" if watched else "NOW", "PARAMETERS")
     table = text.table(header, rows, right=(0, 1, 2), indent="  ")
-    return ["", _bold(title), *table, *stopped]
+    return ["", text.bold(title), *table, *stopped]
 
 
 def _decided(state: ExperimentState, folder: Path, now: datetime) -> "Sequence[Decision]":
@@ -308,7 +280,7 @@ def _recent(history: list[Transition], whole: bool) -> list[str]:
     title = "history"
     if len(shown) < len(history):
         title += f" (last {len(shown)} of {len(history):,}; all of it: --history)"
-    lines = ["", _bold(title)]
+    lines = ["", text.bold(title)]
     for each in shown:
         who = "experiment" if each.index is None else f"process {each.index}"
         # Words of a file: whether the machine has them is the doctor's question.
@@ -322,11 +294,3 @@ def _recent(history: list[Transition], whole: bool) -> list[str]:
         if each.evidence:
             lines.append(f"    {text.short(each.evidence, _LONG)}")
     return lines
-
-
-def _bold(words: str) -> str:
-    return text.paint(words, "bold", text.coloured(sys.stdout))
-
-
-def _paint(status: str, words: str | None = None) -> str:
-    return text.paint(words or status, STYLES.get(status), text.coloured(sys.stdout))

@@ -26,10 +26,10 @@ class Where:
     """The state directory that a command works on, and how to name it in a next command.
 
     Attributes:
-        option: The directory as it was given with `-C`; None if it comes from elsewhere.
+        option: The directory as it was given with `-C`; None if it was not.
         verb: The command that runs; None before that is known.
         fresh: Whether it makes a new experiment whatever there is.
-        found: The directory that was looked for, once it was.
+        found: The directory that was found, once it was looked for.
     """
 
     def __init__(

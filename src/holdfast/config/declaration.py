@@ -89,15 +89,15 @@ class Aggregation:
 class Declaration:
     """A checked experiment file; *source* is its JSON form."""
 
-    name: str | None
+    name: str | None = None
     command: tuple[str, ...]
     params: tuple[Params, ...]
-    matrix: Matrix | None
+    matrix: Matrix | None = attrs.field(default=None, repr=False)
     env: Mapping[str, str]
     limits: Limits
     retry: Retry
     aggregate: Aggregation
-    source: Mapping[str, Any]
+    source: Mapping[str, Any] = attrs.field(repr=False)
 
 
 class Written(TypedDict, total=False):

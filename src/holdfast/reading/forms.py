@@ -131,12 +131,7 @@ def process(
     error: str | None,
     attempts_duration_s: float | None,
 ) -> Json:
-    """One process of an experiment.
-
-    Args:
-        error: What the error of a failed one said.
-        attempts_duration_s: How long all its attempts took that ended, where that is known.
-    """
+    """One process: what the *error* of a failed one said, how long all its attempts took."""
     one = ExperimentState(experiment_id="x", num_processes=1, process_progress={0: progress})
     stored: Json = codec.state_to_json(one)["process_progress"]["0"]
     return {

@@ -59,12 +59,7 @@ class Failure:
 def failure(
     folder: Path, experiment_id: str, index: int, process: ProcessProgress, *, look: bool = True
 ) -> Failure:
-    """Why *process* failed.
-
-    Args:
-        folder: The experiment's, with the logs.
-        look: Whether to look into the log of its stderr.
-    """
+    """Why *process* failed; *look*: into the log of its stderr, too."""
     how = forms.why_failed(process)
     error = None
     if look and _ended_by_itself(process):
@@ -97,10 +92,9 @@ def _alike(words: str) -> str:
 
 
 def last_bytes(path: Path, most: int) -> bytes:
-    """The end of a log; empty if there is no such file, or it cannot be read now.
+    """The end of a log; empty if there is none, or it cannot be read now.
 
-    Raises:
-        StateCorruptError: Something else than a log lies in its place.
+    Raises StateCorruptError if something else lies in its place.
     """
     try:
         opened = open_output(path)

@@ -18,6 +18,7 @@ __all__ = [
     "STDOUT",
     "Style",
     "age",
+    "bold",
     "clock",
     "coloured",
     "count",
@@ -89,12 +90,13 @@ def paint(words: str, style: Style | None, on: bool) -> str:
     return f"\x1b[{_CODES[style]}m{words}\x1b[0m" if on and style and words else words
 
 
-def emit(lines: Iterable[str]) -> None:
-    """Write data to stdout, all at once.
+def bold(words: str) -> str:
+    """*words* as a heading on stdout."""
+    return paint(words, "bold", coloured(sys.stdout))
 
-    Raises:
-        BrokenPipeError: Nobody reads it any more.
-    """
+
+def emit(lines: Iterable[str]) -> None:
+    """Write data to stdout, all at once. Raises BrokenPipeError if nobody reads it any more."""
     whole = "\n".join(lines)
     if whole:
         with delivering():
@@ -124,8 +126,7 @@ def say(
 ) -> None:
     """Write a message to stderr. A stderr that is gone ends nothing: there is work to do.
 
-    Args:
-        painted: It has colours of ours, and is harmless already.
+    One that is *painted* has colours of ours, and is harmless already.
     """
     if not painted:
         message = printable("\n".join(map(_bearable, message.split("\n"))))
