@@ -95,10 +95,7 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
             {
                 "experiment": forms.experiment(state, None),
                 "exit_code": code_of(outcome),
-                "message": outcome.message,
-                "skipped": outcome.skipped,
-                "adopted": outcome.adopted,
-                "already_done": outcome.already_done,
+                **forms.plain(outcome, "message", "skipped", "adopted", "already_done"),
                 "blocked": dict(outcome.blocked),
                 "next_command": command,
                 "aggregate": outcome.aggregate,

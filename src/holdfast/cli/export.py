@@ -12,7 +12,7 @@ from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.app import experiment_argument, in_state_dir
 from holdfast.cli.where import Where
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.reading import seen, text
+from holdfast.reading import forms, seen, text
 from holdfast.reading.cells import flat
 from holdfast.reading.evidence import parameters
 from holdfast.results import aggregation, rows
@@ -87,17 +87,8 @@ def _lines(state: ExperimentState, found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _about(state: ExperimentState, index: int, why: str | None) -> dict[str, Any]:
-    process = state.processes[index]
-    begun, ended = process.started_at, process.completed_at
-    return {
-        "status": str(process.status),
-        "reason": None if process.reason is None else str(process.reason),
-        "exit_code": process.exit_code,
-        "signal": process.signal,
-        "started_at": None if begun is None else begun.isoformat(),
-        "completed_at": None if ended is None else ended.isoformat(),
-        "error": why,
-    }
+    names = ("status", "reason", "exit_code", "signal", "started_at", "completed_at")
+    return {**forms.plain(state.processes[index], *names), "error": why}
 
 
 def _parted(

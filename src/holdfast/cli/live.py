@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from holdfast.attempts.files import read_exit
@@ -101,12 +100,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._live.stop()
@@ -271,7 +265,8 @@ class Progress:
             return counts
         room = min(room, 30)
         done = room * state.processes_completed // state.num_processes
-        full, empty = ("█", "░") if _speaks_unicode() else ("#", "-")
+        speaks_unicode = (sys.stderr.encoding or "").lower().startswith("utf")
+        full, empty = "█░" if speaks_unicode else "#-"
         return f"{full * done}{empty * (room - done)}  {counts}"
 
     def _running(self, state: ExperimentState, room: int) -> list[tuple[str, str]]:
@@ -332,7 +327,3 @@ def _waiting(state: ExperimentState) -> int:
         return 0
     pending = (each for each in state.processes.values() if each.status is ProcessStatus.PENDING)
     return sum(each.failures > 0 for each in pending)
-
-
-def _speaks_unicode() -> bool:
-    return (sys.stderr.encoding or "").lower().startswith("utf")

@@ -28,6 +28,7 @@ __all__ = ["logs"]
 _LOOK_S: Final = 0.1
 _LOOK_FOR_NEWS_S: Final = 1.0
 _CHUNK: Final = 256 * 1024
+_PATHS: Final = {"stdout": output_path, "stderr": error_path}
 
 
 @attrs.define
@@ -109,7 +110,8 @@ def logs(
     state = manager.load(experiment_id)
     if attempt is not None:
         _check_attempt(manager, state, unit, attempt)
-    kinds = _kinds(only_out=only_out, only_err=only_err)
+    both = only_out == only_err
+    kinds = [kind for kind in _PATHS if both or only_out == (kind == "stdout")]
     shown = _Shown(titled=unit is None or len(kinds) > 1)
     known: dict[Path, _Log] = {}
     ended = False
@@ -162,18 +164,12 @@ def _ended(manager: StateManager, state: ExperimentState, unit: str | None) -> b
     return not followed or manager.liveness(state.experiment_id).kind == "dead"
 
 
-def _kinds(*, only_out: bool, only_err: bool) -> tuple[str, ...]:
-    if only_out == only_err:
-        return "stdout", "stderr"
-    return ("stdout",) if only_out else ("stderr",)
-
-
 def _logs(
     where: Where,
     state: ExperimentState,
     unit: str | None,
     attempt: int | None,
-    kinds: tuple[str, ...],
+    kinds: list[str],
 ) -> list[_Log]:
     """The logs that there may be, in the order of their processes."""
     folder = where.manager().folder(state.experiment_id)
@@ -182,9 +178,10 @@ def _logs(
         number = attempt or _last_attempt(state, folder, each)
         if number:
             found.append(AttemptName(state.experiment_id, each, number))
-    path = {"stdout": output_path, "stderr": error_path}
     return [
-        _Log(where, path[kind](folder, name), f"{name} {kind}") for name in found for kind in kinds
+        _Log(where, _PATHS[kind](folder, name), f"{name} {kind}")
+        for name in found
+        for kind in kinds
     ]
 
 

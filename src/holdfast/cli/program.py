@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import click
 
@@ -96,14 +96,7 @@ def _flushed(code: int) -> int:
     return code
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     # Where in our source it was raised means nothing to whoever typed the command; nor does it
     # help to be told again by the next look at the same file.
     words = text.one_line(message)

@@ -138,7 +138,8 @@ def _statistics(statistics: Mapping[str, Row], more: str, indent: str) -> list[s
 
 
 def _value(value: Any, more: str) -> list[str]:
-    if isinstance(value, Mapping) and value and all(map(_scalar, value.values())):
+    scalar = str | int | float | None
+    if isinstance(value, Mapping) and value and all(isinstance(v, scalar) for v in value.values()):
         wide = min(max(text.width(text.short(key, 40)) for key in value), 40)
         pairs = itertools.islice(value.items(), _MOST_LINES + 1)
         lines = [f"{text.short(key, 40):<{wide}}  {cell(each)}" for key, each in pairs]
@@ -162,10 +163,6 @@ def _begun(parts: Iterable[str]) -> list[str]:
         if count > _MOST_LINES:
             break
     return "".join(held).split("\n")[: _MOST_LINES + 1]
-
-
-def _scalar(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float)
 
 
 #: Fields that are named for what is not finite in them.

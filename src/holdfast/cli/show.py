@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -41,6 +41,10 @@ _RECENT: Final = 8
 #: Columns of what stands alone in a line.
 _LONG: Final = 500
 
+#: What `--json` has of each step.
+_STEP: Final = (
+    "at", "entity", "index", "event", "source", "target", "actor", "reason", "evidence",
+)  # fmt: skip
 #: What a reader of the history does not look for: who came and went.
 _QUIET: Final = frozenset({"launched"})
 
@@ -114,12 +118,7 @@ def _print_json(
         {
             "experiment": {
                 **forms.experiment(state, living),
-                "config_path": state.config_path,
-                "cwd": state.cwd,
-                "revision": state.revision,
-                "epoch": state.epoch,
-                "config": state.config,
-                "extra": state.extra,
+                **forms.plain(state, "config_path", "cwd", "revision", "epoch", "config", "extra"),
             },
             "processes": [
                 forms.process(
@@ -131,25 +130,11 @@ def _print_json(
                 )
                 for index, progress in state.process_progress.items()
             ],
-            "history": [_transition(each) for each in history],
+            "history": [forms.plain(each, *_STEP) for each in history],
             "aggregate": aggregate,
             "next_command": None if words is None else where.command(*words),
         },
     )
-
-
-def _transition(each: Transition) -> dict[str, Any]:
-    return {
-        "at": each.at.isoformat(),
-        "entity": each.entity,
-        "index": each.index,
-        "event": each.event,
-        "source": each.source,
-        "target": each.target,
-        "actor": each.actor,
-        "reason": None if each.reason is None else str(each.reason),
-        "evidence": each.evidence,
-    }
 
 
 def _head(state: ExperimentState, living: Verdict, folder: Path, state_dir: Path) -> list[str]:

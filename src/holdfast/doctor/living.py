@@ -41,14 +41,10 @@ def examine(
             repair = f"let it go on: {each.halted.remedy}"
             yield hint("attempt", path, f"attempt {each.name}: {what}", repair)
     # What is no file of a shim's is named as that.
-    alive = [each for each in alive if _is_file(folder, each)]
+    places = [file_path(folder, each.name, "live") for each in alive]
+    alive = [a for a, at in zip(alive, places, strict=True) if at.is_file() and not at.is_symlink()]
     if alive and not owned:
         yield _unowned(folder, state, alive)
-
-
-def _is_file(folder: Path, attempt: Survivor) -> bool:
-    path = file_path(folder, attempt.name, "live")
-    return path.is_file() and not path.is_symlink()
 
 
 def _unowned(folder: Path, state: ExperimentState, alive: Sequence[Survivor]) -> Finding:

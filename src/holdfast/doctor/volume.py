@@ -32,20 +32,18 @@ _VOLATILE: Final = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 
 #: `(option, why)`: locks that other hosts do not see.
 _LOCAL_LOCKS: Final = {
-    "nolock": "locks are not passed on to other hosts",
-    "local_lock=all": "locks are not passed on to other hosts",
-    "local_lock=flock": "locks are not passed on to other hosts",
+    **dict.fromkeys(
+        ("nolock", "local_lock=all", "local_lock=flock"), "locks are not passed on to other hosts"
+    ),
     "localflock": "locks are seen on this host only",
     "noflock": "locks are refused",
 }
 #: `(option, why)`: what was synced can be lost all the same.
 _NOT_DURABLE: Final = {
-    "nobarrier": "the disk's cache is not flushed by fsync",
-    "barrier=0": "the disk's cache is not flushed by fsync",
-    "volatile": "fsync does nothing",
-    "fsync=volatile": "fsync does nothing",
-    "nofsync": "fsync does nothing",
-    "sync=disabled": "fsync does nothing",
+    **dict.fromkeys(("nobarrier", "barrier=0"), "the disk's cache is not flushed by fsync"),
+    **dict.fromkeys(
+        ("volatile", "fsync=volatile", "nofsync", "sync=disabled"), "fsync does nothing"
+    ),
 }
 
 

@@ -6,6 +6,7 @@ Every form names its schema, `holdfast.<what>/<version>`: keys are added, never 
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,7 @@ from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import text
-from holdfast.status import ExperimentStatus
+from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store import codec
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = [
     "anew",
     "experiment",
     "next_words",
+    "plain",
     "print_json",
     "process",
     "status_words",
@@ -83,45 +85,27 @@ def _with_rows(aggregate: Mapping[str, Any]) -> Iterator[str]:
     yield "}"
 
 
+def plain(record: object, *names: str) -> Json:
+    """These fields of *record*; times as text."""
+    found = {name: getattr(record, name) for name in names}
+    return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in found.items()}
+
+
 def verdict(found: Verdict | None) -> Json | None:
     """Whether somebody lives, with the evidence."""
-    if found is None:
-        return None
-    return {
-        "kind": found.kind,
-        "method": found.method,
-        "compared": found.compared,
-        "observer": found.observer,
-    }
+    return None if found is None else plain(found, "kind", "method", "compared", "observer")
 
 
 def experiment(state: "ExperimentState | Summary", living: Verdict | None) -> Json:
     """One experiment in brief; *living* is its owner's verdict, where that was looked at."""
     return {
-        "experiment_id": state.experiment_id,
-        "name": state.name,
-        "status": str(state.status),
-        "reason": None if state.reason is None else str(state.reason),
-        "error_message": state.error_message,
+        **plain(state, "experiment_id", "name", "status", "reason", "error_message"),
         "num_processes": state.num_processes,
-        "processes": {
-            "pending": state.processes_pending,
-            "running": state.processes_running,
-            "completed": state.processes_completed,
-            "failed": state.processes_failed,
-        },
+        "processes": {str(s): getattr(state, f"processes_{s}") for s in ProcessStatus},
         "owner": None if state.owner is None else codec.identity_to_json(state.owner),
         "liveness": verdict(living),
-        "config_hash": state.config_hash,
-        "created_at": _time(state.created_at),
-        "started_at": _time(state.started_at),
-        "finished_at": _time(state.finished_at),
-        "last_updated": _time(state.last_updated),
+        **plain(state, "config_hash", "created_at", "started_at", "finished_at", "last_updated"),
     }
-
-
-def _time(at: Any) -> str | None:
-    return None if at is None else at.isoformat()
 
 
 def process(
