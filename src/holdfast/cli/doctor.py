@@ -24,9 +24,8 @@ def doctor(where: Where, fix: bool, as_json: bool) -> int:
     """Look for damage, leftovers and unsafe file systems; mend what loses nothing.
 
     Replays every journal through the declared machines, compares every view and result with what
-    was recorded, and tries the file system's locks, flushes and clock. A hint is no problem. If
-    problems remain, the exit code is 6 if a state cannot be read, else 1; it is 1, too, if there is
-    no such directory.
+    was recorded, and tries the file system's locks, flushes and clock. Hints are no problems. Exits
+    with 6 if a state cannot be read, with 1 if other problems remain or there is no such directory.
     """
     try:
         found = examine(where.state_dir, fix=fix)

@@ -33,11 +33,11 @@ _encode: Final = json.JSONEncoder(allow_nan=False).encode
 @experiment_argument
 @in_state_dir
 def export(where: Where, query: str, as_csv: bool, as_lines: bool) -> int:
-    """Print one row for each process: status, attempts, times, parameters, result; all of it.
+    """Print one row per process with everything: status, attempts, times, parameters, result.
 
-    Whatever stands in the results is there, whole. In CSV, parameters are in columns `params.lr`,
-    nested results in `result.metrics.f1`; lists are JSON, and so is what a large result has beyond
-    10,000 members, in `result.…`. ID/INDEX prints one process.
+    Results are whole. In CSV, parameters are in columns `params.lr`, nested results in
+    `result.metrics.f1`; lists are JSON, and so is what a large result has beyond 10,000 members, in
+    `result.…`. ID/INDEX prints one process.
     """
     if as_csv and as_lines:
         raise click.UsageError("--csv or --jsonl, not both")

@@ -55,9 +55,9 @@ class Listed(NamedTuple):
 def ls(where: Where, statuses: tuple[str, ...], as_json: bool) -> int:
     """List the experiments, the newest last.
 
-    DONE counts completed processes. Whether the owner of a running experiment is still alive is
-    looked up, and whether processes of one that nobody owns run on. Files that cannot be read are
-    named, and end the listing with exit code 6.
+    DONE counts completed processes. Checks whether the owner of each running experiment is alive,
+    and whether processes run on that nobody owns. Files that cannot be read are named, and the exit
+    code is 6 then.
     """
     manager = where.manager()
     listing = manager.listing()

@@ -102,8 +102,8 @@ def logs(
 ) -> int:
     """Print what a process (or all of them) wrote to stdout and stderr.
 
-    INDEX is a process's number, or `aggregate` for the aggregation's command. Where it is more
-    than one file, each begins with a line `==> 2.1 stderr <==`: process 2, attempt 1.
+    INDEX is a process's number, or `aggregate` for the aggregation's command. If there are several
+    files, each begins with a line `==> 2.1 stderr <==`: process 2, attempt 1.
     """
     manager = where.manager()
     experiment_id, unit = resolve_unit(manager, query, AGGREGATE)

@@ -33,8 +33,8 @@ __all__ = ["aggregate", "cleanup", "diagram", "rm"]
 def cleanup(where: Where, dry_run: bool, force: bool, as_json: bool) -> int:
     """Mark running experiments whose owner is proven dead as interrupted, with the evidence.
 
-    Those of a living owner are left alone. Where that cannot be told, they are named, and the
-    exit code is 5, unless --force.
+    Those of a living owner are left alone. Those whose owner may be alive are named, and the exit
+    code is 5, unless --force.
     """
     manager = where.manager()
     listing = manager.listing()
@@ -149,8 +149,8 @@ def _cleaned(
 def rm(where: Where, queries: tuple[str, ...], dry_run: bool, yes: bool, force: bool) -> int:
     """Delete experiments with everything that is theirs: results, logs, history.
 
-    An experiment whose owner, or one of whose processes, is alive is refused. If one ID is wrong,
-    nothing is deleted. On a terminal, results that were never shown or aggregated are asked about.
+    Refuses while the owner or a process is alive. If one ID is wrong, nothing is deleted. On a
+    terminal, asks first if results were never shown or aggregated.
     """
     manager = where.manager()
     found: dict[str, None] = {}

@@ -57,8 +57,8 @@ _QUIET: Final = frozenset({"launched"})
 def show(where: Where, query: str, whole: bool, as_json: bool) -> int:
     """Show one experiment: status, owner, what failed and why, what runs, history, what to do.
 
-    Of one that is not finished, the results are those of what is completed by now. ID/INDEX shows
-    one process.
+    If it is not finished, the results are those of what is completed so far. ID/INDEX shows one
+    process.
     """
     manager = where.manager()
     experiment_id, unit = resolve_unit(manager, query)

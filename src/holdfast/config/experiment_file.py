@@ -209,9 +209,7 @@ class Experiment(Declaration):
         Warns:
             ConfigWarning: Words that only a shell would understand.
         """
-        experiment = _checked(cls, _without_format(config), [], cwd, path)
-        _warn_of_shell_words(experiment)
-        return experiment
+        return _checked(cls, _without_format(config), [], cwd, path)
 
     @classmethod
     def from_stored(
@@ -223,7 +221,7 @@ class Experiment(Declaration):
             # 0.1 took these for plain text, and what it began must end as it began.
             plain = {k: escape(v) if isinstance(v, str) else v for k, v in env.items()}
             config = {**config, "env": plain}
-        return _checked(cls, _without_format(config), [], cwd, path)
+        return _checked(cls, _without_format(config), [], cwd, path, again=True)
 
     @classmethod
     def from_command(
@@ -240,9 +238,7 @@ class Experiment(Declaration):
         if name is not None:
             config["name"] = name
         changed, problems = setting.apply_overrides(config, overrides or {}, declaration.TOP_LEVEL)
-        experiment = _checked(cls, changed, problems, cwd, None)
-        _warn_of_shell_words(experiment)
-        return experiment
+        return _checked(cls, changed, problems, cwd, None)
 
 
 def load_config(path: Path | str, overrides: Mapping[str, str] | None = None) -> Experiment:
@@ -260,15 +256,7 @@ def load_config(path: Path | str, overrides: Mapping[str, str] | None = None) ->
     document = _read(path)
     changed, problems = setting.apply_overrides(document, overrides or {}, declaration.TOP_LEVEL)
     problems += matrix.misses(changed.get("matrix"), document.get("matrix"))
-    experiment = _checked(Experiment, changed, problems, path.absolute().parent, path)
-    _warn_of_shell_words(experiment)
-    return experiment
-
-
-def _warn_of_shell_words(experiment: Experiment) -> None:
-    for problem in suspicions(experiment.command, experiment.env):
-        file = "" if experiment.path is None else f"{experiment.path.name}: "
-        warnings.warn(f"{file}{problem}", ConfigWarning, stacklevel=3)
+    return _checked(Experiment, changed, problems, path.absolute().parent, path)
 
 
 def _without_format(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -333,10 +321,16 @@ def _checked(
     problems: list[ConfigProblem],
     cwd: Path | str,
     path: Path | str | None,
+    *,
+    again: bool = False,
 ) -> _E:
+    """The experiment of *config*, with a warning of shell words unless it is read *again*."""
     declared, found = declaration.check(config)
     if declared is None or problems:
         raise ConfigError("command line" if path is None else str(path), [*problems, *found])
+    for problem in () if again else suspicions(declared.command, declared.env):
+        file = "" if path is None else f"{Path(path).name}: "
+        warnings.warn(f"{file}{problem}", ConfigWarning, stacklevel=3)
     return kind(
         **attrs.asdict(declared, recurse=False),
         path=None if path is None else Path(path).absolute(),
