@@ -12,8 +12,8 @@ import click
 
 from holdfast import __version__
 from holdfast.attempts import environment
-from holdfast.cli import quietly
 from holdfast.cli.failures import EXIT_CODES
+from holdfast.cli.loading import quietly
 from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.reading import text

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from holdfast.cli import quietly
 from holdfast.cli.failures import code_of
+from holdfast.cli.loading import quietly
 from holdfast.cli.where import Where
 from holdfast.reading import forms, text
 
