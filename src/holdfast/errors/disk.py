@@ -81,7 +81,6 @@ class DiskError(HoldfastError):
     cause: str
     errno: int | None = None
     advice: str | None = None
-
     _says = "{path}: {operation} failed: {cause}"
 
     @classmethod
@@ -134,7 +133,6 @@ class StateCorruptError(HoldfastError):
     path: Path
     problem: str
     remake: tuple[str, ...] = ()
-
     _says = "{path}: {problem}"
 
     def _step(self, command: Spell, again: str | None) -> str:
@@ -150,7 +148,6 @@ class SchemaTooNewError(HoldfastError):
     path: Path
     found: int
     supported: int
-
     _says = "{path}: written in schema {found}, this holdfast reads up to {supported}"
     _next = "upgrade holdfast to read it"
 
@@ -160,7 +157,6 @@ class UntrustedPlaceError(HoldfastError):
 
     path: Path
     why: str
-
     _says = "{path} was found, and is not used: {why}"
 
     def _step(self, command: Spell, again: str | None) -> str:
@@ -172,6 +168,5 @@ class UnsupportedPlatformError(HoldfastError):
     """This operating system lacks what crash safety rests on."""
 
     missing: str
-
     _says = "holdfast needs {missing}, which this platform does not have"
     _next = "use Linux or macOS; on Windows, WSL 2 works"

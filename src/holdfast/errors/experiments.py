@@ -122,7 +122,6 @@ class ExperimentExistsError(HoldfastError):
     experiment_id: str
     state_dir: Path
     detail: str = ""
-
     _next = "resume it, choose another id, or delete it first"
 
     def _message(self) -> str:
@@ -167,7 +166,6 @@ class StaleStateError(HoldfastError):
     experiment_id: str
     given_revision: int
     stored_revision: int
-
     _says = (
         "{experiment_id}: the given state is revision {given_revision}, "
         "stored is revision {stored_revision}; nothing was written"
@@ -188,7 +186,6 @@ class AlreadyOwnedError(HoldfastError):
     owner: "ProcessIdentity | None" = None
     since: "datetime | None" = None
     verdict: "Verdict | None" = None
-
     _next = "wait for it, or stop it first"
 
     def _message(self) -> str:
@@ -255,7 +252,6 @@ class ClaimClosedError(HoldfastError):
 
     experiment_id: str
     why: str
-
     _says = "{experiment_id}: this claim cannot record: {why}"
     _next = "claim it again"
 
@@ -267,7 +263,6 @@ class ClaimBusyError(HoldfastError):
     """
 
     experiment_id: str
-
     _says = (
         "{experiment_id}: this claim is in the middle of another call, which this one "
         "interrupted; nothing was changed"

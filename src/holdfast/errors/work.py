@@ -64,7 +64,6 @@ class EngineError(HoldfastError):
 
     engine: str
     problem: str
-
     _says = "{engine} engine: {problem}"
 
 
@@ -82,7 +81,6 @@ class ResultLostError(HoldfastError):
     problem: str
     aggregated: bool = False
     file: str | None = None
-
     _says = "{experiment_id}/{process}: result {path} {problem}"
 
     def _step(self, command: Spell, again: str | None) -> str:
@@ -110,7 +108,6 @@ class AggregationError(HoldfastError):
 
     experiment_id: str
     problem: str
-
     _says = "{experiment_id}: aggregation failed: {problem}"
 
     def _step(self, command: Spell, again: str | None) -> str:
