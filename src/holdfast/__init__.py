@@ -16,7 +16,44 @@ if TYPE_CHECKING:
     from holdfast.config.hashing import compute_config_hash
     from holdfast.diagrams import diagram
     from holdfast.engines.local.engine import LocalEngine
-    from holdfast.errors import *  # noqa: F403
+    from holdfast.errors import (
+        AggregationError,
+        AlreadyOwnedError,
+        AmbiguousExperimentError,
+        AttemptNotOverError,
+        AttemptWarning,
+        ClaimBusyError,
+        ClaimClosedError,
+        ConfigError,
+        ConfigProblem,
+        ConfigWarning,
+        DiskError,
+        DiskWarning,
+        EngineError,
+        EngineWarning,
+        ExperimentExistsError,
+        ExperimentNotFoundError,
+        HoldfastError,
+        InvalidIdError,
+        InvalidRequestError,
+        InvalidTransitionError,
+        NoLocksWarning,
+        ObserverWarning,
+        OwnershipLostError,
+        Refusal,
+        ResultInvalidError,
+        ResultLostError,
+        SchemaTooNewError,
+        StaleStateError,
+        StateCorruptError,
+        StateReadError,
+        StateWriteError,
+        UnknownLivenessError,
+        UnreadableStateWarning,
+        UnsupportedPlatformError,
+        UntrustedPlaceError,
+        WorkingDirectoryGoneError,
+    )
     from holdfast.identity import ProcessIdentity, Verdict
     from holdfast.ids import sanitize_experiment_id
     from holdfast.lifecycle.events import Requested
