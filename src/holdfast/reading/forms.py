@@ -31,7 +31,6 @@ __all__ = [
     "status_words",
     "unreadable",
     "verdict",
-    "why_failed",
 ]
 
 Json = dict[str, Any]
@@ -144,17 +143,6 @@ def status_words(state: "ExperimentState | Summary", living: Verdict | None) -> 
     elif state.status in (ExperimentStatus.INTERRUPTED, ExperimentStatus.FAILED):
         why = state.reason
     return str(state.status) if why is None else f"{state.status} ({why})"
-
-
-def why_failed(progress: ProcessProgress) -> str:
-    """How the last attempt of a process ended, in a line."""
-    if progress.error_message:
-        return text.short(progress.error_message, 500)
-    if progress.signal is not None:
-        return f"killed by signal {progress.signal}"
-    if progress.exit_code is not None:
-        return f"exit code {progress.exit_code}"
-    return "no reason recorded" if progress.reason is None else progress.reason.replace("_", " ")
 
 
 def anew(state: ExperimentState) -> tuple[str, ...]:

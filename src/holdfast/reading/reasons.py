@@ -16,7 +16,8 @@ from holdfast.attempts.files import open_output
 from holdfast.attempts.names import AttemptName, error_path
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
-from holdfast.reading import forms, text
+from holdfast.reading import text
+from holdfast.results.aggregation import how_it_ended
 from holdfast.status import ProcessStatus, Reason
 
 __all__ = ["MOST_READ", "Failure", "error_text", "failure", "failures", "last_bytes"]
@@ -60,7 +61,7 @@ def failure(
     folder: Path, experiment_id: str, index: int, process: ProcessProgress, *, look: bool = True
 ) -> Failure:
     """Why *process* failed; *look*: into the log of its stderr, too."""
-    how = forms.why_failed(process)
+    how = text.short(how_it_ended(process), 500)
     error = None
     if look and _ended_by_itself(process):
         name = AttemptName.of_process(experiment_id, index, process.attempt)

@@ -31,6 +31,7 @@ __all__ = [
     "SCHEMA",
     "build",
     "finish",
+    "how_it_ended",
     "made_from",
     "partial_of",
     "prepare_inputs",
@@ -117,13 +118,20 @@ def _missing(head: dict[str, Any], status: str, why: str, *, lost: bool) -> dict
 
 
 def _why(process: ProcessProgress) -> str:
-    if process.status is not ProcessStatus.FAILED:
-        return "not completed yet" if process.attempt else "not begun"
-    if process.error_message is not None:
+    if process.status is ProcessStatus.FAILED:
+        return how_it_ended(process)
+    return "not completed yet" if process.attempt else "not begun"
+
+
+def how_it_ended(process: ProcessProgress) -> str:
+    """What is recorded of the end of the last attempt of a *process*, in words."""
+    if process.error_message:
         return process.error_message
     if process.signal is not None:
         return f"killed by signal {process.signal}"
-    return f"exit code {process.exit_code}"
+    if process.exit_code is not None:
+        return f"exit code {process.exit_code}"
+    return "no reason recorded" if process.reason is None else process.reason.replace("_", " ")
 
 
 def _read(
