@@ -18,6 +18,7 @@ import holdfast
 from holdfast import diagrams
 from holdfast.cli import app as cli
 from holdfast.cli.failures import EXIT_CODES
+from holdfast.cli.where import Where
 from holdfast.config import declaration
 from holdfast.config.matrix import Matrix
 from holdfast.lifecycle.edges import edges
@@ -109,7 +110,7 @@ def _exit_codes() -> str:
 
 def commands() -> dict[str, click.Command]:
     """Every command by its name, in the order of the help."""
-    context = click.Context(cli.app, obj=cli.Where())
+    context = click.Context(cli.app, obj=Where())
     found = {name: cli.app.get_command(context, name) for name in cli.app.list_commands(context)}
     return {name: command for name, command in found.items() if command is not None}
 

@@ -133,6 +133,14 @@ def test_rooms_point_downward():
     assert list(TopologicalSorter(MAY_IMPORT).static_order())
 
 
+@pytest.mark.parametrize("name", sorted(MAY_IMPORT.keys() - {"lifecycle"}))
+def test_no_room_runs_in_circles(name: str):
+    """Nor do the modules in a room, deferred or not; only the machines name each other."""
+    within = {module for module in modules() if room(module) == name}
+    graph = {module: imported(module) & within - {module} for module in within}
+    assert list(TopologicalSorter(graph).static_order())
+
+
 def test_every_room_is_known():
     """A room that nobody placed is caught, and one that is gone does not stay in the rules."""
     assert {room(module) for module in modules()} == set(MAY_IMPORT)

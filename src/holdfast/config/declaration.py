@@ -89,15 +89,15 @@ class Aggregation:
 class Declaration:
     """A checked experiment file; *source* is its JSON form."""
 
-    name: str | None
+    name: str | None = None
     command: tuple[str, ...]
     params: tuple[Params, ...]
-    matrix: Matrix | None
+    matrix: Matrix | None = attrs.field(default=None, repr=False)
     env: Mapping[str, str]
     limits: Limits
     retry: Retry
     aggregate: Aggregation
-    source: Mapping[str, Any]
+    source: Mapping[str, Any] = attrs.field(repr=False)
 
 
 class Written(TypedDict, total=False):
@@ -140,10 +140,6 @@ def _some_seconds(value: Any, _: Any) -> float:
     return seconds
 
 
-def _env(value: Any, _: Any) -> dict[str, str]:
-    return values.env(value)
-
-
 @cache
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
@@ -154,7 +150,7 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(Seconds, values.duration)
     converter.register_structure_hook(SomeSeconds, _some_seconds)
     converter.register_structure_hook(Matrix, matrix.structure)
-    converter.register_structure_hook_func(lambda kind: kind == dict[str, str], _env)
+    converter.register_structure_hook_func(lambda kind: kind == dict[str, str], values.env)
     for record in (Limits, Retry, Aggregation):
         renamed = {
             field.name: override(rename=KEYS[field.name])

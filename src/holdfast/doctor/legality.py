@@ -115,8 +115,7 @@ def _unsaid(before: ExperimentState, saved: ExperimentState, said: list[Change])
     told = [attrs.evolve(change, at=_ANY_TIME) for change in said]
     for change in moved:
         if change not in told:
-            who = "the experiment" if change.process is None else f"process {change.process}"
-            yield f"{who} went from {change.source} to {change.target} unnamed"
+            yield f"{enactment.who(change)} went from {change.source} to {change.target} unnamed"
     if any(change not in moved for change in told):
         yield "a save names a step that the saved state does not show"
 
@@ -124,10 +123,9 @@ def _unsaid(before: ExperimentState, saved: ExperimentState, said: list[Change])
 def _problems(state: ExperimentState, change: Change) -> Iterator[str]:
     """Why the machines would not have allowed *change* in *state*; nothing if they would."""
     record: ExperimentState | ProcessProgress | None = state
-    who = "the experiment"
     if change.process is not None:
-        who = f"process {change.process}"
         record = state.process_progress.get(change.process)
+    who = enactment.who(change)
     if record is None:
         yield f"{change.event} of {who}, which does not exist"
         return

@@ -54,11 +54,7 @@ def params_words(params: Params, index: int) -> str:
 
 
 def failures(
-    command: Spell,
-    state: ExperimentState,
-    folder: Path,
-    params: Params,
-    stream: TextIO,
+    command: Spell, state: ExperimentState, folder: Path, params: Params, stream: TextIO
 ) -> list[str]:
     """What failed and why, the same reasons together, each with the end of one stderr.
 
@@ -82,10 +78,7 @@ def failures(
         lines.append(f"  {text.paint(str(found[first]), 'red', text.coloured(stream))}")
         lines.append(f"    {which}")
         name = AttemptName.of_process(state.experiment_id, first, progress.attempt)
-        lines += [f"    | {line}" for line in tail(error_path(folder, name))]
-        # A command that could not be launched wrote nothing: its log would say less than this.
-        if _wrote(folder, name):
-            lines.append(f"    {command('logs', f'{state.experiment_id}/{first}')}")
+        lines += _log(command, folder, name)
     if state.status is ExperimentStatus.FAILED and state.can_aggregate():
         lines += _aggregation(command, state, folder, stream)
     if rest := kinds[_MOST_GROUPS:]:
@@ -106,25 +99,22 @@ def _aggregation(command: Spell, state: ExperimentState, folder: Path, stream: T
     lines = [f"  {text.paint(why, 'red', text.coloured(stream))}"]
     found = names(folder, state.experiment_id, "err")
     own = [name for name in found if name.index is None]
-    if own:
-        lines += [f"    | {line}" for line in tail(error_path(folder, max(own)))]
-        if _wrote(folder, max(own)):
-            lines.append(f"    {command('logs', f'{state.experiment_id}/aggregate')}")
-    return lines
+    return lines + (_log(command, folder, max(own)) if own else [])
 
 
-def _wrote(folder: Path, name: AttemptName) -> bool:
-    """Whether there is anything in the logs of an attempt, or anything wrong with them."""
+def _log(command: Spell, folder: Path, name: AttemptName) -> list[str]:
+    """The end of an attempt's stderr, and the command that prints its logs."""
+    lines = [f"    | {line}" for line in tail(error_path(folder, name))]
     for path in (output_path(folder, name), error_path(folder, name)):
         try:
             info = path.lstat()
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return True
-        if info.st_size or not stat.S_ISREG(info.st_mode):
-            return True
-    return False
+            silent = info.st_size == 0 and stat.S_ISREG(info.st_mode)
+        except OSError as err:
+            silent = isinstance(err, FileNotFoundError)
+        # A command that could not be launched wrote nothing: its log would say less than this.
+        if not silent:
+            return [*lines, f"    {command('logs', f'{name.experiment_id}/{name.unit}')}"]
+    return lines
 
 
 def tail(path: Path, lines: int = _TAIL_LINES) -> list[str]:

@@ -16,7 +16,8 @@ from holdfast.attempts.files import open_output
 from holdfast.attempts.names import AttemptName, error_path
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
-from holdfast.reading import forms, text
+from holdfast.reading import text
+from holdfast.results.aggregation import how_it_ended
 from holdfast.status import ProcessStatus, Reason
 
 __all__ = ["MOST_READ", "Failure", "error_text", "failure", "failures", "last_bytes"]
@@ -59,13 +60,8 @@ class Failure:
 def failure(
     folder: Path, experiment_id: str, index: int, process: ProcessProgress, *, look: bool = True
 ) -> Failure:
-    """Why *process* failed.
-
-    Args:
-        folder: The experiment's, with the logs.
-        look: Whether to look into the log of its stderr.
-    """
-    how = forms.why_failed(process)
+    """Why *process* failed; *look*: into the log of its stderr, too."""
+    how = text.short(how_it_ended(process), 500)
     error = None
     if look and _ended_by_itself(process):
         name = AttemptName.of_process(experiment_id, index, process.attempt)
@@ -97,10 +93,9 @@ def _alike(words: str) -> str:
 
 
 def last_bytes(path: Path, most: int) -> bytes:
-    """The end of a log; empty if there is no such file, or it cannot be read now.
+    """The end of a log; empty if there is none, or it cannot be read now.
 
-    Raises:
-        StateCorruptError: Something else than a log lies in its place.
+    Raises StateCorruptError if something else lies in its place.
     """
     try:
         opened = open_output(path)
