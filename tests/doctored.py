@@ -7,7 +7,7 @@ from typing import Any
 
 from holdfast.doctor import Finding, examine
 from holdfast.lifecycle.events import Change
-from holdfast.store.codec import change_to_text
+from holdfast.store.encoding import change_to_text
 from holdfast.store.lines import encode
 from holdfast.store.manager import StateManager
 

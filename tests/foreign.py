@@ -9,7 +9,7 @@ import foreign_reader
 from holdfast.errors import HoldfastError
 from holdfast.store import history
 from holdfast.store.catalog import scanning
-from holdfast.store.codec import state_to_json
+from holdfast.store.encoding import state_to_json
 from holdfast.store.files import Files
 from holdfast.store.place import JOURNALS, Opened, Place
 

@@ -18,6 +18,7 @@ import holdfast
 from holdfast import diagrams
 from holdfast.cli import app as cli
 from holdfast.cli.failures import EXIT_CODES
+from holdfast.cli.where import Where
 from holdfast.config import declaration
 from holdfast.config.matrix import Matrix
 from holdfast.lifecycle.edges import edges
@@ -56,6 +57,7 @@ _VALUES: Final[dict[Any, str]] = {
     declaration.Count: "an integer from 1",
     declaration.Seconds: "a duration",
     declaration.SomeSeconds: "a duration",
+    declaration.OnStall: '`"tell"` or `"restart"`',
 }
 
 
@@ -73,15 +75,19 @@ def _keys() -> str:
             about = _attributes(record)
             for field in attrs.fields(record):
                 key = declaration.KEYS.get(field.name, field.name)
-                kind = next((k for k in get_args(field.type) if k is not type(None)), field.type)
+                kind = field.type
+                if kind not in _VALUES:
+                    kind = next(each for each in get_args(kind) if each is not type(None))
                 default = _default(field.default, kind)
                 lines += _item(key, _VALUES[kind], about[field.name], default)
     return "\n".join(lines)
 
 
 def _default(value: Any, kind: Any) -> str:
-    if value is None:
+    if value in (None, attrs.NOTHING):
         return ""
+    if kind is declaration.OnStall:
+        return f'; default `"{value}"`'
     if kind is declaration.Seconds:
         return f'; default `"{value:g}s"`'
     return f"; default `{str(value).lower()}`"
@@ -109,7 +115,7 @@ def _exit_codes() -> str:
 
 def commands() -> dict[str, click.Command]:
     """Every command by its name, in the order of the help."""
-    context = click.Context(cli.app, obj=cli.Where())
+    context = click.Context(cli.app, obj=Where())
     found = {name: cli.app.get_command(context, name) for name in cli.app.list_commands(context)}
     return {name: command for name, command in found.items() if command is not None}
 

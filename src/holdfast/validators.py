@@ -12,6 +12,7 @@ import attrs
 __all__ = [
     "aware",
     "mapping",
+    "not_negative",
     "number",
     "optional",
     "optional_number",
@@ -48,6 +49,13 @@ def number(_: object, attribute: _Attribute, value: int) -> None:
     """An integer. bool is one to Python, not to a reader of JSON. Raises TypeError."""
     if type(value) is not int:
         raise TypeError(f"{attribute.name} must be an integer, got {value!r:.80}")
+
+
+def not_negative(_: object, attribute: _Attribute, value: int) -> None:
+    """An integer from 0. Raises TypeError, ValueError."""
+    number(_, attribute, value)
+    if value < 0:
+        raise ValueError(f"{attribute.name} must be 0 or more, got {value}")
 
 
 #: An integer or None.

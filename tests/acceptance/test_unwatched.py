@@ -13,7 +13,7 @@ import pytest
 from holdfast.attempts.files import live_state, read_exit
 from holdfast.attempts.names import AttemptName
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store import codec
+from holdfast.store import decoding
 from holdfast.store.manager import StateManager
 from shell import Shell
 from waiting import until
@@ -210,7 +210,7 @@ def test_what_is_refused_leaves_the_trace_of_the_dead_owner(left: Shell) -> None
 
 
 def _view(path: Path) -> ExperimentState:
-    return codec.state_from_json(json.loads(path.read_bytes()), path)
+    return decoding.state_from_json(json.loads(path.read_bytes()), path)
 
 
 def test_processes_whose_folder_was_removed_are_not_run_beside_themselves(sh: Shell) -> None:

@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -17,7 +19,7 @@ from holdfast.cli.failures import code_of
 from waiting import until
 
 Contest = Callable[..., float]
-PROCESSES = 200
+PROCESSES, MANY = 200, 2_000
 
 
 def spawn_two_at_a_time() -> None:
@@ -36,15 +38,9 @@ def spawn_two_at_a_time() -> None:
 
 def test_no_op_processes(tmp_path: Path, contest: Contest) -> None:
     """200 times `/bin/true`, two at a time, every step durable, results proven."""
-    numbers = count()
 
     def ours() -> None:
-        manager = StateManager(tmp_path / f"states{next(numbers)}")
-        with LocalEngine() as engine:
-            outcome = Orchestrator(manager, engine).run(
-                {"command": ["/bin/true"], "processes": PROCESSES}, jobs=2
-            )
-        assert code_of(outcome) == 0
+        orchestrated(tmp_path, PROCESSES)
 
     def show(mine: float, other: float) -> tuple[str, str, bool]:
         each = (mine - other) / PROCESSES * 1e3
@@ -53,25 +49,71 @@ def test_no_op_processes(tmp_path: Path, contest: Contest) -> None:
     contest(f"{PROCESSES} no-op processes", 0, ours, spawn_two_at_a_time, rounds=5, show=show)
 
 
-@pytest.mark.skipif(shutil.which("parallel") is None, reason="GNU parallel is not installed")
-def test_no_op_processes_against_gnu_parallel(tmp_path: Path, contest: Contest) -> None:
+def orchestrated(folder: Path, processes: int) -> None:
+    """So many no-op processes through the orchestrator, in a new place in *folder*."""
+    manager = StateManager(folder / f"states{next(_numbers)}")
+    with LocalEngine() as engine:
+        outcome = Orchestrator(manager, engine).run(
+            {"command": ["/bin/true"], "processes": processes}, jobs=2
+        )
+    assert code_of(outcome) == 0
+
+
+def parallel(folder: Path, processes: int) -> None:
     """The same through GNU parallel with a job log, which is not durable."""
-    numbers = count()
+    subprocess.run(
+        ["parallel", "-j2", "-N0", "--joblog", f"{folder}/{next(_numbers)}", "/bin/true"],
+        input="\n".join(map(str, range(processes))), text=True, check=True,
+    )  # fmt: skip
 
-    def ours() -> None:
-        manager = StateManager(tmp_path / f"states{next(numbers)}")
-        with LocalEngine() as engine:
-            Orchestrator(manager, engine).run(
-                {"command": ["/bin/true"], "processes": PROCESSES}, jobs=2
-            )
 
-    def limit() -> None:
-        subprocess.run(
-            ["parallel", "-j2", "-N0", "--joblog", f"{tmp_path}/{next(numbers)}", "/bin/true"],
-            input="\n".join(map(str, range(PROCESSES))), text=True, check=True,
-        )  # fmt: skip
+_numbers = count()
+needs_parallel = pytest.mark.skipif(
+    shutil.which("parallel") is None, reason="GNU parallel is not installed"
+)
 
-    contest(f"{PROCESSES} no-op processes, GNU parallel --joblog", 1, ours, limit, rounds=5)
+
+@needs_parallel
+def test_no_op_processes_against_gnu_parallel(tmp_path: Path, contest: Contest) -> None:
+    """200 of them, what either needs to begin and to end included."""
+    contest(
+        f"{PROCESSES} no-op processes, GNU parallel --joblog",
+        1,
+        lambda: orchestrated(tmp_path, PROCESSES),
+        lambda: parallel(tmp_path, PROCESSES),
+        rounds=5,
+    )
+
+
+@needs_parallel
+def test_no_op_slope_against_gnu_parallel(tmp_path: Path, contest: Contest) -> None:
+    """What one more costs either, from 200 to 2,000: nothing of beginning and end is in it."""
+    more = MANY - PROCESSES
+    slopes: dict[Callable[..., None], list[float]] = {orchestrated: [], parallel: []}
+
+    def measured(work: Callable[[Path, int], None]) -> None:
+        took = []
+        for processes in (PROCESSES, MANY):
+            started = time.perf_counter()
+            work(tmp_path, processes)
+            took.append(time.perf_counter() - started)
+        slopes[work].append((took[1] - took[0]) / more)
+
+    def show(_: float, __: float) -> tuple[str, str, bool]:
+        ratio = statistics.median(
+            mine / its for mine, its in zip(slopes[orchestrated], slopes[parallel], strict=True)
+        )
+        each = statistics.median(slopes[orchestrated]) * 1e3
+        return f"{ratio:.2f} × ({each:.2f} ms)", "≤ 0.9 ×", ratio <= 0.9
+
+    contest(
+        f"no-op slope {PROCESSES} -> {MANY:,}, GNU parallel --joblog",
+        0,
+        lambda: measured(orchestrated),
+        lambda: measured(parallel),
+        rounds=3,
+        show=show,
+    )
 
 
 ORCHESTRATE = """

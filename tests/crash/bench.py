@@ -17,7 +17,7 @@ import attrs
 from holdfast.errors import ClaimClosedError, StateWriteError
 from holdfast.lifecycle.events import ProcessExited, Requested
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store import codec
+from holdfast.store import encoding
 from holdfast.store.claim import Claim
 from holdfast.store.files import Files
 from holdfast.store.manager import StateManager
@@ -43,7 +43,7 @@ _VOLATILE_OF_PROCESS = ("started_at", "completed_at")
 
 def digest(state: ExperimentState) -> str:
     """Short text, equal for states that tell the same of the experiment and every process."""
-    plain = codec.state_to_json(state)
+    plain = encoding.state_to_json(state)
     for name in _VOLATILE:
         plain.pop(name, None)
     for process in plain["process_progress"].values():

@@ -17,7 +17,7 @@ ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202e"
 
 _COMMANDS = """
 import sys
-from holdfast.cli.failures import guarded
+from holdfast.cli.program import guarded
 sys.stderr = sys.stdout
 for words in sys.argv[2:]:
     print("\\n#", words, "->", guarded(["-C", sys.argv[1], *words.split()]), flush=True)

@@ -26,7 +26,7 @@ from holdfast.errors import (
     UnreadableStateWarning,
     printable,
 )
-from holdfast.store import codec, strictjson
+from holdfast.store import decoding, encoding, strictjson
 from holdfast.store.files import Files
 from holdfast.store.lines import encode
 from holdfast.store.manager import StateManager
@@ -411,8 +411,8 @@ def test_any_bytes_are_a_state_or_a_clear_error(data: bytes) -> None:
     """No file can make the reader fail in another way."""
     path = Path("somewhere/bad.json")
     with contextlib.suppress(ValueError, StateCorruptError, SchemaTooNewError):
-        found = codec.state_from_json(strictjson.loads(data), path)
-        assert codec.state_from_json(json.loads(codec.view(found)), path) == found
+        found = decoding.state_from_json(strictjson.loads(data), path)
+        assert decoding.state_from_json(json.loads(encoding.view(found)), path) == found
 
 
 @given(st.data())

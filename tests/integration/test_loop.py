@@ -260,7 +260,7 @@ def test_what_is_gone_is_not_lost_while_its_outcome_cannot_be_told(
 
     engine = PaperEngine([refuse, *[word("gone")] * 20, exit_of("0.1", exit_code=0)])
     engine.story.append(lambda _: sick(0))
-    with pytest.warns(DiskWarning, match="cannot be told"):
+    with pytest.warns(DiskWarning, match="is unknown"):
         outcome = orchestrator(manager, engine).run(CONFIG)
     assert (code_of(outcome), engine.submitted) == (0, ["0.1"])
 

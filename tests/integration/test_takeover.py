@@ -25,7 +25,8 @@ from holdfast.attempts import environment
 from holdfast.attempts.family import Census
 from holdfast.attempts.names import AttemptName, attempts_dir, prepare
 from holdfast.attempts.records import Attempt
-from holdfast.cli.failures import code_of, guarded
+from holdfast.cli.failures import code_of
+from holdfast.cli.program import guarded
 from holdfast.config.experiment_file import Experiment, load_config
 from holdfast.engines import EngineWord, Handle
 from holdfast.lifecycle.records import ExperimentState

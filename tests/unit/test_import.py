@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 import holdfast
 
@@ -41,6 +44,33 @@ def test_making_a_record_by_hand_loads_no_machine():
     assert not (HEAVY - {"attrs", "attr"}) & loaded_by(code)
 
 
+def test_an_error_to_be_caught_loads_no_dependency():
+    """`except holdfast.HoldfastError` costs a script nothing."""
+    assert not HEAVY & loaded_by("from holdfast import HoldfastError, ConfigProblem, Refusal")
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        ("--version", set()),
+        ("--help", {"click"}),
+        ("guide --list", {"click"}),
+        # What it reads are records, whether or not their codec is.
+        ("ls", {"click", "attrs", "attr", "cattrs"}),
+        ("show one", {"click", "attrs", "attr", "cattrs"}),
+    ],
+)
+def test_a_command_that_looks_loads_only_what_it_shows(
+    words: str, needed: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """No machine, no database, no rich for a pipe, and nothing that only a mistake would need."""
+    monkeypatch.chdir(tmp_path)
+    holdfast.StateManager(Path(".experiment_state")).create("one", num_processes=2)
+    unneeded = HEAVY | {"difflib", "csv", "subprocess", "multiprocessing", "asyncio", "email"}
+    code = f"from holdfast.cli import main; main({words.split()!r})"
+    assert loaded_by(code) & unneeded <= needed
+
+
 def test_every_public_name_is_there():
     """Each name of `__all__` can be had, and is listed by `dir`."""
     for name in holdfast.__all__:
@@ -52,7 +82,11 @@ def test_every_error_is_public():
     """Whoever catches an error can import it from `holdfast`."""
     from holdfast import errors
 
-    assert set(errors.__all__) - {"cause", "printable"} <= set(holdfast.__all__)
+    kinds = {name for name in errors.__all__ if name.endswith(("Error", "Warning"))}
+    # What the door to the file system raises is turned into a `DiskError`.
+    assert kinds - {"NoHardLinksError"} | {"ConfigProblem", "Refusal"} <= set(holdfast.__all__)
+    raised = {name for name in kinds if issubclass(getattr(errors, name), holdfast.HoldfastError)}
+    assert {getattr(errors, name).__module__ for name in raised} == {"holdfast.errors"}
     assert all(
         issubclass(getattr(holdfast, name), holdfast.HoldfastError)
         for name in holdfast.__all__

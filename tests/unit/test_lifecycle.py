@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from holdfast.errors import InvalidTransitionError
 from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle import apply
+from holdfast.lifecycle.changes import replay, replay_many
 from holdfast.lifecycle.events import (
     Event,
     Fact,
@@ -151,10 +152,10 @@ def test_replayed_changes_equal_the_state(story: list[Event]) -> None:
     steps = tell(story)
     first = steps[0][0]
     changes = [change for _, _, step in steps for change in step.changes]
-    assert apply.replay_many(first, changes) == steps[-1][2].state
+    assert replay_many(first, changes) == steps[-1][2].state
     one_by_one = first
     for change in changes:
-        one_by_one = apply.replay(one_by_one, change)
+        one_by_one = replay(one_by_one, change)
     assert one_by_one == steps[-1][2].state
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle.events import ProcessExited, ProcessLaunched, ProcessLost, Requested
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
-from holdfast.store import codec
+from holdfast.store import decoding, encoding
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -36,8 +36,8 @@ _FREE = {"epoch", "schema_version", "process_progress", "num_processes"}
 
 
 def _again(state: ExperimentState) -> ExperimentState:
-    text = codec.dumps(codec.state_to_json(state))
-    return codec.state_from_json(json.loads(text), Path("exp.json"))
+    text = encoding.dumps(encoding.state_to_json(state))
+    return decoding.state_from_json(json.loads(text), Path("exp.json"))
 
 
 def _fields(record: type) -> list[str]:

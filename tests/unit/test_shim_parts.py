@@ -169,3 +169,32 @@ def test_a_family_is_found_with_and_without_the_kernels_help(adopts: str) -> Non
     )
     expected = f"['sh', 'sleep', 'sleep', 'sleep'] 9 [] {adopts == 'adopts'}\n"
     assert done.stdout == expected, done.stderr
+
+
+REHEARSE = """
+import os, sys
+from holdfast.engines.local import shim
+completing_r, completing_w = os.pipe()
+shared = shim.Shared(bytearray(1), completing_w)
+adopted = []
+shared.adopt = adopt = lambda: adopted.append(1)
+
+def traces():
+    return sorted(os.listdir("/proc/self/fd")), os.listdir("."), os.getcwd(), os.getsid(0)
+
+before = traces()
+shim.rehearse({"host": "h"}, shared)
+assert traces() == before, (before, traces())
+assert shared.adopt is adopt and not adopted
+os.set_blocking(completing_r, False)
+try:
+    sys.exit(f"said {os.read(completing_r, 8)}")
+except BlockingIOError:
+    pass
+"""
+
+
+@linux
+def test_a_rehearsal_leaves_no_trace(tmp_path: Path) -> None:
+    """The starter does it before its first shim: no file, no child, nothing adopted or said."""
+    subprocess.run([sys.executable, "-c", REHEARSE], cwd=tmp_path, check=True)

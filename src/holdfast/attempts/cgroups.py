@@ -1,4 +1,4 @@
-"""The cgroups of attempts, as they are looked at from outside: where they can be made, who is in.
+"""The cgroups of attempts, seen from outside: where they can be made, and who is in them.
 
 A process can leave its parents, its session and its environment behind, but not its cgroup: an
 empty one proves that nothing of a dead shim is left. `holdfast.engines.local.cgroup` makes them and
@@ -156,7 +156,7 @@ class Cgroup:
     directory: Path | None
 
     def populated(self) -> bool | None:
-        """Whether anything lives in it, or in one below; None where that cannot be told."""
+        """Whether anything lives in it, or in one below; None if unknown."""
         if self.directory is None:
             return False
         try:
@@ -193,7 +193,7 @@ class Cgroup:
         return self.directory is not None and _write(self.directory / "cgroup.kill", 1)
 
     def remove(self) -> None:
-        """Be rid of it and of what was made in it, if nothing lives there."""
+        """Remove it and what was made in it, if nothing lives there."""
         for where, _, _ in os.walk(self.directory or "/nowhere", topdown=False, followlinks=False):
             with contextlib.suppress(OSError):
                 Path(where).rmdir()

@@ -1,4 +1,4 @@
-"""What an attempt is told by environment variables: their names. Nothing is imported here.
+"""The names of the environment variables that an attempt gets. Nothing is imported here.
 
 The starter loads this file by itself, in an interpreter that knows no packages.
 """

@@ -37,10 +37,10 @@ _MOST_ROUNDS: Final = 20
 
 
 class Census:
-    """Every process that can be seen, looked at once: whose mark it carries, in which session.
+    """A snapshot of all visible processes: whose mark each carries, and in which session.
 
-    One look serves any number of attempts, and is old by the time that it is used: whoever signals
-    asks again, with `send_to_marked`.
+    One serves any number of attempts, and is out of date when it is used: before a signal,
+    `send_to_marked` checks again.
     """
 
     def __init__(self, observer: Observer | None = None) -> None:
@@ -194,16 +194,21 @@ def release(cgroup: Cgroup, observer: Observer) -> bool:
     return False
 
 
-def _parent(pid: int, observer: Observer) -> int | None:
+def _stat(pid: int, observer: Observer) -> list[bytes]:
+    """State, parent and so on, as `/proc/PID/stat` has them; empty where it cannot be read."""
     try:
         told = ((observer.proc or Path("/proc")) / str(pid) / "stat").read_bytes()
-        return int(told[told.rindex(b")") + 2 :].split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
+        return told[told.rindex(b")") + 2 :].split()
+    except (OSError, ValueError):
+        return []
+
+
+def _parent(pid: int, observer: Observer) -> int | None:
+    return next(map(int, _stat(pid, observer)[1:2]), None)
 
 
 def command_of(pid: int, observer: Observer) -> str:
-    """The name of the program that *pid* runs, for people; empty if it cannot be told."""
+    """The name of the program that *pid* runs, for people; empty if unknown."""
     if observer.proc is None:
         return ""
     try:
@@ -214,13 +219,7 @@ def command_of(pid: int, observer: Observer) -> str:
 
 def is_stuck(pid: int, observer: Observer) -> bool:
     """Whether *pid* is in an uninterruptible sleep, in which not even KILL reaches it."""
-    if observer.proc is None:
-        return False
-    try:
-        told = (observer.proc / str(pid) / "stat").read_bytes()
-    except OSError:
-        return False
-    return told[told.rindex(b")") + 2 :][:1] == b"D"
+    return _stat(pid, observer)[:1] == [b"D"]
 
 
 def holds_lock(pid: int, live: LiveState, folder: Path, observer: Observer) -> bool | None:
@@ -256,7 +255,7 @@ def _pinned(pid: int) -> Iterator[int | None]:
     opener = getattr(os, "pidfd_open", None)
     fd: int | None = None
     if opener is not None:
-        # Old kernels, seccomp: then the pid itself has to do.
+        # Old kernels, seccomp: then the pid itself must do.
         with contextlib.suppress(OSError):
             fd = opener(pid)
     try:
@@ -266,21 +265,23 @@ def _pinned(pid: int) -> Iterator[int | None]:
             os.close(fd)
 
 
-def send(pid: int, numbers: tuple[int, ...], still_it: Callable[[], bool]) -> str:
-    """Send *numbers* to *pid* if *still_it* says so once the process is pinned.
+def send(pid: int, number: int, still_it: Callable[[], bool]) -> str:
+    """Send *number* to *pid* if *still_it* says so once the process is pinned.
+
+    A stopped process receives nothing but KILL until it goes on, so that CONT follows.
 
     Returns:
-        Why they could not be sent; empty if they were, or if there was nobody to send them to.
+        Why it could not be sent; empty if it was, or if there was nobody to send it to.
     """
     with _pinned(pid) as fd:
         if not still_it():
             return ""
         try:
-            for number in numbers:
+            for each in (number,) if number == signal.SIGKILL else (number, signal.SIGCONT):
                 if fd is not None and sys.platform == "linux":
-                    signal.pidfd_send_signal(fd, number)
+                    signal.pidfd_send_signal(fd, each)
                 else:
-                    os.kill(pid, number)
+                    os.kill(pid, each)
         except ProcessLookupError:
             return ""
         except PermissionError:
@@ -290,25 +291,12 @@ def send(pid: int, numbers: tuple[int, ...], still_it: Callable[[], bool]) -> st
     return ""
 
 
-def send_to_marked(
-    member: Process, mark: str, number: int, *, observer: Observer | None = None
-) -> str:
-    """Signal a process that still carries *mark*; why it could not be done, empty if it was.
-
-    A stopped process receives TERM only once it goes on, so that TERM is followed by CONT.
-    """
-    here = observer or Observer.here()
-
-    def still_it() -> bool:
-        return mark in (marks_of(member.pid, here) or ())
-
-    numbers = (number, signal.SIGCONT) if number == signal.SIGTERM else (number,)
-    return send(member.pid, tuple(int(each) for each in numbers), still_it)
+def send_to_marked(member: Process, mark: str, number: int) -> str:
+    """Signal a process that still carries *mark*; as `send`."""
+    here = Observer.here()
+    return send(member.pid, number, lambda: mark in (marks_of(member.pid, here) or ()))
 
 
 def send_to_confined(member: Process, cgroup: Cgroup, number: int) -> str:
-    """Signal a process that is still in *cgroup*; as `send_to_marked`."""
-    numbers = (number, signal.SIGCONT) if number == signal.SIGTERM else (number,)
-    return send(
-        member.pid, tuple(int(each) for each in numbers), lambda: member.pid in cgroup.pids()
-    )
+    """Signal a process that is still in *cgroup*; as `send`."""
+    return send(member.pid, number, lambda: member.pid in cgroup.pids())

@@ -59,11 +59,11 @@ _REFUSED: Final = {
 def disk_problem(folder: Path) -> OSError | None:
     """Why no exit record can be written to the disk of *folder* at this moment; None if one can.
 
-    Tried with a file that never gets a name, where the system has such files; else only room is
-    looked at.
+    Tried with a file that never gets a name, where the system has such files; elsewhere, only free
+    space is checked.
 
     Raises:
-        OSError: It cannot be told.
+        OSError: The disk cannot be asked.
     """
     unnamed = getattr(os, "O_TMPFILE", None)
     if unnamed is not None:
@@ -289,7 +289,7 @@ def _probe(fd: int) -> Literal["held", "free", "unknown"]:
 def output_held(folder: Path, name: AttemptName) -> bool | None:
     """Whether a process that the attempt started still has its standard output or error open.
 
-    None where that cannot be told; False if it never had any.
+    None if unknown; False if it never had any.
     """
     held = [_held(path) for path in (output_path(folder, name), error_path(folder, name))]
     return True if True in held else None if None in held else False
@@ -345,8 +345,8 @@ def revoke(folder: Path, name: AttemptName) -> bool:
 def request(folder: Path, name: AttemptName, what: Literal["stop", "kill"], why: Reason) -> None:
     """Ask the shim of an attempt to stop it: with its grace period, or at once.
 
-    A shim sees it within a second, from any host and pid namespace, whoever lives by then. Not
-    durable: what a power cut takes away, it takes away together with the attempt.
+    A shim sees it within a second, across hosts and pid namespaces. Not durable: a power cut that
+    loses it ends the attempt, too.
 
     Raises:
         StateWriteError: The file system refused.

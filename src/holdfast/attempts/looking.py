@@ -1,4 +1,4 @@
-"""What became of an attempt: ended, running, never begun, gone, or not to be told from here.
+"""What became of an attempt: ended, running, never begun, gone, or unknown.
 
 `look` reads the files of an attempt, its lock and its processes, and touches nothing: the loop,
 `show`, a dry run, the doctor and a delete all ask here. Owns the order of the looks, in which every
@@ -22,17 +22,7 @@ from holdfast.errors import StateCorruptError
 from holdfast.identity import LockState, ProcessIdentity, Verdict
 from holdfast.liveness import Observer
 
-__all__ = [
-    "Ended",
-    "Gone",
-    "Look",
-    "Running",
-    "Unbegun",
-    "Undecided",
-    "glance",
-    "listed",
-    "look",
-]
+__all__ = ["Ended", "Gone", "Look", "Running", "Unbegun", "Undecided", "glance", "listed", "look"]
 
 #: To the kernel, 0 and -1 are whole groups of processes, and files can be forged.
 _HIGHEST_PID: Final = 1 << 31
@@ -104,7 +94,7 @@ def look(
 
     Args:
         shim: Who was recorded as its shim; tells where somebody removed the attempt's files.
-        census: One look at all processes, to share among attempts that are looked at together.
+        census: A snapshot of all processes, to share among attempts that are checked together.
 
     Raises:
         StateReadError: Its files cannot be read at this moment, which says nothing about it.
@@ -214,11 +204,7 @@ def _living(folder: Path, live: LiveState, verdict: Verdict, here: Observer) -> 
 
 
 def _family(
-    folder: Path,
-    name: AttemptName,
-    live: LiveState,
-    census: Census,
-    here: Observer,
+    folder: Path, name: AttemptName, live: LiveState, census: Census, here: Observer
 ) -> Look:
     """What a dead shim left, whatever session it made."""
     identity, verdict = live.identity, _of_shim(live, here)
@@ -252,7 +238,7 @@ def _family(
     held = output_held(folder, name)
     elsewhere = identity is None or identity.pid_namespace != here.pid_namespace
     if held is None and elsewhere:
-        words = "but whether what it started still runs cannot be told from here"
+        words = "but whether what it started still runs is unknown from here"
         return _doubt(verdict, words, identity)
     if held:
         inodes = output_inodes(folder, name)

@@ -1,5 +1,6 @@
 """What an attempt is called, and where its files are."""
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -119,7 +120,7 @@ def attempts_dir(folder: Path) -> Path:
 
 def file_path(folder: Path, name: AttemptName, suffix: Suffix) -> Path:
     """One file of an attempt, there or not."""
-    return attempts_dir(folder) / f"{name}.{suffix}"
+    return folder / f"{ATTEMPTS}/{name}.{suffix}"
 
 
 def reports_dir(folder: Path, name: AttemptName) -> Path:
@@ -150,19 +151,24 @@ def prepare(folder: Path) -> None:
     """
     path = attempts_dir(folder)
     try:
-        path.mkdir()
-        # The parent too: a power cut could take the directory back with every outcome in it.
-        fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        # Looked at first: it is there but for once, and this is done for every attempt.
         try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    except FileExistsError:
+            found = path.lstat()
+        except FileNotFoundError:
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+            # The parent too: a power cut could take the directory back with every outcome in it.
+            fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            found = path.lstat()
         # Through a link, outcomes and logs would be written to where it leads.
-        if not stat.S_ISDIR(path.lstat().st_mode):
+        if not stat.S_ISDIR(found.st_mode):
             raise StateWriteError(
                 path, "making it", "something else has its name", advice=SOMETHING_ELSE
-            ) from None
+            )
     except OSError as err:
         raise StateWriteError.of(path, "making it", err) from err
 

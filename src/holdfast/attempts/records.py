@@ -27,7 +27,7 @@ class Attempt:
     """One run of one command, as an engine is asked for it.
 
     Attributes:
-        env: Only what is added to the environment of whoever runs it.
+        env: Added to the environment of the engine.
         cwd: Directory it runs in; None for the engine's own.
         timeout_s: Seconds after which it is stopped; None for never.
         grace_s: Seconds between TERM and KILL when it is stopped.
@@ -64,7 +64,7 @@ class Process:
 
 @attrs.frozen(kw_only=True)
 class ExitRecord:
-    """How an attempt ended, as its shim saw it. What that means is the guards' affair.
+    """How an attempt ended, as its shim saw it. The guards decide what that means.
 
     Attributes:
         exit_code: None if it was ended by *signal* or was never started.
@@ -113,7 +113,7 @@ class ExitRecord:
 
 @attrs.frozen
 class CgroupAddress:
-    """By which a cgroup is found again.
+    """Where a cgroup is found again.
 
     Attributes:
         path: As the kernel names it.
@@ -134,7 +134,7 @@ class LiveState:
         identity: The shim, where its file could be read.
         mark: What everything that it started carries in its environment.
         inode: Device and inode of the file; None if there is none.
-        copied: Whether it is a copy, or forged: its lock and its mark are another's affair.
+        copied: Whether it is a copy, or forged: its lock and its mark belong to another.
         cgroup: That of the attempt; None if it has none.
     """
 

@@ -188,9 +188,13 @@ def newest_files(folder: Path, name: AttemptName, index: int, suffix: str) -> li
     return [path] if path.exists() else []
 
 
-def output_of(folder: Path, name: AttemptName, index: int, kind: Literal["out", "err"]) -> Path:
+def output_of(
+    folder: Path, name: AttemptName, index: int | None, kind: Literal["out", "err"]
+) -> Path:
     """What process *index* wrote in attempt *name*: into a file of its own, or of its launcher."""
-    own = newest_files(folder, name, index, kind) if name.is_launcher else []
+    own: list[Path] = []
+    if name.is_launcher and index is not None:
+        own = newest_files(folder, name, index, kind)
     return own[0] if own else file_path(folder, name, kind)
 
 

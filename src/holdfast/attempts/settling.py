@@ -1,4 +1,4 @@
-"""Making sure that an attempt is over that nobody watched: revoked, or its leftovers stopped.
+"""Makes sure that an unwatched attempt is over: revoked, or its leftovers stopped.
 
 `holdfast.attempts.looking` looks, this acts, one step at a time and without ever waiting: many
 attempts settle beside each other and beside a loop that goes on.
@@ -11,24 +11,9 @@ from typing import Final
 
 import attrs
 
-from holdfast.attempts.family import (
-    Census,
-    is_stuck,
-    release,
-    send_to_confined,
-    send_to_marked,
-)
+from holdfast.attempts.family import Census, is_stuck, release, send_to_confined, send_to_marked
 from holdfast.attempts.files import revoke
-from holdfast.attempts.looking import (
-    Ended,
-    Gone,
-    Look,
-    Running,
-    Unbegun,
-    Undecided,
-    listed,
-    look,
-)
+from holdfast.attempts.looking import Ended, Gone, Look, Running, Unbegun, Undecided, listed, look
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import Process
 from holdfast.identity import ProcessIdentity, Verdict
@@ -51,12 +36,12 @@ class Lost:
 
 @attrs.define(kw_only=True)
 class Settling:
-    """One attempt on its way to a certain end. Does nothing before its first step.
+    """One attempt, to be brought to a proven end. Does nothing before its first step.
 
     Attributes:
         shim: Who was recorded as its shim.
         grace_s: Seconds between TERM and KILL for what it left.
-        force: Take it for dead where nobody can tell.
+        force: Take it for dead if that is unknown.
         fence: Called before anything is done; what it raises keeps it from being done.
         began: When it was begun with, in seconds of a monotonic clock.
     """
@@ -99,7 +84,7 @@ class Settling:
         if isinstance(found, Undecided):
             if now - self.began < _CLEAR_WITHIN_S:
                 return None
-            return self._forced(found)
+            return Lost(f"taken for dead by --force: {found.evidence}") if self.force else found
         if found.leftovers and found.mark is not None:
             return self._stop(found, found.mark, now, kill=kill)
         if found.cgroup is not None and found.cgroup.directory is not None:
@@ -112,9 +97,6 @@ class Settling:
         if self._stopped:
             evidence += f"; processes it left were stopped: {listed(self._stopped.values())}"
         return Lost(evidence)
-
-    def _forced(self, found: Undecided) -> Look | Lost:
-        return Lost(f"taken for dead by --force: {found.evidence}") if self.force else found
 
     def _stop(self, found: Gone, mark: str, now: float, *, kill: bool) -> Look | Lost | None:
         self.fence()

@@ -1,7 +1,4 @@
-"""Which attempts are not over, and which of those go unwatched because their shim is stopped.
-
-For everybody who only asks; `holdfast.attempts.looking` is who looks.
-"""
+"""Which attempts are not over, and which of those go unwatched because their shim is stopped."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +51,7 @@ def halted(seen: Look) -> Halted | None:
 
 
 def halted_shim(shim: ProcessIdentity | None) -> Halted | None:
-    """Whether *shim* is proven to be stopped; None if it is not, or nobody can tell from here."""
+    """The stopped *shim*; None if it is not proven to be stopped."""
     if shim is None or shim.pid is None or not liveness.is_stopped(shim):
         return None
     return Halted(shim.pid)
@@ -71,7 +68,7 @@ def survivors(
         aggregation_only: Leave out the attempts of its processes.
 
     Raises:
-        StateReadError: That cannot be told at this moment.
+        StateReadError: The files cannot be read at this moment.
     """
     census = Census()
     for name in names(folder, experiment_id):

@@ -4,48 +4,26 @@ Owns what a user types and sees, and nothing of what it does. Every module here 
 its command is used; `--version` needs none of them.
 """
 
-import _signal as signal  # type: ignore[import-not-found]  # `signal` makes enums, for 4 ms
+import gc
 import sys
 
-__all__ = ["main", "quietly"]
+from holdfast.cli.loading import quietly
+
+__all__ = ["main"]
 
 #: What a shell reports of a program that SIGINT ended.
 _INTERRUPTED = 130
-
-
-class quietly:  # noqa: N801 (read as a word of the `with`; `contextlib` would have to be imported)
-    """Context in which Ctrl-C ends the program at once, without a word: while modules are loaded.
-
-    Python would raise somewhere inside its own machinery, which prints what it cannot raise.
-    Nothing is open then that anybody would have to close.
-
-    Args:
-        begun: Whether it does so already, and is not to any more at the end.
-    """
-
-    def __init__(self, begun: bool = False) -> None:
-        self._before = signal.default_int_handler if begun else None
-
-    def __enter__(self) -> None:
-        # Another handler is another's affair: that of who runs us as a library, or `nohup`'s.
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            try:
-                self._before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-            except ValueError:
-                return  # not the main thread, which no signal interrupts
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+#: New objects after which to look for garbage. What a command loads and lists is none of it; after
+#: every 700, as Python would, looking takes a tenth of a short command and a quarter of a long
+#: listing.
+_COLLECT_AFTER = 1_000_000
 
 
 def main(argv: list[str] | None = None, *, quiet: bool = False) -> int:
     """Run the command in *argv*; the exit code.
 
-    Without *argv* it is the whole program, with the process's own arguments.
-
-    Args:
-        quiet: Whether Ctrl-C ends the program without a word, which is to end once all is loaded.
+    Without *argv* it is the whole program, with the process's own arguments. *quiet*: Ctrl-C ends
+    the program without a word, until all is loaded.
 
     Raises:
         KeyboardInterrupt: The whole program was interrupted. Python then ends as it always does,
@@ -54,9 +32,12 @@ def main(argv: list[str] | None = None, *, quiet: bool = False) -> int:
     """
     if argv is not None:
         return _run(argv)
+    gc.set_threshold(_COLLECT_AFTER)
     code = _run(sys.argv[1:], quiet=quiet)
     # A second Ctrl-C while the interpreter ends has nothing left to say either.
     quietly().__enter__()
+    # As it ends, the interpreter would look at every object once more.
+    gc.freeze()
     if code == _INTERRUPTED:
         # Everything was said: no traceback.
         sys.excepthook = lambda *_: None
@@ -73,7 +54,7 @@ def _run(args: list[str], *, quiet: bool = False) -> int:
         return 0
     try:
         with quietly(quiet):
-            from holdfast.cli.failures import guarded
+            from holdfast.cli.program import guarded
 
         return guarded(args)
     except KeyboardInterrupt:

@@ -1,12 +1,11 @@
 """Which experiment an ID on the command line names, be it readable or not."""
 
-import difflib
 from pathlib import Path
 from typing import Final
 
 import click
 
-from holdfast.cli.app import quoted
+from holdfast.cli.where import quoted
 from holdfast.encoding import spoken
 from holdfast.errors import (
     AmbiguousExperimentError,
@@ -24,11 +23,10 @@ _NEWEST: Final = "@last"
 
 
 def resolve(manager: StateManager, query: str) -> str:
-    """The id that *query* names: as `StateManager.resolve`, but names count, too, where one
-    experiment has it, and what cannot be read.
+    """The id that *query* names: as `StateManager.resolve`, or a name that only one experiment has.
 
-    `ls` names such a file, so the beginning of its name is not unknown. Nor may it be taken for
-    that of another experiment, which `rm` would then delete.
+    A file that cannot be read counts, too: `ls` names it, and `rm` must not take the beginning of
+    its name for that of another experiment.
 
     Raises:
         ExperimentNotFoundError, AmbiguousExperimentError: None or several.
@@ -65,25 +63,35 @@ def resolve(manager: StateManager, query: str) -> str:
     return found[0]
 
 
-def resolve_unit(manager: StateManager, query: str) -> tuple[str, str | None]:
-    """As `resolve`, of an ID or ID/INDEX; the index as text, None if there is none.
+def resolve_unit(manager: StateManager, query: str, *named: str) -> tuple[str, str | None]:
+    """As `resolve`, of an ID or ID/UNIT; the unit as text, None if there is none.
+
+    Args:
+        named: What a unit may be besides the number of a process.
 
     Raises:
-        click.UsageError: The experiment has no such process.
+        click.UsageError: The experiment has no such unit.
     """
     head, slash, last = query.rpartition("/")
-    if not slash or not (last.isascii() and last.isdigit() and len(last) < 10):
-        return resolve(manager, query), None
+    is_number = last.isascii() and last.isdigit() and len(last) < 10
     try:
         # An experiment may be called `sweep/3`.
         return resolve(manager, query), None
     except ExperimentNotFoundError:
-        found = resolve(manager, head)
+        if not slash or not (is_number or named):
+            raise
+        found = resolve(manager, head)  # where there is none, that is what is wrong
+    if last in named:
+        return found, last
+    who = text.one_line(found)
+    if not is_number:
+        names = " nor ".join(f"`{each}`" for each in named)
+        raise click.UsageError(
+            f"{who} is there; {text.one_line(last)!r} is neither a process's number nor {names}"
+        )
     number = manager.load(found).num_processes
     if int(last) >= number:
-        raise click.UsageError(
-            f"{text.one_line(found)} has processes 0 to {number - 1}, no {int(last)}"
-        )
+        raise click.UsageError(f"{who} has processes 0 to {number - 1}, no {int(last)}")
     return found, str(int(last))
 
 
@@ -95,14 +103,13 @@ def _meant(manager: StateManager, query: str) -> tuple[str, ...]:
             return (resolve(manager, head),)
         except HoldfastError:
             return ()
+    import difflib  # only a mistake needs it
+
     return (_NEWEST,) if query != _NEWEST and difflib.get_close_matches(query, [_NEWEST]) else ()
 
 
 def how_to_remove(manager: StateManager, error: HoldfastError) -> str | None:
-    """The command that removes the experiment that *error* says cannot be read.
-
-    None if it is about no experiment: the state directory itself may be what cannot be read.
-    """
+    """The command that removes what *error* says cannot be read; None if it is no experiment."""
     if not isinstance(error, StateCorruptError | SchemaTooNewError):
         return None
     stem = _stem(manager, error.path)

@@ -3,38 +3,22 @@
 A command's module is imported when it is run or asked for its own help, never to list it.
 """
 
-import difflib
-import os
-import shlex
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
-import attrs
 import click
 
 from holdfast import __version__
 from holdfast.attempts import environment
-from holdfast.cli import quietly
 from holdfast.cli.failures import EXIT_CODES
+from holdfast.cli.loading import quietly
+from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.reading import text
 
-if TYPE_CHECKING:
-    from holdfast.config.experiment_file import Experiment
-    from holdfast.store.manager import StateManager
-
-__all__ = [
-    "Where",
-    "app",
-    "experiment_argument",
-    "json_option",
-    "quoted",
-    "state_dir_option",
-    "where_of",
-]
+__all__ = ["app", "experiment_argument", "force_option", "in_state_dir", "json_option"]
 
 
 #: What other programs call it.
@@ -73,133 +57,6 @@ _COMMANDS: Final = {
 }
 
 
-#: Commands that make the state directory if it is not there; no other does.
-_MAKERS: Final = frozenset({"run", "demo"})
-
-
-@attrs.define
-class Where:
-    """The state directory that a command works on, and how to name it in a next command.
-
-    Attributes:
-        option: The directory as it was given with `-C`; None if it comes from elsewhere.
-        verb: The command that runs; None before that is known.
-        fresh: Whether it makes a new experiment whatever there is.
-        found: The directory that was looked for, once it was.
-    """
-
-    option: str | None = None
-    verb: str | None = None
-    fresh: bool = False
-    found: Path | None = None
-
-    @property
-    def _said(self) -> str | None:
-        """The directory that the user named."""
-        return self.option or os.environ.get(environment.STATE_DIR) or None
-
-    @property
-    def state_dir(self) -> Path:
-        """`-C`, else `HOLDFAST_STATE_DIR`, else what was found; else `.experiment_state` here.
-
-        Raises:
-            UntrustedPlaceError: Others can write into what is found.
-            click.UsageError: What the user named is no directory that there is or can be.
-        """
-        if self._said is not None:
-            said = Path(self._said)
-            if not said.is_dir() and (self.verb not in _MAKERS or said.exists()):
-                raise click.UsageError(self._no_directory(said))
-            return said
-        if self.found is None:
-            from holdfast.cli import homes
-
-            self._use(homes.above())
-        assert self.found is not None
-        return self.found
-
-    def _no_directory(self, said: Path) -> str:
-        where = text.one_line(said if said.is_absolute() else f"{said} in {Path.cwd()}")
-        named = "-C" if self.option else environment.STATE_DIR
-        if said.exists():
-            return f"{where}, which {named} names, is no directory; -C DIR names another"
-        return f"there is no directory {where}, which {named} names"
-
-    def settle(self, experiment: "Experiment") -> None:
-        """Find the directory for a run of *experiment*, and tell of the same work elsewhere.
-
-        Raises:
-            UntrustedPlaceError: Others can write into what is found.
-        """
-        from holdfast.cli import homes
-
-        if self._said is None:
-            found, held = homes.for_work(experiment)
-            self._use(found)
-        else:
-            held = homes.holds(self.state_dir, experiment)
-        if self.fresh or held:
-            return
-        for place, state in homes.twins(self.state_dir, experiment):
-            which = f"{text.one_line(state.experiment_id)} ({state.status})"
-            if place == self.state_dir:
-                told = f"{which} is the same work of another place, {text.one_line(state.cwd)}"
-            else:
-                told = f"{which} in {text.one_line(place)} is the same work"
-            text.say(f"{told}; this makes a new experiment in {text.one_line(self.state_dir)}")
-
-    def _use(self, found: Path) -> None:
-        from holdfast.store.place import STATE_DIR
-
-        if self.found is None and found != STATE_DIR:
-            text.say(f"the experiments are in {text.one_line(found)}")
-        self.found = found
-
-    def manager(self) -> "StateManager":
-        """The store there."""
-        from holdfast.store.manager import StateManager
-
-        return StateManager(self.state_dir)
-
-    def command(self, *words: str) -> str:
-        """What to type, in this directory and shell, to run holdfast with *words*."""
-        where = [] if self.option is None else ["-C", self.option]
-        if self._said is None and self.found is not None and not self._is_found_again(self.found):
-            where = ["-C", str(self.found)]
-        return " ".join([_program(), *map(quoted, [*where, *words])])
-
-    @staticmethod
-    def _is_found_again(found: Path) -> bool:
-        """Whether a command that names no place finds the same."""
-        from holdfast.cli import homes
-
-        try:
-            return homes.above() == found
-        except HoldfastError:
-            return False
-
-
-def quoted(word: str) -> str:
-    """*word* for a shell to read; harmless to the terminal that shows it."""
-    if word.isprintable():
-        return shlex.quote(word)
-    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
-    return "$'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in escaped) + "'"
-
-
-def _program() -> str:
-    """How this program was started: `holdfast` may not be on PATH."""
-    called = Path(sys.argv[0])
-    if called.name == "__main__.py":
-        return f"{shlex.quote(Path(sys.executable).name)} -m holdfast"
-    import shutil
-
-    found = shutil.which(called.name)
-    if found is not None and Path(found).resolve() == called.resolve():
-        return shlex.quote(called.name)
-    return shlex.quote(sys.argv[0])  # as it was typed: `Path` would take the `./` away
-
-
 _C = TypeVar("_C", bound=Callable[..., Any])
 
 
@@ -209,23 +66,26 @@ def _set_where(context: click.Context, _: click.Parameter, value: str | None) ->
         found.option = value
 
 
-def state_dir_option(command: _C) -> _C:
-    """`-C`, which may stand before or after the command."""
-    return click.option(
-        "-C",
-        "--state-dir",
-        metavar="DIR",
-        expose_value=False,
-        callback=_set_where,
-        type=click.Path(file_okay=False),
-        help=f"Where the experiments are; else ${environment.STATE_DIR}, else what is here or "
-        "above.",
-    )(command)
+_state_dir_option = click.option(
+    "-C",
+    "--state-dir",
+    metavar="DIR",
+    expose_value=False,
+    callback=_set_where,
+    type=click.Path(file_okay=False),
+    help=f"Where the experiments are; else ${environment.STATE_DIR}, else what is here or above.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
+force_option = click.option(
+    "--force",
+    is_flag=True,
+    help="Go on although the last owner cannot be proven dead. Make sure yourself that it is.",
+)
 
 
-def json_option(command: _C) -> _C:
-    """`--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")(command)
+def in_state_dir(command: Callable[..., int]) -> Callable[..., int]:
+    """A command with `-C`, which may stand before it, too, and the `Where` as first argument."""
+    return _state_dir_option(click.make_pass_decorator(Where)(command))
 
 
 def _complete_id(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
@@ -234,7 +94,7 @@ def _complete_id(context: click.Context, _: click.Parameter, incomplete: str) ->
     from holdfast.cli import homes
 
     warnings.simplefilter("ignore")
-    where = where_of(context)
+    where = _where(context)
     try:
         where.found = where.found or homes.above()  # a shell that completes wants no messages
         ids = where.manager().list_experiments()
@@ -248,8 +108,7 @@ def experiment_argument(command: _C) -> _C:
     return click.argument("query", metavar="ID", shell_complete=_complete_id)(command)
 
 
-def where_of(context: click.Context) -> Where:
-    """The state directory of the running command."""
+def _where(context: click.Context) -> Where:
     found = context.find_object(Where)
     assert found is not None
     return found
@@ -275,11 +134,14 @@ class _Commands(click.Group):
             close = [_ALIASES[args[0]]] if args[0] in _ALIASES else []
             if not close and Path(args[0]).is_file():
                 close = ["run", args[0]]
-            close = close or difflib.get_close_matches(args[0], _COMMANDS, n=1)
-            hint = f"; did you mean `{where_of(ctx).command(*close)}`?" if close else ""
+            if not close:
+                import difflib  # only a mistake needs it
+
+                close = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+            hint = f"; did you mean `{_where(ctx).command(*close)}`?" if close else ""
             ctx.fail(f"no command {args[0]!r}{hint}")
         if args:
-            where_of(ctx).verb = args[0]
+            _where(ctx).verb = args[0]
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -330,6 +192,6 @@ Exit codes: """ + "; ".join(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="holdfast", message="%(prog)s %(version)s")
-@state_dir_option
+@_state_dir_option
 def app() -> None:
     """Crash-proof experiments: run, kill at any instant, resume, aggregate."""

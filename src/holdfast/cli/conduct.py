@@ -1,20 +1,15 @@
 """Having an experiment driven to its end on this machine, shown while it goes, and told after."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from holdfast.cli import quietly
-from holdfast.cli.app import Where
 from holdfast.cli.failures import code_of
+from holdfast.cli.loading import quietly
+from holdfast.cli.where import Where
 from holdfast.reading import forms, text
 
 if TYPE_CHECKING:
-    from holdfast.attempts.names import AttemptName
-    from holdfast.attempts.records import Attempt
-    from holdfast.cli.live import Progress
-    from holdfast.engines import Engine, EngineWord, Handle
     from holdfast.lifecycle.events import Change
     from holdfast.lifecycle.records import ExperimentState
     from holdfast.orchestration.orchestrator import Orchestrator, Outcome
@@ -32,14 +27,12 @@ def conduct(
 ) -> int:
     """Have *drive* run an experiment on this machine, show how it goes, and print its end."""
     with quietly():
-        from holdfast.cli.live import Progress
-        from holdfast.engines.local.engine import LocalEngine
+        from holdfast.cli.live import Announcing, Progress
         from holdfast.orchestration.orchestrator import Orchestrator
         from holdfast.reading.evidence import parameters
 
     manager = where.manager()
-    with Progress(manager.folder, parameters, notes) as progress, LocalEngine() as local:
-        engine = _Announcing(local, progress)
+    with Progress(manager.folder, parameters, notes) as progress, Announcing(progress) as engine:
 
         def step(state: "ExperimentState", changes: "Sequence[Change]") -> None:
             if progress.first is None:
@@ -53,7 +46,7 @@ def conduct(
 
 
 def _say_interpreter(state: "ExperimentState") -> None:
-    """Say that `python3` is not the one on PATH; once, before anything runs."""
+    """Say that `python3` is not the one on PATH, before anything runs."""
     from holdfast.encoding import local
     from holdfast.engines.local.interpreter import stands_in
 
@@ -63,11 +56,9 @@ def _say_interpreter(state: "ExperimentState") -> None:
 
 
 def _taken_up(outcome: "Outcome", first: "ExperimentState | None") -> list[str]:
-    """What was not begun by this run, in the numbers with which it was announced.
+    """What this run did not begin, in the numbers with which it was announced.
 
-    Args:
-        first: The experiment as it was found, with what had ended by then; None if it was not
-            gone on with.
+    *first* is the experiment as it was found, with what had ended by then; None if it is new.
     """
     if first is None:
         return []
@@ -104,20 +95,19 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
             {
                 "experiment": forms.experiment(state, None),
                 "exit_code": code_of(outcome),
-                "message": outcome.message,
-                "skipped": outcome.skipped,
-                "adopted": outcome.adopted,
-                "already_done": outcome.already_done,
+                **forms.plain(outcome, "message", "skipped", "adopted", "already_done"),
                 "blocked": dict(outcome.blocked),
                 "next_command": command,
                 "aggregate": outcome.aggregate,
             },
         )
     else:
-        from holdfast.cli.report import aggregate_lines, failure_lines
+        from holdfast.cli.report import aggregate_lines
         from holdfast.cli.report import notes as odd
+        from holdfast.reading.evidence import failures, parameters
 
-        lines = failure_lines(where, where.manager(), state)
+        folder = where.manager().folder(state.experiment_id)
+        lines = failures(where.command, state, folder, parameters(state), sys.stderr)
         if lines:
             text.say("\n".join(["failed:", *lines]), painted=True)
         if outcome.aggregate is not None:
@@ -132,7 +122,7 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
         sure = where.command("resume", "--force", state.experiment_id)
         text.say(f"or, once you are sure that nothing of what was left as it is runs: {sure}")
     if outcome.lost:
-        text.say(f"or be rid of it: {where.command('rm', state.experiment_id)}")
+        text.say(f"or delete it: {where.command('rm', state.experiment_id)}")
 
 
 def _print_table(lines: list[str]) -> None:
@@ -144,52 +134,3 @@ def _print_table(lines: list[str]) -> None:
         from holdfast.cli.failures import silence
 
         silence(sys.stdout)
-
-
-class _Announcing:
-    """The engine, with a word to the user when it is asked to stop what runs."""
-
-    def __init__(self, engine: "Engine", progress: "Progress") -> None:
-        self._engine = engine
-        self._progress = progress
-        self._signals = 0
-
-    def submit(self, experiment_id: str, attempts: "Sequence[Attempt]") -> "list[Handle]":
-        return self._engine.submit(experiment_id, attempts)
-
-    def find(
-        self, experiment_id: str, folder: Path | None = None
-    ) -> "Mapping[AttemptName, Handle]":
-        return self._engine.find(experiment_id, folder)
-
-    def poll(self, handles: "Sequence[Handle]") -> "list[EngineWord]":
-        return self._engine.poll(handles)
-
-    def cancel(
-        self, handles: "Sequence[Handle]", *, force: bool = False
-    ) -> "Mapping[AttemptName, str]":
-        unreached = self._engine.cancel(handles, force=force)
-        number = text.count(len(handles), "process")
-        if force:
-            words = f"killing {number}"
-        elif self._signals:
-            words = f"stopping {number}; once more (Ctrl-C) kills them at once"
-        else:
-            words = f"a process failed: stopping the other {number}"
-        if handles:
-            self._progress.stopping(words)
-        return unreached
-
-    def wait(self, timeout_s: float) -> None:
-        self._engine.wait(timeout_s)
-
-    def wake(self) -> None:
-        # Called from the signal handler: no more than a mark here.
-        self._signals += 1
-        self._engine.wake()
-
-    def close(self) -> None:
-        self._engine.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)

@@ -6,10 +6,11 @@ from pathlib import Path
 import attrs
 import click
 
-from holdfast.cli.app import Where, json_option, state_dir_option, where_of
+from holdfast.cli.app import in_state_dir, json_option
 from holdfast.cli.failures import UNREADABLE, say_if_absent
+from holdfast.cli.where import Where
 from holdfast.doctor import Finding, examine, strays
-from holdfast.errors import StateCorruptError, printable
+from holdfast.errors import StateCorruptError, flat
 from holdfast.reading import forms, text
 
 __all__ = ["doctor"]
@@ -18,22 +19,19 @@ __all__ = ["doctor"]
 @click.command()
 @click.option("--fix", is_flag=True, help="Mend what can be mended without losing anything.")
 @json_option
-@state_dir_option
-@click.pass_context
-def doctor(context: click.Context, fix: bool, as_json: bool) -> int:
+@in_state_dir
+def doctor(where: Where, fix: bool, as_json: bool) -> int:
     """Look for damage, leftovers and unsafe file systems; mend what loses nothing.
 
     Replays every journal through the declared machines, compares every view and result with what
-    was recorded, and tries the file system's locks, flushes and clock. A hint is no
-    problem. If problems remain, the exit code is 6 if a state cannot be read, else 1; it is 1, too,
-    if there is no such directory.
+    was recorded, and tries the file system's locks, flushes and clock. Hints are no problems. Exits
+    with 6 if a state cannot be read, with 1 if other problems remain or there is no such directory.
     """
-    where = where_of(context)
     try:
         found = examine(where.state_dir, fix=fix)
     except StateCorruptError as err:
         # Its own advice is to ask the doctor.
-        text.say(f"{_path(err.path)}: {err.problem}", "error")
+        text.say(f"{flat(err.path)}: {err.problem}", "error")
         text.say("  name a directory that can be read with -C DIR, or look at its permissions")
         return UNREADABLE
     absent = _is_absent(where.state_dir)
@@ -43,7 +41,14 @@ def doctor(context: click.Context, fix: bool, as_json: bool) -> int:
             "holdfast.doctor/1",
             {
                 "state_dir": str(where.state_dir),
-                "findings": [_form(each, where) for each in found],
+                "findings": [
+                    attrs.asdict(each)
+                    | {
+                        "path": str(each.path),
+                        "command": where.command(*each.command) if each.command else None,
+                    }
+                    for each in found
+                ],
                 "strays": {
                     "proof": proof.kind,
                     "directory": proof.directory and str(proof.directory),
@@ -70,32 +75,17 @@ def _is_absent(state_dir: Path) -> bool:
         return False
 
 
-def _form(finding: Finding, where: Where) -> dict[str, object]:
-    command = where.command(*finding.command) if finding.command else None
-    return attrs.asdict(finding) | {"path": str(finding.path), "command": command}
-
-
 def _lines(finding: Finding, where: Where, *, fix: bool) -> list[str]:
     style: text.Style = "red" if finding.severity == "problem" else "yellow"
     label = text.paint(finding.severity, style, text.coloured(sys.stdout))
+    outcome = "done" if finding.fixed else "not done" if fix and finding.fixable else "to do"
     repair = text.one_line(finding.repair)
     if finding.command:
         repair = f"{repair}: {where.command(*finding.command)}"
     return [
-        f"{label}  {finding.kind}  {_path(finding.path)}: {text.one_line(finding.what)}",
-        f"  {_outcome(finding, fix=fix)}: {repair}",
+        f"{label}  {finding.kind}  {flat(finding.path)}: {text.one_line(finding.what)}",
+        f"  {outcome}: {repair}",
     ]
-
-
-def _path(path: Path) -> str:
-    """*path* in one line, from which it can still be told where a line feed was."""
-    return printable(path).replace("\n", "\\n")
-
-
-def _outcome(finding: Finding, *, fix: bool) -> str:
-    if finding.fixed:
-        return "done"
-    return "not done" if fix and finding.fixable else "to do"
 
 
 def _summary(found: list[Finding], *, fix: bool, command: str) -> None:

@@ -4,14 +4,15 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 
 from holdfast.cli.addressing import resolve_unit
-from holdfast.cli.app import experiment_argument, state_dir_option, where_of
+from holdfast.cli.app import experiment_argument, in_state_dir
+from holdfast.cli.where import Where
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.reading import seen, text
+from holdfast.reading import forms, seen, text
 from holdfast.reading.cells import flat
 from holdfast.reading.evidence import parameters
 from holdfast.results import aggregation, rows
@@ -29,19 +30,17 @@ _encode: Final = json.JSONEncoder(allow_nan=False).encode
 @click.command()
 @click.option("--csv", "as_csv", is_flag=True, help="CSV (the default).")
 @click.option("--jsonl", "as_lines", is_flag=True, help="A JSON object in each line.")
-@state_dir_option
 @experiment_argument
-@click.pass_context
-def export(context: click.Context, query: str, as_csv: bool, as_lines: bool) -> int:
-    """Print one row for each process: status, attempts, times, parameters, result; all of it.
+@in_state_dir
+def export(where: Where, query: str, as_csv: bool, as_lines: bool) -> int:
+    """Print one row per process with everything: status, attempts, times, parameters, result.
 
-    Whatever stands in the results is there, whole. In CSV, parameters are in columns `params.lr`,
-    nested results in `result.metrics.f1`; lists are JSON, and so is what a large result has beyond
-    10,000 members, in `result.…`. ID/INDEX prints one process.
+    Results are whole. In CSV, parameters are in columns `params.lr`, nested results in
+    `result.metrics.f1`; lists are JSON, and so is what a large result has beyond 10,000 members, in
+    `result.…`. ID/INDEX prints one process.
     """
     if as_csv and as_lines:
         raise click.UsageError("--csv or --jsonl, not both")
-    where = where_of(context)
     manager = where.manager()
     experiment_id, unit = resolve_unit(manager, query)
     state = manager.load(experiment_id)
@@ -63,49 +62,44 @@ def export(context: click.Context, query: str, as_csv: bool, as_lines: bool) -> 
     return 0
 
 
-def _lines(state: ExperimentState, found: Mapping[str, Any]) -> Iterator[str]:
-    """Every row with all there is as JSON, of which large results are never built."""
-    whole = rows.encoded(found["rows"])
+_T = TypeVar("_T")
+
+
+def _by_index(
+    found: Mapping[str, Any], whole: Iterator[_T]
+) -> Iterator[tuple[int, _T | None, Mapping[str, Any] | None]]:
+    """Every process in order: its index, and what *whole* has of its row, or why there is none."""
     missing = {each["index"]: each for each in found["missing"]}
     indices = {row["index"] for row in rows.outlines(found["rows"])}
     # Rows are in the order of their indices.
     for index in sorted({*indices, *missing}):
-        if index in indices:
-            head, why = next(whole), None
-        else:
-            head, why = _encode({**missing[index]["row"], "result": None}), missing[index]["why"]
-        yield f"{head[:-1]}, {_encode(_about(state, index, why))[1:]}"
+        yield index, next(whole) if index in indices else None, missing.get(index)
+
+
+def _lines(state: ExperimentState, found: Mapping[str, Any]) -> Iterator[str]:
+    """Every row with all there is as JSON, of which large results are never built."""
+    for index, row, lacking in _by_index(found, rows.encoded(found["rows"])):
+        if row is None:
+            assert lacking is not None
+            row = _encode({**lacking["row"], "result": None})
+        about = _about(state, index, None if lacking is None else lacking["why"])
+        yield f"{row[:-1]}, {_encode(about)[1:]}"
 
 
 def _about(state: ExperimentState, index: int, why: str | None) -> dict[str, Any]:
-    process = state.processes[index]
-    begun, ended = process.started_at, process.completed_at
-    return {
-        "status": str(process.status),
-        "reason": None if process.reason is None else str(process.reason),
-        "exit_code": process.exit_code,
-        "signal": process.signal,
-        "started_at": None if begun is None else begun.isoformat(),
-        "completed_at": None if ended is None else ended.isoformat(),
-        "error": why,
-    }
+    names = ("status", "reason", "exit_code", "signal", "started_at", "completed_at")
+    return {**forms.plain(state.processes[index], *names), "error": why}
 
 
 def _parted(
     state: ExperimentState, found: Mapping[str, Any]
 ) -> Iterator[tuple[dict[str, Any], Callable[[Any], Any]]]:
     """Every row with all there is, long parts elided, and what makes such a part whole."""
-    whole = rows.parted(found["rows"])
-    missing = {each["index"]: each for each in found["missing"]}
-    indices = {row["index"] for row in rows.outlines(found["rows"])}
-    # Rows are in the order of their indices.
-    for index in sorted({*indices, *missing}):
-        if index in indices:
-            row, part = next(whole)
-            yield {**row, **_about(state, index, None)}, part
-        else:
-            row, why = missing[index]["row"], missing[index]["why"]
-            yield {**row, **_about(state, index, why)}, lambda value: value
+    for index, row, lacking in _by_index(found, rows.parted(found["rows"])):
+        if row is not None:
+            yield {**row[0], **_about(state, index, None)}, row[1]
+        elif lacking is not None:
+            yield {**lacking["row"], **_about(state, index, lacking["why"])}, lambda value: value
 
 
 def _write_csv(state: ExperimentState, found: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """`holdfast guide`: a page of the guide, rendered on a terminal, plain Markdown anywhere else."""
 
-import difflib
 import re
 import sys
 from typing import Final
@@ -41,6 +40,8 @@ def guide(topic: str | None, listed: bool) -> int:
 
 
 def _unknown(topic: str) -> str:
+    import difflib  # only a mistake needs it
+
     close = [each for each in TOPICS if topic.lower() in each]
     close = close or difflib.get_close_matches(topic.lower(), TOPICS, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""

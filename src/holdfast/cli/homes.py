@@ -5,6 +5,7 @@ git finds its repository. Whoever can write there decides which commands `resume
 must be ours alone.
 """
 
+import contextlib
 import os
 import stat
 import warnings
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from holdfast.errors import HoldfastError, UntrustedPlaceError
+from holdfast.errors import AmbiguousExperimentError, HoldfastError, UntrustedPlaceError
 from holdfast.store.place import STATE_DIR
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _MOST_COMPARED: Final = 50
 
 
 def above(folder: Path = Path()) -> Path:
-    """The state directory in *folder*, the current one, or above; one to be made if there is none.
+    """The state directory in or above *folder*; one to be made here if there is none.
 
     Raises:
         UntrustedPlaceError: Others can write into what is found.
@@ -41,8 +42,7 @@ def above(folder: Path = Path()) -> Path:
 def for_work(experiment: "Experiment") -> tuple[Path, bool]:
     """The state directory for a run of *experiment*, and whether its work is there.
 
-    Here if its work is here, else beside or above its file, where the work is first; else here, to
-    be made if there is none.
+    One that has its work comes first: the one here, then those beside and above its file.
 
     Raises:
         UntrustedPlaceError: Others can write into what is found.
@@ -64,8 +64,7 @@ def holds(state_dir: Path, experiment: "Experiment") -> bool:
 def twins(state_dir: Path, experiment: "Experiment") -> Iterator[tuple[Path, "ExperimentState"]]:
     """Where else the work of *experiment*, which is not in *state_dir*, was done or begun.
 
-    In other state directories that could have been meant, and here for another folder: the file or
-    the directory was moved.
+    In other directories that could have been meant, and in this one for a folder that was moved.
     """
     tried = {os.path.realpath(state_dir)}
     for folder in (Path(), experiment.cwd):
@@ -80,41 +79,40 @@ def twins(state_dir: Path, experiment: "Experiment") -> Iterator[tuple[Path, "Ex
 
 
 def _same_work(state_dir: Path, experiment: "Experiment") -> "ExperimentState | None":
-    from holdfast.errors import AmbiguousExperimentError
     from holdfast.store.manager import StateManager
 
     manager = StateManager(state_dir)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _in_silence():
         try:
             hashes = experiment.config_hashes(state_dir)
             return manager.find_by_config_hash(hashes, include_finished=True)
         except AmbiguousExperimentError as err:
             return manager.load(max(err.matches))
-        except HoldfastError:
-            return None  # told when it is used
+    return None
+
+
+@contextlib.contextmanager
+def _in_silence() -> Iterator[None]:
+    """What is wrong with a directory that is only looked into is told once it is used."""
+    with warnings.catch_warnings(), contextlib.suppress(HoldfastError):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _moved(state_dir: Path, experiment: "Experiment") -> "ExperimentState | None":
     from holdfast.store.manager import StateManager
 
     manager = StateManager(state_dir)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            alike = [
-                summary
-                for summary in manager.listing().experiments
-                if summary.num_processes == experiment.num_processes
-            ]
-        except HoldfastError:
-            return None
+    with _in_silence():
+        alike = [
+            summary
+            for summary in manager.listing().experiments
+            if summary.num_processes == experiment.num_processes
+        ]
         alike.sort(key=lambda summary: str(summary.created_at), reverse=True)
         wanted = _placeless(experiment, state_dir)
-        for summary in alike[:_MOST_COMPARED]:
-            state = _of_work(manager, summary.experiment_id, wanted)
-            if state is not None:
-                return state
+        found = (_of_work(manager, each.experiment_id, wanted) for each in alike[:_MOST_COMPARED])
+        return next((state for state in found if state is not None), None)
     return None
 
 
@@ -141,10 +139,7 @@ def _placeless(experiment: "Experiment", state_dir: Path) -> bytes:
 
 
 def _places(folder: Path) -> Iterator[Path]:
-    """The state directories in *folder* and above.
-
-    The search ends at the home directory, at a mount point, and at a folder of others.
-    """
+    """The state directories in *folder* and above, up to home, a mount point, another's folder."""
     here, home = Path(os.path.realpath(folder)), Path(os.path.realpath(Path.home()))
     while True:
         if (here / STATE_DIR).is_dir():

@@ -1,16 +1,14 @@
 """`holdfast ls`: all experiments of a state directory, however many there are."""
 
-import functools
-import gc
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NamedTuple, ParamSpec
+from typing import Final, NamedTuple
 
 import click
 
-from holdfast.cli.app import Where, json_option, state_dir_option, where_of
+from holdfast.cli.app import in_state_dir, json_option
 from holdfast.cli.failures import UNREADABLE, say_if_absent, told
+from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.reading import forms, text
@@ -33,40 +31,15 @@ STYLES: Final[dict[str, text.Style]] = {
 
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
-P = ParamSpec("P")
-
 
 class Listed(NamedTuple):
-    """One experiment of the listing.
-
-    Attributes:
-        living: Its owner, where that was looked at.
-        alive: Attempts of which something runs, or may, although nobody owns the experiment.
-    """
+    """One experiment of the listing."""
 
     state: Summary
+    #: Its owner's verdict, where it is running.
     living: Verdict | None
+    #: Attempts of which something runs, or may, although nobody owns the experiment.
     alive: int
-
-
-def _without_collector(command: Callable[P, int]) -> Callable[P, int]:
-    """Keep the garbage collector out of *command*.
-
-    Of the hundred thousands of small records of a listing none is garbage before its end, and
-    looking at them again and again takes a quarter of the time.
-    """
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> int:
-        enabled = gc.isenabled()
-        gc.disable()
-        try:
-            return command(*args, **kwargs)
-        finally:
-            if enabled:
-                gc.enable()
-
-    return run
 
 
 @click.command()
@@ -78,17 +51,14 @@ def _without_collector(command: Callable[P, int]) -> Callable[P, int]:
     help="Only experiments of this status; may be repeated.",
 )
 @json_option
-@state_dir_option
-@click.pass_context
-@_without_collector
-def ls(context: click.Context, statuses: tuple[str, ...], as_json: bool) -> int:
+@in_state_dir
+def ls(where: Where, statuses: tuple[str, ...], as_json: bool) -> int:
     """List the experiments, the newest last.
 
-    DONE counts completed processes. Whether the owner of a running experiment is still alive is
-    looked up, and whether processes of one that nobody owns run on. Files that cannot be read are
-    named, and end the listing with exit code 6.
+    DONE counts completed processes. Checks whether the owner of each running experiment is alive,
+    and whether processes run on that nobody owns. Files that cannot be read are named, and the exit
+    code is 6 then.
     """
-    where = where_of(context)
     manager = where.manager()
     listing = manager.listing()
     states, unreadable = listing.experiments, listing.unreadable

@@ -7,16 +7,17 @@ that cannot be written (the terminal is gone, or held) never stops an experiment
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.reports import output_of
 from holdfast.attempts.surviving import halted_shim
+from holdfast.engines import Handle
+from holdfast.engines.local.engine import LocalEngine
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.orchestration.exits import describe
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from holdfast.lifecycle.events import Change
 
-__all__ = ["Estimate", "Progress"]
+__all__ = ["Announcing", "Estimate", "Progress"]
 
 #: Off a terminal: a log wants to know that it goes on, not every step.
 _LINE_EVERY_S: Final = 10.0
@@ -68,12 +69,12 @@ class Estimate:
 
 
 class Progress:
-    """Context around a run: shows every state that `step` is told.
+    """Context around a run: shows every state that `step` is given.
 
     Args:
         folder: The experiment's folder, by its id; for the logs of what failed.
         parameters: The parameters of each process of a state.
-        notes: What else there is to say about an experiment that is gone on with.
+        notes: What else to say about an experiment that is resumed.
     """
 
     def __init__(
@@ -100,12 +101,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._live.stop()
@@ -274,7 +270,8 @@ class Progress:
             return counts
         room = min(room, 30)
         done = room * state.processes_completed // state.num_processes
-        full, empty = ("█", "░") if _speaks_unicode() else ("#", "-")
+        speaks_unicode = (sys.stderr.encoding or "").lower().startswith("utf")
+        full, empty = "█░" if speaks_unicode else "#-"
         return f"{full * done}{empty * (room - done)}  {counts}"
 
     def _running(self, state: ExperimentState, room: int) -> list[tuple[str, str]]:
@@ -299,13 +296,39 @@ class Progress:
         return lines[:room]
 
 
+class Announcing(LocalEngine):
+    """The local engine, with a word to the user when it is asked to stop what runs."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+        self._signals = 0
+
+    def cancel(
+        self, handles: Sequence[Handle], *, force: bool = False
+    ) -> Mapping[AttemptName, str]:
+        """As the engine's; what could not be reached is named."""
+        unreached = super().cancel(handles, force=force)
+        number = text.count(len(handles), "process")
+        if force:
+            words = f"killing {number}"
+        elif self._signals:
+            words = f"stopping {number}; once more (Ctrl-C) kills them at once"
+        else:
+            words = f"a process failed: stopping the other {number}"
+        if handles:
+            self._progress.stopping(words)
+        return unreached
+
+    def wake(self) -> None:
+        """Called from the signal handler: no more than a mark here."""
+        self._signals += 1
+        super().wake()
+
+
 def _waiting(state: ExperimentState) -> int:
     """Processes that failed and wait for their next attempt."""
     if not state.processes_pending:
         return 0
     pending = (each for each in state.processes.values() if each.status is ProcessStatus.PENDING)
     return sum(each.failures > 0 for each in pending)
-
-
-def _speaks_unicode() -> bool:
-    return (sys.stderr.encoding or "").lower().startswith("utf")

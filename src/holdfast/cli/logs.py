@@ -2,9 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Literal
 
 import attrs
 import click
@@ -14,20 +14,20 @@ from holdfast.attempts.looking import look
 from holdfast.attempts.names import AGGREGATE, AttemptName, file_path, names
 from holdfast.attempts.reports import output_of
 from holdfast.attempts.surviving import life
-from holdfast.cli.addressing import resolve
-from holdfast.cli.app import Where, state_dir_option, where_of
+from holdfast.cli.addressing import resolve_unit
+from holdfast.cli.app import in_state_dir
 from holdfast.cli.failures import UNREADABLE, told
-from holdfast.errors import DiskError, ExperimentNotFoundError, StateCorruptError
-from holdfast.lifecycle.records import ExperimentState
+from holdfast.cli.where import Where
+from holdfast.errors import DiskError, StateCorruptError
 from holdfast.reading import text
 from holdfast.status import ExperimentStatus, ProcessStatus
-from holdfast.store.manager import StateManager
 
 __all__ = ["logs"]
 
 _LOOK_S: Final = 0.1
 _LOOK_FOR_NEWS_S: Final = 1.0
 _CHUNK: Final = 256 * 1024
+_SUFFIXES: Final[Mapping[str, Literal["out", "err"]]] = {"stdout": "out", "stderr": "err"}
 
 
 @attrs.define
@@ -88,11 +88,10 @@ class _Log:
 @click.option("-e", "--stderr", "only_err", is_flag=True, help="Only what went to stderr.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), help="Only the last lines of each.")
 @click.option("--attempt", type=click.IntRange(min=1), help="Which attempt; default: the last one.")
-@state_dir_option
 @click.argument("query", metavar="ID[/INDEX]")
-@click.pass_context
+@in_state_dir
 def logs(
-    context: click.Context,
+    where: Where,
     query: str,
     follow: bool,
     only_out: bool,
@@ -102,21 +101,20 @@ def logs(
 ) -> int:
     """Print what a process (or all of them) wrote to stdout and stderr.
 
-    INDEX is a process's number, or `aggregate` for the aggregation's command. Where it is more
-    than one file, each begins with a line `==> 2.1 stderr <==`: process 2, attempt 1.
+    INDEX is a process's number, or `aggregate` for the aggregation's command. If there are several
+    files, each begins with a line `==> 2.1 stderr <==`: process 2, attempt 1.
     """
-    where = where_of(context)
-    manager = where.manager()
-    state, unit = _find(manager, query)
+    subject = _Subject(where, query)
     if attempt is not None:
-        _check_attempt(manager, state, unit, attempt)
-    kinds = _kinds(only_out=only_out, only_err=only_err)
-    shown = _Shown(titled=unit is None or len(kinds) > 1)
+        subject.check(attempt)
+    both = only_out == only_err
+    kinds = [kind for kind in _SUFFIXES if both or only_out == (kind == "stdout")]
+    shown = _Shown(titled=subject.unit is None or len(kinds) > 1)
     known: dict[Path, _Log] = {}
     ended = False
     looked = time.monotonic()
     while True:
-        for log in _logs(where, state, unit, attempt, kinds):
+        for log in subject.logs(attempt, kinds):
             if log.path not in known:
                 known[log.path] = log
                 if lines is not None:
@@ -131,186 +129,128 @@ def logs(
         time.sleep(_LOOK_S)
         if time.monotonic() - looked > _LOOK_FOR_NEWS_S:
             looked = time.monotonic()
-            state = manager.load(state.experiment_id)
+            subject.reload()
             # One more round: the last words were written before the end was recorded.
-            ended = _over(manager, state, unit)
+            ended = subject.is_over()
     if any(log.unreadable for log in known.values()):
         return UNREADABLE
     if not shown.anything:
-        text.say(_silent(state, unit, ended=_ended(manager, state, unit)))
+        text.say(subject.silence())
     if ended:
-        _say_if_abandoned(where, manager, state, unit)
+        subject.say_if_abandoned()
     return 0
 
 
-def _silent(state: ExperimentState, unit: str | None, *, ended: bool) -> str:
-    who = text.one_line(state.experiment_id)
-    who = f"no process of {who}" if unit is None else f"{who}/{unit}"
-    if ended:
-        return f"{who} wrote {'anything' if unit is None else 'nothing'}"
-    return f"{who} has written {'anything' if unit is None else 'nothing'} yet"
+class _Subject:
+    """An experiment, or the one unit of it, whose logs are printed."""
 
+    def __init__(self, where: Where, query: str) -> None:
+        self._where = where
+        self._manager = where.manager()
+        self._id, self.unit = resolve_unit(self._manager, query, AGGREGATE)
+        self._folder = self._manager.folder(self._id)
+        self.reload()
 
-def _ended(manager: StateManager, state: ExperimentState, unit: str | None) -> bool:
-    """Whether an attempt was made and is over, so that its silence is final."""
-    folder = manager.folder(state.experiment_id)
-    wanted = _all(state) if unit is None else [unit]
-    if not any(_last_attempt(state, folder, each) for each in wanted):
-        return False
-    followed = _followed(state, unit)
-    if any(_may_run(state, folder, each) for each in followed):
-        return False
-    # One that a living owner has begun may be about to come up.
-    return not followed or manager.liveness(state.experiment_id).kind == "dead"
+    def reload(self) -> None:
+        """See how the experiment stands by now."""
+        self._state = self._manager.load(self._id)
 
+    def check(self, attempt: int) -> None:
+        """Raise UsageError if no unit has had that many attempts."""
+        most = max(map(self._last_attempt, self._wanted()), default=0)
+        if attempt > most:
+            who = text.one_line(self._id) + ("" if self.unit is None else f"/{self.unit}")
+            had = f"had {text.count(most, 'attempt')}" if most else "not been tried yet"
+            raise click.UsageError(f"{who} has {had}, so that there is no attempt {attempt}")
 
-def _kinds(*, only_out: bool, only_err: bool) -> tuple[str, ...]:
-    if only_out == only_err:
-        return "stdout", "stderr"
-    return ("stdout",) if only_out else ("stderr",)
+    def logs(self, attempt: int | None, kinds: list[str]) -> list[_Log]:
+        """The logs that there may be, in the order of their processes."""
+        found: dict[Path, _Log] = {}
+        for unit in self._wanted():
+            number = attempt or self._last_attempt(unit)
+            for kind in kinds if number else ():
+                name = self._attempt(unit, number)
+                path, title = file_path(self._folder, name, _SUFFIXES[kind]), str(name)
+                if name.is_launcher:
+                    own = output_of(self._folder, name, int(unit), _SUFFIXES[kind])
+                    # Ranks without a log of their own share their launcher's, shown once.
+                    path, title = own, title if own == path else f"{unit}.{number}"
+                found.setdefault(path, _Log(self._where, path, f"{title} {kind}"))
+        return list(found.values())
 
+    def _attempt(self, unit: str, number: int) -> AttemptName:
+        if unit == AGGREGATE:
+            return AttemptName(self._id, unit, number)
+        ranks = self._state.rank_count
+        return AttemptName.of_process(self._id, int(unit), number, ranks=ranks)
 
-def _find(manager: StateManager, query: str) -> tuple[ExperimentState, str | None]:
-    head, slash, last = query.rpartition("/")
-    unit = _unit(last) if slash else None
-    if unit is None:
+    def _wanted(self) -> list[str]:
+        every = map(str, range(self._state.num_processes))
+        return list(every) if self.unit is None else [self.unit]
+
+    def _last_attempt(self, unit: str) -> int:
+        if unit != AGGREGATE:
+            return self._state.processes[int(unit)].attempt
+        found = names(self._folder, self._id, "out")
+        return max((name.attempt for name in found if name.unit == AGGREGATE), default=0)
+
+    def silence(self) -> str:
+        """That nothing was written: for good if an attempt was made and is over."""
+        ended = any(map(self._last_attempt, self._wanted())) and not self._runs()
+        # One that a living owner has begun may be about to come up.
+        ended = ended and (not self._running() or self._is_unowned())
+        who = text.one_line(self._id)
+        who = f"no process of {who}" if self.unit is None else f"{who}/{self.unit}"
+        what = "anything" if self.unit is None else "nothing"
+        return f"{who} wrote {what}" if ended else f"{who} has written {what} yet"
+
+    def is_over(self) -> bool:
+        """Whether nothing more will be written."""
+        # Without an owner, too, its processes run on: what they write is what is waited for.
+        return not self._runs() and (not self._goes_on() or self._is_unowned())
+
+    def say_if_abandoned(self) -> None:
+        """Say so where what is followed ended because nobody is left to go on with it."""
+        if self._goes_on() and self._is_unowned():
+            can = self.unit == AGGREGATE and self._state.can_aggregate()
+            command = self._where.command("aggregate" if can else "resume", self._id)
+            text.say(f"the owner of {text.one_line(self._id)} is dead; go on: {command}")
+
+    def _is_unowned(self) -> bool:
+        return self._manager.liveness(self._id).kind == "dead"
+
+    def _goes_on(self) -> bool:
+        """Whether a living owner would begin more of what is followed."""
+        status = self._state.status
+        if self.unit == AGGREGATE:
+            return status in (ExperimentStatus.RUNNING, ExperimentStatus.COMPLETED)
+        # Any that is not completed may be tried again: that attempt's log is printed, too.
+        done = self.unit is not None and (
+            self._state.processes[int(self.unit)].status is ProcessStatus.COMPLETED
+        )
+        return status is ExperimentStatus.RUNNING and not done
+
+    def _running(self) -> list[str]:
+        """Of the units that are followed, those that are recorded as running."""
+        if self.unit == AGGREGATE:
+            return [self.unit]
+        running = map(str, self._state.processes.indices(ProcessStatus.RUNNING))
+        return [each for each in running if self.unit in (None, each)]
+
+    def _runs(self) -> bool:
+        """Whether an attempt of what is followed runs, or may."""
+        return any(map(self._may_run, self._running()))
+
+    def _may_run(self, unit: str) -> bool:
+        attempt = self._last_attempt(unit)
+        if not attempt:
+            return False
+        name = self._attempt(unit, attempt)
+        shim = None if name.index is None else self._state.processes[name.index].identity
         try:
-            return manager.load(resolve(manager, query)), None
-        except ExperimentNotFoundError:
-            if not slash:
-                raise
-        found = resolve(manager, head)  # where there is none, that is what is wrong
-        raise click.UsageError(
-            f"{text.one_line(found)} is there; {text.one_line(last)!r} is neither a process's "
-            f"number nor `{AGGREGATE}`"
-        )
-    try:
-        state = manager.load(resolve(manager, head))
-    except ExperimentNotFoundError:
-        # An experiment may be called `sweep/3`.
-        return manager.load(resolve(manager, query)), None
-    if unit != AGGREGATE and int(unit) >= state.num_processes:
-        raise click.UsageError(
-            f"{text.one_line(state.experiment_id)} has processes 0 to {state.num_processes - 1}, "
-            f"no {unit}"
-        )
-    return state, unit
-
-
-def _unit(word: str) -> str | None:
-    """The unit that *word* names, None if it is none."""
-    if word == AGGREGATE:
-        return word
-    return str(int(word)) if word.isascii() and word.isdigit() and len(word) < 10 else None
-
-
-def _logs(
-    where: Where,
-    state: ExperimentState,
-    unit: str | None,
-    attempt: int | None,
-    kinds: tuple[str, ...],
-) -> list[_Log]:
-    """The logs that there may be, in the order of their processes."""
-    folder = where.manager().folder(state.experiment_id)
-    wanted = _all(state) if unit is None else [unit]
-    found = []
-    for each in wanted:
-        number = attempt or _last_attempt(state, folder, each)
-        if number:
-            found.append((each, _attempt(state, each, number)))
-    logs: dict[Path, _Log] = {}
-    for each, name in found:
-        for kind in kinds:
-            path = file_path(folder, name, "out" if kind == "stdout" else "err")
-            title = str(name)
-            if name.is_launcher:
-                own = output_of(folder, name, int(each), "out" if kind == "stdout" else "err")
-                # Ranks without a log of their own share their launcher's, which is shown once.
-                title, path = (title, path) if own == path else (f"{each}.{name.attempt}", own)
-            logs.setdefault(path, _Log(where, path, f"{title} {kind}"))
-    return list(logs.values())
-
-
-def _attempt(state: ExperimentState, unit: str, number: int) -> AttemptName:
-    if unit == AGGREGATE:
-        return AttemptName(state.experiment_id, unit, number)
-    return AttemptName.of_process(state.experiment_id, int(unit), number, ranks=state.rank_count)
-
-
-def _last_attempt(state: ExperimentState, folder: Path, unit: str) -> int:
-    if unit != AGGREGATE:
-        return state.processes[int(unit)].attempt
-    found = names(folder, state.experiment_id, "out")
-    return max((name.attempt for name in found if name.unit == AGGREGATE), default=0)
-
-
-def _all(state: ExperimentState) -> list[str]:
-    return list(map(str, range(state.num_processes)))
-
-
-def _check_attempt(
-    manager: StateManager, state: ExperimentState, unit: str | None, attempt: int
-) -> None:
-    folder = manager.folder(state.experiment_id)
-    wanted = _all(state) if unit is None else [unit]
-    most = max((_last_attempt(state, folder, each) for each in wanted), default=0)
-    if attempt > most:
-        who = text.one_line(state.experiment_id) + ("" if unit is None else f"/{unit}")
-        had = f"had {text.count(most, 'attempt')}" if most else "not been tried yet"
-        raise click.UsageError(f"{who} has {had}, so that there is no attempt {attempt}")
-
-
-def _over(manager: StateManager, state: ExperimentState, unit: str | None) -> bool:
-    """Whether nothing more will be written."""
-    # Without an owner, too, its processes run on: what they write is what is waited for.
-    folder = manager.folder(state.experiment_id)
-    if any(_may_run(state, folder, each) for each in _followed(state, unit)):
-        return False
-    if not _goes_on(state, unit):
-        return True
-    return manager.liveness(state.experiment_id).kind == "dead"
-
-
-def _goes_on(state: ExperimentState, unit: str | None) -> bool:
-    """Whether the experiment stands where a living owner would begin more of what is followed."""
-    if unit == AGGREGATE:
-        return state.status in (ExperimentStatus.RUNNING, ExperimentStatus.COMPLETED)
-    if unit is not None and state.processes[int(unit)].status is ProcessStatus.COMPLETED:
-        # Any other may still be tried again: that is a new attempt, and its log is printed, too.
-        return False
-    return state.status is ExperimentStatus.RUNNING
-
-
-def _followed(state: ExperimentState, unit: str | None) -> list[str]:
-    """Of the processes that are followed, those that are recorded as running."""
-    if unit == AGGREGATE:
-        return [unit]
-    running = map(str, state.processes.indices(ProcessStatus.RUNNING))
-    return [each for each in running if unit in (None, each)]
-
-
-def _may_run(state: ExperimentState, folder: Path, unit: str) -> bool:
-    attempt = _last_attempt(state, folder, unit)
-    if not attempt:
-        return False
-    name = _attempt(state, unit, attempt)
-    shim = None if name.index is None else state.processes[name.index].identity
-    try:
-        return life(look(folder, name, shim=shim)) is not None
-    except DiskError:
-        return True  # it cannot be told at this moment
-
-
-def _say_if_abandoned(
-    where: Where, manager: StateManager, state: ExperimentState, unit: str | None
-) -> None:
-    """Say so where what is followed ended because nobody is left to go on with it."""
-    if not _goes_on(state, unit) or manager.liveness(state.experiment_id).kind != "dead":
-        return
-    verb = "aggregate" if unit == AGGREGATE and state.can_aggregate() else "resume"
-    who = text.one_line(state.experiment_id)
-    text.say(f"the owner of {who} is dead; go on: {where.command(verb, state.experiment_id)}")
+            return life(look(self._folder, name, shim=shim)) is not None
+        except DiskError:
+            return True  # it cannot be told at this moment
 
 
 class _Shown:

@@ -5,15 +5,10 @@ from typing import TYPE_CHECKING
 import click
 
 from holdfast.cli.addressing import how_to_remove, resolve
-from holdfast.cli.app import (
-    Where,
-    experiment_argument,
-    json_option,
-    state_dir_option,
-    where_of,
-)
+from holdfast.cli.app import experiment_argument, force_option, in_state_dir, json_option
 from holdfast.cli.failures import OWNED, exit_code, report, say_if_absent, told
 from holdfast.cli.listing import say_unreadable
+from holdfast.cli.where import Where
 from holdfast.errors import (
     AlreadyOwnedError,
     ExperimentNotFoundError,
@@ -27,28 +22,20 @@ from holdfast.status import ExperimentStatus
 if TYPE_CHECKING:
     from holdfast.store.manager import StateManager
 
-__all__ = ["aggregate", "cleanup", "diagram", "force_option", "rm"]
-
-force_option = click.option(
-    "--force",
-    is_flag=True,
-    help="Go on although the last owner cannot be proven dead. Make sure yourself that it is.",
-)
+__all__ = ["aggregate", "cleanup", "diagram", "rm"]
 
 
 @click.command()
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be marked.")
 @force_option
 @json_option
-@state_dir_option
-@click.pass_context
-def cleanup(context: click.Context, dry_run: bool, force: bool, as_json: bool) -> int:
+@in_state_dir
+def cleanup(where: Where, dry_run: bool, force: bool, as_json: bool) -> int:
     """Mark running experiments whose owner is proven dead as interrupted, with the evidence.
 
-    Those of a living owner are left alone. Where that cannot be told, they are named, and the
-    exit code is 5, unless --force.
+    Those of a living owner are left alone. Those whose owner may be alive are named, and the exit
+    code is 5, unless --force.
     """
-    where = where_of(context)
     manager = where.manager()
     listing = manager.listing()
     unreadable = listing.unreadable
@@ -157,18 +144,14 @@ def _cleaned(
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be deleted.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @force_option
-@state_dir_option
 @click.argument("queries", metavar="ID...", nargs=-1, required=True)
-@click.pass_context
-def rm(
-    context: click.Context, queries: tuple[str, ...], dry_run: bool, yes: bool, force: bool
-) -> int:
+@in_state_dir
+def rm(where: Where, queries: tuple[str, ...], dry_run: bool, yes: bool, force: bool) -> int:
     """Delete experiments with everything that is theirs: results, logs, history.
 
-    An experiment whose owner, or one of whose processes, is alive is refused. If one ID is wrong,
-    nothing is deleted. On a terminal, results that were never shown or aggregated are asked about.
+    Refuses while the owner or a process is alive. If one ID is wrong, nothing is deleted. On a
+    terminal, asks first if results were never shown or aggregated.
     """
-    where = where_of(context)
     manager = where.manager()
     found: dict[str, None] = {}
     code = 0
@@ -206,11 +189,11 @@ def rm(
 
 
 def _refused(where: Where, error: HoldfastError) -> int:
-    """Tell why something is not deleted, and how else to be rid of it; the exit code."""
+    """Tell why something is not deleted, and how else to delete it; the exit code."""
     code = report(error, where)
     command = how_to_remove(where.manager(), error)
     if command is not None:
-        text.say(f"  to be rid of it, once you are sure that nothing of it runs: {command}")
+        text.say(f"  to remove it, once you are sure that nothing of it runs: {command}")
     return code
 
 
@@ -222,14 +205,12 @@ def _refused(where: Where, error: HoldfastError) -> int:
 )
 @force_option
 @json_option
-@state_dir_option
 @experiment_argument
-@click.pass_context
-def aggregate(context: click.Context, query: str, partial: bool, force: bool, as_json: bool) -> int:
+@in_state_dir
+def aggregate(where: Where, query: str, partial: bool, force: bool, as_json: bool) -> int:
     """Aggregate an experiment whose processes are all completed; run none of them."""
     from holdfast.cli.conduct import conduct
 
-    where = where_of(context)
     experiment_id = resolve(where.manager(), query)
     if partial:
         from holdfast.cli.partial import print_partial
@@ -262,8 +243,7 @@ def aggregate(context: click.Context, query: str, partial: bool, force: bool, as
     show_default=True,
     help="markdown: the diagram with tables of transitions and guards.",
 )
-@click.pass_context
-def diagram(context: click.Context, machine: str, notation: str) -> int:
+def diagram(machine: str, notation: str) -> int:
     """Print one of the two state machines, as it is declared."""
     from holdfast import diagrams
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from holdfast.cli.app import Where
 from holdfast.cli.report import aggregate_lines, notes
+from holdfast.cli.where import Where
 from holdfast.reading import forms, seen, text
 from holdfast.reading.evidence import parameters
 from holdfast.results import aggregation

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast.cli.app import Where
 from holdfast.cli.failures import OWNED
+from holdfast.cli.where import Where
 from holdfast.config.experiment_file import Experiment
 from holdfast.encoding import local
 from holdfast.errors import ConfigError, ConfigProblem
@@ -62,13 +62,23 @@ def print_plan(
     code = OWNED if living is not None and living.kind == "alive" else 0
     actions = Counter(each.action for each in decided)
     idle = not actions["run"] and not actions["adopt"] and not actions["blocked"]
-    aggregates = state is not None and idle and _is_to_be_aggregated(state, decided)
+    unfinished = state is not None and state.status is not ExperimentStatus.AGGREGATED
+    aggregates = unfinished and idle and all(each.completed for each in decided)
     if as_json:
         content = {
             "experiment_id": None if state is None else state.experiment_id,
             "config_hash": experiment.config_hash(manager.state_dir),
             "liveness": forms.verdict(living),
-            "processes": _processes(experiment, decided),
+            "processes": [
+                {
+                    "index": index,
+                    "params": dict(experiment.params[index]),
+                    "argv": list(experiment.argv(index)),
+                    "action": each.action,
+                    "why": each.why,
+                }
+                for index, each in enumerate(decided)
+            ],
             "aggregates": aggregates,
         }
         forms.print_json(SCHEMA, content)
@@ -100,25 +110,6 @@ def _decided(
     folder = manager.folder(state.experiment_id)
     now, limits, retry = datetime.now(UTC), experiment.limits, experiment.retry
     return foresee(state, folder, now, limits, retry, force=force).decisions
-
-
-def _is_to_be_aggregated(state: ExperimentState, decided: Sequence[Decision]) -> bool:
-    if state.status is ExperimentStatus.AGGREGATED:
-        return False
-    return all(each.completed for each in decided)
-
-
-def _processes(experiment: Experiment, decided: Sequence[Decision]) -> list[dict[str, Any]]:
-    return [
-        {
-            "index": index,
-            "params": dict(experiment.params[index]),
-            "argv": list(experiment.argv(index)),
-            "action": each.action,
-            "why": each.why,
-        }
-        for index, each in enumerate(decided)
-    ]
 
 
 def _state(

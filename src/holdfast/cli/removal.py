@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from holdfast.cli.app import Where
 from holdfast.cli.failures import report
+from holdfast.cli.where import Where
 from holdfast.errors import AlreadyOwnedError, HoldfastError
 from holdfast.reading import seen, text
 from holdfast.store.manager import StateManager

@@ -6,18 +6,16 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from holdfast.cli.app import Where
+from holdfast.cli.where import Where
 from holdfast.errors import printable
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import text
 from holdfast.reading.cells import cell, flat, numeric
-from holdfast.reading.evidence import failures, parameters
 from holdfast.results import rows as rows_of
 from holdfast.results.outline import Elided
 from holdfast.status import ProcessStatus
-from holdfast.store.manager import StateManager
 
-__all__ = ["aggregate_lines", "failure_lines", "notes"]
+__all__ = ["aggregate_lines", "notes"]
 
 #: Rows that are shown on a terminal, where a table of 10,000 would push everything away.
 _MOST_ROWS: Final = 100
@@ -31,10 +29,8 @@ Row = Mapping[str, Any]
 def aggregate_lines(aggregate: Mapping[str, Any], where: Where, *, indent: str = "") -> list[str]:
     """The aggregate as tables: one row per process, the statistics, the user's own value.
 
-    What there is no room for is left out, with the command that shows all of it.
-
-    Args:
-        aggregate: As `aggregate.json` holds it; what somebody put there that is no row is left out.
+    What there is no room for is left out, with the command that shows all of it; so is what
+    somebody put among the rows that is none.
     """
     experiment_id = str(aggregate.get("experiment_id"))
     table = where.command("export", "--csv", experiment_id)
@@ -142,7 +138,8 @@ def _statistics(statistics: Mapping[str, Row], more: str, indent: str) -> list[s
 
 
 def _value(value: Any, more: str) -> list[str]:
-    if isinstance(value, Mapping) and value and all(map(_scalar, value.values())):
+    scalar = str | int | float | None
+    if isinstance(value, Mapping) and value and all(isinstance(v, scalar) for v in value.values()):
         wide = min(max(text.width(text.short(key, 40)) for key in value), 40)
         pairs = itertools.islice(value.items(), _MOST_LINES + 1)
         lines = [f"{text.short(key, 40):<{wide}}  {cell(each)}" for key, each in pairs]
@@ -168,14 +165,8 @@ def _begun(parts: Iterable[str]) -> list[str]:
     return "".join(held).split("\n")[: _MOST_LINES + 1]
 
 
-def _scalar(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float)
-
-
-def failure_lines(where: Where, manager: StateManager, state: ExperimentState) -> list[str]:
-    """What failed and why, where something did."""
-    folder = manager.folder(state.experiment_id)
-    return failures(where.command, state, folder, parameters(state), sys.stderr)
+#: Fields that are named for what is not finite in them.
+_MOST_NAMED: Final = 5
 
 
 def notes(state: ExperimentState, aggregate: Mapping[str, Any] | None) -> list[str]:
@@ -201,7 +192,3 @@ def notes(state: ExperimentState, aggregate: Mapping[str, Any] | None) -> list[s
     if len(found) > _MOST_NAMED:
         lines.append(f"… and {len(found) - _MOST_NAMED:,} more fields that are not finite")
     return lines
-
-
-#: Fields that are named for what is not finite in them.
-_MOST_NAMED: Final = 5

@@ -1,17 +1,16 @@
 """What `holdfast show` says of results: of all processes, or of one."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast.cli.app import Where
 from holdfast.cli.failures import told
 from holdfast.cli.partial import missing_lines, title
 from holdfast.cli.report import aggregate_lines, notes
+from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.orchestration.outcomes import lost_results
+from holdfast.orchestration.takeover import lost_results
 from holdfast.reading import forms, reasons, seen, text
 from holdfast.reading.cells import cell, flat
 from holdfast.reading.evidence import parameters
@@ -24,11 +23,7 @@ _MOST_FIELDS: Final = 50
 
 
 def found(state: ExperimentState, folder: Path) -> Mapping[str, Any] | None:
-    """The results that there are: the aggregate, or what is completed by now; None if none are.
-
-    Raises:
-        StateCorruptError: `aggregate.json` does not hold one.
-    """
+    """The aggregate, or what is completed by now; None if nothing is. Raises StateCorruptError."""
     if state.status is ExperimentStatus.AGGREGATED:
         return aggregation.read(folder)
     if all(process.result is None for process in state.process_progress.values()):
@@ -45,9 +40,9 @@ def result_lines(where: Where, state: ExperimentState, folder: Path) -> list[str
         return []
     if state.status is ExperimentStatus.AGGREGATED:
         if aggregate is None:
-            lost = text.ranges(lost_results(state, folder))
+            lost = text.ranges(list(lost_results(state, folder)))
             results = f", and the results of processes {lost} are lost" if lost else ""
-            return ["", _bold("result"), f"  aggregate.json is missing{results}"]
+            return ["", text.bold("result"), f"  aggregate.json is missing{results}"]
         heading, missing = "result", []
     elif aggregate is None:
         return ["", *_odd(state, None)] if state.processes_completed else []
@@ -55,7 +50,7 @@ def result_lines(where: Where, state: ExperimentState, folder: Path) -> list[str
         heading, missing = f"result ({title(aggregate)})", missing_lines(aggregate)
         seen.mark(folder)
     lines = aggregate_lines(aggregate, where, indent="  ")
-    return ["", _bold(heading), *lines, *missing, *_odd(state, aggregate)]
+    return ["", text.bold(heading), *lines, *missing, *_odd(state, aggregate)]
 
 
 def _odd(state: ExperimentState, aggregate: Mapping[str, Any] | None) -> list[str]:
@@ -101,11 +96,11 @@ def process_page(
         ("ended", text.when(process.completed_at)),
     ]
     facts += [(text.short(key, 40), cell(each)) for key, each in row["params"].items()]
-    lines = [_bold(text.short(name))]
+    lines = [text.bold(text.short(name))]
     lines += [f"{label:<10} {words}" for label, words in facts if words]
     values = list(flat(row).items())
     if values:
-        lines += ["", _bold("result")]
+        lines += ["", text.bold("result")]
         lines += [
             f"  {text.short(key, 60):<10} {cell(each)}" for key, each in values[:_MOST_FIELDS]
         ]
@@ -114,7 +109,3 @@ def process_page(
             seen.mark(folder)
     lines += [f"logs: {where.command('logs', name)}"]
     text.emit(lines)
-
-
-def _bold(words: str) -> str:
-    return text.paint(words, "bold", text.coloured(sys.stdout))

@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from holdfast.cli.addressing import resolve
-from holdfast.cli.app import (
-    Where,
-    experiment_argument,
-    json_option,
-    state_dir_option,
-    where_of,
-)
+from holdfast.cli.app import experiment_argument, force_option, in_state_dir, json_option
 from holdfast.cli.conduct import conduct
-from holdfast.cli.maintain import force_option
+from holdfast.cli.where import Where
 from holdfast.encoding import spoken
 from holdfast.reading import text
 
@@ -78,10 +72,11 @@ class _Run(click.Command):
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be run, and why.")
 @force_option
 @json_option
-@state_dir_option
 @click.argument("words", metavar="FILE | -- COMMAND...", nargs=-1)
 @click.pass_context
+@in_state_dir
 def run(
+    where: Where,
     context: click.Context,
     words: tuple[str, ...],
     resumed: str | None,
@@ -103,7 +98,6 @@ def run(
     if resumed is not None and fresh:
         raise click.UsageError("--resume goes on with an experiment, --fresh makes a new one")
     command: tuple[str, ...] | None = context.meta.get(_COMMAND)
-    where = where_of(context)
     where.fresh = fresh
     experiment = _experiment(
         where, words, command, procs, ranks, _settings(settings), resumed=resumed
@@ -133,23 +127,14 @@ def run(
         from holdfast.cli.plan import print_plan
 
         return print_plan(where, experiment, resumed, fresh=fresh, force=force, as_json=as_json)
-    return conduct(
-        where,
-        drive,
-        force=force,
-        as_json=as_json,
-        notes=lambda state: _unlike(state, experiment),
-    )
 
+    def unlike(state: "ExperimentState") -> list[str]:
+        # The file may have other limits than the experiment; they count for this run only.
+        other = " and ".join([] if experiment is None else experiment.differs_in(state.config))
+        words = f"{other} as given now; `resume` uses what the experiment was made with"
+        return [words] if other else []
 
-def _unlike(state: "ExperimentState", experiment: "Experiment | None") -> list[str]:
-    """What counts for this run only: the file may have other limits than the experiment."""
-    if experiment is None:
-        return []
-    other = experiment.differs_in(state.config)
-    if not other:
-        return []
-    return [f"{' and '.join(other)} as given now; `resume` uses what the experiment was made with"]
+    return conduct(where, drive, force=force, as_json=as_json, notes=unlike)
 
 
 def _experiment(
@@ -213,23 +198,16 @@ def _settings(words: Sequence[str]) -> dict[str, str]:
 @_no_aggregate_option
 @force_option
 @json_option
-@state_dir_option
 @experiment_argument
-@click.pass_context
+@in_state_dir
 def resume(
-    context: click.Context,
-    query: str,
-    jobs: int | None,
-    no_aggregate: bool,
-    force: bool,
-    as_json: bool,
+    where: Where, query: str, jobs: int | None, no_aggregate: bool, force: bool, as_json: bool
 ) -> int:
     """Go on with an experiment, with the configuration that it was made with.
 
     Completed processes are not run again; running ones are taken over; failed ones are tried
     again.
     """
-    where = where_of(context)
     experiment_id = resolve(where.manager(), query)
     return conduct(
         where,
@@ -244,9 +222,8 @@ def resume(
 @click.command()
 @click.option("--fresh", is_flag=True, help="Run it again although it was run before.")
 @_jobs_option
-@state_dir_option
-@click.pass_context
-def demo(context: click.Context, fresh: bool, jobs: int | None) -> int:
+@in_state_dir
+def demo(where: Where, fresh: bool, jobs: int | None) -> int:
     """Which of Python's codecs packs the standard library best, and how fast? In under a minute.
 
     Leaves experiment.toml and its script in ./holdfast-demo: change them, run them again, kill
@@ -255,7 +232,6 @@ def demo(context: click.Context, fresh: bool, jobs: int | None) -> int:
     from holdfast.config.experiment_file import load_config
     from holdfast.demo import write_demo
 
-    where = where_of(context)
     where.fresh = fresh
     files = write_demo()
     path = files.experiment

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,16 +14,11 @@ from holdfast.attempts.looking import glance
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.surviving import halted
 from holdfast.cli.addressing import resolve_unit
-from holdfast.cli.app import (
-    Where,
-    experiment_argument,
-    json_option,
-    state_dir_option,
-    where_of,
-)
+from holdfast.cli.app import experiment_argument, in_state_dir, json_option
 from holdfast.cli.failures import told
 from holdfast.cli.listing import STYLES
 from holdfast.cli.results import found, process_page, remaking, result_lines
+from holdfast.cli.where import Where
 from holdfast.encoding import local
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.identity import Verdict
@@ -33,7 +28,6 @@ from holdfast.reading.evidence import Params, failures, parameters, params_words
 from holdfast.results.spending import attempts_duration_s
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.history import Transition
-from holdfast.store.manager import StateManager
 
 if TYPE_CHECKING:
     from holdfast.orchestration.takeover import Decision
@@ -47,6 +41,10 @@ _RECENT: Final = 8
 #: Columns of what stands alone in a line.
 _LONG: Final = 500
 
+#: What `--json` has of each step.
+_STEP: Final = (
+    "at", "entity", "index", "event", "source", "target", "actor", "reason", "evidence",
+)  # fmt: skip
 #: What a reader of the history does not look for: who came and went.
 _QUIET: Final = frozenset({"launched"})
 
@@ -54,57 +52,49 @@ _QUIET: Final = frozenset({"launched"})
 @click.command()
 @click.option("--history", "whole", is_flag=True, help="The whole history, not only its end.")
 @json_option
-@state_dir_option
 @experiment_argument
-@click.pass_context
-def show(context: click.Context, query: str, whole: bool, as_json: bool) -> int:
+@in_state_dir
+def show(where: Where, query: str, whole: bool, as_json: bool) -> int:
     """Show one experiment: status, owner, what failed and why, what runs, history, what to do.
 
-    Of one that is not finished, the results are those of what is completed by now. ID/INDEX shows
-    one process.
+    If it is not finished, the results are those of what is completed so far. ID/INDEX shows one
+    process.
     """
-    where = where_of(context)
     manager = where.manager()
     experiment_id, unit = resolve_unit(manager, query)
     state = manager.load(experiment_id)
+    folder = manager.folder(experiment_id)
     if unit is not None:
-        folder = manager.folder(experiment_id)
         process_page(where, state, folder, int(unit), as_json=as_json)
         return 0
-    living = manager.liveness(state.experiment_id)
+    living = manager.liveness(experiment_id)
     params = parameters(state)
-    history, problem = _history(manager, state)
+    history, problem = [], None
+    try:
+        history = manager.history(experiment_id)
+    except HoldfastError as err:
+        problem = err  # the rest of the page must not go with it
     if as_json:
-        _print_json(where, state, manager.folder(state.experiment_id), living, params, history)
+        _print_json(where, state, folder, living, params, history)
     else:
-        folder = manager.folder(state.experiment_id)
         lines = _head(state, living, folder, manager.state_dir)
-        lines += _failed(where, state, folder, params)
+        failed = failures(where.command, state, folder, params, sys.stdout)
+        lines += ["", text.bold("failed"), *failed] if failed else []
         lines += _running(state, folder, living, params)
         lines += result_lines(where, state, folder)
         lines += _recent(history, whole)
         words = forms.next_words(state, living)
         if words is None and state.status is ExperimentStatus.AGGREGATED:
             words = remaking(state, folder)
-        if words is not None and words[0] == "aggregate" and manager.survivors(state.experiment_id):
+        if words is not None and words[0] == "aggregate" and manager.survivors(experiment_id):
             # An aggregation is refused as long as something runs; a resume stops it first.
-            words = "resume", state.experiment_id
+            words = "resume", experiment_id
         if words is not None:
             lines += ["", f"next: {where.command(*words)}"]
         text.emit(lines)
     if problem is not None:
         raise problem
     return 0
-
-
-def _history(
-    manager: StateManager, state: ExperimentState
-) -> tuple[list[Transition], HoldfastError | None]:
-    """The history, or why there is none: the rest of the page must not go with it."""
-    try:
-        return manager.history(state.experiment_id), None
-    except HoldfastError as err:
-        return [], err
 
 
 def _print_json(
@@ -128,12 +118,7 @@ def _print_json(
         {
             "experiment": {
                 **forms.experiment(state, living),
-                "config_path": state.config_path,
-                "cwd": state.cwd,
-                "revision": state.revision,
-                "epoch": state.epoch,
-                "config": state.config,
-                "extra": state.extra,
+                **forms.plain(state, "config_path", "cwd", "revision", "epoch", "config", "extra"),
             },
             "processes": [
                 forms.process(
@@ -145,32 +130,18 @@ def _print_json(
                 )
                 for index, progress in state.process_progress.items()
             ],
-            "history": [_transition(each) for each in history],
+            "history": [forms.plain(each, *_STEP) for each in history],
             "aggregate": aggregate,
             "next_command": None if words is None else where.command(*words),
         },
     )
 
 
-def _transition(each: Transition) -> dict[str, Any]:
-    return {
-        "at": each.at.isoformat(),
-        "entity": each.entity,
-        "index": each.index,
-        "event": each.event,
-        "source": each.source,
-        "target": each.target,
-        "actor": each.actor,
-        "reason": None if each.reason is None else str(each.reason),
-        "evidence": each.evidence,
-    }
-
-
 def _head(state: ExperimentState, living: Verdict, folder: Path, state_dir: Path) -> list[str]:
     title = text.one_line(state.experiment_id)
     if state.name:
         title += f"  {text.short(state.name, _LONG)}"
-    status = _paint(str(state.status))
+    status = text.paint(state.status, STYLES[state.status], text.coloured(sys.stdout))
     if state.reason is not None:
         status += f" ({state.reason})"
     if state.error_message:
@@ -190,7 +161,7 @@ def _head(state: ExperimentState, living: Verdict, folder: Path, state_dir: Path
         *_config(state, state_dir),
         ("folder", text.one_line(folder)),
     ]
-    return [_bold(title), *(f"{label:<10} {words}" for label, words in rows if words)]
+    return [text.bold(title), *(f"{label:<10} {words}" for label, words in rows if words)]
 
 
 def _owner(state: ExperimentState, living: Verdict) -> str:
@@ -213,7 +184,9 @@ def _config(state: ExperimentState, state_dir: Path) -> list[tuple[str, str]]:
     for key in ("matrix", "env", "limits", "retry", "aggregate"):
         part = config.get(key)
         if isinstance(part, Mapping) and part:
-            words = ", ".join(f"{name} = {_value(each)}" for name, each in part.items())
+            # As it may stand in the file; what a terminal cannot show is escaped by `short`.
+            values = {name: json.dumps(each, ensure_ascii=False) for name, each in part.items()}
+            words = ", ".join(f"{name} = {each}" for name, each in values.items())
             rows.append((key, text.short(words, _LONG)))
     if state.config_path is not None:
         rows.append(("file", text.short(state.config_path, _LONG) + _changed(state, state_dir)))
@@ -225,10 +198,7 @@ def _config(state: ExperimentState, state_dir: Path) -> list[tuple[str, str]]:
 
 
 def _changed(state: ExperimentState, state_dir: Path) -> str:
-    """What the experiment's file says otherwise by now, of what may change between two runs.
-
-    What a run was given is stored nowhere; only the file can tell that it is not what is shown.
-    """
+    """In which limits the experiment's file differs by now from what is stored, and shown."""
     from holdfast.config.experiment_file import load_config
 
     try:
@@ -245,31 +215,11 @@ def _changed(state: ExperimentState, state_dir: Path) -> str:
     return f" (has other {other} by now: `run` uses those, `resume` these)" if other else ""
 
 
-def _value(value: Any) -> str:
-    """As it may stand in the file; what a terminal cannot show is escaped later."""
-    return json.dumps(value, ensure_ascii=False)
-
-
 def _moment(at: datetime | None) -> str:
     return "" if at is None else f"{text.when(at)} ({text.age(at)})"
 
 
-def _failed(
-    where: Where,
-    state: ExperimentState,
-    folder: Path,
-    params: Params,
-) -> list[str]:
-    lines = failures(where.command, state, folder, params, sys.stdout)
-    return ["", _bold("failed"), *lines] if lines else []
-
-
-def _running(
-    state: ExperimentState,
-    folder: Path,
-    living: Verdict,
-    params: Params,
-) -> list[str]:
+def _running(state: ExperimentState, folder: Path, living: Verdict, params: Params) -> list[str]:
     indices = state.processes.indices(ProcessStatus.RUNNING)
     if not indices:
         return []
@@ -293,7 +243,7 @@ def _running(
     title = "running" if watched else "running when the owner was last heard of, and now"
     header = ("PROCESS", "ATTEMPT", "SINCE", "SHIM" if watched else "NOW", "PARAMETERS")
     table = text.table(header, rows, right=(0, 1, 2), indent="  ")
-    return ["", _bold(title), *table, *stopped]
+    return ["", text.bold(title), *table, *stopped]
 
 
 def _decided(state: ExperimentState, folder: Path, now: datetime) -> "Sequence[Decision]":
@@ -317,7 +267,7 @@ def _recent(history: list[Transition], whole: bool) -> list[str]:
     title = "history"
     if len(shown) < len(history):
         title += f" (last {len(shown)} of {len(history):,}; all of it: --history)"
-    lines = ["", _bold(title)]
+    lines = ["", text.bold(title)]
     for each in shown:
         who = "experiment" if each.index is None else f"process {each.index}"
         # Words of a file: whether the machine has them is the doctor's question.
@@ -331,11 +281,3 @@ def _recent(history: list[Transition], whole: bool) -> list[str]:
         if each.evidence:
             lines.append(f"    {text.short(each.evidence, _LONG)}")
     return lines
-
-
-def _bold(words: str) -> str:
-    return text.paint(words, "bold", text.coloured(sys.stdout))
-
-
-def _paint(status: str, words: str | None = None) -> str:
-    return text.paint(words or status, STYLES.get(status), text.coloured(sys.stdout))

@@ -27,6 +27,7 @@ __all__ = [
     "Count",
     "Declaration",
     "Limits",
+    "OnStall",
     "Ranks",
     "Retry",
     "Seconds",
@@ -110,16 +111,16 @@ class Ranks:
 class Declaration:
     """A checked experiment file; *source* is its JSON form."""
 
-    name: str | None
+    name: str | None = None
     command: tuple[str, ...]
     params: tuple[Params, ...]
-    ranks: Ranks | None
-    matrix: Matrix | None
+    ranks: Ranks | None = None
+    matrix: Matrix | None = attrs.field(default=None, repr=False)
     env: Mapping[str, str]
     limits: Limits
     retry: Retry
     aggregate: Aggregation
-    source: Mapping[str, Any]
+    source: Mapping[str, Any] = attrs.field(repr=False)
 
 
 class Written(TypedDict, total=False):
@@ -177,10 +178,6 @@ def _on_stall(value: Any, _: Any) -> str:
     return str(value)
 
 
-def _env(value: Any, _: Any) -> dict[str, str]:
-    return values.env(value)
-
-
 @cache
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
@@ -191,9 +188,8 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(Seconds, values.duration)
     converter.register_structure_hook(SomeSeconds, _some_seconds)
     converter.register_structure_hook(Matrix, matrix.structure)
-    converter.register_structure_hook(OnStall, _on_stall)
-    converter.register_structure_hook_func(lambda kind: kind == dict[str, str], _env)
-    for record in _TABLES.values():
+    converter.register_structure_hook_func(lambda kind: kind == dict[str, str], values.env)
+    for record in (Limits, Retry, Aggregation):
         renamed = {
             field.name: override(rename=KEYS[field.name])
             for field in attrs.fields(record)

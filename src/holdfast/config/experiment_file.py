@@ -17,9 +17,9 @@ import attrs
 
 from holdfast.config import declaration, matrix, values
 from holdfast.config import overrides as setting
-from holdfast.config.declaration import Aggregation, Limits, Ranks, Retry
+from holdfast.config.declaration import Aggregation, Declaration, Limits, Ranks, Retry
 from holdfast.config.hashing import compute_config_hash
-from holdfast.config.matrix import Matrix, Params, identity
+from holdfast.config.matrix import Params, identity
 from holdfast.config.placeholders import escape, fill, is_plain
 from holdfast.config.shell_words import suspicions
 from holdfast.encoding import portable
@@ -41,7 +41,7 @@ _FORMAT = 2
 
 
 @attrs.frozen(kw_only=True)
-class Experiment:
+class Experiment(Declaration):
     """A checked experiment: every process is known, and nothing in it can be misspelt any more.
 
     Attributes:
@@ -58,18 +58,8 @@ class Experiment:
         source: As it was written, with overrides, in the shape of the file; JSON.
     """
 
-    name: str | None = None
-    command: tuple[str, ...]
-    params: tuple[Params, ...]
-    env: Mapping[str, str]
-    limits: Limits
-    retry: Retry
-    aggregate: Aggregation
     path: Path | None = None
     cwd: Path
-    ranks: Ranks | None = None
-    matrix: Matrix | None = attrs.field(default=None, repr=False)
-    source: Mapping[str, Any] = attrs.field(repr=False)
 
     @property
     def num_processes(self) -> int:
@@ -77,11 +67,7 @@ class Experiment:
         return len(self.params)
 
     def argv(self, index: int) -> tuple[str, ...]:
-        """The command of process *index*, or of the launcher that starts it, filled in.
-
-        Raises:
-            IndexError: There is no such process.
-        """
+        """The command of process *index*, or of its launcher, filled in. Raises IndexError."""
         if not 0 <= index < len(self.params):
             raise IndexError(f"process {index} of {len(self.params)}")
         known = self._known(index)
@@ -237,25 +223,19 @@ class Experiment:
         Warns:
             ConfigWarning: Words that only a shell would understand.
         """
-        experiment = _checked(cls, _without_format(config), [], cwd, path)
-        _warn_of_shell_words(experiment)
-        return experiment
+        return _checked(cls, _without_format(config), [], cwd, path)
 
     @classmethod
     def from_stored(
         cls, config: Mapping[str, Any], cwd: Path | str = Path(), path: Path | str | None = None
     ) -> Self:
-        """The experiment that was stored as *config*, by this version or an older one.
-
-        Raises:
-            ConfigError: All problems at once.
-        """
+        """The experiment that this or an older version stored as *config*. Raises ConfigError."""
         env = config.get("env")
         if isinstance(env, Mapping) and "format" not in config:
             # 0.1 took these for plain text, and what it began must end as it began.
             plain = {k: escape(v) if isinstance(v, str) else v for k, v in env.items()}
             config = {**config, "env": plain}
-        return _checked(cls, _without_format(config), [], cwd, path)
+        return _checked(cls, _without_format(config), [], cwd, path, again=True)
 
     @classmethod
     def from_command(
@@ -268,13 +248,10 @@ class Experiment:
         name: str | None = None,
         overrides: Mapping[str, str] | None = None,
     ) -> Self:
-        """*processes* identical processes of one command, told apart by `{index}`.
+        """*processes* identical processes of a command with `{index}`. Raises ConfigError.
 
         Args:
             ranks: How many processes each of them starts by itself; None if it is one.
-
-        Raises:
-            ConfigError: All problems at once.
         """
         config: dict[str, Any] = {"command": list(argv), "processes": processes}
         if ranks is not None:
@@ -282,9 +259,7 @@ class Experiment:
         if name is not None:
             config["name"] = name
         changed, problems = setting.apply_overrides(config, overrides or {}, declaration.TOP_LEVEL)
-        experiment = _checked(cls, changed, problems, cwd, None)
-        _warn_of_shell_words(experiment)
-        return experiment
+        return _checked(cls, changed, problems, cwd, None)
 
 
 def load_config(path: Path | str, overrides: Mapping[str, str] | None = None) -> Experiment:
@@ -302,15 +277,7 @@ def load_config(path: Path | str, overrides: Mapping[str, str] | None = None) ->
     document = _read(path)
     changed, problems = setting.apply_overrides(document, overrides or {}, declaration.TOP_LEVEL)
     problems += matrix.misses(changed.get("matrix"), document.get("matrix"))
-    experiment = _checked(Experiment, changed, problems, path.absolute().parent, path)
-    _warn_of_shell_words(experiment)
-    return experiment
-
-
-def _warn_of_shell_words(experiment: Experiment) -> None:
-    for problem in suspicions(experiment.command, experiment.env):
-        file = "" if experiment.path is None else f"{experiment.path.name}: "
-        warnings.warn(f"{file}{problem}", ConfigWarning, stacklevel=3)
+    return _checked(Experiment, changed, problems, path.absolute().parent, path)
 
 
 def _without_format(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -379,21 +346,23 @@ def _checked(
     problems: list[ConfigProblem],
     cwd: Path | str,
     path: Path | str | None,
+    *,
+    again: bool = False,
 ) -> _E:
+    """The experiment of *config*, with a warning of shell words unless it is read *again*."""
     declared, found = declaration.check(config)
     if declared is None or problems:
         raise ConfigError("command line" if path is None else str(path), [*problems, *found])
+    for problem in () if again else suspicions(declared.command, declared.env):
+        file = "" if path is None else f"{Path(path).name}: "
+        warnings.warn(f"{file}{problem}", ConfigWarning, stacklevel=3)
     return kind(
-        name=declared.name,
-        command=declared.command,
-        params=tuple(each for each in declared.params for _ in range(_count(declared.ranks))),
-        ranks=declared.ranks,
-        matrix=declared.matrix,
-        env=declared.env,
-        limits=declared.limits,
-        retry=declared.retry,
-        aggregate=declared.aggregate,
+        **{
+            **attrs.asdict(declared, recurse=False),
+            "params": tuple(
+                each for each in declared.params for _ in range(_count(declared.ranks))
+            ),
+        },
         path=None if path is None else Path(path).absolute(),
         cwd=Path(cwd).absolute(),
-        source=declared.source,
     )

@@ -43,9 +43,7 @@ def compute_config_hash(config: Mapping[str, Any], volatile: Iterable[str] = ())
 def canonical_json(config: Mapping[str, Any], volatile: Iterable[str] = ()) -> bytes:
     """*config* as the one JSON text that is hashed: sorted keys, no spaces, ASCII.
 
-    Raises:
-        TypeError: As `compute_config_hash`.
-        ValueError: As `compute_config_hash`.
+    Raises as `compute_config_hash`.
     """
     if not isinstance(config, Mapping):
         raise TypeError(f"a configuration is a mapping, not {type(config).__name__}")

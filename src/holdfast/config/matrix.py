@@ -7,7 +7,7 @@ table that declares it.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, Final
 
@@ -112,24 +112,17 @@ def structure(table: Any, _: Any = None) -> Matrix:
     """
     if not isinstance(table, Mapping):
         raise ValueError(f"expected a table, found {values.kind_of(table)}")
-    problems: list[ConfigProblem] = []
+    problems = values.Problems()
     axes = {}
     for key, listed in table.items():
         if key not in ("include", "exclude"):
-            where = f"matrix.{key}"
-            try:
+            with problems.at(f"matrix.{key}"):
                 _check_key(key)
-                axes[key] = _axis(where, listed)
-            except ValueError as err:
-                problems.extend(values.problems_of(where, err))
+                axes[key] = _axis(f"matrix.{key}", listed)
     entries: dict[str, list[Params]] = {}
-    for which in ("include", "exclude"):
-        try:
-            entries[which] = _entries(
-                which, table.get(which, []), table if which == "exclude" else None
-            )
-        except ValueError as err:
-            problems.extend(values.problems_of(f"matrix.{which}", err))
+    for which, known in (("include", None), ("exclude", table)):
+        with problems.at(f"matrix.{which}"):
+            entries[which] = _entries(which, table.get(which, []), known)
     planned = math.prod(map(len, axes.values()))
     if planned > MAX_PROCESSES:
         what = f"a product of {planned:,} processes; the limit is {MAX_PROCESSES:,}"
@@ -137,8 +130,7 @@ def structure(table: Any, _: Any = None) -> Matrix:
     if not problems and not axes and not entries["include"]:
         what, hint = "is empty", "give it a list, or leave it out and set processes"
         problems.append(ConfigProblem("matrix", what, hint))
-    if problems:
-        raise values.SeveralError(problems)
+    problems.tell()
     return Matrix(axes=axes, **entries)
 
 
@@ -165,32 +157,32 @@ def misses(table: Any, written: Any) -> list[ConfigProblem]:
         if key not in ("include", "exclude") and isinstance(listed, list)
     }
     problems = []
-    for i, entry in _tables(table.get("exclude")):
-        for key, value in entry.items():
-            former = before.get(key)
-            known = [*axes.get(key, ()), *(former if isinstance(former, list) else ())]
-            if key in axes and not any(_same(value, each) for each in known):
-                what = f"no combination has {_shown([value])}; there are {_shown(axes[key])}"
-                where = f"matrix.exclude[{i}].{key}"
-                problems.append(ConfigProblem(where, what, _meant(value, axes[key])))
-    for i, entry in _tables(table.get("include")):
-        lacking = [key for key in axes if key not in entry]
-        for key, value in entry.items():
-            listed = axes.get(key)
-            if lacking and listed and not any(_same(value, each) for each in listed):
-                what = (
-                    f"no combination has {_shown([value])} (there are {_shown(listed)}), "
-                    f"and a process of its own would lack {', '.join(lacking)}"
-                )
-                where = f"matrix.include[{i}].{key}"
-                problems.append(ConfigProblem(where, what, _meant(value, listed)))
+    for where, key, value, _ in _given("exclude", table, axes):
+        former = before.get(key)
+        known = [*axes[key], *(former if isinstance(former, list) else ())]
+        if not any(_same(value, each) for each in known):
+            what = f"no combination has {_shown([value])}; there are {_shown(axes[key])}"
+            problems.append(ConfigProblem(where, what, _meant(value, axes[key])))
+    for where, key, value, entry in _given("include", table, axes):
+        lacking = [each for each in axes if each not in entry]
+        if lacking and axes[key] and not any(_same(value, each) for each in axes[key]):
+            what = (
+                f"no combination has {_shown([value])} (there are {_shown(axes[key])}), "
+                f"and a process of its own would lack {', '.join(lacking)}"
+            )
+            problems.append(ConfigProblem(where, what, _meant(value, axes[key])))
     return problems
 
 
-def _tables(entries: Any) -> list[tuple[int, Params]]:
-    if not isinstance(entries, list | tuple):
-        return []
-    return [(i, entry) for i, entry in enumerate(entries) if isinstance(entry, Mapping)]
+def _given(
+    which: str, table: Mapping[str, Any], axes: Mapping[str, Any]
+) -> Iterator[tuple[str, str, Any, Params]]:
+    """Every value of an axis in the entries of `exclude` or `include`: where it is, and itself."""
+    entries = table.get(which)
+    for i, entry in enumerate(entries if isinstance(entries, list | tuple) else ()):
+        if isinstance(entry, Mapping):
+            for key in filter(axes.__contains__, entry):
+                yield f"matrix.{which}[{i}].{key}", key, entry[key], entry
 
 
 def _shown(listed: Sequence[Any]) -> str:
@@ -230,21 +222,16 @@ def _axis(where: str, listed: Any) -> list[Any]:
         raise values.SuggestingError(what, "" if isinstance(listed, Mapping) else hint)
     if not listed:
         raise ValueError("has no values, so that there would be no processes")
-    problems: list[ConfigProblem] = []
+    problems = values.Problems()
     seen: set[str] = set()
     for i, value in enumerate(listed):
-        try:
+        with problems.at(f"{where}[{i}]"):
             values.parameter(value)
-        except ValueError as err:
-            problems.extend(values.problems_of(f"{where}[{i}]", err))
-            continue
-        if identity(value) in seen:
-            what = f"{values.kind_of(value)} is there twice"
-            hint = "for repetitions add a key, such as repeat = [1, 2, 3]"
-            problems.append(ConfigProblem(f"{where}[{i}]", what, hint))
-        seen.add(identity(value))
-    if problems:
-        raise values.SeveralError(problems)
+            if identity(value) in seen:
+                hint = "for repetitions add a key, such as repeat = [1, 2, 3]"
+                raise values.SuggestingError(f"{values.kind_of(value)} is there twice", hint)
+            seen.add(identity(value))
+    problems.tell()
     return list(listed)
 
 
@@ -254,7 +241,7 @@ def _entries(which: str, listed: Any, axes: Mapping[str, Any] | None) -> list[Pa
         raise values.SuggestingError(
             f"expected a list of tables, found {values.kind_of(listed)}", hint
         )
-    problems: list[ConfigProblem] = []
+    problems = values.Problems()
     for i, entry in enumerate(listed):
         where = f"matrix.{which}[{i}]"
         if not isinstance(entry, Mapping) or not entry:
@@ -262,15 +249,12 @@ def _entries(which: str, listed: Any, axes: Mapping[str, Any] | None) -> list[Pa
             problems.append(ConfigProblem(where, f"expected key = value, found {what}"))
             continue
         for key, value in entry.items():
-            try:
+            with problems.at(f"{where}.{key}"):
                 if axes is not None and (key not in axes or key in ("include", "exclude")):
                     known = [each for each in axes if each not in ("include", "exclude")]
                     hint = values.suggest(str(key), known)
                     raise values.SuggestingError("no such key in the matrix", hint)
                 _check_key(key)
                 values.parameter(value)
-            except ValueError as err:
-                problems.extend(values.problems_of(f"{where}.{key}", err))
-    if problems:
-        raise values.SeveralError(problems)
+    problems.tell()
     return [dict(entry) for entry in listed]

@@ -92,10 +92,7 @@ def problems(
             hint = f"a shell's variable is written ${{{{{key}}}}}, and needs a shell"
             yield f"unknown placeholder {{{key}}}", hint
         elif key.isidentifier():
-            yield f"unknown placeholder {{{key}}}", f"there are {_listed(known)}"
+            listed = ", ".join(f"{{{each}}}" for each in sorted(known))
+            yield f"unknown placeholder {{{key}}}", f"there are {listed}"
         else:
             yield f"unknown placeholder {{{key}}}", "write {{ and }} for braces"
-
-
-def _listed(known: Collection[str]) -> str:
-    return ", ".join(f"{{{key}}}" for key in sorted(known))

@@ -4,14 +4,16 @@ Every function takes what TOML or JSON gave and returns it checked, or raises Va
 looks at several things raises `SeveralError` with all their problems.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from holdfast.config.durations import parse_duration
 from holdfast.errors import ConfigProblem
 
 __all__ = [
+    "Problems",
     "SeveralError",
     "SuggestingError",
     "argv",
@@ -55,6 +57,23 @@ def problems_of(where: str, err: Exception) -> list[ConfigProblem]:
     if isinstance(err, SeveralError):
         return list(err.problems)
     return [ConfigProblem(where, str(err), getattr(err, "suggestion", ""))]
+
+
+class Problems(list[ConfigProblem]):
+    """The mistakes of one table, all of which are to be told."""
+
+    @contextlib.contextmanager
+    def at(self, where: str) -> Iterator[None]:
+        """Note a mistake that is raised here as one of the key *where*, and go on."""
+        try:
+            yield
+        except ValueError as err:
+            self += problems_of(where, err)
+
+    def tell(self) -> None:
+        """Raise SeveralError if there are any."""
+        if self:
+            raise SeveralError(self)
 
 
 def closest(key: str, known: Collection[str]) -> str | None:
@@ -192,15 +211,12 @@ def env(value: Any, _: Any = None) -> dict[str, str]:
     """Environment variables; an integer is taken for its digits."""
     if not isinstance(value, Mapping):
         raise ValueError(f"expected a table, found {kind_of(value)}")
-    problems: list[ConfigProblem] = []
+    problems = Problems()
     found = {}
     for name, text in value.items():
-        try:
+        with problems.at(f"env.{name}"):
             found[name] = _variable(name, text)
-        except ValueError as err:
-            problems.extend(problems_of(f"env.{name}", err))
-    if problems:
-        raise SeveralError(problems)
+    problems.tell()
     return found
 
 

@@ -12,10 +12,10 @@ import itertools
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from holdfast.doctor import absence, leftovers, legality, living, results, shapes, views, volume
-from holdfast.doctor.findings import Finding, Kind, Site, problem, readable, to_read
+from holdfast.doctor.findings import Finding, Kind, Site, hint, problem, readable, to_read
 from holdfast.doctor.views import is_owned
 from holdfast.errors import HoldfastError, SchemaTooNewError, StateCorruptError, cause
 from holdfast.lifecycle.records import ExperimentState
@@ -48,53 +48,34 @@ def examine(
     Raises:
         StateCorruptError: The directory itself cannot be opened.
     """
-    doctor = _Doctor(Path(state_dir), files or Files(), fix, margin_s)
-    return list(doctor.findings())
+    files = files or Files()
+    return list(_findings(Path(state_dir), files, fix=fix, margin_s=margin_s))
 
 
-class _Doctor:
-    def __init__(self, state_dir: Path, files: Files, fix: bool, margin_s: float) -> None:
-        self.state_dir = state_dir
-        self.files = files
-        self.fix = fix
-        self.margin_s = margin_s
-
-    def findings(self) -> Iterator[Finding]:
+def _findings(state_dir: Path, files: Files, *, fix: bool, margin_s: float) -> Iterator[Finding]:
+    try:
+        top = Opened.at(files, state_dir)
+    except FileNotFoundError:
+        return
+    except OSError as err:
+        raise StateCorruptError(state_dir, f"cannot be opened: {cause(err)}") from err
+    with top:
         try:
-            top = Opened.at(self.files, self.state_dir)
-        except FileNotFoundError:
-            return
-        except OSError as err:
-            raise StateCorruptError(self.state_dir, f"cannot be opened: {cause(err)}") from err
-        with top:
-            yield from self._volume()
-            site = Site(top=top, fix=self.fix, oldest=self._oldest(top))
-            yield from leftovers.at_the_top(site)
-            yield from shapes.at_the_top(top)
-            for stem in _stems(top):
-                yield from _experiment(site, Place(top, stem))
-
-    def _volume(self) -> Iterator[Finding]:
-        try:
-            for symptom in volume.examine(self.files, self.state_dir):
-                yield _of_volume(symptom, self.state_dir)
+            for symptom in volume.examine(files, state_dir):
+                kind = problem if symptom.certain else hint
+                yield kind(symptom.kind, state_dir, symptom.what, symptom.repair)
         except OSError as err:
             what = f"nothing can be written here: {cause(err)}"
-            yield problem("durability", self.state_dir, what, _to_write(err))
-
-    def _oldest(self, top: Opened) -> float | None:
-        try:
+            yield problem("durability", state_dir, what, _to_write(err))
+        oldest = None
+        with contextlib.suppress(OSError):
             # By the clock of the file server: by ours, a fresh file could look hours old.
-            return volume.server_time(top) - self.margin_s
-        except OSError:
-            return None
-
-
-def _of_volume(symptom: volume.Symptom, path: Path) -> Finding:
-    severity: Literal["problem", "hint"] = "problem" if symptom.certain else "hint"
-    return Finding(
-        kind=symptom.kind, severity=severity, path=path, what=symptom.what, repair=symptom.repair
-    )
+            oldest = volume.server_time(top) - margin_s
+        site = Site(top=top, fix=fix, oldest=oldest)
+        yield from leftovers.at_the_top(site)
+        yield from shapes.at_the_top(top)
+        for stem in _stems(top):
+            yield from _experiment(site, Place(top, stem))
 
 
 def _to_write(err: OSError) -> str:

@@ -15,7 +15,7 @@ from holdfast.lifecycle import apply
 from holdfast.lifecycle.events import Change, ProcessLaunched, Requested
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 
-__all__ = ["NOTES", "problems"]
+__all__ = ["NOTES", "problems", "who"]
 
 #: Recorded beside the machines' events, of what; they move nothing.
 NOTES: Final[Mapping[tuple[str, str], str]] = {
@@ -35,7 +35,7 @@ def problems(state: ExperimentState, change: Change) -> Iterator[str]:
 
     A field that is left out of it is a difference only if the record would have become another.
     """
-    what = f"{change.event} of {_who(change)}"
+    what = f"{change.event} of {who(change)}"
     try:
         made = _enacted(state, change)
     except (HoldfastError, TypeError, ValueError) as err:
@@ -60,7 +60,8 @@ def problems(state: ExperimentState, change: Change) -> Iterator[str]:
         yield f"{what} was recorded with the reason {change.reason}, not {made.reason}"
 
 
-def _who(change: Change) -> str:
+def who(change: Change) -> str:
+    """What *change* moves."""
     return "the experiment" if change.process is None else f"process {change.process}"
 
 

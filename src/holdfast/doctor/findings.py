@@ -10,7 +10,7 @@ from holdfast.errors import HoldfastError, printable
 from holdfast.store.files import Files
 from holdfast.store.place import Opened
 
-__all__ = ["Finding", "Kind", "Site", "kind_of", "problem", "readable", "to_read"]
+__all__ = ["Finding", "Kind", "Site", "hint", "kind_of", "problem", "readable", "to_read"]
 
 Kind = Literal[
     "unreadable",
@@ -57,10 +57,15 @@ class Finding:
 
 
 def problem(kind: Kind, path: Path, what: str, repair: str, *command: str) -> Finding:
-    """What is wrong for certain, and nobody but its owner can mend."""
+    """What is wrong for certain, and only its owner can mend."""
     return Finding(
         kind=kind, severity="problem", path=path, what=what, repair=repair, command=command
     )
+
+
+def hint(kind: Kind, path: Path, what: str, repair: str, *command: str) -> Finding:
+    """What need not be wrong, and only its owner can tell."""
+    return attrs.evolve(problem(kind, path, what, repair, *command), severity="hint")
 
 
 @attrs.frozen(kw_only=True)

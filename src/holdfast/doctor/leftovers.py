@@ -9,10 +9,12 @@ import stat
 from collections.abc import Callable, Container, Iterator
 from typing import Final
 
+import attrs
+
 from holdfast.attempts.names import ATTEMPTS
-from holdfast.doctor.findings import Finding, Site
+from holdfast.doctor.findings import Finding, Site, hint
 from holdfast.errors import HoldfastError
-from holdfast.store import deletion, journal, ownership
+from holdfast.store import deletion, journal, locking
 from holdfast.store.place import JOURNALS, Opened, Place
 
 __all__ = ["SHIMS", "TEMPORARY", "at_the_top", "folder", "temporaries"]
@@ -43,7 +45,7 @@ def temporaries(
         closed: The directories that may not be looked into.
         alive: Whether an attempt is alive, or may be.
     """
-    if ownership.lock_state(place) == "held":
+    if locking.lock_state(place) == "held":
         return
     yield from _removed(site, TEMPORARY, folder)
     for below, form in ((JOURNALS, TEMPORARY), (ATTEMPTS, SHIMS)):
@@ -67,13 +69,8 @@ def folder(site: Site, place: Place) -> Iterator[Finding]:
     with contextlib.suppress(HoldfastError, OSError):
         decided = _is_deleted(place)
     if not decided:
-        yield Finding(
-            kind="leftover",
-            severity="hint",
-            path=place.folder,
-            what="neither a view nor a valid journal",
-            repair="bring its view back from a backup, or remove the folder",
-        )
+        repair = "bring its view back from a backup, or remove the folder"
+        yield hint("leftover", place.folder, "neither a view nor a valid journal", repair)
         return
     if site.fix:
         with contextlib.suppress(HoldfastError, OSError):
@@ -124,12 +121,5 @@ def _leftover(site: Site, directory: Opened, name: str, what: str) -> Finding:
             site.files.stat(name, directory.fd)
         except FileNotFoundError:
             fixed = True
-    return Finding(
-        kind="leftover",
-        severity="hint",
-        path=directory.path / name,
-        what=what,
-        repair="remove it",
-        fixable=True,
-        fixed=fixed,
-    )
+    found = hint("leftover", directory.path / name, what, "remove it")
+    return attrs.evolve(found, fixable=True, fixed=fixed)

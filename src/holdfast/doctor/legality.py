@@ -14,8 +14,8 @@ import attrs
 
 from holdfast.doctor import enactment
 from holdfast.errors import HoldfastError, InvalidTransitionError, StateCorruptError
-from holdfast.lifecycle import apply, decisions
-from holdfast.lifecycle.events import Change
+from holdfast.lifecycle import decisions
+from holdfast.lifecycle.changes import Change, replay
 from holdfast.lifecycle.guards import FROM_RECORD
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.store import history, saving
@@ -86,7 +86,7 @@ class _Judged:
             for change in self._changes():
                 yield from map(self._violation, _problems(self.state, change))
                 try:
-                    self.state = apply.replay(self.state, change)
+                    self.state = replay(self.state, change)
                 except KeyError:
                     return  # named as a problem already
             yield from map(self._violation, _torn_gangs(self.state, self._changes()))
@@ -125,8 +125,7 @@ def _unsaid(before: ExperimentState, saved: ExperimentState, said: list[Change])
     told = [attrs.evolve(change, at=_ANY_TIME) for change in said]
     for change in moved:
         if change not in told:
-            who = "the experiment" if change.process is None else f"process {change.process}"
-            yield f"{who} went from {change.source} to {change.target} unnamed"
+            yield f"{enactment.who(change)} went from {change.source} to {change.target} unnamed"
     if any(change not in moved for change in told):
         yield "a save names a step that the saved state does not show"
 
@@ -134,10 +133,9 @@ def _unsaid(before: ExperimentState, saved: ExperimentState, said: list[Change])
 def _problems(state: ExperimentState, change: Change) -> Iterator[str]:
     """Why the machines would not have allowed *change* in *state*; nothing if they would."""
     record: ExperimentState | ProcessProgress | None = state
-    who = "the experiment"
     if change.process is not None:
-        who = f"process {change.process}"
         record = state.process_progress.get(change.process)
+    who = enactment.who(change)
     if record is None:
         yield f"{change.event} of {who}, which does not exist"
         return

@@ -6,7 +6,7 @@ from typing import Final
 
 from holdfast.attempts.names import ATTEMPTS, attempts_dir, file_path
 from holdfast.attempts.surviving import Survivor, survivors
-from holdfast.doctor.findings import Finding
+from holdfast.doctor.findings import Finding, hint
 from holdfast.errors import DiskError
 from holdfast.identity import VerdictKind
 from holdfast.lifecycle.records import ExperimentState
@@ -21,8 +21,7 @@ _MOST_NAMED: Final = 5
 def found(place: Place, folder: Opened, closed: Container[str]) -> list[Survivor] | None:
     """The attempts that are not proven to be over; None if that cannot be told at this moment.
 
-    Args:
-        closed: The directories that may not be looked into.
+    *closed* are the directories that may not be looked into.
     """
     if ATTEMPTS in closed:
         return None
@@ -38,36 +37,23 @@ def examine(
     """Attempts whose shim is stopped, and those of an experiment that nobody owns."""
     for each in alive:
         if each.halted is not None:
-            yield Finding(
-                kind="attempt",
-                severity="hint",
-                path=file_path(folder, each.name, "live"),
-                what=f"attempt {each.name}: {each.halted.what}",
-                repair=f"let it go on: {each.halted.remedy}",
-            )
+            path, what = file_path(folder, each.name, "live"), each.halted.what
+            repair = f"let it go on: {each.halted.remedy}"
+            yield hint("attempt", path, f"attempt {each.name}: {what}", repair)
     # What is no file of a shim's is named as that.
-    alive = [each for each in alive if _is_file(folder, each)]
+    places = [file_path(folder, each.name, "live") for each in alive]
+    alive = [a for a, at in zip(alive, places, strict=True) if at.is_file() and not at.is_symlink()]
     if alive and not owned:
         yield _unowned(folder, state, alive)
 
 
-def _is_file(folder: Path, attempt: Survivor) -> bool:
-    path = file_path(folder, attempt.name, "live")
-    return path.is_file() and not path.is_symlink()
-
-
 def _unowned(folder: Path, state: ExperimentState, alive: Sequence[Survivor]) -> Finding:
-    over = state.status is ExperimentStatus.AGGREGATED
-    return Finding(
-        kind="attempt",
-        severity="hint",
-        path=attempts_dir(folder),
-        what="; ".join(filter(None, (_told(alive, "alive"), _told(alive, "unknown")))),
-        repair="nothing takes it over any more: end it yourself if nobody needs it"
-        if over
-        else "take over what runs, or stop it then with Ctrl-C",
-        command=() if over else ("resume", state.experiment_id),
-    )
+    what = "; ".join(filter(None, (_told(alive, "alive"), _told(alive, "unknown"))))
+    if state.status is ExperimentStatus.AGGREGATED:
+        repair = "nothing takes it over any more: end it yourself if nobody needs it"
+        return hint("attempt", attempts_dir(folder), what, repair)
+    repair = "take over what runs, or stop it then with Ctrl-C"
+    return hint("attempt", attempts_dir(folder), what, repair, "resume", state.experiment_id)
 
 
 def _told(alive: Sequence[Survivor], kind: VerdictKind) -> str:

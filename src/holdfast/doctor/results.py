@@ -18,8 +18,7 @@ __all__ = ["examine"]
 def examine(place: Place, state: ExperimentState, closed: Container[str]) -> Iterator[Finding]:
     """Outcomes that nobody can adopt, results that are missing or altered, then the aggregate.
 
-    Args:
-        closed: The directories that may not be looked into.
+    *closed* are the directories that may not be looked into.
     """
     if ATTEMPTS not in closed:
         yield from _exits(place.folder, state)

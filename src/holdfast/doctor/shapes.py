@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.attempts.names import ATTEMPTS, CHECKPOINTS, PARAMS, RESULTS
-from holdfast.doctor.findings import Finding, kind_of, problem, to_read
+from holdfast.doctor.findings import Finding, hint, kind_of, problem, to_read
 from holdfast.doctor.leftovers import SHIMS, TEMPORARY
 from holdfast.errors import cause
 from holdfast.store import deletion
@@ -116,13 +116,9 @@ def _strange(directory: Opened, forms: _Forms) -> Iterator[Finding]:
         if allowed is not None and stat.S_IFMT(mode) not in allowed:
             yield _in_our_place(directory.path / entry.name, mode)
         elif allowed is None and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            yield Finding(
-                kind="foreign",
-                severity="hint",
-                path=directory.path / entry.name,
-                what=f"is {kind_of(mode)}; holdfast makes none",
-                repair="never followed, read or removed: move it away if nobody needs it",
-            )
+            what = f"is {kind_of(mode)}; holdfast makes none"
+            repair = "never followed, read or removed: move it away if nobody needs it"
+            yield hint("foreign", directory.path / entry.name, what, repair)
 
 
 def _in_our_place(path: Path, mode: int) -> Finding:

@@ -7,14 +7,14 @@ journal held is kept aside, byte for byte, before a view is written anew.
 import errno
 import secrets
 import warnings
-from collections.abc import Iterator
-from typing import Final, Literal
+from collections.abc import Callable, Iterator
+from typing import Final
 
 import attrs
 
 from holdfast import liveness
 from holdfast.doctor import absence
-from holdfast.doctor.findings import Finding, Site, problem, readable, to_read
+from holdfast.doctor.findings import Finding, Site, hint, problem, readable, to_read
 from holdfast.errors import (
     HoldfastError,
     NoLocksWarning,
@@ -24,7 +24,7 @@ from holdfast.errors import (
     cause,
 )
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store import codec, former, ownership, strictjson, view
+from holdfast.store import decoding, encoding, former, locking, strictjson, view
 from holdfast.store.catalog import scanning
 from holdfast.store.manager import StateManager
 from holdfast.store.place import Place
@@ -42,11 +42,8 @@ def examine(
 ) -> Iterator[Finding]:
     """In what the view differs from *state*, which its journals tell.
 
-    Nothing is said while an owner may be at work: it refreshes its view within a second.
-
-    Args:
-        trusted: Whether every step in the journals was allowed. If not, the view may be what tells
-            how it was, and is not written over.
+    Nothing is said while an owner may be at work: it refreshes its view within a second. If the
+    journals are not *trusted* (a step was not allowed), the view may be right, and is kept.
     """
     if is_owned(place, state):
         return
@@ -72,25 +69,17 @@ def examine(
         # many. No crash explains that, since a view is written after its journal.
         yield absence.behind_view(place, seen.state, state)
         return
-    what, severity = seen.difference(state)
+    what, kind = seen.difference(state)
     if not trusted:
-        yield Finding(kind="view", severity=severity, path=path, what=what, repair=_UNTRUSTED)
+        yield kind("view", path, what, _UNTRUSTED)
         return
     repair, fixed = _repair(site, place, state, seen)
-    yield Finding(
-        kind="view",
-        severity=severity,
-        path=path,
-        what=what,
-        repair=repair,
-        fixable=True,
-        fixed=fixed,
-    )
+    yield attrs.evolve(kind("view", path, what, repair), fixable=True, fixed=fixed)
 
 
 def is_owned(place: Place, state: ExperimentState) -> bool:
     """Whether somebody owns the experiment, or may."""
-    lock = ownership.lock_state(place)
+    lock = locking.lock_state(place)
     if lock is not None or state.owner is None or state.owner.released:
         return lock == "held"
     return liveness.judge(state.owner).kind != "dead"
@@ -111,29 +100,29 @@ class _Seen:
     damage: str = ""
     told: bool = False
 
-    def difference(self, state: ExperimentState) -> tuple[str, Literal["problem", "hint"]]:
-        """In what it differs from *state*, and how grave that is."""
+    def difference(self, state: ExperimentState) -> tuple[str, Callable[..., Finding]]:
+        """In what it differs from *state*, and what kind of finding that is."""
         seen = self.state
         if self.data is None:
-            return "is missing", "hint"
+            return "is missing", hint
         if seen is None:
-            return f"cannot be read: {self.damage}", "problem"
+            return f"cannot be read: {self.damage}", problem
         if _moment(seen) < _moment(state):
             tells = f"tells of {absence.moment(seen)}, the journal of {absence.moment(state)}"
             if not self.told:
-                return f"{tells}, and of what no journal held: edited by hand?", "problem"
+                return f"{tells}, and of what no journal held: edited by hand?", problem
             if former.left_by_a_death(*_moment(seen), state):
-                return f"{tells}: its owner died before it refreshed it", "hint"
-            return tells, "problem"
+                return f"{tells}: its owner died before it refreshed it", hint
+            return tells, problem
         if self.told:
             # Letting go is the one line that moves no revision.
-            return "lacks that its owner let go: it died before it refreshed it", "hint"
+            return "lacks that its owner let go: it died before it refreshed it", hint
         fields = [
             field.name
             for field in attrs.fields(ExperimentState)
             if getattr(seen, field.name) != getattr(state, field.name)
         ]
-        return f"differs from its journal in {', '.join(fields)}", "problem"
+        return f"differs from its journal in {', '.join(fields)}", problem
 
 
 def _moment(state: ExperimentState) -> tuple[int, int]:
@@ -143,10 +132,7 @@ def _moment(state: ExperimentState) -> tuple[int, int]:
 def _look(place: Place) -> _Seen:
     """What is in the place of the view.
 
-    Raises:
-        SchemaTooNewError: A newer holdfast wrote it.
-        OSError: It may not, or cannot, be read.
-        ValueError: It is no regular file, or no file of ours is that large.
+    Raises SchemaTooNewError; OSError; ValueError if it is no regular file, or too large for ours.
     """
     try:
         opened = place.top.open_read(place.view_name)
@@ -159,7 +145,7 @@ def _look(place: Place) -> _Seen:
     except ValueError as err:
         return _Seen(data, damage=f"is not valid JSON: {err}")
     try:
-        return _Seen(data, codec.state_from_json(plain, opened.path))
+        return _Seen(data, decoding.state_from_json(plain, opened.path))
     except StateCorruptError as err:
         return _Seen(data, damage=readable(err))
 
@@ -183,7 +169,7 @@ def _advice(err: OSError | ValueError) -> str:
 def _told(place: Place, seen: ExperimentState, data: bytes) -> bool:
     """Whether *data* is, to the byte, what the journal held when it was at *seen*'s revision."""
     try:
-        return any(codec.view(each) == data for each in former.states(place, *_moment(seen)))
+        return any(encoding.view(each) == data for each in former.states(place, *_moment(seen)))
     except (HoldfastError, OSError, LookupError):
         return False
 

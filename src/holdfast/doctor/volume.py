@@ -1,7 +1,7 @@
 """What can be found out about a file system by honest means: locks, durability, its clock.
 
-It cannot be proven from user space that fsync reaches the platters. What is certain (a lock that
-does not exclude, a mount option that says so) is told apart from what is only a hint.
+It cannot be proven from user space that fsync reaches the platters. A symptom is certain (a lock
+that does not exclude, a mount option that says so) or only a hint.
 """
 
 import contextlib
@@ -32,20 +32,18 @@ _VOLATILE: Final = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 
 #: `(option, why)`: locks that other hosts do not see.
 _LOCAL_LOCKS: Final = {
-    "nolock": "locks are not passed on to other hosts",
-    "local_lock=all": "locks are not passed on to other hosts",
-    "local_lock=flock": "locks are not passed on to other hosts",
+    **dict.fromkeys(
+        ("nolock", "local_lock=all", "local_lock=flock"), "locks are not passed on to other hosts"
+    ),
     "localflock": "locks are seen on this host only",
     "noflock": "locks are refused",
 }
 #: `(option, why)`: what was synced can be lost all the same.
 _NOT_DURABLE: Final = {
-    "nobarrier": "the disk's cache is not flushed by fsync",
-    "barrier=0": "the disk's cache is not flushed by fsync",
-    "volatile": "fsync does nothing",
-    "fsync=volatile": "fsync does nothing",
-    "nofsync": "fsync does nothing",
-    "sync=disabled": "fsync does nothing",
+    **dict.fromkeys(("nobarrier", "barrier=0"), "the disk's cache is not flushed by fsync"),
+    **dict.fromkeys(
+        ("volatile", "fsync=volatile", "nofsync", "sync=disabled"), "fsync does nothing"
+    ),
 }
 
 
@@ -89,10 +87,7 @@ class Mount:
 def examine(files: Files, directory: Path) -> Iterator[Symptom]:
     """What is wrong with the file system of *directory*, where files are made and removed again.
 
-    What can be told by looking comes first.
-
-    Raises:
-        OSError: Nothing can be written there, and so nothing else be found out.
+    What can be told by looking comes first. Raises OSError if nothing can be written there.
     """
     mount = mount_of(directory)
     if mount is not None:
@@ -130,12 +125,9 @@ def mount_of(directory: Path, mounts: Path | None = None) -> Mount | None:
 
 
 def server_time(directory: Opened) -> float:
-    """What time it is for the files in *directory*, in seconds since the epoch.
+    """What time it is for the files in *directory*, in seconds since the epoch. Raises OSError.
 
-    Ages of files are told by this clock: a server's can be hours away from ours.
-
-    Raises:
-        OSError: Nothing can be written there.
+    Ages of files are measured by this clock: a server's can be hours away from ours.
     """
     with _temporary(directory) as file:
         file.files.write_all(file.fd, b"tick")

@@ -19,7 +19,7 @@ __all__ = ["Engine", "EngineWord", "Handle"]
 
 @attrs.frozen(kw_only=True)
 class Handle:
-    """By which an engine finds an attempt again; `to_json` and `from_json` keep it across restarts.
+    """How an engine finds an attempt again; `to_json` and `from_json` keep it across restarts.
 
     Attributes:
         folder: The experiment's folder.
@@ -118,5 +118,5 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of everything but the attempts, which run on."""
+        """Release everything but the attempts, which run on."""
         ...

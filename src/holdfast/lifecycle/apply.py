@@ -1,7 +1,7 @@
 """The core: what an event makes of a record. No clock, no file, no process.
 
 `apply` takes a state and an event and returns the next state, the changes that lead there (what a
-journal keeps, what `replay` folds again) and instructions for whoever carries them out. What may
+journal keeps, and `changes` replays) and instructions for whoever carries them out. What may
 happen is decided by `decisions`, what it changes by `effects`; this module puts both together.
 *Requests* may be refused. *Facts* (a process exited) may not: one that comes late is ignored, with
 the reason.
@@ -10,16 +10,13 @@ the reason.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-
-import attrs
+from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.lifecycle import decisions, effects
+from holdfast.lifecycle.changes import Change, replay
 from holdfast.lifecycle.effects import Occasion, Told
 from holdfast.lifecycle.events import (
     Action,
-    Change,
     Event,
     Fact,
     Ignored,
@@ -34,12 +31,10 @@ from holdfast.lifecycle.guards import experiment_is_open
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, summarise
 from holdfast.status import Entity, ExperimentStatus, ProcessStatus
 
-__all__ = ["apply", "apply_many", "ending", "number", "replay", "replay_many", "with_fields"]
+__all__ = ["apply", "apply_many", "ending"]
 
 if TYPE_CHECKING:
     from holdfast.lifecycle.edges import Edge
-
-Record = TypeVar("Record", ExperimentState, ProcessProgress)
 
 
 def apply(state: ExperimentState, event: Event) -> Step:
@@ -99,68 +94,6 @@ def _gangs(state: ExperimentState, events: Iterable[Event]) -> Callable[[Event],
 def _word(event: Event) -> str:
     # How a gang ended, its ranks are told alike: what that means for them the guards decide.
     return event.event if isinstance(event, Requested) else "ended"
-
-
-def replay(state: ExperimentState, change: Change) -> ExperimentState:
-    """*state* after *change*, which was judged when it was made: no guard is asked again."""
-    return replay_many(state, (change,))
-
-
-def replay_many(state: ExperimentState, changes: Iterable[Change]) -> ExperimentState:
-    """*state* after *changes*, in their order.
-
-    Raises:
-        KeyError: A change of a process that the experiment does not have.
-    """
-    processes: dict[int, ProcessProgress] = {}
-    own: dict[str, Any] = {}
-    at = state.last_updated
-    table = state.processes
-    for change in changes:
-        index = change.process
-        if index is None:
-            own.update(change.fields)
-        else:
-            before = processes.get(index)
-            processes[index] = with_fields(
-                table[index] if before is None else before, change.fields
-            )
-        at = change.at
-    own["last_updated"] = at
-    if processes:
-        own["process_progress"] = table.replace(processes)
-    return with_fields(state, own)
-
-
-# attrs.evolve runs every converter and validator again, 10 µs for an experiment. The fields set
-# here come from typed events or from the codec, which have checked them.
-@cache
-def _slots(kind: Any) -> tuple[Callable[[Any, Any], None], dict[str, Callable[[Any, Any], None]]]:
-    """What copies a record of that *kind* into a bare one, and what sets each of its fields."""
-    setters = {field.name: getattr(kind, field.name).__set__ for field in attrs.fields(kind)}
-    # Written out, as attrs writes its own methods: a loop takes twice as long, in every transition.
-    given = ", ".join(f"set_{name}=set_{name}" for name in setters)
-    lines = "".join(f"    set_{name}(new, old.{name})\n" for name in setters)
-    scope = {f"set_{name}": setter for name, setter in setters.items()}
-    exec(f"def copy(old, new, {given}):\n{lines}", scope)  # noqa: S102
-    return scope["copy"], setters
-
-
-def with_fields(record: Record, fields: Mapping[str, Any]) -> Record:
-    """*record* with *fields*, whose types and values are known to be right."""
-    kind: Any = type(record)
-    copy, setters = _slots(kind)
-    new: Record = object.__new__(kind)
-    copy(record, new)
-    for name, value in fields.items():
-        setters[name](new, value)
-    return new
-
-
-def number(state: ExperimentState, revision: int) -> None:
-    """Give *state* its *revision*, which nobody has seen yet: no copy is made for that."""
-    _, setters = _slots(ExperimentState)
-    setters["revision"](state, revision)
 
 
 def _experiment(state: ExperimentState, event: Requested) -> Step:

@@ -7,6 +7,7 @@ each and a look-up a hundredth of one. A refusal is put to python-statemachine's
 
 from collections.abc import Container, Iterable
 from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
 from holdfast.errors import InvalidTransitionError, Refusal
@@ -58,7 +59,7 @@ def ended(
     Raises:
         InvalidTransitionError: None of them does: it is not running, or its experiment is settled.
     """
-    events = _endings()
+    events = _machines().ENDINGS
     edge = _first("process", record, events, facts)
     if edge is None:
         _refuse("process", record, events[-1], facts, None, experiment_id, process)
@@ -79,10 +80,7 @@ def leading(
     Raises:
         InvalidTransitionError: No single event leads there, or its guards refused.
     """
-    from holdfast.lifecycle.edges import edges
-    from holdfast.lifecycle.machines import MACHINES
-
-    there = [edge for edge in edges(MACHINES[entity]) if edge.target == target]
+    there = [edge for edge in _declared(entity) if edge.target == target]
     events = list(dict.fromkeys(edge.event for edge in there if edge.source == record.status))
     if not events:
         raise InvalidTransitionError(
@@ -109,11 +107,8 @@ def allowed(
 
     Guards that depend on facts of the event are taken to pass.
     """
-    from holdfast.lifecycle.edges import edges
-    from holdfast.lifecycle.machines import MACHINES
-
     facts = {"experiment_status": experiment_status}
-    events = dict.fromkeys(edge.event for edge in edges(MACHINES[entity]))
+    events = dict.fromkeys(edge.event for edge in _declared(entity))
     return tuple(
         event
         for event in events
@@ -155,22 +150,30 @@ _Path = tuple["Edge", tuple[tuple[str, Guard], ...]]
 
 
 @cache
+def _machines() -> ModuleType:
+    # 60 ms, which who only reads never pays. A machine asks here, too, and so is above this module.
+    from holdfast.lifecycle import machines
+
+    return machines
+
+
+@cache
+def _declared(entity: Entity) -> "tuple[Edge, ...]":
+    from holdfast.lifecycle.edges import edges
+
+    return edges(_machines().MACHINES[entity])
+
+
+@cache
 def _paths(entity: Entity) -> dict[tuple[str, str], tuple[_Path, ...]]:
     """The declared transitions by status and event, each with its guards."""
-    from holdfast.lifecycle.edges import table  # 60 ms: who only reads never pays for it
+    from holdfast.lifecycle.edges import table
 
     known = GUARDS[entity]
     return {
         key: tuple((edge, tuple((name, known[name]) for name in edge.guards)) for edge in edges)
         for key, edges in table(entity).items()
     }
-
-
-@cache
-def _endings() -> tuple[str, ...]:
-    from holdfast.lifecycle.machines import ENDINGS
-
-    return ENDINGS
 
 
 def _first(entity: Entity, record: Record, events: Iterable[str], facts: Facts) -> "Edge | None":
@@ -206,12 +209,10 @@ def _refuse(
     experiment_id: str,
     process: int | None,
 ) -> NoReturn:
-    from holdfast.lifecycle.edges import edges
-    from holdfast.lifecycle.machines import MACHINES
-
-    declared = [edge for edge in edges(MACHINES[entity]) if edge.event == event]
+    declared = [edge for edge in _declared(entity) if edge.event == event]
     # Asked for an event that nobody declared, the library looks for an attribute of that name.
-    moved = MACHINES[entity](record).move(event, facts, only=only) if declared else None
+    machine = _machines().MACHINES[entity]
+    moved = machine(record).move(event, facts, only=only) if declared else None
     if moved is not None:
         what = f"{entity} {event} from {record.status}"
         raise AssertionError(f"the table refuses {what}, and the machine goes to {moved}")

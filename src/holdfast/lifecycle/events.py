@@ -11,6 +11,7 @@ import attrs
 
 from holdfast.errors import InvalidRequestError
 from holdfast.identity import ProcessIdentity
+from holdfast.lifecycle.changes import Change
 from holdfast.lifecycle.records import ExperimentState, ResultRef
 from holdfast.status import Entity, Reason
 from holdfast.validators import aware, number, optional, optional_number, optional_text, text
@@ -300,27 +301,6 @@ class Ignored:
 
 
 Action = Launch | Stop | Ignored
-
-
-@attrs.frozen(kw_only=True)
-class Change:
-    """What one event did to one record: what a journal keeps.
-
-    Attributes:
-        event: The machine's event, or `launched`, which moves nothing (*source* is *target*).
-        at: When; becomes the experiment's `last_updated`.
-        fields: The fields of the record that were set, typed, `status` among them if it moved.
-    """
-
-    entity: Entity
-    process: int | None
-    event: str
-    source: str
-    target: str
-    at: datetime
-    reason: Reason | None = None
-    evidence: str | None = None
-    fields: Mapping[str, Any]
 
 
 class Step(NamedTuple):

@@ -1,4 +1,4 @@
-"""From attempts that are over to the facts that the lifecycle is told: at once, or beside the loop.
+"""Turns attempts that are over into facts for the lifecycle: at once, or beside the loop.
 
 A result of a few kilobytes is taken at once. What takes longer is over, as far as its slot is
 concerned, and its fact comes when its result is durable.
@@ -6,6 +6,7 @@ concerned, and its fact comes when its result is durable.
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 import attrs
@@ -36,7 +37,7 @@ class Accepting:
         self._begun: list[tuple[Learnt, Task[Sequence[Event]]]] = []
 
     def facts(self, found: Iterable[Learnt], stopping: Reason | None) -> list[Event]:
-        """What the lifecycle is told of the attempts *found*, and of those before that are through.
+        """The facts of the attempts *found*, and of earlier ones whose results are checked by now.
 
         Args:
             stopping: Why attempts are asked to stop, where they are.
@@ -46,7 +47,8 @@ class Accepting:
             if learnt.name.index is None:
                 continue  # an aggregation of an earlier life; nobody waits for it any more
             work = self._work(learnt, stopping)
-            if self._takes_long(learnt):
+            ended, folder = learnt.found, self._watch.launcher.folder
+            if isinstance(ended, Ended) and exits.takes_long(folder, learnt.name, ended.record):
                 self._watch.completing.add(learnt.name)
                 self._begun.append((learnt, self._beside.begin(work)))
             else:
@@ -54,24 +56,21 @@ class Accepting:
         for each in [each for each in self._begun if each[1].over.is_set()]:
             self._begun.remove(each)
             self._watch.completing.discard(each[0].name)
-            self._take(each[0], each[1].result, facts)
+            self._take(each[0], partial(self._now, each[1]), facts)
         return facts
+
+    def _now(self, task: Task[Sequence[Event]]) -> list[Event]:
+        # Not when its checking began: what is recorded is in the order of its times.
+        at = self._watch.clock()
+        return [attrs.evolve(fact, at=at) for fact in task.result()]
 
     def _take(
         self, learnt: Learnt, work: Callable[[], Sequence[Event]], facts: list[Event]
     ) -> None:
         try:
-            found = work()
-            # Not when its checking began: what is recorded is in the order of its times.
-            at = self._watch.clock()
-            facts += [attrs.evolve(fact, at=at) for fact in found]
+            facts += work()
         except DiskError as err:
             self._watch.put_back(learnt, err)
-
-    def _takes_long(self, learnt: Learnt) -> bool:
-        if not isinstance(learnt.found, Ended):
-            return False
-        return exits.takes_long(self._watch.launcher.folder, learnt.name, learnt.found.record)
 
     def _work(self, learnt: Learnt, stopping: Reason | None) -> Callable[[], Sequence[Event]]:
         name, found, watch, state = learnt.name, learnt.found, self._watch, self._state()

@@ -4,6 +4,7 @@ A failed aggregation touches no process: it is tried again without running them.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def conclude(
     state, experiment = claim.state, watch.launcher.experiment
     try:
         # Verifies every result while it reads it.
-        found: Mapping[str, Any] | None = loop.beside(
+        built = loop.beside(
             lambda going_on: aggregation.build(state, claim.folder, experiment.params, going_on),
             reading=True,
         )
@@ -55,34 +56,27 @@ def conclude(
     except MemoryError as err:
         path = claim.folder / RESULTS
         raise StateReadError.of(path, "reading the results", acceptance.NO_MEMORY) from err
-    command = experiment.aggregate.command
-    name = None
-    if found is not None and command is not None:
-        name = _run(state, claim.folder, command, found, watch, loop, interrupts)
-        found = None if name is None else _with_value(state, claim.folder, found, name, loop)
-    if found is None or not _write(claim.folder, found, loop):
+    if built is None:
         return None
+    command, name = experiment.aggregate.command, None
+    found: Mapping[str, Any] | None = built
+    if command is not None:
+        name = ran = _run(state, claim.folder, command, built, watch, loop, interrupts)
+        if ran is None:
+            return None
+        found = loop.beside(
+            lambda _: aggregation.finish(state, claim.folder, built, ran), reading=True
+        )
+    if found is None:
+        return None
+    whole = found
+    if loop.beside(lambda going_on: aggregation.write(claim.folder, whole, going_on)) is None:
+        return None  # a signal came first: an older one is still there
     if state.status is ExperimentStatus.COMPLETED:
         claim.record("aggregate")
     if name is not None:
         aggregation.remove_inputs(claim.folder, name)
     return found
-
-
-def _with_value(
-    state: ExperimentState,
-    folder: Path,
-    built: Mapping[str, Any],
-    name: AttemptName,
-    loop: Loop,
-) -> Mapping[str, Any] | None:
-    return loop.beside(lambda _: aggregation.finish(state, folder, built, name), reading=True)
-
-
-def _write(folder: Path, aggregate: Mapping[str, Any], loop: Loop) -> bool:
-    """False if a signal came first: an older one is still there."""
-    written = loop.beside(lambda going_on: aggregation.write(folder, aggregate, going_on))
-    return written is not None
 
 
 def _run(
@@ -112,7 +106,7 @@ def _run(
         learnt = _take_up(folder, last, watch, loop, stop=not belongs)
         if learnt is None:
             return None
-        if belongs and _succeeded(learnt):
+        if belongs and _end(learnt) == "complete":
             return last
     for count in range(launcher.experiment.retry.max_interruptions):
         if interrupts.count:
@@ -120,31 +114,20 @@ def _run(
         if count > 1:
             loop.pause(min(2.0 ** (count - 2), 60.0))
         name = next_aggregation(folder, state.experiment_id)
-        inputs = _inputs(state, folder, built, name, loop)
+        inputs = loop.beside(partial(aggregation.prepare_inputs, state, folder, built, name))
         if inputs is None:
             return None
-        learnt = loop.run(launcher.aggregation(name, command, inputs))
-        if learnt is not None and _succeeded(learnt):
+        learnt = loop.run(launcher.attempt(name, command, inputs))
+        end = None if learnt is None else _end(learnt)
+        if end == "complete":
             return name
-        if learnt is None or (interrupts.count and not _failed(learnt)):
+        if learnt is None or (interrupts.count and end != "fail"):
             return None
         problem = _described(learnt)
-        if _failed(learnt):
+        if end == "fail":
             where = error_path(folder, name)
             raise AggregationError(state.experiment_id, f"{problem}; its messages are in {where}")
     raise AggregationError(state.experiment_id, f"{problem}, again and again")
-
-
-def _inputs(
-    state: ExperimentState,
-    folder: Path,
-    built: Mapping[str, Any],
-    name: AttemptName,
-    loop: Loop,
-) -> dict[str, str] | None:
-    return loop.beside(
-        lambda going_on: aggregation.prepare_inputs(state, folder, built, name, going_on)
-    )
 
 
 def _take_up(
@@ -163,12 +146,9 @@ def _take_up(
     return loop.run(name)
 
 
-def _succeeded(learnt: Learnt) -> bool:
-    return isinstance(learnt.found, Ended) and exits.ends_by(learnt.found.record) == "complete"
-
-
-def _failed(learnt: Learnt) -> bool:
-    return isinstance(learnt.found, Ended) and exits.ends_by(learnt.found.record) == "fail"
+def _end(learnt: Learnt) -> str | None:
+    """By which event it would end a process; None if it was lost."""
+    return exits.ends_by(learnt.found.record) if isinstance(learnt.found, Ended) else None
 
 
 def _described(learnt: Learnt) -> str:

@@ -71,9 +71,8 @@ def exited(
         DiskError: Something could not be read or made durable; nothing is decided then.
     """
     assert name.index is not None
-    fact = _fact(name.index, name.attempt, record, at)
     why = _stop_reason(folder, name, record, stopping, asked=asked)
-    fact = attrs.evolve(fact, stop_reason=why, evidence=_stopped(record))
+    fact = _fact(name.index, name.attempt, record, at, why)
     found = reported(folder, name)
     if not name.is_launcher:
         return [_of_one(folder, name, fact, record, found.get(name.index), take)]
@@ -278,9 +277,11 @@ def _taken(
     folder: Path, written: acceptance.Written, fact: ProcessExited, take: Taking
 ) -> ProcessExited:
     try:
-        return attrs.evolve(fact, result=take(folder, written))
+        result = take(folder, written)
     except ResultInvalidError as err:
         return attrs.evolve(fact, result_error=str(err))
+    return fact if result is None else attrs.evolve(fact, result=result)
+    return fact if result is None else attrs.evolve(fact, result=result)
 
 
 # -- what the exit record says --------------------------------------------------------------------
@@ -293,30 +294,32 @@ def never(folder: Path, name: AttemptName, record: ExitRecord) -> bool:
 
 def takes_long(folder: Path, name: AttemptName, record: ExitRecord) -> bool:
     """Whether `exited` takes longer than a loop may be deaf: the attempt left a large result."""
-    if ends_by(record) != "complete":
-        return False
-    if acceptance.size(folder, name) >= _LONG:
-        return True
-    return name.is_launcher and any(
-        acceptance.size(folder, acceptance.of_rank(index, name.attempt, report.incarnation))
-        >= _LONG
-        for index, report in reported(folder, name).items()
-    )
+    written: list[acceptance.Written] = [name]
+    if name.is_launcher:
+        written += [
+            acceptance.of_rank(index, name.attempt, report.incarnation)
+            for index, report in reported(folder, name).items()
+        ]
+    large = any(acceptance.size(folder, each) >= _LONG for each in written)
+    return large and ends_by(record) == "complete"
 
 
 def ends_by(record: ExitRecord) -> str:
     """What such an end is to a process: `complete`, `requeue` or `fail`."""
-    return ending(_fact(0, 0, record, datetime.min.replace(tzinfo=UTC)))
+    at = datetime.min.replace(tzinfo=UTC)
+    return ending(_fact(0, 0, record, at, record.stop_requested))
 
 
-def _fact(index: int, attempt: int, record: ExitRecord, at: datetime) -> ProcessExited:
+def _fact(
+    index: int, attempt: int, record: ExitRecord, at: datetime, stop_reason: Reason | None
+) -> ProcessExited:
     return ProcessExited(
         process=index,
         attempt=attempt,
         at=at,
         exit_code=record.exit_code,
         signal=record.signal,
-        stop_reason=record.stop_requested,
+        stop_reason=stop_reason,
         interrupted_by=record.interrupted_by,
         timed_out=record.timed_out,
         launch_error=record.error,
@@ -324,6 +327,7 @@ def _fact(index: int, attempt: int, record: ExitRecord, at: datetime) -> Process
         host=record.host,
         started_at=record.started_at,
         ended_at=record.ended_at,
+        evidence=_stopped(record),
     )
 
 

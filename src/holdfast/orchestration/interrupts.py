@@ -63,7 +63,7 @@ class Interrupts:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._handle)
         for other in _outlived():
-            # What the program handles itself stays its own affair.
+            # What the program handles itself is left alone.
             if signal.getsignal(other) is signal.SIG_DFL:
                 self._before[other] = signal.signal(other, _ignore)
         return self

@@ -74,7 +74,7 @@ class Launcher:
         count = None if ranks is None else ranks.count
         return AttemptName.of_process(self.experiment_id, index, attempt, ranks=count)
 
-    def attempt(self, name: AttemptName, state: ExperimentState) -> Attempt:
+    def process(self, name: AttemptName, state: ExperimentState) -> Attempt:
         """The attempt *name* of a process, or of a launcher; makes what it may write to.
 
         Raises:
@@ -90,7 +90,7 @@ class Launcher:
                 raise StateWriteError.of(directory, "making the directory", err) from err
         params = json.dumps(dict(self.experiment.params[index]))
         whole = {} if len(params) > PARAMS_LIMIT else {environment.PARAMS: params}
-        return self._attempt(
+        return self.attempt(
             name,
             self.experiment.argv(index),
             {
@@ -130,7 +130,7 @@ class Launcher:
 
     def _write_params(self, index: int, params: str) -> Path:
         """The file with the parameters of a process, made anew for each attempt."""
-        path = self.folder / PARAMS / f"{index}.json"
+        path = self.folder / f"{PARAMS}/{index}.json"
         try:
             with os.fdopen(_new_file(path), "wb") as file:
                 file.write(params.encode("ascii"))
@@ -138,13 +138,8 @@ class Launcher:
             raise StateWriteError.of(path, "writing the parameters", err) from err
         return path
 
-    def aggregation(
-        self, name: AttemptName, command: tuple[str, ...], inputs: Mapping[str, str]
-    ) -> Attempt:
-        """An attempt of the user's own aggregation, with the variables that name its *inputs*."""
-        return self._attempt(name, command, inputs)
-
-    def _attempt(self, name: AttemptName, argv: tuple[str, ...], env: Mapping[str, str]) -> Attempt:
+    def attempt(self, name: AttemptName, argv: tuple[str, ...], env: Mapping[str, str]) -> Attempt:
+        """An attempt with the variables that all of them get, and *env*."""
         experiment = self.experiment
         return Attempt(
             name=name,

@@ -47,7 +47,7 @@ _COMPANY_S: Final = 0.01
 
 #: How often the disk is tried.
 _DISK_EVERY_S: Final = 2.0
-#: How often shims are looked at that may have been stopped: some 20 µs each.
+#: How often shims are checked for a SIGSTOP: some 20 µs each.
 _HALTED_EVERY_S: Final = 5.0
 
 #: What may be the matter with an attempt.
@@ -231,7 +231,7 @@ class Loop:
         if launches:
             # A launcher starts all the ranks of its gang.
             names = dict.fromkeys(launcher.name(each.process, each.attempt) for each in launches)
-            self._watch.submit([launcher.attempt(name, self._claim.state) for name in names])
+            self._watch.submit([launcher.process(name, self._claim.state) for name in names])
             self._note_launched()
 
     def _note_launched(self) -> None:
@@ -257,7 +257,7 @@ class Loop:
         self._answered = asked
         self._watch.stop(force=asked > 1, why=self._interrupts.reason)
 
-    # -- what is told -----------------------------------------------------------------------------
+    # -- warnings ---------------------------------------------------------------------------------
 
     def _warn(self) -> None:
         self._warn_of_disk()
@@ -303,7 +303,7 @@ class Loop:
             return
         warnings.warn(
             f"{problem.path}: {problem.operation} failed ({problem.cause}): how its process ended "
-            f"cannot be told; it is looked at again every second",
+            f"is unknown; it is checked again every second",
             DiskWarning,
             stacklevel=4,
         )

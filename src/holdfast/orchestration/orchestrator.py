@@ -232,7 +232,7 @@ class Orchestrator:
             return self._concluded(claim, watch, loop, interrupts, inherited)
 
     def _refuse_aggregation(self, state: ExperimentState) -> None:
-        """Refuse without a claim, which would pass for an owner in all that is told later."""
+        """Refuse without a claim, which later messages would name as an owner."""
         if self._manager.liveness(state.experiment_id).kind == "alive":
             return  # the claim says whose it is
         if state.status not in SETTLED and not state.can_aggregate():
@@ -384,12 +384,7 @@ class Orchestrator:
             self._on_change(claim.state)
 
     def _concluded(
-        self,
-        claim: Claim,
-        watch: Watch,
-        loop: Loop,
-        interrupts: Interrupts,
-        inherited: Inherited,
+        self, claim: Claim, watch: Watch, loop: Loop, interrupts: Interrupts, inherited: Inherited
     ) -> Outcome:
         try:
             found = conclude(claim, watch, loop, interrupts)
@@ -440,8 +435,8 @@ class Orchestrator:
     def _shown(self, state: ExperimentState) -> Outcome:
         folder = self._manager.folder(state.experiment_id)
         found = aggregation.read(folder)
-        lost = outcomes.lost_results(state, folder) if found is None else []
-        return outcomes.shown(state, found, lost)
+        lost = takeover.lost_results(state, folder) if found is None else ()
+        return outcomes.shown(state, found, list(lost))
 
 
 def _check_directory(state: ExperimentState, experiment: Experiment, state_dir: Path) -> None:

@@ -1,14 +1,12 @@
 """How a run ended: the facts, and one sentence for people."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from signal import Signals
 from typing import Any, Final
 
 import attrs
 
 from holdfast.lifecycle.records import ExperimentState, summarise
-from holdfast.orchestration.takeover import lost_results as _lost_results
 from holdfast.status import ExperimentStatus
 
 __all__ = [
@@ -16,7 +14,6 @@ __all__ = [
     "Inherited",
     "Outcome",
     "aggregated",
-    "lost_results",
     "shown",
     "unfinished",
 ]
@@ -123,17 +120,6 @@ def shown(
         already_done=True,
         lost=tuple(lost),
     )
-
-
-def lost_results(state: ExperimentState, folder: Path) -> list[int]:
-    """Processes of an aggregated experiment whose recorded results are missing or altered.
-
-    Raises:
-        StateReadError: One could not be read, so that nobody can tell.
-    """
-    # As if it were to be aggregated now: of one that is, nobody asks for its results.
-    as_completed = attrs.evolve(state, status=ExperimentStatus.COMPLETED)
-    return sorted(_lost_results(as_completed, folder))
 
 
 def unfinished(

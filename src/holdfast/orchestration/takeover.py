@@ -13,16 +13,7 @@ from typing import Literal
 import attrs
 
 from holdfast.attempts.family import Census
-from holdfast.attempts.looking import (
-    Ended,
-    Gone,
-    Look,
-    Running,
-    Unbegun,
-    Undecided,
-    listed,
-    look,
-)
+from holdfast.attempts.looking import Ended, Gone, Look, Running, Unbegun, Undecided, listed, look
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.surviving import halted
 from holdfast.config.experiment_file import Limits, Retry
@@ -47,7 +38,7 @@ class Survey:
 
     Attributes:
         looks: What became of every process that is recorded as running.
-        facts: Of those that ended, the fact that the lifecycle is told.
+        facts: Of those that ended, the fact for the lifecycle.
         lost: Completed processes whose recorded result is missing or altered, and in what way.
     """
 
@@ -112,7 +103,7 @@ def survey(
         verify: Whether to read every recorded result.
 
     Raises:
-        StateReadError: A recorded result could not be read, so that nobody can tell.
+        StateReadError: A recorded result could not be read.
     """
     looks: dict[int, Look] = {}
     facts: dict[int, ProcessExited] = {}
@@ -130,6 +121,8 @@ def survey(
             # It may hold a success, and what it is about may even run: the loop looks again.
             found = Undecided(_unclear("unknown", str(err).splitlines()[0]), shim)
         looks.update(dict.fromkeys(ranks, found))
+    # Nobody asks for the results of one that is aggregated.
+    verify = verify and state.status is not ExperimentStatus.AGGREGATED
     lost = lost_results(state, folder, going_on) if verify else {}
     return Survey(looks=looks, facts=facts, lost=lost)
 
@@ -155,16 +148,14 @@ def _unclear(kind: Literal["alive", "unknown"], words: str) -> Verdict:
 def lost_results(
     state: ExperimentState, folder: Path, going_on: GoingOn = always
 ) -> dict[int, str]:
-    """Completed processes whose recorded result is missing or altered, and in what way.
+    """Completed processes whose recorded result is missing or altered, ascending, and in what way.
 
     Args:
-        going_on: Once it is False, the rest is not looked at.
+        going_on: Once it is False, the rest is skipped.
 
     Raises:
-        StateReadError: A result could not be read, so that nobody can tell.
+        StateReadError: A result could not be read.
     """
-    if state.status is ExperimentStatus.AGGREGATED:
-        return {}
     found = {}
     for index in state.processes.indices(ProcessStatus.COMPLETED):
         result = state.processes[index].result
@@ -247,23 +238,19 @@ def foresee(
         verify: Whether to read every recorded result: else none is taken for lost.
 
     Raises:
-        StateReadError: A recorded result could not be read, so that nobody can tell.
+        StateReadError: A recorded result could not be read.
     """
     found = survey(state, folder, at, verify=verify)
     return plan(state, found, at, limits, retry, force=force)
 
 
 def _reopening(
-    state: ExperimentState,
-    lost: Mapping[int, str],
-    at: datetime,
-    evidence: str,
-    fail_fast: bool,
+    state: ExperimentState, lost: Mapping[int, str], at: datetime, evidence: str, fail_fast: bool
 ) -> list[Event]:
     """The events that make an experiment run again.
 
     Under *fail_fast* an experiment with a failed process had failed in all but name when it was
-    left, and whoever resumes it wants that process tried again.
+    left, and a resume means that process, too.
     """
     events: list[Event] = []
 
@@ -272,12 +259,7 @@ def _reopening(
 
     def requeue(index: int, evidence: str | None, **why: object) -> None:
         request = Requested(
-            entity="process",
-            event="requeue",
-            at=at,
-            process=index,
-            evidence=evidence,
-            facts=why,
+            entity="process", event="requeue", at=at, process=index, evidence=evidence, facts=why
         )
         events.append(request)
 
@@ -298,7 +280,7 @@ def _reopening(
         ask("fail", reason=Reason.RESULT_LOST, error_message=count)
         ask("retry")
     if open_again:
-        # Whoever resumes what failed wants it tried again, whatever the budget was.
+        # A resume tries what failed again, whatever the budget was.
         for index in state.processes.indices(ProcessStatus.FAILED):
             requeue(index, None, requested_by_user=True)
     for index, problem in lost.items():

@@ -35,11 +35,11 @@ from holdfast.status import Reason
 
 __all__ = ["Learnt", "Watch"]
 
-#: How often what settles is looked at: soon at first, since most of it ends at once.
+#: How often what settles is checked: soon at first, since most of it ends at once.
 _SETTLE_EVERY_S: Final = (0.02, 0.25)
 #: Of one turn, so that a thousand of them make nobody deaf.
 _STEP_WITHIN_S: Final = 0.2
-#: How often what cannot be judged is looked at again.
+#: How often what cannot be judged is checked again.
 _BLOCKED_EVERY_S: Final = 5.0
 #: How long after its grace period an attempt may take to vanish before the run ends without it.
 _STOPPED_WITHIN_S: Final = 10.0
@@ -76,7 +76,7 @@ class Watch:
         blocked: Attempts that cannot be judged, or that do not end, and why.
         left: Attempts that ended, and whose outcome the next resume takes up.
         asked: When this orchestrator asked attempts to stop.
-        unreached: Those that cannot be told at once, and why.
+        unreached: Those that cannot be reached now, and why.
         launched: Handles of attempts that the engine started since somebody took them from here.
     """
 
@@ -124,7 +124,7 @@ class Watch:
     def adopt(self, names: Iterable[AttemptName], known: Mapping[AttemptName, Handle]) -> None:
         """Watch attempts that an orchestrator before us launched."""
         for name in names:
-            # One that ended since it was looked at is not known: its exit record will be found.
+            # One that ended since then is not known: its exit record will be found.
             self.handles[name] = known.get(name) or Handle(name=name, folder=self.launcher.folder)
 
     def settle(self, name: AttemptName, shim: ProcessIdentity | None, text: str = "") -> None:
@@ -227,7 +227,8 @@ class Watch:
         if word.kind in ("queued", "running", "completing"):
             self._gone_since.pop(name, None)
             # Where the first failure ends all, nothing is begun beside an end that looks like one.
-            if word.kind == "completing" and (word.clean or not self._fail_fast):
+            fail_fast = self.launcher.experiment.limits.fail_fast
+            if word.kind == "completing" and (word.clean or not fail_fast):
                 self.completing.add(name)
             return
         try:
@@ -245,10 +246,6 @@ class Watch:
                 shim = self.handles[name].identity
                 self._forget(name)
                 self.settle(name, shim, word.text)
-
-    @property
-    def _fail_fast(self) -> bool:
-        return self.launcher.experiment.limits.fail_fast
 
     def _forget(self, name: AttemptName) -> None:
         self.handles.pop(name, None)
@@ -366,9 +363,10 @@ class Watch:
         """Leave to the next resume what was asked to stop long ago and does not end."""
         grace_s = 0.0 if self._killing else self.launcher.experiment.limits.grace_s
         now = self.monotonic()
-        for name in [*self.handles, *self.settling]:
-            lasted = now - self.asked.get(name, now)
-            if lasted < grace_s + _STOPPED_WITHIN_S:
+        for name, since in self.asked.items():
+            lasted = now - since
+            waited_for = name in self.handles or name in self.settling
+            if lasted < grace_s + _STOPPED_WITHIN_S or not waited_for:
                 continue
             why = self.unreached.get(name)
             asked = f"it was asked to stop {lasted:.0f} s ago and has not ended"

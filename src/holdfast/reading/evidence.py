@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from holdfast.attempts.names import AttemptName, error_path, names, output_path
+from holdfast.attempts.names import AttemptName, names
 from holdfast.attempts.reports import output_of
 from holdfast.config.placeholders import as_text
 from holdfast.errors import ConfigError, HoldfastError, Spell, printable
@@ -55,11 +55,7 @@ def params_words(params: Params, index: int) -> str:
 
 
 def failures(
-    command: Spell,
-    state: ExperimentState,
-    folder: Path,
-    params: Params,
-    stream: TextIO,
+    command: Spell, state: ExperimentState, folder: Path, params: Params, stream: TextIO
 ) -> list[str]:
     """What failed and why, the same reasons together, each with the end of one stderr.
 
@@ -85,10 +81,7 @@ def failures(
         name = AttemptName.of_process(
             state.experiment_id, first, progress.attempt, ranks=state.rank_count
         )
-        lines += [f"    | {line}" for line in tail(output_of(folder, name, first, "err"))]
-        # A command that could not be launched wrote nothing: its log would say less than this.
-        if _wrote(folder, name):
-            lines.append(f"    {command('logs', f'{state.experiment_id}/{first}')}")
+        lines += _log(command, folder, name, first)
     if state.status is ExperimentStatus.FAILED and state.can_aggregate():
         lines += _aggregation(command, state, folder, stream)
     if rest := kinds[_MOST_GROUPS:]:
@@ -109,25 +102,24 @@ def _aggregation(command: Spell, state: ExperimentState, folder: Path, stream: T
     lines = [f"  {text.paint(why, 'red', text.coloured(stream))}"]
     found = names(folder, state.experiment_id, "err")
     own = [name for name in found if name.index is None]
-    if own:
-        lines += [f"    | {line}" for line in tail(error_path(folder, max(own)))]
-        if _wrote(folder, max(own)):
-            lines.append(f"    {command('logs', f'{state.experiment_id}/aggregate')}")
-    return lines
+    return lines + (_log(command, folder, max(own)) if own else [])
 
 
-def _wrote(folder: Path, name: AttemptName) -> bool:
-    """Whether there is anything in the logs of an attempt, or anything wrong with them."""
-    for path in (output_path(folder, name), error_path(folder, name)):
+def _log(command: Spell, folder: Path, name: AttemptName, index: int | None = None) -> list[str]:
+    """The end of the stderr of an attempt, or of its rank *index*, and what prints its logs."""
+    out, err = output_of(folder, name, index, "out"), output_of(folder, name, index, "err")
+    lines = [f"    | {line}" for line in tail(err)]
+    unit = name.unit if index is None else index
+    for path in (out, err):
         try:
             info = path.lstat()
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return True
-        if info.st_size or not stat.S_ISREG(info.st_mode):
-            return True
-    return False
+            silent = info.st_size == 0 and stat.S_ISREG(info.st_mode)
+        except OSError as err:
+            silent = isinstance(err, FileNotFoundError)
+        # A command that could not be launched wrote nothing: its log would say less than this.
+        if not silent:
+            return [*lines, f"    {command('logs', f'{name.experiment_id}/{unit}')}"]
+    return lines
 
 
 def tail(path: Path, lines: int = _TAIL_LINES) -> list[str]:

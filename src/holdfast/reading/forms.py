@@ -6,6 +6,7 @@ Every form names its schema, `holdfast.<what>/<version>`: keys are added, never 
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,8 +15,8 @@ from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import text
-from holdfast.status import ExperimentStatus
-from holdfast.store import codec
+from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.store import encoding
 
 if TYPE_CHECKING:
     from holdfast.store.catalog.summary import Summary
@@ -24,12 +25,12 @@ __all__ = [
     "anew",
     "experiment",
     "next_words",
+    "plain",
     "print_json",
     "process",
     "status_words",
     "unreadable",
     "verdict",
-    "why_failed",
 ]
 
 Json = dict[str, Any]
@@ -83,45 +84,27 @@ def _with_rows(aggregate: Mapping[str, Any]) -> Iterator[str]:
     yield "}"
 
 
+def plain(record: object, *names: str) -> Json:
+    """These fields of *record*; times as text."""
+    found = {name: getattr(record, name) for name in names}
+    return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in found.items()}
+
+
 def verdict(found: Verdict | None) -> Json | None:
     """Whether somebody lives, with the evidence."""
-    if found is None:
-        return None
-    return {
-        "kind": found.kind,
-        "method": found.method,
-        "compared": found.compared,
-        "observer": found.observer,
-    }
+    return None if found is None else plain(found, "kind", "method", "compared", "observer")
 
 
 def experiment(state: "ExperimentState | Summary", living: Verdict | None) -> Json:
     """One experiment in brief; *living* is its owner's verdict, where that was looked at."""
     return {
-        "experiment_id": state.experiment_id,
-        "name": state.name,
-        "status": str(state.status),
-        "reason": None if state.reason is None else str(state.reason),
-        "error_message": state.error_message,
+        **plain(state, "experiment_id", "name", "status", "reason", "error_message"),
         "num_processes": state.num_processes,
-        "processes": {
-            "pending": state.processes_pending,
-            "running": state.processes_running,
-            "completed": state.processes_completed,
-            "failed": state.processes_failed,
-        },
-        "owner": None if state.owner is None else codec.identity_to_json(state.owner),
+        "processes": {str(s): getattr(state, f"processes_{s}") for s in ProcessStatus},
+        "owner": None if state.owner is None else encoding.identity_to_json(state.owner),
         "liveness": verdict(living),
-        "config_hash": state.config_hash,
-        "created_at": _time(state.created_at),
-        "started_at": _time(state.started_at),
-        "finished_at": _time(state.finished_at),
-        "last_updated": _time(state.last_updated),
+        **plain(state, "config_hash", "created_at", "started_at", "finished_at", "last_updated"),
     }
-
-
-def _time(at: Any) -> str | None:
-    return None if at is None else at.isoformat()
 
 
 def process(
@@ -131,14 +114,9 @@ def process(
     error: str | None,
     attempts_duration_s: float | None,
 ) -> Json:
-    """One process of an experiment.
-
-    Args:
-        error: What the error of a failed one said.
-        attempts_duration_s: How long all its attempts took that ended, where that is known.
-    """
+    """One process: what the *error* of a failed one said, how long all its attempts took."""
     one = ExperimentState(experiment_id="x", num_processes=1, process_progress={0: progress})
-    stored: Json = codec.state_to_json(one)["process_progress"]["0"]
+    stored: Json = encoding.state_to_json(one)["process_progress"]["0"]
     return {
         "index": index,
         "params": None if params is None else dict(params),
@@ -165,17 +143,6 @@ def status_words(state: "ExperimentState | Summary", living: Verdict | None) -> 
     elif state.status in (ExperimentStatus.INTERRUPTED, ExperimentStatus.FAILED):
         why = state.reason
     return str(state.status) if why is None else f"{state.status} ({why})"
-
-
-def why_failed(progress: ProcessProgress) -> str:
-    """How the last attempt of a process ended, in a line."""
-    if progress.error_message:
-        return text.short(progress.error_message, 500)
-    if progress.signal is not None:
-        return f"killed by signal {progress.signal}"
-    if progress.exit_code is not None:
-        return f"exit code {progress.exit_code}"
-    return "no reason recorded" if progress.reason is None else progress.reason.replace("_", " ")
 
 
 def anew(state: ExperimentState) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ from holdfast.attempts.names import AttemptName
 from holdfast.attempts.reports import output_of
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
-from holdfast.reading import forms, text
+from holdfast.reading import text
+from holdfast.results.aggregation import how_it_ended
 from holdfast.status import ProcessStatus, Reason
 
 __all__ = ["MOST_READ", "Failure", "error_text", "failure", "failures", "last_bytes"]
@@ -58,14 +59,9 @@ class Failure:
 
 
 def failure(folder: Path, state: ExperimentState, index: int, *, look: bool = True) -> Failure:
-    """Why process *index* failed.
-
-    Args:
-        folder: The experiment's, with the logs.
-        look: Whether to look into the log of its stderr.
-    """
+    """Why process *index* failed; *look*: into the log of its stderr, too."""
     process = state.processes[index]
-    how = forms.why_failed(process)
+    how = text.short(how_it_ended(process), 500)
     error = None
     if look and _ended_by_itself(process):
         name = AttemptName.of_process(
@@ -97,10 +93,9 @@ def _alike(words: str) -> str:
 
 
 def last_bytes(path: Path, most: int) -> bytes:
-    """The end of a log; empty if there is no such file, or it cannot be read now.
+    """The end of a log; empty if there is none, or it cannot be read now.
 
-    Raises:
-        StateCorruptError: Something else than a log lies in its place.
+    Raises StateCorruptError if something else lies in its place.
     """
     try:
         opened = open_output(path)

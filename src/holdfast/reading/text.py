@@ -18,6 +18,7 @@ __all__ = [
     "STDOUT",
     "Style",
     "age",
+    "bold",
     "clock",
     "coloured",
     "count",
@@ -89,12 +90,13 @@ def paint(words: str, style: Style | None, on: bool) -> str:
     return f"\x1b[{_CODES[style]}m{words}\x1b[0m" if on and style and words else words
 
 
-def emit(lines: Iterable[str]) -> None:
-    """Write data to stdout, all at once.
+def bold(words: str) -> str:
+    """*words* as a heading on stdout."""
+    return paint(words, "bold", coloured(sys.stdout))
 
-    Raises:
-        BrokenPipeError: Nobody reads it any more.
-    """
+
+def emit(lines: Iterable[str]) -> None:
+    """Write data to stdout, all at once. Raises BrokenPipeError if nobody reads it any more."""
     whole = "\n".join(lines)
     if whole:
         with delivering():
@@ -124,8 +126,7 @@ def say(
 ) -> None:
     """Write a message to stderr. A stderr that is gone ends nothing: there is work to do.
 
-    Args:
-        painted: It has colours of ours, and is harmless already.
+    One that is *painted* has colours of ours, and is harmless already.
     """
     if not painted:
         message = printable("\n".join(map(_bearable, message.split("\n"))))
@@ -215,7 +216,9 @@ def table(
         if found is not None:
             narrow = enumerate(columns)
             columns = [c if i in numbers else _column(c.cells, _NARROW) for i, c in narrow]
-        columns[-1] = _last(columns, room, is_number=len(columns) - 1 in numbers)
+        last = columns[-1]
+        if len(columns) - 1 not in numbers:
+            columns[-1] = _column(last.cells, max(room - _total(columns) + last.width, 12))
     left_out: set[int] = set()
     total = _total(columns)
     for index in give_way:
@@ -236,9 +239,10 @@ def table(
         names = ", ".join(short(header[i], _NARROW) for i in sorted(left_out)[:_MOST_NAMED])
         names += ", …" if len(left_out) > _MOST_NAMED else ""
         which = f"{indent}… {count(len(left_out), 'more column')}"
-        last = which + ("" if more is None else f": {more}")
-        with_names = f"{which} ({names})" + ("" if more is None else f": {more}")
-        lines.append(with_names if found is None or width(with_names) <= found else last)
+        tail = "" if more is None else f": {more}"
+        with_names = f"{which} ({names}){tail}"
+        fits = found is None or width(with_names) <= found
+        lines.append(with_names if fits else which + tail)
     return lines
 
 
@@ -263,14 +267,6 @@ def _column(cells: Sequence[str], most: int) -> _Column:
 
 def _total(columns: Sequence[_Column]) -> int:
     return sum(column.width + 2 for column in columns) - 2
-
-
-def _last(columns: Sequence[_Column], room: int, *, is_number: bool) -> _Column:
-    """The last column, cut to what there is room for."""
-    last = columns[-1]
-    if is_number:
-        return last
-    return _column(last.cells, max(room - _total(columns) + last.width, 12))
 
 
 def _lines(columns: Sequence[_Column], right: Sequence[bool], indent: str) -> list[str]:

@@ -68,7 +68,7 @@ def of_rank(index: int, attempt: int, incarnation: str) -> str:
 
 def path_of(folder: Path, name: Written) -> Path:
     """Where that attempt, or that rank of one, may write its result: its `HOLDFAST_RESULT`."""
-    return folder / RESULTS / f"{name}.json"
+    return folder / f"{RESULTS}/{name}.json"
 
 
 def prepare(folder: Path, *, files: Files | None = None) -> None:
@@ -165,7 +165,7 @@ def verify(folder: Path, ref: ResultRef, *, files: Files | None = None) -> str |
     """What is wrong with a recorded result, as the end of a sentence; None if it is as it was.
 
     Raises:
-        OSError: The disk could not be read (EIO, ENOMEM): neither there nor lost.
+        OSError: The disk could not be read (EIO, ENOMEM): whether it is lost is not known.
     """
     try:
         _proven(folder, ref, files or Files())
@@ -175,7 +175,7 @@ def verify(folder: Path, ref: ResultRef, *, files: Files | None = None) -> str |
 
 
 def load(folder: Path, ref: ResultRef, *, files: Files | None = None) -> Any:
-    """The value of a recorded result, after `verify`; NaN and infinities are floats in it.
+    """The verified value of a recorded result; NaN and infinities are floats in it.
 
     Raises:
         ResultInvalidError: It is missing or altered.
@@ -185,12 +185,7 @@ def load(folder: Path, ref: ResultRef, *, files: Files | None = None) -> Any:
 
 
 def outlined(folder: Path, ref: ResultRef, *, files: Files | None = None) -> Outline:
-    """What there is to see of a recorded result, after `verify`, without building its value.
-
-    Raises:
-        ResultInvalidError: It is missing or altered.
-        OSError: The disk could not be read.
-    """
+    """What there is to see of a recorded result, without building its value. Raises as `load`."""
     data = _proven(folder, ref, files or Files())
     digest = bytes.fromhex(ref.sha256)
     seen = _seen.get(digest)
@@ -208,11 +203,7 @@ def _remember(digest: bytes, found: Outline) -> None:
 
 
 def copy(folder: Path, ref: ResultRef, target: Path) -> None:
-    """Make *target* a copy of the accepted result, which whoever gets it may edit.
-
-    Raises:
-        OSError: The file system refused.
-    """
+    """Make *target* a copy of the accepted result, which may be edited. Raises OSError."""
     shutil.copyfile(folder / ref.path, target)
 
 

@@ -1,15 +1,11 @@
 """From the results of all processes to one: the table, its statistics, and the user's own command.
 
-Owns `aggregate.json` and the input of the user's command. Running that command is the
-orchestrator's, as for every attempt.
+Owns the input of the user's command. Running that command is the orchestrator's, as for every
+attempt.
 """
 
-import contextlib
-import errno
-import json
-import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -20,23 +16,22 @@ from holdfast.errors import (
     AggregationError,
     ResultInvalidError,
     ResultLostError,
-    StateCorruptError,
     StateWriteError,
-    cause,
 )
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
-from holdfast.results import acceptance, aggregate_file, rows, spending
+from holdfast.results import acceptance, rows, spending
+from holdfast.results.aggregate_file import FILE_NAME, SCHEMA, encoded, read, write
 from holdfast.results.averages import Statistics
 from holdfast.results.going_on import GoingOn, always, check
 from holdfast.status import ProcessStatus
 from holdfast.store import strictjson
-from holdfast.store.files import Files
 
 __all__ = [
     "FILE_NAME",
     "SCHEMA",
     "build",
     "finish",
+    "how_it_ended",
     "made_from",
     "partial_of",
     "prepare_inputs",
@@ -46,12 +41,7 @@ __all__ = [
     "write",
 ]
 
-SCHEMA: Final = "holdfast.aggregate/1"
-FILE_NAME: Final = "aggregate.json"
 _TABLE: Final = "table.json"
-
-#: What is written at once.
-_PART: Final = 1 << 20
 
 
 def _rank(state: ExperimentState, index: int) -> dict[str, int]:
@@ -75,8 +65,6 @@ def table(
     it what it was: `{"loss": "NaN"}`. Large results are read again when their row is asked for.
 
     Args:
-        state: Whose processes.
-        folder: The experiment's folder.
         params: The parameters of each process; none if it is shorter than its index.
         each: Called with every result as it was written, or its outline if it is large.
         missing: Where to put what there is of the processes that have no row: those that are not
@@ -103,7 +91,7 @@ def table(
             "attempts_duration_s": spent.get(index),
         }
         if missing is not None and process.status is not ProcessStatus.COMPLETED:
-            missing.append(_missing(head, process, _why(process), lost=False))
+            missing.append(_missing(head, process.status, _why(process), lost=False))
             continue
         ref = process.result
         if ref is None:
@@ -111,14 +99,14 @@ def table(
             each(None)
             continue
         large = ref.size >= acceptance.LARGE or kept + ref.size > rows.MOST_KEPT
-        read = acceptance.outlined if large else acceptance.load
-        again = partial(_read, read, state, folder, index)
+        look = acceptance.outlined if large else acceptance.load
+        again = partial(_read, look, state, folder, index)
         try:
             found = again()
         except ResultLostError as err:
             if missing is None:
                 raise
-            missing.append(_missing(head, process, f"its result {err.problem}", lost=True))
+            missing.append(_missing(head, process.status, f"its result {err.problem}", lost=True))
             continue
         if large:
             made.append(rows.of_outline(head, found, again))
@@ -130,35 +118,34 @@ def table(
     return made if all(type(row) is dict for row in made) else rows.Rows(made)
 
 
-def _missing(
-    head: dict[str, Any], process: ProcessProgress, why: str, *, lost: bool
-) -> dict[str, Any]:
-    return {
-        "index": head["index"],
-        "status": str(process.status),
-        "why": why,
-        "lost": lost,
-        "row": head,
-    }
+def _missing(head: dict[str, Any], status: str, why: str, *, lost: bool) -> dict[str, Any]:
+    return {"index": head["index"], "status": str(status), "why": why, "lost": lost, "row": head}
 
 
 def _why(process: ProcessProgress) -> str:
-    if process.status is not ProcessStatus.FAILED:
-        return "not completed yet" if process.attempt else "not begun"
-    if process.error_message is not None:
+    if process.status is ProcessStatus.FAILED:
+        return how_it_ended(process)
+    return "not completed yet" if process.attempt else "not begun"
+
+
+def how_it_ended(process: ProcessProgress) -> str:
+    """What is recorded of the end of the last attempt of a *process*, in words."""
+    if process.error_message:
         return process.error_message
     if process.signal is not None:
         return f"killed by signal {process.signal}"
-    return f"exit code {process.exit_code}"
+    if process.exit_code is not None:
+        return f"exit code {process.exit_code}"
+    return "no reason recorded" if process.reason is None else process.reason.replace("_", " ")
 
 
 def _read(
-    read: Callable[[Path, ResultRef], Any], state: ExperimentState, folder: Path, index: int
+    look: Callable[[Path, ResultRef], Any], state: ExperimentState, folder: Path, index: int
 ) -> Any:
     ref = state.process_progress[index].result
     assert ref is not None
     try:
-        return read(folder, ref)
+        return look(folder, ref)
     except ResultInvalidError as err:
         raise ResultLostError(state.experiment_id, index, ref.path, err.problem) from err
 
@@ -212,12 +199,9 @@ def partial_of(
     *,
     only: int | None = None,
 ) -> dict[str, Any]:
-    """As `build`, of the processes that are completed by now; nothing is stored of it.
+    """As `build`, of the processes that are completed by now, or *only* of one; nothing is stored.
 
     `partial` says whether some are missing, and `missing` which and why.
-
-    Args:
-        only: The one process that is asked for; default all of them.
     """
     statistics = Statistics()
     missing: list[dict[str, Any]] = []
@@ -257,7 +241,7 @@ def prepare_inputs(
                 acceptance.copy(folder, process.result, accepted / f"{index}.json")
         listed = inputs / _TABLE
         with listed.open("wb") as file:
-            file.writelines(_json(aggregate, going_on))
+            file.writelines(encoded(aggregate, going_on))
     except OSError as err:
         raise StateWriteError.of(inputs, "preparing the aggregation", err) from err
     acceptance.prepare(folder)
@@ -278,7 +262,7 @@ def made_from(
     """
     try:
         with (_inputs(folder, name) / _TABLE).open("rb") as file:
-            same = all(file.read(len(part)) == part for part in _json(aggregate, going_on))
+            same = all(file.read(len(part)) == part for part in encoded(aggregate, going_on))
             return same and not file.read(1)
     except (OSError, ValueError):
         return False
@@ -302,8 +286,7 @@ def finish(
 ) -> Mapping[str, Any]:
     """The aggregate with what the user's command wrote, which is durable then.
 
-    A command that wrote nothing leaves `value` None: it may have made
-    files of its own.
+    A command that wrote nothing leaves `value` None: it may have made files of its own.
 
     Raises:
         AggregationError: What it wrote is not valid JSON.
@@ -325,111 +308,3 @@ def finish(
     if named := strictjson.nonfinite(value):
         whole["nonfinite"] = named
     return whole
-
-
-def write(
-    folder: Path,
-    aggregate: Mapping[str, Any],
-    going_on: GoingOn = always,
-    *,
-    files: Files | None = None,
-) -> Path:
-    """Make *aggregate* the whole content of `aggregate.json`; durable once it returns.
-
-    Raises:
-        StateWriteError: The file system refused. An older one is still there.
-        GaveUpError: It was not to go on; likewise.
-    """
-    files = files or Files()
-    path = folder / FILE_NAME
-    now = "old"
-    try:
-        name = f".tmp-{secrets.token_hex(8)}"
-        with files.directory(folder) as parent:
-            try:
-                fd = files.open_append(name, parent, exclusive=True)
-                try:
-                    for part in _json(aggregate, going_on):
-                        files.write_all(fd, part)
-                    files.fsync(fd)
-                finally:
-                    files.close(fd)
-                files.rename(name, FILE_NAME, parent)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    files.unlink(name, parent)
-                raise
-            now = "unknown"
-            # The directory too: a power cut could take the rename back.
-            files.fsync(parent)
-    except OSError as err:
-        raise StateWriteError.of(path, "writing", err, stored=now) from err
-    return path
-
-
-def read(folder: Path) -> Mapping[str, Any] | None:
-    """The stored aggregate; None if there is none yet.
-
-    Raises:
-        StateCorruptError: The file does not hold one.
-    """
-    path = folder / FILE_NAME
-    remake = ("aggregate", folder.name)
-    try:
-        with Files().directory(folder) as parent:
-            fd = Files().open_read(FILE_NAME, parent)
-            try:
-                value = aggregate_file.read(path, fd)
-            finally:
-                Files().close(fd)
-    except FileNotFoundError:
-        return None
-    except OSError as err:
-        # What may not be looked at, or not now, is not to be removed for that.
-        wrong = err.errno not in (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
-        problem = f"cannot be read: {cause(err)}"
-        raise StateCorruptError(path, problem, remake if wrong else ()) from err
-    except aggregate_file.NotJsonError as err:
-        raise StateCorruptError(path, f"is not valid JSON: {err}", remake) from err
-    except ValueError as err:
-        raise StateCorruptError(path, str(err), remake) from err
-    if not isinstance(value, Mapping) or value.get("schema") != SCHEMA:
-        raise StateCorruptError(path, f"is not an aggregate in schema {SCHEMA}", remake)
-    return value
-
-
-def _json(aggregate: Mapping[str, Any], going_on: GoingOn) -> Iterator[bytes]:
-    """The aggregate as JSON, in parts of about a megabyte."""
-    held: list[bytes] = []
-    size = 0
-    for text in _texts(aggregate):
-        held.append(text.encode("utf-8", "surrogatepass"))
-        size += len(held[-1])
-        if size >= _PART:
-            check(going_on)
-            yield b"".join(held)
-            held, size = [], 0
-    yield b"".join(held)
-
-
-def _texts(aggregate: Mapping[str, Any]) -> Iterator[str]:
-    # A row per line: for people and `grep`, and ten times faster than json's own indenting.
-    encode = json.JSONEncoder(allow_nan=False).encode
-    before = "{\n"
-    for key in aggregate:
-        yield f"{before} {encode(key)}: "
-        before = ",\n"
-        if key == "rows" and aggregate[key]:
-            comma = "[\n  "
-            for row in rows.encoded(aggregate[key]):
-                yield comma
-                yield row
-                comma = ",\n  "
-            yield "\n ]"
-        elif key == "statistics" and aggregate[key]:
-            numbers = aggregate[key].items()
-            fields = (f"{encode(field)}: {encode(each)}" for field, each in numbers)
-            yield "{\n  " + ",\n  ".join(fields) + "\n }"
-        else:
-            yield rows.encoded_member(aggregate, key)
-    yield "\n}\n"

@@ -34,7 +34,7 @@ class Elided(str):
 
     Attributes:
         at: Where the whole of it begins in the document's text, and where it ends.
-        members: Whether that are members of an object, without its braces.
+        members: Whether it is members of an object, without its braces.
     """
 
     __slots__ = ("at", "members")
@@ -92,11 +92,7 @@ def _finite(token: re.Match[str]) -> str:
 
 
 def outline(data: bytes, *, max_depth: int = MAX_DEPTH) -> Outline:
-    """The outline of the document in *data*, in which NaN and Infinity may stand.
-
-    Raises:
-        ValueError: As `strictjson.loads`.
-    """
+    """The outline of *data*, in which NaN and Infinity may stand. Raises as `strictjson.loads`."""
     text = strictjson.decoded(data)
     scanner = _Scanner(text, max_depth, strictjson.may_be_nonfinite(data))
     try:
@@ -119,6 +115,11 @@ def _skip(text: str, at: int) -> int:
     return space.end()
 
 
+def _expect(delimiter: str, text: str, at: int) -> None:
+    if text[at : at + 1] != delimiter:
+        raise json.JSONDecodeError(f"Expecting {delimiter!r} delimiter", text, at)
+
+
 class _Scanner:
     def __init__(self, text: str, max_depth: int, suspicious: bool) -> None:
         self._text = text
@@ -128,12 +129,7 @@ class _Scanner:
         self.found = strictjson.Nonfinite()
 
     def value(self, at: int, depth: int, path: Path, *, shown: bool) -> tuple[int, Any]:
-        """The end of the value at *at*, and its outline if it is *shown*.
-
-        Args:
-            depth: Of the value, if it is an object or a list.
-            path: Where it stands.
-        """
+        """The end of the value at *at*, and its outline if it is *shown*."""
         text = self._text
         first = text[at : at + 1]
         if first in ("{", "["):
@@ -172,12 +168,9 @@ class _Scanner:
         return at + int(end)
 
     def _check(self, value: Any, levels: int, depth: int, path: Path, first: int = 0) -> None:
-        """Look at what was parsed in one go, before it is dropped.
+        """Check what was parsed in one go before it is dropped: *levels* deep, on level *depth*.
 
-        Args:
-            levels: Its depth.
-            depth: The level that it is on itself.
-            first: The index of the first item, if *value* is a part of a list.
+        A part of a list begins with item *first*.
         """
         self._check_depth(depth - 1 + levels)
         if not self._suspicious:
@@ -218,8 +211,7 @@ class _Scanner:
                 raise ValueError(strictjson.duplicate(key))
             seen.add(key)
             at = _skip(text, at)
-            if text[at : at + 1] != ":":
-                raise json.JSONDecodeError("Expecting ':' delimiter", text, at)
+            _expect(":", text, at)
             keep = shown and len(kept) < MOST_FIELDS
             inner = (*path, field_name(key)) if self._suspicious else path
             at, value = self.value(_skip(text, at + 1), depth + 1, inner, shown=keep)
@@ -228,8 +220,7 @@ class _Scanner:
             at = _skip(text, at)
             if text[at : at + 1] == "}":
                 break
-            if text[at : at + 1] != ",":
-                raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
+            _expect(",", text, at)
             at = _skip(text, at + 1)
         if shown and len(seen) > len(kept):
             kept["…"] = Elided(f"{len(seen) - len(kept):,} more", rest, at, members=True)
@@ -277,8 +268,7 @@ class _Scanner:
             at = _skip(text, at)
             if text[at : at + 1] == "]":
                 return at + 1, number
-            if text[at : at + 1] != ",":
-                raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
+            _expect(",", text, at)
             at = _skip(text, at + 1)
 
     def _many(self, at: int, depth: int, path: Path, number: int) -> tuple[int, int]:

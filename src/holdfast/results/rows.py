@@ -11,7 +11,7 @@ from typing import Any, Final, overload
 import attrs
 
 from holdfast.results.outline import Outline
-from holdfast.store.strictjson import loads, nonfinite, spelt, strict
+from holdfast.store.strictjson import loads, nonfinite, strict
 
 __all__ = [
     "Aggregate",
@@ -202,11 +202,3 @@ def reading(found: Outline, again: Callable[[], str]) -> Callable[[], Outline]:
     """What gives *found* with its text once more, which is not kept."""
     bare = attrs.evolve(found, text="")
     return lambda: attrs.evolve(bare, text=again())
-
-
-def shown_value(row: Row, name: str, value: Any) -> Any:
-    """The field *name* of a result as people are to see it: NaN where it was none to JSON."""
-    if value is None:
-        named = row.get("nonfinite")
-        return named.get(name) if isinstance(named, Mapping) else None
-    return spelt(value) if isinstance(value, float) and value - value != 0.0 else value

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, Final, NoReturn, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 
 import attrs
 
@@ -29,7 +29,8 @@ from holdfast.errors import (
 )
 from holdfast.identity import ProcessIdentity, Verdict
 from holdfast.lifecycle import apply
-from holdfast.lifecycle.events import Action, Change, Event, Wanted, as_event, requested
+from holdfast.lifecycle.changes import Change, replay
+from holdfast.lifecycle.events import Action, Event, Wanted, as_event, requested
 from holdfast.lifecycle.records import SCHEMA_VERSION, ExperimentState
 from holdfast.status import ExperimentStatus, Reason
 from holdfast.store import lines, uninterrupted, view
@@ -42,8 +43,6 @@ __all__ = ["Claim", "Recorded"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-VIEW_AGE_S: Final = 1.0
 
 
 @attrs.frozen
@@ -121,24 +120,24 @@ class Claim:
         self._noted: list[Change] = []
         self._noted_actions: list[Action] = []
         self._observing = Observing()
-        self._view_at = now()
         # Before the first claim the view is the truth, and needs no second writing.
-        self._view_revision = -1 if owned.inherited else owned.state.revision
-        self._view_problem: OSError | None = None
+        written = None if owned.inherited else owned.state.revision
+        self._view = view.Refresher(place, self._writer.is_newest, now, written)
         uninterrupted.tenancy(self)
         try:
             if on_step is not None:
                 self._observing.add(on_step)
-            self._refresh_view()
+            self._view.refresh(self._state)
         except BaseException:
             # Nobody gets this claim, and so nobody would release it (Ctrl-C in a notebook).
             self._close()
             raise
-        if self._view_problem is not None and self._state.status is ExperimentStatus.AGGREGATED:
+        problem = self._view.problem
+        if problem is not None and self._state.status is ExperimentStatus.AGGREGATED:
             # Whoever finds experiments takes a finished one for the same as long as its view is
             # the same file: it must not change behind that.
             self._close()
-            raise StateWriteError.of(place.view_path, "refreshing", self._view_problem)
+            raise StateWriteError.of(place.view_path, "refreshing", problem)
 
     @property
     def state(self) -> ExperimentState:
@@ -252,14 +251,11 @@ class Claim:
     @_alone
     def tick(self) -> None:
         """Refresh the view if it is more than a second behind. Call it once per turn of a loop."""
-        age = (self._now() - self._view_at).total_seconds()
-        if not 0 <= age < VIEW_AGE_S and (
-            self._noted or self._view_revision != self._state.revision
-        ):
+        if self._view.is_old() and (self._noted or self._view.lacks(self._state)):
             self._check()
             if self._noted:
                 self._step(())
-            self._refresh_view()
+            self._view.refresh(self._state)
 
     def on_step(self, observer: Observer) -> None:
         """Have *observer* called with `(state, changes)` after every line that is recorded.
@@ -290,7 +286,7 @@ class Claim:
         self._state = self._ahead = state
         self._writer.finish()
         self._observing.tell(state, changes)
-        self._refresh_view()
+        self._view.refresh(state)
         return state
 
     @_alone
@@ -352,14 +348,14 @@ class Claim:
         try:
             if self._noted:
                 self._step(())
-            self._append([farewell], apply.replay(self._state, farewell))
-            self._refresh_view(final=True)
+            self._append([farewell], replay(self._state, farewell))
+            self._view.refresh(self._state, final=True)
         except (StateWriteError, OwnershipLostError):
             # Everything acknowledged is stored; whoever looks next finds the lock free and us dead
             # or gone. An error here would hide the one that may be on its way up.
             pass
-        if self._view_problem is not None:
-            why = cause(self._view_problem)
+        if self._view.problem is not None:
+            why = cause(self._view.problem)
             warnings.warn(
                 f"{self._place.view_name} could not be refreshed ({why}); the journal has "
                 f"everything, and the next claim rewrites it",
@@ -422,18 +418,17 @@ class Claim:
 
     def _append_changes(self, state: ExperimentState, changes: Sequence[Change]) -> None:
         before = self._state
-        apply.number(state, before.revision + 1)
+        # Nobody has seen it yet: no copy is made for that.
+        object.__setattr__(state, "revision", before.revision + 1)
         self._append(changes, state)
         if self._noted:
             self._noted, self._noted_actions = [], []
         self._observing.tell(self._state, changes)
-        moved = self._writer.compacted(self._state, self._now())
+        moved = self._writer.compacted(self._state, self._now)
         if moved is not None:
             self._state = self._ahead = moved
-        age = (self._now() - self._view_at).total_seconds()
-        # A clock that was set back must not silence the view for hours.
-        if self._state.status is not before.status or not 0 <= age < VIEW_AGE_S:
-            self._refresh_view()
+        if self._state.status is not before.status or self._view.is_old():
+            self._view.refresh(self._state)
 
     def _append(self, changes: Sequence[Change], state: ExperimentState) -> None:
         """Have *changes* on the disk, which lead to *state*."""
@@ -442,22 +437,6 @@ class Claim:
         self._writer.append(line)
         self._state = self._ahead = state
         self._writer.finish()
-
-    def _refresh_view(self, *, final: bool = False) -> None:
-        if not final and self._view_revision == self._state.revision:
-            return
-        self._view_at = self._now()
-        try:
-            # Without locks a newer owner may write the view by now, or a forced delete have taken
-            # it away: an old one would bring back what is gone.
-            if not self._writer.is_newest():
-                return
-            view.replace(self._place, self._state)
-        except OSError as err:
-            # The journal is the truth: a full disk must not stop what can still be recorded.
-            self._view_problem = err
-        else:
-            self._view_revision, self._view_problem = self._state.revision, None
 
     def _close(self) -> None:
         uninterrupted.tenants.discard(self)

@@ -7,18 +7,38 @@ import time
 from collections.abc import Iterator
 from typing import Final, Literal
 
+from holdfast.attempts.files import revoke
+from holdfast.attempts.looking import Unbegun, look
+from holdfast.attempts.names import AttemptName, next_aggregation
 from holdfast.errors import ExperimentExistsError, StateWriteError
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store import journal, ownership, view
+from holdfast.status import SETTLED, ProcessStatus
+from holdfast.store import journal, locking, view
 from holdfast.store.claim import Claim
 from holdfast.store.loading import read
 from holdfast.store.place import Opened, Place
 
-__all__ = ["TRASH", "finish_interrupted", "outlast", "remove", "sweep"]
+__all__ = ["TRASH", "finish_interrupted", "outlast", "remove", "revoke_unbegun", "sweep"]
 
 #: What a delete moves a folder to; nothing else is trash, whatever it is called.
 TRASH: Final = re.compile(r"\.trash-[0-9a-f]{16}")
 _PATIENCE_S: Final = 10.0
+
+
+def revoke_unbegun(claim: Claim) -> None:
+    """What was submitted and has no files yet could begin while they are removed."""
+    state, folder = claim.state, claim.folder
+    submitted = [
+        AttemptName.of_process(
+            state.experiment_id, index, state.processes[index].attempt, ranks=state.rank_count
+        )
+        for index in state.processes.indices(ProcessStatus.RUNNING)
+    ]
+    if state.status in SETTLED:
+        submitted.append(next_aggregation(folder, state.experiment_id))
+    for name in submitted:
+        if isinstance(look(folder, name), Unbegun):
+            revoke(folder, name)
 
 
 def remove(place: Place, claim: Claim) -> None:
@@ -115,7 +135,7 @@ def outlast(place: Place, made: os.stat_result, state: ExperimentState) -> None:
             problem = "the delete of the one before does not end"
             raise StateWriteError(place.folder, "creating", problem, stored="unknown")
         if found == "locked":
-            ownership.pause()
+            locking.pause()
     try:
         if view.is_file(place, made):
             return
@@ -150,8 +170,8 @@ def _deleted_folder(place: Place) -> Iterator[_Found]:
         if not truth.deleted:
             yield "other"
             return
-        lock = opened.enter_context(ownership.open_lock(folder))
-        if ownership.try_lock(lock) is False:
+        lock = opened.enter_context(locking.open_lock(folder))
+        if locking.try_lock(lock) is False:
             yield "locked"
             return
         yield "ours" if place.is_at(folder) else "gone"

@@ -30,14 +30,8 @@ class StateDirectory:
 
     @contextlib.contextmanager
     def run_lock(self, wait_s: float) -> Iterator[None]:
-        """Hold `.run.lock`, from the look-up of a config hash to the claim of what it led to.
-
-        Two runs of one file, started at once, cannot both create an experiment then.
-
-        Raises:
-            StateWriteError: It cannot be had, or not within *wait_s* seconds.
-        """
-        from holdfast.store import ownership
+        """Hold `.run.lock`; as `StateManager.run_lock`, which says what for."""
+        from holdfast.store import locking
 
         self.make()
         path = self._path / ".run.lock"
@@ -45,7 +39,7 @@ class StateDirectory:
             try:
                 lock = self._open_run_lock(path.name, opened)
                 deadline = time.monotonic() + wait_s
-                while ownership.try_lock(lock) is False:
+                while locking.try_lock(lock) is False:
                     if time.monotonic() > deadline:
                         raise StateWriteError(
                             path,
@@ -53,17 +47,17 @@ class StateDirectory:
                             f"another run held it for more than {wait_s:.0f} s",
                             advice="wait for it",
                         )
-                    ownership.pause()
+                    locking.pause()
             except OSError as err:
                 raise StateWriteError.of(path, "locking", err) from err
             yield
 
     @whole
     def _open_run_lock(self, name: str, opened: contextlib.ExitStack) -> Opened:
-        from holdfast.store import ownership
+        from holdfast.store import locking
 
         with self.writable() as top:
-            return opened.enter_context(ownership.open_shared_lock(top, name))
+            return opened.enter_context(locking.open_shared_lock(top, name))
 
     @contextlib.contextmanager
     def writable(self) -> Iterator[Opened]:

@@ -6,7 +6,7 @@ from datetime import datetime
 import attrs
 
 from holdfast.errors import StateCorruptError
-from holdfast.lifecycle.events import Change
+from holdfast.lifecycle.changes import Change
 from holdfast.status import Entity, ProcessStatus, Reason
 from holdfast.store import journal
 from holdfast.store.lines import Deleted, Saved

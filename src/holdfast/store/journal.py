@@ -10,13 +10,12 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
 from holdfast.errors import StateCorruptError, cause
-from holdfast.lifecycle import apply
-from holdfast.lifecycle.events import Change
+from holdfast.lifecycle.changes import Change, replay_many
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store.lines import (
     Base,
@@ -65,8 +64,7 @@ def epochs(names: list[str]) -> list[int]:
     )
 
 
-@attrs.frozen
-class Journal:
+class Journal(NamedTuple):
     """What is valid in one journal file.
 
     Attributes:
@@ -107,8 +105,7 @@ class Journal:
             yield end, line
 
 
-@attrs.frozen
-class Truth:
+class Truth(NamedTuple):
     """The state that the journals tell.
 
     Attributes:
@@ -235,7 +232,7 @@ def fold(journal: Journal, until: int | None = None) -> Truth:
             raise StateCorruptError(journal.path, f"unknown line {step.name}")
         revision = found
     try:
-        state = apply.replay_many(state, pending)
+        state = replay_many(state, pending)
     except (KeyError, TypeError, ValueError) as err:
         raise StateCorruptError(journal.path, f"a change does not fit the state: {err!r}") from err
     state = attrs.evolve(state, revision=revision, epoch=journal.epoch)

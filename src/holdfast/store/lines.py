@@ -13,16 +13,14 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from holdfast.errors import InvalidRequestError, StateCorruptError
 from holdfast.identity import ProcessIdentity
-from holdfast.lifecycle.events import Change
+from holdfast.lifecycle.changes import Change
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store.codec import (
+from holdfast.store.decoding import change_from_json, identity_from_json, state_from_json
+from holdfast.store.encoding import (
     Json,
-    change_from_json,
     change_to_text,
     dumps,
-    identity_from_json,
     identity_to_json,
-    state_from_json,
     state_to_text,
 )
 from holdfast.store.strictjson import decode_blindly

@@ -8,13 +8,14 @@ import stat
 from holdfast.errors import HoldfastError, StateCorruptError, cause
 from holdfast.ids import sanitize_experiment_id
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store import codec, journal, view
+from holdfast.store import encoding, journal, strictjson, view
 from holdfast.store.journal import NO_DIRECTORY, Truth
 from holdfast.store.place import JOURNALS, Place
 
 __all__ = ["differs", "exists", "misnamed", "read", "view_problem"]
 
 
+@strictjson.collector_paused()
 def read(place: Place, *, below: int | None = None) -> Truth | None:
     """The stored state: of the journals, else of the view; None if there is no experiment.
 
@@ -86,12 +87,12 @@ def misnamed(state: ExperimentState, stem: str) -> str | None:
     return f"is of experiment {state.experiment_id!r}, whose file is {expected}.json"
 
 
-def differs(plain: codec.Json, truth: ExperimentState) -> str | None:
+def differs(plain: encoding.Json, truth: ExperimentState) -> str | None:
     """In what a view, as parsed, differs from the *truth* of the same revision; None if in nothing.
 
     No crash explains it: somebody wrote into the file.
     """
-    true = codec.state_to_json(truth)
+    true = encoding.state_to_json(truth)
     if plain == true:
         return None
     keys = [key for key in {**true, **plain} if plain.get(key) != true.get(key)]
@@ -115,7 +116,7 @@ def view_problem(place: Place, truth: ExperimentState, *, replay: bool) -> str |
         return f"cannot be opened: {cause(err)}"
     try:
         data = files.read_all(fd, view.SIZE_LIMIT)
-        if data == codec.view(truth):
+        if data == encoding.view(truth):
             return None
         plain = json.loads(data)
         seen = plain["epoch"], plain["revision"], plain["status"]

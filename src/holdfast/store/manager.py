@@ -1,13 +1,14 @@
 """The durable store of experiments: create, load, claim, find, delete.
 
 Owns the promises towards its callers (guide: promises); how they are kept is in `ownership`,
-`claim`, `journal`, `view` and `deletion`. It knows no engine and starts no process.
+`claim`, `journal`, `view` and `deletion`. Whatever only reads is in `experiments`. It knows no
+engine and starts no process.
 """
 
 import contextlib
-import os
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,39 +18,28 @@ import attrs
 from holdfast.config.hashing import canonical_json, compute_config_hash
 from holdfast.errors import (
     AlreadyOwnedError,
-    AmbiguousExperimentError,
-    AttemptNotOverError,
     ExperimentExistsError,
     ExperimentNotFoundError,
     HoldfastError,
-    InvalidIdError,
     NoLocksWarning,
     StaleStateError,
-    StateCorruptError,
     StateReadError,
     StateWriteError,
     UnreadableStateWarning,
-    cause,
 )
-from holdfast.identity import Verdict
 from holdfast.ids import candidates, sanitize_experiment_id
 from holdfast.lifecycle.records import ExperimentState, Ranks
-from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
-from holdfast.store import loading, uninterrupted, view
-from holdfast.store.catalog import finding, scanning
-from holdfast.store.catalog.finding import Listing
-from holdfast.store.catalog.summary import Summary
-from holdfast.store.directory import StateDirectory
+from holdfast.status import ExperimentStatus, Reason
+from holdfast.store import uninterrupted, view
+from holdfast.store.catalog import scanning
+from holdfast.store.experiments import Experiments
 from holdfast.store.files import Files
-from holdfast.store.place import STATE_DIR, Opened, Place
+from holdfast.store.place import STATE_DIR, Place
 from holdfast.store.uninterrupted import whole
 
 if TYPE_CHECKING:
-    # What claims, deletes or judges is imported where it is used: a listing, which a shell prompt
-    # may ask for, takes a fifth less without it.
-    from holdfast.attempts.names import AttemptName
+    # What claims and deletes is imported where it is used, as in `experiments`.
     from holdfast.store.claim import Claim
-    from holdfast.store.history import Transition
     from holdfast.store.observing import Observer
 
 __all__ = ["StateManager", "utc_now"]
@@ -60,7 +50,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class StateManager:
+class StateManager(Experiments):
     """The experiments under one directory.
 
     Nothing is kept in memory between calls, so that any number of managers, processes and hosts
@@ -87,13 +77,8 @@ class StateManager:
             clock: Says what time it is, aware.
             files: The operating system, for tests that fail or schedule it.
         """
-        self.state_dir = Path(state_dir)
+        super().__init__(Path(state_dir), Files() if files is None else files)
         self._clock = clock
-        self._files = Files() if files is None else files
-        self._directory = StateDirectory(self._files, self.state_dir)
-        self._unreadable: list[tuple[Path, HoldfastError]] = []
-
-    # -- one experiment ---------------------------------------------------------------------------
 
     @whole
     def create(
@@ -180,60 +165,6 @@ class StateManager:
             if other is not None and other.experiment_id != experiment_id:
                 detail = f"its file is that of {other.experiment_id!r}"
         return ExperimentExistsError(experiment_id, self.state_dir, detail)
-
-    @whole
-    def load(self, experiment_id: str) -> ExperimentState:
-        """The experiment's state: what its journals tell, else its view. Takes no lock.
-
-        Warns:
-            UnreadableStateWarning: The view disagrees with the journals, which count, or somebody
-                removed the journals.
-
-        Raises:
-            ExperimentNotFoundError: There is none; it names close matches.
-            StateCorruptError: It cannot be read; the file is left as it is.
-            SchemaTooNewError: A newer holdfast wrote it.
-        """
-        with self._directory.existing(experiment_id) as place:
-            state, orphaned = scanning.find(place, experiment_id)
-            if orphaned:
-                name = place.view_name
-                lost = f"{name} is all there is: its journals, with what came after it, are gone"
-                warnings.warn(lost, UnreadableStateWarning, stacklevel=3)
-                return state
-            while (problem := self._view_problem(place, state)) is not None:
-                # An owner may have recorded, refreshed and let go between our looks. Only a view
-                # that disagrees with what was the truth before and after is a stray one.
-                before = state
-                state = scanning.lookup(place, experiment_id)
-                if state == before:
-                    warnings.warn(problem, UnreadableStateWarning, stacklevel=3)
-                    break
-            return state
-
-    def _view_problem(self, place: Place, state: ExperimentState) -> str | None:
-        if not state.epoch:
-            return None
-        problem = loading.view_problem(place, state, replay=False)
-        if problem is None or self._may_refresh(place, state):
-            return None
-        # Once more, now that there is no owner who could be about to refresh it.
-        problem = loading.view_problem(place, state, replay=True)
-        if problem is None:
-            return None
-        return (
-            f"{place.view_name} {problem}; the journal counts, and the next claim rewrites the file"
-        )
-
-    def _may_refresh(self, place: Place, state: ExperimentState) -> bool:
-        """Whether there is an owner, whose view may lie a second behind."""
-        from holdfast import liveness
-        from holdfast.store import ownership
-
-        lock = ownership.lock_state(place)
-        if lock is not None or state.owner is None or state.owner.released:
-            return lock == "held"
-        return liveness.judge(state.owner).kind != "dead"
 
     @whole
     def claim(
@@ -338,7 +269,7 @@ class StateManager:
                 if self.liveness(experiment_id).kind != "alive":
                     self.refuse_survivors(experiment_id, force=force)
                 with self.claim(experiment_id, wait_s=wait_s, force=force) as claim:
-                    self._revoke_unbegun(claim)
+                    deletion.revoke_unbegun(claim)
                     self.refuse_survivors(experiment_id, force=force)
                     deletion.remove(place, claim)
             except ExperimentNotFoundError:
@@ -357,243 +288,6 @@ class StateManager:
             except OSError as err:
                 raise StateWriteError.of(place.folder, "deleting", err) from err
         return False
-
-    def _revoke_unbegun(self, claim: "Claim") -> None:
-        """What was submitted and has no files yet could begin while they are removed."""
-        from holdfast.attempts.files import revoke
-        from holdfast.attempts.looking import Unbegun, look
-        from holdfast.attempts.names import AttemptName, next_aggregation
-
-        state, folder = claim.state, claim.folder
-        submitted = [
-            AttemptName.of_process(
-                state.experiment_id,
-                index,
-                state.processes[index].attempt,
-                ranks=state.rank_count,
-            )
-            for index in state.processes.indices(ProcessStatus.RUNNING)
-        ]
-        if state.status in SETTLED:
-            submitted.append(next_aggregation(folder, state.experiment_id))
-        for name in dict.fromkeys(submitted):
-            if isinstance(look(folder, name), Unbegun):
-                revoke(folder, name)
-
-    def refuse_survivors(self, experiment_id: str, *, force: bool = False) -> None:
-        """Make sure that no attempt, and nothing that one left, outlived its owner.
-
-        Args:
-            experiment_id: Which experiment.
-            force: Take what cannot be told for dead.
-
-        Raises:
-            AttemptNotOverError: Something runs; or that cannot be told, and not *force*.
-            StateReadError: It cannot be looked at this moment.
-        """
-        for name, verdict in self.survivors(experiment_id):
-            if verdict.kind == "alive" or not force:
-                raise AttemptNotOverError(f"{experiment_id}/{name}", None, None, verdict)
-
-    @whole
-    def survivors(
-        self, experiment_id: str, *, aggregation_only: bool = False
-    ) -> "list[tuple[AttemptName, Verdict]]":
-        """The attempts of which something is alive, or may be, each with the evidence.
-
-        A shim that runs on without an owner, and what a dead one left. Only looks.
-
-        Raises:
-            StateReadError: That cannot be told at this moment.
-        """
-        from holdfast.attempts.names import names
-
-        folder = self.folder(experiment_id)
-        if not names(folder, experiment_id):
-            return []
-        from holdfast.attempts import surviving  # 20 ms, which a listing rarely needs
-
-        found = surviving.survivors(folder, experiment_id, aggregation_only=aggregation_only)
-        return [(each.name, each.verdict) for each in found]
-
-    @whole
-    def history(self, experiment_id: str) -> "list[Transition]":
-        """Every recorded step, oldest first.
-
-        Raises:
-            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`.
-        """
-        from holdfast.store import history
-
-        with self._directory.existing(experiment_id) as place:
-            while True:
-                scanning.lookup(place, experiment_id)
-                folder = place.open_folder()
-                if folder is None:
-                    return []
-                with folder:
-                    try:
-                        return list(history.read(folder))
-                    except (FileNotFoundError, StateCorruptError) as err:
-                        # A delete takes journal after journal away from under a reader.
-                        if not place.is_at(folder):
-                            continue
-                        if isinstance(err, StateCorruptError):
-                            raise
-                        return []
-
-    @whole
-    def liveness(self, experiment_id: str) -> Verdict:
-        """Whether the experiment's owner lives, by its lock and its identity, with the evidence.
-
-        Raises:
-            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`.
-        """
-        with self._directory.existing(experiment_id) as place:
-            return self._verdict(place, scanning.lookup(place, experiment_id))
-
-    def _verdict(self, place: Place, state: ExperimentState) -> Verdict:
-        from holdfast import liveness
-        from holdfast.store import ownership
-
-        lock = ownership.lock_state(place)
-        if lock != "held" and state.owner is None and state.subprocess_pid is not None:
-            return liveness.judge_legacy_pid(state.subprocess_pid)
-        if state.owner is not None and state.owner.released:
-            return liveness.judge_released(state.owner, lock=lock)
-        return liveness.judge(state.owner, lock=lock)
-
-    def folder(self, experiment_id: str) -> Path:
-        """The folder of the experiment's journals, attempts and results, there or not."""
-        return self.state_dir / sanitize_experiment_id(experiment_id)
-
-    # -- all of them ------------------------------------------------------------------------------
-
-    def states(self) -> Iterator[ExperimentState]:
-        """Every readable experiment in the order of its file name.
-
-        Warns:
-            UnreadableStateWarning: Files were passed over; `unreadable()` names them.
-        """
-        self._unreadable = []
-        with self._listed() as top:
-            if top is None:
-                return
-            for entry in scanning.entries(top):
-                if entry.state is not None:
-                    yield entry.state
-                elif entry.error is not None:
-                    self._unreadable.append((entry.path, entry.error))
-        self._warn_of(self._unreadable)
-
-    def unreadable(self) -> list[tuple[Path, HoldfastError]]:
-        """Every file that should hold a state and cannot be read, each with its error."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnreadableStateWarning)
-            for _ in self.states():
-                pass
-        return list(self._unreadable)
-
-    def listing(self) -> Listing:
-        """Every experiment in brief, and what cannot be read; quick with 100,000 of them."""
-        with self._listed() as top:
-            if top is None:
-                return Listing([], [])
-            return finding.list_all(top)
-
-    def list_experiments(self) -> list[str]:
-        """The ids of all readable experiments, sorted. Warns as `states`."""
-        with self._listed() as top:
-            if top is None:
-                return []
-            found, unreadable = finding.ids(top)
-        self._warn_of(unreadable)
-        return found
-
-    def find_incomplete(self) -> list[ExperimentState]:
-        """Every experiment that is not aggregated, in the order of its file name.
-
-        Warns as `states`.
-        """
-        with self._listed() as top:
-            if top is None:
-                return []
-            found = finding.incomplete(top)
-        self._warn_of(found.unreadable)
-        return found.states
-
-    def find_by_config_hash(
-        self, config_hash: str | Collection[str], *, include_finished: bool = False
-    ) -> ExperimentState | None:
-        """The experiment that was made for this work; None if there is none.
-
-        Args:
-            config_hash: From `compute_config_hash`; several if the work is known by several.
-            include_finished: Look at aggregated ones too.
-
-        Warns:
-            UnreadableStateWarning: As `states`.
-
-        Raises:
-            AmbiguousExperimentError: More than one fits; it names them.
-        """
-        hashes = {config_hash} if isinstance(config_hash, str) else {*config_hash}
-        with self._listed() as top:
-            if top is None:
-                return None
-            found = finding.of_hash(top, hashes, include_finished=include_finished)
-        self._warn_of(found.unreadable)
-        if len(found.states) > 1:
-            raise AmbiguousExperimentError(
-                f"config hash {found.states[0].config_hash or '':.12}",
-                tuple(state.experiment_id for state in found.states),
-            )
-        return found.states[0] if found.states else None
-
-    def resolve(self, query: str) -> str:
-        """The id that *query* names: itself, a unique prefix of it, or `@last`, the newest.
-
-        Raises:
-            ExperimentNotFoundError, AmbiguousExperimentError: None or several.
-        """
-        if query != "@last":
-            with contextlib.suppress(ExperimentNotFoundError, InvalidIdError):
-                return self._named(query)
-            return scanning.resolve(self.list_experiments(), query, self.state_dir)
-        listing = self.listing()
-        self._warn_of(listing.unreadable)
-        newest = max(listing.experiments, key=_created, default=None)
-        if newest is None:
-            raise ExperimentNotFoundError(query, self.state_dir)
-        return newest.experiment_id
-
-    @whole
-    def _named(self, experiment_id: str) -> str:
-        with self._directory.existing(experiment_id) as place:
-            return scanning.lookup(place, experiment_id).experiment_id
-
-    @contextlib.contextmanager
-    def _listed(self) -> Iterator[Opened | None]:
-        """The state directory, open; None if there is none yet."""
-        top = self._look()
-        with contextlib.nullcontext() if top is None else top, uninterrupted.held():
-            try:
-                yield top
-            except OSError as err:
-                raise StateCorruptError(self.state_dir, f"cannot be read: {cause(err)}") from err
-
-    @whole
-    def _look(self) -> Opened | None:
-        return self._directory.look()
-
-    def _warn_of(self, unreadable: list[tuple[Path, HoldfastError]]) -> None:
-        if unreadable:
-            warnings.warn(
-                f"{len(unreadable)} unreadable in {self.state_dir}: "
-                + ", ".join(os.path.relpath(path, self.state_dir) for path, _ in unreadable[:5]),
-                UnreadableStateWarning,
-                stacklevel=3,
-            )
 
     def cleanup_stale(self, *, dry_run: bool = False, force: bool = False) -> list[str]:
         """Mark running experiments whose owner is proven dead as interrupted, with the evidence.
@@ -646,8 +340,7 @@ class StateManager:
             return True
         return False
 
-    @contextlib.contextmanager
-    def run_lock(self, *, wait_s: float = 60.0) -> Iterator[None]:
+    def run_lock(self, *, wait_s: float = 60.0) -> AbstractContextManager[None]:
         """Hold `.run.lock`, from the look-up of a config hash to the claim of what it led to.
 
         Two runs of one file, started at once, cannot both create an experiment then.
@@ -655,8 +348,7 @@ class StateManager:
         Raises:
             StateWriteError: It cannot be had, or not within *wait_s* seconds.
         """
-        with self._directory.run_lock(wait_s):
-            yield
+        return self._directory.run_lock(wait_s)
 
 
 def _number(num_processes: int | None, total_runs: int | None) -> int:
@@ -669,7 +361,3 @@ def _number(num_processes: int | None, total_runs: int | None) -> int:
     if type(number) is not int or number < 1:
         raise ValueError(f"an experiment needs at least one process, got {number!r}")
     return number
-
-
-def _created(summary: Summary) -> datetime:
-    return summary.created_at or datetime.min.replace(tzinfo=UTC)

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Final
 
 from holdfast.errors import ObserverWarning
-from holdfast.lifecycle.events import Change
+from holdfast.lifecycle.changes import Change
 from holdfast.lifecycle.records import ExperimentState
 
 __all__ = ["Observer", "Observing"]

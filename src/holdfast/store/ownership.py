@@ -4,13 +4,10 @@ Owns the order of these steps; `holdfast.store.claim` records with what comes ou
 """
 
 import contextlib
-import errno
-import fcntl
 import os
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final
 
 import attrs
 
@@ -25,8 +22,7 @@ from holdfast.errors import (
 )
 from holdfast.identity import LockState, ProcessIdentity, Verdict
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store import journal, lines, uninterrupted
-from holdfast.store.files import NO_LOCKS
+from holdfast.store import journal, lines, locking
 from holdfast.store.journal import Truth
 from holdfast.store.loading import exists, misnamed, read
 from holdfast.store.place import JOURNALS, LOCK, Opened, Place
@@ -36,16 +32,9 @@ from holdfast.store.view import temporary_name
 __all__ = [
     "Owned",
     "acquire",
-    "lock_state",
-    "open_lock",
-    "open_shared_lock",
-    "pause",
     "publish_epoch",
     "successor",
-    "try_lock",
 ]
-
-_RETRY_S: Final = 0.002
 
 
 @attrs.frozen(kw_only=True)
@@ -71,94 +60,6 @@ class Owned:
     previous: ProcessIdentity | None
     verdict: Verdict | None
     inherited: bool
-
-
-def _flock(lock: Opened, operation: int) -> bool | None:
-    """Whether *lock* was had; None where the file system has no locks."""
-    try:
-        lock.files.flock(lock.fd, operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as err:
-        if errno.errorcode.get(err.errno or 0) in NO_LOCKS:
-            return None
-        raise
-    return True
-
-
-def open_lock(directory: Opened, name: str = LOCK) -> Opened:
-    """The lock *name* in *directory*, made if missing. Raises OSError."""
-    fd = directory.files.open_append(name, directory.fd)
-    return Opened(directory.files, directory.path / name, fd)
-
-
-def open_shared_lock(directory: Opened, name: str) -> Opened:
-    """The lock *name* in a *directory* that several users may share, made if missing.
-
-    The file of another user may be read-only to us: that is enough for a lock. Raises OSError.
-    """
-    files, fd = directory.files, directory.fd
-    try:
-        try:
-            lock = files.open_write(name, fd)
-        except FileNotFoundError:
-            return open_lock(directory, name)
-    except PermissionError:
-        # Also if another user has made it since: whoever has a umask of 022 lets us read.
-        try:
-            lock = files.open_read(name, fd)
-        except FileNotFoundError:
-            return open_lock(directory, name)
-    return Opened(files, directory.path / name, lock)
-
-
-def try_lock(lock: Opened) -> bool | None:
-    """Take the exclusive lock if it is free; None where the file system has no locks."""
-    return _flock(lock, fcntl.LOCK_EX)
-
-
-def lock_state(place: Place) -> LockState | None:
-    """Whether somebody holds the experiment's lock; None if that cannot be told.
-
-    Looks with a shared lock for a moment; claimants know a look from an owner.
-    """
-    folder = place.open_folder()
-    if folder is None:
-        return None
-    # A lock that cannot be opened or asked tells nothing of an owner.
-    with folder, contextlib.suppress(OSError), folder.open_read(LOCK) as lock:
-        had = _flock(lock, fcntl.LOCK_SH)
-        return None if had is None else "free" if had else "held"
-    return None
-
-
-def pause() -> None:
-    """Wait a moment for a lock that somebody else holds. Ctrl-C that was kept strikes here.
-
-    Polled, since nothing says that a lock is free: `flock` itself would wait without a deadline,
-    and only a signal, which belongs to the program around us, could end that.
-    """
-    uninterrupted.checkpoint()
-    # Random, so that two claimants that look at each other do not go on in step.
-    time.sleep(_RETRY_S * (0.5 + os.urandom(1)[0] / 256))
-
-
-def _lock(lock: Opened, deadline: float) -> bool | None:
-    """Get the lock for oneself until *deadline*: True, False (an owner has it), None (no locks)."""
-    looks = 50
-    while True:
-        had = _flock(lock, fcntl.LOCK_EX)
-        if had is not False:
-            return had
-        # Readers look with a shared lock for microseconds. If one is to be had, no owner is
-        # there, and giving up would refuse a claim because somebody typed `holdfast ls`.
-        shared = _flock(lock, fcntl.LOCK_SH)
-        if shared:
-            lock.files.flock(lock.fd, fcntl.LOCK_UN)
-            looks -= 1
-        if time.monotonic() >= deadline and (not shared or looks <= 0):
-            return False
-        pause()
 
 
 def acquire(
@@ -192,7 +93,7 @@ def acquire(
                 raise StateCorruptError(place.folder, journal.NO_DIRECTORY) from err
             except OSError as err:
                 raise StateWriteError.of(place.folder / LOCK, "opening", err) from err
-            locked = _lock(lock, deadline)
+            locked = locking.get(lock, deadline)
             if locked is False:
                 raise _owned(folder, experiment_id)
             # The folder may have been moved away by a delete while we waited for its lock.
@@ -230,7 +131,7 @@ def _make_folder(place: Place, opened: contextlib.ExitStack) -> tuple[Opened, Op
         made = False
     except FileNotFoundError:
         made = True
-    return folder, opened.enter_context(open_lock(folder)), made
+    return folder, opened.enter_context(locking.open_lock(folder)), made
 
 
 def _remove_if_unused(place: Place, folder: Opened) -> None:

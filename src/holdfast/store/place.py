@@ -8,7 +8,7 @@ import errno
 import os
 import weakref
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import attrs
 
@@ -123,8 +123,7 @@ class Opened:
         self.close()
 
 
-@attrs.frozen
-class Place:
+class Place(NamedTuple):
     """Where one experiment lies in an open state directory, be it there or not.
 
     Attributes:

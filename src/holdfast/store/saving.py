@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from holdfast.config.hashing import canonical_json
 from holdfast.lifecycle import decisions
-from holdfast.lifecycle.apply import with_fields
-from holdfast.lifecycle.events import Change
+from holdfast.lifecycle.changes import Change
+from holdfast.lifecycle.drafts import with_fields
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 
 if TYPE_CHECKING:

@@ -4,15 +4,18 @@ Owns which JSON is acceptable in states and results; file access and size limits
 Imports next to nothing, because every reader of a state pays for it.
 """
 
+import contextlib
 import gc
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 __all__ = [
     "MAX_DEPTH",
     "Nonfinite",
     "Path",
+    "collector_paused",
     "decode_blindly",
     "decoded",
     "depth_of",
@@ -242,7 +245,8 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH, finite: bool = True) -> An
             brackets = data.count(b"[") + data.count(b"{")
             depth = 0 if brackets <= max_depth else shape(value)[1]
         else:
-            value, depth = _without_collector(data, text)
+            with collector_paused():
+                value, depth = _large(data, text, max_depth)
     except _NotFiniteError as err:
         what = f"{_short(err.token)} is not a number that JSON can hold"
         raise ValueError(f"{what}: {_position(text, err.token)}") from None
@@ -267,38 +271,55 @@ def depth_of(value: Any) -> int:
     return shape(value)[1]
 
 
-def _without_collector(data: bytes, text: str) -> tuple[Any, int]:
-    # A parser makes no garbage cycles, but so many objects that the collector, looking at all of
-    # them again and again, takes as long as the parsing itself.
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep the garbage collector out of what makes no cycles, but very many objects.
+
+    It would look at all of them again and again, which takes as long as making them.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
-        return _large(data, text)
+        yield
     finally:
         if enabled:
             gc.enable()
 
 
-def _large(data: bytes, text: str) -> tuple[Any, int]:
-    """The value and its depth."""
+def _large(data: bytes, text: str, max_depth: int) -> tuple[Any, int]:
+    """The value, and its depth as far as *max_depth* asks for it."""
     value = decode_blindly(text)
-    keys, depth = shape(value)
-    # Where no colon has a space before it, every key ends in `":`. If there are no more of these
-    # than keys, no key was lost to another; if there are, they may stand in strings: look closely.
-    spaced = any(space in data for space in (b" :", b"\t:", b"\r:", b"\n:"))
-    if spaced or data.count(b'":') != keys:
+    # Without white space, every key ends in `":`. If there are no more of these than keys, no key
+    # was lost to another; if there are, they may stand in strings: look closely.
+    dense = data.translate(None, b" \t\r\n")
+    keys, depth = shape(value, dense.count(b"{"), dense.count(b"["), max_depth)
+    if dense.count(b'":') != keys:
         value = _decode(text)
     return value, depth
 
 
-def shape(value: Any) -> tuple[int, int]:
-    """How many keys it has in all, and how many levels."""
+def shape(
+    value: Any, objects: int = -1, lists: int = 0, max_depth: int = MAX_DEPTH
+) -> tuple[int, int]:
+    """How many keys it has in all, and how many levels.
+
+    Args:
+        objects: How many objects open in its text, and *lists* how many lists, those in strings
+            among them. Where no more objects can follow, and the lists that may cannot go beyond
+            *max_depth*, the many values of the last level need no look; each such list then counts
+            as a level.
+    """
     # Level by level: recursion would fail on exactly the documents that this is about.
     keys = depth = 0
     level = [value] if type(value) in (dict, list) else []
     while level:
         depth += 1
-        keys += sum(len(each) for each in level if type(each) is dict)
+        sizes = [len(each) for each in level if type(each) is dict]
+        keys += sum(sizes)
+        objects -= len(sizes)
+        lists -= len(level) - len(sizes)
+        if objects == 0 and depth + lists <= max_depth:
+            return keys, depth + lists
         level = [
             inner
             for outer in level

@@ -6,17 +6,27 @@ It is the truth only until the first claim, when there is no journal yet.
 import contextlib
 import errno
 import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
 from typing import Final
 
-from holdfast.errors import ExperimentExistsError, StateCorruptError, StateWriteError, cause
+from holdfast.errors import (
+    ExperimentExistsError,
+    SchemaTooNewError,
+    StateCorruptError,
+    StateWriteError,
+    cause,
+)
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store import codec, strictjson
+from holdfast.store import decoding, encoding, strictjson
 from holdfast.store.place import Opened, Place
 
-__all__ = ["create", "is_file", "read", "replace", "temporary_name", "write_new"]
+__all__ = ["Refresher", "create", "is_file", "read", "replace", "temporary_name", "write_new"]
 
 #: 100,000 processes with all their fields are about 50 MB.
 SIZE_LIMIT: Final = 512 << 20
+_AGE_S: Final = 1.0
 
 
 def temporary_name() -> str:
@@ -50,11 +60,38 @@ def read(place: Place) -> ExperimentState | None:
         raise StateCorruptError(path, str(err)) from err
     finally:
         files.close(fd)
+    return _untried(data, path) or _state(data, path)
+
+
+def _state(data: bytes, path: Path) -> ExperimentState:
     try:
         plain = strictjson.loads(data)
     except ValueError as err:
         raise StateCorruptError(path, f"is not valid JSON: {err}") from err
-    return codec.state_from_json(plain, path)
+    return decoding.state_from_json(plain, path)
+
+
+#: How the processes of a view begin and end, as we write them, where the first was never tried.
+_BEGIN: Final = b'\n  "process_progress": {\n    "0": {"status":"pending"}'
+_END: Final = b"\n  },\n"
+
+
+def _untried(data: bytes, path: Path) -> ExperimentState | None:
+    """The state in *data* if none of its processes was ever tried, in a fifth of the time; or None.
+
+    Every experiment is claimed so. What is read without the processes is believed only if it would
+    be written as these very bytes.
+    """
+    begin = data.find(_BEGIN)
+    end = data.find(_END, begin)
+    if begin < 0 or end < 0:
+        return None
+    with contextlib.suppress(StateCorruptError, SchemaTooNewError):
+        rest = data[:begin] + b'\n  "process_progress": {},\n' + data[end + len(_END) :]
+        state = _state(rest, path)
+        if encoding.view(state) == data:
+            return state
+    return None
 
 
 def write_new(directory: Opened, name: str, data: bytes) -> None:
@@ -86,7 +123,7 @@ def _temporary(top: Opened, data: bytes) -> str:
 def replace(place: Place, state: ExperimentState) -> None:
     """Make *state* the whole content of the view; durable once it returns. Raises OSError."""
     files, dir_fd = place.files, place.dir_fd
-    name = _temporary(place.top, codec.view(state))
+    name = _temporary(place.top, encoding.view(state))
     try:
         files.rename(name, place.view_name, dir_fd)
     except BaseException:
@@ -113,7 +150,7 @@ def create(place: Place, state: ExperimentState) -> os.stat_result:
         files.stat(path.name, dir_fd)
         raise ExperimentExistsError(state.experiment_id, place.state_dir)
     try:
-        name = _temporary(place.top, codec.view(state))
+        name = _temporary(place.top, encoding.view(state))
     except OSError as err:
         raise StateWriteError.of(path, "writing", err) from err
     stored = "old"
@@ -145,3 +182,53 @@ def is_file(place: Place, known: os.stat_result) -> bool:
         return os.path.samestat(place.files.stat(place.view_name, place.dir_fd), known)
     except FileNotFoundError:
         return False
+
+
+class Refresher:
+    """Keeps the view of an owned experiment at the latest a second behind its journal.
+
+    Attributes:
+        problem: Why the last refresh failed; None if it did not.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        is_newest: Callable[[], bool],
+        now: Callable[[], datetime],
+        written: int | None,
+    ) -> None:
+        """Start from a view of the revision *written*, None if nobody knows its revision."""
+        self._place = place
+        self._is_newest = is_newest
+        self._now = now
+        self._at = now()
+        self._revision = written
+        self.problem: OSError | None = None
+
+    def is_old(self) -> bool:
+        """Whether the last refresh is more than a second ago."""
+        age = (self._now() - self._at).total_seconds()
+        # A clock that was set back must not silence the view for hours.
+        return not 0 <= age < _AGE_S
+
+    def lacks(self, state: ExperimentState) -> bool:
+        """Whether the view is of another revision than *state*."""
+        return self._revision != state.revision
+
+    def refresh(self, state: ExperimentState, *, final: bool = False) -> None:
+        """Write *state*, unless the view has its revision and more is to come; never raises."""
+        if not final and not self.lacks(state):
+            return
+        self._at = self._now()
+        try:
+            # Without locks a newer owner may write the view by now, or a forced delete have taken
+            # it away: an old one would bring back what is gone.
+            if not self._is_newest():
+                return
+            replace(self._place, state)
+        except OSError as err:
+            # The journal is the truth: a full disk must not stop what can still be recorded.
+            self.problem = err
+        else:
+            self._revision, self.problem = state.revision, None

@@ -6,6 +6,7 @@ the state that the lines lead to.
 """
 
 import contextlib
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NoReturn
@@ -75,6 +76,8 @@ class JournalWriter:
         self._tail = owned.tail
         self._base_size = owned.base_size
         self.epoch = owned.epoch
+        #: The names among which its epoch was the highest: mostly they are the same again.
+        self._seen: list[str] | None = None
         self.status = WriterStatus.OPEN
         self.why = ""
 
@@ -102,8 +105,8 @@ class JournalWriter:
             StateWriteError: It cannot be told.
         """
         try:
-            newest = journal.epochs(self._journals.names())
-            found = newest[-1] if newest else 0
+            names = self._journals.names()
+            found = self.epoch if names == self._seen else max(journal.epochs(names), default=0)
             # In another place than where others look for it, we would own it alone.
             if found == self.epoch and not self._place.is_at(self._folder):
                 found = 0
@@ -114,6 +117,7 @@ class JournalWriter:
             why = f"epoch {found} superseded it" if found else "its folder was taken away"
             self._move("supersede", why)
             raise OwnershipLostError(self._experiment_id, self.epoch, found)
+        self._seen = names
 
     # -- what it writes ---------------------------------------------------------------------------
 
@@ -174,13 +178,15 @@ class JournalWriter:
         self.append(line)
         self._move("delete")
 
-    def compacted(self, state: ExperimentState, at: datetime) -> ExperimentState | None:
+    def compacted(
+        self, state: ExperimentState, now: Callable[[], datetime]
+    ) -> ExperimentState | None:
         """*state* in a fresh journal, if the present one has grown long; else None."""
         size = self._tail.size
         if size <= max(COMPACT_BYTES, COMPACT_BASES * self._base_size):
             return None
         try:
-            moved = ownership.successor(self._journals, state, self.epoch, size, at)
+            moved = ownership.successor(self._journals, state, self.epoch, size, now())
         except OSError:
             # Nothing is lost: the present journal goes on, and the next line tries again. If the
             # new one was published all the same, the fence of that line sees it.

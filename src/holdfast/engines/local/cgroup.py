@@ -13,6 +13,10 @@ import signal
 import sys
 
 TYPE_CHECKING = False
+if TYPE_CHECKING or __package__:
+    from holdfast.engines.local import system
+else:
+    import system
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
@@ -34,7 +38,7 @@ class Cgroup:
 
     Attributes:
         name: In the directory where all of them are made.
-        address: By which others find it: `path` as the kernel names it, seen from the cgroup
+        address: Where others find it: `path` as the kernel names it, seen from the cgroup
             `namespace`.
     """
 
@@ -107,23 +111,12 @@ class Cgroup:
             self._inside = not self._write("cgroup.procs", 0)
 
     def remove(self) -> None:
-        """Be rid of it, if nothing is in it."""
+        """Remove it, if nothing is in it."""
         remove(self._base, self.name)
 
     def memory_kills(self) -> int:
         """How many in it the kernel has killed for want of memory; 0 where it does not count."""
-        try:
-            path = f"{self.name}/memory.events"
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._base)
-        except OSError:
-            return 0  # no memory controller there
-        try:
-            content = b"\n" + os.read(fd, 4096)
-            return int(content.partition(b"\noom_kill ")[2].split(None, 1)[0])
-        except (OSError, ValueError, IndexError):
-            return 0
-        finally:
-            os.close(fd)
+        return system.counted_kills(f"{self.name}/memory.events", self._base) or 0
 
     def _write(self, path: str, number: int) -> bool:
         try:
@@ -169,7 +162,7 @@ class Cgroups:
                 self._namespace = subtree["namespace"]
 
     def fork(self, mark: str) -> "tuple[int, Cgroup | None]":
-        """Fork, into a cgroup named by *mark* where that can be had.
+        """Fork, into a cgroup named by *mark* where one can be made.
 
         Returns:
             The pid, 0 in the child, and the cgroup that the child is in.
@@ -201,7 +194,7 @@ class Cgroups:
         return pid, group
 
     def remove(self, mark: str) -> None:
-        """Be rid of the cgroup named by *mark*, if there is one and nothing is in it."""
+        """Remove the cgroup named by *mark*, if there is one and nothing is in it."""
         if self._base >= 0:
             remove(self._base, PREFIX + mark)
 

@@ -300,8 +300,7 @@ def parse(stat: bytes) -> "Member":
 
 def _member(pid: int) -> "Member | None":
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            return parse(file.read(1024))
+        return parse(system.read(f"/proc/{pid}/stat", 1024))
     except (OSError, ValueError, IndexError):
         return None
 

@@ -33,7 +33,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _LOOK_EVERY_S: Final = 0.2
-#: Watched by a descriptor each; more are looked at, so that they cost none.
+#: Watched by a descriptor each; more are polled, so that they need none.
 _MOST_PINNED: Final = 16
 #: A look costs less than a tenth of a millisecond: with this pause for each, one in a hundred.
 _LOOK_PAUSE_S: Final = 0.01
@@ -73,7 +73,7 @@ class LocalEngine:
     """Runs attempts on this machine, each in a session of its own.
 
     They run on when the engine is closed and when its process is killed; another `LocalEngine`
-    adopts them. It starts what it is given at once: how many run at a time is the caller's affair.
+    adopts them. It starts what it is given at once: the caller limits how many run at a time.
     Its memory of experiments is their folders, nothing else. One thread uses it at a time, which is
     the one whose attempts run; another is refused with an `EngineError`.
 
@@ -192,16 +192,13 @@ class LocalEngine:
         raise EngineError("local", "the starter died twice while it was asked to start processes")
 
     def _launched(self, attempt: Attempt, launched: "Launched") -> Handle:
-        handle = Handle(name=attempt.name, folder=attempt.folder)
         self._refused.pop(attempt.name, None)
         if launched.pid is None:
             self._refused[attempt.name] = f"could not be forked: {launched.error}"
             self._news = True
-            return handle
-        identity = attrs.evolve(
-            liveness.me(), pid=launched.pid, start_ticks=launched.start_ticks, locked=False
-        )
-        handle = attrs.evolve(handle, identity=identity)
+            return Handle(name=attempt.name, folder=attempt.folder)
+        identity = attrs.evolve(liveness.me(), pid=launched.pid, start_ticks=launched.start_ticks)
+        handle = Handle(name=attempt.name, folder=attempt.folder, identity=identity)
         self._children[launched.pid] = handle
         self._pids[attempt.name] = launched.pid
         # Made once: every turn asks for the word of every child.
@@ -234,7 +231,7 @@ class LocalEngine:
             try:
                 seen = looking.glance(folder, name)
             except DiskError:
-                continue  # it cannot be told at this moment, which whoever asks will see for itself
+                continue  # unreadable at this moment: the next look tells
             if isinstance(seen, looking.Running):
                 found[name] = Handle(name=name, folder=folder, identity=seen.identity)
         return found
@@ -334,7 +331,7 @@ class LocalEngine:
 
     @_by_one_thread
     def wait(self, timeout_s: float) -> None:
-        """See `Engine.wait`; more than a few adopted attempts are looked at every 0.2 s or so."""
+        """See `Engine.wait`; more than a few adopted attempts are polled every 0.2 s or so."""
         deadline = time.monotonic() + min(timeout_s, _LONGEST_WAIT_S)
         self._hear()
         while not self._news:
@@ -406,7 +403,7 @@ class LocalEngine:
             if self._pids.get(handle.name) == pid:
                 del self._pids[handle.name]
                 self._completing.pop(handle.name, None)
-                # Its shim says so itself; whoever asks once more is told what the files say.
+                # Its shim says so itself; a second question is answered from its files.
                 if status == 0:
                     self._done.add(handle.name)
             text = starter.describe(status)

@@ -1,7 +1,7 @@
 """The files that a shim publishes: whole, locked or synced before anybody can see them.
 
-Owns the order in which they become visible and durable; what is in them is the shim's affair. Like
-the shim, the standard library only and little of it.
+Owns the order in which they become visible and durable, not what is in them. Like the shim, the
+standard library only and little of it.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ class Publisher:
         """
         temporary, fd = self._temporary()
         try:
-            # Locked before it is visible: whoever sees it free knows that its shim is dead.
+            # Locked before it is visible: if it is seen free, its shim is dead.
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as err:
@@ -118,8 +118,8 @@ class Publisher:
         self._link(temporary, self._fd, f"{self._name}.exit")
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=self._folder)
-        # It is seen from now on, and whoever takes it over makes that durable; a second fsync after
-        # a failed one would prove nothing.
+        # Visible from now on, and a takeover makes it durable; a second fsync after a failed one
+        # would prove nothing.
         with contextlib.suppress(OSError):
             system.sync(self._folder)
         return True

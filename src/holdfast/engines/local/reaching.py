@@ -62,7 +62,7 @@ def ask(handle: Handle, *, force: bool) -> str:
 
     from holdfast.engines.local.hearing import WAKE
 
-    refused = send(pid, (WAKE if asked else int(signal.SIGTERM), signal.SIGCONT), still_it)
+    refused = send(pid, WAKE if asked else signal.SIGTERM, still_it)
     return f"its shim, pid {pid}: {refused}" if refused else doubt
 
 
@@ -75,7 +75,7 @@ def _doubt(handle: Handle, live: LiveState, identity: ProcessIdentity, here: Obs
         if holds is False:
             return f"pid {identity.pid} does not hold the lock of its `.live`"
     if holds or (live.kind == "held" and identity.start_ticks is None):
-        return ""  # without a start time (macOS), that somebody holds the lock has to do
+        return ""  # without a start time (macOS), a lock that somebody holds must do
     # Before it has its lock, without locks and without `/proc`, its identity decides.
     verdict = liveness.judge(identity, observer=here)
     return "" if verdict.kind == "alive" else str(verdict)

@@ -35,6 +35,7 @@ DONE, NOT_FIRST, GAVE_UP, BROKEN = 0, 3, 4, 70
 
 _ERROR_CHARACTERS = 250  # in ASCII JSON at most twelve bytes each: an outcome fits its reserve
 _RETRY_S = 1.0
+_REHEARSALS = 10  # by then, Python has specialised what it runs
 
 #: A stop by others that comes so soon after an end may have caused it: then the end proves nothing.
 WINDOW_S = 0.5
@@ -60,7 +61,7 @@ class Shim:
             pid_namespace.
         shared: What the starter has made once for all its shims.
         slot: Which byte of the shared flags is ours; None if there were too many shims.
-        mark: By which everything that it starts is known, and which attempt that is of.
+        mark: Carried by everything that it starts; names the attempt.
         group: The cgroup that we were born in, and nothing but us yet; None where there is none.
     """
 
@@ -98,7 +99,7 @@ class Shim:
         self.killed_since = 0.0
         self.stopped: list[list[int | str]] = []
         self.left: list[list[int | str | None]] = []
-        # Times: of the clock on the wall for people, of the monotonic one for decisions.
+        # Times: wall clock for people, monotonic for decisions.
         self.began_at = self.ended_at = 0.0
         self.began = self.ended = math.inf
         self.kill_at = self.give_up_at = math.inf
@@ -244,7 +245,7 @@ class Shim:
             self.signalled[member[0]] = member
 
     def _clear(self) -> None:
-        """Whoever sees the outcome may start the next attempt: nothing of this one may be left."""
+        """End what is left: once the outcome is visible, the next attempt may start."""
         pause_s = _SHORTEST_PAUSE_S
         while self.family.anything_left():
             now = time.monotonic()
@@ -289,26 +290,23 @@ class Shim:
     def _conclude(self) -> bool:
         """Publish the outcome once nothing can make it doubtful any more."""
         self._look_for_proof()
-        if not self._patiently(self._save):
+        if not self._patiently(lambda: bool(self.publisher.save(self._content()))):
             return False
         if not self.left and self._doubtful:
             # The outcome is safe, and nothing runs any more: another attempt may have the place.
             with contextlib.suppress(OSError):
-                os.write(self.shared.completing, _told(os.getpid(), clean=self._status() == 0))
+                # Eight bytes that no other shim's can come between.
+                clean = int(self._status() == 0)
+                told = os.getpid().to_bytes(4, "big") + clean.to_bytes(4, "big")
+                os.write(self.shared.completing, told)
         while self._doubtful and time.monotonic() < self.ended + WINDOW_S:
             self._hear(self.ended + WINDOW_S)
         self._hear(0.0)
         self._look_for_proof()
-        return self._patiently(self._publish)
-
-    def _save(self) -> bool:
-        return bool(self.publisher.save(self._content()))
-
-    def _publish(self) -> bool:
-        return self.publisher.publish(self._content())
+        return self._patiently(lambda: self.publisher.publish(self._content()))
 
     def _look_for_proof(self) -> None:
-        """Ask the kernel's log, which may come after the death that it tells of."""
+        """Ask the kernel's log, which may lag behind the death."""
         pids = [self.family.command, *self.family.killed]
         if self.perhaps_memory and system.killed_for_memory(pids, self.killed_since):
             self.out_of_memory, self.perhaps_memory = True, False
@@ -377,9 +375,29 @@ class Shared:
         self.memory_events = system.memory_events()
 
 
-def _told(pid: int, *, clean: bool) -> bytes:
-    """What the starter reads, eight bytes that no other shim's can come between."""
-    return pid.to_bytes(4, "big") + int(clean).to_bytes(4, "big")
+def rehearse(facts: "dict[str, Any]", shared: Shared) -> None:
+    """Do in the starter what every shim does, as far as that leaves no trace.
+
+    Whatever Python caches on the way, its shims inherit. Otherwise each would look it up again, and
+    write it to memory that the kernel has to copy first.
+    """
+    job = {"name": "", "experiment": "", "dir": "/", "grace_s": 0.0, "argv": [b"true"], "env": {}}
+    adopt, shared.adopt = shared.adopt, None  # the starter itself adopts nobody
+    try:
+        for _ in range(_REHEARSALS):
+            one = Shim(job, facts, shared, None, "")
+            one.family.adopts = True
+            one._hear(0.0)
+            one._given_up()
+            one._clear()
+            one._content()
+            system.oom_kills(shared.memory_events)
+            spawning.find_program(b"python", spawning.INHERITED.get(b"PATH", b""), b"")
+            os.close(one.dir)
+    except OSError:
+        pass  # every shim meets it, and says so where somebody hears
+    finally:
+        shared.adopt = adopt
 
 
 def _bytes(content: "dict[str, Any]") -> bytes:

@@ -1,7 +1,4 @@
-"""The engine's end of its starter: one process, one socket, started when first needed.
-
-Owns the starter's life; what shims do after their launch is the engine's affair.
-"""
+"""The engine's end of its starter: one process, one socket, started when first needed."""
 
 import contextlib
 import os
@@ -84,6 +81,8 @@ class Starter:
             except OSError as err:
                 self._socket.close()
                 raise EngineError("local", f"cannot start {sys.executable}: {err}") from err
+        self._poller = select.poll()
+        self._poller.register(self.fileno(), select.POLLIN)
         self.alive = True
         self._ended: list[Ended] = []
         self._completing: list[tuple[int, bool]] = []
@@ -166,9 +165,7 @@ class Starter:
         return message
 
     def _readable(self, timeout_s: float) -> bool:
-        poller = select.poll()
-        poller.register(self.fileno(), select.POLLIN)
-        return bool(poller.poll(timeout_s * 1000))
+        return bool(self._poller.poll(timeout_s * 1000))
 
     def _let_go(self) -> None:
         # In a fork: an open socket there would keep the starter alive after its orchestrator.
@@ -227,4 +224,4 @@ def _job(attempt: Attempt) -> dict[str, Any]:
 
 def _bytes(text: str) -> str:
     # The starter's locale may differ: what the operating system gets is encoded here, once.
-    return to_bytes(text).decode("latin-1")
+    return text if text.isascii() else to_bytes(text).decode("latin-1")

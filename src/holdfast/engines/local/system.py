@@ -29,7 +29,7 @@ def _clock_offsets() -> "dict[str, float]":
 
 _OFFSETS = _clock_offsets()
 
-#: What a time namespace adds to the start time of every process that is looked at from within.
+#: What our time namespace adds to the start time of every process.
 OFFSET_TICKS = round(_OFFSETS.get("boottime", 0.0) * os.sysconf("SC_CLK_TCK"))
 
 
@@ -56,16 +56,23 @@ def waited_for_none(pid: int) -> bool:
 
 
 def _stat_fields(process: "int | str") -> "list[bytes]":
-    with open(f"/proc/{process}/stat", "rb", buffering=0) as file:
-        stat = file.read(1024)
+    stat = read(f"/proc/{process}/stat", 1024)
     return stat[stat.rindex(b")") + 2 :].split()
+
+
+def read(path: str, size: int, folder: int | None = None) -> bytes:
+    """What the kernel says in *path*, of *size* bytes at most. `open` costs four times as much."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        return os.read(fd, size)
+    finally:
+        os.close(fd)
 
 
 def catches(pid: int, number: int) -> bool:
     """Whether *pid* has a handler for *number*; False where nobody can say."""
     try:
-        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
-            mask = file.read(65536).partition(b"\nSigCgt:")[2].split(None, 1)[0]
+        mask = read(f"/proc/{pid}/status", 65536).partition(b"\nSigCgt:")[2].split(None, 1)[0]
         return bool(int(mask, 16) >> (number - 1) & 1)
     except (OSError, ValueError, IndexError):
         return False
@@ -96,18 +103,17 @@ def signal_group(pgid: int, number: int) -> None:
 
 def oom_kills(own: str | None) -> int:
     """How often the kernel killed for want of memory, in our *own* cgroup where it counts there."""
-    for path in (own, "/proc/vmstat"):
-        if path is None:
-            continue
-        try:
-            with open(path, "rb", buffering=0) as file:
-                content = b"\n" + file.read(65536)
-        except OSError:
-            continue
-        _, found, rest = content.partition(b"\noom_kill ")
-        if found:
-            return int(rest.split(None, 1)[0])
-    return 0
+    count = None if own is None else counted_kills(own)
+    return (counted_kills("/proc/vmstat") or 0) if count is None else count
+
+
+def counted_kills(path: str, folder: int | None = None) -> int | None:
+    """What `oom_kill` is in *path*, from *folder*, a descriptor, on; None where nobody counts."""
+    try:
+        content = b"\n" + read(path, 65536, folder)
+        return int(content.partition(b"\noom_kill ")[2].split(None, 1)[0])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def memory_events() -> str | None:

@@ -9,15 +9,13 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
-
-import attrs
+from typing import Any, Final, NamedTuple, TypeVar
 
 from holdfast.errors import HoldfastError
 from holdfast.ids import sanitize_experiment_id
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus, Reason
-from holdfast.store import codec, journal, lines, uninterrupted
+from holdfast.store import encoding, journal, lines, uninterrupted
 from holdfast.store.catalog import scanning
 from holdfast.store.catalog.index import DamagedIndexError, Index
 from holdfast.store.catalog.summary import TIMES, Summary
@@ -33,8 +31,7 @@ Unreadable = list[tuple[Path, HoldfastError]]
 _END: Final = 8192
 
 
-@attrs.frozen
-class Listing:
+class Listing(NamedTuple):
     """Every experiment of a directory.
 
     Attributes:
@@ -46,8 +43,7 @@ class Listing:
     unreadable: Unreadable
 
 
-@attrs.frozen
-class Found:
+class Found(NamedTuple):
     """Experiments that were looked for, loaded, in the order of their file names."""
 
     states: list[ExperimentState]
@@ -185,7 +181,10 @@ def glance(place: Place) -> Summary | None:
             size = files.fstat(fd).st_size
             tail = head if size <= _END else files.read(fd, _END, size - _END)
         # A folder that was moved here from elsewhere is another experiment's.
-        if f'"state":{{"experiment_id":{codec.dumps(plain["experiment_id"])},'.encode() not in head:
+        if (
+            f'"state":{{"experiment_id":{encoding.dumps(plain["experiment_id"])},'.encode()
+            not in head
+        ):
             return None
         said = lines.decode(tail[tail.rindex(b"\n", 0, -1) + 1 : -1])
         if tail[-1:] != b"\n" or said is None or plain["epoch"] != epoch:

@@ -1,12 +1,10 @@
 """Every experiment of a state directory: listing, finding, and what could not be read."""
 
-import difflib
 import errno
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-
-import attrs
+from typing import NamedTuple
 
 from holdfast.errors import (
     AmbiguousExperimentError,
@@ -22,8 +20,7 @@ from holdfast.store.place import JOURNALS, Opened, Place
 __all__ = ["Entry", "entries", "find", "lookup", "resolve", "stems"]
 
 
-@attrs.frozen
-class Entry:
+class Entry(NamedTuple):
     """One experiment of a listing: its state, or why it could not be read.
 
     Attributes:
@@ -104,6 +101,8 @@ def find(place: Place, experiment_id: str) -> tuple[ExperimentState, bool]:
 
 def close_matches(top: Opened, experiment_id: str) -> tuple[str, ...]:
     """Up to three ids that *experiment_id* may have been meant for."""
+    import difflib  # only a mistake needs it
+
     found = difflib.get_close_matches(experiment_id, stems(top), n=3, cutoff=0.6)
     return tuple(found)
 
@@ -121,6 +120,8 @@ def resolve(ids: list[str], query: str, state_dir: Path) -> str:
     if len(matches) > 1:
         raise AmbiguousExperimentError(f"the prefix {query!r}", tuple(matches))
     if not matches:
+        import difflib  # only a mistake needs it
+
         close = tuple(difflib.get_close_matches(query, ids, n=3, cutoff=0.6))
         raise ExperimentNotFoundError(query, state_dir, close)
     return matches[0]

@@ -59,45 +59,18 @@ class Summary(NamedTuple):
         times: Sequence[datetime | None],
     ) -> "Summary":
         """The summary of an experiment that is finished: every process is completed."""
-        created_at, started_at, finished_at, last_updated = times
+        over, n = ExperimentStatus.AGGREGATED, num_processes
+        created, started, finished, updated = times
         return cls(
-            experiment_id,
-            name,
-            ExperimentStatus.AGGREGATED,
-            reason,
-            error_message,
-            config_hash,
-            num_processes,
-            num_processes,
-            0,
-            0,
-            0,
-            created_at,
-            started_at,
-            finished_at,
-            last_updated,
+            *(experiment_id, name, over, reason, error_message, config_hash),
+            *(n, n, 0, 0, 0),
+            *(created, started, finished, updated),
         )
 
     @classmethod
     def of(cls, state: ExperimentState) -> "Summary":
         """The summary of *state*."""
-        over = state.status is ExperimentStatus.AGGREGATED
-        return cls(
-            state.experiment_id,
-            state.name,
-            state.status,
-            state.reason,
-            state.error_message,
-            state.config_hash,
-            state.num_processes,
-            state.processes_completed,
-            state.processes_failed,
-            state.processes_running,
-            state.processes_pending,
-            state.created_at,
-            state.started_at,
-            state.finished_at,
-            state.last_updated,
-            None if over else state.owner,
-            None if over else state.subprocess_pid,
-        )
+        summary = cls(*(getattr(state, name) for name in cls._fields))
+        if state.status is ExperimentStatus.AGGREGATED:
+            return summary._replace(owner=None, subprocess_pid=None)
+        return summary

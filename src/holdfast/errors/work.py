@@ -1,0 +1,114 @@
+"""What is wrong with the work itself: its file, its engine, its results."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from holdfast.errors.base import HoldfastError, Spell, flat
+
+__all__ = [
+    "AggregationError",
+    "ConfigError",
+    "ConfigProblem",
+    "EngineError",
+    "ResultInvalidError",
+    "ResultLostError",
+    "WorkingDirectoryGoneError",
+]
+
+
+class ConfigProblem(NamedTuple):
+    """One thing that is wrong in an experiment file: where, what, and what may have been meant."""
+
+    where: str
+    what: str
+    suggestion: str = ""
+
+    def __str__(self) -> str:
+        hint = f" ({self.suggestion})" if self.suggestion else ""
+        return f"{self.where}: {self.what}{hint}"
+
+
+class ConfigError(HoldfastError):
+    """An experiment file that cannot be used, with all its problems at once."""
+
+    path: str
+    problems: Sequence[ConfigProblem]
+
+    def _message(self) -> str:
+        return "\n".join([f"{flat(self.path)}:", *(f"  {problem}" for problem in self.problems)])
+
+
+class WorkingDirectoryGoneError(ConfigError):
+    """The directory that an experiment's processes run in is gone.
+
+    Attributes:
+        gone: Which.
+        file: The name of the experiment file in it, where it is known.
+    """
+
+    gone: Path
+    file: str | None = None
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        fresh = command("run", "--fresh", f"NEW/{self.file or 'FILE'}")
+        return (
+            f"to go on: move it back, or link it: ln -s NEW {shlex.quote(str(self.gone))}\n"
+            f"  or begin anew in its new place: {fresh}"
+        )
+
+
+class EngineError(HoldfastError):
+    """An engine could not do what was asked of it; what already runs goes on."""
+
+    engine: str
+    problem: str
+    _says = "{engine} engine: {problem}"
+
+
+class ResultLostError(HoldfastError):
+    """A recorded result is missing or altered.
+
+    Attributes:
+        aggregated: Whether its experiment is, which runs no process again.
+        file: The experiment file, where it is known.
+    """
+
+    experiment_id: str
+    process: int
+    path: str
+    problem: str
+    aggregated: bool = False
+    file: str | None = None
+    _says = "{experiment_id}/{process}: result {path} {problem}"
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        if not self.aggregated:
+            return f"`{command('resume', self.experiment_id)}` runs this process again"
+        return (
+            f"no process of an aggregated experiment runs again: make a new one: "
+            f"{command('run', '--fresh', self.file or 'FILE')}\n"
+            f"  or delete this one: {command('rm', self.experiment_id)}"
+        )
+
+
+class ResultInvalidError(HoldfastError):
+    """A process wrote a result that cannot be accepted; its attempt failed. The file stays."""
+
+    path: Path
+    problem: str
+
+    def _message(self) -> str:
+        return f"result {self.path.name} {self.problem}"
+
+
+class AggregationError(HoldfastError):
+    """The aggregation did not come to a result; the processes' results are untouched."""
+
+    experiment_id: str
+    problem: str
+    _says = "{experiment_id}: aggregation failed: {problem}"
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        return f"`{command('aggregate', self.experiment_id)}` repeats it without running processes"

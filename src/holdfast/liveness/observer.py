@@ -1,0 +1,201 @@
+"""Who looks at other processes and from where; owns `/proc`, and `psutil` where there is none."""
+
+import contextlib
+import errno
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import attrs
+
+from holdfast.identity import ProcessIdentity
+from holdfast.liveness import start_times
+
+__all__ = ["Observer", "ProcessFacts"]
+
+_MACHINE_ID_FILES: Final = ("/etc/machine-id", "/var/lib/dbus/machine-id")
+
+
+class ProcessFacts(NamedTuple):
+    """What the kernel says about a pid now.
+
+    Attributes:
+        start_ticks: As in `ProcessIdentity`: on the machine's own clock, in any time namespace.
+        stopped: Whether SIGSTOP or the like keeps it from doing anything.
+    """
+
+    start_ticks: int | None
+    zombie: bool
+    session: int | None
+    stopped: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Observer:
+    """Who looks, and from where: the facts about this host that identities are compared with.
+
+    Made by `here()`; a test, or a doctor who looks at another root, makes its own.
+
+    Attributes:
+        proc: Where the kernel's `/proc` is mounted; None where there is none (macOS).
+        offset_ns: What the observer's time namespace adds to every start time that it is shown.
+    """
+
+    host: str
+    machine_id: str | None
+    boot_id: str | None
+    pid_namespace: str | None
+    pid: int
+    proc: Path | None
+    offset_ns: int = 0
+
+    @classmethod
+    def here(cls) -> "Observer":
+        """The calling process; facts that cannot change while it lives are read once."""
+        return _here(os.getpid())
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} on {self.host}"
+
+    def shares_pids_with(self, identity: ProcessIdentity) -> bool:
+        """Whether the pid of *identity* means the same here: same boot, same pid namespace."""
+        here = self.boot_id, self.pid_namespace
+        return self.boot_id is not None and here == (identity.boot_id, identity.pid_namespace)
+
+    def look(self, pid: int) -> ProcessFacts | None:
+        """The facts about *pid*, None if there is no such process.
+
+        Raises:
+            PermissionError: It exists, and that is all that can be said.
+        """
+        if self.proc is not None:
+            try:
+                stat = (self.proc / str(pid) / "stat").read_bytes()
+                return _parse_stat(stat, self.offset_ns)
+            except (FileNotFoundError, ProcessLookupError, NotADirectoryError, ValueError):
+                # With `hidepid` another user's process has no entry, yet it lives.
+                _refuse_hidden(pid)
+                return None
+        return _look_with_psutil(pid)
+
+    def pids(self) -> list[int]:
+        """Every pid that can be seen."""
+        if self.proc is not None:
+            return [int(entry.name) for entry in self.proc.iterdir() if entry.name.isdigit()]
+        import psutil
+
+        return [int(pid) for pid in psutil.pids()]
+
+    def environment(self, pid: int) -> list[str] | None:
+        """`NAME=value` as *pid* was given them; None if that is not ours to read, or it is gone.
+
+        Empty while a process is in the middle of `exec`.
+        """
+        if self.proc is not None:
+            try:
+                raw = (self.proc / str(pid) / "environ").read_bytes()
+            except OSError:
+                return None
+            return [os.fsdecode(entry) for entry in raw.split(b"\0") if entry]
+        import psutil
+
+        try:
+            return [f"{name}={value}" for name, value in psutil.Process(pid).environ().items()]
+        except (psutil.Error, OSError):
+            return None
+
+
+def _parse_stat(stat: bytes, offset_ns: int) -> ProcessFacts:
+    # The name is in parentheses and may hold spaces and parentheses itself: count from the last.
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    started = start_times.without_offset(int(fields[19]), offset_ns)
+    zombie = fields[0] in (b"Z", b"X", b"x")
+    return ProcessFacts(started, zombie, int(fields[3]), fields[0] == b"T")
+
+
+def _refuse_hidden(pid: int) -> None:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return
+    raise PermissionError(errno.EPERM, f"process {pid} exists, but does not show itself")
+
+
+def _look_with_psutil(pid: int) -> ProcessFacts | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        status = process.status()
+        started = round(process.create_time() * 1_000_000)
+    except psutil.ZombieProcess:
+        return ProcessFacts(None, True, None)
+    except (psutil.NoSuchProcess, OverflowError, ValueError):
+        return None
+    except psutil.AccessDenied as err:
+        raise PermissionError(errno.EPERM, f"process {pid} exists") from err
+    session = None
+    with contextlib.suppress(OSError):
+        session = os.getsid(pid)
+    zombie, stopped = status == psutil.STATUS_ZOMBIE, status == psutil.STATUS_STOPPED
+    return ProcessFacts(started, zombie, session, stopped)
+
+
+def _text(path: str) -> str | None:
+    try:
+        return Path(path).read_text("ascii").strip() or None
+    except (OSError, ValueError):
+        return None
+
+
+def _darwin_ids() -> tuple[str | None, str | None]:
+    """Machine id and boot session of a Mac."""
+    import ctypes
+    import uuid
+
+    libc = ctypes.CDLL(None)
+    machine = boot = None
+    raw = ctypes.create_string_buffer(16)
+    if libc.gethostuuid(raw, (ctypes.c_long * 2)(1, 0)) == 0:
+        machine = str(uuid.UUID(bytes=raw.raw))
+    text = ctypes.create_string_buffer(64)
+    size = ctypes.c_size_t(64)
+    if libc.sysctlbyname(b"kern.bootsessionuuid", text, ctypes.byref(size), None, 0) == 0:
+        boot = text.value.decode("ascii")
+    return machine, boot
+
+
+def _host() -> str:
+    if hasattr(os, "uname"):
+        return os.uname().nodename
+    import platform  # a millisecond, where every command has only a few
+
+    return platform.node()
+
+
+@cache
+def _here(pid: int) -> Observer:
+    namespace = None
+    proc: Path | None = None
+    if sys.platform == "darwin":
+        machine_id, boot_id = _darwin_ids()
+    else:
+        machine_id = next(filter(None, map(_text, _MACHINE_ID_FILES)), None)
+        boot_id = _text("/proc/sys/kernel/random/boot_id")
+        with contextlib.suppress(OSError):
+            namespace = str(Path("/proc/self/ns/pid").readlink())
+        with contextlib.suppress(OSError):
+            # In a new pid namespace with the old /proc, its numbers are other processes.
+            if str(Path("/proc/self").readlink()) == str(pid):
+                proc = Path("/proc")
+    return Observer(
+        host=_host(),
+        machine_id=machine_id,
+        boot_id=boot_id,
+        pid_namespace=namespace,
+        pid=pid,
+        proc=proc,
+        offset_ns=0 if proc is None else start_times.own_offset_ns(),
+    )
