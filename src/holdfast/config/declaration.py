@@ -52,8 +52,7 @@ class Limits:
         timeout_s: Of one attempt; None for no limit.
         grace_s: Time between asking a process to stop (TERM) and killing it (KILL).
         fail_fast: Whether the first failure stops the others.
-        stall_s: Of an attempt that has reported progress, how long it may report none; None for
-            ever.
+        stall_s: How long an attempt that has reported progress may report none; None for no limit.
         on_stall: Whether a stall is only told, or its attempt stopped and tried again.
     """
 
