@@ -123,8 +123,9 @@ class Launcher:
             environment.CHECKPOINTS: str(self.folder / CHECKPOINTS),
             environment.TORCHELASTIC_ERROR_FILE: str(reports_dir(self.folder, name) / TORCHELASTIC),
         }
-        done = [i for i in ranks if state.processes[i].status is ProcessStatus.COMPLETED]
-        if done:
+        if not state.has_gangs:
+            # There even if it is empty: by that a rank knows that it completes by itself.
+            done = [i for i in ranks if state.processes[i].status is ProcessStatus.COMPLETED]
             found[environment.COMPLETED] = ",".join(map(str, done))
         return found
 
