@@ -1,7 +1,7 @@
 """The real torchrun, whose ranks are in sessions of their own: no two attempts' ranks at a time.
 
 Needs torch, which is no dependency of the tests: `pip install torch` (on Linux without a GPU, from
-https://download.pytorch.org/whl/cpu), then `pytest -m torch`.
+https://download.pytorch.org/whl/cpu), then `pytest -m launchers`.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ from shell import Shell
 from waiting import until
 
 pytestmark = [
-    pytest.mark.torch,
+    pytest.mark.launchers,
     pytest.mark.timeout(600),
     pytest.mark.skipif(sys.platform != "linux", reason="needs /proc"),
     pytest.mark.skipif(
