@@ -53,6 +53,7 @@ __all__ = [
     "UnreadableStateWarning",
     "UnsupportedPlatformError",
     "UntrustedPlaceError",
+    "WorkerError",
     "WorkingDirectoryGoneError",
     "cause",
     "printable",
@@ -678,6 +679,20 @@ class UntrustedPlaceError(HoldfastError):
             f"if it is the right one: -C {shlex.quote(str(self.path))}; "
             f"-C DIR or HOLDFAST_STATE_DIR names another"
         )
+
+
+@_error
+class WorkerError(HoldfastError):
+    """A process cannot say which rank it is, or what it asks of holdfast cannot be done."""
+
+    problem: str
+    advice: str = ""
+
+    def _message(self) -> str:
+        return _flat(self.problem)
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        return self.advice
 
 
 @_error

@@ -16,6 +16,24 @@ PARAMS_FILE = "HOLDFAST_PARAMS_FILE"
 RESULT = "HOLDFAST_RESULT"
 CHECKPOINT_DIR = "HOLDFAST_CHECKPOINT_DIR"
 
+#: What it reports: a file for lines of progress, and a folder for files of its own.
+PROGRESS = "HOLDFAST_PROGRESS"
+REPORTS = "HOLDFAST_REPORTS"
+
+#: The time, in seconds since 1970, from which on it should save its work and end: its timeout is
+#: ahead.
+STOP_AT = "HOLDFAST_STOP_AT"
+
+#: For a launcher instead of `INDEX`: the index of its first rank, how many there are, the parent of
+#: their checkpoint directories, and which of them need not run any more (independent ranks only).
+LAUNCHER = "HOLDFAST_LAUNCHER"
+RANKS = "HOLDFAST_RANKS"
+CHECKPOINTS = "HOLDFAST_CHECKPOINTS"
+COMPLETED = "HOLDFAST_COMPLETED"
+
+#: Under which name a rank's wrapper writes, and whatever it runs is to.
+INCARNATION = "HOLDFAST_INCARNATION"
+
 #: The same for the user's own aggregation.
 RESULTS = "HOLDFAST_RESULTS"
 TABLE = "HOLDFAST_TABLE"
@@ -25,4 +43,7 @@ TABLE = "HOLDFAST_TABLE"
 SESSION = "HOLDFAST_SESSION"
 
 #: What tells an attempt of itself: of one that runs holdfast, its own attempts inherit none.
-OF_ONE = (INDEX, PARAMS, PARAMS_FILE, RESULT, CHECKPOINT_DIR, RESULTS, TABLE)
+OF_ONE = (
+    INDEX, PARAMS, PARAMS_FILE, RESULT, CHECKPOINT_DIR, RESULTS, TABLE,
+    PROGRESS, REPORTS, STOP_AT, LAUNCHER, RANKS, CHECKPOINTS, COMPLETED, INCARNATION,
+)  # fmt: skip
