@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
-    "Lines",
     "TEMPORARY",
+    "Lines",
     "make_folder",
     "publish",
     "put",

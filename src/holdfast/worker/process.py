@@ -264,7 +264,7 @@ class Process:
             return self
         self._stop.install()
         if not self._writes:
-            _tell(
+            saying.tell(
                 f"rank {self.rank} writes nothing, because `ranks = {self.world_size}` is not "
                 f"declared: rank 0 speaks for all"
             )
@@ -312,7 +312,7 @@ class Process:
             # Exit code 0 must not say what was not meant; elsewhere it says the same.
             if saying.is_success(error) and ("stopped" in told or self._who.independent):
                 raise
-            _tell(str(err))
+            saying.tell(str(err))
 
     def _ending(self, error: "BaseException | None") -> "dict[str, object] | None":
         if error is None or saying.is_success(error):
@@ -336,10 +336,3 @@ class Process:
         if self._reporter is not None and self._is_ours():
             with self._reporting:
                 self._reporter.flush()
-
-
-def _tell(words: str) -> None:
-    try:
-        print(f"holdfast: {words}", file=sys.stderr, flush=True)  # noqa: T201
-    except (OSError, ValueError):
-        return  # nobody listens

@@ -5,6 +5,7 @@ them, because outcomes follow from them.
 """
 
 import os
+import sys
 import time
 
 from holdfast.worker import files
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from holdfast.worker.whoami import Who
 
-__all__ = ["OnDisk", "announce", "is_success", "of_error", "publish"]
+__all__ = ["OnDisk", "announce", "is_success", "of_error", "publish", "tell"]
 
 _LONGEST_MESSAGE = 1000
 
@@ -75,6 +76,14 @@ def of_error(error: BaseException, rank: int) -> "dict[str, object] | None":
     if len(message) > _LONGEST_MESSAGE:
         message = f"{message[: _LONGEST_MESSAGE - 1]}…"
     return {"error": {"type": type(error).__name__, "message": message, "rank": rank}}
+
+
+def tell(words: str) -> None:
+    """Tell whoever reads stderr, if anybody does."""
+    try:
+        print(f"holdfast: {words}", file=sys.stderr, flush=True)  # noqa: T201
+    except (OSError, ValueError):
+        return
 
 
 class OnDisk:
