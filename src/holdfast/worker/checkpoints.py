@@ -102,14 +102,19 @@ class Checkpoints:
         kept = sorted(each for each in steps if each <= step)[-_KEPT:]
         for each, name in steps.items():
             if each not in kept:
-                # First under a name that nobody takes for whole: the removal may be cut short.
-                aside = f"{_DRAFT}{os.urandom(8).hex()}{files.TEMPORARY}"
-                try:
-                    os.rename(os.path.join(self._own, name), os.path.join(self._own, aside))
-                except OSError:
-                    continue
-                files.remove(os.path.join(self._own, aside))
+                self._discard(os.path.join(self._own, name))
         files.remove(os.path.join(self._own, f"{_DRAFT}{step}{_FORMER}"))
+
+    def _discard(self, path: str) -> None:
+        if os.path.isdir(path) and not os.path.islink(path):
+            # First under a name that nobody takes for whole: the removal may be cut short.
+            aside = f"{_DRAFT}{os.urandom(8).hex()}{files.TEMPORARY}"
+            try:
+                os.rename(path, path := os.path.join(self._own, aside))
+                files.sync_folder(self._own)
+            except OSError:
+                return
+        files.remove(path)
 
 
 def _steps(folder: str) -> dict[int, str]:

@@ -13,6 +13,7 @@ from holdfast.worker.whoami import restart, start_ticks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from holdfast.worker.whoami import Who
@@ -46,7 +47,7 @@ def announce(who: "Who") -> None:
         return
 
 
-def publish(who: "Who", suffix: str, told: "dict[str, object]") -> None:
+def publish(who: "Who", suffix: str, told: "Mapping[str, object]") -> None:
     """Have *told* on the disk, with the time.
 
     Raises:
@@ -114,7 +115,7 @@ class OnDisk:
             raise DiskError.of(Path(self._path), self._operation, error) from error
 
 
-def _encoded(told: "dict[str, object]") -> bytes:
+def _encoded(told: "Mapping[str, object]") -> bytes:
     import json
 
     return json.dumps(told).encode("ascii")
