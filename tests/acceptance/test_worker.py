@@ -338,12 +338,10 @@ with holdfast.process() as process:
 """
 
 
-@pytest.mark.parametrize("rounds", [5, pytest.param(60, marks=pytest.mark.long)])
-def test_no_acknowledged_result_is_lost_with_its_process(tmp_path, rounds):
-    """Eight ranks deliver at once, as fast as they can, and are killed at any instant."""
+def deliver_until_killed(folder: Path, rounds: int) -> None:
     rng = random.Random(rounds)
     for number in range(rounds):
-        made = Attempt(tmp_path / str(number), 8)
+        made = Attempt(folder / str(number), 8)
         ranks = [made.start(DELIVER, env={"RANK": str(rank)}) for rank in range(8)]
         for each in ranks:
             assert each.stdout is not None
@@ -357,3 +355,15 @@ def test_no_acknowledged_result_is_lost_with_its_process(tmp_path, rounds):
             found = made.result(4 + rank)
             assert found["rank"] == rank
             assert found["number"] >= max(told, default=0)
+
+
+def test_no_acknowledged_result_is_lost_with_its_process(tmp_path):
+    """Eight ranks deliver at once, as fast as they can, and are killed at any instant."""
+    deliver_until_killed(tmp_path, 4)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_no_acknowledged_result_of_many_ranks_is_lost(tmp_path):
+    """The long form of the same."""
+    deliver_until_killed(tmp_path, 60)

@@ -127,8 +127,7 @@ def first_problem(trace: Trace, limit: int, every: int) -> tuple[str | None, int
 
 
 @pytest.mark.parametrize(
-    ("code", "ranks", "limit", "every"),
-    [(ONE, None, 40, 1), (EIGHT, 8, 2, 8), pytest.param(EIGHT, 8, 100, 1, marks=pytest.mark.long)],
+    ("code", "ranks", "limit", "every"), [(ONE, None, 40, 1), (EIGHT, 8, 2, 4)]
 )
 @pytest.mark.timeout(1800)
 def test_nothing_acknowledged_is_lost_in_a_power_cut(tmp_path, code, ranks, limit, every):
@@ -138,6 +137,15 @@ def test_nothing_acknowledged_is_lost_in_a_power_cut(tmp_path, code, ranks, limi
     problem, states = first_problem(trace, limit, every)
     assert problem is None
     assert states > 100
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_nothing_that_eight_ranks_were_told_is_lost_in_any_of_many_power_cuts(tmp_path):
+    """The long form of the same."""
+    problem, states = first_problem(traced(tmp_path, EIGHT, 8), 100, 1)
+    assert problem is None
+    assert states > 1000
 
 
 @pytest.mark.parametrize("forgotten", ["a file", "a folder"])

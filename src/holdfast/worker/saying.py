@@ -38,7 +38,7 @@ def announce(who: "Who") -> None:
         "boot_id": _boot_id(),
         "pid_namespace": _pid_namespace(),
         "restart": restart(os.environ),
-        "at": time.time(),
+        "at": _now(),
     }
     try:
         files.make_folder(os.path.dirname(path))
@@ -58,7 +58,7 @@ def publish(who: "Who", suffix: str, told: "Mapping[str, object]") -> None:
         return
     with OnDisk(path, "saying how it ended"):
         files.make_folder(os.path.dirname(path))
-        files.publish(path, _encoded({**told, "at": time.time()}))
+        files.publish(path, _encoded({**told, "at": _now()}))
 
 
 def is_success(error: "BaseException | None") -> bool:
@@ -119,6 +119,12 @@ def _encoded(told: "Mapping[str, object]") -> bytes:
     import json
 
     return json.dumps(told).encode("ascii")
+
+
+def _now() -> str:
+    """The time in UTC, as `datetime.fromisoformat` reads it."""
+    now = time.time()
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1e6):06}+00:00"
 
 
 def _boot_id() -> "str | None":
