@@ -29,6 +29,9 @@ COMPLETED = "HOLDFAST_COMPLETED"
 #: By which torch's launcher is told where to leave why its first rank failed.
 TORCHELASTIC_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 
+#: What `holdfast rank` and what it runs call their files.
+INCARNATION = "HOLDFAST_INCARNATION"
+
 #: From when on (Unix time) a program should stop by itself, ahead of its timeout.
 STOP_AT = "HOLDFAST_STOP_AT"
 
@@ -44,6 +47,7 @@ SESSION = "HOLDFAST_SESSION"
 OF_ONE = (
     *(INDEX, PARAMS, PARAMS_FILE, RESULT, CHECKPOINT_DIR, RESULTS, TABLE),
     *(PROGRESS, REPORTS, LAUNCHER, RANKS, CHECKPOINTS, COMPLETED, TORCHELASTIC_ERROR_FILE, STOP_AT),
+    INCARNATION,
 )
 
 #: Which rank of a launcher a process is, as launchers say it. What runs within one has none of its
