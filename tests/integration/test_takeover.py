@@ -23,13 +23,13 @@ import pytest
 from holdfast import liveness
 from holdfast.attempts import environment
 from holdfast.attempts.family import Census
-from holdfast.attempts.names import AttemptName, attempts_dir, prepare
+from holdfast.attempts.names import AttemptName, attempts_dir, prepare, reports_dir
 from holdfast.attempts.records import Attempt
 from holdfast.cli.failures import code_of
 from holdfast.cli.program import guarded
 from holdfast.config.experiment_file import Experiment, load_config
 from holdfast.engines import EngineWord, Handle
-from holdfast.lifecycle.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState, Ranks, ResultRef
 from holdfast.orchestration.orchestrator import Orchestrator
 from holdfast.results import acceptance
 from holdfast.status import ExperimentStatus, ProcessStatus
@@ -118,8 +118,13 @@ class History:
         self.started: list[subprocess.Popen[bytes]] = []
         self.kinds: list[str] = []
         size = self.draw.randint(1, 6)
+        # A third of them have ranks, half of those independent ones.
+        count = self.draw.choice((0, 0, 0, 0, 2, 3))
+        independent = self.draw.random() < 0.5
+        ranks = f"{{count = {count}, independent = {str(independent).lower()}}}"
         (path / "e.toml").write_text(
             f'command = ["true", "{{index}}"]\nprocesses = {size}\n'
+            f"{f'ranks = {ranks}' if count else ''}\n"
             f"[limits]\njobs = {self.draw.randint(1, 4)}\n"
             f"fail_fast = {str(self.draw.random() < 0.4).lower()}\n"
             f'grace = "0s"\n'
@@ -128,7 +133,8 @@ class History:
         self.experiment: Experiment = load_config(path / "e.toml")
         state = self.manager.create(
             "exp",
-            num_processes=size,
+            num_processes=size * (count or 1),
+            ranks=Ranks(count=count, independent=independent) if count else None,
             config=self.experiment.to_config(),
             config_hash=self.experiment.config_hash(self.manager.state_dir),
             config_path=path / "e.toml",
@@ -143,8 +149,8 @@ class History:
         """What the orchestrator recorded before it was gone, and what it left."""
         claim.record("start")
         unfinished = self.draw.random() < 0.85
-        for index in range(state.num_processes):
-            self.process(claim, index, unfinished=unfinished)
+        for first in range(0, state.num_processes, state.rank_count or 1):
+            self.command(claim, first, unfinished=unfinished)
         state = claim.state
         if state.processes_completed == state.num_processes:
             self.settle(claim)
@@ -155,30 +161,66 @@ class History:
         for index in state.processes.indices(ProcessStatus.COMPLETED):
             self.lose(state, index)
 
-    def process(self, claim: Claim, index: int, *, unfinished: bool) -> None:
+    def command(self, claim: Claim, first: int, *, unfinished: bool) -> None:
+        """A process, or a launcher with all its ranks."""
+        ranks = list(claim.state.gang(first))
+
+        def move(event: str, **facts: Any) -> None:
+            claim.record_many([(event, index, facts) for index in ranks])
+
         past = self.draw.choice(("pending", "failed", "running", "completed"))
         if not unfinished:
             past = "completed"
         if past == "pending":
             return
-        claim.record("start", index)
+        move("start")
         for _ in range(self.draw.choice((0, 0, 1))):
-            claim.record("fail", index, exit_code=1, reason="exit")
-            claim.record("requeue", index, max_attempts=9)
-            claim.record("start", index)
-        attempt = claim.state.processes[index].attempt
-        name = AttemptName.of_process("exp", index, attempt)
+            move("fail", exit_code=1, reason="exit")
+            move("requeue", max_attempts=9)
+            move("start")
+        attempt = claim.state.processes[first].attempt
+        name = AttemptName.of_process("exp", first, attempt, ranks=claim.state.rank_count)
         if past == "failed":
-            claim.record("fail", index, exit_code=1, reason="exit")
+            move("fail", exit_code=1, reason="exit")
         elif past == "completed":
-            ref = None
-            if self.draw.random() < 0.6:
-                acceptance.prepare(self.folder)
-                acceptance.path_of(self.folder, name).write_text("[1]")
-                ref = acceptance.accept(self.folder, name)
-            claim.record("complete", index, exit_code=0, result=ref)
+            claim.record_many(
+                [
+                    ("complete", index, {"exit_code": 0, "result": self.result(name, index)})
+                    for index in ranks
+                ]
+            )
         else:
+            if not claim.state.has_gangs and len(ranks) > 1 and self.draw.random() < 0.3:
+                claim.record("complete", first, exit_code=0, result=self.result(name, first))
             self.leave(name)
+            # What the ranks of one that runs will yet say, nobody can foretell.
+            if name.is_launcher and self.kinds[-1] != "runs":
+                for index in ranks:
+                    self.report(name, index)
+
+    def result(self, name: AttemptName, index: int) -> ResultRef | None:
+        """What the process wrote in that attempt, if it did."""
+        if self.draw.random() < 0.4:
+            return None
+        rank = acceptance.of_rank(index, name.attempt, "0-9-9-h")
+        written = rank if name.is_launcher else name
+        acceptance.prepare(self.folder)
+        acceptance.path_of(self.folder, written).write_text("[1]")
+        return acceptance.accept(self.folder, written)
+
+    def report(self, name: AttemptName, index: int) -> None:
+        """What a rank said of itself before everything ended."""
+        said = self.draw.choice((None, {"completed": True}, {"stopped": True}, {"error": {}}))
+        if said is not None:
+            self.kinds.append(f"said {next(iter(said))}")
+            folder = reports_dir(self.folder, name)
+            folder.mkdir(exist_ok=True)
+            (folder / f"{index}.0-9-9-h.said").write_text(json.dumps(said))
+            if self.draw.random() < 0.5:
+                acceptance.prepare(self.folder)
+                rank = acceptance.of_rank(index, name.attempt, "0-9-9-h")
+                value = "{" if self.draw.random() < 0.2 else "[1]"
+                acceptance.path_of(self.folder, rank).write_text(value)
 
     def leave(self, name: AttemptName) -> None:
         """An attempt that nobody watched to its end."""
@@ -324,5 +366,5 @@ def test_every_kind_of_past_is_among_the_histories(memory: Path) -> None:
         with history(memory / str(seed), seed) as made:
             kinds.update(made.kinds)
             statuses.add(str(made.manager.load("exp").status))
-    assert kinds == {*ENDS, *LEFT}
+    assert kinds == {*ENDS, *LEFT, "said completed", "said stopped", "said error"}
     assert statuses == set(ExperimentStatus)

@@ -427,6 +427,18 @@ def test_independent_ranks_end_each_for_itself(folder: Path) -> None:
     assert [ending(fact) for fact in facts] == ["complete", "requeue", "requeue", "requeue"]
 
 
+def test_somebody_is_charged_for_a_launcher_that_fails(folder: Path) -> None:
+    """The rank that is to blame; if none is, all that went down with it."""
+    report(folder, 4, "exit", exit_code=None, signal=15, asked=15)
+    report(folder, 5, "said", stopped=True, why="SIGTERM", signal=15)
+    facts = told(folder, independent=True, signal=9)
+    assert [ending(fact) for fact in facts] == ["fail"] * 4
+    report(folder, 6, "exit", exit_code=3)
+    facts = told(folder, independent=True, signal=9)
+    assert [ending(fact) for fact in facts] == ["requeue", "requeue", "fail", "fail"]
+    assert facts[2].exit_code == 3
+
+
 def test_a_launcher_that_dies_takes_no_report_with_it(folder: Path) -> None:
     """Completed is completed; the rest is run again, and charged to nobody."""
     report(folder, 5, "said", completed=True)

@@ -77,8 +77,12 @@ def exited(
     if not name.is_launcher:
         return [_of_one(folder, name, fact, record, found.get(name.index), take)]
     if not state.has_gangs:
+        blamed = any(report.failure is not None for report in found.values())
         return [
-            _of_rank(folder, attrs.evolve(fact, process=index), record, found.get(index), take)
+            _of_rank(
+                *(folder, attrs.evolve(fact, process=index), record, found.get(index), take),
+                blamed=blamed,
+            )
             for index in _running(state, name)
         ]
     return _of_gang(folder, name, fact, record, found, state.gang(name.index), take)
@@ -167,9 +171,20 @@ def _of_one(
 
 
 def _of_rank(
-    folder: Path, fact: ProcessExited, record: ExitRecord, report: Report | None, take: Taking
+    folder: Path,
+    fact: ProcessExited,
+    record: ExitRecord,
+    report: Report | None,
+    take: Taking,
+    *,
+    blamed: bool,
 ) -> ProcessExited:
-    """Of an independent rank: what it said of itself, else what became of its launcher."""
+    """Of an independent rank: what it said of itself, else what became of its launcher.
+
+    Args:
+        blamed: Whether one of the ranks failed. Else a launcher that did takes all along that were
+            stopped with it: somebody is to be charged.
+    """
     if report is not None and report.completed:
         # That was durable before its launcher was asked to stop, or died.
         done = ProcessExited(
@@ -178,7 +193,7 @@ def _of_rank(
         return _with_result(folder, done, report, take)
     if ending(fact) == "requeue":
         return attrs.evolve(fact, error_message=describe(record))
-    if report is not None and report.stopped:
+    if report is not None and report.stopped and (blamed or ending(fact) == "complete"):
         return _gave_way(fact, report, "it")
     if report is not None and report.failure is not None:
         code = fact.exit_code if report.exit_code is None else report.exit_code

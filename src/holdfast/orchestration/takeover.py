@@ -39,11 +39,14 @@ class Survey:
     Attributes:
         looks: What became of every process that is recorded as running.
         facts: Of those that ended, the fact for the lifecycle.
+        said: The facts that will come, once nothing of their launchers is left, of independent
+            ranks that had said that they completed.
         lost: Completed processes whose recorded result is missing or altered, and in what way.
     """
 
     looks: Mapping[int, Look]
     facts: Mapping[int, ProcessExited]
+    said: Mapping[int, ProcessExited]
     lost: Mapping[int, str]
 
 
@@ -107,6 +110,7 @@ def survey(
     """
     looks: dict[int, Look] = {}
     facts: dict[int, ProcessExited] = {}
+    said: dict[int, ProcessExited] = {}
     census = Census()
     for name, ranks in _recorded_as_running(state).items():
         shim = state.processes[ranks[0]].identity
@@ -117,6 +121,9 @@ def survey(
             if isinstance(found, Ended) and going_on() and not later(folder, name, found.record):
                 told = exits.exited(state, folder, name, found.record, at, take=take)
                 facts.update({fact.process: fact for fact in told})
+            elif isinstance(found, Gone | Unbegun):
+                fates = exits.lost(state, folder, name, at, "", acceptance.inspect)
+                said |= {each.process: each for each in fates if isinstance(each, ProcessExited)}
         except (DiskError, OSError) as err:
             # It may hold a success, and what it is about may even run: the loop looks again.
             found = Undecided(_unclear("unknown", str(err).splitlines()[0]), shim)
@@ -124,7 +131,7 @@ def survey(
     # Nobody asks for the results of one that is aggregated.
     verify = verify and state.status is not ExperimentStatus.AGGREGATED
     lost = lost_results(state, folder, going_on) if verify else {}
-    return Survey(looks=looks, facts=facts, lost=lost)
+    return Survey(looks=looks, facts=facts, said=said, lost=lost)
 
 
 def _recorded_as_running(state: ExperimentState) -> dict[AttemptName, list[int]]:
@@ -207,6 +214,7 @@ def plan(
     events += _reopening(ended, found.lost, at, evidence, limits.fail_fast)
     after = apply_many(state, events).state
     left = {_attempt(state, i): i for i in found.looks if i not in found.facts}
+    foreseen = apply_many(after, found.said.values()).state
     running = {name for name, index in left.items() if isinstance(found.looks[index], Running)}
     return Takeover(
         events=tuple(events),
@@ -215,7 +223,7 @@ def plan(
         settle=tuple(name for name in left if name not in running),
         decisions=tuple(
             _decide(index, state.processes[index], now, found, retry.max_attempts, force=force)
-            for index, now in after.process_progress.items()
+            for index, now in foreseen.process_progress.items()
         ),
         skipped=state.processes_completed - len(found.lost),
         adopted=sum(isinstance(each, Ended | Running) for each in found.looks.values()),
@@ -303,9 +311,9 @@ def _decide(
         result = before.result
         path = result.path if result else "of which nothing is recorded"
         return Decision("run", f"its result {path} is lost: {found.lost[index]}")
-    if index in found.looks and index not in found.facts:
+    if index in found.looks and index not in {**found.facts, **found.said}:
         return _of_look(before, found.looks[index], force=force)
-    why = _history(before, now, found.facts.get(index))
+    why = _history(before, now, found.facts.get(index) or found.said.get(index))
     if now.status is ProcessStatus.COMPLETED:
         return Decision("skip", why, completed=True)
     if now.status is ProcessStatus.FAILED and now.failures >= max_attempts:
