@@ -27,7 +27,7 @@ _jobs_option = click.option(
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many processes at a time; default: as configured, else one per CPU.",
+    help="How many commands at a time; default: as configured, else one CPU for each process.",
 )
 _no_aggregate_option = click.option(
     "--no-aggregate", is_flag=True, help="Stop before the aggregation."

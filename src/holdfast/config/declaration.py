@@ -48,7 +48,8 @@ class Limits:
     """How much at a time, and how long.
 
     Attributes:
-        jobs: Processes at a time; None for as many CPUs as affinity and cgroup leave.
+        jobs: Commands at a time: processes, or launchers of `ranks`; None for as many processes as
+            affinity and cgroup leave CPUs, at least one command.
         timeout_s: Of one attempt; None for no limit.
         grace_s: Time between asking a process to stop (TERM) and killing it (KILL).
         fail_fast: Whether the first failure stops the others.

@@ -30,9 +30,13 @@ def examine(place: Place, state: ExperimentState, closed: Container[str]) -> Ite
 
 def _exits(folder: Path, state: ExperimentState) -> Iterator[Finding]:
     """Exit records of running attempts, which are about to be adopted and say nothing."""
+    seen: set[AttemptName] = set()
     for index in state.processes.indices(ProcessStatus.RUNNING):
         attempt = state.processes[index].attempt
         name = AttemptName.of_process(state.experiment_id, index, attempt, ranks=state.rank_count)
+        if name in seen:
+            continue  # that of its launcher, told once
+        seen.add(name)
         path = file_path(folder, name, "exit")
         try:
             read_exit(folder, name)

@@ -24,7 +24,8 @@ class EarlyRanks:
         """Look at what *watch* watches."""
         self._watch = watch
         self._looked_at = float("-inf")
-        self._seen: dict[AttemptName, int] = {}
+        #: When anything was last written there, and how often that was looked at since.
+        self._seen: dict[AttemptName, tuple[int, int]] = {}
 
     def facts(self, state: ExperimentState, others: Sequence[Event]) -> list[Event]:
         """What is learnt of ranks whose launchers run on.
@@ -43,9 +44,12 @@ class EarlyRanks:
             folder = self._watch.launcher.folder
             with contextlib.suppress(DiskError, OSError):  # there is another look in a second
                 written = reports_dir(folder, name).stat().st_mtime_ns
-                if not name.is_launcher or self._seen.get(name) == written:
+                before, looks = self._seen.get(name, (0, 0))
+                looks = looks if written == before else 0
+                # Twice: the clock of a file system may not tell two files of one moment apart.
+                if not name.is_launcher or looks > 1:
                     continue
                 at = self._watch.clock()
                 found += exits.done_already(state, folder, name, at, acceptance.accept)
-                self._seen[name] = written
+                self._seen[name] = written, looks + 1
         return found

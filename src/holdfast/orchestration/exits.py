@@ -93,14 +93,19 @@ def done_already(
 ) -> list[ProcessExited]:
     """The facts of the independent ranks that are completed while their launcher runs on.
 
-    Never the last of them: a launcher that runs has a process that does.
+    Never the last of them: a launcher that runs has a process that does. Nor those with a large
+    result, which would be checked while nobody hears: they complete with their launcher.
 
     Raises:
         DiskError: As for `exited`.
     """
     running = _running(state, name)
     found = reported(folder, name)
-    done = [index for index in running if index in found and found[index].completed]
+    done = [
+        index
+        for index in running
+        if index in found and found[index].completed and not _is_long(folder, name, found[index])
+    ]
     fact = ProcessExited(process=0, attempt=name.attempt, at=at, exit_code=0)
     return [
         _with_result(folder, attrs.evolve(fact, process=index), found[index], take)
@@ -137,6 +142,11 @@ def lost(
             fate = ProcessLost(process=index, attempt=name.attempt, at=at, evidence=evidence)
             facts.append(fate)
     return facts
+
+
+def _is_long(folder: Path, name: AttemptName, report: Report) -> bool:
+    own = acceptance.of_rank(report.index, name.attempt, report.incarnation)
+    return acceptance.size(folder, own) >= _LONG
 
 
 def _running(state: ExperimentState, name: AttemptName) -> list[int]:
@@ -309,13 +319,9 @@ def never(folder: Path, name: AttemptName, record: ExitRecord) -> bool:
 
 def takes_long(folder: Path, name: AttemptName, record: ExitRecord) -> bool:
     """Whether `exited` takes longer than a loop may be deaf: the attempt left a large result."""
-    written: list[acceptance.Written] = [name]
-    if name.is_launcher:
-        written += [
-            acceptance.of_rank(index, name.attempt, report.incarnation)
-            for index, report in reported(folder, name).items()
-        ]
-    large = any(acceptance.size(folder, each) >= _LONG for each in written)
+    large = acceptance.size(folder, name) >= _LONG
+    if name.is_launcher and not large:
+        large = any(_is_long(folder, name, each) for each in reported(folder, name).values())
     return large and ends_by(record) == "complete"
 
 

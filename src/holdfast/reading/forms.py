@@ -151,8 +151,15 @@ def anew(state: ExperimentState) -> tuple[str, ...]:
     if file is not None and Path(file).is_file():
         return ("run", "--fresh", file)
     command, number = state.config.get("command"), state.config.get("processes")
-    if isinstance(command, list) and isinstance(number, int) and not state.config.get("env"):
-        return ("run", "--fresh", "--procs", str(number), "--", *map(str, command))
+    ranks = state.config.get("ranks", 0)
+    if (
+        isinstance(command, list)
+        and isinstance(number, int)
+        and isinstance(ranks, int)
+        and not state.config.get("env")
+    ):
+        counted = ("--ranks", str(ranks)) if ranks else ()
+        return ("run", "--fresh", "--procs", str(number), *counted, "--", *map(str, command))
     return ("run", "--fresh", "FILE")
 
 
