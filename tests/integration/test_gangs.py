@@ -14,12 +14,8 @@ from typing import Any
 
 import pytest
 
-from holdfast import doctor
-from holdfast.attempts.files import live_state
-from holdfast.attempts.names import AttemptName
-from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus
-from holdfast.store.manager import StateManager
+from launched import command_of, each, launching, nothing_is_left, said, shim_of, state_of
 from shell import Shell
 from waiting import until
 
@@ -110,70 +106,22 @@ GANG, INDEPENDENT = "4", "{count = 4, independent = true}"
 
 @pytest.fixture
 def sh(tmp_path: Path) -> Iterator[Shell]:
-    shell = Shell(tmp_path)
     (tmp_path / "launch.py").write_text(LAUNCHER)
     (tmp_path / "rank.py").write_text(RANK)
-    try:
+    with launching(tmp_path) as shell:
         yield shell
-    finally:
-        for program in shell.started:
-            program.kill()
-            program.communicate()
-        for pid in alive(tmp_path):
-            os.kill(pid, signal.SIGKILL)
-
-
-def alive(folder: Path) -> list[int]:
-    """Everything that the attempts below *folder* have started and that still lives."""
-    wanted = f"HOLDFAST_STATE_DIR={folder / '.experiment_state'}".encode()
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                found.append(int(pid))
-        except OSError:
-            continue
-    return found
 
 
 def write(sh: Shell, *, ranks: str = GANG, lr: str = "[1]", attempts: int = 1) -> None:
     (sh.path / "e.toml").write_text(FILE.format(ranks=ranks, lr=lr, attempts=attempts))
 
 
-def said(sh: Shell, what: str) -> list[tuple[int, int, int]]:
-    """Index, attempt and pid of each rank that said so."""
-    path = sh.path / "log"
-    words = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-    return [(int(w[1]), int(w[2]), int(w[3])) for w in words if w[0] == what]
-
-
-def state_of(sh: Shell) -> ExperimentState:
-    return StateManager(sh.states).load(sh.only_id())
-
-
-def each(state: ExperimentState, what: str) -> list[Any]:
-    return [getattr(process, what) for process in state.processes.values()]
-
-
-def over(sh: Shell) -> None:
-    """Nothing runs, no two attempts of a launcher did at a time, and the journals are legal."""
-    assert alive(sh.path) == []
-    assert said(sh, "overlap") == []
-    assert [found for found in doctor.examine(sh.states) if found.severity == "problem"] == []
-
-
-def shim(sh: Shell, first: int = 0, attempt: int = 1) -> int:
-    name = AttemptName(sh.only_id(), f"launcher-{first}", attempt)
-    identity = live_state(sh.states / sh.only_id(), name).identity
-    assert identity is not None
-    assert identity.pid is not None
-    return identity.pid
+def shim(sh: Shell) -> int:
+    return shim_of(sh, "launcher-0")
 
 
 def launcher(sh: Shell) -> int:
-    pid = shim(sh)
-    [found] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(found)
+    return command_of(sh, "launcher-0")
 
 
 def begin(sh: Shell, **file: Any) -> "subprocess.Popen[str]":
@@ -204,7 +152,7 @@ def test_every_combination_is_a_gang(sh: Shell) -> None:
     assert [row["result"]["square"] for row in rows] == [i * i for i in range(8)]
     assert [row["rank"] for row in rows] == [0, 1, 2, 3] * 2
     assert [row["params"]["lr"] for row in rows] == [1] * 4 + [2] * 4
-    over(sh)
+    nothing_is_left(sh)
 
 
 def test_one_failed_rank_fails_its_gang_and_says_why(sh: Shell) -> None:
@@ -221,7 +169,7 @@ def test_one_failed_rank_fails_its_gang_and_says_why(sh: Shell) -> None:
     state = state_of(sh)
     assert each(state, "status") == ["completed"] * 4
     assert each(state, "attempt") == [3] * 4
-    over(sh)
+    nothing_is_left(sh)
 
 
 def test_only_independent_ranks_that_failed_run_again(sh: Shell) -> None:
@@ -238,7 +186,7 @@ def test_only_independent_ranks_that_failed_run_again(sh: Shell) -> None:
     assert each(state, "status") == ["completed"] * 4
     assert each(state, "attempt") == [1, 1, 3, 1]
     assert sorted(index for index, attempt, _ in said(sh, "start") if attempt > 1) == [2, 2]
-    over(sh)
+    nothing_is_left(sh)
 
 
 def test_independent_ranks_complete_while_their_launcher_runs(sh: Shell) -> None:
@@ -250,7 +198,7 @@ def test_independent_ranks_complete_while_their_launcher_runs(sh: Shell) -> None
     assert each(state_of(sh), "status") == ["completed", "completed", "running", "completed"]
     (sh.path / "hold").unlink()
     ended(sh, program, 0)
-    over(sh)
+    nothing_is_left(sh)
 
 
 def test_a_killed_orchestrator_leaves_a_gang_that_is_adopted(sh: Shell) -> None:
@@ -262,7 +210,7 @@ def test_a_killed_orchestrator_leaves_a_gang_that_is_adopted(sh: Shell) -> None:
     sh("resume", "@last")
     assert len(said(sh, "start")) == 4
     assert each(state_of(sh), "attempt") == [1] * 4
-    over(sh)
+    nothing_is_left(sh)
 
 
 @pytest.mark.parametrize("ranks", [GANG, INDEPENDENT])
@@ -288,7 +236,7 @@ def test_a_dead_launcher_takes_no_acknowledged_rank_along(
     assert each(state, "failures") == (
         [charged] * 4 if ranks == GANG else [charged, 0, charged, charged]
     )
-    over(sh)
+    nothing_is_left(sh)
 
 
 def test_everything_dies_at_once(sh: Shell) -> None:
@@ -302,7 +250,7 @@ def test_everything_dies_at_once(sh: Shell) -> None:
     sh("resume", "@last")
     assert sorted(index for index, attempt, _ in said(sh, "start") if attempt == 2) == [0, 1, 2, 3]
     assert each(state_of(sh), "failures") == [0] * 4
-    over(sh)
+    nothing_is_left(sh)
 
 
 def test_ctrl_c_interrupts_the_whole_gang(sh: Shell) -> None:
@@ -316,7 +264,7 @@ def test_ctrl_c_interrupts_the_whole_gang(sh: Shell) -> None:
     assert each(state, "interruptions") == [1] * 4
     (sh.path / "hold").unlink()
     sh("resume", "@last")
-    over(sh)
+    nothing_is_left(sh)
 
 
 def test_one_lost_result_requeues_its_gang(sh: Shell) -> None:
@@ -330,7 +278,7 @@ def test_one_lost_result_requeues_its_gang(sh: Shell) -> None:
     sh("resume", "@last")
     assert sorted(i for i, attempt, _ in said(sh, "start") if attempt == 2) == [0, 1, 2, 3]
     assert each(state_of(sh), "attempt") == [2] * 4 + [1] * 4
-    over(sh)
+    nothing_is_left(sh)
 
 
 def test_a_command_line_needs_no_file(sh: Shell) -> None:

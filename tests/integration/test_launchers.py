@@ -12,16 +12,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
 
-from holdfast import doctor
-from holdfast.attempts.files import live_state
-from holdfast.attempts.names import AttemptName
-from holdfast.lifecycle.records import ExperimentState
-from holdfast.store.manager import StateManager
+from launched import (
+    alive,
+    command_of,
+    each,
+    launching,
+    nothing_is_left,
+    said,
+    shim_of,
+    state_of,
+)
 from shell import Shell
 from waiting import until
 
@@ -116,54 +120,15 @@ def launcher(request: pytest.FixtureRequest) -> Launcher:
 
 @pytest.fixture
 def sh(tmp_path: Path) -> Iterator[Shell]:
-    shell = Shell(tmp_path)
     (tmp_path / "rank.py").write_text(PROGRAM)
-    shell.env.update(
-        PATH=PATH,
-        OMP_NUM_THREADS="1",
-        OMPI_ALLOW_RUN_AS_ROOT="1",
-        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
-    )
-    try:
+    with launching(tmp_path) as shell:
+        shell.env.update(
+            PATH=PATH,
+            OMP_NUM_THREADS="1",
+            OMPI_ALLOW_RUN_AS_ROOT="1",
+            OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+        )
         yield shell
-    finally:
-        for program in shell.started:
-            program.kill()
-            program.communicate()
-        for pid in alive(tmp_path):
-            os.kill(pid, signal.SIGKILL)
-
-
-def alive(folder: Path) -> list[int]:
-    """Everything that the attempts below *folder* have started and that still lives."""
-    wanted = f"HOLDFAST_STATE_DIR={folder / '.experiment_state'}".encode()
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                found.append(int(pid))
-        except OSError:
-            continue
-    return found
-
-
-def said(sh: Shell, what: str, attempt: int | None = None) -> list[tuple[int, int]]:
-    """Index and pid of each rank that said so."""
-    path = sh.path / "log"
-    words = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-    return sorted(
-        (int(index), int(pid))
-        for word, index, number, pid in words
-        if word == what and attempt in (None, int(number))
-    )
-
-
-def state_of(sh: Shell) -> ExperimentState:
-    return StateManager(sh.states).load(sh.only_id())
-
-
-def each(state: ExperimentState, what: str) -> list[Any]:
-    return [getattr(process, what) for process in state.processes.values()]
 
 
 def begin(sh: Shell, launcher: Launcher, ranks: str) -> "subprocess.Popen[str]":
@@ -188,29 +153,20 @@ def over(sh: Shell) -> None:
     assert totals == [
         {"total": sum(range(STEPS)) * index, "world": RANKS} for index in range(RANKS)
     ]
-    assert alive(sh.path) == []
-    assert said(sh, "overlap") == []
-    assert [found for found in doctor.examine(sh.states) if found.severity == "problem"] == []
+    nothing_is_left(sh)
 
 
 def shim(sh: Shell) -> int:
-    identity = live_state(
-        sh.states / sh.only_id(), AttemptName(sh.only_id(), "launcher-0", 1)
-    ).identity
-    assert identity is not None
-    assert identity.pid is not None
-    return identity.pid
+    return shim_of(sh, "launcher-0")
 
 
 def its_launcher(sh: Shell) -> int:
-    """Torchrun or mpirun itself: the command of its shim."""
-    pid = shim(sh)
-    [found] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(found)
+    """Torchrun or mpirun itself."""
+    return command_of(sh, "launcher-0")
 
 
 def rank_2(sh: Shell) -> int:
-    [found] = [pid for index, pid in said(sh, "up") if index == 2]
+    [found] = [pid for index, _, pid in said(sh, "up") if index == 2]
     return found
 
 
@@ -246,10 +202,10 @@ def test_whoever_is_killed(
     """
     program = begin(sh, launcher, ranks)
     (sh.path / "go.1").touch()
-    until(lambda: [index for index, _ in said(sh, "end")] == [1])
+    until(lambda: [index for index, *_ in said(sh, "end")] == [1])
     os.kill(victim(sh), signal.SIGKILL)
     ended(program)
-    again = [index for index, _ in said(sh, "start", 2)]
+    again = [index for index, *_ in said(sh, "start", 2)]
     assert again == ([0, 1, 2, 3] if ranks == GANG else [0, 2, 3])
     charge = 0 if victim is shim else 1
     charges = [charge] * RANKS if ranks == GANG else [charge, 0, charge, charge]
@@ -287,7 +243,7 @@ def test_everything_of_ours_is_killed(sh: Shell, launcher: Launcher, ranks: str)
         os.kill(pid, signal.SIGKILL)
     program.communicate()
     ended(sh.start("resume", "@last"))
-    assert [index for index, _ in said(sh, "start", 2)] == [0, 1, 2, 3]
+    assert [index for index, *_ in said(sh, "start", 2)] == [0, 1, 2, 3]
     assert each(state_of(sh), "failures") == [0] * RANKS
     over(sh)
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.attempts.files import live_state, read_exit
+from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName
 from holdfast.status import ExperimentStatus
 from holdfast.store.manager import StateManager
+from launched import alive, command_of, launching, shim_of
 from shell import Shell
 from waiting import until
 
@@ -83,30 +84,10 @@ backoff = "0s"
 
 @pytest.fixture
 def sh(tmp_path: Path) -> Iterator[Shell]:
-    shell = Shell(tmp_path)
     (tmp_path / "rank.py").write_text(RANK)
-    shell.env["OMP_NUM_THREADS"] = "1"
-    try:
+    with launching(tmp_path) as shell:
+        shell.env["OMP_NUM_THREADS"] = "1"
         yield shell
-    finally:
-        for program in shell.started:
-            program.kill()
-            program.communicate()
-        for pid in alive(tmp_path):
-            os.kill(pid, signal.SIGKILL)
-
-
-def alive(folder: Path) -> list[int]:
-    """Everything that the experiment's attempts have started and that still lives."""
-    wanted = f"HOLDFAST_STATE_DIR={folder / '.experiment_state'}".encode()
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                found.append(int(pid))
-        except OSError:
-            continue
-    return found
 
 
 def said(sh: Shell, what: str) -> list[tuple[str, int, int]]:
@@ -127,21 +108,6 @@ def begin(sh: Shell, timeout: str = "") -> "tuple[subprocess.Popen[str], list[in
     return program, ranks
 
 
-def shim(sh: Shell) -> int:
-    name = AttemptName.of_process(sh.only_id(), 0, 1)
-    identity = live_state(sh.states / sh.only_id(), name).identity
-    assert identity is not None
-    assert identity.pid is not None
-    return identity.pid
-
-
-def launcher(sh: Shell) -> int:
-    """Torchrun itself: the only child of its shim."""
-    pid = shim(sh)
-    [found] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(found)
-
-
 def ended(sh: Shell, program: "subprocess.Popen[str]", code: int) -> None:
     out, err = program.communicate(timeout=240)
     assert program.returncode == code, f"{program.returncode}\n{out}\n{err}"
@@ -160,7 +126,7 @@ def completed_in_attempt_2(sh: Shell) -> None:
 def test_a_killed_launcher_takes_its_ranks_along(sh: Shell) -> None:
     """They lived on, and attempt 2 ran beside them."""
     program, ranks = begin(sh)
-    os.kill(launcher(sh), signal.SIGKILL)
+    os.kill(command_of(sh, "0"), signal.SIGKILL)
     ended(sh, program, 0)
     completed_in_attempt_2(sh)
     record = read_exit(sh.states / sh.only_id(), AttemptName.of_process(sh.only_id(), 0, 1))
@@ -194,7 +160,7 @@ def test_ctrl_c_leaves_no_rank(sh: Shell) -> None:
 def test_what_a_dead_shim_left_is_stopped_first(sh: Shell) -> None:
     """Launcher and ranks, found by their mark."""
     program, _ = begin(sh)
-    os.kill(shim(sh), signal.SIGKILL)
+    os.kill(shim_of(sh, "0"), signal.SIGKILL)
     ended(sh, program, 0)
     completed_in_attempt_2(sh)
 
@@ -202,7 +168,7 @@ def test_what_a_dead_shim_left_is_stopped_first(sh: Shell) -> None:
 def test_what_a_dead_shim_and_a_dead_orchestrator_left_is_stopped_first(sh: Shell) -> None:
     """By the next resume, before it starts anything."""
     program, ranks = begin(sh)
-    os.kill(shim(sh), signal.SIGKILL)
+    os.kill(shim_of(sh, "0"), signal.SIGKILL)
     program.kill()
     program.communicate()
     assert set(ranks) <= set(alive(sh.path))
