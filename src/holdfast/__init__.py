@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         UnreadableStateWarning,
         UnsupportedPlatformError,
         UntrustedPlaceError,
+        WorkerError,
         WorkingDirectoryGoneError,
     )
     from holdfast.identity import ProcessIdentity, Verdict
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from holdfast.store.claim import Claim
     from holdfast.store.history import Transition
     from holdfast.store.manager import StateManager
+    from holdfast.worker import process
 
 __all__ = [
     "AggregationError",
@@ -118,11 +120,13 @@ __all__ = [
     "UnsupportedPlatformError",
     "UntrustedPlaceError",
     "Verdict",
+    "WorkerError",
     "WorkingDirectoryGoneError",
     "__version__",
     "compute_config_hash",
     "diagram",
     "load_config",
+    "process",
     "sanitize_experiment_id",
 ]
 
@@ -150,6 +154,7 @@ _HOMES = {
     "compute_config_hash": "config.hashing",
     "diagram": "diagrams",
     "load_config": "config.experiment_file",
+    "process": "worker",
     "sanitize_experiment_id": "ids",
 }
 

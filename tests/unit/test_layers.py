@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "config": {"errors", "encoding"},
     "attempts": {"errors", "identity", "liveness", "status"},
     "engines": {"attempts", "encoding", "errors", "identity", "liveness"},
+    "worker": {"attempts", "errors"},
     "lifecycle": {"errors", "identity", "liveness", "status", "validators"},
     "diagrams": {"errors", "lifecycle", "status"},
     "store": {
@@ -52,6 +53,7 @@ MAY_IMPORT = {
     "cli": {
         "attempts", "config", "demo", "diagrams", "doctor", "encoding", "engines", "errors",
         "guide", "identity", "lifecycle", "orchestration", "reading", "results", "status", "store",
+        "worker",
     },
     "console": {"cli"},
     "__main__": {"console"},
@@ -71,10 +73,10 @@ OWNERS = {
 #: Who may call what changes the disk or other processes, or waits for nothing.
 CALLERS = {
     "os.fsync os.fdatasync os.rename os.replace os.link": [
-        "store.files", "attempts.*", "results.acceptance", "engines.*",
+        "store.files", "attempts.*", "results.acceptance", "engines.*", "worker.*",
     ],
-    "os.kill os.killpg": ["liveness.observer", "attempts.family", "engines.*"],
-    "os.fork os.posix_spawn os.execve": ["engines.*"],
+    "os.kill os.killpg": ["liveness.observer", "attempts.family", "engines.*", "worker.*"],
+    "os.fork os.posix_spawn os.execve": ["engines.*", "worker.wrapping"],
     # Each says there why nothing wakes it.
     "time.sleep": ["store.locking", "cli.logs"],
 }  # fmt: skip

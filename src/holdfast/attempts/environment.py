@@ -16,6 +16,25 @@ PARAMS_FILE = "HOLDFAST_PARAMS_FILE"
 RESULT = "HOLDFAST_RESULT"
 CHECKPOINT_DIR = "HOLDFAST_CHECKPOINT_DIR"
 
+#: How far it is, for eyes only, and what it says of itself.
+PROGRESS = "HOLDFAST_PROGRESS"
+REPORTS = "HOLDFAST_REPORTS"
+
+#: What a launcher's ranks are told instead of an index: that of the first, and how many there are.
+LAUNCHER = "HOLDFAST_LAUNCHER"
+RANKS = "HOLDFAST_RANKS"
+CHECKPOINTS = "HOLDFAST_CHECKPOINTS"
+#: Which independent ranks are completed already.
+COMPLETED = "HOLDFAST_COMPLETED"
+#: By which torch's launcher is told where to leave why its first rank failed.
+TORCHELASTIC_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
+
+#: What `holdfast rank` and what it runs call their files.
+INCARNATION = "HOLDFAST_INCARNATION"
+
+#: From when on (Unix time) a program should stop by itself, ahead of its timeout.
+STOP_AT = "HOLDFAST_STOP_AT"
+
 #: The same for the user's own aggregation.
 RESULTS = "HOLDFAST_RESULTS"
 TABLE = "HOLDFAST_TABLE"
@@ -25,4 +44,15 @@ TABLE = "HOLDFAST_TABLE"
 SESSION = "HOLDFAST_SESSION"
 
 #: What tells an attempt of itself: of one that runs holdfast, its own attempts inherit none.
-OF_ONE = (INDEX, PARAMS, PARAMS_FILE, RESULT, CHECKPOINT_DIR, RESULTS, TABLE)
+OF_ONE = (
+    *(INDEX, PARAMS, PARAMS_FILE, RESULT, CHECKPOINT_DIR, RESULTS, TABLE),
+    *(PROGRESS, REPORTS, LAUNCHER, RANKS, CHECKPOINTS, COMPLETED, TORCHELASTIC_ERROR_FILE, STOP_AT),
+    INCARNATION,
+)
+
+#: Which rank of a launcher a process is, as launchers say it. What runs within one has none of its
+#: own by that: its attempts inherit none of these either.
+OF_A_RANK = (
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK"),
+    *("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE"),
+)

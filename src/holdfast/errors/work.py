@@ -14,6 +14,7 @@ __all__ = [
     "EngineError",
     "ResultInvalidError",
     "ResultLostError",
+    "WorkerError",
     "WorkingDirectoryGoneError",
 ]
 
@@ -65,6 +66,19 @@ class EngineError(HoldfastError):
     engine: str
     problem: str
     _says = "{engine} engine: {problem}"
+
+
+class WorkerError(HoldfastError):
+    """A process cannot say which rank it is, or what it asks of holdfast cannot be done."""
+
+    problem: str
+    advice: str = ""
+
+    def _message(self) -> str:
+        return flat(self.problem)
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        return self.advice
 
 
 class ResultLostError(HoldfastError):

@@ -1,0 +1,136 @@
+"""When a process is to save its work and end: signals, requests of holdfast's, its time limit.
+
+Owns the handlers of signals, and what was there before them: a program's own are called as well,
+and without a program that asks, everything ends it as if there were no handler.
+"""
+
+import _signal as signal  # type: ignore[import-not-found]  # `signal` makes enums, for 4 ms
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+__all__ = ["Stop"]
+
+#: Ends a program that does not ask whether it should stop.
+_TERM = int(signal.SIGTERM)
+
+#: What batch systems send ahead of a stop. One that nobody heeds ends nothing: where no handler is,
+#: the shim keeps them from a program, and ours must not make it die of them.
+_WARNINGS = tuple(
+    int(getattr(signal, name))
+    for name in ("SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGPWR")
+    if hasattr(signal, name)
+)
+
+_LOOK_EVERY_S = 1.0
+
+_monotonic = time.monotonic
+
+
+class Stop:
+    """What asks one process to stop.
+
+    Args:
+        requests: Files, any of which is a request by being there.
+        at: The time, in seconds since 1970, from which on it should stop; None for never.
+
+    Attributes:
+        why: What asked first: `request`, `time` or the name of a signal; None while nothing has.
+        heard: The first signal that came.
+        asked: Whether the program has ever asked.
+    """
+
+    def __init__(self, requests: "tuple[str, ...]", at: "float | None") -> None:
+        self._requests = requests
+        self._at = at
+        self._pid = os.getpid()
+        self._before: dict[int, Any] = {}
+        # One object, or `is` would not know it again.
+        self._handler: Callable[[int, FrameType | None], None] = self._hear
+        self._look_at = 0.0
+        self.why: str | None = None
+        self.heard: int | None = None
+        self.asked = False
+
+    def install(self) -> None:
+        """Listen to signals, in the main thread; in any other, nothing is heard of them."""
+        hidden = _caught_unseen()
+        for number in (_TERM, *_WARNINGS):
+            before = signal.getsignal(number)
+            # Ignored on purpose (`nohup`); or handled by something that is not Python, which would
+            # not be called any more: MPI's own, faulthandler.
+            if before is None or before == signal.SIG_IGN:
+                continue
+            if before == signal.SIG_DFL and hidden >> (number - 1) & 1:
+                continue
+            self._before[number] = before
+            try:
+                signal.signal(number, self._handler)
+            except ValueError:
+                return  # not the main thread
+
+    def restore(self) -> None:
+        """Have what was there before, except where somebody else has come after us."""
+        for number, before in self._before.items():
+            if signal.getsignal(number) is self._handler:
+                try:
+                    signal.signal(number, before)
+                except ValueError:
+                    break  # another thread leaves: ours goes on as what was there before
+        self._pid = -1  # whoever chains to us gets what was before us
+
+    def look(self) -> bool:
+        """Whether it should stop."""
+        self.asked = True
+        if self.why is None:
+            self.why = self._found()
+        return self.why is not None
+
+    def requested(self) -> bool:
+        """Whether holdfast itself asks."""
+        return any(map(os.path.lexists, self._requests))
+
+    def _found(self) -> "str | None":
+        if self.heard is not None:
+            # holdfast sends TERM, too; its file says whose it is.
+            return "request" if self.requested() else _name(self.heard)
+        now = _monotonic()
+        if now < self._look_at:
+            return None
+        self._look_at = now + _LOOK_EVERY_S
+        if self._at is not None and time.time() >= self._at:
+            return "time"
+        return "request" if self.requested() else None
+
+    def _hear(self, number: int, frame: "FrameType | None") -> None:
+        before = self._before.get(number, signal.SIG_DFL)
+        ours = os.getpid() == self._pid  # neither a fork nor a block that was left
+        if ours and self.heard is None:
+            self.heard = number
+        if callable(before):
+            before(number, frame)
+        elif before == signal.SIG_DFL and not (ours and (self.asked or number != _TERM)):
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
+def _name(number: int) -> str:
+    names = [name for name in dir(signal) if getattr(signal, name) == number]
+    return next((name for name in names if name[:3] == "SIG" and name[3] != "_"), str(number))
+
+
+def _caught_unseen() -> int:
+    """A bit for every signal that this process catches, be it in Python or not; 0 if unknown."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"SigCgt:"):
+                    return int(line.split()[1], 16)
+    except (OSError, ValueError, IndexError):
+        pass
+    return 0
