@@ -52,6 +52,9 @@ _COMMANDS: Final = {
     "rm": ("maintain", "rm", "Delete experiments with their results and logs."),
     "doctor": ("doctor", "doctor", "Look for damage and leftovers; mend what loses nothing."),
     "diagram": ("maintain", "diagram", "Print a state machine as a diagram."),
+    "rank": ("ranks", "rank", "Run a command as one rank of a launcher (mpirun, srun, a script)."),
+    "progress": ("ranks", "progress", "Tell how far a process is; typed by the process itself."),
+    "result": ("ranks", "result", "Deliver the result of a process, checked and on the disk."),
     "demo": ("run", "demo", "Run a real little experiment, and leave its files to play with."),
     "guide": ("guide", "guide", "Read the guide: tutorial, reference, recipes, file formats."),
 }

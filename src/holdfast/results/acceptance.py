@@ -27,6 +27,7 @@ __all__ = [
     "NO_MEMORY",
     "SIZE_LIMIT",
     "accept",
+    "check",
     "copy",
     "inspect",
     "load",
@@ -107,6 +108,21 @@ def inspect(folder: Path, name: AttemptName, *, files: Files | None = None) -> R
     return _taken(folder, name, files or Files(), durably=False)
 
 
+def check(path: Path, data: bytes) -> None:
+    """Refuse *data*, the whole content of *path*, if it cannot be a result.
+
+    Raises:
+        ResultInvalidError: It is no JSON as `strictjson` has it.
+    """
+    try:
+        if len(data) < LARGE:
+            strictjson.loads(data, finite=False)
+        else:
+            _remember(hashlib.sha256(data).digest(), outline(data))
+    except ValueError as err:
+        raise ResultInvalidError(path, f"is not valid JSON: {err}") from err
+
+
 def size(folder: Path, name: AttemptName) -> int:
     """How many bytes an attempt wrote; 0 if it wrote nothing, or if that cannot be told now."""
     try:
@@ -124,13 +140,7 @@ def _taken(folder: Path, name: AttemptName, files: Files, *, durably: bool) -> R
                 return None
             try:
                 data = _read(files, path, fd)
-                try:
-                    if len(data) < LARGE:
-                        strictjson.loads(data, finite=False)
-                    else:
-                        _remember(hashlib.sha256(data).digest(), outline(data))
-                except ValueError as err:
-                    raise ResultInvalidError(path, f"is not valid JSON: {err}") from err
+                check(path, data)
                 if durably:
                     files.fsync(fd)
             finally:
