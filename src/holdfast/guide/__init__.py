@@ -16,6 +16,7 @@ TOPICS: Final = {
     "commands": "every command with its options, and the exit codes",
     "machines": "the two state machines, state by state",
     "python": "the same from Python: run, read, record, observe",
+    "ranks": "inside a process: progress, checkpoints, stops; torchrun, mpirun, other languages",
     "recipes": "short answers: retries, checkpoints, batch systems, disk space, other tools",
     "promises": "what survives what, the test that proves it, and what is not promised",
     "costs": "what a transition, a listing, a process costs, against the machine's limit",
