@@ -214,7 +214,8 @@ class Process:
     def resume_step(self, default: int = 0) -> int:
         """The step to go on with: that of the newest checkpoint, or *default* if there is none.
 
-        Of ranks that belong together, it is the newest that all have which have any.
+        Of ranks that belong together, it is the newest that all have which have any: one that never
+        saved counts as one that leaves it to others.
         """
         step = None if self._checkpoints is None else self._checkpoints.agreed()
         return default if step is None else step
