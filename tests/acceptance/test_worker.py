@@ -259,6 +259,47 @@ with holdfast.process() as process:
     assert not list(attempt.folder.rglob("*.tmp"))
 
 
+# --- a full disk
+
+FULL = """
+import resource, sys
+import holdfast
+with holdfast.process() as process:
+    process.checkpoint(lambda path: path.write_text("good"), next_step=1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    for step in process.track(range(3)):
+        process.report(loss=0.5)
+        process.report(message="x" * 100)
+        if sys.argv[1] == "stop" and process.should_stop:
+            break
+    for deliver in (
+        lambda: process.result(1),
+        lambda: process.checkpoint(lambda path: path.write_text("bad"), next_step=2),
+    ):
+        try:
+            deliver()
+        except (holdfast.DiskError, OSError) as err:
+            print(type(err).__name__)
+    assert process.resume_step() == 1
+"""
+
+
+def test_a_full_disk_refuses_what_would_have_to_be_safe(attempt):
+    """Reports are lost, results and checkpoints are errors; the exit code says the rest."""
+    out, err = attempt.run(FULL, "end")
+    assert out == "DiskError\nOSError\n"  # the latter of `save` itself
+    assert "saying how it ended failed: File too large" in err
+    assert os.listdir(attempt.results) == []
+    assert not list(attempt.folder.rglob("*.tmp"))
+
+
+def test_a_stop_that_cannot_be_said_is_no_success(attempt):
+    """Exit code 0 would complete what is not done."""
+    (attempt.attempts / "3.1.stop").touch()
+    _, err = attempt.run(FULL, "stop", exits=1)
+    assert "saying how it ended failed: File too large" in err
+
+
 # --- kills
 
 #: A loop whose result depends on every step being done once, in order.

@@ -3,6 +3,7 @@
 Needs torch, as `test_torchrun` does.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -31,7 +32,7 @@ pytestmark = [
 RANKS = 2
 TORCHRUN = [
     sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(RANKS),
-    "--master-port", "0", "train.py",
+    "--standalone", "train.py",
 ]  # fmt: skip
 
 
@@ -48,6 +49,10 @@ def gang(tmp_path: Path) -> Iterator[Attempt]:
     made = launcher(tmp_path / "gang")
     yield made
     made.end()
+    # torchrun's ranks lead sessions of their own, and outlive it.
+    for begun in made.attempts.glob("*/*.begun"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(json.loads(begun.read_text())["pid"], signal.SIGKILL)
 
 
 def losses(made: Attempt) -> list[float]:

@@ -111,7 +111,15 @@ def test_a_rank_is_a_process_of_the_experiment(tmp_path):
     """Its index follows from that of its launcher's first rank."""
     process = rank_of(tmp_path, 2)
     assert (process.index, process.rank, process.world_size) == (6, 2, 3)
-    assert process.params != {} or "HOLDFAST_PARAMS" not in os.environ
+    assert process.params == {"lr": 0.1}
+
+
+def test_many_parameters_come_in_a_file(tmp_path):
+    """The variable is left out where they are long."""
+    (tmp_path / "params.json").write_text('{"text": "ä"}', encoding="utf-8")
+    env = Attempt(tmp_path, HOLDFAST_PARAMS_FILE=str(tmp_path / "params.json")).env
+    del env["HOLDFAST_PARAMS"]
+    assert Process(who_am_i(env)).params == {"text": "ä"}
 
 
 @pytest.mark.parametrize("rank", [3, 17])

@@ -212,6 +212,21 @@ def _remember(digest: bytes, found: Outline) -> None:
         _seen.pop(eldest, None)  # another thread may have been first
 
 
+def check(path: Path, data: bytes) -> None:
+    """Refuse *data*, the whole content of *path*, if it cannot be a result.
+
+    Raises:
+        ResultInvalidError: It is no JSON as `strictjson` has it.
+    """
+    try:
+        if len(data) < LARGE:
+            strictjson.loads(data, finite=False)
+        else:
+            _remember(hashlib.sha256(data).digest(), outline(data))
+    except ValueError as err:
+        raise ResultInvalidError(path, f"is not valid JSON: {err}") from err
+
+
 def copy(folder: Path, ref: ResultRef, target: Path) -> None:
     """Make *target* a copy of the accepted result, which may be edited. Raises OSError."""
     shutil.copyfile(folder / ref.path, target)

@@ -8,7 +8,6 @@ import os
 import sys
 from _thread import RLock
 
-from holdfast.attempts import environment
 from holdfast.worker import files, saying
 from holdfast.worker.checkpoints import Checkpoints
 from holdfast.worker.progress import Reporter
@@ -95,9 +94,8 @@ class Process:
         if self._params is None:
             import json
 
-            env = os.environ if self._who.inside else {}
-            text, path = env.get(environment.PARAMS), env.get(environment.PARAMS_FILE)
-            if text is None and path:
+            text, path = self._who.params, self._who.params_file
+            if text is None and path is not None:
                 with open(path, encoding="utf-8") as file:
                     text = file.read()
             self._params = dict(json.loads(text)) if text else {}
@@ -216,7 +214,8 @@ class Process:
     def resume_step(self, default: int = 0) -> int:
         """The step to go on with: that of the newest checkpoint, or *default* if there is none.
 
-        Of ranks that belong together, it is the newest that all have which have any.
+        Of ranks that belong together, it is the newest that all have which have any: one that never
+        saved counts as one that leaves it to others.
         """
         step = None if self._checkpoints is None else self._checkpoints.agreed()
         return default if step is None else step

@@ -44,6 +44,8 @@ class Who:
         result: Where its result goes; None where nowhere.
         checkpoints: The folder that has a folder of checkpoints for each of *ranks*, or None.
         own_checkpoints: Its own of these.
+        params: Its parameters as JSON, and *params_file*, a file with them.
+        stop_at: The time, in seconds since 1970, from which on it should stop.
         completed: Whether it has completed in an attempt before.
     """
 
@@ -58,6 +60,8 @@ class Who:
     result: "str | None" = None
     checkpoints: "str | None" = None
     own_checkpoints: "str | None" = None
+    params: "str | None" = None
+    params_file: "str | None" = None
     stop_at: "float | None" = None
 
     def file(self, suffix: str) -> "str | None":
@@ -155,7 +159,6 @@ def _be_process(who: Who, env: "Mapping[str, str]", index: int) -> None:
     who.incarnation = incarnation(env, os.getpid())
     who.result = env.get(environment.RESULT) or None
     who.own_checkpoints = env.get(environment.CHECKPOINT_DIR) or None
-    who.checkpoints = None
 
 
 def _be_rank(who: Who, env: "Mapping[str, str]", launcher: int, index: "int | None") -> None:
@@ -200,6 +203,8 @@ def _be_of(who: Who, env: "Mapping[str, str]") -> None:
     """What an attempt is told, whoever runs in it."""
     who.attempt = _number(env.get(environment.ATTEMPT)) or 1
     who.reports = env.get(environment.REPORTS) or None
+    who.params = env.get(environment.PARAMS) or None
+    who.params_file = env.get(environment.PARAMS_FILE) or None
     try:
         who.stop_at = float(env[environment.STOP_AT])
     except (KeyError, ValueError):
