@@ -119,21 +119,6 @@ def inspect(folder: Path, name: Written, *, files: Files | None = None) -> Resul
     return _taken(folder, name, files or Files(), durably=False)
 
 
-def check(path: Path, data: bytes) -> None:
-    """Refuse *data*, the whole content of *path*, if it cannot be a result.
-
-    Raises:
-        ResultInvalidError: It is no JSON as `strictjson` has it.
-    """
-    try:
-        if len(data) < LARGE:
-            strictjson.loads(data, finite=False)
-        else:
-            _remember(hashlib.sha256(data).digest(), outline(data))
-    except ValueError as err:
-        raise ResultInvalidError(path, f"is not valid JSON: {err}") from err
-
-
 def size(folder: Path, name: Written) -> int:
     """How many bytes an attempt wrote; 0 if it wrote nothing, or if that cannot be told now."""
     try:
