@@ -20,7 +20,7 @@ from pages import blocks
 from waiting import until
 
 pytestmark = [
-    pytest.mark.torch,
+    pytest.mark.launchers,
     pytest.mark.timeout(600),
     pytest.mark.skipif(sys.platform != "linux", reason="needs /proc"),
     pytest.mark.skipif(
