@@ -10,6 +10,7 @@ the reason.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.lifecycle import decisions, effects
@@ -82,11 +83,14 @@ def _gangs(state: ExperimentState, events: Iterable[Event]) -> Callable[[Event],
         if event.process is not None:
             together[_word(event)].add(event.process)
 
+    @cache
+    def missing(word: str, gang: range) -> tuple[int, ...]:
+        return tuple(rank for rank in gang if rank not in together[word])
+
     def left(event: Event) -> tuple[int, ...]:
         if event.process is None or isinstance(event, ProcessLaunched):
             return ()
-        there = together[_word(event)]
-        return tuple(rank for rank in state.gang(event.process) if rank not in there)
+        return missing(_word(event), state.gang(event.process))
 
     return left
 

@@ -306,7 +306,6 @@ def _taken(
     except ResultInvalidError as err:
         return attrs.evolve(fact, result_error=str(err))
     return fact if result is None else attrs.evolve(fact, result=result)
-    return fact if result is None else attrs.evolve(fact, result=result)
 
 
 # -- what the exit record says --------------------------------------------------------------------

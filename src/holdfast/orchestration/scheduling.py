@@ -198,20 +198,26 @@ class Scheduler:
                 self._given_up[first] = change.evidence or str(change.reason)
 
     def _take_in(self, state: ExperimentState, changes: Sequence[Change], now: datetime) -> None:
+        ended: dict[int, range] = {}
         for change in changes:
             if change.process is None or change.source == change.target:
                 continue
             gang = state.gang(change.process)
-            if change.source == ProcessStatus.RUNNING and not _any_runs(state, gang):
-                self._running.discard(gang.start)
-                # A rank whose result was lost waited for its launcher to be over.
-                for rank in gang:
-                    if state.processes[rank].status is ProcessStatus.PENDING:
-                        self._put_again(gang.start, state.processes[rank], now)
+            if change.source == ProcessStatus.RUNNING:
+                ended[gang.start] = gang
             if change.target == ProcessStatus.PENDING:
                 self._put_again(gang.start, state.processes[change.process], now)
             elif change.target == ProcessStatus.FAILED:
                 self._retryable.append(change.process)
+        for first, gang in ended.items():
+            ranks = [state.processes[index] for index in gang]
+            if any(rank.status is ProcessStatus.RUNNING for rank in ranks):
+                continue
+            self._running.discard(first)
+            # A rank whose result was lost waited for its launcher to be over.
+            for rank in ranks:
+                if rank.status is ProcessStatus.PENDING:
+                    self._put_again(first, rank, now)
 
     def _put_again(self, first: int, process: ProcessProgress, now: datetime) -> None:
         if first in self._given_up or first in self._queued:
@@ -266,10 +272,6 @@ class Scheduler:
         if not self._delayed:
             return None
         return max(0.0, (self._delayed[0][0] - now).total_seconds())
-
-
-def _any_runs(state: ExperimentState, gang: range) -> bool:
-    return any(state.processes[index].status is ProcessStatus.RUNNING for index in gang)
 
 
 def _may_start(state: ExperimentState, first: int) -> bool:

@@ -184,9 +184,9 @@ def _with_gangs(state: ExperimentState, lost: Mapping[int, str]) -> dict[int, st
     """*lost*, with all the ranks of a gang of which one is lost."""
     found: dict[int, str] = {}
     for index, problem in lost.items():
-        for rank in state.gang(index):
+        if index not in found:
             theirs = f"is as it was, but that of process {index}, of the same gang, {problem}"
-            found[rank] = lost.get(rank) or found.get(rank) or theirs
+            found |= {rank: lost.get(rank, theirs) for rank in state.gang(index)}
     return found
 
 
