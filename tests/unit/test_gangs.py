@@ -412,6 +412,21 @@ def test_the_newest_incarnation_counts(folder: Path) -> None:
     assert fact.result.path == "results/4.1.1-40-5-h.json"
 
 
+def test_a_wrapper_speaks_for_the_program_within(folder: Path) -> None:
+    """`holdfast rank -- sh -c "python …"`: an incarnation of its own, which ends before it."""
+    report(folder, 4, "begun", "0-30-7-h", at="2024-01-15T12:00:00+00:00")
+    report(folder, 4, "err", "0-30-7-h")
+    report(folder, 4, "begun", "0-31-8-h", at="2024-01-15T12:00:01+00:00")
+    result(folder, 4, 1, "0-31-8-h")
+    report(folder, 4, "exit", "0-30-7-h", exit_code=3, at="2024-01-15T12:00:02+00:00")
+    found = reported(folder, NAME)[4]
+    assert (found.incarnation, found.failure) == ("0-31-8-h", "exit code 3")
+    assert output_of(folder, NAME, 4, "err").name == "4.0-30-7-h.err"
+    # That of a run before says nothing about this one.
+    report(folder, 4, "begun", "0-32-9-h", at="2024-01-15T12:00:03+00:00")
+    assert reported(folder, NAME)[4].failure is None
+
+
 def test_independent_ranks_end_each_for_itself(folder: Path) -> None:
     """Completed, failed, given way; who says nothing shares its launcher's fate."""
     report(folder, 4, "said", completed=True)

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -45,6 +45,7 @@ class Report:
     Attributes:
         index: The process that it is.
         incarnation: Tells it from the same rank before a restart within the attempt.
+        others: Its older incarnations, the newest first.
         said: What its program said at its end; None if it did not come to that.
         error: What went wrong, in its own words.
         why: Why it stopped by itself.
@@ -55,6 +56,7 @@ class Report:
 
     index: int
     incarnation: str
+    others: tuple[str, ...] = ()
     said: Literal["completed", "stopped", "error"] | None = None
     error: str | None = None
     why: str | None = None
@@ -108,27 +110,38 @@ def reported(folder: Path, name: AttemptName, *, only: int | None = None) -> dic
             incarnations = kinds.setdefault(int(match[1]), {})
             incarnations.setdefault(match[2], set()).add(match[4])
     return {
-        index: _report(path, index, _newest(path, index, incarnations))
+        index: _report(path, index, _by_age(path, index, incarnations))
         for index, incarnations in kinds.items()
     }
 
 
-def _newest(path: Path, index: int, incarnations: Mapping[str, set[str]]) -> str:
+def _by_age(path: Path, index: int, incarnations: Iterable[str]) -> list[str]:
+    """The incarnations of a rank, the newest first."""
+
     def age(incarnation: str) -> tuple[int, float]:
         restart = int(incarnation.partition("-")[0])
-        began = _read(path / f"{index}.{incarnation}.begun").get("at")
-        with contextlib.suppress(TypeError, ValueError, OverflowError):
-            return restart, datetime.fromisoformat(str(began)).timestamp()
-        return restart, 0.0
+        return restart, _at(_read(path / f"{index}.{incarnation}.begun"))
 
-    if len(incarnations) == 1:
-        return next(iter(incarnations))
-    return max(incarnations, key=age)
+    found = list(incarnations)
+    return found if len(found) == 1 else sorted(found, key=age, reverse=True)
 
 
-def _report(path: Path, index: int, incarnation: str) -> Report:
+def _at(plain: Mapping[str, Any]) -> float:
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        return datetime.fromisoformat(str(plain.get("at"))).timestamp()
+    return 0.0
+
+
+def _report(path: Path, index: int, incarnations: Sequence[str]) -> Report:
+    incarnation = incarnations[0]
     stem = f"{index}.{incarnation}"
     said, ended = _read(path / f"{stem}.said"), _read(path / f"{stem}.exit")
+    for other in incarnations[1:]:
+        # `holdfast rank -- sh -c "python …"`: its end is that of the program within, if it came
+        # after that had begun.
+        wrapper = _read(path / f"{index}.{other}.exit")
+        if not ended and wrapper and _at(wrapper) >= _at(_read(path / f"{stem}.begun")):
+            ended = wrapper
     kind: Literal["completed", "stopped", "error"] | None = None
     error = said.get("error")
     if isinstance(error, dict):
@@ -140,6 +153,7 @@ def _report(path: Path, index: int, incarnation: str) -> Report:
     return Report(
         index=index,
         incarnation=incarnation,
+        others=tuple(incarnations[1:]),
         said=kind,
         error=_error(error) if isinstance(error, dict) else None,
         why=_text(said.get("why")),
@@ -177,15 +191,18 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def newest_files(folder: Path, name: AttemptName, index: int, suffix: str) -> list[Path]:
-    """The files with *suffix* of the newest incarnation of process *index*: one, or none."""
+    """The newest file with *suffix* of process *index* in the attempt: one, or none."""
     try:
         report = reported(folder, name, only=index).get(index)
     except StateReadError:
         return []
     if report is None:
         return []
-    path = reports_dir(folder, name) / f"{index}.{report.incarnation}.{suffix}"
-    return [path] if path.exists() else []
+    paths = (
+        reports_dir(folder, name) / f"{index}.{incarnation}.{suffix}"
+        for incarnation in (report.incarnation, *report.others)
+    )
+    return [path for path in paths if path.exists()][:1]
 
 
 def output_of(

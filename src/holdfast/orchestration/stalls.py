@@ -41,13 +41,13 @@ class Stalls:
     def __init__(self, watch: Watch) -> None:
         """Look at what *watch* watches, by the limits of its experiment."""
         self._watch = watch
-        self._limits = watch.launcher.experiment.limits
         self._reports: dict[AttemptName, _Report] = {}
         self._looked_at = float("-inf")
 
     def look(self) -> dict[AttemptName, str]:
         """The attempts that have stalled, and in what words; those to be restarted are stopped."""
-        now, limit_s = self._watch.monotonic(), self._limits.stall_s
+        limits = self._watch.launcher.experiment.limits
+        now, limit_s = self._watch.monotonic(), limits.stall_s
         if now - self._looked_at >= (_TRIM_EVERY_S if limit_s is None else _LOOK_EVERY_S):
             self._looked_at = now
             self._look_at_files(now)
@@ -60,14 +60,13 @@ class Stalls:
             and name not in self._watch.asked
             and now - report.at >= limit_s
         }
-        if stalled and self._limits.on_stall == "restart":
+        restart = limits.on_stall == "restart"
+        if stalled and restart:
             self._watch.ask(list(stalled), force=False, why=Reason.STALL)
-        return {name: self._words(age_s) for name, age_s in stalled.items()}
+        return {name: self._words(age_s, restart=restart) for name, age_s in stalled.items()}
 
-    def _words(self, age_s: float) -> str:
-        then = (
-            "it is stopped and tried again" if self._limits.on_stall == "restart" else "it runs on"
-        )
+    def _words(self, age_s: float, *, restart: bool) -> str:
+        then = "it is stopped and tried again" if restart else "it runs on"
         return f"it has reported nothing for {age_s:.0f} s (limits.stall); {then}"
 
     def _look_at_files(self, now: float) -> None:

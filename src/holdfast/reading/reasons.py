@@ -63,7 +63,7 @@ def failure(folder: Path, state: ExperimentState, index: int, *, look: bool = Tr
     process = state.processes[index]
     how = text.short(how_it_ended(process), 500)
     error = None
-    if look and _ended_by_itself(process):
+    if look and _ended_by_itself(process) and not _is_told(process):
         name = AttemptName.of_process(
             state.experiment_id, index, process.attempt, ranks=state.rank_count
         )
@@ -86,6 +86,12 @@ def _ended_by_itself(process: ProcessProgress) -> bool:
     """Whether its own last words tell why: not those of what was stopped, or never began."""
     wrong = process.signal is not None or process.exit_code not in (None, 0)
     return wrong and process.reason in (None, Reason.EXIT, Reason.SIGNAL)
+
+
+def _is_told(process: ProcessProgress) -> bool:
+    """Whether its error says more than how it ended: what it reported itself needs no guess."""
+    bare = how_it_ended(attrs.evolve(process, error_message=None))
+    return process.error_message is not None and bare not in process.error_message
 
 
 def _alike(words: str) -> str:
