@@ -220,13 +220,13 @@ def test_a_stop_right_after_an_end_counts_for_an_independent_rank(tmp_path, comp
     assert made.told("exit", 4)["asked"] == asked
 
 
-def test_an_end_that_cannot_be_recorded_is_no_success(tmp_path):
-    """Nothing else would tell that an independent rank has completed; a gang's exit code does."""
-    for completed, exits in (("", 1), (None, 0)):
-        made = Attempt(tmp_path / str(exits), 3, completed=completed)
-        script = f'rm -r "{made.attempts}"'
-        _, err = made.cli("rank", "--rank", "0", "--", "sh", "-c", script, exits=exits)
-        assert "saying how it ended failed: No such file or directory" in err
+@pytest.mark.parametrize("completed", [None, ""])
+def test_an_end_that_cannot_be_recorded_is_no_success(tmp_path, completed):
+    """A rank that began and says no more did not complete, whatever its launcher exits with."""
+    made = Attempt(tmp_path, 3, completed=completed)
+    script = f'rm -r "{made.attempts}"'
+    _, err = made.cli("rank", "--rank", "0", "--", "sh", "-c", script, exits=1)
+    assert "saying how it ended failed: No such file or directory" in err
 
 
 # --- progress

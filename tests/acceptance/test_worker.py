@@ -235,6 +235,39 @@ with holdfast.process() as process:
     assert attempt.told("begun")["pid"] == process.pid
 
 
+@pytest.mark.parametrize("ranks", [None, 2])
+@pytest.mark.parametrize("end", ["", "raise ValueError('of the child')", "os._exit(0)"])
+def test_a_program_within_the_block_does_not_say_how_it_ends(tmp_path, ranks, end):
+    """It may report and deliver; the end of a helper was taken for that of its process or rank."""
+    code = f"""
+import os, subprocess, sys
+import holdfast
+with holdfast.process() as process:
+    if len(sys.argv) > 1:
+        process.report(step=7)
+        process.result("child")
+        {end or "pass"}
+        sys.exit(0)
+    subprocess.run([sys.executable, "-c", open("code.py").read(), "child"])
+    assert process.index == {3 if ranks is None else 5}
+    raise RuntimeError("of the parent")
+"""
+    (tmp_path / "code.py").write_text(code)
+    made = Attempt(tmp_path, ranks)
+    process = made.start(code, env={"RANK": "1"} if ranks else {})
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1, err
+    assert "of the parent" in err
+    [said] = made.reports.glob("*.said")
+    assert json.loads(said.read_text())["error"]["message"] == "of the parent"
+    [begun] = made.reports.glob("*.begun")
+    assert json.loads(begun.read_text())["pid"] == process.pid
+    [result] = made.results.glob("*.json")
+    assert result.read_text() == '"child"'
+    # What counts is what the newest incarnation delivered: there is one.
+    assert ranks is None or begun.name.removesuffix(".begun").partition(".")[2] in result.name
+
+
 def test_threads_may_report_and_deliver_at_once(attempt):
     """Every line is whole, and the result is one of those delivered."""
     code = """

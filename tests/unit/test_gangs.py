@@ -442,6 +442,24 @@ def test_independent_ranks_end_each_for_itself(folder: Path) -> None:
     assert [ending(fact) for fact in facts] == ["complete", "requeue", "requeue", "requeue"]
 
 
+@pytest.mark.parametrize("independent", [False, True])
+def test_who_began_and_says_no_more_did_not_complete(folder: Path, independent: bool) -> None:
+    """A shell that waits for its ranks exits with 0, whatever became of them."""
+    for index in (4, 5, 6):
+        report(folder, index, "begun", pid=9)
+    report(folder, 4, "said", completed=True)
+    report(folder, 5, "exit", exit_code=0, signal=None, asked=None)
+    facts = told(folder, independent=independent, exit_code=0)
+    # Of rank 3, which does not use the worker API, nothing is expected.
+    mute = ["complete", "complete", "fail", "complete"]
+    assert [ending(fact) for fact in facts] == (mute if independent else ["fail"] * 4)
+    words = facts[2].reported_error
+    assert words is not None
+    assert words.startswith("it began" if independent else "rank 2: it began and never said how")
+    # Of a launcher that failed, it is no reason.
+    assert "began" not in str(told(folder, independent=independent, exit_code=3))
+
+
 def test_somebody_is_charged_for_a_launcher_that_fails(folder: Path) -> None:
     """The rank that is to blame; if none is, all that went down with it."""
     report(folder, 4, "exit", exit_code=None, signal=15, asked=15)

@@ -129,6 +129,16 @@ def test_a_rank_too_many_is_an_error(tmp_path, rank):
         rank_of(tmp_path, rank)
 
 
+@pytest.mark.parametrize("size", [2, 4])
+def test_another_number_of_ranks_than_declared_is_an_error(tmp_path, size):
+    """Who divides the work by `world_size` would leave some undone, and nobody would notice."""
+    with pytest.raises(
+        WorkerError, match=rf"started {size} ranks, but 3 are declared.*\n.*ranks ="
+    ):
+        rank_of(tmp_path, 0, WORLD_SIZE=str(size))
+    assert rank_of(tmp_path, 0, WORLD_SIZE="3").world_size == 3
+
+
 def test_a_launcher_that_does_not_say_which_rank_is_an_error(tmp_path):
     """Every rank would take itself for the same one."""
     with pytest.raises(WorkerError, match=r"which of the 3 ranks(.|\n)*holdfast rank --rank R"):

@@ -31,6 +31,8 @@ TORCHELASTIC_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 
 #: What `holdfast rank` and what it runs call their files.
 INCARNATION = "HOLDFAST_INCARNATION"
+#: The pid of the program that is in its block, and speaks for all that it starts meanwhile.
+SPEAKER = "HOLDFAST_SPEAKER"
 
 #: From when on (Unix time) a program should stop by itself, ahead of its timeout.
 STOP_AT = "HOLDFAST_STOP_AT"
@@ -47,7 +49,7 @@ SESSION = "HOLDFAST_SESSION"
 OF_ONE = (
     *(INDEX, PARAMS, PARAMS_FILE, RESULT, CHECKPOINT_DIR, RESULTS, TABLE),
     *(PROGRESS, REPORTS, LAUNCHER, RANKS, CHECKPOINTS, COMPLETED, TORCHELASTIC_ERROR_FILE, STOP_AT),
-    INCARNATION,
+    *(INCARNATION, SPEAKER),
 )
 
 #: Which rank of a launcher a process is, as launchers say it. What runs within one has none of its

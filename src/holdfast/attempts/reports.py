@@ -46,6 +46,7 @@ class Report:
         index: The process that it is.
         incarnation: Tells it from the same rank before a restart within the attempt.
         others: Its older incarnations, the newest first.
+        begun: Whether its program said that it began, and so says how it ends.
         said: What its program said at its end; None if it did not come to that.
         error: What went wrong, in its own words.
         why: Why it stopped by itself.
@@ -57,6 +58,7 @@ class Report:
     index: int
     incarnation: str
     others: tuple[str, ...] = ()
+    begun: bool = False
     said: Literal["completed", "stopped", "error"] | None = None
     error: str | None = None
     why: str | None = None
@@ -77,6 +79,18 @@ class Report:
         if self.said is not None:
             return self.said == "stopped"
         return self.asked is not None and self.exit_code in (0, None)
+
+    @property
+    def unsaid(self) -> str | None:
+        """What is to be said of one that began and never said how it ended; None if it did.
+
+        Where its launcher failed, too, that is no news. One that exits with 0 may be a shell that
+        waits for its ranks and looks at none of their exit codes.
+        """
+        ended = self.said is not None or self.exit_code is not None or self.signal is not None
+        if ended or not self.begun:
+            return None
+        return "it began and never said how it ended, as if killed; its launcher exited with 0"
 
     @property
     def failure(self) -> str | None:
@@ -154,6 +168,7 @@ def _report(path: Path, index: int, incarnations: Sequence[str]) -> Report:
         index=index,
         incarnation=incarnation,
         others=tuple(incarnations[1:]),
+        begun=_number(_read(path / f"{stem}.begun").get("pid")) is not None,
         said=kind,
         error=_error(error) if isinstance(error, dict) else None,
         why=_text(said.get("why")),

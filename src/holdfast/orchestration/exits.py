@@ -8,7 +8,7 @@ command that is one process.
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 
@@ -210,6 +210,8 @@ def _of_rank(
         return attrs.evolve(fact, exit_code=code, reported_error=report.failure)
     if ending(fact) != "complete":
         return attrs.evolve(fact, error_message=f"its launcher: {describe(record)}")
+    if report is not None and report.unsaid is not None:
+        return attrs.evolve(fact, reported_error=report.unsaid)
     return fact if report is None else _with_result(folder, fact, report, take)
 
 
@@ -229,7 +231,7 @@ def _of_gang(
         ]
         if stopped:
             fact = _gave_way(fact, found[ranks[stopped[0]]], f"rank {stopped[0]}")
-        elif failure := _failure(found, ranks):
+        elif failure := _failure(found, ranks) or _failure(found, ranks, "unsaid"):
             fact = attrs.evolve(fact, reported_error=failure)
         else:
             return _completed(folder, name, fact, found, ranks, take)
@@ -285,10 +287,14 @@ def _gave_way(fact: ProcessExited, report: Report, who: str) -> ProcessExited:
     return attrs.evolve(fact, stop_reason=fact.stop_reason or Reason.PREEMPTED, evidence=evidence)
 
 
-def _failure(found: Mapping[int, Report], ranks: Sequence[int]) -> str | None:
-    """What the first rank that knows it says of its failure."""
+def _failure(
+    found: Mapping[int, Report],
+    ranks: Sequence[int],
+    kind: Literal["failure", "unsaid"] = "failure",
+) -> str | None:
+    """What the first rank of which it is known failed of."""
     for rank, index in enumerate(ranks):
-        if index in found and (failure := found[index].failure) is not None:
+        if index in found and (failure := getattr(found[index], kind)) is not None:
             return f"rank {rank}: {failure}"
     return None
 

@@ -1,13 +1,15 @@
 """The process that a program is, as it sees itself: who it is, what it reports, when to stop.
 
 Owns what the end of the `with` block means. A forked child (a data loader) never writes anything:
-its parent speaks for it.
+its parent speaks for it. A program that is started from within the block may report and deliver,
+too, but how it ends says nothing of the process: of that, who started it decides.
 """
 
 import os
 import sys
 from _thread import RLock
 
+from holdfast.attempts import environment
 from holdfast.worker import files, saying
 from holdfast.worker.checkpoints import Checkpoints
 from holdfast.worker.progress import Reporter
@@ -77,6 +79,7 @@ class Process:
         self._params: dict[str, Any] | None = None
         self._log: TextIO | None = None
         self._result: str | None = None
+        self._environment: dict[str, str | None] = {}
 
     def __repr__(self) -> str:
         what = f"process {self.index}" if self._who.inside else "no process of an experiment"
@@ -268,10 +271,15 @@ class Process:
                 f"declared: rank 0 speaks for all"
             )
             return self
+        if self._who.helps:
+            return self
         if self._checkpoints is not None:
             self._checkpoints.tidy()
         if not self._who.wrapped:
             saying.announce(self._who)
+        told = {environment.SPEAKER: str(self._pid), environment.INCARNATION: self._who.incarnation}
+        self._environment = {name: os.environ.get(name) for name in told}
+        os.environ.update(told)
         return self
 
     def __exit__(
@@ -297,7 +305,12 @@ class Process:
                 self._reporter.close()
             if self._log is not None:
                 self._log.close()
-        told = self._ending(error)
+        for name, before in self._environment.items():
+            if before is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = before
+        told = None if self._who.helps else self._ending(error)
         if told is None:
             return
         if self._stop.heard is not None:
@@ -308,8 +321,9 @@ class Process:
             with self._delivering:
                 saying.publish(self._who, "said", told)
         except Exception as err:
-            # Exit code 0 must not say what was not meant; elsewhere it says the same.
-            if saying.is_success(error) and ("stopped" in told or self._who.independent):
+            # Exit code 0 must not say what was not meant; of a process of its own that completed,
+            # it says the same.
+            if saying.is_success(error) and ("stopped" in told or self._who.launcher is not None):
                 raise
             saying.tell(str(err))
 

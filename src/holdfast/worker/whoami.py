@@ -40,6 +40,7 @@ class Who:
         launcher: The index of the first rank; None for a process without declared ranks.
         incarnation: What its files are called by.
         wrapped: Whether `holdfast rank` runs it and speaks for it, too.
+        helps: Whether a program that is in its block has started it, and says how it all ends.
         reports: Folder of its own files; None where there is none.
         result: Where its result goes; None where nowhere.
         checkpoints: The folder that has a folder of checkpoints for each of *ranks*, or None.
@@ -51,7 +52,7 @@ class Who:
 
     index = rank = 0
     world_size = attempt = 1
-    inside = completed = independent = wrapped = False
+    inside = completed = independent = wrapped = helps = False
     writes = True
     ranks: "tuple[int, ...] | range" = ()
     launcher: "int | None" = None
@@ -99,18 +100,22 @@ def who_am_i(env: "Mapping[str, str]") -> Who:
 
 def rank_told(env: "Mapping[str, str]") -> "tuple[int, int] | None":
     """The rank that a launcher gave, and of how many; None if none did."""
-    return _told(env, _LAUNCHERS)
+    return _whole(_told(env, _LAUNCHERS))
+
+
+def _whole(told: "tuple[int, int | None] | None") -> "tuple[int, int] | None":
+    return None if told is None else (told[0], max(told[1] or 1, told[0] + 1))
 
 
 def _told(
     env: "Mapping[str, str]", launchers: "tuple[tuple[str, str], ...]"
-) -> "tuple[int, int] | None":
+) -> "tuple[int, int | None] | None":
     for rank_name, size_name in launchers:
         if rank_name == "SLURM_PROCID" and "SLURM_STEP_ID" not in env:
             continue  # a batch script is no rank
         rank = _number(env.get(rank_name))
         if rank is not None:
-            return rank, max(_number(env.get(size_name)) or 1, rank + 1)
+            return rank, _number(env.get(size_name))
     return None
 
 
@@ -153,16 +158,16 @@ def _be_process(who: Who, env: "Mapping[str, str]", index: int) -> None:
     who.inside = True
     who.index, who.ranks = index, (index,)
     # SLURM_PROCID does not count: it may be that of the step in which all of holdfast runs.
-    who.rank, who.world_size = _told(env, _LAUNCHERS[:-1]) or (0, 1)
+    who.rank, who.world_size = _whole(_told(env, _LAUNCHERS[:-1])) or (0, 1)
     who.writes = who.rank == 0
     _be_of(who, env)
-    who.incarnation = incarnation(env, os.getpid())
+    who.incarnation = _incarnation(who, env)
     who.result = env.get(environment.RESULT) or None
     who.own_checkpoints = env.get(environment.CHECKPOINT_DIR) or None
 
 
 def _be_rank(who: Who, env: "Mapping[str, str]", launcher: int, index: "int | None") -> None:
-    told = rank_told(env)
+    told = _told(env, _LAUNCHERS)
     count = _number(env.get(environment.RANKS)) or 1
     wrapper = env.get(environment.INCARNATION)
     # Only `holdfast rank` gives a rank its index, and then its own incarnation with it.
@@ -182,11 +187,16 @@ def _be_rank(who: Who, env: "Mapping[str, str]", launcher: int, index: "int | No
             f"this is rank {rank}, but only {count} ranks are declared (0 to {count - 1})",
             "`ranks = N` of the experiment has to be the number that the launcher starts",
         )
+    if told is not None and told[1] not in (None, count):
+        raise _error(
+            f"the launcher started {told[1]} ranks, but {count} are declared",
+            "`ranks = N` of the experiment has to be the number that the launcher starts",
+        )
     who.inside, who.launcher = True, launcher
     who.index, who.rank, who.world_size = launcher + rank, rank, count
     _be_of(who, env)
     who.wrapped = wrapper is not None and wrapper.split("-")[1:2] == [str(os.getppid())]
-    who.incarnation = wrapper if who.wrapped and wrapper else incarnation(env, os.getpid())
+    who.incarnation = _incarnation(who, env)
     done = env.get(environment.COMPLETED)
     who.independent = done is not None
     who.ranks = (who.index,) if who.independent else range(launcher, launcher + count)
@@ -199,8 +209,15 @@ def _be_rank(who: Who, env: "Mapping[str, str]", launcher: int, index: "int | No
         who.own_checkpoints = os.path.join(who.checkpoints, str(who.index))
 
 
+def _incarnation(who: Who, env: "Mapping[str, str]") -> str:
+    """Its own, or that of who speaks for it: the result that counts is called by it."""
+    own, given = incarnation(env, os.getpid()), env.get(environment.INCARNATION)
+    return given if given and (who.wrapped or who.helps) else own
+
+
 def _be_of(who: Who, env: "Mapping[str, str]") -> None:
     """What an attempt is told, whoever runs in it."""
+    who.helps = env.get(environment.SPEAKER) not in (None, str(os.getpid()))
     who.attempt = _number(env.get(environment.ATTEMPT)) or 1
     who.reports = env.get(environment.REPORTS) or None
     who.params = env.get(environment.PARAMS) or None

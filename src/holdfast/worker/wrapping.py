@@ -58,7 +58,7 @@ def run(argv: list[str], rank: "int | None") -> int:
     if rank is not None:
         env = {**env, "RANK": str(rank)}
     who = who_am_i(env)
-    if who.launcher is None or who.wrapped:
+    if who.launcher is None or who.wrapped or who.helps:
         if who.inside and who.launcher is None:
             saying.tell("no ranks are declared (`ranks = N`): nothing is kept for this one")
         _become(argv)
@@ -103,9 +103,8 @@ class _Wrapper:
         try:
             saying.publish(self._who, "exit", ended)
         except Exception as err:
-            # Exit code 0 must not say what was not meant; elsewhere it says the same.
-            if code == 0 and (self.asked is not None or self._who.independent):
-                raise
+            if code == 0:
+                raise  # who began and says no more did not complete
             saying.tell(str(err))
 
     def _start(self, argv: list[str], mask: "set[int | signal.Signals]") -> int:
