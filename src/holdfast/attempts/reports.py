@@ -88,13 +88,21 @@ class Report:
         return None if self.exit_code is None else f"exit code {self.exit_code}"
 
 
-def reported(folder: Path, name: AttemptName, *, only: int | None = None) -> dict[int, Report]:
-    """What every rank that reports has said, by its index; *only* that of one.
+def reported(folder: Path, name: AttemptName) -> dict[int, Report]:
+    """What every rank that reports has said, by its index.
 
     Raises:
         StateReadError: They cannot be listed at this moment.
     """
     path = reports_dir(folder, name)
+    return {
+        index: _report(path, index, _newest(path, index, incarnations))
+        for index, incarnations in _incarnations(path).items()
+    }
+
+
+def _incarnations(path: Path, only: int | None = None) -> dict[int, dict[str, set[str]]]:
+    """The suffixes of the files of each incarnation, by the index of its process."""
     try:
         found = [entry.name for entry in os.scandir(path)]
     except (FileNotFoundError, NotADirectoryError):
@@ -107,10 +115,7 @@ def reported(folder: Path, name: AttemptName, *, only: int | None = None) -> dic
         if match is not None and only in (None, int(match[1])):
             incarnations = kinds.setdefault(int(match[1]), {})
             incarnations.setdefault(match[2], set()).add(match[4])
-    return {
-        index: _report(path, index, _newest(path, index, incarnations))
-        for index, incarnations in kinds.items()
-    }
+    return kinds
 
 
 def _newest(path: Path, index: int, incarnations: Mapping[str, set[str]]) -> str:
@@ -178,14 +183,15 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def newest_files(folder: Path, name: AttemptName, index: int, suffix: str) -> list[Path]:
     """The files with *suffix* of the newest incarnation of process *index*: one, or none."""
+    path = reports_dir(folder, name)
     try:
-        report = reported(folder, name, only=index).get(index)
+        found = _incarnations(path, index).get(index)
     except StateReadError:
         return []
-    if report is None:
+    if not found:
         return []
-    path = reports_dir(folder, name) / f"{index}.{report.incarnation}.{suffix}"
-    return [path] if path.exists() else []
+    newest = _newest(path, index, found)
+    return [path / f"{index}.{newest}.{suffix}"] if suffix in found[newest] else []
 
 
 def output_of(
