@@ -32,7 +32,7 @@ KINDS = {
     **dict.fromkeys(("owner", "identity", "result", "ranks"), dict),
 }
 REASONS = {
-    *("exit", "signal", "timeout", "out_of_memory", "preempted", "user", "stale", "lost"),
+    *("exit", "signal", "timeout", "out_of_memory", "preempted", "stall", "user", "stale", "lost"),
     *("result_lost", "launch_error", None),
 }
 EXPERIMENT = ("initialised", "running", "completed", "aggregated", "failed", "interrupted")

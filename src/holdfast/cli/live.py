@@ -6,6 +6,7 @@ that cannot be written (the terminal is gone, or held) never stops an experiment
 
 import contextlib
 import sys
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from holdfast.attempts.files import live_state, read_exit
+from holdfast.attempts.files import live_state, read_exit, requested
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.reports import output_of
 from holdfast.attempts.surviving import halted_shim
@@ -36,7 +37,7 @@ from holdfast.reading.progress import (
     cells,
     said,
 )
-from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -143,7 +144,7 @@ class Progress:
     ) -> None:
         # A next start in the same line takes the reason of an end out of the record.
         ended = replay_many(older, [each for each in changes if each.event != "start"])
-        evidence = {each.process: each.evidence for each in changes if each.event == "requeue"}
+        requeues = {each.process: each for each in changes if each.event == "requeue"}
         groups: defaultdict[tuple[int, object, bool], list[int]] = defaultdict(list)
         failures: dict[int, reasons.Failure] = {}
         for index in ended.processes.changed_since(older.processes):
@@ -163,7 +164,7 @@ class Progress:
         for (_, kind, again), indices in groups.items():
             first = indices[0]
             if kind is None:
-                self._begins_anew(older, indices, evidence.get(first))
+                self._begins_anew(older, indices, requeues[first])
             else:
                 self._failed(ended, indices, failures[first], again=again)
 
@@ -180,9 +181,7 @@ class Progress:
             words = tail(output_of(folder, name, indices[0], "err"), lines=3)
         self._remember((*found.kind, again), len(indices), which, why, words)
 
-    def _begins_anew(
-        self, state: ExperimentState, indices: list[int], evidence: str | None
-    ) -> None:
+    def _begins_anew(self, state: ExperimentState, indices: list[int], change: Change) -> None:
         """Something from outside ended it: nothing failed, yet it begins anew, which takes time."""
         name, folder = attempt_of(state, indices[0]), self._folder(state.experiment_id)
         what, how = "lost", " was killed with its shim"
@@ -190,8 +189,11 @@ class Progress:
             record = read_exit(folder, name)
             if record is not None:
                 foreign = record.interrupted_by is not None or record.stop_requested is not None
-                what = "interrupted"
-                how = f" was {describe(record)}" if foreign else f": {evidence or describe(record)}"
+                what, how = "interrupted", f": {change.evidence or describe(record)}"
+                if change.reason is Reason.STALL:
+                    what, how = "stopped", " had stalled"
+                elif foreign:
+                    how = f" was {describe(record)}"
             elif live_state(folder, name).kind in ("absent", "revoked"):
                 what, how = "restarting", " never began"
         which = f"{what} {self._which(indices)}"
@@ -346,12 +348,20 @@ class Announcing(LocalEngine):
         super().__init__()
         self._progress = progress
         self._signals = 0
+        self._stalled: set[AttemptName] = set()
 
     def cancel(
         self, handles: Sequence[Handle], *, force: bool = False
     ) -> Mapping[AttemptName, str]:
         """As the engine's; what could not be reached is named."""
         unreached = super().cancel(handles, force=force)
+        # Asked to stop for the first time since they stalled, they are no end of the run.
+        stalled = {
+            each.name for each in handles if requested(each.folder, each.name) is Reason.STALL
+        } - self._stalled
+        self._stalled |= stalled
+        if len(stalled) == len(handles):
+            return unreached
         number = text.count(len(handles), "process")
         if force:
             words = f"killing {number}"
@@ -364,8 +374,8 @@ class Announcing(LocalEngine):
         return unreached
 
     def wake(self) -> None:
-        """Called from the signal handler: no more than a mark here."""
-        self._signals += 1
+        """Called from the signal handler, or another thread: no more than a mark here."""
+        self._signals += threading.current_thread() is threading.main_thread()
         super().wake()
 
 

@@ -7,7 +7,9 @@ of them are cut on the way.
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +60,7 @@ class Stalls:
             for name, report in self._reports.items()
             if name in self._watch.handles
             and name not in self._watch.asked
+            and name not in self._watch.completing
             and now - report.at >= limit_s
         }
         if stalled and self._limits.on_stall == "restart":
@@ -68,7 +71,10 @@ class Stalls:
         then = (
             "it is stopped and tried again" if self._limits.on_stall == "restart" else "it runs on"
         )
-        return f"it has reported nothing for {age_s:.0f} s (limits.stall); {then}"
+        # The time makes two stalls of one attempt two messages.
+        since = self._watch.clock() - timedelta(seconds=age_s)
+        words = f"it has reported nothing for {age_s:.0f} s, since {since:%H:%M:%S}Z (limits.stall)"
+        return f"{words}; {then}"
 
     def _look_at_files(self, now: float) -> None:
         running = {name: self._reports.get(name) for name in self._watch.handles}
@@ -77,7 +83,7 @@ class Stalls:
         reports = {}
         for name, before in running.items():
             seen = self._see(name)
-            if before is not None and before.seen == seen:
+            if before is not None and seen in (before.seen, ()):
                 reports[name] = before
             elif seen:
                 # Nothing counts before its first report.
@@ -91,7 +97,9 @@ class Stalls:
                 info = path.lstat()
                 if info.st_blocks * 512 > MOST_BYTES:
                     trim(path)
-                seen.append((path.name, info.st_size, info.st_mtime_ns))
+                    info = path.lstat()  # the cut is no report
+                if stat.S_ISREG(info.st_mode) and info.st_size:
+                    seen.append((path.name, info.st_size, info.st_mtime_ns))
         return tuple(sorted(seen))
 
     def _files(self, name: AttemptName) -> Iterator[Path]:
