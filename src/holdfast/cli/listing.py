@@ -139,14 +139,14 @@ def _alive(manager: StateManager, state: Summary) -> int:
 
 def _with_sums(manager: StateManager, found: list[Listed]) -> list[Listed]:
     """*found* with what running processes report: of the newest experiments, so many files."""
+    running = [at for at, each in enumerate(found) if each.living is not None]
     left, now = _MOST_LOOKS, datetime.now(UTC)
-    for at in range(len(found) - 1, -1, -1):
-        running = found[at].state.processes_running
-        if found[at].state.status is not ExperimentStatus.RUNNING or not running or not left:
+    for at in reversed(running):
+        most = min(left, found[at].state.processes_running)
+        if not most:
             continue
         from holdfast.reading.progress import sums
 
-        most = min(left, running)
         left -= most
         experiment_id = found[at].state.experiment_id
         with contextlib.suppress(HoldfastError):  # deleted since, or damaged
