@@ -244,8 +244,8 @@ def _running(state: ExperimentState, folder: Path, living: Verdict, params: Para
         says = "" if standing is None else said(standing.progress)
         if standing is None and number < MOST:
             says = last_words(state, folder, index)
-        if name.is_launcher and what:
-            what = f"{name.unit}: {what}"
+        if name.is_launcher:
+            what = f"{name.unit}: {what}" if what else name.unit
         words = what, params_words(params, index), text.short(says)
         rows.append((index, (str(progress.attempt), lasted, *cells(standing), *words)))
     title = "running" if watched else "running when the owner was last heard of, and now"

@@ -17,6 +17,7 @@ import attrs
 
 from holdfast.attempts.names import AttemptName, progress_path, reports_dir
 from holdfast.attempts.progress import MOST_BYTES, trim
+from holdfast.config.experiment_file import Limits
 from holdfast.orchestration.watch import Watch
 from holdfast.status import Reason
 
@@ -43,9 +44,12 @@ class Stalls:
     def __init__(self, watch: Watch) -> None:
         """Look at what *watch* watches, by the limits of its experiment."""
         self._watch = watch
-        self._limits = watch.launcher.experiment.limits
         self._reports: dict[AttemptName, _Report] = {}
         self._looked_at = float("-inf")
+
+    @property
+    def _limits(self) -> Limits:
+        return self._watch.launcher.experiment.limits
 
     def look(self) -> dict[AttemptName, str]:
         """The attempts that have stalled, and in what words; those to be restarted are stopped."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from holdfast.attempts.names import AttemptName, names
-from holdfast.attempts.reports import output_of
+from holdfast.attempts.reports import newest_files, output_of
 from holdfast.config.placeholders import as_text
 from holdfast.errors import ConfigError, HoldfastError, Spell, printable
 from holdfast.lifecycle.records import ExperimentState
@@ -125,7 +125,8 @@ def last_words(state: ExperimentState, folder: Path, index: int) -> str:
     """The last line that the last attempt of process *index* printed, wherever; else nothing."""
     name = attempt_of(state, index)
     found = []
-    for path in (output_of(folder, name, index, "out"), output_of(folder, name, index, "err")):
+    paths = [output_of(folder, name, index, "out"), output_of(folder, name, index, "err")]
+    for path in [*paths, *newest_files(folder, name, index, "log")]:
         with contextlib.suppress(OSError):
             found.append((path.lstat().st_mtime_ns, path))
     lines = (line for _, path in sorted(found, reverse=True) for line in tail(path, 1))
