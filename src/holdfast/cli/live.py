@@ -6,7 +6,6 @@ that cannot be written (the terminal is gone, or held) never stops an experiment
 
 import contextlib
 import sys
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from holdfast.attempts.files import live_state, read_exit, requested
-from holdfast.attempts.names import AttemptName
+from holdfast.attempts.files import live_state, read_exit
 from holdfast.attempts.reports import output_of
 from holdfast.attempts.surviving import halted_shim
-from holdfast.engines import Handle
-from holdfast.engines.local.engine import LocalEngine
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.changes import Change, replay_many
 from holdfast.lifecycle.records import ExperimentState
@@ -43,7 +39,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live
 
-__all__ = ["Announcing", "Progress"]
+__all__ = ["Progress"]
 
 #: Off a terminal: a log wants to know that it goes on, not every step.
 _LINE_EVERY_S: Final = 10.0
@@ -339,44 +335,6 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
     """A line of the running: numbers to the right, words to the left, no columns without any."""
     cells = [word.rjust(width) for word, width in zip(row, widths, strict=True) if width]
     return f"  {'  '.join(cells[:-1])}  {row[-1]}".rstrip()
-
-
-class Announcing(LocalEngine):
-    """The local engine, with a word to the user when it is asked to stop what runs."""
-
-    def __init__(self, progress: Progress) -> None:
-        super().__init__()
-        self._progress = progress
-        self._signals = 0
-        self._stalled: set[AttemptName] = set()
-
-    def cancel(
-        self, handles: Sequence[Handle], *, force: bool = False
-    ) -> Mapping[AttemptName, str]:
-        """As the engine's; what could not be reached is named."""
-        unreached = super().cancel(handles, force=force)
-        # Asked to stop for the first time since they stalled, they are no end of the run.
-        stalled = {
-            each.name for each in handles if requested(each.folder, each.name) is Reason.STALL
-        } - self._stalled
-        self._stalled |= stalled
-        if len(stalled) == len(handles):
-            return unreached
-        number = text.count(len(handles), "process")
-        if force:
-            words = f"killing {number}"
-        elif self._signals:
-            words = f"stopping {number}; once more (Ctrl-C) kills them at once"
-        else:
-            words = f"a process failed: stopping the other {number}"
-        if handles:
-            self._progress.stopping(words)
-        return unreached
-
-    def wake(self) -> None:
-        """Called from the signal handler, or another thread: no more than a mark here."""
-        self._signals += threading.current_thread() is threading.main_thread()
-        super().wake()
 
 
 def _waiting(state: ExperimentState) -> int:
