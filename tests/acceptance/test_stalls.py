@@ -103,6 +103,7 @@ def test_with_restart_it_is_stopped_and_tried_again(stalls: Shell) -> None:
     assert run.returncode == 0, err
     assert "attempt 0.1 has stalled: it has reported nothing for " in err
     assert "stopped process 0: attempt 1 had stalled; not charged to its retries" in err
+    assert "stopping" not in err
     state = StateManager(stalls.states).load(stalls.only_id())
     found = state.processes[0]
     assert (found.attempt, found.failures, found.interruptions) == (2, 0, 1)
