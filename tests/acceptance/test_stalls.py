@@ -113,6 +113,31 @@ def test_with_restart_it_is_stopped_and_tried_again(stalls: Shell) -> None:
     stalls("doctor")
 
 
+#: A launcher whose ranks share a file, and fall silent in their first attempt.
+GANG = """
+import os, time
+with open(os.environ["HOLDFAST_PROGRESS"], "w") as file:
+    file.write('{"step": 1}\\n{"step": 2, "rank": 2}\\n')
+while os.environ["HOLDFAST_ATTEMPT"] == "1":
+    time.sleep(0.01)
+"""
+
+
+def test_a_gang_that_stalls_is_tried_again_as_one(sh: Shell) -> None:
+    """All of its ranks have the reason, and it is told in one line."""
+    (sh.path / "work.py").write_text(GANG)
+    (sh.path / "g.toml").write_text(
+        'command = ["python", "work.py"]\nranks = 3\n'
+        'limits = {stall = "1s", on_stall = "restart", grace = "5s"}\n'
+    )
+    _, err = sh("run", "g.toml")
+    assert "attempt launcher-0.1 has stalled: it has reported nothing for " in err
+    assert "\nstopped processes 0-2: attempt 1 had stalled; not charged to its retries\n" in err
+    found = StateManager(sh.states).load(sh.only_id()).process_progress.values()
+    assert [(each.attempt, each.failures, each.interruptions) for each in found] == [(2, 0, 1)] * 3
+    assert sh("show", "@last", "--history")[0].count("requeue: running -> pending (stall)") == 3
+
+
 def test_what_stalls_again_and_again_is_given_up(stalls: Shell) -> None:
     """Interrupted, with what it was: a resume gives a new budget."""
     run = stalls.start("run", "restart.toml")
