@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -45,11 +46,12 @@ max_interruptions = 2
 
 
 @pytest.fixture
-def stalls(sh: Shell) -> Shell:
+def stalls(sh: Shell) -> Iterator[Shell]:
     (sh.path / "work.py").write_text(WORKER)
     (sh.path / "tell.toml").write_text(FILE.format(on_stall="tell"))
     (sh.path / "restart.toml").write_text(FILE.format(on_stall="restart"))
-    return sh
+    yield sh
+    (sh.path / "go").touch()  # whatever failed, nothing waits on
 
 
 def process(sh: Shell, index: int) -> dict[str, object]:
