@@ -84,7 +84,10 @@ class Progress:
             return None
         pace_s = (last - first) / (self.step - done)
         left_s = (self.total - self.step) * pace_s - self.age_s(now)
-        return max(0.0, left_s) if left_s < _FOREVER_S else None
+        # A report that is late takes nothing off what comes after it.
+        a_report = self.step - (self.history[-2][1] if len(self.history) > 1 else 0)
+        left_s = max(left_s, (self.total - self.step - max(a_report, 1)) * pace_s, 0.0)
+        return left_s if left_s < _FOREVER_S else None
 
 
 @attrs.define
