@@ -32,8 +32,8 @@ KINDS = {
     **dict.fromkeys(("owner", "identity", "result", "ranks"), dict),
 }
 REASONS = {
-    *("exit", "signal", "timeout", "out_of_memory", "preempted", "stall", "user", "stale"),
-    *("lost", "result_lost", "launch_error", None),
+    *("exit", "signal", "timeout", "out_of_memory", "preempted", "stall", "user", "stale", "lost"),
+    *("result_lost", "launch_error", None),
 }
 EXPERIMENT = ("initialised", "running", "completed", "aggregated", "failed", "interrupted")
 KEYS = {*STATE, "experiment_id", "config", "process_progress", "extra"}

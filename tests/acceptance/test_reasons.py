@@ -105,10 +105,15 @@ def test_programs_get_the_error_of_each_process(failed: tuple[Shell, str]) -> No
 def test_a_live_display_counts_failures_of_one_kind(sh: Shell) -> None:
     """The newest, and how many before it; other errors stand beside it."""
     worker = WORKER.replace("if index == 5:", "while index == 6: pass\nif 0:")
+    # As long as it is looked for, no later failure pushes it away.
+    held = 'while os.path.exists("hold"): pass\n    print("error'
+    worker = worker.replace('print("error', held)
+    sh.hold()
     (sh.path / "work.py").write_text(worker)
     (sh.path / "f.toml").write_text(FILE)
     terminal = Terminal(sh, "run", "f.toml", "-j", "1", columns=120, NO_COLOR="1")
     terminal.read("failed process 1, and 1 process before: exit code 1: ValueError: shapes")
+    sh.let_go()
     terminal.read("failed process 4: exit code 2")
     assert terminal.process.poll() is None
     os.write(terminal.fd, b"\x03")
@@ -214,3 +219,40 @@ def test_what_lies_in_the_place_of_a_log_is_no_error_of_the_process(sh: Shell) -
     assert "  exit code 1\n    process 0\n    | " in out
     assert "root:" not in out
     assert json.loads(sh("show", "many", "--json")[0])["processes"][0]["error"] is None
+
+
+#: Says, as a rank does, what went wrong; the launcher fails for all.
+GANG = """
+import json, os, sys
+path = os.path.join(os.environ["HOLDFAST_REPORTS"], "2.0-9-9-here.said")
+with open(path, "w") as file:
+    json.dump({"error": {"type": "ValueError", "message": "shapes", "rank": 2}}, file)
+sys.exit(1)
+"""
+
+
+def test_a_gang_fails_in_one_line_with_its_reason(sh: Shell) -> None:
+    """Also where its failure, its requeue and its next start stand in one line of the journal."""
+    (sh.path / "work.py").write_text(GANG)
+    (sh.path / "f.toml").write_text(
+        'command = ["python", "work.py"]\nranks = 4\nmatrix = {lr = [1]}\n'
+        "retry = {max_attempts = 2, backoff = 0}\n"
+    )
+    _, err = sh("run", "f.toml", code=3)
+    lines = [line for line in err.splitlines() if line.startswith("failed process")]
+    words = "failed processes 0-3 (lr=1): rank 2: ValueError: shapes"
+    assert lines == [f"{words}; will be tried again", words]
+    page, _ = sh("show", "@last")
+    assert "  rank 2: ValueError: shapes\n    4 processes: 0-3 (0: lr=1)\n" in page
+
+
+def test_a_failure_that_is_tried_again_at_once_has_not_lost_its_reason(sh: Shell) -> None:
+    """Its next start is in the same line of the journal."""
+    (sh.path / "work.py").write_text("import sys; sys.exit('no luck')")
+    (sh.path / "f.toml").write_text(
+        'command = ["python", "work.py"]\nretry = {max_attempts = 2, backoff = 0}\n'
+    )
+    _, err = sh("run", "f.toml", code=3)
+    lines = [line for line in err.splitlines() if line.startswith("failed process")]
+    words = "failed process 0: exit code 1: no luck"
+    assert lines == [f"{words}; will be tried again", words]

@@ -12,6 +12,7 @@ import pytest
 
 from holdfast.attempts.files import live_state, read_exit
 from holdfast.attempts.names import AttemptName
+from holdfast.config.experiment_file import load_config
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import decoding
 from holdfast.store.manager import StateManager
@@ -123,6 +124,28 @@ def test_what_ends_an_attempt_from_outside_is_told(
     _, err = run.communicate(timeout=60)
     assert run.returncode == 0, err
     assert f"{told}; not charged to its retries" in err
+
+
+def test_what_never_began_is_told_as_that(sh: Shell) -> None:
+    """Its start was recorded, and its orchestrator was gone before any command was launched."""
+    manager = StateManager(sh.states)
+    experiment = load_config(sh.path / "e.toml", {"level": "[5]"})
+    manager.create(
+        "exp_1",
+        num_processes=1,
+        config=experiment.to_config(),
+        config_hash=experiment.config_hash(sh.states),
+        cwd=str(sh.path),
+    )
+    with manager.claim("exp_1") as claim:
+        claim.record("start")
+        claim.record("start", 0)
+    _, err = sh("resume", "exp_1")
+    assert (
+        "restarting process 0 (level=5): attempt 1 never began; not charged to its retries" in err
+    )
+    history, _ = sh("show", "exp_1", "--history")
+    assert "it never began, and was revoked" in history
 
 
 def test_a_lost_result_is_told_and_made_again(sh: Shell) -> None:

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.cli import failures
-from holdfast.cli.live import Estimate
 from holdfast.cli.where import Where
 from holdfast.errors import StateWriteError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ProcessTable
 from holdfast.reading import text
+from holdfast.reading.progress import Estimate
 from holdfast.status import ProcessStatus
 from holdfast.store.manager import StateManager
 

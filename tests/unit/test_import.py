@@ -16,10 +16,9 @@ def loaded_by(code: str) -> set[str]:
     return modules_after(code) - modules_after("pass")
 
 
-def modules_after(code: str) -> set[str]:
-    script = (
-        f"{code}\nimport sys\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
-    )
+def modules_after(code: str, *, whole: bool = False) -> set[str]:
+    name = "name" if whole else "name.partition('.')[0]"
+    script = f"{code}\nimport sys\nprint(*sorted({{{name} for name in sys.modules}}))"
     run = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
@@ -69,6 +68,18 @@ def test_a_command_that_looks_loads_only_what_it_shows(
     unneeded = HEAVY | {"difflib", "csv", "subprocess", "multiprocessing", "asyncio", "email"}
     code = f"from holdfast.cli import main; main({words.split()!r})"
     assert loaded_by(code) & unneeded <= needed
+
+
+def test_a_listing_of_what_does_not_run_looks_for_no_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What twenty idle experiments would never show is not even imported."""
+    monkeypatch.chdir(tmp_path)
+    manager = holdfast.StateManager(Path(".experiment_state"))
+    for number in range(20):
+        manager.create(f"exp_{number}", num_processes=2)
+    code = "from holdfast.cli import main; main(['ls'])"
+    assert not [name for name in modules_after(code, whole=True) if name.endswith(".progress")]
 
 
 def test_every_public_name_is_there():

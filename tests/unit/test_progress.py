@@ -218,6 +218,18 @@ def test_what_remains_is_told_by_the_pace(said, remaining: float | None) -> None
     began = NOW - timedelta(seconds=100)
     assert found.remaining_s(NOW, began) == remaining
     if remaining:
-        assert found.remaining_s(NOW + timedelta(seconds=20), began) == remaining - 20
+        assert found.remaining_s(NOW + timedelta(seconds=5), began) == remaining - 5
         assert found.age_s(NOW + timedelta(seconds=20)) == 20
         assert found.remaining_s(NOW, None) == (remaining if "history" in said else None)
+
+
+def test_a_late_report_brings_the_end_no_nearer() -> None:
+    """At 2 s a step and five steps a report, 30 steps are left, of which 25 come after the next."""
+    history = ((NOW.timestamp() - 10, 5), (NOW.timestamp(), 10))
+    found = Progress(at=NOW, step=10, total=40, history=history)
+    assert found.remaining_s(NOW + timedelta(seconds=10), None) == 50
+    assert found.remaining_s(NOW + timedelta(hours=1), None) == 50
+    last = Progress(
+        at=NOW, step=36, total=40, history=((NOW.timestamp() - 10, 31), (NOW.timestamp(), 36))
+    )
+    assert last.remaining_s(NOW + timedelta(hours=1), None) == 0

@@ -176,6 +176,21 @@ def test_interruptions_in_a_row_wait_longer_and_longer_and_have_a_limit() -> Non
     assert Turns(state, Policy(jobs=1)).turn()[0] == [0]
 
 
+def test_what_stalls_every_time_is_given_up_however_long_its_limit_is() -> None:
+    """It lived for an hour each time, and the count of its stalls does not begin anew."""
+    turns = Turns(started(1), Policy(jobs=1, max_interruptions=3))
+    turns.turn()
+    for attempt in range(1, 4):
+        at = attempt * 3600.0
+        stall = attrs.evolve(interrupted(attempt, at, lived_s=3600), stop_reason=Reason.STALL)
+        turns.turn(attrs.evolve(stall, interrupted_by=None, exit_code=None, signal=15), at=at)
+        turns.turn(at=at + 60)
+    process = turns.state.processes[0]
+    assert (process.attempt, process.interruptions, process.failures) == (3, 3, 0)
+    assert (turns.state.status, turns.state.reason) == ("interrupted", "stall")
+    assert str(turns.state.error_message).startswith("stalled again and again: process 0")
+
+
 def test_an_attempt_that_lived_long_starts_the_count_anew() -> None:
     """Preempted every quarter of an hour, it gets somewhere all the same."""
     turns = Turns(started(1), Policy(jobs=1, max_interruptions=2))

@@ -33,6 +33,11 @@ _HEAD_BYTES, _TAIL_BYTES = 4 << 10, 64 << 10
 _MOST_VALUES: Final = 32
 _MOST_CHARACTERS: Final = 200
 _HISTORY: Final = 100
+#: Of which lines of one file can be.
+_MOST_RANKS: Final = 4096
+#: Nobody counts further, and sums of it are numbers still.
+_MOST_STEPS: Final = 1e15
+_FOREVER_S: Final = 100 * 365 * 86_400.0
 
 Number = int | float
 _OWN: Final = frozenset({"step", "total", "message", "time", "rank"})
@@ -78,36 +83,69 @@ class Progress:
         if math.isnan(first) or self.step <= done or last <= first:
             return None
         pace_s = (last - first) / (self.step - done)
-        return max(0.0, (self.total - self.step) * pace_s - self.age_s(now))
+        left_s = (self.total - self.step) * pace_s - self.age_s(now)
+        # A report that is late takes nothing off what comes after it.
+        a_report = self.step - (self.history[-2][1] if len(self.history) > 1 else 0)
+        left_s = max(left_s, (self.total - self.step - max(a_report, 1)) * pace_s, 0.0)
+        return left_s if left_s < _FOREVER_S else None
+
+
+@attrs.define
+class _Told:
+    """What one process has told, as far as it was read."""
+
+    said: dict[str, Any] = attrs.field(factory=dict)
+    values: dict[str, Number | str | bool] = attrs.field(factory=dict)
+    history: deque[tuple[float, Number]] = attrs.field(factory=lambda: deque(maxlen=_HISTORY))
+    at: datetime | None = None
+
+    def learn(self, found: Mapping[str, Any]) -> None:
+        for key in ("step", "total"):
+            if (number := _number(found.get(key))) is not None and abs(number) <= _MOST_STEPS:
+                self.said[key] = number
+        if isinstance(found.get("message"), str):
+            self.said["message"] = found["message"][:_MOST_CHARACTERS]
+        for key, value in found.items():
+            if key in _OWN or len(key) > _MOST_CHARACTERS:
+                continue
+            if (known := _value(value)) is not None:
+                if key not in self.values and len(self.values) >= _MOST_VALUES:
+                    continue
+                self.values[key] = known
+        at, step = _number(found.get("time")), self.said.get("step")
+        if at is not None and step is not None and math.isfinite(at):
+            self.history.append((float(at), step))
 
 
 class Follower:
     """Reads one file as it grows, each byte once."""
 
-    def __init__(self, path: Path, *, rank: int | None = None) -> None:
-        """Follow *path*, there or not; of a file that ranks share, only what is of *rank*."""
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        """Follow *path*, there or not; where ranks share it, each line is of the one it names."""
         self.path = path
-        self._rank = rank
+        self._shared = shared
         self._file: tuple[int, int] | None = None
         self._offset = 0
         self._rest = b""
-        self._said: dict[str, Any] = {}
-        self._values: dict[str, Number | str | bool] = {}
-        self._at: datetime | None = None
-        self._history: deque[tuple[float, Number]] = deque(maxlen=_HISTORY)
+        self._told: dict[int, _Told] = {}
 
     @property
     def progress(self) -> Progress | None:
         """What was read so far; None if nothing was ever reported."""
-        if self._at is None:
+        return self.of_rank(0)
+
+    def of_rank(self, rank: int) -> Progress | None:
+        """What was read so far of *rank*, of a file that ranks share."""
+        told = self._told.get(rank)
+        if told is None or told.at is None:
             return None
         return Progress(
-            step=self._said.get("step"),
-            total=self._said.get("total"),
-            message=self._said.get("message"),
-            values=dict(self._values),
-            at=self._at,
-            history=tuple(self._history),
+            step=told.said.get("step"),
+            total=told.said.get("total"),
+            message=told.said.get("message"),
+            values=dict(told.values),
+            at=told.at,
+            history=tuple(told.history),
         )
 
     def look(self, *, brief: bool = False) -> bool:
@@ -116,7 +154,8 @@ class Follower:
         Args:
             brief: Only the begin and the end of what is there, for who looks once.
         """
-        with contextlib.suppress(OSError):
+        # Times far beyond ours (ValueError, OverflowError) can be given to a file, too.
+        with contextlib.suppress(OSError, ValueError, OverflowError):
             # A FIFO or a link put here by somebody must neither block nor lead elsewhere.
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
@@ -133,8 +172,12 @@ class Follower:
             self._file, self._offset, self._rest = (info.st_dev, info.st_ino), 0, b""
         if info.st_size == self._offset:
             return False
+        at = datetime.fromtimestamp(info.st_mtime, UTC)
+        if not self._shared:
+            # Whatever it wrote, it lives.
+            self._told.setdefault(0, _Told()).at = at
         if brief and info.st_size > _HEAD_BYTES + _TAIL_BYTES:
-            self._take(os.pread(fd, _HEAD_BYTES, 0).rpartition(b"\n")[0])
+            self._take(at, os.pread(fd, _HEAD_BYTES, 0).rpartition(b"\n")[0])
             self._skip_to(info.st_size - _TAIL_BYTES)
         elif info.st_size - self._offset > MOST_BYTES:
             self._skip_to(info.st_size - MOST_BYTES)
@@ -144,45 +187,32 @@ class Follower:
         # A line without an end may be finished by the next look, unless nobody would.
         self._rest = rest if len(rest) <= _LONGEST_LINE else b""
         if newline:
-            self._take(whole)
-        self._at = datetime.fromtimestamp(info.st_mtime, UTC)
+            self._take(at, whole)
         return True
 
     def _skip_to(self, offset: int) -> None:
         self._offset, self._rest = offset, b"\0"  # the line that is cut there is none
 
-    def _take(self, lines: bytes) -> None:
+    def _take(self, at: datetime, lines: bytes) -> None:
         for line in lines.split(b"\n"):
             if 2 <= len(line) <= _LONGEST_LINE:
                 with contextlib.suppress(ValueError, RecursionError):
                     found = json.loads(line)
-                    if isinstance(found, dict):
-                        self._learn(found)
+                    if isinstance(found, dict) and (told := self._whose(found)) is not None:
+                        told.at = at
+                        told.learn(found)
 
-    def _learn(self, found: Mapping[str, Any]) -> None:
-        if self._rank is not None and found.get("rank", 0) != self._rank:
-            return
-        for key in ("step", "total"):
-            if (number := _number(found.get(key))) is not None and math.isfinite(number):
-                self._said[key] = number
-        if isinstance(found.get("message"), str):
-            self._said["message"] = found["message"][:_MOST_CHARACTERS]
-        for key, value in found.items():
-            if key in _OWN or len(key) > _MOST_CHARACTERS:
-                continue
-            if (known := _value(value)) is not None:
-                if key not in self._values and len(self._values) >= _MOST_VALUES:
-                    continue
-                self._values[key] = known
-        at, step = _number(found.get("time")), self._said.get("step")
-        if at is not None and step is not None and math.isfinite(at):
-            self._history.append((float(at), step))
+    def _whose(self, found: Mapping[str, Any]) -> _Told | None:
+        rank = found.get("rank", 0) if self._shared else 0
+        if type(rank) is not int or (rank not in self._told and len(self._told) >= _MOST_RANKS):
+            return None
+        return self._told.setdefault(rank, _Told())
 
 
 def _number(value: Any) -> Number | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if abs(value) < 1e300 or value != value else None
+    return value if isinstance(value, float) or abs(value) < 10**300 else None
 
 
 def _value(value: Any) -> Number | str | bool | None:
@@ -197,39 +227,35 @@ class Sources:
     def __init__(self, folder: Path) -> None:
         """Follow attempts of the experiment in *folder*."""
         self._folder = folder
-        self._followers: dict[tuple[Path, int | None], Follower] = {}
+        self._followers: dict[Path, Follower] = {}
 
     def look(self, name: AttemptName, index: int, *, brief: bool = False) -> Progress | None:
         """What process *index* has reported in attempt *name*; None if nothing."""
-        newest: Progress | None = None
-        for path, rank in _files(self._folder, name, index):
-            follower = self._followers.get((path, rank))
-            if follower is None:
-                follower = self._followers[path, rank] = Follower(path, rank=rank)
-            follower.look(brief=brief)
-            found = follower.progress
-            if found is not None and (newest is None or found.at > newest.at):
-                newest = found
-        return newest
+        # It may report in its own file, and in the one that its attempt was given.
+        given = progress_path(self._folder, name)
+        rank = index - (name.index or 0) if name.is_launcher else 0
+        found = [self._follow(given, brief, shared=name.is_launcher).of_rank(rank)]
+        for path in newest_files(self._folder, name, index, "progress"):
+            found.append(self._follow(path, brief).progress)
+        return max(filter(None, found), key=lambda each: each.at, default=None)
+
+    def _follow(self, path: Path, brief: bool, *, shared: bool = False) -> Follower:
+        follower = self._followers.get(path)
+        if follower is None:
+            follower = self._followers[path] = Follower(path, shared=shared)
+        follower.look(brief=brief)
+        return follower
 
     def forget(self, name: AttemptName) -> None:
         """Follow no file of *name* any more."""
         ours = (progress_path(self._folder, name), reports_dir(self._folder, name))
-        for key in [key for key in self._followers if key[0] in ours or key[0].parent in ours]:
-            del self._followers[key]
+        for path in [path for path in self._followers if path in ours or path.parent in ours]:
+            del self._followers[path]
 
 
 def latest(folder: Path, name: AttemptName, index: int) -> Progress | None:
     """One brief look at what process *index* has reported in attempt *name*."""
     return Sources(folder).look(name, index, brief=True)
-
-
-def _files(folder: Path, name: AttemptName, index: int) -> list[tuple[Path, int | None]]:
-    """Where a process may report: in its own file, or in the one that its attempt was given."""
-    first = name.index
-    rank = index - first if name.is_launcher and first is not None else None
-    own = newest_files(folder, name, index, "progress")
-    return [(progress_path(folder, name), rank), *((path, None) for path in own)]
 
 
 def trim(path: Path) -> None:

@@ -45,7 +45,6 @@ class Report:
     Attributes:
         index: The process that it is.
         incarnation: Tells it from the same rank before a restart within the attempt.
-        others: Its older incarnations, the newest first.
         begun: Whether its program said that it began, and so says how it ends.
         said: What its program said at its end; None if it did not come to that.
         error: What went wrong, in its own words.
@@ -57,7 +56,6 @@ class Report:
 
     index: int
     incarnation: str
-    others: tuple[str, ...] = ()
     begun: bool = False
     said: Literal["completed", "stopped", "error"] | None = None
     error: str | None = None
@@ -104,13 +102,21 @@ class Report:
         return None if self.exit_code is None else f"exit code {self.exit_code}"
 
 
-def reported(folder: Path, name: AttemptName, *, only: int | None = None) -> dict[int, Report]:
-    """What every rank that reports has said, by its index; *only* that of one.
+def reported(folder: Path, name: AttemptName) -> dict[int, Report]:
+    """What every rank that reports has said, by its index.
 
     Raises:
         StateReadError: They cannot be listed at this moment.
     """
     path = reports_dir(folder, name)
+    return {
+        index: _report(path, index, _by_age(path, index, incarnations))
+        for index, incarnations in _incarnations(path).items()
+    }
+
+
+def _incarnations(path: Path, only: int | None = None) -> dict[int, dict[str, set[str]]]:
+    """The suffixes of the files of each incarnation, by the index of its process."""
     try:
         found = [entry.name for entry in os.scandir(path)]
     except (FileNotFoundError, NotADirectoryError):
@@ -123,10 +129,7 @@ def reported(folder: Path, name: AttemptName, *, only: int | None = None) -> dic
         if match is not None and only in (None, int(match[1])):
             incarnations = kinds.setdefault(int(match[1]), {})
             incarnations.setdefault(match[2], set()).add(match[4])
-    return {
-        index: _report(path, index, _by_age(path, index, incarnations))
-        for index, incarnations in kinds.items()
-    }
+    return kinds
 
 
 def _by_age(path: Path, index: int, incarnations: Iterable[str]) -> list[str]:
@@ -167,7 +170,6 @@ def _report(path: Path, index: int, incarnations: Sequence[str]) -> Report:
     return Report(
         index=index,
         incarnation=incarnation,
-        others=tuple(incarnations[1:]),
         begun=_number(_read(path / f"{stem}.begun").get("pid")) is not None,
         said=kind,
         error=_error(error) if isinstance(error, dict) else None,
@@ -207,17 +209,15 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def newest_files(folder: Path, name: AttemptName, index: int, suffix: str) -> list[Path]:
     """The newest file with *suffix* of process *index* in the attempt: one, or none."""
+    path = reports_dir(folder, name)
     try:
-        report = reported(folder, name, only=index).get(index)
+        found = _incarnations(path, index).get(index)
     except StateReadError:
         return []
-    if report is None:
+    if not found:
         return []
-    paths = (
-        reports_dir(folder, name) / f"{index}.{incarnation}.{suffix}"
-        for incarnation in (report.incarnation, *report.others)
-    )
-    return [path for path in paths if path.exists()][:1]
+    by_age = (each for each in _by_age(path, index, found) if suffix in found[each])
+    return [path / f"{index}.{each}.{suffix}" for each in by_age][:1]
 
 
 def output_of(

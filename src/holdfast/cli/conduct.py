@@ -27,12 +27,16 @@ def conduct(
 ) -> int:
     """Have *drive* run an experiment on this machine, show how it goes, and print its end."""
     with quietly():
-        from holdfast.cli.live import Announcing, Progress
+        from holdfast.cli.announcing import Announcing
+        from holdfast.cli.live import Progress
         from holdfast.orchestration.orchestrator import Orchestrator
         from holdfast.reading.evidence import parameters
 
     manager = where.manager()
-    with Progress(manager.folder, parameters, notes) as progress, Announcing(progress) as engine:
+    with (
+        Progress(manager.folder, parameters, notes) as progress,
+        Announcing(progress.stopping) as engine,
+    ):
 
         def step(state: "ExperimentState", changes: "Sequence[Change]") -> None:
             if progress.first is None:

@@ -1,8 +1,9 @@
 """`holdfast ls`: all experiments of a state directory, however many there are."""
 
+import contextlib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
@@ -15,6 +16,9 @@ from holdfast.reading import forms, text
 from holdfast.status import ExperimentStatus
 from holdfast.store.catalog.summary import Summary
 from holdfast.store.manager import StateManager
+
+if TYPE_CHECKING:
+    from holdfast.reading.progress import Sums
 
 __all__ = ["STYLES", "ls", "say_unreadable"]
 
@@ -29,6 +33,9 @@ STYLES: Final[dict[str, text.Style]] = {
     "interrupted": "yellow",
 }
 
+#: Processes whose reports one listing looks for.
+_MOST_LOOKS: Final = 500
+
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -40,6 +47,8 @@ class Listed(NamedTuple):
     living: Verdict | None
     #: Attempts of which something runs, or may, although nobody owns the experiment.
     alive: int
+    #: What its running processes report, where they do.
+    sums: "Sums | None" = None
 
 
 @click.command()
@@ -56,8 +65,9 @@ def ls(where: Where, statuses: tuple[str, ...], as_json: bool) -> int:
     """List the experiments, the newest last.
 
     DONE counts completed processes. Checks whether the owner of each running experiment is alive,
-    and whether processes run on that nobody owns. Files that cannot be read are named, and the exit
-    code is 6 then.
+    and whether processes run on that nobody owns. PROG, ETA and BEAT are what running processes
+    report: steps, time left, age of the newest report. Files that cannot be read are named, and the
+    exit code is 6 then.
     """
     manager = where.manager()
     listing = manager.listing()
@@ -68,13 +78,18 @@ def ls(where: Where, statuses: tuple[str, ...], as_json: bool) -> int:
         Listed(state, _owner(manager, state), _alive(manager, state))
         for state in sorted(states, key=_age)
     ]
+    found = _with_sums(manager, found)
     if as_json:
         forms.print_json(
             SCHEMA,
             {
                 "experiments": [
-                    {**forms.experiment(state, living), "attempts_alive": alive}
-                    for state, living, alive in found
+                    {
+                        **forms.experiment(state, living),
+                        "attempts_alive": alive,
+                        "progress": None if sums is None else sums.form(),
+                    }
+                    for state, living, alive, sums in found
                 ],
                 "unreadable": forms.unreadable(unreadable),
             },
@@ -122,29 +137,56 @@ def _alive(manager: StateManager, state: Summary) -> int:
         return 0
 
 
+def _with_sums(manager: StateManager, found: list[Listed]) -> list[Listed]:
+    """*found* with what running processes report: of the newest experiments, so many files."""
+    running = [at for at, each in enumerate(found) if each.living is not None]
+    left, now = _MOST_LOOKS, datetime.now(UTC)
+    for at in reversed(running):
+        most = min(left, found[at].state.processes_running)
+        if not most:
+            continue
+        from holdfast.reading.progress import sums
+
+        left -= most
+        experiment_id = found[at].state.experiment_id
+        with contextlib.suppress(HoldfastError):  # deleted since, or damaged
+            state = manager.load(experiment_id)
+            summed = sums(state, manager.folder(experiment_id), now, most=most)
+            found[at] = found[at]._replace(sums=summed)
+    return found
+
+
 def _age(state: Summary) -> tuple[datetime, str]:
     return state.created_at or _LONG_AGO, state.experiment_id
 
 
 def _lines(found: list[Listed], more: str) -> list[str]:
     now = datetime.now(UTC)
+    reports = any(each.sums is not None for each in found)
+    if reports:
+        from holdfast.reading.progress import HEADER, cells
     rows = [
         (
             text.one_line(state.experiment_id),
             forms.status_words(state, living) + (f", {alive} run on" if alive else ""),
             f"{state.processes_completed}/{state.num_processes}",
             str(state.processes_failed or ""),
+            *(cells(sums) if reports else ()),
             text.age(state.last_updated, now),
             text.one_line(state.name or ""),
         )
-        for state, living, alive in found
+        for state, living, alive, sums in found
     ]
-    header = ("ID", "STATUS", "DONE", "FAILED", "UPDATED", "NAME")
-    return text.table(header, rows, right=(2, 3), styles=STYLES, give_way=(4, 3, 5), more=more)
+    more_columns = HEADER if reports else ()
+    header = ("ID", "STATUS", "DONE", "FAILED", *more_columns, "UPDATED", "NAME")
+    numbers = range(2, 4 + len(more_columns))
+    updated, name = len(header) - 2, len(header) - 1
+    give_way = (updated, 3, name)
+    return text.table(header, rows, right=numbers, styles=STYLES, give_way=give_way, more=more)
 
 
 def _say_what_to_do(where: Where, found: list[Listed]) -> None:
-    for state, _, alive in found:
+    for state, _, alive, _ in found:
         if alive:
             command = where.command("resume", state.experiment_id)
             number = text.count(alive, "attempt")

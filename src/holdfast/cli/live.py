@@ -7,65 +7,47 @@ that cannot be written (the terminal is gone, or held) never stops an experiment
 import contextlib
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from holdfast.attempts.files import read_exit
-from holdfast.attempts.names import AttemptName
+from holdfast.attempts.files import live_state, read_exit
 from holdfast.attempts.reports import output_of
 from holdfast.attempts.surviving import halted_shim
-from holdfast.engines import Handle
-from holdfast.engines.local.engine import LocalEngine
 from holdfast.errors import HoldfastError
-from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.lifecycle.changes import Change, replay_many
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.exits import describe
 from holdfast.reading import reasons, text
-from holdfast.reading.evidence import Params, params_words, tail
-from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.reading.evidence import Params, last_words, params_words, tail
+from holdfast.reading.progress import (
+    HEADER,
+    MOST,
+    Estimate,
+    Looks,
+    Standing,
+    alike,
+    attempt_of,
+    cells,
+    said,
+)
+from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live
 
-    from holdfast.lifecycle.events import Change
-
-__all__ = ["Announcing", "Estimate", "Progress"]
+__all__ = ["Progress"]
 
 #: Off a terminal: a log wants to know that it goes on, not every step.
 _LINE_EVERY_S: Final = 10.0
 _FRAMES_PER_S: Final = 4
 _MOST_FAILURES: Final = 3
 _MOST_LINES: Final = 50
-
-
-class Estimate:
-    """When it will be done, from how long the processes that ended took."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-        self._ended = 0
-        self._widest = 1
-
-    def ended(self, process: ProcessProgress) -> None:
-        """A process completed."""
-        if process.started_at is not None and process.completed_at is not None:
-            self._seconds += max(0.0, (process.completed_at - process.started_at).total_seconds())
-            self._ended += 1
-
-    def left_s(self, state: ExperimentState, now: datetime) -> float | None:
-        """Seconds left; None before anything is known."""
-        self._widest = max(self._widest, state.processes_running)
-        if not self._ended:
-            return None
-        mean = self._seconds / self._ended
-        work = mean * state.processes_pending
-        for index in state.processes.indices(ProcessStatus.RUNNING):
-            since = state.processes[index].started_at
-            done = 0.0 if since is None else (now - since).total_seconds()
-            work += max(mean - done, 0.0)
-        return work / max(self._widest, 1)
+#: Columns of process, time, steps, time left and heartbeat; what has words for them takes more.
+_LEAST: Final = (5, 7, 0, 0, 0, 1)
 
 
 class Progress:
@@ -92,8 +74,13 @@ class Progress:
         #: What the first change told: how the experiment was found, and what ended unwatched.
         self.first: ExperimentState | None = None
         self._estimate = Estimate()
-        #: By their kind: how many, the last one, why it failed, and its last words.
+        self._looks = Looks()
+        self._standing: Mapping[int, Standing] = {}
+        #: What those say, or have printed last, that run.
+        self._says: dict[int, str] = {}
+        #: By their kind: how many before, the last, why it failed, and its last words.
         self._failures: dict[tuple[object, ...], tuple[int, str, str, list[str]]] = {}
+        self._told: Counter[tuple[object, ...]] = Counter()
         self._stopping: str | None = None
         self._live: Live | None = None
         self._line_at = time.monotonic() + _LINE_EVERY_S
@@ -109,13 +96,13 @@ class Progress:
 
     # -- what the orchestrator says ---------------------------------------------------------------
 
-    def step(self, state: ExperimentState, changes: "Sequence[Change]") -> None:
-        """A step is recorded. What it changed is read off the states, some of which are missed."""
+    def step(self, state: ExperimentState, changes: Sequence[Change]) -> None:
+        """A step is recorded: tell of what it changed."""
         if self._state is None:
             self.first = state
             self._begin(state)
         else:
-            self._compare(self._state, state)
+            self._compare(self._state, state, changes)
         self._state = state
         if self._live is None and time.monotonic() > self._line_at:
             self._line_at = time.monotonic() + _LINE_EVERY_S
@@ -148,57 +135,80 @@ class Progress:
         if text.is_terminal(sys.stderr):
             self._start_display()
 
-    def _compare(self, older: ExperimentState, state: ExperimentState) -> None:
-        for index in state.processes.changed_since(older.processes):
-            before, now = older.processes[index], state.processes[index]
+    def _compare(
+        self, older: ExperimentState, state: ExperimentState, changes: Sequence[Change]
+    ) -> None:
+        # A next start in the same line takes the reason of an end out of the record.
+        ended = replay_many(older, [each for each in changes if each.event != "start"])
+        requeues = {each.process: each for each in changes if each.event == "requeue"}
+        groups: defaultdict[tuple[int, object, bool], list[int]] = defaultdict(list)
+        failures: dict[int, reasons.Failure] = {}
+        for index in ended.processes.changed_since(older.processes):
+            before, now = older.processes[index], ended.processes[index]
+            launcher = index if state.ranks is None else state.gang(index).start
             if now.status is ProcessStatus.COMPLETED and before.status is not now.status:
                 self._estimate.ended(now)
             if now.failures > before.failures:
-                self._failed(state, index, now)
+                found = failures[index] = reasons.failure(
+                    self._folder(state.experiment_id), ended, index
+                )
+                # One that failed for good is failed; any other was requeued in the same step.
+                again = state.processes[index].status is not ProcessStatus.FAILED
+                groups[launcher, found.kind, again].append(index)
             elif now.interruptions > before.interruptions and self._stopping is None:
-                self._begins_anew(state, index, before)
+                groups[launcher, None, True].append(index)
+        for (_, kind, again), indices in groups.items():
+            first = indices[0]
+            if kind is None:
+                self._begins_anew(older, indices, requeues[first])
+            else:
+                self._failed(ended, indices, failures[first], again=again)
 
-    def _failed(self, state: ExperimentState, index: int, process: ProcessProgress) -> None:
-        which = self._which(index)
-        # One that failed for good is failed; any other was requeued in the same step.
-        again = "" if process.status is ProcessStatus.FAILED else "; will be tried again"
-        folder = self._folder(state.experiment_id)
-        found = reasons.failure(folder, state, index)
-        why = f"{found}{again}"
-        self._tell(f"failed {which}: {why}")
-        last_words: list[str] = []
-        if self._live is not None:
-            name = AttemptName.of_process(
-                state.experiment_id, index, process.attempt, ranks=state.rank_count
-            )
-            last_words = tail(output_of(folder, name, index, "err"), lines=3)
-        self._remember((*found.kind, again), f"failed {which}", why, last_words)
-
-    def _begins_anew(self, state: ExperimentState, index: int, process: ProcessProgress) -> None:
-        """Something from outside ended it: nothing failed, yet it begins anew, which takes time."""
-        what, how = "lost", "killed with its shim"
-        name = AttemptName.of_process(
-            state.experiment_id, index, process.attempt, ranks=state.rank_count
-        )
-        with contextlib.suppress(HoldfastError):
-            record = read_exit(self._folder(state.experiment_id), name)
-            if record is not None:
-                what, how = "interrupted", describe(record)
-        which = f"{what} {self._which(index)}"
-        why = f"attempt {process.attempt} was {how}; not charged to its retries"
+    def _failed(
+        self, state: ExperimentState, indices: list[int], found: reasons.Failure, *, again: bool
+    ) -> None:
+        which = f"failed {self._which(indices)}"
+        why = f"{found}; will be tried again" if again else str(found)
         self._tell(f"{which}: {why}")
-        self._remember((why,), which, why, [])
+        words: list[str] = []
+        if self._live is not None:
+            name = attempt_of(state, indices[0])
+            folder = self._folder(state.experiment_id)
+            words = tail(output_of(folder, name, indices[0], "err"), lines=3)
+        self._remember((*found.kind, again), len(indices), which, why, words)
+
+    def _begins_anew(self, state: ExperimentState, indices: list[int], change: Change) -> None:
+        """Something from outside ended it: nothing failed, yet it begins anew, which takes time."""
+        name, folder = attempt_of(state, indices[0]), self._folder(state.experiment_id)
+        what, how = "lost", " was killed with its shim"
+        with contextlib.suppress(HoldfastError):
+            record = read_exit(folder, name)
+            if record is not None:
+                foreign = record.interrupted_by is not None or record.stop_requested is not None
+                what, how = "interrupted", f": {change.evidence or describe(record)}"
+                if change.reason is Reason.STALL:
+                    what, how = "stopped", " had stalled"
+                elif foreign:
+                    how = f" was {describe(record)}"
+            elif live_state(folder, name).kind in ("absent", "revoked"):
+                what, how = "restarting", " never began"
+        which = f"{what} {self._which(indices)}"
+        why = f"attempt {name.attempt}{how}; not charged to its retries"
+        self._tell(f"{which}: {why}")
+        self._remember((why,), len(indices), which, why, [])
 
     def _remember(
-        self, kind: tuple[object, ...], which: str, why: str, last_words: list[str]
+        self, kind: tuple[object, ...], number: int, which: str, why: str, words: list[str]
     ) -> None:
         # Taken out first, so that the newest stands last.
-        count, *_ = self._failures.pop(kind, (0, "", "", []))
-        self._failures[kind] = count + 1, which, why, last_words
+        self._failures.pop(kind, None)
+        self._failures[kind] = self._told[kind], which, why, words
+        self._told[kind] += number
 
-    def _which(self, index: int) -> str:
-        words = params_words(self._params, index)
-        return f"process {index}" + (f" ({words})" if words else "")
+    def _which(self, indices: list[int]) -> str:
+        words = params_words(self._params, indices[0])
+        many = "" if len(indices) == 1 else "es"
+        return f"process{many} {text.ranges(indices)}" + (f" ({words})" if words else "")
 
     def _tell(self, words: str) -> None:
         if self._live is None:
@@ -219,7 +229,8 @@ class Progress:
         if state.status is ExperimentStatus.COMPLETED:
             parts.append("aggregating")
         elif self._stopping is None:
-            left_s = self._estimate.left_s(state, datetime.now(UTC))
+            now = datetime.now(UTC)
+            left_s = self._estimate.left_s(state, now, self._stand(state, now))
             if left_s is not None and left_s > 0:
                 parts.append(f"about {text.duration(left_s)} left")
         return ", ".join(parts)
@@ -250,18 +261,18 @@ class Progress:
             return
         height = min(options.max_height, _MOST_LINES)
         lines: list[tuple[str, str]] = []
-        for count, which, why, last_words in list(self._failures.values())[-_MOST_FAILURES:]:
-            more = f", and {text.count(count - 1, 'process')} before" if count > 1 else ""
+        for count, which, why, words in list(self._failures.values())[-_MOST_FAILURES:]:
+            more = f", and {text.count(count, 'process')} before" if count else ""
             lines.append((f"{which}{more}: {why}", "red"))
-            lines += [(f"  | {line}", "dim") for line in last_words]
+            lines += [(f"  | {line}", "dim") for line in words]
         # Nothing may push away the counts: a small window shows less of what failed.
         lines = lines[: max(height - 4, 0)]
         lines.append((self._bar(state, options.max_width), "bold"))
         if self._stopping is not None:
             lines.append((self._stopping, "yellow"))
         lines += self._running(state, height - len(lines))
-        for words, style in lines:
-            yield Text(words, style=style, no_wrap=True, overflow="ellipsis")
+        for line, style in lines:
+            yield Text(line, style=style, no_wrap=True, overflow="ellipsis")
 
     def _bar(self, state: ExperimentState, columns: int) -> str:
         counts = self.counts(state)
@@ -279,51 +290,51 @@ class Progress:
         if not indices or room < 1:
             return []
         now = datetime.now(UTC)
-        shown = indices if len(indices) <= room else indices[: max(room - 1, 0)]
-        lines = []
-        for index in shown:
-            process = state.processes[index]
-            since = process.started_at
-            lasted = "" if since is None else text.duration((now - since).total_seconds())
-            attempt = f"  attempt {process.attempt}" if process.attempt > 1 else ""
-            words = params_words(self._params, index)
-            lines.append((f"  {index:>5}  {lasted:>7}  {words}{attempt}".rstrip(), "cyan"))
-            halt = halted_shim(process.identity)
+        reported = bool(self._stand(state, now))
+        found = alike(state, ((i, self._row(state, i, now)) for i in indices[:MOST]))
+        shown = found if len(found) <= room - reported else found[: max(room - 1 - reported, 0)]
+        rows = [(text.ranges(group), *row) for group, row in shown]
+        header = ("", "", *HEADER, "") if reported else ("",) * 6
+        columns = zip(header, *rows, strict=True)
+        widths = [max(least, *map(len, each)) for least, each in zip(_LEAST, columns, strict=True)]
+        lines = [(_aligned(header, widths), "dim")] if reported else []
+        for (group, _), row in zip(shown, rows, strict=True):
+            lines.append((_aligned(row, widths), "cyan"))
+            halt = halted_shim(state.processes[group[0]].identity)
             if halt is not None:
                 lines.append((f"         {halt}", "yellow"))
-        if len(shown) < len(indices):
-            lines.append((f"  … and {len(indices) - len(shown):,} more running", "cyan"))
+        left = len(indices) - sum(len(group) for group, _ in shown)
+        if left:
+            lines.append((f"  … and {left:,} more running", "cyan"))
         return lines[:room]
 
+    def _row(self, state: ExperimentState, index: int, now: datetime) -> tuple[str, ...]:
+        process = state.processes[index]
+        since = process.started_at
+        lasted = "" if since is None else text.duration((now - since).total_seconds())
+        attempt = f"attempt {process.attempt}" if process.attempt > 1 else ""
+        words = (params_words(self._params, index), attempt, self._says.get(index, ""))
+        return lasted, *cells(self._standing.get(index)), "  ".join(filter(None, words))
 
-class Announcing(LocalEngine):
-    """The local engine, with a word to the user when it is asked to stop what runs."""
+    def _stand(self, state: ExperimentState, now: datetime) -> Mapping[int, Standing]:
+        """Where the running processes stand by now, or did a second ago."""
+        folder = self._folder(state.experiment_id)
+        found = self._looks.at(state, folder, now)
+        if found is not self._standing and self._live is not None:
+            self._says = {
+                index: said(found[index].progress)
+                if index in found
+                else last_words(state, folder, index)
+                for index in state.processes.indices(ProcessStatus.RUNNING)[:_MOST_LINES]
+            }
+        self._standing = found
+        return found
 
-    def __init__(self, progress: Progress) -> None:
-        super().__init__()
-        self._progress = progress
-        self._signals = 0
 
-    def cancel(
-        self, handles: Sequence[Handle], *, force: bool = False
-    ) -> Mapping[AttemptName, str]:
-        """As the engine's; what could not be reached is named."""
-        unreached = super().cancel(handles, force=force)
-        number = text.count(len(handles), "process")
-        if force:
-            words = f"killing {number}"
-        elif self._signals:
-            words = f"stopping {number}; once more (Ctrl-C) kills them at once"
-        else:
-            words = f"a process failed: stopping the other {number}"
-        if handles:
-            self._progress.stopping(words)
-        return unreached
-
-    def wake(self) -> None:
-        """Called from the signal handler: no more than a mark here."""
-        self._signals += 1
-        super().wake()
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    """A line of the running: numbers to the right, words to the left, no columns without any."""
+    cells = [word.rjust(width) for word, width in zip(row, widths, strict=True) if width]
+    return f"  {'  '.join(cells[:-1])}  {row[-1]}".rstrip()
 
 
 def _waiting(state: ExperimentState) -> int:

@@ -12,7 +12,7 @@ import click
 from holdfast.attempts.files import open_output
 from holdfast.attempts.looking import look
 from holdfast.attempts.names import AGGREGATE, AttemptName, file_path, names
-from holdfast.attempts.reports import output_of
+from holdfast.attempts.reports import newest_files, output_of
 from holdfast.attempts.surviving import life
 from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.app import in_state_dir
@@ -176,6 +176,11 @@ class _Subject:
                     # Ranks without a log of their own share their launcher's, shown once.
                     path, title = own, title if own == path else f"{unit}.{number}"
                 found.setdefault(path, _Log(self._where, path, f"{title} {kind}"))
+            if number and len(kinds) == len(_SUFFIXES) and self._attempt(unit, number).is_launcher:
+                # What a rank writes to `process.log`, where it has no output of its own.
+                name = self._attempt(unit, number)
+                for path in newest_files(self._folder, name, int(unit), "log"):
+                    found.setdefault(path, _Log(self._where, path, f"{unit}.{number} log"))
         return list(found.values())
 
     def _attempt(self, unit: str, number: int) -> AttemptName:

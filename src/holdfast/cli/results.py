@@ -1,6 +1,7 @@
 """What `holdfast show` says of results: of all processes, or of one."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.takeover import lost_results
-from holdfast.reading import forms, reasons, seen, text
+from holdfast.reading import forms, progress, reasons, seen, text
 from holdfast.reading.cells import cell, flat
 from holdfast.reading.evidence import parameters
 from holdfast.results import aggregation, rows
@@ -72,6 +73,7 @@ def process_page(
     failed = None
     if process.status is ProcessStatus.FAILED:
         failed = reasons.failure(folder, state, index)
+    standing = progress.standings(state, folder, datetime.now(UTC), only=index).get(index)
     aggregate = aggregation.partial_of(state, folder, parameters(state) or (), only=index)
     made = aggregate["rows"]
     name = f"{state.experiment_id}/{index}"
@@ -83,6 +85,7 @@ def process_page(
             None if params is None else params[index],
             None if failed is None else failed.error,
             None,
+            progress.form(standing),
         )
         content = {"experiment_id": state.experiment_id, "process": form, "aggregate": aggregate}
         forms.print_json("holdfast.process/1", content)
@@ -94,6 +97,7 @@ def process_page(
         ("host", text.short(process.host or "")),
         ("started", text.when(process.started_at)),
         ("ended", text.when(process.completed_at)),
+        ("progress", _progress(standing)),
     ]
     facts += [(text.short(key, 40), cell(each)) for key, each in row["params"].items()]
     lines = [text.bold(text.short(name))]
@@ -109,3 +113,14 @@ def process_page(
             seen.mark(folder)
     lines += [f"logs: {where.command('logs', name)}"]
     text.emit(lines)
+
+
+def _progress(standing: progress.Standing | None) -> str:
+    """`3/90 3%, 2m 10s left, last report 1.2 s ago: loss=0.1`."""
+    if standing is None:
+        return ""
+    steps, left, beat = progress.cells(standing)
+    age, _, stalled = beat.partition(", ")
+    words = [steps, f"{left} left" if left else "", f"last report {age} ago", stalled]
+    said = progress.said(standing.progress)
+    return ", ".join(filter(None, words)) + (f": {said}" if said else "")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from holdfast.attempts.looking import glance
-from holdfast.attempts.names import AttemptName
 from holdfast.attempts.surviving import halted
 from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.app import experiment_argument, in_state_dir, json_option
@@ -24,7 +23,8 @@ from holdfast.errors import ConfigError, HoldfastError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import forms, reasons, text
-from holdfast.reading.evidence import Params, failures, parameters, params_words
+from holdfast.reading.evidence import Params, failures, last_words, parameters, params_words
+from holdfast.reading.progress import HEADER, MOST, alike, attempt_of, cells, form, said, standings
 from holdfast.results.spending import attempts_duration_s
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.history import Transition
@@ -112,6 +112,7 @@ def _print_json(
         text.say(told(err, where), "warning")
         aggregate = None
     spent = attempts_duration_s(state, folder)
+    reported = standings(state, folder, datetime.now(UTC), most=state.processes_running)
     words = forms.next_words(state, living)
     forms.print_json(
         SCHEMA,
@@ -127,6 +128,7 @@ def _print_json(
                     None if params is None else params[index],
                     failed[index].error if index in failed else None,
                     spent.get(index),
+                    form(reported.get(index)),
                 )
                 for index, progress in state.process_progress.items()
             ],
@@ -226,24 +228,39 @@ def _running(state: ExperimentState, folder: Path, living: Verdict, params: Para
     now = datetime.now(UTC)
     watched = living.kind == "alive"
     decided = () if watched else _decided(state, folder, now)
+    reported = standings(state, folder, now)
     rows, stopped = [], []
-    for index in indices:
+    for number, index in enumerate(indices):
         progress = state.processes[index]
         since = progress.started_at
         lasted = "" if since is None else text.duration((now - since).total_seconds())
         who = "" if progress.identity is None else str(progress.identity)
         what = text.short(who if watched else decided[index].why)
-        name = AttemptName.of_process(
-            state.experiment_id, index, progress.attempt, ranks=state.rank_count
-        )
+        name = attempt_of(state, index)
         with contextlib.suppress(HoldfastError, OSError):  # nobody can tell at this moment
             if (halt := halted(glance(folder, name))) is not None:
                 stopped.append(f"  process {index}: {halt}")
-        rows.append((str(index), str(progress.attempt), lasted, what, params_words(params, index)))
+        standing = reported.get(index)
+        says = "" if standing is None else said(standing.progress)
+        if standing is None and number < MOST:
+            says = last_words(state, folder, index)
+        if name.is_launcher:
+            what = f"{name.unit}: {what}" if what else name.unit
+        words = what, params_words(params, index), text.short(says)
+        rows.append((index, (str(progress.attempt), lasted, *cells(standing), *words)))
     title = "running" if watched else "running when the owner was last heard of, and now"
-    header = ("PROCESS", "ATTEMPT", "SINCE", "SHIM" if watched else "NOW", "PARAMETERS")
-    table = text.table(header, rows, right=(0, 1, 2), indent="  ")
-    return ["", text.bold(title), *table, *stopped]
+    last = ("SHIM" if watched else "NOW", "PARAMETERS", "SAYS")
+    header = ("PROCESS", "ATTEMPT", "SINCE", *HEADER, *last)
+    table = [(text.ranges(group), *row) for group, row in alike(state, rows)]
+    return ["", text.bold(title), *_table(header, table), *stopped]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """*rows* without the columns in which none says anything."""
+    kept = [i for i, cells in enumerate(zip(*rows, strict=True)) if i < 3 or any(cells)]
+    columns = [[row[i] for i in kept] for row in rows]
+    numbers = [at for at, i in enumerate(kept) if i < 5]
+    return text.table([header[i] for i in kept], columns, right=numbers, indent="  ")
 
 
 def _decided(state: ExperimentState, folder: Path, now: datetime) -> "Sequence[Decision]":

@@ -191,7 +191,9 @@ class Scheduler:
             if first in counted:
                 continue  # its launcher was interrupted once
             counted.add(first)
-            if _lived_s(state.processes[index], fact) >= _LIVED_S:
+            # One that stalled lived as long as its limit makes it, and got nowhere for that long.
+            stalled = change.reason is Reason.STALL
+            if not stalled and _lived_s(state.processes[index], fact) >= _LIVED_S:
                 self._in_a_row.pop(first, None)
             self._in_a_row[first] += 1
             if self._in_a_row[first] >= self._policy.max_interruptions:
@@ -322,12 +324,14 @@ def _ending(
         return Requested(entity="experiment", event="interrupt", at=at, error_message=words)
     if given_up:
         first = min(given_up)
-        words = f"interrupted from outside again and again: {_named(state, sorted(given_up))}"
+        reason = state.processes[first].reason
+        how = "stalled" if reason is Reason.STALL else "interrupted from outside"
+        words = f"{how} again and again: {_named(state, sorted(given_up))}"
         return Requested(
             entity="experiment",
             event="interrupt",
             at=at,
-            reason=state.processes[first].reason,
+            reason=reason,
             error_message=f"{words}; the last time: {given_up[first]}",
         )
     failed = state.processes.indices(ProcessStatus.FAILED)

@@ -7,7 +7,9 @@ of them are cut on the way.
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +17,7 @@ import attrs
 
 from holdfast.attempts.names import AttemptName, progress_path, reports_dir
 from holdfast.attempts.progress import MOST_BYTES, trim
+from holdfast.config.experiment_file import Limits
 from holdfast.orchestration.watch import Watch
 from holdfast.status import Reason
 
@@ -44,10 +47,13 @@ class Stalls:
         self._reports: dict[AttemptName, _Report] = {}
         self._looked_at = float("-inf")
 
+    @property
+    def _limits(self) -> Limits:
+        return self._watch.launcher.experiment.limits
+
     def look(self) -> dict[AttemptName, str]:
         """The attempts that have stalled, and in what words; those to be restarted are stopped."""
-        limits = self._watch.launcher.experiment.limits
-        now, limit_s = self._watch.monotonic(), limits.stall_s
+        now, limit_s = self._watch.monotonic(), self._limits.stall_s
         if now - self._looked_at >= (_TRIM_EVERY_S if limit_s is None else _LOOK_EVERY_S):
             self._looked_at = now
             self._look_at_files(now)
@@ -58,16 +64,21 @@ class Stalls:
             for name, report in self._reports.items()
             if name in self._watch.handles
             and name not in self._watch.asked
+            and name not in self._watch.completing
             and now - report.at >= limit_s
         }
-        restart = limits.on_stall == "restart"
-        if stalled and restart:
+        if stalled and self._limits.on_stall == "restart":
             self._watch.ask(list(stalled), force=False, why=Reason.STALL)
-        return {name: self._words(age_s, restart=restart) for name, age_s in stalled.items()}
+        return {name: self._words(age_s) for name, age_s in stalled.items()}
 
-    def _words(self, age_s: float, *, restart: bool) -> str:
-        then = "it is stopped and tried again" if restart else "it runs on"
-        return f"it has reported nothing for {age_s:.0f} s (limits.stall); {then}"
+    def _words(self, age_s: float) -> str:
+        then = (
+            "it is stopped and tried again" if self._limits.on_stall == "restart" else "it runs on"
+        )
+        # The time makes two stalls of one attempt two messages.
+        since = self._watch.clock() - timedelta(seconds=age_s)
+        words = f"it has reported nothing for {age_s:.0f} s, since {since:%H:%M:%S}Z (limits.stall)"
+        return f"{words}; {then}"
 
     def _look_at_files(self, now: float) -> None:
         running = {name: self._reports.get(name) for name in self._watch.handles}
@@ -76,7 +87,7 @@ class Stalls:
         reports = {}
         for name, before in running.items():
             seen = self._see(name)
-            if before is not None and before.seen == seen:
+            if before is not None and seen in (before.seen, ()):
                 reports[name] = before
             elif seen:
                 # Nothing counts before its first report.
@@ -90,7 +101,9 @@ class Stalls:
                 info = path.lstat()
                 if info.st_blocks * 512 > MOST_BYTES:
                     trim(path)
-                seen.append((path.name, info.st_size, info.st_mtime_ns))
+                    info = path.lstat()  # the cut is no report
+                if stat.S_ISREG(info.st_mode) and info.st_size:
+                    seen.append((path.name, info.st_size, info.st_mtime_ns))
         return tuple(sorted(seen))
 
     def _files(self, name: AttemptName) -> Iterator[Path]:

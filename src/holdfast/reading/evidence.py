@@ -3,21 +3,23 @@
 Reads the logs of attempts, and judges nothing.
 """
 
+import contextlib
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from holdfast.attempts.names import AttemptName, names
-from holdfast.attempts.reports import output_of
+from holdfast.attempts.reports import newest_files, output_of
 from holdfast.config.placeholders import as_text
 from holdfast.errors import ConfigError, HoldfastError, Spell, printable
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import reasons, text
 from holdfast.reading.cells import cell
+from holdfast.reading.progress import attempt_of
 from holdfast.status import ExperimentStatus
 
-__all__ = ["Params", "failures", "parameters", "params_words", "tail"]
+__all__ = ["Params", "failures", "last_words", "parameters", "params_words", "tail"]
 
 _TAIL_LINES: Final = 5
 _TAIL_BYTES: Final = 16 * 1024
@@ -78,10 +80,7 @@ def failures(
             which += f" ({words if len(indices) == 1 else f'{first}: {words}'})"
         lines.append(f"  {text.paint(str(found[first]), 'red', text.coloured(stream))}")
         lines.append(f"    {which}")
-        name = AttemptName.of_process(
-            state.experiment_id, first, progress.attempt, ranks=state.rank_count
-        )
-        lines += _log(command, folder, name, first)
+        lines += _log(command, folder, attempt_of(state, first), first)
     if state.status is ExperimentStatus.FAILED and state.can_aggregate():
         lines += _aggregation(command, state, folder, stream)
     if rest := kinds[_MOST_GROUPS:]:
@@ -120,6 +119,18 @@ def _log(command: Spell, folder: Path, name: AttemptName, index: int | None = No
         if not silent:
             return [*lines, f"    {command('logs', f'{name.experiment_id}/{unit}')}"]
     return lines
+
+
+def last_words(state: ExperimentState, folder: Path, index: int) -> str:
+    """The last line that the last attempt of process *index* printed, wherever; else nothing."""
+    name = attempt_of(state, index)
+    found = []
+    paths = [output_of(folder, name, index, "out"), output_of(folder, name, index, "err")]
+    for path in [*paths, *newest_files(folder, name, index, "log")]:
+        with contextlib.suppress(OSError):
+            found.append((path.lstat().st_mtime_ns, path))
+    lines = (line for _, path in sorted(found, reverse=True) for line in tail(path, 1))
+    return next(lines, "")
 
 
 def tail(path: Path, lines: int = _TAIL_LINES) -> list[str]:

@@ -113,8 +113,13 @@ def process(
     params: Mapping[str, Any] | None,
     error: str | None,
     attempts_duration_s: float | None,
+    reported: Json | None,
 ) -> Json:
-    """One process: what the *error* of a failed one said, how long all its attempts took."""
+    """One process: what the *error* of a failed one said, how long all its attempts took.
+
+    Args:
+        reported: How far it says that it is, while it runs; see `holdfast.reading.progress.form`.
+    """
     one = ExperimentState(experiment_id="x", num_processes=1, process_progress={0: progress})
     stored: Json = encoding.state_to_json(one)["process_progress"]["0"]
     return {
@@ -123,6 +128,7 @@ def process(
         **stored,
         "error": error,
         "attempts_duration_s": attempts_duration_s,
+        "progress": reported,
     }
 
 

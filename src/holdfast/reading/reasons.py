@@ -13,11 +13,11 @@ from typing import Final
 import attrs
 
 from holdfast.attempts.files import open_output
-from holdfast.attempts.names import AttemptName
 from holdfast.attempts.reports import output_of
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import text
+from holdfast.reading.progress import attempt_of
 from holdfast.results.aggregation import how_it_ended
 from holdfast.status import ProcessStatus, Reason
 
@@ -64,11 +64,9 @@ def failure(folder: Path, state: ExperimentState, index: int, *, look: bool = Tr
     how = text.short(how_it_ended(process), 500)
     error = None
     if look and _ended_by_itself(process) and not _is_told(process):
-        name = AttemptName.of_process(
-            state.experiment_id, index, process.attempt, ranks=state.rank_count
-        )
+        path = output_of(folder, attempt_of(state, index), index, "err")
         with contextlib.suppress(HoldfastError):  # named where the log is shown
-            error = error_text(last_bytes(output_of(folder, name, index, "err"), _ERROR_BYTES))
+            error = error_text(last_bytes(path, _ERROR_BYTES))
     facts = process.reason, process.exit_code, process.signal
     return Failure(how, error, (*facts, _alike(how), None if error is None else _alike(error)))
 

@@ -1,0 +1,304 @@
+"""How far the running processes are, as every listing shows it, and when an experiment is done.
+
+From what they report, for eyes only: looks are bounded, and decide nothing. Here the wall's clock
+says how old a report is; what acts on a stall, `holdfast.orchestration.stalls`, has one of its own.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from holdfast.attempts.names import AttemptName
+from holdfast.attempts.progress import Progress, Sources
+from holdfast.config.durations import parse_duration
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.reading import text
+from holdfast.status import ProcessStatus
+
+__all__ = [
+    "HEADER",
+    "MOST",
+    "Estimate",
+    "Looks",
+    "Standing",
+    "Sums",
+    "alike",
+    "attempt_of",
+    "cells",
+    "form",
+    "said",
+    "standings",
+    "sums",
+]
+
+#: What heads the three cells of a report.
+HEADER: Final = ("PROG", "ETA", "BEAT")
+
+#: Processes of an experiment whose reports are looked for: more than any table shows.
+MOST: Final = 200
+_LOOK_EVERY_S: Final = 1.0
+
+
+def attempt_of(state: ExperimentState, index: int) -> AttemptName:
+    """The last attempt of process *index*."""
+    attempt = state.processes[index].attempt
+    return AttemptName.of_process(state.experiment_id, index, attempt, ranks=state.rank_count)
+
+
+@attrs.frozen(kw_only=True)
+class Standing:
+    """Where a running process stands, by its own reports.
+
+    Attributes:
+        age_s: Since its last report: its heartbeat.
+        remaining_s: Until it is done, at its pace so far; None if that cannot be told.
+        stalled: Whether it has been silent for longer than `limits.stall`.
+    """
+
+    progress: Progress
+    age_s: float
+    remaining_s: float | None
+    stalled: bool
+
+
+def standings(
+    state: ExperimentState,
+    folder: Path,
+    now: datetime,
+    *,
+    sources: Sources | None = None,
+    only: int | None = None,
+    most: int = MOST,
+) -> dict[int, Standing]:
+    """Of the running processes those that report, by index.
+
+    Args:
+        sources: What follows their files, for who looks again and again.
+        only: The one process that is asked for.
+        most: How many processes to look at, the first.
+    """
+    brief, sources = sources is None, sources or Sources(folder)
+    running = [
+        index
+        for index in state.processes.indices(ProcessStatus.RUNNING)
+        if only is None or index == only
+    ]
+    found = {}
+    limit_s = _stall_s(state)
+    for index in islice(running, most):
+        progress = sources.look(attempt_of(state, index), index, brief=brief)
+        if progress is not None:
+            age_s = progress.age_s(now)
+            stalled = limit_s is not None and age_s >= limit_s
+            began = state.processes[index].started_at
+            left_s = None if stalled else progress.remaining_s(now, began)
+            found[index] = Standing(
+                progress=progress, age_s=age_s, remaining_s=left_s, stalled=stalled
+            )
+    return found
+
+
+def _stall_s(state: ExperimentState) -> float | None:
+    """`limits.stall` as stored. Not all of the configuration: a matrix may take a second."""
+    limits = state.config.get("limits")
+    stall = limits.get("stall") if isinstance(limits, Mapping) else None
+    try:
+        return None if stall is None else parse_duration(stall)
+    except ValueError:
+        return None  # made by hand, or through the library
+
+
+class Looks:
+    """The standings of a state that is shown again and again: looked for once a second."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Look at nothing yet; *monotonic* says when a second is over."""
+        self._monotonic = monotonic
+        self._sources: Sources | None = None
+        self._followed: set[AttemptName] = set()
+        self._found: dict[int, Standing] = {}
+        self._at = -math.inf
+
+    def at(self, state: ExperimentState, folder: Path, now: datetime) -> Mapping[int, Standing]:
+        """Where the running processes of *state* stand."""
+        if self._monotonic() - self._at >= _LOOK_EVERY_S:
+            self._at = self._monotonic()
+            if self._sources is None:
+                self._sources = Sources(folder)
+            running = islice(state.processes.indices(ProcessStatus.RUNNING), MOST)
+            names = {attempt_of(state, index) for index in running}
+            for name in self._followed - names:
+                self._sources.forget(name)
+            self._followed = names
+            self._found = standings(state, folder, now, sources=self._sources)
+        return self._found
+
+
+# -- in words, and as JSON ------------------------------------------------------------------------
+
+
+def cells(standing: "Standing | Sums | None") -> tuple[str, str, str]:
+    """`3/90 3%`, `2m 10s`, `1.2 s`: steps, time left, age of the last report."""
+    if standing is None:
+        return "", "", ""
+    if isinstance(standing, Sums):
+        steps = _steps(standing.step, standing.total)
+        stalled = f", {standing.stalled:,} stalled" if standing.stalled else ""
+    else:
+        steps = _steps(standing.progress.step, standing.progress.total)
+        stalled = ", stalled" if standing.stalled else ""
+    left = "" if standing.remaining_s is None else text.duration(standing.remaining_s)
+    return steps, left, text.duration(standing.age_s) + stalled
+
+
+def _steps(step: int | float | None, total: int | float | None) -> str:
+    if step is None:
+        return "" if total is None else f"?/{_number(total)}"
+    if total is None:
+        return _number(step)
+    # Rounded down: 100% is what is done.
+    share = f" {int(100 * min(max(step / total, 0.0), 1.0))}%" if total > 0 else ""
+    return f"{_number(step)}/{_number(total)}{share}"
+
+
+def _number(value: int | float) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def said(progress: Progress) -> str:
+    """Its message and its last values: `warming up loss=0.25`."""
+    from holdfast.reading.cells import cell  # loads what reads results, which a listing never needs
+
+    values = (f"{text.short(key, 40)}={cell(each)}" for key, each in progress.values.items())
+    return text.short(" ".join(filter(None, (progress.message, *values))))
+
+
+def form(standing: Standing | None) -> dict[str, Any] | None:
+    """What `--json` has of a process that reports; what JSON lacks, such as NaN, is None."""
+    if standing is None:
+        return None
+    progress = standing.progress
+    values = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in progress.values.items()
+    }
+    return {
+        "step": progress.step,
+        "total": progress.total,
+        "message": progress.message,
+        "values": values,
+        "heartbeat_age_s": round(standing.age_s, 3),
+        "stalled": standing.stalled,
+    }
+
+
+def alike(
+    state: ExperimentState, rows: Iterable[tuple[int, Sequence[str]]]
+) -> list[tuple[list[int], Sequence[str]]]:
+    """*rows* by process; ranks of one launcher that have the same share one."""
+
+    def key(item: tuple[int, Sequence[str]]) -> tuple[object, ...]:
+        index, row = item
+        return (index if state.ranks is None else state.gang(index).start, *row)
+
+    groups = ([*group] for _, group in groupby(rows, key))
+    return [([index for index, _ in group], group[0][1]) for group in groups]
+
+
+# -- of a whole experiment ------------------------------------------------------------------------
+
+
+class Estimate:
+    """When an experiment will be done, from how long its processes took, or say that they take."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._ended = 0
+        self._widest = 1
+
+    def ended(self, process: ProcessProgress) -> None:
+        """A process completed."""
+        if process.started_at is not None and process.completed_at is not None:
+            self._seconds += max(0.0, (process.completed_at - process.started_at).total_seconds())
+            self._ended += 1
+
+    def left_s(
+        self, state: ExperimentState, now: datetime, standing: Mapping[int, Standing] | None = None
+    ) -> float | None:
+        """Seconds left; None before anything is known."""
+        self._widest = max(self._widest, state.processes_running)
+        lasted = {}
+        for index in state.processes.indices(ProcessStatus.RUNNING):
+            since = state.processes[index].started_at
+            lasted[index] = 0.0 if since is None else (now - since).total_seconds()
+        reported = {
+            index: each.remaining_s
+            for index, each in (standing or {}).items()
+            if each.remaining_s is not None and index in lasted
+        }
+        if self._ended:
+            mean = self._seconds / self._ended
+        elif reported:
+            mean = sum(lasted[index] + left for index, left in reported.items()) / len(reported)
+        else:
+            return None
+        left = [reported.get(index, max(mean - s, 0.0)) for index, s in lasted.items()]
+        work = mean * state.processes_pending + sum(left)
+        # With nothing left to start, the slowest is all that is waited for.
+        return max(work / max(self._widest, 1), *left, 0.0)
+
+
+@attrs.frozen(kw_only=True)
+class Sums:
+    """What the running processes of an experiment report, together.
+
+    Attributes:
+        step: Of those that tell theirs.
+        total: None if one that has steps does not say of how many.
+        age_s: Since the newest report.
+        remaining_s: Until the experiment is done; None if that cannot be told.
+        stalled: How many have been silent for longer than `limits.stall`.
+    """
+
+    step: float | None
+    total: float | None
+    age_s: float
+    remaining_s: float | None
+    stalled: int
+
+    def form(self) -> dict[str, Any]:
+        """What `ls --json` has of it."""
+        eta_s = None if self.remaining_s is None else round(self.remaining_s, 3)
+        return {
+            "step": self.step,
+            "total": self.total,
+            "heartbeat_age_s": round(self.age_s, 3),
+            "stalled": self.stalled,
+            "eta_s": eta_s,
+        }
+
+
+def sums(state: ExperimentState, folder: Path, now: datetime, *, most: int = MOST) -> Sums | None:
+    """The sums of what is reported in *state*; None if nothing is."""
+    found = standings(state, folder, now, most=most)
+    if not found:
+        return None
+    estimate = Estimate()
+    for index in state.processes.indices(ProcessStatus.COMPLETED):
+        estimate.ended(state.processes[index])
+    reports = [each.progress for each in found.values()]
+    stepping = [each for each in reports if each.step is not None]
+    totals = [each.total for each in stepping if each.total is not None]
+    return Sums(
+        step=sum(each.step for each in stepping if each.step is not None) if stepping else None,
+        total=sum(totals) if stepping and len(totals) == len(stepping) else None,
+        age_s=min(each.age_s for each in found.values()),
+        remaining_s=estimate.left_s(state, now, found),
+        stalled=sum(each.stalled for each in found.values()),
+    )
