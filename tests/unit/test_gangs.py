@@ -26,7 +26,7 @@ from holdfast.lifecycle.events import (
     ProcessLost,
     Requested,
 )
-from holdfast.lifecycle.records import ExperimentState, Ranks
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ProcessTable, Ranks
 from holdfast.orchestration import exits
 from holdfast.orchestration.scheduling import Plan, Policy, Scheduler
 from holdfast.results import acceptance
@@ -178,6 +178,28 @@ def test_a_gang_is_charged_once() -> None:
     turns.turn(*ends(0, 1, 2, 3, attempt=2, code=1), at=11)
     assert turns.state.status is ExperimentStatus.FAILED
     assert {each.failures for each in turns.state.processes.values()} == {2}
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_a_turn_costs_a_gang_what_its_ranks_do(
+    monkeypatch: pytest.MonkeyPatch, independent: bool
+) -> None:
+    """Not their square, by which a gang of 10,000 took a minute to start, and one to end."""
+    count, looks = 300, 0
+    look = ProcessTable.__getitem__
+
+    def counted(table: ProcessTable, index: int) -> ProcessProgress:
+        nonlocal looks
+        looks += 1
+        return look(table, index)
+
+    state = of(1, count, independent=independent)
+    scheduler = Scheduler(state, Policy(jobs=1))
+    monkeypatch.setattr(ProcessTable, "__getitem__", counted)
+    state = apply_many(state, scheduler.plan(state, [], NOW).events).state
+    plan = scheduler.plan(state, ends(*range(count)), NOW)
+    assert apply_many(state, plan.events).state.status is ExperimentStatus.COMPLETED
+    assert looks < 50 * count
 
 
 def test_an_interrupted_gang_was_interrupted_once() -> None:

@@ -11,7 +11,7 @@ import math
 import os
 import stat
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ from typing import Any, Final
 import attrs
 
 from holdfast.attempts.names import AttemptName, progress_path, reports_dir
-from holdfast.attempts.reports import newest_files
+from holdfast.attempts.reports import newest_of_all
 
 __all__ = ["MOST_BYTES", "Follower", "Progress", "Sources", "latest", "trim"]
 
@@ -231,13 +231,24 @@ class Sources:
 
     def look(self, name: AttemptName, index: int, *, brief: bool = False) -> Progress | None:
         """What process *index* has reported in attempt *name*; None if nothing."""
-        # It may report in its own file, and in the one that its attempt was given.
-        given = progress_path(self._folder, name)
-        rank = index - (name.index or 0) if name.is_launcher else 0
-        found = [self._follow(given, brief, shared=name.is_launcher).of_rank(rank)]
-        for path in newest_files(self._folder, name, index, "progress"):
-            found.append(self._follow(path, brief).progress)
-        return max(filter(None, found), key=lambda each: each.at, default=None)
+        return self.looks(name, [index], brief=brief).get(index)
+
+    def looks(
+        self, name: AttemptName, indices: Iterable[int], *, brief: bool = False
+    ) -> dict[int, Progress]:
+        """What those of the processes *indices* of attempt *name* have reported that did."""
+        # They may report in their own files, and in the one that their attempt was given.
+        given = self._follow(progress_path(self._folder, name), brief, shared=name.is_launcher)
+        own = newest_of_all(self._folder, name, "progress")
+        found = {}
+        for index in indices:
+            said = [given.of_rank(index - (name.index or 0) if name.is_launcher else 0)]
+            if index in own:
+                said.append(self._follow(own[index], brief).progress)
+            newest = max(filter(None, said), key=lambda each: each.at, default=None)
+            if newest is not None:
+                found[index] = newest
+        return found
 
     def _follow(self, path: Path, brief: bool, *, shared: bool = False) -> Follower:
         follower = self._followers.get(path)

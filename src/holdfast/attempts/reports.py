@@ -23,6 +23,7 @@ __all__ = [
     "TORCHELASTIC",
     "Report",
     "newest_files",
+    "newest_of_all",
     "output_of",
     "reported",
     "torchelastic_error",
@@ -209,15 +210,21 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def newest_files(folder: Path, name: AttemptName, index: int, suffix: str) -> list[Path]:
     """The newest file with *suffix* of process *index* in the attempt: one, or none."""
+    return list(newest_of_all(folder, name, suffix, only=index).values())
+
+
+def newest_of_all(
+    folder: Path, name: AttemptName, suffix: str, *, only: int | None = None
+) -> dict[int, Path]:
+    """The newest file with *suffix* of every process in the attempt that has one, by its index."""
     path = reports_dir(folder, name)
-    try:
-        found = _incarnations(path, index).get(index)
-    except StateReadError:
-        return []
-    if not found:
-        return []
-    by_age = (each for each in _by_age(path, index, found) if suffix in found[each])
-    return [path / f"{index}.{each}.{suffix}" for each in by_age][:1]
+    found: dict[int, Path] = {}
+    with contextlib.suppress(StateReadError):
+        for index, incarnations in _incarnations(path, only).items():
+            for each in _by_age(path, index, incarnations):
+                if suffix in incarnations[each]:
+                    found.setdefault(index, path / f"{index}.{each}.{suffix}")
+    return found
 
 
 def output_of(

@@ -91,9 +91,9 @@ def standings(
     ]
     found = {}
     limit_s = _stall_s(state)
-    for index in islice(running, most):
-        progress = sources.look(attempt_of(state, index), index, brief=brief)
-        if progress is not None:
+    # What one launcher started stands side by side, and its folder is listed once for all of them.
+    for name, indices in groupby(running[:most], lambda index: attempt_of(state, index)):
+        for index, progress in sources.looks(name, indices, brief=brief).items():
             age_s = progress.age_s(now)
             stalled = limit_s is not None and age_s >= limit_s
             began = state.processes[index].started_at
