@@ -160,6 +160,40 @@ print("not reached")
     assert attempt.run(code, exits=-signal.SIGTERM)[0] == ""
 
 
+@pytest.mark.parametrize("when", ["before", "later"])
+@pytest.mark.parametrize("end", ["sys.exit(0)", "ended.append(1)"])
+@pytest.mark.parametrize("steps", [2, 1])
+def test_a_program_that_handles_term_itself_did_not_complete(attempt, when, end, steps):
+    """It ended in order and with 0, which passed for completed; unless its loop ran to its end."""
+    code = f"""
+import os, signal, sys
+import holdfast
+ended = []
+def handle(number, frame):
+    if callable(found):
+        found(number, frame)
+    {end}
+found = None
+if "{when}" == "before":
+    signal.signal(signal.SIGTERM, handle)
+with holdfast.process() as process:
+    if "{when}" == "later":
+        found = signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, handle)
+    for step in process.track(range(2)):
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if ended and {steps} == 1:
+            break
+"""
+    attempt.run(code)
+    said = attempt.told("said")
+    ran = steps == 2 and "exit" not in end
+    assert said.get("completed", False) is ran
+    assert said["signal"] == signal.SIGTERM
+    assert ran or (said["stopped"], said["why"]) == (True, "SIGTERM")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only /proc shows them")
 def test_a_handler_that_is_not_python_is_left(attempt):
     """It would not be called any more: faulthandler's, MPI's."""

@@ -329,7 +329,9 @@ class Process:
 
     def _ending(self, error: "BaseException | None") -> "dict[str, object] | None":
         if error is None or saying.is_success(error):
-            if self._stop_seen and not self._tracking.ran_to_its_end:
+            # Who has a handler of its own for TERM may have ended for it, and needs not ask.
+            stopped = self._stop_seen or (self._stop.handled and self._stop.look())
+            if stopped and not self._tracking.ran_to_its_end:
                 return {"stopped": True, "why": self._stop.why}
             return {"completed": True}
         if isinstance(error, KeyboardInterrupt):

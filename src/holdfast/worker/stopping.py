@@ -43,6 +43,7 @@ class Stop:
         why: What asked first: `request`, `time` or the name of a signal; None while nothing has.
         heard: The first signal that came.
         asked: Whether the program has ever asked.
+        handled: Whether TERM came, and the program has a handler of its own for it.
     """
 
     def __init__(self, requests: "tuple[str, ...]", at: "float | None") -> None:
@@ -55,7 +56,7 @@ class Stop:
         self._look_at = 0.0
         self.why: str | None = None
         self.heard: int | None = None
-        self.asked = False
+        self.asked = self.handled = False
 
     def install(self) -> None:
         """Listen to signals, in the main thread; in any other, nothing is heard of them."""
@@ -112,9 +113,12 @@ class Stop:
         ours = os.getpid() == self._pid  # neither a fork nor a block that was left
         if ours and self.heard is None:
             self.heard = number
+        # One that came after ours calls it, as it would have called none.
+        handled = callable(before) or signal.getsignal(number) is not self._handler
+        self.handled = self.handled or (ours and handled and number == _TERM)
         if callable(before):
             before(number, frame)
-        elif before == signal.SIG_DFL and not (ours and (self.asked or number != _TERM)):
+        elif before == signal.SIG_DFL and not (ours and (self.asked or handled or number != _TERM)):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
