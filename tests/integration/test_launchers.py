@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -179,7 +180,13 @@ def test_each_rank_is_a_process_of_the_experiment(
 ) -> None:
     """With status, progress and result of its own."""
     program = begin(sh, launcher, ranks)
-    shown = sh.json("show", "@last")["processes"]
+
+    # At most two lines a second are written, of a loop that took no time to come to step 10.
+    def shown_all() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = sh.json("show", "@last")["processes"]
+        return found if all(each["progress"]["step"] for each in found) else []
+
+    shown = until(shown_all)
     assert [process["status"] for process in shown] == ["running"] * RANKS
     assert {process["progress"]["total"] for process in shown} == {STEPS}
     assert {process["progress"]["step"] for process in shown} <= {9, 10}

@@ -130,13 +130,17 @@ def test_a_rank_too_many_is_an_error(tmp_path, rank):
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_another_number_of_ranks_than_declared_is_an_error(tmp_path, size):
+def test_another_number_of_ranks_than_declared_is_an_error(tmp_path, monkeypatch, size):
     """Who divides the work by `world_size` would leave some undone, and nobody would notice."""
-    with pytest.raises(
-        WorkerError, match=rf"started {size} ranks, but 3 are declared.*\n.*ranks ="
-    ):
-        rank_of(tmp_path, 0, WORLD_SIZE=str(size))
-    assert rank_of(tmp_path, 0, WORLD_SIZE="3").world_size == 3
+    made = Attempt(tmp_path, 3, RANK="0", WORLD_SIZE=str(size))
+    for name, value in made.env.items():
+        monkeypatch.setenv(name, value)
+    words = f"started {size} ranks, but 3 are declared"
+    with pytest.raises(WorkerError, match=words):
+        holdfast.process()
+    assert words in made.told("said", 4)["error"]["message"]
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert holdfast.process().world_size == 3
 
 
 def test_a_launcher_that_does_not_say_which_rank_is_an_error(tmp_path):

@@ -39,10 +39,14 @@ def process() -> "Process":
     Without an experiment it does next to nothing, so that the same script runs alone.
 
     Raises:
-        WorkerError: This is a rank of a launcher that does not say which, or one too many.
+        WorkerError: This is a rank of a launcher that does not say which, or that starts another
+            number of ranks than declared.
     """
-    # A fork gets its parent's, too, which is mute there.
-    return _current or Process(who_am_i(os.environ))
+    if _current is not None:
+        return _current  # a fork gets its parent's, too, which is mute there
+    who = who_am_i(os.environ)
+    saying.refuse_wrong(who)
+    return Process(who)
 
 
 class Process:

@@ -9,7 +9,7 @@ import sys
 import time
 
 from holdfast.worker import files
-from holdfast.worker.whoami import restart, start_ticks
+from holdfast.worker.whoami import RANKS_ADVICE, restart, start_ticks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from holdfast.worker.whoami import Who
 
-__all__ = ["OnDisk", "announce", "is_success", "of_error", "publish", "tell"]
+__all__ = ["OnDisk", "announce", "is_success", "of_error", "publish", "refuse_wrong", "tell"]
 
 _LONGEST_MESSAGE = 1000
 
@@ -59,6 +59,25 @@ def publish(who: "Who", suffix: str, told: "Mapping[str, object]") -> None:
     with OnDisk(path, "saying how it ended"):
         files.make_folder(os.path.dirname(path))
         files.publish(path, _encoded({**told, "at": _now()}))
+
+
+def refuse_wrong(who: "Who") -> None:
+    """Have it known why *who* must not work, where it must not.
+
+    Raises:
+        WorkerError: It must not.
+    """
+    if who.wrong is None:
+        return
+    from holdfast.errors import DiskError, WorkerError
+
+    error = WorkerError(who.wrong, RANKS_ADVICE)
+    told = {"error": {"type": "WorkerError", "message": who.wrong, "rank": who.rank}}
+    try:
+        publish(who, "said", told)
+    except DiskError as err:
+        tell(str(err))
+    raise error
 
 
 def is_success(error: "BaseException | None") -> bool:

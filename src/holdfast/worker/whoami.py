@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Who", "incarnation", "rank_told", "who_am_i"]
+__all__ = ["RANKS_ADVICE", "Who", "incarnation", "rank_told", "who_am_i"]
 
 #: Where launchers say which rank it is, and how many there are; the first that is there counts.
 #: SLURM_PROCID comes last: under `mpirun` in a batch job it is 0 in every rank.
@@ -23,6 +23,8 @@ _LAUNCHERS = (
     ("PMI_RANK", "PMI_SIZE"),
     ("SLURM_PROCID", "SLURM_NTASKS"),
 )
+
+RANKS_ADVICE = "`ranks = N` of the experiment has to be the number that the launcher starts"
 
 _HOST_CHARACTERS = 40
 
@@ -48,6 +50,7 @@ class Who:
         params: Its parameters as JSON, and *params_file*, a file with them.
         stop_at: The time, in seconds since 1970, from which on it should stop.
         completed: Whether it has completed in an attempt before.
+        wrong: Why it must not work, although it knows which rank it is; None if it may.
     """
 
     index = rank = 0
@@ -64,6 +67,7 @@ class Who:
     params: "str | None" = None
     params_file: "str | None" = None
     stop_at: "float | None" = None
+    wrong: "str | None" = None
 
     def file(self, suffix: str) -> "str | None":
         """The file of that kind among the reports."""
@@ -185,13 +189,10 @@ def _be_rank(who: Who, env: "Mapping[str, str]", launcher: int, index: "int | No
     if rank >= count:
         raise _error(
             f"this is rank {rank}, but only {count} ranks are declared (0 to {count - 1})",
-            "`ranks = N` of the experiment has to be the number that the launcher starts",
+            RANKS_ADVICE,
         )
     if told is not None and told[1] not in (None, count):
-        raise _error(
-            f"the launcher started {told[1]} ranks, but {count} are declared",
-            "`ranks = N` of the experiment has to be the number that the launcher starts",
-        )
+        who.wrong = f"the launcher started {told[1]} ranks, but {count} are declared"
     who.inside, who.launcher = True, launcher
     who.index, who.rank, who.world_size = launcher + rank, rank, count
     _be_of(who, env)

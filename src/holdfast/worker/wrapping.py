@@ -58,6 +58,7 @@ def run(argv: list[str], rank: "int | None") -> int:
     if rank is not None:
         env = {**env, "RANK": str(rank)}
     who = who_am_i(env)
+    saying.refuse_wrong(who)
     if who.launcher is None or who.wrapped or who.helps:
         if who.inside and who.launcher is None:
             saying.tell("no ranks are declared (`ranks = N`): nothing is kept for this one")
