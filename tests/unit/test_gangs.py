@@ -458,7 +458,7 @@ def test_independent_ranks_end_each_for_itself(folder: Path) -> None:
     facts = told(folder, independent=True, exit_code=1)
     assert [ending(fact) for fact in facts] == ["complete", "fail", "requeue", "fail"]
     assert facts[0].result is not None
-    assert facts[3].error_message == "its launcher: exit code 1"
+    assert facts[3].error_message == "its launcher: exit code 1; rank 1: E: bad"
     # What was acknowledged is not taken back by what came for the launcher.
     facts = told(folder, independent=True, exit_code=0, interrupted_by=15)
     assert [ending(fact) for fact in facts] == ["complete", "requeue", "requeue", "requeue"]
@@ -492,6 +492,16 @@ def test_somebody_is_charged_for_a_launcher_that_fails(folder: Path) -> None:
     facts = told(folder, independent=True, signal=9)
     assert [ending(fact) for fact in facts] == ["requeue", "requeue", "fail", "fail"]
     assert facts[2].exit_code == 3
+
+
+def test_a_rank_that_is_failed_for_good_takes_no_blame(folder: Path) -> None:
+    """Its launcher starts it all the same, and stops the others: they would run for ever."""
+    report(folder, 4, "said", error={"type": "E", "message": "bad"})
+    report(folder, 5, "said", stopped=True, why="SIGTERM", signal=15)
+    state = apply_many(of(2, 4, independent=True), asks("start", 5, 6, 7)).state
+    facts = exits.exited(state, folder, NAME, ExitRecord(exit_code=1), NOW)
+    assert [(fact.process, ending(fact)) for fact in facts] == [(i, "fail") for i in (5, 6, 7)]
+    assert facts[0].error_message == "its launcher: exit code 1; rank 0: E: bad"
 
 
 def test_a_launcher_that_dies_takes_no_report_with_it(folder: Path) -> None:

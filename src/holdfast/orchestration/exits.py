@@ -77,13 +77,17 @@ def exited(
     if not name.is_launcher:
         return [_of_one(folder, name, fact, record, found.get(name.index), take)]
     if not state.has_gangs:
-        blamed = any(report.failure is not None for report in found.values())
+        running = _running(state, name)
+        blamed = any(index in found and found[index].failure for index in running)
+        cause = _failure(found, state.gang(name.index))
+        how = "; ".join(filter(None, (f"its launcher: {describe(record)}", cause)))
         return [
             _of_rank(
                 *(folder, attrs.evolve(fact, process=index), record, found.get(index), take),
                 blamed=blamed,
+                how=how,
             )
-            for index in _running(state, name)
+            for index in running
         ]
     return _of_gang(folder, name, fact, record, found, state.gang(name.index), take)
 
@@ -188,12 +192,15 @@ def _of_rank(
     take: Taking,
     *,
     blamed: bool,
+    how: str,
 ) -> ProcessExited:
     """Of an independent rank: what it said of itself, else what became of its launcher.
 
     Args:
-        blamed: Whether one of the ranks failed. Else a launcher that did takes all along that were
-            stopped with it: somebody is to be charged.
+        blamed: Whether one of the ranks that ran failed. Else a launcher that did takes all along
+            that were stopped with it: somebody is to be charged. One that is failed for good, and
+            fails again whenever its launcher starts it, would have the others run for ever.
+        how: How its launcher ended, and of which rank that is known.
     """
     if report is not None and report.completed:
         # That was durable before its launcher was asked to stop, or died.
@@ -209,7 +216,7 @@ def _of_rank(
         code = fact.exit_code if report.exit_code is None else report.exit_code
         return attrs.evolve(fact, exit_code=code, reported_error=report.failure)
     if ending(fact) != "complete":
-        return attrs.evolve(fact, error_message=f"its launcher: {describe(record)}")
+        return attrs.evolve(fact, error_message=how)
     if report is not None and report.unsaid is not None:
         return attrs.evolve(fact, reported_error=report.unsaid)
     return fact if report is None else _with_result(folder, fact, report, take)
