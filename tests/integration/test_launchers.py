@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -179,11 +180,15 @@ def test_each_rank_is_a_process_of_the_experiment(
 ) -> None:
     """With status, progress and result of its own."""
     program = begin(sh, launcher, ranks)
-    shown = sh.json("show", "@last")["processes"]
-    assert [process["status"] for process in shown] == ["running"] * RANKS
-    assert {process["progress"]["total"] for process in shown} == {STEPS}
-    assert {process["progress"]["step"] for process in shown} <= {9, 10}
-    assert {process["progress"]["stalled"] for process in shown} == {False}
+
+    def progress() -> list[dict[str, Any]]:
+        return [process["progress"] for process in sh.json("show", "@last")["processes"]]
+
+    # A rank reports twice a second.
+    until(lambda: {it["step"] for it in progress()} == {10})
+    assert {(it["total"], it["stalled"]) for it in progress()} == {(STEPS, False)}
+    assert {it["values"]["loss"] for it in progress()} == {1 / 11}
+    assert each(state_of(sh), "status") == ["running"] * RANKS
     for index in range(RANKS):
         (sh.path / f"go.{index}").touch()
     ended(program)
