@@ -181,16 +181,14 @@ def test_each_rank_is_a_process_of_the_experiment(
     """With status, progress and result of its own."""
     program = begin(sh, launcher, ranks)
 
-    # At most two lines a second are written, of a loop that took no time to come to step 10.
-    def shown_all() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = sh.json("show", "@last")["processes"]
-        return found if all(each["progress"]["step"] for each in found) else []
+    def progress() -> list[dict[str, Any]]:
+        return [process["progress"] for process in sh.json("show", "@last")["processes"]]
 
-    shown = until(shown_all)
-    assert [process["status"] for process in shown] == ["running"] * RANKS
-    assert {process["progress"]["total"] for process in shown} == {STEPS}
-    assert {process["progress"]["step"] for process in shown} <= {9, 10}
-    assert {process["progress"]["stalled"] for process in shown} == {False}
+    # A rank reports twice a second.
+    until(lambda: {it["step"] for it in progress()} == {10})
+    assert {(it["total"], it["stalled"]) for it in progress()} == {(STEPS, False)}
+    assert {it["values"]["loss"] for it in progress()} == {1 / 11}
+    assert each(state_of(sh), "status") == ["running"] * RANKS
     for index in range(RANKS):
         (sh.path / f"go.{index}").touch()
     ended(program)
