@@ -398,6 +398,25 @@ def test_who_said_that_it_completed_did(folder: Path) -> None:
     assert {ending(fact) for fact in told(folder, exit_code=0)} == {"complete"}
 
 
+def test_a_time_limit_without_a_checkpoint_is_a_failure(folder: Path) -> None:
+    """Who saves nothing would come to it again, and be charged for none of it, for ever."""
+    report(folder, 5, "said", stopped=True, why="time", saved=False)
+    facts = told(folder, exit_code=0)
+    assert {ending(fact) for fact in facts} == {"fail"}
+    assert "rank 1 stopped by itself at its time limit" in (facts[0].reported_error or "")
+    assert ending(told(folder, independent=True, exit_code=0)[1]) == "fail"
+    # One that has saved goes on from there, and the others of its gang with it.
+    report(folder, 6, "said", stopped=True, why="time", saved=True)
+    assert {ending(fact) for fact in told(folder, exit_code=0)} == {"requeue"}
+
+
+def test_a_failed_rank_counts_before_those_that_gave_way_to_it(folder: Path) -> None:
+    """A shell that forks and waits ends with 0 whatever they did."""
+    report(folder, 5, "said", error={"type": "ValueError", "message": "bad"})
+    report(folder, 6, "said", stopped=True, why="SIGTERM", signal=15)
+    assert {ending(fact) for fact in told(folder, exit_code=0)} == {"fail"}
+
+
 def test_the_rank_that_knows_says_why(folder: Path) -> None:
     """Torchrun exits 1 whatever the rank's code."""
     report(folder, 6, "said", error={"type": "ValueError", "message": "bad", "rank": 2})

@@ -50,6 +50,7 @@ class Report:
         said: What its program said at its end; None if it did not come to that.
         error: What went wrong, in its own words.
         why: Why it stopped by itself.
+        saved: Whether it had saved a checkpoint when it did.
         asked: The signal that asked it to stop, whether it heeded it or not.
         exit_code: How its command ended under `holdfast rank`; None if it did not end so.
         signal: The signal that ended it there.
@@ -61,6 +62,7 @@ class Report:
     said: Literal["completed", "stopped", "error"] | None = None
     error: str | None = None
     why: str | None = None
+    saved: bool = False
     asked: int | None = None
     exit_code: int | None = None
     signal: int | None = None
@@ -175,6 +177,7 @@ def _report(path: Path, index: int, incarnations: Sequence[str]) -> Report:
         said=kind,
         error=_error(error) if isinstance(error, dict) else None,
         why=_text(said.get("why")),
+        saved=said.get("saved") is True,
         asked=_number(said.get("signal")) or _number(ended.get("asked")),
         exit_code=_number(ended.get("exit_code")),
         signal=_number(ended.get("signal")),

@@ -233,12 +233,15 @@ def _of_gang(
 ) -> list[ProcessExited]:
     """Of a gang: one end for all, and what only one of its ranks knows is evidence for it."""
     if ending(fact) == "complete":
-        stopped = [
-            rank for rank, index in enumerate(ranks) if index in found and found[index].stopped
-        ]
-        if stopped:
-            fact = _gave_way(fact, found[ranks[stopped[0]]], f"rank {stopped[0]}")
-        elif failure := _failure(found, ranks) or _failure(found, ranks, "unsaid"):
+        stopped = [rank for rank, i in enumerate(ranks) if i in found and found[i].stopped]
+        if failure := _failure(found, ranks):
+            fact = attrs.evolve(fact, reported_error=failure)
+        elif stopped:
+            # If one of them has saved, the next attempt goes on from there.
+            saved = any(found[ranks[rank]].saved for rank in stopped)
+            first = attrs.evolve(found[ranks[stopped[0]]], saved=saved)
+            fact = _gave_way(fact, first, f"rank {stopped[0]}")
+        elif failure := _failure(found, ranks, "unsaid"):
             fact = attrs.evolve(fact, reported_error=failure)
         else:
             return _completed(folder, name, fact, found, ranks, take)
@@ -287,7 +290,13 @@ def _completed(
 
 
 def _gave_way(fact: ProcessExited, report: Report, who: str) -> ProcessExited:
-    """An end in order of what was not done: exit code 0 does not prove that it was."""
+    """An end in order of what was not done: exit code 0 does not prove that it was.
+
+    One that comes to its time limit and saves nothing would come to it again for ever.
+    """
+    if report.why == "time" and not report.saved:
+        words = f"{who} stopped by itself at its time limit, and saved no checkpoint to go on from"
+        return attrs.evolve(fact, reported_error=words)
     cause = report.why or ("a request" if report.asked is None else f"signal {report.asked}")
     words = f"{who} stopped by itself before it was done ({cause})"
     evidence = "; ".join(filter(None, (words, fact.evidence)))

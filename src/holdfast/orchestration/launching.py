@@ -3,6 +3,7 @@
 Owns the `HOLDFAST_*` variables, which are the contract with the user's program.
 """
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from holdfast.attempts import environment
 from holdfast.attempts.names import (
     CHECKPOINTS,
     PARAMS,
+    REPORTS,
     AttemptName,
     progress_path,
     reports_dir,
@@ -86,6 +88,9 @@ class Launcher:
         for directory in self._directories(name, state.gang(index)):
             try:
                 directory.mkdir(parents=True, exist_ok=True)
+                # Through a link, what ranks say would be written to where it leads.
+                if directory.suffix == f".{REPORTS}" and directory.is_symlink():
+                    raise NotADirectoryError(errno.ENOTDIR, "something else has its name")
             except OSError as err:
                 raise StateWriteError.of(directory, "making the directory", err) from err
         params = json.dumps(dict(self.experiment.params[index]))

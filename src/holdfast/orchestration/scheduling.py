@@ -325,7 +325,7 @@ def _ending(
     if given_up:
         first = min(given_up)
         reason = state.processes[first].reason
-        how = "stalled" if reason is Reason.STALL else "interrupted from outside"
+        how = "stalled" if reason is Reason.STALL else "interrupted"
         words = f"{how} again and again: {_named(state, sorted(given_up))}"
         return Requested(
             entity="experiment",

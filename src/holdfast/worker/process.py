@@ -78,7 +78,7 @@ class Process:
             )
         self._tracking = Tracking()
         self._stop = Stop(who.requests(), who.stop_at)
-        self._stop_seen = False
+        self._stop_seen = self._saved = False
         self._depth = 0
         self._params: dict[str, Any] | None = None
         self._log: TextIO | None = None
@@ -207,6 +207,7 @@ class Process:
             self._flush()
             step = self._tracking.next if next_step is None else next_step
             checkpoints.save((checkpoints.agreed() or 0) + 1 if step is None else step, save)
+            self._saved = True
 
     @property
     def last_checkpoint(self) -> "Path | None":
@@ -336,7 +337,7 @@ class Process:
             # Who has a handler of its own for TERM may have ended for it, and needs not ask.
             stopped = self._stop_seen or (self._stop.handled and self._stop.look())
             if stopped and not self._tracking.ran_to_its_end:
-                return {"stopped": True, "why": self._stop.why}
+                return {"stopped": True, "why": self._stop.why, "saved": self._saved}
             return {"completed": True}
         if isinstance(error, KeyboardInterrupt):
             return {"stopped": True, "why": self._stop.why or "SIGINT"}
