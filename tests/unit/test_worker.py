@@ -367,8 +367,9 @@ def test_a_loop_that_was_left_for_a_stop_says_stopped(process):
                 break
         process.result("half")
     assert said_by(process) == {
-        "stopped": True, "why": "request", "saved": False, "result": "3.1.json", "at": said_by(process)["at"],
-    }  # fmt: skip
+        **{"stopped": True, "why": "request", "saved": False},
+        **{"result": "3.1.json", "at": said_by(process)["at"]},
+    }
 
 
 def test_a_loop_without_track_that_saw_a_stop_says_stopped(process):

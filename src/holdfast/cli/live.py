@@ -19,7 +19,7 @@ from holdfast.attempts.surviving import halted_shim
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.changes import Change, replay_many
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.orchestration.exits import describe
+from holdfast.orchestration.endings import describe
 from holdfast.reading import reasons, text
 from holdfast.reading.evidence import Params, last_words, params_words, tail
 from holdfast.reading.progress import (

@@ -19,6 +19,7 @@ from holdfast.attempts.names import (
 from holdfast.errors import AggregationError, StateReadError
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration import exits
+from holdfast.orchestration.endings import describe
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.loop import Loop
 from holdfast.orchestration.watch import Learnt, Watch
@@ -153,5 +154,5 @@ def _end(learnt: Learnt) -> str | None:
 
 def _described(learnt: Learnt) -> str:
     if isinstance(learnt.found, Ended):
-        return exits.describe(learnt.found.record)
+        return describe(learnt.found.record)
     return f"it was lost: {learnt.found.evidence}"

@@ -23,6 +23,7 @@ from holdfast.lifecycle.apply import apply_many, ending
 from holdfast.lifecycle.events import Event, ProcessExited, Requested
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.orchestration import exits
+from holdfast.orchestration.endings import Taking
 from holdfast.results import acceptance
 from holdfast.results.going_on import GoingOn, always
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
@@ -92,7 +93,7 @@ def survey(
     at: datetime,
     *,
     known: Container[AttemptName] = (),
-    take: exits.Taking = acceptance.inspect,
+    take: Taking = acceptance.inspect,
     later: exits.Later = exits.never,
     verify: bool = True,
     going_on: GoingOn = always,
