@@ -193,7 +193,7 @@ def test_ls_in_a_fresh_interpreter(
     [
         ("import holdfast", 5, "import holdfast"),
         ("holdfast --version", 5, f"import sys; sys.argv[1:] = ['--version']; {FRESH}"),
-        ("holdfast ls, 20 experiments", 10, f"import sys; sys.argv[1:] = ['ls']; {FRESH}"),
+        ("holdfast ls, 20 experiments", 7, f"import sys; sys.argv[1:] = ['ls']; {FRESH}"),
     ],
 )
 def test_starting(

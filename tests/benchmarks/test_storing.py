@@ -153,14 +153,14 @@ def test_group_commit(manager: StateManager, raw: int, contest: Contest) -> None
 
         contest(
             "64 facts together, each",
-            0.2,
+            0.12,
             ours,
             lambda: append(raw, b"x" * 170, 640),
             per=640,
         )
 
 
-@pytest.mark.parametrize(("processes", "aim"), [(8, 6), (1000, 12), (10_000, 12)])
+@pytest.mark.parametrize(("processes", "aim"), [(8, 6), (1000, 8), (10_000, 8)])
 def test_create_and_first_claim(
     manager: StateManager, tmp_path: Path, contest: Contest, processes: int, aim: float
 ) -> None:
@@ -243,7 +243,7 @@ def test_load(manager: StateManager, contest: Contest, processes: int, kind: str
             for path in paths:
                 orjson_loads(path)
 
-    contest(f"load, {processes:,} processes ({kind})", 8, ours, limit, per=repeat)
+    contest(f"load, {processes:,} processes ({kind})", 8 if processes < 1000 else 5, ours, limit, per=repeat)
 
 
 def test_load_of_a_long_journal(manager: StateManager, contest: Contest) -> None:
@@ -331,8 +331,8 @@ def test_eight_writers_in_one_directory(
         ahead = sorted(other / ours for ours, _, other in pairs)[len(pairs) // 2]
         return (
             f"{rate:.2f} × bare, {ahead:.1f} × sqlite",
-            "≥ 0.4 × bare, > 1 × sqlite",
-            rate >= 0.4 and ahead > 1,
+            "≥ 0.5 × bare, > 1 × sqlite",
+            rate >= 0.5 and ahead > 1,
         )
 
     contest("8 writers in one directory", 0, round_, lambda: None, rounds=5, show=show)
