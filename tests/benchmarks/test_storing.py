@@ -243,7 +243,13 @@ def test_load(manager: StateManager, contest: Contest, processes: int, kind: str
             for path in paths:
                 orjson_loads(path)
 
-    contest(f"load, {processes:,} processes ({kind})", 8 if processes < 1000 else 5, ours, limit, per=repeat)
+    contest(
+        f"load, {processes:,} processes ({kind})",
+        8 if processes < 1000 else 5,
+        ours,
+        limit,
+        per=repeat,
+    )
 
 
 def test_load_of_a_long_journal(manager: StateManager, contest: Contest) -> None:
