@@ -218,6 +218,16 @@ def test_an_interrupted_gang_was_interrupted_once() -> None:
     assert "again and again: processes 0, 1, 2, 3" in (turns.state.error_message or "")
 
 
+def test_what_is_given_up_is_told_by_a_rank_that_is_not_done() -> None:
+    """The first one may have completed for itself: its end is not why the experiment stops."""
+    turns = Turns(of(1, 2, independent=True), Policy(jobs=1, max_interruptions=1))
+    turns.turn()
+    turns.turn(*ends(0), *ends(1, stop_reason=Reason.STALL))
+    assert turns.state.status is ExperimentStatus.INTERRUPTED
+    assert turns.state.reason is Reason.STALL
+    assert (turns.state.error_message or "").startswith("stalled again and again: process 1; ")
+
+
 def test_only_independent_ranks_that_are_not_done_run_again() -> None:
     """They begin together, in the launcher's next attempt, once it is over."""
     turns = Turns(of(1, 3, independent=True), Policy(jobs=1, max_attempts=2, backoff_s=0))

@@ -27,9 +27,6 @@ _LIVED_S: Final = 600.0
 _INTERRUPTED_S: Final = 1.0
 _INTERRUPTED_AT_MOST_S: Final = 60.0
 
-#: Nothing is started from here; a failed process is, once the same plan has requeued it.
-_MOVED_ON: Final = frozenset({ProcessStatus.RUNNING, ProcessStatus.COMPLETED})
-
 
 @attrs.frozen(kw_only=True)
 class Policy:
@@ -159,9 +156,8 @@ class Scheduler:
         halted = self._policy.fail_fast and state.processes_failed > len(retried)
         if stopping is None and not halted:
             busy = len(self._running) - slots.idle
-            for first in self._due(state, self._policy.jobs - busy, now):
-                self._running.add(first)
-                events += _starts(state, first, retried, now)
+            for ranks in self._due(state, self._policy.jobs - busy, retried, now):
+                events += _starts(state, ranks, now)
         if len(self._running) > len(slots.blocked):
             return Plan(events=tuple(events), wait_s=self._next_due_s(now), stop_others=halted)
         if stopping is None and not halted and self._waiting():
@@ -255,16 +251,25 @@ class Scheduler:
         self._retryable.clear()
         return found
 
-    def _due(self, state: ExperimentState, free: int, now: datetime) -> list[int]:
+    def _due(
+        self, state: ExperimentState, free: int, requeued: Container[int], now: datetime
+    ) -> list[list[int]]:
+        """The commands that begin now, each by the processes that it is to run."""
         # A clock that was set back behind the failure itself must not hold a retry for hours.
         while self._delayed and not self._delayed[0][2] <= now < self._delayed[0][0]:
             heapq.heappush(self._ready, heapq.heappop(self._delayed)[1])
-        found: list[int] = []
+        found: list[list[int]] = []
         while self._ready and len(found) < free:
             first = heapq.heappop(self._ready)
             self._queued.discard(first)
-            if first not in self._running and first not in found and _may_start(state, first):
-                found.append(first)
+            ranks = [
+                index
+                for index in state.gang(first)
+                if state.processes[index].status is ProcessStatus.PENDING or index in requeued
+            ]
+            if ranks and first not in self._running:
+                self._running.add(first)
+                found.append(ranks)
         return found
 
     def _waiting(self) -> bool:
@@ -276,23 +281,12 @@ class Scheduler:
         return max(0.0, (self._delayed[0][0] - now).total_seconds())
 
 
-def _may_start(state: ExperimentState, first: int) -> bool:
-    return any(state.processes[index].status not in _MOVED_ON for index in state.gang(first))
-
-
-def _starts(
-    state: ExperimentState, first: int, requeued: Container[int], at: datetime
-) -> list[Event]:
-    """The starts of all that the command runs: of those ranks that are to be run."""
-    ranks = state.gang(first)
+def _starts(state: ExperimentState, ranks: Sequence[int], at: datetime) -> list[Event]:
+    """The starts of all that one command is to run, in its next attempt."""
     if state.ranks is None:
-        return [_request(at, "start", first)]
-    attempt = 1 + max(state.processes[index].attempt for index in ranks)
-    return [
-        _request(at, "start", index, attempt=attempt)
-        for index in ranks
-        if state.processes[index].status is ProcessStatus.PENDING or index in requeued
-    ]
+        return [_request(at, "start", index) for index in ranks]
+    attempt = 1 + max(state.processes[index].attempt for index in state.gang(ranks[0]))
+    return [_request(at, "start", index, attempt=attempt) for index in ranks]
 
 
 def _request(at: datetime, event: str, process: int, **facts: object) -> Requested:
@@ -324,7 +318,8 @@ def _ending(
         return Requested(entity="experiment", event="interrupt", at=at, error_message=words)
     if given_up:
         first = min(given_up)
-        reason = state.processes[first].reason
+        # Not that of the first rank, which may have completed for itself.
+        reason = state.processes[_open(state, [first])[0]].reason
         how = "stalled" if reason is Reason.STALL else "interrupted"
         words = f"{how} again and again: {_named(state, sorted(given_up))}"
         return Requested(
@@ -346,12 +341,16 @@ def _ending(
     )
 
 
-def _named(state: ExperimentState, commands: Sequence[int]) -> str:
-    """The processes of *commands* that are not through."""
-    open_ = [
+def _open(state: ExperimentState, commands: Sequence[int]) -> list[int]:
+    """The processes of *commands* that are not completed; each has one."""
+    return [
         index
         for first in commands
         for index in state.gang(first)
         if state.processes[index].status is not ProcessStatus.COMPLETED
     ]
-    return f"process{'' if len(open_) == 1 else 'es'} {summarise(open_)}"
+
+
+def _named(state: ExperimentState, commands: Sequence[int]) -> str:
+    processes = _open(state, commands)
+    return f"process{'' if len(processes) == 1 else 'es'} {summarise(processes)}"
