@@ -119,7 +119,21 @@ def test_a_command_that_cannot_be_started_ends_as_in_a_shell(gang, command, code
     (gang.folder / "plain").touch()
     _, err = gang.cli("rank", "--rank", "0", "--", command, exits=code)
     assert command in err
-    assert gang.told("exit", 4)["exit_code"] == code
+    told = gang.told("exit", 4)
+    assert told["exit_code"] == code
+    assert told["error"].startswith(f"{command}: ")
+
+
+@pytest.mark.parametrize("over", ["5", "4,5"])
+def test_a_rank_that_is_over_is_not_run_again(tmp_path, over):
+    """Its launcher starts all of its ranks, also those that are completed or failed for good."""
+    made = Attempt(tmp_path, 3, completed="", HOLDFAST_OVER=over)
+    out, err = made.cli("rank", "--rank", "1", "--", "touch", str(tmp_path / "ran"))
+    assert (out, err) == ("", "holdfast: rank 1 is over, and is not run again\n")
+    assert not (tmp_path / "ran").exists()
+    assert not made.reports.exists()
+    made.cli("rank", "--rank", "2", "--", "touch", str(tmp_path / "ran"))
+    assert (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV])

@@ -49,6 +49,19 @@ def test_each_rank_has_the_log_that_is_its_own(gang: Shell) -> None:
     ]  # fmt: skip
 
 
+def test_what_only_the_launcher_wrote_is_not_hidden(gang: Shell) -> None:
+    """Each rank has files of its own, and nothing in them: why is in their launcher's."""
+    words = [f'("{i}.0-9-9-here.{kind}", "")' for i in range(4) for kind in ("out", "err")]
+    script = LAUNCHER.partition("for name")[0] + (
+        f"for name, words in ({', '.join(words)}):\n"
+        "    open(os.path.join(reports, name), 'w').close()\n"
+    )
+    (gang.path / "work.py").write_text(script)
+    gang("run", "g.toml")
+    shared = "==> launcher-0.1 stdout <==\nfrom the launcher\n"
+    assert gang("logs", "@last")[0] == gang("logs", "@last/3")[0] == shared
+
+
 def test_ranks_are_shown_with_what_is_theirs(gang: Shell) -> None:
     """Those of whom the same is known, in one line, with their launcher."""
     gang.hold()

@@ -671,6 +671,24 @@ def test_a_long_story_moves_to_fresh_journals_and_stays_whole(
     assert state.process_progress[3].status is ProcessStatus.PENDING
 
 
+def test_a_journal_that_is_gone_after_a_compaction_is_missed(
+    manager: StateManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written to a file that nobody finds is not acknowledged, whatever was seen before."""
+    manager.create(ID, num_processes=3)
+    with manager.claim(ID) as claim:
+        monkeypatch.setattr(writer_module, "COMPACT_BYTES", 1)
+        monkeypatch.setattr(writer_module, "COMPACT_BASES", 0)
+        claim.record("start")
+        monkeypatch.undo()
+        assert claim.epoch == 2
+        (claim.folder / "journal" / "00000002.jsonl").unlink()
+        with pytest.raises(OwnershipLostError):
+            claim.record("start", 0)
+    with pytest.warns(UnreadableStateWarning, match="tells of epoch 2"):
+        assert manager.load(ID).processes_running == 0
+
+
 def test_a_compaction_that_fails_loses_nothing(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

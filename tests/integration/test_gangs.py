@@ -207,7 +207,8 @@ def test_a_killed_orchestrator_leaves_a_gang_that_is_adopted(sh: Shell) -> None:
     program.kill()
     program.communicate()
     (sh.path / "hold").unlink()
-    sh("resume", "@last")
+    _, err = sh("resume", "@last")
+    assert "(4 processes taken over)" in err
     assert len(said(sh, "start")) == 4
     assert each(state_of(sh), "attempt") == [1] * 4
     nothing_is_left(sh)
@@ -257,7 +258,8 @@ def test_ctrl_c_interrupts_the_whole_gang(sh: Shell) -> None:
     """Nothing is left, nothing is charged, and a resume goes on."""
     program = begin(sh)
     program.send_signal(signal.SIGINT)
-    ended(sh, program, -signal.SIGINT)
+    told = ended(sh, program, -signal.SIGINT)
+    assert "stopping 1 launcher; once more (Ctrl-C) kills them at once" in told
     state = state_of(sh)
     assert state.status is ExperimentStatus.INTERRUPTED
     assert each(state, "status") == ["pending"] * 4

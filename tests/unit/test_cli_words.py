@@ -1,8 +1,13 @@
 """Words, tables and estimates of the command line, without a terminal."""
 
+import contextlib
 import errno
 import io
+import os
 import pickle
+import sys
+import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.cli import failures
+from holdfast.cli.live import Progress
 from holdfast.cli.where import Where
 from holdfast.errors import StateWriteError
+from holdfast.lifecycle.changes import Change
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ProcessTable
 from holdfast.reading import text
 from holdfast.reading.progress import Estimate
@@ -99,6 +106,44 @@ def test_a_command_can_be_pasted_and_shown(word: str) -> None:
         check=True,
     )
     assert done.stdout.decode().split("\0")[:-1] == [word, "show", word]
+
+
+def test_a_path_that_cannot_be_searched_spoils_no_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every message that names a command looks there for this program."""
+    monkeypatch.setenv("PATH", os.pathsep.join(["x" * 5000, os.environ["PATH"]]))
+    monkeypatch.setattr(sys, "argv", ["/nowhere/holdfast"])
+    assert Where().command("ls") == "/nowhere/holdfast ls"
+
+
+def test_a_display_that_missed_steps_tells_of_their_failures(state_dir: Path) -> None:
+    """What it did not see, the states still tell: a queue that was full forgot the oldest steps."""
+    manager, steps = StateManager(state_dir), []
+    manager.create("e", num_processes=4)
+    over = threading.Event()
+
+    def observe(state: ExperimentState, changes: Sequence[Change]) -> None:
+        steps.append((state, changes))
+        if len(steps) == 6:
+            over.set()
+
+    with manager.claim("e", on_step=observe) as claim:
+        claim.record("start")
+        claim.record_many([("start", index) for index in range(4)])
+        for index, code in ((0, 1), (1, 2), (3, 3)):
+            claim.record("fail", index, exit_code=code)
+        claim.record("complete", 2, exit_code=0)
+        assert over.wait(10)
+    told: list[str] = []
+    display = Progress(manager.folder, lambda state: None, lambda state: [])
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        display.step(*steps[0])
+        display.step(*steps[-1])
+    told = err.getvalue().splitlines()
+    assert [line for line in told if line.startswith("failed process")] == [
+        "failed process 0: exit code 1",
+        "failed process 1: exit code 2",
+        "failed process 3: exit code 3",
+    ]
 
 
 def _process(status: ProcessStatus, since_s: float, lasted_s: float | None) -> ProcessProgress:

@@ -1,6 +1,7 @@
 """Ranks: what one launcher starts moves as one, or each for itself, and is started once."""
 
 import json
+import os
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -398,7 +399,8 @@ def test_a_rank_that_gave_way_interrupts_its_gang(
     report(folder, 6, **what)
     facts = told(folder, exit_code=0)
     assert {ending(fact) for fact in facts} == {"requeue"}
-    assert f"rank 2 stopped by itself before it was done {says}" in (facts[0].evidence or "")
+    how = "stopped by itself" if what["suffix"] == "said" else "was stopped"
+    assert f"rank 2 {how} before it was done {says}" in (facts[0].evidence or "")
 
 
 def test_who_said_that_it_completed_did(folder: Path) -> None:
@@ -476,6 +478,33 @@ def test_a_wrapper_speaks_for_the_program_within(folder: Path) -> None:
     # That of a run before says nothing about this one.
     report(folder, 4, "begun", "0-32-9-h", at="2024-01-15T12:00:03+00:00")
     assert reported(folder, NAME)[4].failure is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "7", '"text"'])
+def test_garbage_is_no_newer_incarnation(folder: Path, content: str) -> None:
+    """A delivered result is not taken away by a file that looks like one of a restart."""
+    report(folder, 4, "begun", "0-30-7-h", at="2024-01-15T12:00:00+00:00", pid=30)
+    report(folder, 4, "said", "0-30-7-h", completed=True)
+    result(folder, 4, 1, "0-30-7-h")
+    for suffix in ("begun", "said", "exit"):
+        (reports_dir(folder, NAME) / f"4.9-1-1-h.{suffix}").write_text(content)
+    os.mkfifo(reports_dir(folder, NAME) / "4.8-1-1-h.exit")
+    (reports_dir(folder, NAME) / "4.7-1-1-h.exit").mkdir()
+    fact = told(folder, exit_code=0)[0]
+    assert fact.result is not None
+    assert fact.result.path == "results/4.1.0-30-7-h.json"
+
+
+def test_a_rank_that_was_stopped_for_another_is_told_so(folder: Path) -> None:
+    """It did not stop by itself: its launcher stopped it because of the one that failed."""
+    report(folder, 5, "exit", exit_code=3)
+    report(folder, 6, "exit", exit_code=None, signal=15, asked=15)
+    fact = told(folder, independent=True, exit_code=3)[2]
+    assert ending(fact) == "requeue"
+    assert fact.evidence == (
+        "it was stopped before it was done (signal 15); "
+        "its launcher: exit code 3; rank 1: exit code 3"
+    )
 
 
 def test_independent_ranks_end_each_for_itself(folder: Path) -> None:
@@ -603,6 +632,13 @@ def test_without_ranks_the_hash_is_what_it_was() -> None:
     """What was stored before there were any is found again."""
     work = Experiment.from_config({"command": ["true"], "processes": 2}).work(Path())
     assert set(work) == {"command", "params", "env", "cwd"}
+
+
+def test_what_on_stall_may_be_is_said() -> None:
+    """With the key, whatever kind of value stands there."""
+    for wrong in ("bogus", True, [], 5):
+        with pytest.raises(ConfigError, match=r'limits\.on_stall: must be "tell" or "restart"'):
+            Experiment.from_config({"command": ["true"], "limits": {"on_stall": wrong}})
 
 
 @pytest.mark.parametrize(

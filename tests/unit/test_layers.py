@@ -41,8 +41,7 @@ MAY_IMPORT = {
         "status", "store",
     },
     "doctor": {
-        "attempts", "engines", "errors", "identity", "lifecycle", "liveness", "results", "status",
-        "store",
+        "attempts", "engines", "errors", "identity", "lifecycle", "results", "status", "store",
     },
     "reading": {
         "attempts", "config", "encoding", "errors", "identity", "lifecycle", "results", "status",

@@ -26,6 +26,8 @@ RANKS = "HOLDFAST_RANKS"
 CHECKPOINTS = "HOLDFAST_CHECKPOINTS"
 #: Which independent ranks are completed already.
 COMPLETED = "HOLDFAST_COMPLETED"
+#: And which of them this attempt is not about: completed, or failed for good.
+OVER = "HOLDFAST_OVER"
 #: By which torch's launcher is told where to leave why its first rank failed.
 TORCHELASTIC_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 
@@ -49,7 +51,7 @@ SESSION = "HOLDFAST_SESSION"
 OF_ONE = (
     *(INDEX, PARAMS, PARAMS_FILE, RESULT, CHECKPOINT_DIR, RESULTS, TABLE),
     *(PROGRESS, REPORTS, LAUNCHER, RANKS, CHECKPOINTS, COMPLETED, TORCHELASTIC_ERROR_FILE, STOP_AT),
-    *(INCARNATION, SPEAKER),
+    *(INCARNATION, SPEAKER, OVER),
 )
 
 #: Which rank of a launcher a process is, as launchers say it. What runs within one has none of its

@@ -136,11 +136,18 @@ def _incarnations(path: Path, only: int | None = None) -> dict[int, dict[str, se
 
 
 def _by_age(path: Path, index: int, incarnations: Iterable[str]) -> list[str]:
-    """The incarnations of a rank, the newest first."""
+    """The incarnations of a rank, the newest first.
 
-    def age(incarnation: str) -> tuple[int, float]:
+    One of which nothing can be read is somebody's garbage, and older than all that said anything.
+    """
+
+    def age(incarnation: str) -> tuple[bool, int, float]:
         restart = int(incarnation.partition("-")[0])
-        return restart, _at(_read(path / f"{index}.{incarnation}.begun"))
+        begun = _read(path / f"{index}.{incarnation}.begun")
+        real = begun or any(
+            _read(path / f"{index}.{incarnation}.{suffix}") for suffix in ("said", "exit")
+        )
+        return bool(real), restart, _at(begun)
 
     found = list(incarnations)
     return found if len(found) == 1 else sorted(found, key=age, reverse=True)
@@ -175,7 +182,7 @@ def _report(path: Path, index: int, incarnations: Sequence[str]) -> Report:
         incarnation=incarnation,
         begun=_number(_read(path / f"{stem}.begun").get("pid")) is not None,
         said=kind,
-        error=_error(error) if isinstance(error, dict) else None,
+        error=_error(error) if isinstance(error, dict) else _unstarted(ended),
         why=_text(said.get("why")),
         saved=said.get("saved") is True,
         asked=_number(said.get("signal")) or _number(ended.get("asked")),
@@ -187,6 +194,11 @@ def _report(path: Path, index: int, incarnations: Sequence[str]) -> Report:
 def _error(plain: Mapping[str, Any]) -> str:
     kind, message = _text(plain.get("type")), _text(plain.get("message"))
     return ": ".join(filter(None, (kind, message))) or "an error without a name"
+
+
+def _unstarted(ended: Mapping[str, Any]) -> str | None:
+    """Why the command of a rank could not be started."""
+    return None if _number(ended.get("exit_code")) is None else _text(ended.get("error"))
 
 
 def _text(value: Any) -> str | None:

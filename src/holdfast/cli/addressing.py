@@ -1,5 +1,6 @@
 """Which experiment an ID on the command line names, be it readable or not."""
 
+import contextlib
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from holdfast.errors import (
     AmbiguousExperimentError,
     ExperimentNotFoundError,
     HoldfastError,
+    InvalidIdError,
     SchemaTooNewError,
     StateCorruptError,
 )
@@ -74,15 +76,27 @@ def resolve_unit(manager: StateManager, query: str, *named: str) -> tuple[str, s
     """
     head, slash, last = query.rpartition("/")
     is_number = last.isascii() and last.isdigit() and len(last) < 10
+    if slash and (is_number or last in named):
+        # An experiment may be called `sweep/3`; one called `sweep/30` is not meant by it.
+        with contextlib.suppress(ExperimentNotFoundError, InvalidIdError):
+            return manager.named(spoken(query)), None
+        with contextlib.suppress(ExperimentNotFoundError):
+            found = resolve(manager, head)
+            if not found.startswith(spoken(query)):
+                return found, _unit_of(manager, found, last, named)
     try:
-        # An experiment may be called `sweep/3`.
         return resolve(manager, query), None
     except ExperimentNotFoundError:
         if not slash or not (is_number or named):
             raise
         found = resolve(manager, head)  # where there is none, that is what is wrong
+    return found, _unit_of(manager, found, last, named)
+
+
+def _unit_of(manager: StateManager, found: str, last: str, named: tuple[str, ...]) -> str:
+    is_number = last.isascii() and last.isdigit() and len(last) < 10
     if last in named:
-        return found, last
+        return last
     who = text.one_line(found)
     if not is_number:
         names = " nor ".join(f"`{each}`" for each in named)
@@ -92,7 +106,7 @@ def resolve_unit(manager: StateManager, query: str, *named: str) -> tuple[str, s
     number = manager.load(found).num_processes
     if int(last) >= number:
         raise click.UsageError(f"{who} has processes 0 to {number - 1}, no {int(last)}")
-    return found, str(int(last))
+    return str(int(last))
 
 
 def _meant(manager: StateManager, query: str) -> tuple[str, ...]:

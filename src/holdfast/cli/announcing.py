@@ -35,7 +35,9 @@ class Announcing(LocalEngine):
         self._stalled |= stalled
         if len(stalled) == len(handles):
             return unreached
-        number = text.count(len(handles), "process")
+        # A launcher has several of them, and is one to the engine.
+        launchers = any(each.name.is_launcher for each in handles)
+        number = text.count(len(handles), "launcher" if launchers else "process")
         if force:
             words = f"killing {number}"
         elif self._signals:

@@ -10,7 +10,7 @@ from holdfast.cli.where import Where
 from holdfast.reading import forms, text
 
 if TYPE_CHECKING:
-    from holdfast.lifecycle.events import Change
+    from holdfast.lifecycle.changes import Change
     from holdfast.lifecycle.records import ExperimentState
     from holdfast.orchestration.orchestrator import Orchestrator, Outcome
 

@@ -139,7 +139,9 @@ class Progress:
         self, older: ExperimentState, state: ExperimentState, changes: Sequence[Change]
     ) -> None:
         # A next start in the same line takes the reason of an end out of the record.
-        ended = replay_many(older, [each for each in changes if each.event != "start"])
+        ended = state
+        if state.revision == older.revision + 1:  # else steps were missed: the states tell
+            ended = replay_many(older, [each for each in changes if each.event != "start"])
         requeues = {each.process: each for each in changes if each.event == "requeue"}
         groups: defaultdict[tuple[int, object, bool], list[int]] = defaultdict(list)
         failures: dict[int, reasons.Failure] = {}
@@ -156,11 +158,13 @@ class Progress:
                 again = state.processes[index].status is not ProcessStatus.FAILED
                 groups[launcher, found.kind, again].append(index)
             elif now.interruptions > before.interruptions and self._stopping is None:
+                if index not in requeues:
+                    continue  # in a step that was missed
                 groups[launcher, None, True].append(index)
         for (_, kind, again), indices in groups.items():
             first = indices[0]
             if kind is None:
-                self._begins_anew(older, indices, requeues[first])
+                self._begins_anew(ended, indices, requeues[first])
             else:
                 self._failed(ended, indices, failures[first], again=again)
 

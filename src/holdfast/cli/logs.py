@@ -171,17 +171,24 @@ class _Subject:
             for kind in kinds if number else ():
                 name = self._attempt(unit, number)
                 path, title = file_path(self._folder, name, _SUFFIXES[kind]), str(name)
+                # Ranks share their launcher's, shown once. It is told with those of all, and of
+                # one that has written nothing: there may be why.
+                if not name.is_launcher or self.unit is None or not self._wrote(name, unit):
+                    found.setdefault(path, _Log(self._where, path, f"{title} {kind}"))
                 if name.is_launcher:
-                    own = output_of(self._folder, name, int(unit), _SUFFIXES[kind])
-                    # Ranks without a log of their own share their launcher's, shown once.
-                    path, title = own, title if own == path else f"{unit}.{number}"
-                found.setdefault(path, _Log(self._where, path, f"{title} {kind}"))
+                    path = output_of(self._folder, name, int(unit), _SUFFIXES[kind])
+                    found.setdefault(path, _Log(self._where, path, f"{unit}.{number} {kind}"))
             if number and len(kinds) == len(_SUFFIXES) and self._attempt(unit, number).is_launcher:
                 # What a rank writes to `process.log`, where it has no output of its own.
                 name = self._attempt(unit, number)
                 for path in newest_files(self._folder, name, int(unit), "log"):
                     found.setdefault(path, _Log(self._where, path, f"{unit}.{number} log"))
         return list(found.values())
+
+    def _wrote(self, name: AttemptName, unit: str) -> bool:
+        """Whether a rank has output of its own."""
+        own = (newest_files(self._folder, name, int(unit), kind) for kind in ("out", "err"))
+        return any(path.stat().st_size for paths in own for path in paths)
 
     def _attempt(self, unit: str, number: int) -> AttemptName:
         if unit == AGGREGATE:

@@ -141,7 +141,9 @@ def _program() -> str:
         return f"{shlex.quote(Path(sys.executable).name)} -m holdfast"
     # As `shutil.which`, which takes 2 ms to import.
     there = (Path(folder, called.name) for folder in os.get_exec_path())
-    found = next((path for path in there if path.is_file() and os.access(path, os.X_OK)), None)
+    # Not `Path.is_file`, which raises where a folder of PATH may not be searched.
+    runs = (p for p in there if os.path.isfile(p) and os.access(p, os.X_OK))  # noqa: PTH113
+    found = next(runs, None)
     if found is not None and found.resolve() == called.resolve():
         return shlex.quote(called.name)
     return shlex.quote(sys.argv[0])  # as it was typed: `Path` would take the `./` away

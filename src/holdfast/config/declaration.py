@@ -188,8 +188,9 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(Seconds, values.duration)
     converter.register_structure_hook(SomeSeconds, _some_seconds)
     converter.register_structure_hook(Matrix, matrix.structure)
+    converter.register_structure_hook_func(lambda kind: kind == OnStall, _on_stall)
     converter.register_structure_hook_func(lambda kind: kind == dict[str, str], values.env)
-    for record in (Limits, Retry, Aggregation):
+    for record in _TABLES.values():
         renamed = {
             field.name: override(rename=KEYS[field.name])
             for field in attrs.fields(record)

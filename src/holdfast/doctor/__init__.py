@@ -16,12 +16,12 @@ from typing import Final
 
 from holdfast.doctor import absence, leftovers, legality, living, results, shapes, views, volume
 from holdfast.doctor.findings import Finding, Kind, Site, hint, problem, readable, to_read
-from holdfast.doctor.views import is_owned
 from holdfast.errors import HoldfastError, SchemaTooNewError, StateCorruptError, cause
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store.catalog import scanning
 from holdfast.store.files import Files
 from holdfast.store.journal import NO_DIRECTORY
+from holdfast.store.owners import is_owned
 from holdfast.store.place import JOURNALS, LOCK, Opened, Place
 
 __all__ = ["Finding", "Kind", "examine"]

@@ -12,7 +12,8 @@ import attrs
 
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle import apply
-from holdfast.lifecycle.events import Change, ProcessLaunched, Requested
+from holdfast.lifecycle.changes import Change
+from holdfast.lifecycle.events import ProcessLaunched, Requested
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 
 __all__ = ["NOTES", "problems", "who"]

@@ -12,7 +12,6 @@ from typing import Final
 
 import attrs
 
-from holdfast import liveness
 from holdfast.doctor import absence
 from holdfast.doctor.findings import Finding, Site, hint, problem, readable, to_read
 from holdfast.errors import (
@@ -24,9 +23,10 @@ from holdfast.errors import (
     cause,
 )
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store import decoding, encoding, former, locking, strictjson, view
+from holdfast.store import decoding, encoding, former, strictjson, view
 from holdfast.store.catalog import scanning
 from holdfast.store.manager import StateManager
+from holdfast.store.owners import is_owned
 from holdfast.store.place import Place
 
 __all__ = ["examine"]
@@ -75,14 +75,6 @@ def examine(
         return
     repair, fixed = _repair(site, place, state, seen)
     yield attrs.evolve(kind("view", path, what, repair), fixable=True, fixed=fixed)
-
-
-def is_owned(place: Place, state: ExperimentState) -> bool:
-    """Whether somebody owns the experiment, or may."""
-    lock = locking.lock_state(place)
-    if lock is not None or state.owner is None or state.owner.released:
-        return lock == "held"
-    return liveness.judge(state.owner).kind != "dead"
 
 
 @attrs.frozen

@@ -18,7 +18,6 @@ from holdfast.validators import aware, number, optional, optional_number, option
 
 __all__ = [
     "Action",
-    "Change",
     "Event",
     "Fact",
     "Ignored",

@@ -68,8 +68,11 @@ def of_rank(
         return with_result(folder, done, report, take)
     if ending(fact) == "requeue":
         return attrs.evolve(fact, error_message=describe(record))
-    if report is not None and report.stopped and (blamed or ending(fact) == "complete"):
+    if report is not None and report.stopped and ending(fact) == "complete":
         return _gave_way(fact, report, "it")
+    if report is not None and report.stopped and blamed:
+        evidence = "; ".join(filter(None, (how, fact.evidence)))
+        return _gave_way(attrs.evolve(fact, evidence=evidence), report, "it")
     if report is not None and report.failure is not None:
         code = fact.exit_code if report.exit_code is None else report.exit_code
         return attrs.evolve(fact, exit_code=code, reported_error=report.failure)
@@ -156,7 +159,8 @@ def _gave_way(fact: ProcessExited, report: Report, who: str) -> ProcessExited:
         words = f"{who} stopped by itself at its time limit, and saved no checkpoint to go on from"
         return attrs.evolve(fact, reported_error=words)
     cause = report.why or ("a request" if report.asked is None else f"signal {report.asked}")
-    words = f"{who} stopped by itself before it was done ({cause})"
+    how = "stopped by itself" if report.said == "stopped" else "was stopped"
+    words = f"{who} {how} before it was done ({cause})"
     evidence = "; ".join(filter(None, (words, fact.evidence)))
     return attrs.evolve(fact, stop_reason=fact.stop_reason or Reason.PREEMPTED, evidence=evidence)
 

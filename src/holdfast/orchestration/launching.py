@@ -131,7 +131,9 @@ class Launcher:
         if not state.has_gangs:
             # There even if it is empty: by that a rank knows that it completes by itself.
             done = [i for i in ranks if state.processes[i].status is ProcessStatus.COMPLETED]
+            over = [i for i in ranks if state.processes[i].status is not ProcessStatus.RUNNING]
             found[environment.COMPLETED] = ",".join(map(str, done))
+            found[environment.OVER] = ",".join(map(str, over))
         return found
 
     def _write_params(self, index: int, params: str) -> Path:

@@ -319,7 +319,7 @@ class Orchestrator:
             if taken is None:
                 return self._ended(claim.state, watch, interrupts)
             inherited = Inherited(
-                skipped=taken.skipped, adopted=taken.adopted, running=len(taken.adopt)
+                skipped=taken.skipped, adopted=taken.adopted, running=taken.running
             )
             if taken.state.processes_pending:
                 _check_directory(claim.state, experiment, self._manager.state_dir)

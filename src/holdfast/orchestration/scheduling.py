@@ -13,7 +13,8 @@ from typing import Final
 import attrs
 
 from holdfast.lifecycle.apply import apply_many
-from holdfast.lifecycle.events import Change, Event, ProcessExited, ProcessLost, Requested
+from holdfast.lifecycle.changes import Change
+from holdfast.lifecycle.events import Event, ProcessExited, ProcessLost, Requested
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, summarise
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 

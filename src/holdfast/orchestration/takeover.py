@@ -76,6 +76,7 @@ class Takeover:
         decisions: What is done with each process.
         skipped: How many processes were completed before, and stay so.
         adopted: How many outcomes and running processes are taken over instead of being run again.
+        running: How many of these run.
     """
 
     events: tuple[Event, ...]
@@ -85,6 +86,7 @@ class Takeover:
     decisions: tuple[Decision, ...]
     skipped: int
     adopted: int
+    running: int
 
 
 def survey(
@@ -228,6 +230,7 @@ def plan(
         ),
         skipped=state.processes_completed - len(found.lost),
         adopted=sum(isinstance(each, Ended | Running) for each in found.looks.values()),
+        running=sum(isinstance(each, Running) for each in found.looks.values()),
     )
 
 

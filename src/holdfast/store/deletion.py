@@ -36,7 +36,7 @@ def revoke_unbegun(claim: Claim) -> None:
     ]
     if state.status in SETTLED:
         submitted.append(next_aggregation(folder, state.experiment_id))
-    for name in submitted:
+    for name in dict.fromkeys(submitted):  # ranks share their launcher's
         if isinstance(look(folder, name), Unbegun):
             revoke(folder, name)
 

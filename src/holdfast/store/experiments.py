@@ -253,7 +253,7 @@ class Experiments:
         """
         if query != "@last":
             with contextlib.suppress(ExperimentNotFoundError, InvalidIdError):
-                return self._named(query)
+                return self.named(query)
             return scanning.resolve(self.list_experiments(), query, self.state_dir)
         listing = self.listing()
         self._warn_of(listing.unreadable)
@@ -263,7 +263,8 @@ class Experiments:
         return newest.experiment_id
 
     @whole
-    def _named(self, experiment_id: str) -> str:
+    def named(self, experiment_id: str) -> str:
+        """The id of the experiment that *experiment_id* names in full. Raises as `load`."""
         with self._directory.existing(experiment_id) as place:
             return scanning.lookup(place, experiment_id).experiment_id
 

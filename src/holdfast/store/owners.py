@@ -6,7 +6,7 @@ from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import loading, locking
 from holdfast.store.place import Place
 
-__all__ = ["stray_view", "verdict"]
+__all__ = ["is_owned", "stray_view", "verdict"]
 
 
 def verdict(place: Place, state: ExperimentState) -> Verdict:
@@ -24,7 +24,7 @@ def stray_view(place: Place, state: ExperimentState) -> str | None:
     if not state.epoch:
         return None
     problem = loading.view_problem(place, state, replay=False)
-    if problem is None or _may_refresh(place, state):
+    if problem is None or is_owned(place, state):
         return None
     # Once more, now that there is no owner who could be about to refresh it.
     problem = loading.view_problem(place, state, replay=True)
@@ -33,8 +33,8 @@ def stray_view(place: Place, state: ExperimentState) -> str | None:
     return f"{place.view_name} {problem}; the journal counts, and the next claim rewrites the file"
 
 
-def _may_refresh(place: Place, state: ExperimentState) -> bool:
-    """Whether there is an owner, whose view may lie a second behind."""
+def is_owned(place: Place, state: ExperimentState) -> bool:
+    """Whether somebody owns the experiment, or may: its view may lie a second behind."""
     lock = locking.lock_state(place)
     if lock is not None or state.owner is None or state.owner.released:
         return lock == "held"

@@ -200,6 +200,7 @@ class JournalWriter:
             self._tail.file.close()
         self._tail, self._base_size, state = moved
         self.epoch += 1
+        self._seen = None  # a list without its own journal must be parsed
         return state
 
     def is_newest(self) -> bool:

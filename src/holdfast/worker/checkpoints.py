@@ -97,9 +97,15 @@ class Checkpoints:
         files.sync_folder(self._own)
 
     def _drop(self, step: int) -> None:
-        """Remove all but the newest; those ahead of it are of a past that was given up."""
+        """Remove all but the newest; those ahead of it are of a past that was given up.
+
+        One more stays of ranks that restart together: the newest that all of them have, or the
+        first until they have one, since a slower rank may be far behind.
+        """
         steps = _steps(self._own)
-        kept = sorted(each for each in steps if each <= step)[-_KEPT:]
+        past = sorted(each for each in steps if each <= step)
+        common = set(past).intersection(*(set(_steps(folder)) for folder in self._folders))
+        kept = [*past[-_KEPT:], max(common, default=past[0])]
         for each, name in steps.items():
             if each not in kept:
                 self._discard(os.path.join(self._own, name))

@@ -188,7 +188,8 @@ class Process:
     ) -> None:
         """Have *save* write a checkpoint, which is whole and on the disk once this returns.
 
-        Call it when the work of the current step is done. The last two are kept.
+        Call it when the work of the current step is done. The last two are kept,
+        and of ranks that belong together the newest one that all have.
 
         Args:
             save: Called with a path that is not there, to write a file or make a folder there.

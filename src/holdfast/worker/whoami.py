@@ -50,12 +50,13 @@ class Who:
         params: Its parameters as JSON, and *params_file*, a file with them.
         stop_at: The time, in seconds since 1970, from which on it should stop.
         completed: Whether it has completed in an attempt before.
+        over: Whether it has, or has failed for good: this attempt is not about it.
         wrong: Why it must not work, although it knows which rank it is; None if it may.
     """
 
     index = rank = 0
     world_size = attempt = 1
-    inside = completed = independent = wrapped = helps = False
+    inside = completed = over = independent = wrapped = helps = False
     writes = True
     ranks: "tuple[int, ...] | range" = ()
     launcher: "int | None" = None
@@ -202,6 +203,7 @@ def _be_rank(who: Who, env: "Mapping[str, str]", launcher: int, index: "int | No
     who.independent = done is not None
     who.ranks = (who.index,) if who.independent else range(launcher, launcher + count)
     who.completed = str(who.index) in (done or "").split(",")
+    who.over = str(who.index) in env.get(environment.OVER, "").split(",")
     shared = env.get(environment.RESULT)
     if shared:
         who.result = f"{os.path.dirname(shared)}/{who.index}.{who.attempt}.{who.incarnation}.json"

@@ -47,7 +47,8 @@ def run(argv: list[str], rank: "int | None") -> int:
     """Run the command *argv* as the rank that this is, or as *rank*; its exit code.
 
     Of a signal that ended the command, this process dies, too. Without declared ranks, the command
-    takes the place of this process.
+    takes the place of this process; an independent rank that is completed, or has failed for good,
+    is not run again.
 
     Raises:
         WorkerError: No launcher says which rank this is, or it is one too many.
@@ -63,6 +64,10 @@ def run(argv: list[str], rank: "int | None") -> int:
         if who.inside and who.launcher is None:
             saying.tell("no ranks are declared (`ranks = N`): nothing is kept for this one")
         _become(argv)
+    if who.over:
+        # Its launcher starts all of its ranks; whoever waits for this one sees a clean end.
+        saying.tell(f"rank {who.rank} is over, and is not run again")
+        return 0
     return _Wrapper(who).run(argv)
 
 
@@ -98,9 +103,9 @@ class _Wrapper:
             _die_of(-code)
         return code
 
-    def _tell_of(self, code: int) -> None:
+    def _tell_of(self, code: int, error: "str | None" = None) -> None:
         exit_code, number = (code, None) if code >= 0 else (None, -code)
-        ended = {"exit_code": exit_code, "signal": number, "asked": self.asked}
+        ended = {"exit_code": exit_code, "signal": number, "asked": self.asked, "error": error}
         try:
             saying.publish(self._who, "exit", ended)
         except Exception as err:
@@ -123,7 +128,7 @@ class _Wrapper:
                 setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # which Python ignores
             )
         except OSError as err:
-            self._tell_of(code_of(err))
+            self._tell_of(code_of(err), f"{argv[0]}: {err.strerror or err}")
             raise
         finally:
             for fd in outputs:
