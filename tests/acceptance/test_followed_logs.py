@@ -6,6 +6,7 @@ import pytest
 
 from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName
+from holdfast.store.manager import StateManager
 from processes import hear
 from shell import FILE, Shell
 from waiting import until
@@ -93,3 +94,16 @@ def test_a_command_that_cannot_be_launched_points_to_no_empty_log(sh: Shell) -> 
     assert "./simulate" in err
     assert " logs " not in err
     assert " logs " not in sh("show", "@last")[0]
+
+
+def test_the_log_of_a_process_is_not_that_of_a_longer_name(sh: Shell) -> None:
+    """`e/1` is process 1 of e, whatever else begins so; an experiment called `e/1` is itself."""
+    manager = StateManager(sh.states)
+    sh("run", "--procs", "3", "--", "sh", "-c", "echo process $HOLDFAST_INDEX")
+    found = sh.only_id()
+    for name in ("10", "11"):
+        manager.create(f"{found}/{name}", num_processes=1)
+    (sh.states / "zz.json").write_text("{")
+    assert sh("logs", f"{found}/1") == ("process 1\n", "")
+    manager.create(f"{found}/1", num_processes=1)
+    assert sh("logs", f"{found}/1")[0] == ""

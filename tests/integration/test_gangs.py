@@ -4,6 +4,7 @@ The launcher is a script of this test: what torchrun and mpirun do with the same
 integration group.
 """
 
+import csv
 import json
 import os
 import signal
@@ -152,6 +153,9 @@ def test_every_combination_is_a_gang(sh: Shell) -> None:
     assert [row["result"]["square"] for row in rows] == [i * i for i in range(8)]
     assert [row["rank"] for row in rows] == [0, 1, 2, 3] * 2
     assert [row["params"]["lr"] for row in rows] == [1] * 4 + [2] * 4
+    assert "ranks      4 of each command, a gang; 2 launchers" in sh("show", "@last")[0]
+    table = list(csv.DictReader(sh("export", "@last")[0].splitlines()))
+    assert [row["rank"] for row in table] == ["0", "1", "2", "3"] * 2
     nothing_is_left(sh)
 
 

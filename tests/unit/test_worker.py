@@ -529,6 +529,22 @@ def test_ranks_go_on_with_the_newest_step_that_all_have(tmp_path):
     assert ranks[2].resume_step(7) in (1, 7)
 
 
+def test_a_slow_rank_finds_a_step_that_the_fast_ones_have_kept(tmp_path):
+    """However far they are ahead: else all would begin anew, although each has saved."""
+    ranks = [rank_of(tmp_path, rank) for rank in range(3)]
+    for step in range(1, 8):
+        ranks[0].checkpoint(write("zero"), next_step=step)
+        ranks[1].checkpoint(write("one"), next_step=step)
+    ranks[2].checkpoint(write("two"), next_step=1)
+    assert [each.resume_step() for each in ranks] == [1, 1, 1]
+    for step in range(8, 20):
+        ranks[0].checkpoint(write("zero"), next_step=step)
+    ranks[2].checkpoint(write("two"), next_step=2)
+    assert [each.resume_step() for each in ranks] == [1, 1, 1]
+    kept = os.listdir(tmp_path / "checkpoints" / "4")
+    assert sorted(kept) == ["step-1", "step-18", "step-19"]
+
+
 def test_independent_ranks_have_their_own_checkpoints(tmp_path):
     """And learn whether they have completed before."""
     ranks = [rank_of(tmp_path, rank, completed="5") for rank in range(3)]

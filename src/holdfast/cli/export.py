@@ -104,6 +104,7 @@ def _parted(
 
 def _write_csv(state: ExperimentState, found: Mapping[str, Any]) -> None:
     # Outlines tell which columns there are; the values come one at a time, and are never built.
+    about = _ABOUT if state.ranks is None else ("index", "rank", *_ABOUT[1:])
     params: dict[str, None] = {}
     fields: dict[str, None] = {}
     for row in rows.outlines(found["rows"]):
@@ -113,13 +114,13 @@ def _write_csv(state: ExperimentState, found: Mapping[str, Any]) -> None:
         params.update(dict.fromkeys(each["row"]["params"]))
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(
-        [*_ABOUT, *(f"params.{each}" for each in params), *(f"result.{each}" for each in fields)]
+        [*about, *(f"params.{each}" for each in params), *(f"result.{each}" for each in fields)]
     )
     for row, part in _parted(state, found):
         values = flat(row)
         writer.writerow(
             [
-                *(_field(row[name]) for name in _ABOUT),
+                *(_field(row[name]) for name in about),
                 *(_field(row["params"].get(name)) for name in params),
                 *(_field(part(values.get(name))) for name in fields),
             ]

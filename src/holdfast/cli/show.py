@@ -183,6 +183,10 @@ def _config(state: ExperimentState, state_dir: Path) -> list[tuple[str, str]]:
         import shlex
 
         rows.append(("command", text.short(shlex.join(map(str, command)), _LONG)))
+    if state.ranks is not None:
+        together = "each for itself" if state.ranks.independent else "a gang"
+        launchers = text.count(state.num_processes // state.ranks.count, "launcher")
+        rows.append(("ranks", f"{state.ranks.count} of each command, {together}; {launchers}"))
     for key in ("matrix", "env", "limits", "retry", "aggregate"):
         part = config.get(key)
         if isinstance(part, Mapping) and part:
