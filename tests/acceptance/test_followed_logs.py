@@ -104,6 +104,6 @@ def test_the_log_of_a_process_is_not_that_of_a_longer_name(sh: Shell) -> None:
     for name in ("10", "11"):
         manager.create(f"{found}/{name}", num_processes=1)
     (sh.states / "zz.json").write_text("{")
-    assert sh("logs", f"{found}/1") == ("process 1\n", "")
+    assert sh("logs", "-o", f"{found}/1") == ("process 1\n", "")
     manager.create(f"{found}/1", num_processes=1)
-    assert sh("logs", f"{found}/1")[0] == ""
+    assert sh("logs", "-o", f"{found}/1")[0] == ""
