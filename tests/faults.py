@@ -21,6 +21,7 @@ OPERATIONS: Final = (
         "read",
         "write",
         "write_at",
+        "copy_range",
         "truncate",
         "fsync",
     ),

@@ -20,20 +20,23 @@ TIMES = ("created_at", "started_at", "completed_at", "finished_at", "last_update
 STATE = {
     **{"status": "initialised", "num_processes": 0, "epoch": 0, "revision": 0, "schema_version": 1},
     **dict.fromkeys(("name", "reason", "error_message", "config_hash", "config_path", "cwd")),
-    **dict.fromkeys(("owner", "subprocess_pid", "ranks", *TIMES[:2], *TIMES[3:])),
+    **dict.fromkeys(("owner", "subprocess_pid", "ranks", "reuse", *TIMES[:2], *TIMES[3:])),
 }
 PROCESS = {
     **{"status": "pending", "attempt": 0, "failures": 0, "interruptions": 0},
     **dict.fromkeys(("exit_code", "signal", "reason", "error_message", "host", "identity")),
-    **dict.fromkeys(("result", "started_at", "completed_at")),
+    **dict.fromkeys(("result", "started_at", "completed_at", "work", "code", "origin")),
+    "outputs": [],
 }
 KINDS = {
     **dict.fromkeys(("exit_code", "signal", "subprocess_pid"), int),
-    **dict.fromkeys(("owner", "identity", "result", "ranks"), dict),
+    **dict.fromkeys(("owner", "identity", "result", "ranks", "origin"), dict),
 }
+FILE = {"path": "", "size": 0, "sha256": ""}
+ORIGIN = {"experiment_id": "", "process": 0, "attempt": 0}
 REASONS = {
     *("exit", "signal", "timeout", "out_of_memory", "preempted", "stall", "user", "stale", "lost"),
-    *("result_lost", "launch_error", None),
+    *("result_lost", "launch_error", "reused", None),
 }
 EXPERIMENT = ("initialised", "running", "completed", "aggregated", "failed", "interrupted")
 KEYS = {*STATE, "experiment_id", "config", "process_progress", "extra"}
@@ -145,6 +148,20 @@ def check(record: dict[str, Any], defaults: dict[str, Any], statuses: tuple[str,
             record[key] = utc(value)
     if record["status"] not in statuses or record["reason"] not in REASONS:
         refuse("an unknown word")
+    if record.get("reuse") not in (None, "unchanged", "all"):
+        refuse("an unknown policy")
+    for each in record.get("outputs", ()):
+        inner(each, FILE)
+    if record.get("origin") is not None:
+        inner(record["origin"], ORIGIN, via=None)
+
+
+def inner(plain: Any, needed: dict[str, Any], **optional: None) -> None:
+    """Refuse an object without one of the keys, or with another value than those are like."""
+    words = {"status": "", "reason": None}
+    check({**optional, **plain, **words}, {**optional, **needed}, ("",))
+    if plain.get("experiment_id") == "":
+        refuse("an origin without a name")
 
 
 def utc(text: str) -> str:

@@ -45,6 +45,7 @@ class Reason(StrEnum):
     LOST = "lost"
     RESULT_LOST = "result_lost"
     LAUNCH_ERROR = "launch_error"
+    REUSED = "reused"
 
 
 #: Statuses in which no process may move: every process is completed there, and stays so.

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 __all__ = [
+    "all_of",
     "aware",
     "mapping",
     "not_negative",
@@ -68,6 +69,17 @@ def optional(kind: type) -> Callable[[Any, _Attribute, Any], Any]:
     def validate(_: object, attribute: _Attribute, value: Any) -> None:
         if value is not None:
             _of(kind, attribute, value)
+
+    return validate
+
+
+def all_of(kind: type) -> Callable[[Any, _Attribute, Any], Any]:
+    """A tuple of nothing but *kind*. The validator raises TypeError."""
+
+    def validate(_: object, attribute: _Attribute, value: Any) -> None:
+        if type(value) is not tuple or not all(isinstance(each, kind) for each in value):
+            what = f"a tuple of {kind.__name__}"
+            raise TypeError(f"{attribute.name} must be {what}, got {value!r:.80}")
 
     return validate
 

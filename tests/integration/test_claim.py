@@ -29,7 +29,8 @@ from holdfast.errors import (
 from holdfast.lifecycle.edges import edges
 from holdfast.lifecycle.events import Launch, ProcessExited, ProcessLaunched, Requested
 from holdfast.lifecycle.machines import ExperimentMachine, ProcessMachine
-from holdfast.lifecycle.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState, Origin
+from holdfast.lifecycle.reuse import Proof
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import writer as writer_module
 from holdfast.store.claim import Claim
@@ -130,6 +131,14 @@ _PROCESS_SCRIPTS = {
 _FACTS: dict[str, Any] = {
     "complete": {"exit_code": 0},
     "requeue": {"proven_dead": True, "max_attempts": 9, "result_lost": True},
+    "reuse": {
+        "work": "0" * 32,
+        "proof": Proof(
+            origin=Origin(experiment_id="exp_6", process=4, attempt=2),
+            work="0" * 32,
+            status=ProcessStatus.COMPLETED,
+        ),
+    },
 }
 
 

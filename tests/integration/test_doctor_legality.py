@@ -22,12 +22,20 @@ from holdfast.lifecycle.events import (
     ProcessLost,
     Requested,
 )
-from holdfast.lifecycle.records import ExperimentState, ProcessProgress, Ranks, ResultRef
+from holdfast.lifecycle.records import ExperimentState, Origin, ProcessProgress, Ranks, ResultRef
+from holdfast.lifecycle.reuse import Proof
 from holdfast.status import Entity, ExperimentStatus, ProcessStatus, Reason
 from holdfast.store.manager import StateManager
 
 ID = "exp_7"
 RESULT = ResultRef(path="results/1.2.json", size=2, sha256="0" * 64)
+OUTPUTS = (ResultRef(path="model-1.pt", size=3, sha256="3" * 64),)
+WORK = "0" * 32
+PROOF = Proof(
+    origin=Origin(experiment_id="exp_6", process=4, attempt=2, via="exp_5"),
+    work=WORK,
+    status=ProcessStatus.COMPLETED,
+)
 HERE = ProcessIdentity(host="here", pid=7)
 
 # -- every event, every field ---------------------------------------------------------------------
@@ -46,6 +54,10 @@ _LIVED = ProcessProgress(
     host="before",
     identity=ProcessIdentity(host="before", pid=5),
     result=ResultRef(path="results/1.1.json", size=1, sha256="1" * 64),
+    outputs=(ResultRef(path="model-1.pt", size=1, sha256="1" * 64),),
+    work="before",
+    code="before",
+    origin=Origin(experiment_id="exp_1", process=1, attempt=1),
 )
 #: A value that nothing here has.
 _OTHER: dict[str, Any] = {
@@ -68,13 +80,21 @@ _OTHER: dict[str, Any] = {
     "revision": 40,
     "subprocess_pid": 40,
     "ranks": Ranks(count=1),
+    "reuse": "all",
+    "outputs": (ResultRef(path="other.pt", size=7, sha256="7" * 64),),
+    "origin": Origin(experiment_id="other", process=7, attempt=7),
+    **dict.fromkeys(("work", "code"), "other"),
     **dict.fromkeys(("name", "config_hash", "config_path", "cwd", "experiment_id"), "other"),
     **dict.fromkeys(("started_at", "completed_at", "finished_at"), NOW + timedelta(days=1)),
     **dict.fromkeys(("created_at", "last_updated"), NOW + timedelta(days=1)),
 }
 #: What only the event knew, so that nobody can tell whether it is right.
 _ONLY_TOLD: dict[tuple[str, str], set[str]] = {
-    ("running", "complete"): {"started_at", "completed_at", "host", "result"},
+    ("pending", "start"): {"work", "code"},
+    ("pending", "reuse"): {"host", "result", "outputs", "work", "code", "origin"},
+    ("running", "complete"): {
+        *("started_at", "completed_at", "host", "result", "outputs", "work", "code")
+    },
     ("running", "fail"): {
         *("started_at", "completed_at", "exit_code", "signal", "host", "error_message")
     },
@@ -119,6 +139,14 @@ def asked() -> Iterator[tuple[ExperimentState, Event]]:
             more: list[dict[str, Any]] = [{"host": "here", "result": RESULT, "signal": 9}, {}]
             if event == "complete":
                 more[0]["signal"] = None  # only a death has one
+            if event == "complete":
+                more.append({"outputs": OUTPUTS, "code": "c" * 32})
+            if event == "start":
+                more.append({"work": WORK, "code": "c" * 32})
+            if event == "reuse":
+                more = [{"work": WORK, "proof": PROOF}]
+                more.append({**more[0], "host": "here", "result": RESULT, "outputs": OUTPUTS})
+                more[-1]["code"] = "c" * 32
             if event == "requeue":
                 more = [{"max_attempts": 2}, {"requested_by_user": True, "max_attempts": 2}]
             assert edges
@@ -153,6 +181,7 @@ def asked() -> Iterator[tuple[ExperimentState, Event]]:
         )
         yield state, ProcessExited(**of, exit_code=1, stop_reason=reason, ended_at=ended)
     yield state, ProcessExited(**of, exit_code=0, result=RESULT, started_at=began, ended_at=ended)
+    yield state, ProcessExited(**of, exit_code=0, outputs=OUTPUTS, code="c" * 32, ended_at=ended)
     yield state, ProcessExited(**of, exit_code=0, result_error="no JSON", ended_at=ended)
     yield (
         state,
@@ -412,6 +441,79 @@ def test_saved_as_evidence_of_another_line_excuses_nothing(
         manager, ID, attrs.evolve(right, evidence="saved", fields={**right.fields, "exit_code": 3})
     )
     assert "exit code 3" in illegal(state_dir)[0]
+
+
+@pytest.fixture
+def waiting(state_dir: Path) -> StateManager:
+    """An experiment of two processes, of which none was started."""
+    made = StateManager(state_dir)
+    made.create(ID, num_processes=2)
+    with made.claim(ID) as claim:
+        claim.record("start")
+    return made
+
+
+def test_a_reuse_is_legal(waiting: StateManager, state_dir: Path) -> None:
+    """As it is recorded, and after all that may follow it."""
+    with waiting.claim(ID) as claim:
+        claim.record("reuse", 0, work=WORK, proof=PROOF, outputs=OUTPUTS)
+        claim.record("requeue", 0, result_lost=True)
+        claim.record("start", 0, work=WORK)
+        claim.record("reuse", 1, work=WORK, proof=PROOF, host="there")
+    assert illegal(state_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"origin": None}, "nothing proves that another experiment's process did the same work"),
+        ({"origin": attrs.evolve(PROOF.origin, via=ID)}, "is this very experiment"),
+        ({"work": None}, "did other work"),
+        ({"exit_code": 3}, "makes exit_code 3, not 0"),
+        ({"attempt": 1}, "sets attempt, which it never does"),
+        ({"reason": Reason.EXIT}, "makes reason exit, not reused"),
+    ],
+)
+def test_a_reuse_that_could_not_be_is_illegal(
+    waiting: StateManager, state_dir: Path, fields: dict[str, Any], what: str
+) -> None:
+    """Of nobody, of itself, of nothing that has a name; or with an attempt of its own."""
+    right = move(waiting, "reuse", 1, work=WORK, proof=PROOF)
+    fields = {**right.fields, **fields}
+    append(waiting, ID, attrs.evolve(right, fields=fields, reason=fields["reason"]))
+    assert any(what in each for each in illegal(state_dir))
+
+
+def test_a_gang_of_which_one_rank_was_reused_is_torn(state_dir: Path) -> None:
+    """It would have to run again for one of them, and to overwrite what the other has."""
+    made = StateManager(state_dir)
+    made.create(ID, num_processes=2, ranks=Ranks(count=2))
+    facts = {"work": WORK, "proof": PROOF}
+    with made.claim(ID) as claim:
+        claim.record("start")
+    wanted = [
+        Requested(entity="process", event="reuse", at=NOW, process=index, facts=facts)
+        for index in range(2)
+    ]
+    first, _ = apply.apply_many(made.load(ID), wanted).changes
+    append(made, ID, first)
+    assert illegal(state_dir) == [
+        "revision 2: processes 0 to 1 are a gang, and it was torn apart",
+    ]
+
+
+def test_a_save_that_completes_what_nobody_started_is_illegal(
+    waiting: StateManager, state_dir: Path
+) -> None:
+    """Whoever saves by hand proves nothing, and says so neither by an origin."""
+    plain = json.loads((state_dir / f"{ID}.json").read_bytes())
+    origin = {"experiment_id": "exp_6", "process": 0, "attempt": 1}
+    done = {"status": "completed", "exit_code": 0, "reason": "reused", "origin": origin}
+    plain["process_progress"]["1"] = done | {"work": WORK}
+    append(waiting, ID, kind="saved", state=plain)
+    (found,) = illegal(state_dir)
+    assert "a save that is not allowed: " in found
+    assert "nothing proves that another experiment's process did the same work" in found
 
 
 def test_an_experiment_is_let_go_by_its_owner(manager: StateManager, state_dir: Path) -> None:

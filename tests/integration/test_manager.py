@@ -420,7 +420,7 @@ def moved(state: ExperimentState, index: int, **changed: object) -> ExperimentSt
         pytest.param(lambda s: attrs.evolve(s, status="initialised"), "initialised", id="back"),
         pytest.param(lambda s: attrs.evolve(s, status="completed"), "not completed", id="guard"),
         pytest.param(
-            lambda s: moved(s, 0, status="completed", exit_code=0), "completed", id="unstarted"
+            lambda s: moved(s, 0, status="completed", exit_code=0), "nothing proves", id="unstarted"
         ),
         pytest.param(lambda s: moved(s, 1, status="completed", exit_code=3), "exit", id="exit 3"),
         pytest.param(lambda s: moved(s, 1, status="completed"), "exit code", id="no exit code"),
@@ -455,7 +455,8 @@ def test_a_refused_save_says_from_where_and_what_is_allowed(manager: StateManage
     with pytest.raises(InvalidTransitionError) as caught:
         manager.save(moved(state, 0, status="completed", exit_code=0))
     assert str(caught.value) == (
-        "exp_7/0: cannot become completed while pending: only possible from running\n"
+        "exp_7/0: cannot reuse while pending: "
+        "nothing proves that another experiment's process did the same work\n"
         "  allowed now: start"
     )
     with pytest.raises(InvalidTransitionError) as caught:

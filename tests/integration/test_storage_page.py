@@ -16,9 +16,17 @@ import pytest
 import foreign
 from holdfast import LocalEngine, Orchestrator, StateManager
 from holdfast.attempts.records import ExitRecord
+from holdfast.errors import StateCorruptError
 from holdfast.guide import page
 from holdfast.identity import ProcessIdentity
-from holdfast.lifecycle.records import MAX_PROCESSES, ExperimentState, ProcessProgress
+from holdfast.lifecycle.records import (
+    MAX_PROCESSES,
+    ExperimentState,
+    Origin,
+    ProcessProgress,
+    ResultRef,
+)
+from holdfast.lifecycle.reuse import Proof
 from holdfast.results import acceptance
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import journal, strictjson, view
@@ -68,6 +76,37 @@ def several_epochs(manager: StateManager) -> None:
         claim.record("requeue", 1, requested_by_user=True)
     with manager.claim(ID) as claim:
         claim.record("start", 1)
+
+
+#: A model that every process writes.
+MODEL = ResultRef(path="models/größe.pt", size=9, sha256="1" * 64)
+
+
+def proven(*, via: str | None = None) -> dict[str, Any]:
+    """Facts of a reuse."""
+    origin = Origin(experiment_id="exp_6", process=4, attempt=2, via=via)
+    result = ResultRef(path="results/0.0.json", size=2, sha256="0" * 64)
+    return {
+        **{"proof": Proof(origin=origin, work="0" * 32, status=ProcessStatus.COMPLETED)},
+        **{"work": "0" * 32, "code": "c" * 32, "result": result, "outputs": (MODEL, MODEL)},
+    }
+
+
+def reused(manager: StateManager) -> None:
+    manager.create("exp_8", num_processes=3, reuse="unchanged")
+    with manager.claim("exp_8") as claim:
+        claim.record("start")
+        claim.record_many([("reuse", 0, proven()), ("reuse", 1, proven(via="exp_7"))])
+        claim.record("start", 2, work="2" * 32, code="d" * 32)
+        claim.record("complete", 2, exit_code=0, outputs=(MODEL,), code="e" * 32)
+
+
+def reused_and_lost(manager: StateManager) -> None:
+    reused(manager)
+    with manager.claim("exp_8") as claim:
+        claim.record("requeue", 0, result_lost=True)
+        claim.record("requeue", 2, result_lost=True)
+        claim.record("start", 0, work="3" * 32)
 
 
 def killed(manager: StateManager) -> None:
@@ -136,6 +175,8 @@ KINDS: list[Callable[[StateManager], None]] = [
     died_before_its_base,
     written_behind_its_successor,
     saved,
+    reused,
+    reused_and_lost,
     deleted_half_way,
     deleted,
     without_a_view,
@@ -202,6 +243,37 @@ def test_the_page_says_what_is_torn_and_what_is_damage(manager: StateManager):
         assert not foreign.disagreements(manager.state_dir), f"followed by {tail[:9]!r}"
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("outputs", value) for value in ({}, None, "model.pt", ["model.pt"], [None], [{}])),
+        ("outputs", [{"path": "model.pt", "size": -1, "sha256": ""}]),
+        ("outputs", [{"path": "model.pt", "size": 1}]),
+        *(("origin", value) for value in ("exp_6", [], {}, {"experiment_id": "exp_6"})),
+        ("origin", {"experiment_id": "", "process": 1, "attempt": 1}),
+        ("origin", {"experiment_id": "exp_6", "process": -1, "attempt": 1}),
+        ("origin", {"experiment_id": "exp_6", "process": 1, "attempt": True}),
+        ("origin", {"experiment_id": "exp_6", "process": 1, "attempt": 1, "via": 7}),
+        *(("work", 7), ("code", ["train.py"]), ("reuse", "some")),
+    ],
+)
+def test_the_page_says_what_no_output_and_no_origin_is(
+    manager: StateManager, key: str, value: object
+):
+    """A view that somebody edited is refused by both, and by us with the name of the key."""
+    manager.create("exp_8", num_processes=1)
+    path = manager.state_dir / "exp_8.json"
+    plain = json.loads(path.read_text())
+    inner = plain if key == "reuse" else plain["process_progress"]["0"]
+    path.write_text(json.dumps(plain))
+    assert manager.load("exp_8")
+    inner[key] = value
+    path.write_text(json.dumps(plain))
+    with pytest.raises(StateCorruptError, match=key):
+        manager.load("exp_8")
+    assert not foreign.disagreements(manager.state_dir)
+
+
 WORK = """
 import json, os
 print("out")
@@ -225,7 +297,7 @@ def keys(heading: str) -> set[str]:
 
 def test_the_page_has_every_field():
     """Those of states, processes, identities and ends; every status and every reason."""
-    records: tuple[Any, ...] = (ExperimentState, ProcessProgress, ProcessIdentity)
+    records: tuple[Any, ...] = (ExperimentState, ProcessProgress, ProcessIdentity, Origin)
     fields = {field.name for record in records for field in attrs.fields(record)}
     assert fields <= keys("The state")
     words = {str(word) for kind in (ExperimentStatus, ProcessStatus, Reason) for word in kind}

@@ -21,7 +21,9 @@ from holdfast.errors import (
     InvalidTransitionError,
     StaleStateError,
 )
-from holdfast.lifecycle.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState, Origin, ResultRef
+from holdfast.lifecycle.reuse import Proof
+from holdfast.status import ProcessStatus
 from holdfast.store import writer as writer_module
 from holdfast.store.claim import Claim
 from holdfast.store.files import Files
@@ -31,10 +33,19 @@ from holdfast.store.place import Opened
 IDS = ("one", "two/2")
 SIZE = 3
 EVENTS = ("start", "complete", "aggregate", "fail", "interrupt", "retry", "resume")
-PROCESS_EVENTS = ("start", "start", "complete", "complete", "fail", "requeue")
+PROCESS_EVENTS = ("start", "start", "complete", "complete", "fail", "requeue", "reuse")
 FACTS: dict[str, dict[str, Any]] = {
     "complete": {"exit_code": 0},
     "requeue": {"max_attempts": 2, "proven_dead": True},
+    "reuse": {
+        "work": "0" * 32,
+        "outputs": (ResultRef(path="model.pt", size=1, sha256="1" * 64),),
+        "proof": Proof(
+            origin=Origin(experiment_id="exp_6", process=4, attempt=2),
+            work="0" * 32,
+            status=ProcessStatus.COMPLETED,
+        ),
+    },
 }
 
 ids = st.sampled_from(IDS)

@@ -15,7 +15,9 @@ from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle import records
 from holdfast.lifecycle.events import Change
 from holdfast.lifecycle.records import (
+    REUSE_POLICIES,
     ExperimentState,
+    Origin,
     ProcessProgress,
     ProcessTable,
     Ranks,
@@ -59,6 +61,14 @@ identities = st.builds(
     released=st.booleans(),
 )
 results = st.builds(ResultRef, path=texts, size=counts, sha256=texts)
+outputs = st.lists(results, max_size=3).map(tuple)
+origins = st.builds(
+    Origin,
+    experiment_id=st.text(min_size=1, max_size=12),
+    process=counts,
+    attempt=counts,
+    via=st.none() | texts,
+)
 reasons = st.none() | st.sampled_from(Reason)
 processes = st.builds(
     ProcessProgress,
@@ -75,6 +85,10 @@ processes = st.builds(
     host=st.none() | texts,
     identity=st.none() | identities,
     result=st.none() | results,
+    outputs=outputs,
+    work=st.none() | texts,
+    code=st.none() | texts,
+    origin=st.none() | origins,
 )
 states = st.builds(
     ExperimentState,
@@ -93,6 +107,7 @@ states = st.builds(
     owner=st.none() | identities,
     subprocess_pid=st.none() | st.integers(),
     ranks=st.none() | st.builds(Ranks, count=st.just(1), independent=st.booleans()),
+    reuse=st.none() | st.sampled_from(REUSE_POLICIES),
     epoch=counts,
     revision=counts,
     created_at=st.none() | moments,
@@ -130,6 +145,10 @@ _PROCESS_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "completed_at": st.none() | moments,
     "identity": st.none() | identities,
     "result": st.none() | results,
+    "outputs": outputs,
+    "work": st.none() | texts,
+    "code": st.none() | texts,
+    "origin": st.none() | origins,
 }
 _EXPERIMENT_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "status": st.sampled_from(ExperimentStatus),
@@ -361,6 +380,8 @@ def progress(**changed: Any) -> dict[str, Any]:
         pytest.param(plain(ranks={"count": 0}), "count", id="no ranks"),
         pytest.param(plain(ranks={"count": True}), "count", id="ranks as bool"),
         pytest.param(plain(ranks={"count": 3}), "gangs of 3", id="half a gang"),
+        pytest.param(plain(reuse="some"), "reuse", id="unknown policy of reuse"),
+        pytest.param(plain(reuse=True), "reuse", id="policy of reuse as bool"),
         pytest.param(plain(process_progress=[]), "process_progress", id="progress as list"),
         pytest.param(plain(process_progress={"a": {}}), "'a'", id="index a word"),
         pytest.param(plain(process_progress={"-1": {}}), "'-1'", id="negative index"),
@@ -379,6 +400,31 @@ def progress(**changed: Any) -> dict[str, Any]:
         pytest.param(progress(completed_at={}), "completed_at", id="time as object"),
         pytest.param(progress(result={"path": "x"}), "size", id="result without size"),
         pytest.param(progress(result=3), "result", id="result as number"),
+        pytest.param(progress(outputs={"path": "x"}), "outputs", id="outputs as object"),
+        pytest.param(progress(outputs="x"), "outputs", id="outputs as text"),
+        pytest.param(progress(outputs=None), "outputs", id="null outputs"),
+        pytest.param(progress(outputs=["model.pt"]), "outputs", id="an output as text"),
+        pytest.param(
+            progress(outputs=[{"path": "x", "size": -1, "sha256": ""}]),
+            "size",
+            id="negative output",
+        ),
+        pytest.param(progress(work=7), "work", id="work as number"),
+        pytest.param(progress(code=["train.py"]), "code", id="code as list"),
+        pytest.param(progress(origin="exp_6"), "origin", id="origin as text"),
+        pytest.param(
+            progress(origin={"experiment_id": "a", "process": 1}), "attempt", id="half an origin"
+        ),
+        pytest.param(
+            progress(origin={"experiment_id": "", "process": 1, "attempt": 1}),
+            "experiment_id",
+            id="origin without a name",
+        ),
+        pytest.param(
+            progress(origin={"experiment_id": "a", "process": -1, "attempt": 1}),
+            "process",
+            id="origin of no process",
+        ),
     ],
 )
 def test_what_is_no_state_is_refused_by_file_and_key(value: Any, names: str) -> None:
@@ -394,12 +440,17 @@ _KEYS = [
     *(("process", name) for name in attrs.fields_dict(ProcessProgress)),
     *(("identity", name) for name in attrs.fields_dict(ProcessIdentity)),
     *(("result", name) for name in attrs.fields_dict(ResultRef)),
+    *(("output", name) for name in attrs.fields_dict(ResultRef)),
+    *(("origin", name) for name in attrs.fields_dict(Origin)),
 ]
+_FILES = st.fixed_dictionaries({"path": texts, "size": st.integers(), "sha256": texts})
 _VALUES = (
     json_values
     | st.sampled_from([*ExperimentStatus, *ProcessStatus, *Reason]).map(str)
     | st.sampled_from(["2024-01-15", "2024-01-15T13:00:00+05:30"])
-    | st.fixed_dictionaries({"path": texts, "size": st.integers(), "sha256": texts})
+    | _FILES
+    | st.lists(_FILES, max_size=2)
+    | st.fixed_dictionaries({"experiment_id": texts, "process": counts, "attempt": counts})
 )
 
 
@@ -411,9 +462,12 @@ def test_the_codec_takes_what_cattrs_takes(key: tuple[str, str], value: Any) -> 
         "status": "running",
         "identity": {"host": "a", "pid": 7},
         "result": {"path": "a", "size": 1, "sha256": "b"},
+        "outputs": [{"path": "c", "size": 1, "sha256": "d"}],
+        "origin": {"experiment_id": "e", "process": 1, "attempt": 1},
     }
     whole = plain(process_progress={"0": process})
-    inner = {"state": whole, "process": process}.get(kind) or process[kind]
+    inner = {"state": whole, "process": process, "output": process["outputs"][0]}.get(kind)
+    inner = process[kind] if inner is None else inner
     inner[name] = value
     if name == "schema_version":
         return  # judged before anything else

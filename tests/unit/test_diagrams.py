@@ -111,6 +111,34 @@ def test_nothing_in_the_drawing_overlaps_or_leaves_the_page(entity):
             assert x1 <= left or right <= x0 or y1 <= top or bottom <= y0
 
 
+@pytest.mark.parametrize("entity", ENTITIES)
+def test_no_arrow_runs_through_a_box_or_a_label(entity):
+    """One that did would seem to come from where it does not, or to mean another's guards."""
+    root = ET.fromstring(diagrams.render(entity, "svg"))
+    areas = []
+    for box in root.iter(f"{SVG}rect"):
+        if box.get("class") != "page":
+            x, y, w, h = (float(box.get(name, 0)) for name in ("x", "y", "width", "height"))
+            areas.append((x + 1, y + 1, x + w - 1, y + h - 1))
+    for text in root.iter(f"{SVG}text"):
+        if text.get("class") in ("event", "guard"):
+            x, y = float(text.get("x", 0)), float(text.get("y", 0))
+            wide = 7 * len(text.text or "")
+            left = x - wide * {"start": 0, "middle": 0.5, "end": 1}[text.get("text-anchor", "")]
+            areas.append((left, y - 9, left + wide, y + 2))
+    lines = list(root.iter(f"{SVG}path"))
+    assert len(lines) > len(declared(entity))
+    for line in lines:
+        x0, y0, x1, y1, x2, y2 = map(float, re.findall(r"-?[0-9.]+", line.get("d", "")))
+        for step in range(101):
+            t = step / 100
+            x, y = (
+                a * (1 - t) ** 2 + 2 * b * t * (1 - t) + c * t**2
+                for a, b, c in ((x0, x1, x2), (y0, y1, y2))
+            )
+            assert not any(left < x < right and top < y < low for left, top, right, low in areas)
+
+
 def test_what_every_arrow_asks_is_one_note_in_every_notation():
     """A settled experiment freezes its processes: said once, and not on each arrow."""
     assert diagrams.everywhere("experiment") == ()

@@ -27,11 +27,14 @@ from holdfast.lifecycle.events import (
     Step,
     Stop,
 )
-from holdfast.lifecycle.records import ExperimentState, ResultRef
+from holdfast.lifecycle.records import ExperimentState, Origin, ResultRef
+from holdfast.lifecycle.reuse import Proof
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 
 NOW = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)
 RESULT = ResultRef(path="results/0.1.json", size=2, sha256="0" * 64)
+OUTPUTS = (ResultRef(path="model.pt", size=9, sha256="1" * 64),)
+WORK = "0" * 32
 SIZE = 3
 
 
@@ -80,6 +83,8 @@ facts: st.SearchStrategy[Fact] = st.one_of(
         launch_error=st.sampled_from([None, None, "no such file"]),
         evidence=st.sampled_from([None, "7 sleep had to be stopped"]),
         result=st.sampled_from([None, RESULT]),
+        outputs=st.sampled_from([(), OUTPUTS]),
+        code=st.sampled_from([None, "a", "b"]),
         result_error=st.sampled_from([None, None, "not JSON"]),
         started_at=st.none() | times,
         ended_at=st.none() | times,
@@ -87,6 +92,19 @@ facts: st.SearchStrategy[Fact] = st.one_of(
     st.builds(
         ProcessLost, process=indices, attempt=attempts, at=times, evidence=st.just("seen dead")
     ),
+)
+proofs = st.builds(
+    Proof,
+    origin=st.builds(
+        Origin,
+        experiment_id=st.sampled_from(["exp_6", "exp_6", "exp_7"]),
+        process=indices,
+        attempt=attempts,
+        via=st.sampled_from([None, None, "exp_5", "exp_7"]),
+    ),
+    work=st.sampled_from([None, WORK, WORK, "other"]),
+    status=st.sampled_from([*ProcessStatus, ProcessStatus.COMPLETED]),
+    problem=st.sampled_from([None, None, "is missing"]),
 )
 requests: st.SearchStrategy[Requested] = st.one_of(
     st.builds(
@@ -102,7 +120,7 @@ requests: st.SearchStrategy[Requested] = st.one_of(
         Requested,
         entity=st.just("process"),
         process=indices,
-        event=st.sampled_from(["start", "start", "complete", "fail", "requeue"]),
+        event=st.sampled_from(["start", "start", "complete", "fail", "requeue", "reuse"]),
         at=times,
         facts=st.fixed_dictionaries(
             {},
@@ -113,6 +131,10 @@ requests: st.SearchStrategy[Requested] = st.one_of(
                 "proven_dead": st.booleans(),
                 "result_lost": st.booleans(),
                 "result": st.just(RESULT),
+                "outputs": st.sampled_from([(), OUTPUTS]),
+                "code": st.sampled_from([None, "a", "b"]),
+                "work": st.just(WORK),
+                "proof": proofs,
             },
         ),
     ),
@@ -183,6 +205,17 @@ def test_a_completed_process_stays_completed_except_under_result_lost(story: lis
                 assert isinstance(event, Requested)
                 assert (event.event, event.facts["result_lost"]) == ("requeue", True)
                 assert after.reason is Reason.RESULT_LOST
+
+
+@given(stories)
+def test_what_is_reused_and_what_was_put_out_goes_with_its_completion(story: list[Event]) -> None:
+    """Nothing pending, running or failed has an origin or outputs, and no origin is its own."""
+    for _, _, step in tell(story):
+        for process in step.state.processes.values():
+            if process.outputs or process.origin is not None:
+                assert process.status is ProcessStatus.COMPLETED
+            assert (process.origin is not None) == (process.reason is Reason.REUSED)
+            assert process.origin is None or process.origin.ancestor != step.state.experiment_id
 
 
 @given(stories)

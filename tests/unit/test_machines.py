@@ -8,16 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from holdfast.errors import InvalidTransitionError
 from holdfast.lifecycle import apply, decisions
 from holdfast.lifecycle.decisions import decide, ended
 from holdfast.lifecycle.edges import edges, table
-from holdfast.lifecycle.events import Requested
+from holdfast.lifecycle.events import ProcessExited, Requested
 from holdfast.lifecycle.guards import GUARDS
 from holdfast.lifecycle.machines import ENDINGS, ExperimentMachine, ProcessMachine
-from holdfast.lifecycle.records import ExperimentState, ProcessProgress, Ranks
+from holdfast.lifecycle.records import ExperimentState, Origin, ProcessProgress, Ranks, ResultRef
+from holdfast.lifecycle.reuse import Proof
 from holdfast.status import SETTLED, Entity, ExperimentStatus, ProcessStatus, Reason
 
 NOW = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)
@@ -36,6 +38,7 @@ EXPERIMENT_MOVES = {
 }
 PROCESS_MOVES = {
     ("pending", "start"): "running",
+    ("pending", "reuse"): "completed",
     ("running", "complete"): "completed",
     ("running", "fail"): "failed",
     ("running", "requeue"): "pending",
@@ -43,10 +46,16 @@ PROCESS_MOVES = {
     ("completed", "requeue"): "pending",
 }
 EXPERIMENT_EVENTS = ("start", "complete", "aggregate", "fail", "interrupt", "retry", "resume")
-PROCESS_EVENTS = ("start", "complete", "fail", "requeue")
+PROCESS_EVENTS = ("start", "complete", "fail", "reuse", "requeue")
 
+WORK = "0123456789abcdef" * 2
+ORIGIN = Origin(experiment_id="exp_6", process=4, attempt=2)
+PROOF = Proof(origin=ORIGIN, work=WORK, status=ProcessStatus.COMPLETED)
 #: Facts with which every guard of a process passes.
-WILLING = {"exit_code": 0, "proven_dead": True, "result_lost": True, "requested_by_user": True}
+WILLING = {
+    **{"exit_code": 0, "proven_dead": True, "result_lost": True, "requested_by_user": True},
+    **{"work": WORK, "proof": PROOF},
+}
 
 #: For every guard, a record's fields and facts with which it passes and with which it refuses.
 OUTCOMES = {
@@ -62,6 +71,7 @@ OUTCOMES = {
     "was_interrupted": ({}, {"interrupted_by": 15}, {}, {}),
     "has_stalled": ({}, {"stop_requested": "stall"}, {}, {}),
     "result_lost": ({}, {"result_lost": True}, {}, {}),
+    "same_work_proven": ({}, {"work": WORK, "proof": PROOF}, {}, {}),
 }
 #: One fact decides both, against each other: an interrupted attempt never exits cleanly.
 NEVER_BOTH = (
@@ -236,7 +246,7 @@ def test_the_lifecycle_decides_as_the_machine_does(status: ProcessStatus) -> Non
         wanted = dict(zip(OUTCOMES, outcomes, strict=True))
         if any(wanted[one] and wanted[other] for one, other in NEVER_BOTH):
             continue
-        fields: dict[str, int] = {}
+        fields: dict[str, Any] = {}
         facts: dict[str, object] = {}
         for guard, (passing, with_facts, refusing, without) in OUTCOMES.items():
             fields |= passing if wanted[guard] else refusing
@@ -362,3 +372,209 @@ def test_a_process_of_a_settled_experiment_is_frozen_for_whoever_says_so() -> No
     with pytest.raises(InvalidTransitionError, match="the experiment is aggregated") as caught:
         ProcessMachine(process).send("start", experiment_status="aggregated")
     assert caught.value.allowed == ()
+
+
+def reused(state: ExperimentState, *indices: int, **facts: Any) -> ExperimentState:
+    """*state* after the reuse of its processes *indices*."""
+    facts = {"work": WORK, "proof": PROOF, **facts}
+    wanted = [
+        Requested(entity="process", process=index, event="reuse", at=NOW, facts=facts)
+        for index in indices
+    ]
+    return apply.apply_many(state, wanted).state
+
+
+def pending(count: int, *, id_: str = "exp_7", ranks: Ranks | None = None) -> ExperimentState:
+    """A running experiment of so many pending processes."""
+    return ExperimentState(experiment_id=id_, status="running", num_processes=count, ranks=ranks)
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"proof": None}, "nothing proves that another experiment's process did the same work"),
+        ({"work": "f" * 32}, "exp_6, from which it would be taken, did other work"),
+        ({"work": None}, "exp_6, from which it would be taken, did other work"),
+        ({"proof": attrs.evolve(PROOF, work=None)}, "did other work"),
+        ({"work": None, "proof": attrs.evolve(PROOF, work=None)}, "did other work"),
+        *(
+            ({"proof": attrs.evolve(PROOF, status=status)}, f"has it {status}, not completed")
+            for status in ("pending", "running", "failed")
+        ),
+        (
+            {"proof": attrs.evolve(PROOF, problem="results/4.2.json is missing")},
+            "exp_6, from which it would be taken, has lost it: results/4.2.json is missing",
+        ),
+        (
+            {"proof": attrs.evolve(PROOF, origin=attrs.evolve(ORIGIN, experiment_id="exp_7"))},
+            "exp_7, from which it would be taken, is this very experiment",
+        ),
+        (
+            {"proof": attrs.evolve(PROOF, origin=attrs.evolve(ORIGIN, via="exp_7"))},
+            "exp_7, from which it would be taken, is this very experiment",
+        ),
+        (
+            {"proof": attrs.evolve(PROOF, origin=attrs.evolve(ORIGIN, via="exp_5"), work=None)},
+            "exp_5, from which it would be taken, did other work",
+        ),
+    ],
+)
+def test_what_is_not_proven_to_be_the_same_work_is_not_reused(
+    facts: dict[str, Any], why: str
+) -> None:
+    """Other work, unfinished, lost, or its own; the machine refuses it in the same words."""
+    state = pending(2)
+    machine = ProcessMachine(state.processes[1], experiment_id="exp_7", process=1)
+    for ask in (
+        lambda: reused(state, 1, **facts),
+        lambda: machine.send("reuse", **{**WILLING, **facts}),
+    ):
+        with pytest.raises(InvalidTransitionError, match="cannot reuse while pending") as caught:
+            ask()
+        assert [refusal.guard for refusal in caught.value.refusals] == ["same_work_proven"]
+        assert caught.value.refusals[0].why.endswith(why)
+        assert caught.value.allowed == ("start",)
+
+
+def test_nobody_tells_a_request_whose_process_it_is() -> None:
+    """Otherwise an experiment could be made to reuse what is its own."""
+    proof = attrs.evolve(PROOF, origin=attrs.evolve(ORIGIN, experiment_id="exp_7"))
+    with pytest.raises(InvalidTransitionError, match="is this very experiment"):
+        reused(pending(1), 0, proof=proof, experiment_id="another")
+    machine = ProcessMachine(ProcessProgress(), experiment_id="exp_7")
+    with pytest.raises(InvalidTransitionError, match="is this very experiment"):
+        machine.send("reuse", proof=proof, work=WORK, experiment_id="another")
+
+
+def test_what_an_experiment_ran_itself_comes_back_from_who_reused_it() -> None:
+    """Its own result was lost since; that of the other is a file of its own, and was verified."""
+    origin = Origin(experiment_id="exp_7", process=0, attempt=1, via="exp_8")
+    again = reused(pending(1), 0, proof=attrs.evolve(PROOF, origin=origin)).processes[0]
+    assert (again.status, again.origin) == ("completed", origin)
+
+
+@pytest.mark.parametrize("status", ["running", "failed", "completed"])
+def test_only_what_waits_is_reused(status: str) -> None:
+    """What runs is not overtaken, and nothing that is recorded is replaced."""
+    state = attrs.evolve(pending(1), process_progress={0: ProcessProgress(status=status)})
+    with pytest.raises(InvalidTransitionError, match="only possible from pending") as caught:
+        reused(state, 0)
+    assert not caught.value.exists
+
+
+@pytest.mark.parametrize("settled", sorted(SETTLED))
+def test_no_settled_experiment_reuses(settled: ExperimentStatus) -> None:
+    """Nor would one say so that is told of its experiment."""
+    machine = ProcessMachine(ProcessProgress())
+    with pytest.raises(InvalidTransitionError) as caught:
+        machine.send("reuse", experiment_status=settled, **WILLING)
+    assert [refusal.guard for refusal in caught.value.refusals] == ["experiment_is_open"]
+
+
+def test_a_gang_is_reused_all_or_none() -> None:
+    """Half of it would have to run beside results that it did not make."""
+    state = pending(4, ranks=Ranks(count=2))
+    with pytest.raises(InvalidTransitionError, match="would leave behind 3") as caught:
+        reused(state, 2)
+    assert [refusal.guard for refusal in caught.value.refusals] == ["gang_moves_together"]
+    statuses = [process.status for process in reused(state, 2, 3).processes.values()]
+    assert statuses == ["pending", "pending", "completed", "completed"]
+    # One of the two is not proven: neither moves.
+    wanted = [
+        Requested(entity="process", process=index, event="reuse", at=NOW, facts=facts)
+        for index, facts in ((2, WILLING), (3, {**WILLING, "work": "other"}))
+    ]
+    with pytest.raises(InvalidTransitionError, match="exp_7/3: cannot reuse"):
+        apply.apply_many(state, wanted)
+
+
+def test_independent_ranks_are_reused_alone() -> None:
+    """Each completes for itself."""
+    state = pending(2, ranks=Ranks(count=2, independent=True))
+    assert [each.status for each in reused(state, 1).processes.values()] == ["pending", "completed"]
+
+
+def test_a_reused_process_says_where_its_result_comes_from() -> None:
+    """No attempt of its own is counted, and nothing is left of those that failed before."""
+    result = ResultRef(path="results/0.0.json", size=2, sha256="0" * 64)
+    outputs = (ResultRef(path="model.pt", size=9, sha256="1" * 64),)
+    before = ProcessProgress(
+        attempt=2,
+        failures=2,
+        interruptions=1,
+        exit_code=1,
+        signal=9,
+        reason=Reason.SIGNAL,
+        error_message="died",
+        completed_at=NOW,
+        host="here",
+    )
+    state = attrs.evolve(pending(1), process_progress={0: before})
+    facts = {"result": result, "outputs": outputs, "code": "c" * 32, "host": "there"}
+    after = reused(state, 0, **facts).processes[0]
+    assert after == ProcessProgress(
+        status="completed",
+        attempt=2,
+        failures=2,
+        interruptions=1,
+        exit_code=0,
+        reason=Reason.REUSED,
+        completed_at=NOW,
+        host="there",
+        result=result,
+        outputs=outputs,
+        work=WORK,
+        code="c" * 32,
+        origin=ORIGIN,
+    )
+
+
+def test_what_was_reused_and_lost_is_run_as_if_it_had_never_been() -> None:
+    """Neither its origin nor its outputs are those of the attempt that follows."""
+    outputs = (ResultRef(path="model.pt", size=9, sha256="1" * 64),)
+    state = reused(pending(1), 0, outputs=outputs, code="c" * 32)
+    ask = Requested(entity="process", process=0, event="requeue", at=NOW, facts=WILLING)
+    state = apply.apply(state, ask).state
+    lost = state.processes[0]
+    assert (lost.status, lost.reason) == ("pending", "result_lost")
+    assert (lost.origin, lost.outputs, lost.result) == (None, (), None)
+    start = Requested(
+        entity="process", process=0, event="start", at=NOW, facts={"work": WORK, "code": "d" * 32}
+    )
+    began = apply.apply(state, start).state.processes[0]
+    assert (began.attempt, began.work, began.code) == (1, WORK, "d" * 32)
+
+
+def test_an_attempt_begins_with_work_and_code_of_its_own() -> None:
+    """Those of the attempt before it are gone, even if nobody tells those of the new one."""
+    outputs = (ResultRef(path="model.pt", size=9, sha256="1" * 64),)
+    state = pending(1)
+
+    def moved(event: str, **facts: Any) -> ProcessProgress:
+        nonlocal state
+        ask = Requested(entity="process", process=0, event=event, at=NOW, facts=facts)
+        state = apply.apply(state, ask).state
+        return state.processes[0]
+
+    assert moved("start", work=WORK, code="c").code == "c"
+    # It wrote one of the files that its command names: they were no code of its own.
+    done = moved("complete", exit_code=0, outputs=outputs, code="d")
+    assert (done.work, done.code, done.outputs) == (WORK, "d", outputs)
+    assert moved("requeue", result_lost=True).outputs == ()
+    # As somebody may save it by hand.
+    by_hand = attrs.evolve(state.processes[0], outputs=outputs, origin=ORIGIN)
+    state = attrs.evolve(state, process_progress={0: by_hand})
+    began = moved("start")
+    assert (began.work, began.code, began.outputs, began.origin) == (None, None, (), None)
+    assert moved("complete", exit_code=0).code is None
+
+
+def test_an_outcome_brings_its_outputs_and_code() -> None:
+    """As a fact, too; an attempt that tells of no other code keeps that of its start."""
+    outputs = (ResultRef(path="model.pt", size=9, sha256="1" * 64),)
+    start = Requested(entity="process", process=0, event="start", at=NOW, facts={"code": "c"})
+    state = apply.apply(pending(1), start).state
+    for code, recorded in ((None, "c"), ("d", "d")):
+        fact = ProcessExited(process=0, attempt=1, at=NOW, exit_code=0, outputs=outputs, code=code)
+        done = apply.apply(state, fact).state.processes[0]
+        assert (done.code, done.outputs) == (recorded, outputs)

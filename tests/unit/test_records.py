@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.errors import InvalidRequestError
 from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle.events import ProcessExited, ProcessLaunched, ProcessLost, Requested
-from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
+from holdfast.lifecycle.records import ExperimentState, Origin, ProcessProgress, ResultRef
+from holdfast.lifecycle.reuse import Proof
+from holdfast.status import ProcessStatus
 from holdfast.store import decoding, encoding
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -31,6 +34,8 @@ _values = st.one_of(
     st.just(Path("results")),
     st.builds(ProcessIdentity, pid=st.integers(1, 9)),
     st.just(ResultRef(path="results/0.1.json", size=1, sha256="0")),
+    st.just((ResultRef(path="model.pt", size=1, sha256="0"),)),
+    st.just(Origin(experiment_id="exp_6", process=0, attempt=1)),
 )
 _FREE = {"epoch", "schema_version", "process_progress", "num_processes"}
 
@@ -72,7 +77,8 @@ def test_what_a_process_takes_is_what_is_read_again(name: str, value: Any) -> No
         for make in (Requested, ProcessLaunched, ProcessExited, ProcessLost)
         for field in attrs.fields(make)
         if field.name in ("error_message", "evidence", "host", "exit_code", "signal", "attempt")
-        or field.name in ("identity", "result", "result_error", "started_at", "ended_at")
+        or field.name
+        in ("identity", "result", "result_error", "started_at", "ended_at", "outputs", "code")
     ],
 )
 def test_an_event_of_a_wrong_kind_is_refused_by_its_name(make: type, name: str) -> None:
@@ -85,3 +91,31 @@ def test_an_event_of_a_wrong_kind_is_refused_by_its_name(make: type, name: str) 
     for wrong in (1.5, [], b"bytes"):
         with pytest.raises(TypeError, match=f"^{name} must be"):
             make(**needed, **{**more, name: wrong})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"origin": {"experiment_id": "exp_6"}},
+        {"work": 7},
+        {"status": "done"},
+        {"problem": False},
+    ],
+)
+def test_a_proof_of_a_wrong_kind_is_none(wrong: dict[str, Any]) -> None:
+    """What it proves would be recorded as it is."""
+    right: dict[str, Any] = {
+        "origin": Origin(experiment_id="exp_6", process=0, attempt=1),
+        "work": "0" * 32,
+        "status": "completed",
+    }
+    assert Proof(**right).status is ProcessStatus.COMPLETED
+    with pytest.raises((TypeError, ValueError)):
+        Proof(**right | wrong)
+
+
+@pytest.mark.parametrize("wrong", ["model.pt", ["model.pt"], ("model.pt",), 7])
+def test_outputs_that_are_no_files_are_refused(wrong: Any) -> None:
+    """Of a request as of a fact: they would be stored, and never read again."""
+    with pytest.raises(InvalidRequestError, match=r"fact outputs must be a tuple of ResultRef"):
+        Requested(entity="process", process=0, event="complete", at=NOW, facts={"outputs": wrong})

@@ -40,8 +40,8 @@ PLACES: Final[Mapping[str, Mapping[str, Place]]] = {
         "failed": Place(1, 2),
     },
     "process": {
-        # From completed back to pending the way leads over the top of running.
-        "pending": Place(0, 0),
+        # Between completed and pending the ways lead over the top of running, either way.
+        "pending": Place(0, 0, {"completed": 3.0}),
         "running": Place(1, 0),
         "completed": Place(2, 0, {"pending": 1.9}),
         "failed": Place(1, 1),

@@ -15,6 +15,8 @@ from holdfast.lifecycle import apply
 from holdfast.lifecycle.changes import Change
 from holdfast.lifecycle.events import ProcessLaunched, Requested
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.lifecycle.reuse import Proof
+from holdfast.status import ProcessStatus
 
 __all__ = ["NOTES", "problems", "who"]
 
@@ -24,7 +26,7 @@ NOTES: Final[Mapping[tuple[str, str], str]] = {
     ("experiment", "released"): "an experiment that nobody owns",
 }
 #: What the events of an attempt's end keep of them, from where nobody else looked.
-_FACTS: Final = ("exit_code", "signal", "host", "result")
+_FACTS: Final = ("exit_code", "signal", "host", "result", "outputs", "work", "code")
 #: An attempt's own clock knows better than the lifecycle when it began and ended.
 _BY_ITS_OWN_CLOCK: Final[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
     ("complete", "fail"), ("started_at", "completed_at")
@@ -99,6 +101,9 @@ def _enacted(state: ExperimentState, change: Change) -> Change | None:
         if change.event == "complete":
             # It sets none: what is in the record is left from before.
             facts["signal"] = None
+        if change.event == "reuse" and (origin := kept("origin")) is not None:
+            status = ProcessStatus.COMPLETED
+            facts["proof"] = Proof(origin=origin, work=facts["work"], status=status)
         # What the guards of these events were told was not kept; that they passed is believed.
         facts |= {"proven_dead": True, "result_lost": True}
         facts["max_attempts"] = record.failures + 1

@@ -119,7 +119,12 @@ def _process(state: ExperimentState, event: Requested, left: tuple[int, ...]) ->
     process = state.process_progress.get(index)
     if process is None:
         decisions.refuse_absent(state, event.event, index)
-    facts = {**event.facts, "experiment_status": state.status, "ranks_left": left}
+    facts = {
+        **event.facts,
+        "experiment_id": state.experiment_id,
+        "experiment_status": state.status,
+        "ranks_left": left,
+    }
     edge = decisions.decide(
         "process", process, event.event, facts, experiment_id=state.experiment_id, process=index
     )
@@ -240,6 +245,9 @@ def _facts(fact: ProcessExited) -> dict[str, Any]:
         "result_error": fact.result_error,
         "host": fact.host,
         "result": fact.result,
+        "outputs": fact.outputs,
+        "code": fact.code,
+        "work": fact.work,
     }
 
 

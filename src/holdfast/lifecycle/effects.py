@@ -90,7 +90,14 @@ def _started(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict
         "attempt": max(process.attempt + 1, occasion.facts.get("attempt") or 0),
         "started_at": occasion.at,
         **dict.fromkeys(_OF_AN_ATTEMPT),
+        **_other(process, **{name: occasion.facts.get(name) for name in ("work", "code")}),
+        **_other(process, outputs=(), origin=None),
     }
+
+
+def _other(process: ProcessProgress, **fields: Any) -> dict[str, Any]:
+    """Those of *fields* that *process* has otherwise: most lines of a journal need none of them."""
+    return {name: value for name, value in fields.items() if value != getattr(process, name)}
 
 
 def _completed(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
@@ -104,6 +111,28 @@ def _completed(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> di
         "host": facts.get("host") or process.host,
         "result": facts.get("result"),
         "identity": None,
+        **_other(
+            process,
+            outputs=facts.get("outputs") or (),
+            **{name: facts.get(name) or getattr(process, name) for name in ("code", "work")},
+        ),
+    }
+
+
+def _reused(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
+    facts = occasion.facts
+    return {
+        "status": ProcessStatus.COMPLETED,
+        "started_at": None,
+        "completed_at": occasion.at,
+        "exit_code": 0,
+        "signal": None,
+        "reason": Reason.REUSED,
+        "error_message": None,
+        "identity": None,
+        **{name: facts.get(name) for name in ("host", "result", "work", "code")},
+        "outputs": facts.get("outputs") or (),
+        "origin": facts["proof"].origin,
     }
 
 
@@ -133,7 +162,7 @@ def _requeued(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dic
     found.update(completed_at=None, identity=None, error_message=occasion.error_message)
     if process.status is ProcessStatus.COMPLETED:
         found.update(reason=Reason.RESULT_LOST, result=None, exit_code=None)
-        return found
+        return found | _other(process, outputs=(), origin=None)
     reason = occasion.reason
     if reason is None and facts.get("interrupted_by") is not None:
         reason = Reason.PREEMPTED
@@ -146,6 +175,7 @@ _EFFECTS: Final[Mapping[tuple[Entity, str], Callable[[Any, "Edge", Occasion], di
     **{("experiment", event): _closed for event in ("complete", "aggregate", "fail", "interrupt")},
     ("process", "start"): _started,
     ("process", "complete"): _completed,
+    ("process", "reuse"): _reused,
     ("process", "fail"): _failed,
     ("process", "requeue"): _requeued,
 }

@@ -13,8 +13,17 @@ from holdfast.errors import InvalidRequestError
 from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle.changes import Change
 from holdfast.lifecycle.records import ExperimentState, ResultRef
+from holdfast.lifecycle.reuse import Proof
 from holdfast.status import Entity, Reason
-from holdfast.validators import aware, number, optional, optional_number, optional_text, text
+from holdfast.validators import (
+    all_of,
+    aware,
+    number,
+    optional,
+    optional_number,
+    optional_text,
+    text,
+)
 
 __all__ = [
     "Action",
@@ -56,6 +65,11 @@ _FACTS: Final[dict[str, type]] = {
     "host": str,
     "experiment_status": str,
     "ranks_left": tuple,
+    "experiment_id": str,
+    "work": str,
+    "code": str,
+    "outputs": tuple,
+    "proof": Proof,
 }
 
 
@@ -71,14 +85,17 @@ def check_facts(facts: Mapping[str, Any]) -> None:
             raise _unknown(name)
         wrong = value is not None and not isinstance(value, kind)
         # bool is an int to Python, and nobody's exit code.
-        if wrong or (kind is int and isinstance(value, bool)):
+        wrong = wrong or (kind is int and isinstance(value, bool))
+        if name == "outputs" and value is not None and not wrong:
+            wrong = not all(isinstance(each, ResultRef) for each in value)
+        if wrong:
             raise InvalidRequestError(
                 f"fact {name}",
                 f"must be {_KINDS.get(kind, kind.__name__)} or None, got {value!r:.80}",
             )
 
 
-_KINDS: Final = {int: "an integer", str: "text", bool: "True, False"}
+_KINDS: Final = {int: "an integer", str: "text", bool: "True, False", tuple: "a tuple of ResultRef"}
 
 
 def _unknown(name: object) -> InvalidRequestError:
@@ -102,8 +119,9 @@ class Requested:
         facts: What the guards look at and the record keeps: `exit_code`, `signal`,
             `stop_requested`, `interrupted_by`, `timed_out`, `launch_error`, `reported_error`,
             `result_error`, `max_attempts`, `requested_by_user`, `proven_dead`, `result_lost`,
-            `result`, `identity`, `host`, `attempt` (the launcher's). `experiment_status` and
-            `ranks_left` are always taken from the state that the event is applied to.
+            `result`, `identity`, `host`, `attempt` (the launcher's), `work`, `code`, `outputs`,
+            `proof`. `experiment_id`, `experiment_status` and `ranks_left` are always taken from
+            the state that the event is applied to.
     """
 
     entity: Entity
@@ -148,6 +166,11 @@ class ProcessExited:
             facts say, unless given.
         evidence: What else is known of the end, such as what had to be stopped after it.
         result: The proven result file; None if the process wrote none.
+        outputs: The proven files that it declared.
+        code: Name of the record of the code that it ran with, if it is another than was recorded as
+            it started: it had written some of these files itself.
+        work: What is recorded as its work, if that is another than as it started: a declared file
+            is not as it was then.
         result_error: Why the file that it wrote is not a result; fails the attempt.
         started_at: When the command began and (*ended_at*) ended, by the attempt's own clock; *at*
             is when that was learnt, which may be much later.
@@ -167,6 +190,9 @@ class ProcessExited:
     error_message: str | None = attrs.field(default=None, validator=optional_text)
     evidence: str | None = attrs.field(default=None, validator=optional_text)
     result: ResultRef | None = attrs.field(default=None, validator=optional(ResultRef))
+    outputs: tuple[ResultRef, ...] = attrs.field(default=(), validator=all_of(ResultRef))
+    code: str | None = attrs.field(default=None, validator=optional_text)
+    work: str | None = attrs.field(default=None, validator=optional_text)
     host: str | None = attrs.field(default=None, validator=optional_text)
     started_at: datetime | None = attrs.field(default=None, validator=aware)
     ended_at: datetime | None = attrs.field(default=None, validator=aware)

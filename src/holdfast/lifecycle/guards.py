@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, summarise
+from holdfast.lifecycle.reuse import Proof
 from holdfast.status import SETTLED, Entity, ProcessStatus, Reason
 
 __all__ = ["FROM_RECORD", "GUARDS", "Facts", "Guard"]
@@ -155,6 +156,24 @@ def result_lost(process: ProcessProgress, facts: Facts) -> str | None:
     if facts.get("result_lost"):
         return None
     return "its result is not proven lost, and a completed process stays completed"
+
+
+@_of("process")
+def same_work_proven(process: ProcessProgress, facts: Facts) -> str | None:
+    """Another experiment's process completed the same work, whose result was verified just now."""
+    proof: Proof | None = facts.get("proof")
+    if proof is None:
+        return "nothing proves that another experiment's process did the same work"
+    who = f"{proof.origin.ancestor}, from which it would be taken,"
+    if proof.origin.ancestor == facts.get("experiment_id"):
+        return f"{who} is this very experiment"
+    if proof.work is None or proof.work != facts.get("work"):
+        return f"{who} did other work"
+    if proof.status is not ProcessStatus.COMPLETED:
+        return f"{who} has it {proof.status}, not completed"
+    if proof.problem is not None:
+        return f"{who} has lost it: {proof.problem}"
+    return None
 
 
 #: Guards that the records alone decide, a process's experiment included: an event that they refuse

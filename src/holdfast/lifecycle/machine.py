@@ -62,7 +62,7 @@ class RecordMachine(StateMachine, Generic[Record]):
     def __init__(
         self, record: Record, *, experiment_id: str = "", process: int | None = None
     ) -> None:
-        """Stand where *record* stands. The id and process number only name it in errors."""
+        """Stand where *record* stands. The id and number of a process say whose it is."""
         self.record: Record = record
         self.experiment_id = experiment_id or getattr(record, "experiment_id", "")
         self.process = process
@@ -121,6 +121,8 @@ class RecordMachine(StateMachine, Generic[Record]):
             error_message=error_message,
             facts=facts,
         )
+        if self.entity == "process":
+            facts["experiment_id"] = self.experiment_id
         edge = decisions.decide(
             self.entity,
             self.record,

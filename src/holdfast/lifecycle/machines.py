@@ -50,6 +50,7 @@ class ProcessMachine(RecordMachine[ProcessProgress]):
     start = _.PENDING.to(_.RUNNING, cond=_ALWAYS)
     complete = _.RUNNING.to(_.COMPLETED, cond=[*_ALWAYS, "exited_cleanly"])
     fail = _.RUNNING.to(_.FAILED, cond=_ALWAYS)
+    reuse = _.PENDING.to(_.COMPLETED, cond=[*_ALWAYS, "same_work_proven"])
     requeue = (
         _.FAILED.to(_.PENDING, cond=[*_ALWAYS, "attempts_left"])
         | _.FAILED.to(_.PENDING, cond=[*_ALWAYS, "requested_by_user"])

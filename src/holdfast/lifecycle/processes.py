@@ -9,8 +9,10 @@ import attrs
 
 from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle import display
+from holdfast.lifecycle.reuse import Origin
 from holdfast.status import ProcessStatus, Reason
 from holdfast.validators import (
+    all_of,
     aware,
     not_negative,
     number,
@@ -20,7 +22,7 @@ from holdfast.validators import (
     text,
 )
 
-__all__ = ["ProcessProgress", "ProcessTable", "Ranks", "ResultRef"]
+__all__ = ["Origin", "ProcessProgress", "ProcessTable", "Ranks", "ResultRef"]
 
 _CHUNK: Final = 64
 
@@ -36,10 +38,11 @@ def _reason(value: str | None) -> Reason | None:
 
 @attrs.frozen(kw_only=True)
 class ResultRef:
-    """A result file as it was when its process completed: proof against loss and alteration.
+    """A file as it was when its process completed: proof against loss and alteration.
 
     Attributes:
-        path: Relative to the experiment's folder, `results/<index>.<attempt>.json`.
+        path: Of a result, relative to the experiment's folder, `results/<index>.<attempt>.json`; of
+            a declared output, relative to the directory in which the processes run.
         size: Bytes.
         sha256: Hex digest of the file's bytes.
     """
@@ -79,6 +82,10 @@ class ProcessProgress:
         completed_at: When the last attempt ended; None until then.
         identity: The attempt's shim, while running and known.
         result: The proven result file; None when the process wrote none.
+        outputs: The proven files that `[outputs]` declares.
+        work: Identity of what the last attempt did, 32 hex digits; None where it is not known.
+        code: Name of the record of the code that it ran with; None where there is none.
+        origin: Who did the work, of a process that was completed by reuse.
     """
 
     status: ProcessStatus = attrs.field(default=ProcessStatus.PENDING, converter=_process_status)
@@ -96,6 +103,10 @@ class ProcessProgress:
         default=None, validator=optional(ProcessIdentity)
     )
     result: ResultRef | None = attrs.field(default=None, validator=optional(ResultRef))
+    outputs: tuple[ResultRef, ...] = attrs.field(default=(), validator=all_of(ResultRef))
+    work: str | None = attrs.field(default=None, validator=optional_text)
+    code: str | None = attrs.field(default=None, validator=optional_text)
+    origin: Origin | None = attrs.field(default=None, validator=optional(Origin))
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """What a notebook shows: the diagram of its machine, with its status marked."""

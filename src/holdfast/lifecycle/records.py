@@ -11,7 +11,13 @@ import attrs
 
 from holdfast.identity import ProcessIdentity, Verdict
 from holdfast.lifecycle import display
-from holdfast.lifecycle.processes import ProcessProgress, ProcessTable, Ranks, ResultRef
+from holdfast.lifecycle.processes import (
+    Origin,
+    ProcessProgress,
+    ProcessTable,
+    Ranks,
+    ResultRef,
+)
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.validators import (
     aware,
@@ -25,8 +31,10 @@ from holdfast.validators import (
 )
 
 __all__ = [
+    "REUSE_POLICIES",
     "SCHEMA_VERSION",
     "ExperimentState",
+    "Origin",
     "ProcessProgress",
     "ProcessTable",
     "Ranks",
@@ -39,6 +47,10 @@ SCHEMA_VERSION: Final = 1
 
 #: Far beyond what one machine runs; a number in a file must not take all memory.
 MAX_PROCESSES: Final = 1_000_000
+
+
+#: What `ExperimentState.reuse` may be.
+REUSE_POLICIES: Final = ("unchanged", "all")
 
 
 def _path(path: str | PurePath | None) -> str | None:
@@ -58,6 +70,8 @@ class ExperimentState:
         config: What was asked for, JSON-like; `config_hash` is over the part that defines the work.
         cwd: Directory in which the processes run.
         ranks: How many of the processes one launcher starts; None where each has its own command.
+        reuse: Whether its pending processes may be completed by what other experiments did:
+            `unchanged`, if no code that was recorded with it has changed since; `all`; None, never.
         owner: The last process that claimed the experiment; see `holdfast.identity`.
         subprocess_pid: Only in files of other tools, which recorded no more than a pid.
         epoch: Number of the journal that this state was read from; 0 before the first claim.
@@ -77,6 +91,9 @@ class ExperimentState:
     config_path: str | None = attrs.field(default=None, converter=_path, validator=optional_text)
     cwd: str | None = attrs.field(default=None, converter=_path, validator=optional_text)
     ranks: Ranks | None = attrs.field(default=None, validator=optional(Ranks))
+    reuse: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.in_(REUSE_POLICIES))
+    )
     num_processes: int = attrs.field(default=0, validator=not_negative)
     process_progress: Mapping[int, ProcessProgress] = attrs.field(factory=ProcessTable)
     owner: ProcessIdentity | None = attrs.field(default=None, validator=optional(ProcessIdentity))

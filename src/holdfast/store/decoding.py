@@ -18,6 +18,7 @@ from holdfast.lifecycle.drafts import reader
 from holdfast.lifecycle.records import (
     SCHEMA_VERSION,
     ExperimentState,
+    Origin,
     ProcessProgress,
     ProcessTable,
     Ranks,
@@ -57,6 +58,12 @@ def _count(value: Any) -> int:
     return value
 
 
+def _some_text(value: Any) -> str:
+    if type(value) is not str or not value:
+        raise ValueError(f"expected a text that is not empty, found {value!r:.40}")
+    return value
+
+
 def _maybe(parse: Parser) -> Parser:
     return lambda value: None if value is None else parse(value)
 
@@ -77,18 +84,36 @@ _identity: Final = reader(
     },
 )
 _result: Final = reader(ResultRef, {"path": _text, "size": _count, "sha256": _text})
+_origin: Final = reader(
+    Origin,
+    {
+        **dict.fromkeys(("process", "attempt"), _count),
+        "experiment_id": _some_text,
+        "via": _maybe_text,
+    },
+)
+
+
+def _outputs(value: Any) -> tuple[ResultRef, ...]:
+    if type(value) is not list:
+        raise ValueError(f"expected a list, found {type(value).__name__}")
+    return tuple(map(_result, value))
+
+
 _ranks: Final = reader(Ranks, {"count": _of(int), "independent": _of(bool)})
 _progress: Final = reader(
     ProcessProgress,
     {
         **dict.fromkeys(("attempt", "failures", "interruptions"), _count),
         **dict.fromkeys(("exit_code", "signal"), _maybe_number),
-        **dict.fromkeys(("error_message", "host"), _maybe_text),
+        **dict.fromkeys(("error_message", "host", "work", "code"), _maybe_text),
         **dict.fromkeys(("started_at", "completed_at"), _maybe_time),
         "status": _statuses.__getitem__,
         "reason": _reasons.__getitem__,
         "identity": _maybe(_identity),
         "result": _maybe(_result),
+        "outputs": _outputs,
+        "origin": _maybe(_origin),
     },
 )
 
@@ -249,6 +274,8 @@ def _change_parsers(entity: Entity) -> dict[str, Parser]:
         "identity": _identity,
         "owner": _identity,
         "result": _result,
+        "outputs": _outputs,
+        "origin": _origin,
     }
 
 

@@ -17,6 +17,7 @@ from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle.changes import Change
 from holdfast.lifecycle.records import (
     ExperimentState,
+    Origin,
     ProcessProgress,
     ProcessTable,
     Ranks,
@@ -37,7 +38,7 @@ Json = dict[str, Any]
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, ProcessIdentity | ResultRef | Ranks):
+    if isinstance(value, ProcessIdentity | ResultRef | Ranks | Origin):
         fields = attrs.fields(type(value))
         found = {field.name: (getattr(value, field.name), field.default) for field in fields}
         return {name: own for name, (own, default) in found.items() if own != default}

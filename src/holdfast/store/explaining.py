@@ -10,7 +10,7 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
 from holdfast.identity import ProcessIdentity
-from holdfast.lifecycle.records import ExperimentState, Ranks, ResultRef
+from holdfast.lifecycle.records import ExperimentState, Origin, Ranks, ResultRef
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
 __all__ = ["why"]
@@ -45,8 +45,12 @@ def _converter(time: Parser, table: Parser) -> cattrs.Converter:
     converter.register_structure_hook(datetime, lambda value, _: time(value))
     for words in (ExperimentStatus, ProcessStatus, Reason):
         converter.register_structure_hook(words, _word(words))
-    for record in (ProcessIdentity, ResultRef, Ranks):
+    for record in (ProcessIdentity, ResultRef, Ranks, Origin):
         converter.register_structure_hook(record, _record(record, converter))
+    converter.register_structure_hook_func(
+        lambda kind: kind == tuple[ResultRef, ...],
+        lambda value, _: tuple(converter.structure(_array(value), list[ResultRef])),
+    )
     converter.register_structure_hook(
         ExperimentState,
         make_dict_structure_fn(
@@ -84,6 +88,12 @@ def _record(kind: type, converter: cattrs.Converter) -> Callable[[Any, Any], Any
     inner: Callable[[Any, Any], Any] = make_dict_structure_fn(kind, converter)
     # The generated code asks `"pid" in value`, which a string answers, too.
     return lambda value, _: inner(_object(value), kind)
+
+
+def _array(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"expected a list, found {type(value).__name__}")
+    return value
 
 
 def _object(value: Any, _: Any = None) -> Mapping[str, Any]:

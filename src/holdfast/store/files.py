@@ -50,10 +50,10 @@ class Files:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(name, flags | (os.O_EXCL if exclusive else 0), 0o666, dir_fd=dir_fd)
 
-    def open_new(self, name: str, dir_fd: int) -> int:
+    def open_new(self, name: str, dir_fd: int, mode: int = 0o666) -> int:
         """Make a file that is written at offsets, which appending would ignore."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(name, flags, 0o666, dir_fd=dir_fd)
+        return os.open(name, flags, mode, dir_fd=dir_fd)
 
     def open_write(self, name: str, dir_fd: int) -> int:
         """Open what is there for reading and writing: for a lock, which NFS gives to writers only.
@@ -70,7 +70,7 @@ class Files:
     def read(self, fd: int, size: int, offset: int) -> bytes:
         return os.pread(fd, size, offset)
 
-    def write(self, fd: int, data: bytes | memoryview) -> int:
+    def write(self, fd: int, data: bytes | bytearray | memoryview) -> int:
         """One write, which may be short."""
         return os.write(fd, data)
 
@@ -96,14 +96,20 @@ class Files:
         else:
             os.fdatasync(fd)
 
-    def link(self, source: str, target: str, dir_fd: int) -> None:
+    def link(self, source: str, target: str, dir_fd: int, *, source_fd: int | None = None) -> None:
+        """A second name of *source*, which is in *dir_fd* unless *source_fd* says where."""
+        there = dir_fd if source_fd is None else source_fd
         try:
-            os.link(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+            os.link(source, target, src_dir_fd=there, dst_dir_fd=dir_fd, follow_symlinks=False)
         except OSError as err:
-            # Between two names in one directory, of a file of ours, nothing else is not permitted.
+            # Of a file of ours, in one directory, nothing else is not permitted.
             if errno.errorcode.get(err.errno or 0) in NO_LINKS:
                 raise NoHardLinksError(err.errno, "the file system has no hard links") from err
             raise
+
+    def copy_range(self, source: int, target: int, size: int) -> int:
+        """Copy at most *size* bytes between offsets, or share their blocks; how many it were."""
+        return os.copy_file_range(source, target, size)
 
     def rename(self, source: str, target: str, dir_fd: int) -> None:
         os.rename(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
@@ -161,7 +167,7 @@ class Files:
         finally:
             self.close(fd)
 
-    def write_all(self, fd: int, data: bytes) -> None:
+    def write_all(self, fd: int, data: bytes | bytearray) -> None:
         """Write until everything is written: a disk about to be full writes short first."""
         done = self.write(fd, data)
         while done < len(data):

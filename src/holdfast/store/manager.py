@@ -93,6 +93,7 @@ class StateManager(Experiments):
         config_path: Path | str | None = None,
         name: str | None = None,
         cwd: Path | str | None = None,
+        reuse: str | None = None,
     ) -> ExperimentState:
         """Store a new experiment with pending processes; durable once it returns.
 
@@ -105,6 +106,7 @@ class StateManager(Experiments):
             config_path: The file that *config* came from.
             name: For people.
             cwd: Where the processes run.
+            reuse: Whether its processes may be completed by what others did; see `ExperimentState`.
 
         Raises:
             ExperimentExistsError: The id is taken, be it by a call at the same instant.
@@ -122,6 +124,7 @@ class StateManager(Experiments):
             config_path=None if config_path is None else str(config_path),
             cwd=None if cwd is None else str(cwd),
             ranks=ranks,
+            reuse=reuse,
             num_processes=_number(num_processes, total_runs),
             created_at=self._clock(),
             last_updated=self._clock(),
