@@ -54,6 +54,7 @@ _VALUES: Final[dict[Any, str]] = {
     dict[str, str]: "a table of texts",
     Matrix: "a table of lists",
     declaration.Argv: "a list of texts",
+    declaration.Patterns: "a list of paths",
     declaration.Count: "an integer from 1",
     declaration.Seconds: "a duration",
     declaration.SomeSeconds: "a duration",
@@ -84,7 +85,7 @@ def _keys() -> str:
 
 
 def _default(value: Any, kind: Any) -> str:
-    if value in (None, attrs.NOTHING):
+    if value in (None, attrs.NOTHING, ()):
         return ""
     if kind is declaration.OnStall:
         return f'; default `"{value}"`'

@@ -4,7 +4,7 @@ Owns the schema. The values are checked in `values` and `matrix` beside this fil
 value can say (placeholders, matrix or processes) is checked here on what is well-formed.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, Literal, NewType, TypedDict, get_args
 
@@ -13,7 +13,7 @@ import cattrs
 from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
-from holdfast.config import matrix, values
+from holdfast.config import matrix, outputs, values
 from holdfast.config.matrix import MAX_PROCESSES, Matrix, Params
 from holdfast.config.placeholders import may_go
 from holdfast.config.placeholders import problems as placeholder_problems
@@ -26,12 +26,16 @@ __all__ = [
     "Argv",
     "Count",
     "Declaration",
+    "Identity",
     "Limits",
     "OnStall",
+    "Outputs",
+    "Patterns",
     "Ranks",
     "Retry",
     "Seconds",
     "SomeSeconds",
+    "Store",
     "Written",
     "check",
 ]
@@ -40,6 +44,7 @@ Argv = NewType("Argv", tuple[str, ...])
 Count = NewType("Count", int)
 Seconds = NewType("Seconds", float)
 SomeSeconds = NewType("SomeSeconds", float)
+Patterns = NewType("Patterns", tuple[str, ...])
 OnStall = Literal["tell", "restart"]
 
 
@@ -108,6 +113,47 @@ class Ranks:
 
 
 @attrs.frozen(kw_only=True)
+class Identity:
+    """What else a process is known by: equal work is not done twice.
+
+    Attributes:
+        files: Files whose content belongs to what a process does, with placeholders, relative to
+            the experiment's folder; `*`, `?`, `[…]` and `**` as in a shell, not through links to
+            folders. They match neither the experiment file nor what lies in the state directory;
+            both can be named. What is not there when a run starts is an error.
+        index: Whether its index does, too: for a program of a matrix that reads `HOLDFAST_INDEX`.
+    """
+
+    files: Patterns = Patterns(())
+    index: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Outputs:
+    """The files that a process leaves behind, besides its result.
+
+    Attributes:
+        files: Each is recorded with size and SHA-256 before its process is completed, and verified
+            before it is relied on; patterns with placeholders, as above, below the experiment's
+            folder. It is an error if those of two processes can match one path.
+    """
+
+    files: Patterns = Patterns(())
+
+
+@attrs.frozen(kw_only=True)
+class Store:
+    """How results are kept.
+
+    Attributes:
+        link: Whether a result that is reused may be a hard link to the one that it was, which saves
+            space; then whoever edits one of them edits both.
+    """
+
+    link: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class Declaration:
     """A checked experiment file; *source* is its JSON form."""
 
@@ -120,6 +166,9 @@ class Declaration:
     limits: Limits
     retry: Retry
     aggregate: Aggregation
+    identity: Identity = Identity()
+    output: Outputs = Outputs()
+    store: Store = Store()
     source: Mapping[str, Any] = attrs.field(repr=False)
 
 
@@ -138,6 +187,9 @@ class Written(TypedDict, total=False):
         limits: See *[limits]*.
         retry: See *[retry]*.
         aggregate: See *[aggregate]*.
+        identity: See *[identity]*.
+        outputs: See *[outputs]*.
+        store: See *[store]*.
     """
 
     name: str
@@ -149,6 +201,9 @@ class Written(TypedDict, total=False):
     limits: Limits
     retry: Retry
     aggregate: Aggregation
+    identity: Identity
+    outputs: Outputs
+    store: Store
 
 
 _TYPES: Final[Mapping[str, Any]] = Written.__annotations__
@@ -156,7 +211,7 @@ _TYPES: Final[Mapping[str, Any]] = Written.__annotations__
 TOP_LEVEL: Final = tuple(_TYPES)
 
 _TABLES: Final[Mapping[str, Any]] = {
-    key: kind for key, kind in _TYPES.items() if kind in (Limits, Retry, Aggregation, Ranks)
+    key: kind for key, kind in _TYPES.items() if attrs.has(kind) and kind is not Matrix
 }
 
 #: Attributes carry their unit, keys do not: their values do.
@@ -184,6 +239,7 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(str, values.strict(str))
     converter.register_structure_hook(bool, values.strict(bool))
     converter.register_structure_hook(Argv, values.argv)
+    converter.register_structure_hook(Patterns, values.patterns)
     converter.register_structure_hook(Count, values.whole)
     converter.register_structure_hook(Seconds, values.duration)
     converter.register_structure_hook(SomeSeconds, _some_seconds)
@@ -236,6 +292,9 @@ def check(config: Mapping[str, Any]) -> tuple[Declaration | None, list[ConfigPro
     if "command" in found and may_go(found["command"][0]):
         what = "word 1: the program cannot be left out, as a ? says"
         problems.append(ConfigProblem("command", what))
+    if params is not None and not problems and "outputs" in found:
+        makers = _makers(params, found.get("ranks", Ranks(count=Count(1))))
+        problems.extend(outputs.problems(found["outputs"].files, makers))
     if problems:
         return None, problems
     assert params is not None
@@ -249,8 +308,20 @@ def check(config: Mapping[str, Any]) -> tuple[Declaration | None, list[ConfigPro
         limits=found.get("limits", Limits()),
         retry=found.get("retry", Retry()),
         aggregate=found.get("aggregate", Aggregation()),
+        identity=found.get("identity", Identity()),
+        output=found.get("outputs", Outputs()),
+        store=found.get("store", Store()),
         source={key: _plain(given[key]) for key in TOP_LEVEL if key in given},
     ), []
+
+
+def _makers(params: Sequence[Params], ranks: Ranks) -> list[Params]:
+    """What is known of each that has outputs of its own: a process, a gang, an independent rank."""
+    return [
+        {**each, "index": number * ranks.count + rank, "count": len(params) * ranks.count}
+        for number, each in enumerate(params)
+        for rank in range(ranks.count if ranks.independent else 1)
+    ]
 
 
 def _structure(value: Any, kind: Any) -> Any:
@@ -330,9 +401,16 @@ def _too_many(count: int) -> list[ConfigProblem]:
 def _words(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Every text that may have placeholders: the key that it stands under, which one, itself."""
     command = enumerate(found.get("command", ()), 1)
+    listed = [
+        (f"{table}.files", f"entry {number}: ", pattern)
+        for table in ("identity", "outputs")
+        if table in found
+        for number, pattern in enumerate(found[table].files, 1)
+    ]
     return [
         *(("command", f"word {number}: ", word) for number, word in command),
         *((f"env.{name}", "", text) for name, text in found.get("env", {}).items()),
+        *listed,
     ]
 
 

@@ -15,7 +15,8 @@ from typing import Any, Self, TypeVar
 
 import attrs
 
-from holdfast.config import declaration, matrix, values
+from holdfast import globs
+from holdfast.config import declaration, matrix, outputs, values, work
 from holdfast.config import overrides as setting
 from holdfast.config.declaration import Aggregation, Declaration, Limits, Ranks, Retry
 from holdfast.config.hashing import compute_config_hash
@@ -98,13 +99,118 @@ class Experiment(Declaration):
         """Processes that one command stands for."""
         return _count(self.ranks)
 
+    def outputs(self, index: int) -> tuple[str, ...]:
+        """Patterns of the files that process *index* leaves behind.
+
+        The ranks of a gang share theirs, so that `{index}` is that of the first. To an independent
+        rank it is its own here.
+        """
+        known = self._known(index)
+        if self.ranks is not None and self.ranks.independent:
+            known["index"] = index
+        return outputs.filled(self.output.files, known)
+
+    def declared(self, index: int, state_dir: Path | None = None) -> tuple[str, ...]:
+        """The files whose content belongs to what process *index* does, as they are there now.
+
+        Args:
+            state_dir: What no wildcard looks into.
+
+        Raises:
+            ConfigError: A pattern matches none.
+        """
+        files = work.Declared(self.cwd, self._apart(state_dir))
+        found = files.paths(outputs.filled(self.identity.files, self._known(index)))
+        files.check(self._title)
+        return found
+
+    def identity_of(self, index: int, state_dir: Path, sha256: Callable[[Path], str]) -> str:
+        """As `identities`, of process *index* alone."""
+        first = index - index % self.rank_count
+        return self._identities([first], state_dir, sha256)[index - first]
+
+    def identities(self, state_dir: Path, sha256: Callable[[Path], str]) -> tuple[str, ...]:
+        """What each process does, as 32 hex digits: equal for equal work, here or elsewhere.
+
+        Args:
+            sha256: The digest of a declared file, in hex; may raise DiskError or OSError. Asked
+                once for each file.
+
+        Raises:
+            ConfigError: Declared files are not there or cannot be read, or outputs lie in the state
+                directory.
+        """
+        self._check_outputs(state_dir)
+        firsts = range(0, self.num_processes, self.rank_count)
+        return self._identities(firsts, state_dir, sha256)
+
+    def _identities(
+        self, firsts: Iterable[int], state_dir: Path, sha256: Callable[[Path], str]
+    ) -> tuple[str, ...]:
+        """Those of the processes of the commands whose first rank is given."""
+        files = work.Declared(self.cwd, self._apart(state_dir))
+        shared = {"cwd": work.canonical(self._place(state_dir))}
+        if self.matrix is None:
+            shared["count"] = work.canonical(self.num_processes)
+        if all(map(is_plain, self.env.values())):
+            shared["env"] = work.canonical(self.environment())
+        by_index = self.matrix is None or self.identity.index
+        ranks = [
+            {"ranks": work.canonical({**attrs.asdict(self.ranks), "rank": rank})}
+            for rank in range(self.rank_count)
+            if self.ranks is not None
+        ]
+        found = []
+        for index in firsts:
+            known = self._known(index)
+            does = {
+                **shared,
+                "command": work.listed(fill(word, known) for word in self.command),
+                "params": work.canonical(self.params[index]),
+            }
+            if "env" not in shared:
+                does["env"] = work.canonical(self.environment(index))
+            if self.identity.files:
+                patterns = outputs.filled(self.identity.files, known)
+                of = "" if patterns == self.identity.files else f"process {index}: "
+                does["files"] = files.text(patterns, sha256, of)
+            if by_index:
+                does["index"] = str(index)
+            found += [work.digest({**does, **rank}) for rank in ranks or [{}]]
+        files.check(self._title)
+        return tuple(found)
+
+    @property
+    def _title(self) -> str:
+        return str(self.path or "the experiment")
+
+    def _apart(self, state_dir: Path | None) -> tuple[str, ...]:
+        """The file itself and what holdfast writes, as seen from here: no wildcard means them."""
+        paths = [path for path in (self.path, state_dir) if path is not None]
+        here = os.path.realpath(self.cwd)
+        found = (os.path.relpath(os.path.realpath(path), here) for path in paths)
+        return tuple(path for path in found if path != ".")
+
+    def _check_outputs(self, state_dir: Path) -> None:
+        # Where all of them run in the state directory itself, they have to write into it.
+        (own,) = self._apart(state_dir)[-1:] or ("..",)
+        own = globs.escaped(portable(own))
+        if self.output.files and not own.startswith("../"):
+            for index in range(self.num_processes):
+                for text in self.outputs(index):
+                    if text == own or text.startswith(f"{own}/"):
+                        what = (
+                            f"{globs.plain(text)} lies in the state directory, which is holdfast's"
+                        )
+                        raise ConfigError(self._title, [ConfigProblem("outputs.files", what)])
+
     def work(self, state_dir: Path) -> dict[str, Any]:
         """What defines the work, JSON-like: two experiments with equal work are one.
 
-        The name, limits, retries and aggregation are not in it, nor whether the parameters came
-        from a matrix or a number of processes, nor the order of a matrix's keys. The directory
-        is taken relative to *state_dir*, so that a project can move as a whole, and two projects
-        that share one never match.
+        The name, limits, retries, aggregation, identity and store are not in it, nor whether the
+        parameters came from a matrix or a number of processes, nor the order of a matrix's keys.
+        The directory is taken relative to *state_dir*, so that a project can move as a whole, and
+        two projects that share one never match.
         """
         return self._work(state_dir, self._params_by(sorted))
 
@@ -114,11 +220,12 @@ class Experiment(Declaration):
         return self.matrix.params(order(self.matrix.axes))
 
     def _work(self, state_dir: Path, params: Iterable[Params]) -> dict[str, Any]:
-        here = os.path.realpath(self.cwd)
         # Not there without ranks: what was stored before there were any keeps its hash.
         ranks = {} if self.ranks is None else {"ranks": attrs.asdict(self.ranks)}
+        left = {"outputs": list(self.output.files)} if self.output.files else {}
         return {
             **ranks,
+            **left,
             "command": list(self.command),
             "params": [dict(each) for each in params],
             # As 0.1 had it, for which every text was plain; what is filled in is told from that.
@@ -126,8 +233,12 @@ class Experiment(Declaration):
                 name: fill(text, {}) if is_plain(text) else {"template": text}
                 for name, text in self.env.items()
             },
-            "cwd": portable(os.path.relpath(here, os.path.realpath(state_dir))),
+            "cwd": self._place(state_dir),
         }
+
+    def _place(self, state_dir: Path) -> str:
+        here = os.path.realpath(self.cwd)
+        return portable(os.path.relpath(here, os.path.realpath(state_dir)))
 
     def config_hash(self, state_dir: Path) -> str:
         """The hash that is stored with an experiment which does this work."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from holdfast.config import values
 
-__all__ = ["as_text", "escape", "fill", "is_plain", "may_go", "problems"]
+__all__ = ["as_text", "escape", "fill", "is_plain", "keys", "may_go", "problems"]
 
 _PIECE: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -61,6 +61,12 @@ def may_go(word: str) -> bool:
 def is_plain(word: str) -> bool:
     """Whether nothing in *word* depends on the process."""
     return all(piece[1] is None for piece in _PIECE.finditer(word))
+
+
+def keys(word: str) -> frozenset[str]:
+    """The parameters that *word* names."""
+    pieces = (piece[1] for piece in _PIECE.finditer(word))
+    return frozenset(piece.partition("?")[0] for piece in pieces if piece is not None)
 
 
 def escape(text: str) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "env",
     "kind_of",
     "parameter",
+    "patterns",
     "problems_of",
     "strict",
     "suggest",
@@ -165,6 +166,22 @@ def argv(value: Any, _: Any = None) -> tuple[str, ...]:
     if not value[0]:
         raise ValueError("its first word, the program, is empty")
     return tuple(value)
+
+
+def patterns(value: Any, _: Any = None) -> tuple[str, ...]:
+    """A list of paths, which may have placeholders and wildcards."""
+    if not isinstance(value, list | tuple):
+        hint = f"write [{value!r}]" if isinstance(value, str) else ""
+        raise SuggestingError(f"expected a list of paths, found {kind_of(value)}", hint)
+    found = []
+    for number, pattern in enumerate(value, 1):
+        if not isinstance(pattern, str):
+            raise ValueError(f"entry {number}: expected a path, found {kind_of(pattern)}")
+        check_text(pattern, f"entry {number}")
+        if not pattern.strip():
+            raise ValueError(f"entry {number}: is empty")
+        found.append(pattern)
+    return tuple(found)
 
 
 def check_text(text: str, what: str) -> None:
