@@ -1,13 +1,20 @@
 """Directories with many experiments, made without the syncs that would take minutes."""
 
+import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from holdfast import StateManager
 from holdfast.store.lines import decode, encode
 
-__all__ = ["Template", "finish", "populate"]
+__all__ = ["Template", "finish", "populate", "work"]
+
+
+def work(experiment_id: str, index: int) -> str:
+    """What process *index* of an experiment does here, and nobody else unless told so."""
+    return hashlib.md5(f"{experiment_id} {index}".encode()).hexdigest()
 
 
 def finish(manager: StateManager, experiment_id: str, processes: int = 2, **given: object) -> None:
@@ -16,7 +23,7 @@ def finish(manager: StateManager, experiment_id: str, processes: int = 2, **give
     with manager.claim(experiment_id) as claim:
         claim.record("start")
         for index in range(processes):
-            claim.record("start", index)
+            claim.record("start", index, work=work(experiment_id, index))
             claim.record("complete", index, exit_code=0)
         claim.record("complete")
         claim.record("aggregate")
@@ -28,7 +35,7 @@ def interrupt(manager: StateManager, experiment_id: str, processes: int = 2) -> 
     with manager.claim(experiment_id) as claim:
         claim.record("start")
         for index in range(processes // 2):
-            claim.record("start", index)
+            claim.record("start", index, work=work(experiment_id, index))
             claim.record("complete", index, exit_code=0)
         claim.record("interrupt", reason="user")
 
@@ -44,9 +51,37 @@ class Template:
             for path in journals
         }
 
-    def store(self, state_dir: Path, experiment_id: str, config_hash: str | None = None) -> None:
-        """Write it as *experiment_id*, view last, as a real one would end."""
-        own = {"experiment_id": experiment_id, "config_hash": config_hash}
+    def store(
+        self,
+        state_dir: Path,
+        experiment_id: str,
+        config_hash: str | None = None,
+        *,
+        works: Sequence[str] = (),
+        **own: object,
+    ) -> None:
+        """Write it as *experiment_id*, view last, as a real one would end.
+
+        Args:
+            state_dir: Where.
+            experiment_id: Its name there.
+            config_hash: Its hash.
+            works: What its first processes did; the others do what nobody else does.
+            own: Other fields of the state that it has from its beginning.
+        """
+        own |= {"experiment_id": experiment_id, "config_hash": config_hash}
+        mine = {
+            work(self.view["experiment_id"], index): works[index]
+            if index < len(works)
+            else work(experiment_id, index)
+            for index in range(self.view["num_processes"])
+        }
+
+        def told(text: str) -> str:
+            for old, new in mine.items():
+                text = text.replace(old, new)
+            return text
+
         journal = state_dir / experiment_id / "journal"
         journal.mkdir(parents=True, exist_ok=True)
         for name, lines in self.journals.items():
@@ -55,12 +90,12 @@ class Template:
                     assert line is not None
                     if "state" in line:
                         line = line | {"state": line["state"] | own}
-                    file.write(encode(line))
+                    file.write(encode(json.loads(told(json.dumps(line)))))
         text = ",\n".join(
             f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in (self.view | own).items()
         )
         temporary = state_dir / f".tmp-{experiment_id}"
-        temporary.write_text("{\n" + text + "\n}\n")
+        temporary.write_text("{\n" + told(text) + "\n}\n")
         temporary.rename(state_dir / f"{experiment_id}.json")
 
 

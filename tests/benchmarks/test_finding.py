@@ -7,14 +7,14 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from holdfast import StateManager
 from holdfast.store.catalog.index import RACY_NS
-from many import populate
+from many import populate, work
 from waiting import until
 
 orjson = pytest.importorskip("orjson")
@@ -36,6 +36,19 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> StateManager:
     state_dir = tmp_path_factory.mktemp("few") / "states"
     populate(state_dir, 2000, 0, processes=8)
     return StateManager(state_dir)
+
+
+@pytest.fixture
+def all_finished(many: StateManager) -> Iterator[StateManager]:
+    """The same without those that are incomplete, whose loading would hide everything else."""
+    aside = many.state_dir.with_name("aside")
+    aside.mkdir()
+    for path in many.state_dir.glob("inc_*"):
+        path.rename(aside / path.name)
+    yield many
+    for path in aside.iterdir():
+        path.rename(many.state_dir / path.name)
+    aside.rmdir()
 
 
 def settle(manager: StateManager) -> None:
@@ -146,6 +159,44 @@ def test_index_current(many: StateManager, tmp_path: Path, contest: Contest, que
 
     contest(f"{query}, {TOTAL:,}, index current", 2, lambda: QUERIES[query](many), limit)
     connection.close()
+
+
+def test_works_of_finished_experiments(
+    all_finished: StateManager, tmp_path: Path, contest: Contest
+) -> None:
+    """30 works, each of one process, two of them of nobody, against a bare sqlite query of each."""
+    settle(all_finished)
+    finished = TOTAL - TOTAL // 100
+    base = tmp_path / "bare"
+    connection = sqlite3.connect(base)
+    connection.execute("CREATE TABLE w (work, created, id)")
+    connection.executemany(
+        "INSERT INTO w VALUES (?, ?, ?)",
+        (
+            (work(name, index), number, name)
+            for number, name in enumerate(f"fin_{number:06d}" for number in range(finished))
+            for index in range(8)
+        ),
+    )
+    connection.execute("CREATE INDEX w_work ON w (work, created)")
+    connection.commit()
+    connection.close()
+    wanted = {
+        work(f"fin_{finished * part // 28:06d}", part % 8): f"fin_{finished * part // 28:06d}"
+        for part in range(28)
+    }
+    asked = [*wanted, "0" * 32, "f" * 32]
+
+    def limit() -> None:
+        connection = sqlite3.connect(base)
+        for each in asked:
+            connection.execute(
+                "SELECT id FROM w WHERE work = ? ORDER BY created DESC LIMIT 8", (each,)
+            ).fetchall()
+        connection.close()
+
+    assert all_finished.doers(asked) == {each: (name,) for each, name in wanted.items()}
+    contest(f"doers of 30 works, {TOTAL:,}", 2, lambda: all_finished.doers(asked), limit, rounds=51)
 
 
 def test_index_after_changes(many: StateManager, contest: Contest) -> None:

@@ -1,6 +1,7 @@
 """The index is only a cache: whatever happens to it or behind its back, answers stay right."""
 
 import contextlib
+import math
 import multiprocessing
 import os
 import random
@@ -13,16 +14,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from holdfast import ExperimentStatus, StateManager
-from holdfast.store.catalog import index
+from holdfast import ExperimentStatus, ProcessStatus, StateManager
+from holdfast.store.catalog import index, works
 from holdfast.store.catalog.index import FOLDER
 from holdfast.store.catalog.summary import Summary
 from holdfast.store.files import Files
-from many import Template, finish, interrupt, populate
+from many import Template, finish, interrupt, populate, work
 from waiting import until
 
 # Copies under other names are unreadable, and said to be.
 pytestmark = pytest.mark.filterwarnings("ignore::holdfast.UnreadableStateWarning")
+
+#: What many experiments of these tests did.
+COMMON = "c0" * 16
 
 FORK = multiprocessing.get_context("fork")
 
@@ -48,6 +52,10 @@ def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
     # Every directory gets an index, and believes what is older than a few ticks of the clock.
     monkeypatch.setattr(index, "SMALLEST", 1)
     monkeypatch.setattr(index, "RACY_NS", 30_000_000)
+    # Small enough that there are several, and names that are longer than most.
+    monkeypatch.setattr(works, "_BLOCK", 3 * works._WIDTH)
+    monkeypatch.setattr(works, "_NAME_SIZE", 20)
+    monkeypatch.setattr(works, "_FORGOTTEN", 4)
 
 
 @pytest.fixture
@@ -59,6 +67,19 @@ def manager(state_dir: Path) -> StateManager:
 def truth(manager: StateManager) -> list[Summary]:
     """What every journal says, without an index."""
     return [Summary.of(state) for state in manager.states()]
+
+
+def doers(manager: StateManager, limit: int) -> dict[str, tuple[str, ...]]:
+    """Who completed what, newest first, as every journal says it."""
+    found: dict[str, list[tuple[float, str]]] = {}
+    for state in manager.states():
+        created = -math.inf if state.created_at is None else state.created_at.timestamp()
+        for each in state.process_progress.values():
+            if each.work is not None and each.status is ProcessStatus.COMPLETED:
+                found.setdefault(each.work, []).append((-created, state.experiment_id))
+    return {
+        work: tuple(name for _, name in sorted(set(those))[:limit]) for work, those in found.items()
+    }
 
 
 def agrees(manager: StateManager) -> bool:
@@ -73,6 +94,11 @@ def agrees(manager: StateManager) -> bool:
         str(error) for _, error in manager.unreadable()
     )
     assert manager.list_experiments() == sorted(one.experiment_id for one in expected)
+    # What was done at any time by any name of these tests, and is not done any more, is not found.
+    asked = {work(f"fin_{number:06d}", 0) for number in range(12)} | {COMMON, "f" * 32}
+    for limit in (2, 8):
+        done = doers(manager, limit)
+        assert manager.doers(asked | set(done), limit=limit) == done
     assert [state.experiment_id for state in manager.find_incomplete()] == [
         one.experiment_id for one in expected if one.status is not ExperimentStatus.AGGREGATED
     ]
@@ -197,7 +223,10 @@ def _actions(state_dir: Path, manager: StateManager) -> list[Callable[[random.Ra
         return f"fin_{chance.randrange(12):06d}"
 
     def replace(chance: random.Random) -> None:
-        over.store(state_dir, some(chance), f"{chance.randrange(10**6, 2 * 10**6):064x}")
+        number = chance.randrange(10**6, 2 * 10**6)
+        works = chance.choice([(), (COMMON,), (f"{number:032x}", COMMON)])
+        day = f"2026-11-{chance.randrange(10, 30)}T00:00:00+00:00"
+        over.store(state_dir, some(chance), f"{number:064x}", works=works, created_at=day)
 
     def reopen(chance: random.Random) -> None:
         open_.store(state_dir, some(chance), f"{chance.randrange(10**6, 2 * 10**6):064x}")
@@ -261,6 +290,7 @@ def _list_for_ever(state_dir: Path) -> None:
     manager = StateManager(state_dir)
     while True:
         manager.listing()
+        manager.doers([COMMON])
 
 
 def test_many_who_look_and_update_at_once_do_not_mislead_each_other(manager: StateManager) -> None:
@@ -357,3 +387,138 @@ def test_a_directory_of_somebody_else_is_listed_without_writing(manager: StateMa
     manager.create("new")
     interrupt(manager, "other")
     assert agrees(reader)
+    work_of_many = doers(manager, 8)
+    assert reader.doers(set(work_of_many)) == work_of_many
+
+
+# -- works ----------------------------------------------------------------------------------------
+
+
+def segments(state_dir: Path) -> list[Path]:
+    """The files that hold works."""
+    return sorted((state_dir / FOLDER).glob("works-*"))
+
+
+def test_a_query_for_works_reads_segments_alone_and_nothing_else_reads_them(
+    manager: StateManager,
+) -> None:
+    """With a current index; what it finds is loaded by nobody."""
+    make_current(manager.state_dir)
+    files = Counting()
+    looking = StateManager(manager.state_dir, files=files)
+    asked = work("fin_000007", 1)
+    assert looking.doers([asked, "f" * 32]) == {asked: ("fin_000007",)}
+    assert files.scans == 0
+    assert not [name for name in files.opened if name.startswith(("fin", "rows"))]
+    files.opened.clear()
+    looking.listing()
+    looking.find_by_config_hash("f" * 64, include_finished=True)
+    assert not [name for name in files.opened if name.startswith("works")]
+
+
+def test_the_newest_come_first_and_no_more_than_asked_for(state_dir: Path) -> None:
+    """Finished and unfinished ones together, by the time at which they were made."""
+    populate(state_dir, finished=1, incomplete=1)
+    templates = StateManager(state_dir.with_name(state_dir.name + ".templates"))
+    over, open_ = Template(templates, "fin"), Template(templates, "inc")
+    for number in range(20):
+        template = open_ if number % 5 == 0 else over
+        day = f"2026-11-{1 + number * 7 % 20:02d}T00:00:00+00:00"
+        template.store(state_dir, f"e{number}", works=[COMMON], created_at=day)
+    manager = StateManager(state_dir)
+    make_current(state_dir)
+    expected = sorted(range(20), key=lambda number: -(number * 7 % 20))
+    for limit in (1, 5, 30):
+        found = manager.doers([COMMON], limit=limit)
+        assert found == {COMMON: tuple(f"e{number}" for number in expected[:limit])}
+    assert manager.doers([]) == {}
+
+
+def test_segments_stay_few_and_hold_what_was_learnt_in_many_looks(manager: StateManager) -> None:
+    """One look after each of many experiments; some are deleted, made again, changed."""
+    templates = StateManager(manager.state_dir.with_name(manager.state_dir.name + ".templates"))
+    over = Template(templates, "fin")
+    make_current(manager.state_dir)
+    for number in range(60):
+        works = (COMMON, f"{number % 7:032x}")
+        over.store(manager.state_dir, f"more_{number % 40}", works=works)
+        if number % 6 == 5:
+            manager.delete(f"more_{number % 40}")
+        until(lambda: _is_past(manager.state_dir))
+        manager.find_incomplete()
+    make_current(manager.state_dir)
+    assert 1 <= len(segments(manager.state_dir)) <= 5
+    assert agrees(manager)
+
+
+def test_works_without_32_digits_and_names_of_any_kind_are_found(state_dir: Path) -> None:
+    """Made by hand; equal at their beginning, at their end, or no numbers at all."""
+    odd = ["", "x" * 40, "1", f"{1:032x}", f"{1:016x}" * 2, f"{1 << 64:032x}", "ü\udc80"]
+    manager = StateManager(state_dir)
+    for number, each in enumerate(odd):
+        name = f"a/{'ü' * number * 30}{number}"
+        manager.create(name, num_processes=1)
+        with manager.claim(name) as claim:
+            claim.record("start")
+            claim.record("start", 0, work=each)
+            claim.record("complete", 0, exit_code=0)
+            claim.record("complete")
+            claim.record("aggregate")
+    expected = doers(manager, 8)
+    assert set(expected) == set(odd)
+    assert manager.doers(odd) == expected
+    make_current(state_dir)
+    assert manager.doers(odd) == expected
+
+
+@pytest.mark.parametrize("damage", ["deleted", "shorter", "longer", "link", "directory"])
+def test_a_damaged_segment_is_made_again_by_the_next_look(
+    manager: StateManager, damage: str
+) -> None:
+    """Whatever happened to it: nothing is missed, and the index is complete again."""
+    make_current(manager.state_dir)
+    path = segments(manager.state_dir)[0]
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "shorter":
+        path.write_bytes(content[:-1])
+    elif damage == "longer":
+        path.write_bytes(content + b"\0")
+    elif damage == "link":
+        path.symlink_to("/etc/passwd")
+    elif damage == "directory":
+        path.mkdir()
+    assert agrees(manager)
+    make_current(manager.state_dir)
+    assert path not in segments(manager.state_dir) or damage == "directory"
+    assert agrees(manager)
+
+
+def test_what_is_flipped_in_a_segment_is_mended_by_a_look_that_merges_it(
+    manager: StateManager,
+) -> None:
+    """Nobody asks for works; the index learns of new experiments all the same."""
+    make_current(manager.state_dir)
+    damaged = segments(manager.state_dir)
+    for path in damaged:
+        content = path.read_bytes()
+        path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    finish(manager, "new", 50)
+    make_current(manager.state_dir)
+    assert not {*damaged}.intersection(segments(manager.state_dir))
+    files = Counting()
+    asked = work("new", 0)
+    assert StateManager(manager.state_dir, files=files).doers([asked]) == {asked: ("new",)}
+    assert files.scans == 0
+
+
+def test_works_of_another_host_are_not_taken_from_a_cache(
+    manager: StateManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a remote file system, no segment is read: what changed there may not show here."""
+    make_current(manager.state_dir)
+    monkeypatch.setattr(index, "_kind_of_file_system", lambda _: "nfs4")
+    files = Counting()
+    asked = work("fin_000007", 1)
+    assert StateManager(manager.state_dir, files=files).doers([asked]) == {asked: ("fin_000007",)}
+    assert not [name for name in files.opened if name.startswith("works")]

@@ -245,6 +245,26 @@ class Experiments:
             )
         return found.states[0] if found.states else None
 
+    def doers(self, works: Collection[str], *, limit: int = 8) -> dict[str, tuple[str, ...]]:
+        """The ids of the experiments in which a process completed each of *works*, newest first.
+
+        A work that nobody completed is not among the keys. What an experiment says of its works may
+        have changed by the time it is loaded: whoever relies on it looks again.
+
+        Args:
+            works: As `ProcessProgress.work` has them.
+            limit: At most so many ids for each.
+
+        Warns:
+            UnreadableStateWarning: As `states`.
+        """
+        with self._listed() as top:
+            if top is None or not works:
+                return {}
+            found, unreadable = finding.doers(top, works, limit)
+        self._warn_of(unreadable)
+        return found
+
     def resolve(self, query: str) -> str:
         """The id that *query* names: itself, a unique prefix of it, or `@last`, the newest.
 

@@ -4,6 +4,7 @@ What is finished is taken from the index, or from the view where the end of the 
 it; everything else is loaded from its journal (guide: storage, *Finding*).
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
@@ -14,14 +15,15 @@ from typing import Any, Final, NamedTuple, TypeVar
 from holdfast.errors import HoldfastError
 from holdfast.ids import sanitize_experiment_id
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.status import ExperimentStatus, Reason
+from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import encoding, journal, lines, uninterrupted
 from holdfast.store.catalog import scanning
 from holdfast.store.catalog.index import DamagedIndexError, Index
 from holdfast.store.catalog.summary import TIMES, Summary
+from holdfast.store.catalog.works import age
 from holdfast.store.place import JOURNALS, Opened, Place
 
-__all__ = ["Found", "Listing", "ids", "incomplete", "list_all", "of_hash"]
+__all__ = ["Found", "Listing", "doers", "ids", "incomplete", "list_all", "of_hash"]
 
 T = TypeVar("T")
 Unreadable = list[tuple[Path, HoldfastError]]
@@ -50,6 +52,23 @@ class Found(NamedTuple):
     unreadable: Unreadable
 
 
+class Unindexed(NamedTuple):
+    """An experiment that the index does not know; without a state what is finished all the same."""
+
+    stem: str
+    summary: Summary
+    state: ExperimentState | None
+    told: set[str]
+
+    def works(self) -> set[str]:
+        """What its processes completed."""
+        if self.state is None:
+            return self.told
+        done = ProcessStatus.COMPLETED
+        all_of_them = self.state.processes.values()
+        return {each.work for each in all_of_them if each.status is done and each.work is not None}
+
+
 class _Look:
     """One look at all experiments; what has to be loaded is loaded when it is iterated over."""
 
@@ -68,40 +87,41 @@ class _Look:
             self.unreadable.append((entry.path, entry.error))
         return entry.state
 
-    def not_indexed(self) -> Iterator[tuple[str, Summary, ExperimentState | None]]:
-        """What the index does not know; without a state what is finished all the same."""
+    def not_indexed(self) -> Iterator["Unindexed"]:
+        """What the index does not know."""
         for stem in self.index.fresh:
-            summary = glance(Place(self._top, stem))
-            if summary is not None:
-                self.index.learn(stem, summary, released=True)
-                yield stem, summary, None
+            seen = glance(Place(self._top, stem))
+            if seen is not None:
+                found = Unindexed(stem, seen[0], None, seen[1])
+                self.index.learn(stem, found.summary, found.works, released=True)
+                yield found
                 continue
             state = self.load(stem)
             if state is not None:
-                summary = Summary.of(state)
+                found = Unindexed(stem, Summary.of(state), state, set())
                 released = None if state.owner is None else state.owner.released
-                self.index.learn(stem, summary, released=released)
-                yield stem, summary, state
+                self.index.learn(stem, found.summary, found.works, released=released)
+                yield found
 
 
 def _look(top: Opened, work: Callable[[_Look], T]) -> T:
-    try:
-        with Index(top) as index:
+    # Once more as it is now: another look may have replaced what this one was to read.
+    for _ in range(2):
+        with contextlib.suppress(DamagedIndexError), Index(top) as index:
             result = work(_Look(top, index))
             index.store()
             return result
-    except DamagedIndexError:
-        with Index(top, believe=False) as index:
-            result = work(_Look(top, index))
-            index.store()
-            return result
+    with Index(top, believe=False) as index:
+        result = work(_Look(top, index))
+        index.store()
+        return result
 
 
 def list_all(top: Opened) -> Listing:
     """Every experiment, in brief."""
 
     def work(look: _Look) -> Listing:
-        found = [(stem, summary) for stem, summary, _ in look.not_indexed()]
+        found = [(stem, summary) for stem, summary, *_ in look.not_indexed()]
         found += look.index.summaries()
         found.sort()
         return Listing([summary for _, summary in found], look.unreadable)
@@ -113,7 +133,7 @@ def ids(top: Opened) -> tuple[list[str], Unreadable]:
     """The ids of all readable experiments, sorted, and what could not be read."""
 
     def work(look: _Look) -> tuple[list[str], Unreadable]:
-        found = [summary.experiment_id for _, summary, _ in look.not_indexed()]
+        found = [summary.experiment_id for _, summary, *_ in look.not_indexed()]
         return sorted(found + look.index.ids()), look.unreadable
 
     return _look(top, work)
@@ -125,7 +145,7 @@ def incomplete(top: Opened) -> Found:
     def work(look: _Look) -> Found:
         states = [
             state
-            for _, summary, state in look.not_indexed()
+            for _, summary, state, _ in look.not_indexed()
             if state is not None and summary.status is not ExperimentStatus.AGGREGATED
         ]
         return Found(states, look.unreadable)
@@ -139,7 +159,7 @@ def of_hash(top: Opened, config_hashes: Collection[str], *, include_finished: bo
     def work(look: _Look) -> Found:
         stems: list[str] = []
         states: dict[str, ExperimentState] = {}
-        for stem, summary, state in look.not_indexed():
+        for stem, summary, state, _ in look.not_indexed():
             over = summary.status is ExperimentStatus.AGGREGATED
             if summary.config_hash in config_hashes and (include_finished or not over):
                 stems.append(stem)
@@ -153,9 +173,30 @@ def of_hash(top: Opened, config_hashes: Collection[str], *, include_finished: bo
     return _look(top, work)
 
 
+def doers(
+    top: Opened, works: Collection[str], limit: int
+) -> tuple[dict[str, tuple[str, ...]], Unreadable]:
+    """The ids of the *limit* newest that completed each of *works*; without what nobody did."""
+
+    def work(look: _Look) -> tuple[dict[str, tuple[str, ...]], Unreadable]:
+        # First, before another look can replace what the index consists of.
+        found = look.index.doers({*works}, limit)
+        for each in look.not_indexed():
+            for one in each.works().intersection(found):
+                found[one].append((age(each.summary.created_at), each.summary.experiment_id))
+        newest = {
+            each: tuple(experiment_id for _, experiment_id in sorted(those)[:limit])
+            for each, those in found.items()
+            if those
+        }
+        return newest, look.unreadable
+
+    return _look(top, work)
+
+
 @uninterrupted.whole
-def glance(place: Place) -> Summary | None:
-    """The summary of what is certainly finished; None if that takes more than a glance.
+def glance(place: Place) -> tuple[Summary, set[str]] | None:
+    """Summary and works of what is certainly finished; None if that takes more than a glance.
 
     The view says what it was. That this is still the truth is proven by the last line of the last
     journal: the owner that wrote this view, and had aggregated the experiment, let it go there.
@@ -196,8 +237,13 @@ def glance(place: Place) -> Summary | None:
         if (change.event, change.target) != ("released", ExperimentStatus.AGGREGATED):
             return None
         summary = _summary(plain)
-        return summary if sanitize_experiment_id(summary.experiment_id) == place.stem else None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError, HoldfastError):
+        if sanitize_experiment_id(summary.experiment_id) != place.stem:
+            return None
+        return summary, _works(plain["process_progress"].values())
+    except (
+        *(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError),
+        HoldfastError,
+    ):
         return None
 
 
@@ -219,6 +265,14 @@ def _summary(plain: dict[str, Any]) -> Summary:
         number,
         [_time(plain[name]) for name in TIMES],
     )
+
+
+def _works(processes: Collection[dict[str, Any]]) -> set[str]:
+    done = [each for each in processes if each["status"] == "completed" and "work" in each]
+    works = {each["work"] for each in done}
+    if any(type(work) is not str for work in works):
+        raise TypeError(works)
+    return works
 
 
 def _time(text: str | None) -> datetime | None:

@@ -4,13 +4,14 @@ It knows experiments that are aggregated and let go by their owner, and only as 
 folder are the very files that they were. Whoever changes such an experiment has to claim it first,
 which replaces the view. Everything else is loaded from its journal by the caller.
 
-Two files in the folder `.index` (in the state directory itself, each write would change the
+Files in the folder `.index` (in the state directory itself, each write would change the
 directory whose changes are watched):
 
 - `head`: what the directory looked like, which stems have to be loaded, and the latest changes
   against
 - `rows-…`: one line for every column of the table of finished experiments. Never changed; a new
   one is written when the changes have become many.
+- `works-…`: which works they completed (`works`), which a query for works alone reads.
 
 Every line is under a checksum, every file is replaced whole, nothing is locked and nothing is
 synced: what a crash, a race or a flipped bit leaves is either right or not believed. A row proves
@@ -21,7 +22,7 @@ raises for the index's own sake: without one, everything is loaded.
 import contextlib
 import os
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +32,7 @@ from holdfast.store import uninterrupted
 from holdfast.store.catalog import columns
 from holdfast.store.catalog.columns import Columns, DamagedIndexError, Rows
 from holdfast.store.catalog.summary import Summary
+from holdfast.store.catalog.works import Doer, Works, age
 from holdfast.store.lines import decode, encode
 from holdfast.store.place import Opened
 from holdfast.store.view import temporary_name
@@ -40,7 +42,7 @@ __all__ = ["FOLDER", "DamagedIndexError", "Index"]
 FOLDER: Final = ".index"
 _HEAD: Final = "head"
 _CLOCK: Final = "clock"
-_FORMAT: Final = 3
+_FORMAT: Final = 4
 
 #: Fewer finished experiments are loaded sooner than a folder is made for them.
 SMALLEST: Final = 200
@@ -94,6 +96,7 @@ class Index:
         self._rows: Rows | None = None
         self._dropped: set[str] = set()
         self._added: Columns = _no_rows()
+        self._works = Works(files)
         self._learnt: Columns = _no_rows()
         self._signatures: dict[str, Signature] = {}
         self._clock: int | None = None
@@ -151,6 +154,10 @@ class Index:
         """The known finished experiments by stem, in no order. Raises as `ids`."""
         return ((row[0], _summary(row)) for row in self._table("stems", *_SUMMARY))
 
+    def doers(self, works: Collection[str], limit: int) -> dict[str, list[Doer]]:
+        """Who completed each of *works*, at least the *limit* newest. Raises as `ids`."""
+        return self._works.doers(works, limit, self._folder_fd)
+
     def _table(self, *names: str) -> list[tuple[Any, ...]]:
         """The wanted columns of every known row, `stems` first."""
         rows = self._rows
@@ -163,12 +170,20 @@ class Index:
 
     # -- what is learnt ---------------------------------------------------------------------------
 
-    def learn(self, stem: str, summary: Summary, *, released: bool | None) -> None:
+    def learn(
+        self,
+        stem: str,
+        summary: Summary,
+        works: Callable[[], Collection[str]],
+        *,
+        released: bool | None,
+    ) -> None:
         """Remember *summary* of an experiment in `fresh`, if it may be skipped from now on.
 
         Args:
             stem: Which one.
             summary: As loaded after the look began.
+            works: Tells what its processes completed.
             released: Its last owner let it go; None if it never had one. Whoever owns it could
                 change it without touching the view; and a file that never had an owner belongs to
                 another tool or to a person, who write into it as it lies there, which no time of
@@ -190,16 +205,21 @@ class Index:
         )
         for name, value in zip(_COLUMNS, row, strict=True):
             self._learnt[name].append(value)
+        self._works.learn(stem, summary.experiment_id, age(summary.created_at), works())
 
     @uninterrupted.whole
     def store(self) -> None:
-        """Keep what was learnt for the next look, if that is possible and worth it."""
+        """Keep what was learnt for the next look, if that is possible and worth it.
+
+        Raises:
+            DamagedIndexError: What is known already cannot be written again. It must not stay so.
+        """
         if self._current or self._clock is None:
             return
         if not self._worthwhile():
             return
         # The cache is for speed: a full or read-only disk must not stop a listing.
-        with contextlib.suppress(OSError, DamagedIndexError):
+        with contextlib.suppress(OSError):
             self._write()
 
     def _worthwhile(self) -> bool:
@@ -225,12 +245,14 @@ class Index:
             "rows": rows,
             "dropped": dropped,
             "added": added,
+            "works": self._works.store(lambda parts: self._new("works", parts), self._folder_fd),
         }
+        # Another writer may have replaced these files since we looked: raise, write no head.
+        self._works.check(self._folder_fd)
         if rows is not None:
-            # Another writer may have replaced these rows since we looked: raise, write no head.
             self._files.stat(rows["file"], self._folder_fd)
         self._replace(_HEAD, [encode(head)])
-        kept = {_HEAD, _CLOCK, rows["file"] if rows else None}
+        kept = {_HEAD, _CLOCK, rows["file"] if rows else None, *self._works.names}
         for name in self._files.names(self._folder_fd):
             # Another writer's temporary file, gone before it was renamed: its head is not
             # written then, which costs it no more than another look.
@@ -249,12 +271,15 @@ class Index:
                 for name in _COLUMNS
             }
         content, where = columns.encode_all(values)
-        # A name of its own: it never has another content, whoever else writes at this moment.
-        file = f"rows-{temporary_name()[5:]}"
-        self._replace(file, content)
-        return {"file": file, **where}
+        return {"file": self._new("rows", content), **where}
 
-    def _replace(self, name: str, content: Sequence[bytes]) -> None:
+    def _new(self, kind: str, content: Iterable[bytes | bytearray]) -> str:
+        # A name of its own: it never has another content, whoever else writes at this moment.
+        file = f"{kind}-{temporary_name()[5:]}"
+        self._replace(file, content)
+        return file
+
+    def _replace(self, name: str, content: Iterable[bytes | bytearray]) -> None:
         temporary = temporary_name()
         fd = self._files.open_append(temporary, self._folder_fd, exclusive=True)
         try:
@@ -281,12 +306,14 @@ class Index:
                 self._files.close(fd)
             if head is None or head.get("format") != _FORMAT:
                 return None
+            works = Works(self._files, head["works"])
+            works.check(self._folder_fd)
             if head["rows"] is not None:
                 # Gone if another writer has replaced it since.
                 self._rows = Rows(self._files, head["rows"], self._folder_fd)
         except OSError:
             return None
-        self._dropped, self._added = set(head["dropped"]), head["added"]
+        self._dropped, self._added, self._works = set(head["dropped"]), head["added"], works
         return head
 
     def _scan(self) -> None:
@@ -351,6 +378,7 @@ class Index:
             if rows is not None:
                 rows.close()
             self._rows, self._dropped, self._added = None, set(), _no_rows()
+            self._works = Works(self._files)
             return {}
         for stem in self._dropped:
             known.pop(stem, None)
@@ -361,13 +389,16 @@ class Index:
     def _forget(self, stems: set[str]) -> None:
         """Drop what is known of *stems*: they are gone or have to be loaded."""
         before = len(self._dropped), len(self._added["stems"])
+        self._works.forget(stems.intersection(self._added["stems"]))
         keep = [at for at, stem in enumerate(self._added["stems"]) if stem not in stems]
         if len(keep) < before[1]:
             self._added = {
                 name: [values[at] for at in keep] for name, values in self._added.items()
             }
         if self._rows is not None and stems:
-            self._dropped |= stems.intersection(self._rows.column("stems"))
+            dropped = stems.intersection(self._rows.column("stems")) - self._dropped
+            self._works.forget(dropped)
+            self._dropped |= dropped
         self._changed = before != (len(self._dropped), len(self._added["stems"]))
 
     def _tick(self, *, make: bool = False) -> int | None:
