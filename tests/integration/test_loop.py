@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from holdfast.attempts.files import live_state
 from holdfast.attempts.names import AttemptName, attempts_dir, prepare
 from holdfast.attempts.records import Attempt
 from holdfast.cli.failures import code_of
+from holdfast.config.experiment_file import Experiment
 from holdfast.engines import EngineWord, Handle
 from holdfast.errors import (
     AttemptWarning,
@@ -29,8 +31,10 @@ from holdfast.errors import (
 )
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.loop import Loop
+from holdfast.orchestration.marking import Marks
 from holdfast.orchestration.orchestrator import Orchestrator
 from holdfast.orchestration.watch import Watch
+from holdfast.provenance.digests import Digests
 from holdfast.results.going_on import GaveUpError
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store.files import Files
@@ -470,7 +474,9 @@ def test_work_beside_the_loop_gives_up_when_a_signal_comes(
 
     with manager.claim("exp_a") as claim, Interrupts(engine.wake) as interrupts:
         watch = Watch(engine=engine, launcher=None, clock=utc_now, fence=claim.check_fence)  # type: ignore[arg-type]
-        loop = Loop(claim, watch, interrupts, None)
+        experiment = Experiment.from_config(CONFIG, manager.state_dir)
+        marks = Marks(experiment, manager.state_dir, claim.folder, Digests(), time.monotonic)
+        loop = Loop(claim, watch, interrupts, None, marks)
         assert loop.beside(work, reading=reading) is None
         assert seen == ([] if reading else ["left"])
         may_end.set()

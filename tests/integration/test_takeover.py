@@ -6,14 +6,12 @@ Only the engine is one of the test's own: it carries every attempt out at once, 
 
 import contextlib
 import fcntl
-import io
 import json
 import os
 import random
 import signal
 import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +21,16 @@ import pytest
 from holdfast import liveness
 from holdfast.attempts import environment
 from holdfast.attempts.family import Census
-from holdfast.attempts.names import AttemptName, attempts_dir, prepare, reports_dir
-from holdfast.attempts.records import Attempt
+from holdfast.attempts.names import AttemptName, attempts_dir, reports_dir
 from holdfast.cli.failures import code_of
-from holdfast.cli.program import guarded
 from holdfast.config.experiment_file import Experiment, load_config
-from holdfast.engines import EngineWord, Handle
 from holdfast.lifecycle.records import ExperimentState, Ranks, ResultRef
 from holdfast.orchestration.orchestrator import Orchestrator
 from holdfast.results import acceptance
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager
+from instant import InstantEngine, files_below, foretold, put
 from shims import mark_of
 from waiting import until
 
@@ -57,53 +53,6 @@ ENDS: Mapping[str, dict[str, Any]] = {
     "garbage": {},
 }
 LEFT = ("never began", "revoked", "dead", "torn", "elsewhere", "runs", "leftovers")
-
-
-@attrs.define
-class InstantEngine:
-    """Whatever is started, or is found running, ends at once with exit code 0."""
-
-    running: set[AttemptName] = attrs.field(factory=set)
-    locks: dict[AttemptName, int] = attrs.field(factory=dict)
-    now: float = 0.0
-
-    def submit(self, experiment_id: str, attempts: Sequence[Attempt]) -> list[Handle]:
-        for attempt in attempts:
-            _write(attempt.folder, attempt.name, "exit", {"exit_code": 0})
-        return [Handle(name=attempt.name, folder=attempt.folder) for attempt in attempts]
-
-    def find(self, experiment_id: str, folder: Path | None = None) -> Mapping[AttemptName, Handle]:
-        assert folder is not None
-        return {name: Handle(name=name, folder=folder) for name in self.running}
-
-    def poll(self, handles: Sequence[Handle]) -> list[EngineWord]:
-        for handle in handles:
-            if handle.name in self.running:
-                _write(handle.folder, handle.name, "exit", {"exit_code": 0})
-                self.running.discard(handle.name)
-        return [EngineWord(handle.name, "gone") for handle in handles]
-
-    def cancel(
-        self, handles: Sequence[Handle], *, force: bool = False
-    ) -> Mapping[AttemptName, str]:
-        return {}
-
-    def wait(self, timeout_s: float) -> None:
-        self.now += timeout_s
-
-    def wake(self) -> None:
-        pass
-
-    def close(self) -> None:
-        for fd in self.locks.values():
-            os.close(fd)
-
-
-def _write(folder: Path, name: AttemptName, suffix: str, content: object) -> Path:
-    prepare(folder)
-    path = attempts_dir(folder) / f"{name}.{suffix}"
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
 
 
 class History:
@@ -227,13 +176,13 @@ class History:
         kind = self.draw.choice((*ENDS, *LEFT))
         self.kinds.append(kind)
         if kind == "garbage":
-            _write(self.folder, name, "exit", "{")
+            put(self.folder, name, "exit", "{")
         elif kind in ENDS:
             record = dict(ENDS[kind])
             if "result" in record:
                 acceptance.prepare(self.folder)
                 acceptance.path_of(self.folder, name).write_text(record.pop("result"))
-            _write(self.folder, name, "exit", record)
+            put(self.folder, name, "exit", record)
         else:
             self.leave_without_outcome(name, kind)
 
@@ -242,22 +191,22 @@ class History:
         gone = me | {"pid": 2**22 + 1}
         mark = mark_of(self.folder, name, f"{self.draw.getrandbits(128):032x}")
         if kind == "revoked":
-            _write(self.folder, name, "live", me | {"revoked": True})
+            put(self.folder, name, "live", me | {"revoked": True})
         elif kind == "dead":
-            _write(self.folder, name, "live", gone | {"mark": mark})
+            put(self.folder, name, "live", gone | {"mark": mark})
         elif kind == "torn":
-            _write(self.folder, name, "live", "")
+            put(self.folder, name, "live", "")
         elif kind == "elsewhere":
-            _write(self.folder, name, "live", me | {"host": "node7", "boot_id": "another"})
+            put(self.folder, name, "live", me | {"host": "node7", "boot_id": "another"})
         elif kind == "runs":
-            path = _write(self.folder, name, "live", me | {"mark": mark})
+            path = put(self.folder, name, "live", me | {"mark": mark})
             fd = os.open(path, os.O_RDONLY)
             fcntl.flock(fd, fcntl.LOCK_EX)
             at_home = os.open(attempts_dir(self.folder), os.O_RDONLY)
             self.engine.locks |= {name: fd, AttemptName("exp", name.unit, 0): at_home}
             self.engine.running.add(name)
         elif kind == "leftovers":
-            _write(self.folder, name, "live", gone | {"mark": mark})
+            put(self.folder, name, "live", gone | {"mark": mark})
             env = {**os.environ, environment.SESSION: mark}
             self.started.append(subprocess.Popen(["sleep", "600"], env=env))
             until(lambda: Census().marked(mark))
@@ -273,15 +222,6 @@ class History:
         if ref is not None and self.draw.random() < 0.3:
             path = self.folder / ref.path
             path.unlink() if self.draw.random() < 0.5 else path.write_text("[2]")
-
-    def foretold(self) -> tuple[dict[str, Any], int]:
-        """What `run -n --json FILE` says, and its exit code."""
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out):
-            code = guarded(
-                ["run", "-n", "--json", "-C", str(self.path / "states"), str(self.path / "e.toml")]
-            )
-        return json.loads(out.getvalue()), code
 
     def close(self) -> None:
         self.engine.close()
@@ -300,22 +240,13 @@ def history(path: Path, seed: int) -> Iterator[History]:
         made.close()
 
 
-def files_below(path: Path) -> dict[str, tuple[int, int]]:
-    """Every file, with its size and time of change, but for what is only a cache."""
-    return {
-        str(file): (file.stat().st_size, file.stat().st_mtime_ns)
-        for file in path.rglob("*")
-        if file.is_file() and "index" not in file.name
-    }
-
-
 @pytest.mark.parametrize("first", range(0, HISTORIES, AT_A_TIME))
 def test_what_a_dry_run_says_is_what_a_run_does(memory: Path, first: int) -> None:
     """Started, left alone, taken over, blocked: for every process, and it touches nothing."""
     for seed in range(first, first + AT_A_TIME):
         with history(memory / str(seed), seed) as made:
             before = files_below(made.folder)
-            said, code = made.foretold()
+            said, code = foretold(made.manager.state_dir, made.path / "e.toml")
             assert files_below(made.folder) == before, f"seed {seed}: the dry run wrote something"
             assert code == 0
             known = len(made.manager.history("exp"))
@@ -339,14 +270,6 @@ def test_what_a_dry_run_says_is_what_a_run_does(memory: Path, first: int) -> Non
             if said["aggregates"]:
                 assert not starts, told
                 assert state.status is ExperimentStatus.AGGREGATED, told
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    """A directory in memory where there is one: what a sync costs is not what is asked here."""
-    where = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.TemporaryDirectory(dir=where) as path:
-        yield Path(path)
 
 
 def run(made: History) -> int:

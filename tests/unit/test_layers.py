@@ -26,7 +26,9 @@ MAY_IMPORT = {
     "errors": {"identity", "status"},
     "ids": {"errors"},
     "liveness": {"identity"},
-    "config": {"errors", "encoding"},
+    "globs": {"encoding"},
+    "config": {"encoding", "errors", "globs"},
+    "provenance": {"encoding", "errors"},
     "attempts": {"errors", "identity", "liveness", "status"},
     "engines": {"attempts", "encoding", "errors", "identity", "liveness"},
     "worker": {"attempts", "errors"},
@@ -35,24 +37,27 @@ MAY_IMPORT = {
     "store": {
         "attempts", "config", "errors", "identity", "ids", "lifecycle", "liveness", "status",
     },
-    "results": {"attempts", "errors", "lifecycle", "status", "store"},
+    "results": {
+        "attempts", "encoding", "errors", "globs", "lifecycle", "provenance", "status", "store",
+    },
     "orchestration": {
-        "attempts", "config", "encoding", "engines", "errors", "identity", "lifecycle", "results",
-        "status", "store",
+        "attempts", "config", "encoding", "engines", "errors", "identity", "lifecycle",
+        "provenance", "results", "status", "store",
     },
     "doctor": {
-        "attempts", "engines", "errors", "identity", "lifecycle", "results", "status", "store",
+        "attempts", "config", "encoding", "engines", "errors", "identity", "lifecycle",
+        "provenance", "results", "status", "store",
     },
     "reading": {
-        "attempts", "config", "encoding", "errors", "identity", "lifecycle", "results", "status",
-        "store",
+        "attempts", "config", "encoding", "errors", "identity", "lifecycle", "provenance",
+        "results", "status", "store",
     },
     "demo": {"errors"},
     "guide": set(),
     "cli": {
         "attempts", "config", "demo", "diagrams", "doctor", "encoding", "engines", "errors",
-        "guide", "identity", "lifecycle", "orchestration", "reading", "results", "status", "store",
-        "worker",
+        "guide", "identity", "lifecycle", "orchestration", "provenance", "reading", "results",
+        "status", "store", "worker",
     },
     "console": {"cli"},
     "__main__": {"console"},
@@ -65,7 +70,7 @@ OWNERS = {
     "psutil": ["liveness.observer"],
     "click": ["cli", "cli.*"],
     "rich": ["cli", "cli.*"],
-    "subprocess": ["engines.*"],
+    "subprocess": ["engines.*", "provenance.git"],
     "tomllib": ["config.experiment_file", "config.overrides"],
 }
 
@@ -73,8 +78,11 @@ OWNERS = {
 CALLERS = {
     "os.fsync os.fdatasync os.rename os.replace os.link": [
         "store.files", "attempts.*", "results.acceptance", "engines.*", "worker.*",
+        "provenance.code", "provenance.digests", "provenance.files",
     ],
-    "os.kill os.killpg": ["liveness.observer", "attempts.family", "engines.*", "worker.*"],
+    "os.kill os.killpg": [
+        "liveness.observer", "attempts.family", "engines.*", "worker.*", "provenance.git",
+    ],
     "os.fork os.posix_spawn os.execve": ["engines.*", "worker.wrapping"],
     # Each says there why nothing wakes it.
     "time.sleep": ["store.locking", "cli.logs"],

@@ -9,6 +9,7 @@ from holdfast.errors.base import HoldfastError, Spell, flat
 
 __all__ = [
     "AggregationError",
+    "CodeChangedError",
     "ConfigError",
     "ConfigProblem",
     "EngineError",
@@ -60,6 +61,45 @@ class WorkingDirectoryGoneError(ConfigError):
         )
 
 
+class CodeChangedError(HoldfastError):
+    """Finished work ran with other code than there is now, and nobody said what to make of it.
+
+    Attributes:
+        changed: What became of which files, as in `train.py changed`.
+        ran: How many of the *total* processes ran with other code; 0 if only the aggregation did.
+        file: The experiment file, where that was given; else the experiment was.
+        reuse: Whether they are those of other experiments that would be reused.
+    """
+
+    experiment_id: str
+    changed: str
+    ran: int
+    total: int
+    file: str | None = None
+    reuse: bool = False
+
+    def _message(self) -> str:
+        what = f"{flat(self.changed)} since {self.ran:,} of {self.total:,}"
+        if self.reuse:
+            return f"{what} were finished in {flat(self.experiment_id)}; nothing was started"
+        since = f"{what} ran"
+        if not self.ran:
+            since = f"{flat(self.changed)} since it was aggregated"
+        return f"{flat(self.experiment_id)} is finished, and {since}; nothing was started"
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        words = ("resume", self.experiment_id) if self.file is None else ("run", self.file)
+        if self.reuse and self.file is None:
+            words = ("run", "FILE")
+        keep = command(words[0], "--keep-results", words[1])
+        rerun = command(words[0], "--rerun-changed", words[1])
+        kept = "to reuse them all the same" if self.reuse else "to keep its results as they are"
+        return (
+            f"{kept}: {keep}\n"
+            f"  to run anew what changed, in a new experiment that reuses the rest: {rerun}"
+        )
+
+
 class EngineError(HoldfastError):
     """An engine could not do what was asked of it; what already runs goes on."""
 
@@ -82,11 +122,12 @@ class WorkerError(HoldfastError):
 
 
 class ResultLostError(HoldfastError):
-    """A recorded result is missing or altered.
+    """A recorded result, or a declared output, is missing or altered.
 
     Attributes:
         aggregated: Whether its experiment is, which runs no process again.
         file: The experiment file, where it is known.
+        what: Which of both: `result` or `output`.
     """
 
     experiment_id: str
@@ -95,7 +136,8 @@ class ResultLostError(HoldfastError):
     problem: str
     aggregated: bool = False
     file: str | None = None
-    _says = "{experiment_id}/{process}: result {path} {problem}"
+    what: str = "result"
+    _says = "{experiment_id}/{process}: {what} {path} {problem}"
 
     def _step(self, command: Spell, again: str | None) -> str:
         if not self.aggregated:
@@ -108,13 +150,21 @@ class ResultLostError(HoldfastError):
 
 
 class ResultInvalidError(HoldfastError):
-    """A process wrote a result that cannot be accepted; its attempt failed. The file stays."""
+    """A process wrote a result that cannot be accepted, or lacks an output that it declares.
+
+    Its attempt failed. Files stay as they are.
+
+    Attributes:
+        output: Which, as it is declared; None if it is about a result.
+    """
 
     path: Path
     problem: str
+    output: str | None = None
 
     def _message(self) -> str:
-        return f"result {self.path.name} {self.problem}"
+        what = f"result {self.path.name}" if self.output is None else f"output {flat(self.output)}"
+        return f"{what} {self.problem}"
 
 
 class AggregationError(HoldfastError):

@@ -1,7 +1,7 @@
 """Turns attempts that are over into facts for the lifecycle: at once, or beside the loop.
 
 A result of a few kilobytes is taken at once. What takes longer is over, as far as its slot is
-concerned, and its fact comes when its result is durable.
+concerned, and its fact comes when its result and its outputs are durable.
 """
 
 import warnings
@@ -17,6 +17,7 @@ from holdfast.lifecycle.events import Event
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration import exits
 from holdfast.orchestration.beside import Beside, Task
+from holdfast.orchestration.taking import Taking
 from holdfast.orchestration.watch import Learnt, Watch
 from holdfast.status import Reason
 
@@ -29,11 +30,14 @@ _FINISHED_WITHIN_S: Final = 0.1
 class Accepting:
     """The outcomes of one experiment on their way into its record."""
 
-    def __init__(self, watch: Watch, beside: Beside, state: Callable[[], ExperimentState]) -> None:
-        """Take what *watch* learns in *state*; large results *beside* the loop."""
+    def __init__(
+        self, watch: Watch, beside: Beside, state: Callable[[], ExperimentState], take: Taking
+    ) -> None:
+        """Take what *watch* learns in *state*; what is large *beside* the loop."""
         self._watch = watch
         self._state = state
         self._beside = beside
+        self._taking = take
         self._begun: list[tuple[Learnt, Task[Sequence[Event]]]] = []
 
     def facts(self, found: Iterable[Learnt], stopping: Reason | None) -> list[Event]:
@@ -47,8 +51,7 @@ class Accepting:
             if learnt.name.index is None:
                 continue  # an aggregation of an earlier life; nobody waits for it any more
             work = self._work(learnt, stopping)
-            ended, folder = learnt.found, self._watch.launcher.folder
-            if isinstance(ended, Ended) and exits.takes_long(folder, learnt.name, ended.record):
+            if self._takes_long(learnt):
                 self._watch.completing.add(learnt.name)
                 self._begun.append((learnt, self._beside.begin(work)))
             else:
@@ -58,6 +61,12 @@ class Accepting:
             self._watch.completing.discard(each[0].name)
             self._take(each[0], partial(self._now, each[1]), facts)
         return facts
+
+    def _takes_long(self, learnt: Learnt) -> bool:
+        ended, folder = learnt.found, self._watch.launcher.folder
+        return isinstance(ended, Ended) and exits.takes_long(
+            folder, learnt.name, ended.record, self._taking
+        )
 
     def _now(self, task: Task[Sequence[Event]]) -> list[Event]:
         # Not when its checking began: what is recorded is in the order of its times.
@@ -74,15 +83,19 @@ class Accepting:
 
     def _work(self, learnt: Learnt, stopping: Reason | None) -> Callable[[], Sequence[Event]]:
         name, found, watch, state = learnt.name, learnt.found, self._watch, self._state()
+        folder, take = watch.launcher.folder, self._taking
         if isinstance(found, Ended):
-            asked, folder = name in watch.asked, watch.launcher.folder
+            asked = name in watch.asked
             return lambda: exits.exited(
-                state, folder, name, found.record, watch.clock(), stopping=stopping, asked=asked
+                *(state, folder, name, found.record, watch.clock()),
+                stopping=stopping,
+                asked=asked,
+                take=take,
             )
         evidence = found.evidence
         if learnt.text and learnt.text != evidence:
             evidence = f"the engine says that it is gone ({learnt.text}); {evidence}"
-        return lambda: exits.lost(state, watch.launcher.folder, name, watch.clock(), evidence)
+        return lambda: exits.lost(state, folder, name, watch.clock(), evidence, take)
 
     def give_up(self, stopped_at: float, *, now: bool) -> None:
         """Leave to the next resume what is not through yet and would be all that is waited for.
@@ -101,8 +114,8 @@ class Accepting:
             watch.completing.discard(learnt.name)
             watch.left.add(learnt.name)
             warnings.warn(
-                f"the result of attempt {learnt.name} was still being checked; the next resume "
-                f"takes it up",
+                f"what attempt {learnt.name} left was still being checked; the next resume takes "
+                f"it up",
                 AttemptWarning,
                 stacklevel=4,
             )

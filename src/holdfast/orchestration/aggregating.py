@@ -16,14 +16,16 @@ from holdfast.attempts.names import (
     last_aggregation,
     next_aggregation,
 )
-from holdfast.errors import AggregationError, StateReadError
+from holdfast.errors import AggregationError, ResultLostError, StateReadError
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration import exits
 from holdfast.orchestration.endings import describe
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.loop import Loop
+from holdfast.orchestration.taking import Taking
 from holdfast.orchestration.watch import Learnt, Watch
 from holdfast.results import acceptance, aggregation
+from holdfast.results.going_on import GoingOn, check
 from holdfast.status import ExperimentStatus, Reason
 from holdfast.store.claim import Claim
 
@@ -42,16 +44,24 @@ def conclude(
 
     Raises:
         AggregationError: It failed; the experiment is still completed.
-        ResultLostError: A recorded result is missing or altered.
+        ResultLostError: A recorded result or output is missing or altered.
         DiskError: The file system refused.
     """
     state, experiment = claim.state, watch.launcher.experiment
-    try:
+    command, name = experiment.aggregate.command, None
+    code = None if command is None else loop.code_of(command)
+
+    def build(going_on: GoingOn) -> Mapping[str, Any]:
+        # Nobody asks for the outputs of one that is aggregated.
+        if state.status is ExperimentStatus.COMPLETED:
+            _verify_outputs(state, loop.taking, going_on)
         # Verifies every result while it reads it.
-        built = loop.beside(
-            lambda going_on: aggregation.build(state, claim.folder, experiment.params, going_on),
-            reading=True,
+        return aggregation.build(
+            *(state, claim.folder, experiment.params, going_on), code=code, command=command
         )
+
+    try:
+        built = loop.beside(build, reading=True)
     except OSError as err:
         raise StateReadError.of(claim.folder / RESULTS, "reading", err) from err
     except MemoryError as err:
@@ -59,7 +69,6 @@ def conclude(
         raise StateReadError.of(path, "reading the results", acceptance.NO_MEMORY) from err
     if built is None:
         return None
-    command, name = experiment.aggregate.command, None
     found: Mapping[str, Any] | None = built
     if command is not None:
         name = ran = _run(state, claim.folder, command, built, watch, loop, interrupts)
@@ -78,6 +87,15 @@ def conclude(
     if name is not None:
         aggregation.remove_inputs(claim.folder, name)
     return found
+
+
+def _verify_outputs(state: ExperimentState, take: Taking, going_on: GoingOn) -> None:
+    for index, process in state.process_progress.items():
+        check(going_on)
+        if (lost := take.lost(process, going_on)) is not None:
+            raise ResultLostError(
+                state.experiment_id, index, lost.path, lost.problem, what=lost.kind
+            )
 
 
 def _run(

@@ -9,8 +9,8 @@ from holdfast.errors import DiskError
 from holdfast.lifecycle.events import Event
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration import exits
+from holdfast.orchestration.taking import Taking
 from holdfast.orchestration.watch import Watch
-from holdfast.results import acceptance
 
 __all__ = ["EarlyRanks"]
 
@@ -20,8 +20,9 @@ _LOOK_EVERY_S: Final = 1.0
 class EarlyRanks:
     """Looks at the reports of the launchers that run, where anything was written since."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, take: Taking) -> None:
         """Look at what *watch* watches."""
+        self._take = take
         self._watch = watch
         self._looked_at = float("-inf")
         #: When anything was last written there, and how often that was looked at since.
@@ -50,6 +51,6 @@ class EarlyRanks:
                 if not name.is_launcher or looks > 1:
                     continue
                 at = self._watch.clock()
-                found += exits.done_already(state, folder, name, at, acceptance.accept)
+                found += exits.done_already(state, folder, name, at, self._take)
                 self._seen[name] = written, looks + 1
         return found

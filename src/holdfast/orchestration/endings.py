@@ -3,7 +3,7 @@
 The exit record says how the command ended, the reports what its ranks, or its program, know of it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,14 +15,11 @@ from holdfast.attempts.reports import Report, torchelastic_error
 from holdfast.errors import ResultInvalidError
 from holdfast.lifecycle.apply import ending
 from holdfast.lifecycle.events import ProcessExited
-from holdfast.lifecycle.records import ResultRef
+from holdfast.orchestration.taking import Taking
 from holdfast.results import acceptance
 from holdfast.status import Reason
 
-__all__ = ["Taking", "describe", "failure", "of_gang", "of_one", "of_rank", "with_result"]
-
-#: How a result is looked at: `acceptance.accept`, or `acceptance.inspect` by who only looks.
-Taking = Callable[[Path, acceptance.Written], ResultRef | None]
+__all__ = ["describe", "failure", "of_gang", "of_one", "of_rank", "with_all"]
 
 
 def of_one(
@@ -39,7 +36,7 @@ def of_one(
     if ending(fact) != "complete":
         own = None if report is None or record.reason is not Reason.EXIT else report.error
         return attrs.evolve(fact, error_message=own or describe(record))
-    return _taken(folder, name, fact, take)
+    return _with_outputs(_taken(folder, name, fact, take), take)
 
 
 def of_rank(
@@ -65,7 +62,7 @@ def of_rank(
         done = ProcessExited(
             process=fact.process, attempt=fact.attempt, at=fact.at, exit_code=0, host=fact.host
         )
-        return with_result(folder, done, report, take)
+        return with_all(folder, done, report, take)
     if ending(fact) == "requeue":
         return attrs.evolve(fact, error_message=describe(record))
     if report is not None and report.stopped and ending(fact) == "complete":
@@ -80,7 +77,9 @@ def of_rank(
         return attrs.evolve(fact, error_message=how)
     if report is not None and report.unsaid is not None:
         return attrs.evolve(fact, reported_error=report.unsaid)
-    return fact if report is None else with_result(folder, fact, report, take)
+    if report is None:
+        return _with_outputs(fact, take)
+    return with_all(folder, fact, report, take)
 
 
 def of_gang(
@@ -121,9 +120,12 @@ def _completed(
     ranks: Sequence[int],
     take: Taking,
 ) -> list[ProcessExited]:
-    """The ranks with their results; a fault of one of them fails all."""
+    """The ranks with their results; a fault of one of them fails all.
+
+    What they declare they make together: it is recorded with the first of them.
+    """
     facts = [
-        with_result(folder, attrs.evolve(fact, process=index), found[index], take)
+        _with_result(folder, attrs.evolve(fact, process=index), found[index], take)
         if index in found
         else attrs.evolve(fact, process=index)
         for index in ranks
@@ -145,6 +147,9 @@ def _completed(
             fault = (
                 f"{shared.result.path}, which all ranks share, differs from {first.path} of rank 0"
             )
+    if fault is None:
+        facts[0] = _with_outputs(facts[0], take)
+        fault = facts[0].result_error
     if fault is None:
         return facts
     return [attrs.evolve(fact, process=index, result_error=fault) for index in ranks]
@@ -177,7 +182,12 @@ def failure(
     return None
 
 
-def with_result(folder: Path, fact: ProcessExited, report: Report, take: Taking) -> ProcessExited:
+def with_all(folder: Path, fact: ProcessExited, report: Report, take: Taking) -> ProcessExited:
+    """*fact* of an independent rank with what it left: its result, and its outputs."""
+    return _with_outputs(_with_result(folder, fact, report, take), take)
+
+
+def _with_result(folder: Path, fact: ProcessExited, report: Report, take: Taking) -> ProcessExited:
     """*fact* with the result that the rank delivered itself, if it is one and there is one."""
     own = acceptance.of_rank(report.index, fact.attempt, report.incarnation)
     return _taken(folder, own, fact, take)
@@ -187,10 +197,21 @@ def _taken(
     folder: Path, written: acceptance.Written, fact: ProcessExited, take: Taking
 ) -> ProcessExited:
     try:
-        result = take(folder, written)
+        result = take.result(folder, written)
     except ResultInvalidError as err:
         return attrs.evolve(fact, result_error=str(err))
     return fact if result is None else attrs.evolve(fact, result=result)
+
+
+def _with_outputs(fact: ProcessExited, take: Taking) -> ProcessExited:
+    """*fact* with the outputs of its process, unless it is not completed anyway."""
+    if fact.result_error is not None:
+        return fact
+    try:
+        outputs = take.outputs(fact.process)
+    except ResultInvalidError as err:
+        return attrs.evolve(fact, result_error=str(err))
+    return attrs.evolve(fact, outputs=outputs) if outputs else fact
 
 
 def describe(record: ExitRecord) -> str:

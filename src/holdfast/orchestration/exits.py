@@ -21,14 +21,14 @@ from holdfast.lifecycle.apply import ending
 from holdfast.lifecycle.events import ProcessExited, ProcessLost
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.endings import (
-    Taking,
     describe,
     failure,
     of_gang,
     of_one,
     of_rank,
-    with_result,
+    with_all,
 )
+from holdfast.orchestration.taking import Taking
 from holdfast.results import acceptance
 from holdfast.status import ProcessStatus, Reason
 
@@ -42,11 +42,11 @@ __all__ = [
     "takes_long",
 ]
 
-#: Bytes of a result that are checked in about two milliseconds.
+#: Bytes of what was left that are checked in about two milliseconds.
 _LONG: Final = 1 << 16
 
 #: Whether an outcome is not taken now.
-Later = Callable[[Path, AttemptName, ExitRecord], bool]
+Later = Callable[[Path, AttemptName, ExitRecord, Taking], bool]
 
 
 def exited(
@@ -58,9 +58,9 @@ def exited(
     *,
     stopping: Reason | None = None,
     asked: bool = False,
-    take: Taking = acceptance.accept,
+    take: Taking,
 ) -> list[ProcessExited]:
-    """The facts that *record* tells, with the results that the attempt left.
+    """The facts that *record* tells, with the results and outputs that the attempt left.
 
     Args:
         state: Says which processes the attempt runs.
@@ -68,7 +68,7 @@ def exited(
         stopping: Why this orchestrator asks its attempts to stop, where it does: it knows better
             than the request, of which there may have been several.
         asked: Whether it has asked this one.
-        take: What to do with a result.
+        take: What to do with these.
 
     Raises:
         DiskError: Something could not be read or made durable; nothing is decided then.
@@ -101,7 +101,7 @@ def done_already(
     """The facts of the independent ranks that are completed while their launcher runs on.
 
     Never the last of them: a launcher that runs has a process that does. Nor those with a large
-    result, which would be checked while nobody hears: they complete with their launcher.
+    result or output, which would be checked while nobody hears: they complete with their launcher.
 
     Raises:
         DiskError: As for `exited`.
@@ -111,11 +111,14 @@ def done_already(
     done = [
         index
         for index in running
-        if index in found and found[index].completed and not _is_long(folder, name, found[index])
+        if index in found
+        and found[index].completed
+        and not _is_long(folder, name, found[index])
+        and take.weight([index]) < _LONG
     ]
     fact = ProcessExited(process=0, attempt=name.attempt, at=at, exit_code=0)
     return [
-        with_result(folder, attrs.evolve(fact, process=index), found[index], take)
+        with_all(folder, attrs.evolve(fact, process=index), found[index], take)
         for index in done[: len(running) - 1]
     ]
 
@@ -126,7 +129,7 @@ def lost(
     name: AttemptName,
     at: datetime,
     evidence: str,
-    take: Taking = acceptance.accept,
+    take: Taking,
 ) -> list[ProcessExited | ProcessLost]:
     """The facts of an attempt that is proven dead and left no exit record.
 
@@ -144,7 +147,7 @@ def lost(
             fact = ProcessExited(
                 process=index, attempt=name.attempt, at=at, exit_code=0, evidence=evidence
             )
-            facts.append(with_result(folder, fact, report, take))
+            facts.append(with_all(folder, fact, report, take))
         else:
             fate = ProcessLost(process=index, attempt=name.attempt, at=at, evidence=evidence)
             facts.append(fate)
@@ -170,17 +173,20 @@ def _running(state: ExperimentState, name: AttemptName) -> list[int]:
 # -- what the exit record says --------------------------------------------------------------------
 
 
-def never(folder: Path, name: AttemptName, record: ExitRecord) -> bool:
+def never(folder: Path, name: AttemptName, record: ExitRecord, take: Taking) -> bool:
     """Every outcome is taken at once."""
     return False
 
 
-def takes_long(folder: Path, name: AttemptName, record: ExitRecord) -> bool:
-    """Whether `exited` takes longer than a loop may be deaf: the attempt left a large result."""
+def takes_long(folder: Path, name: AttemptName, record: ExitRecord, take: Taking) -> bool:
+    """Whether `exited` takes longer than a loop may be deaf: the attempt left much to be read."""
+    assert name.index is not None
+    if ends_by(record) != "complete":
+        return False
     large = acceptance.size(folder, name) >= _LONG
     if name.is_launcher and not large:
         large = any(_is_long(folder, name, each) for each in reported(folder, name).values())
-    return large and ends_by(record) == "complete"
+    return large or take.weight(take.processes(name)) >= _LONG
 
 
 def ends_by(record: ExitRecord) -> str:

@@ -24,9 +24,12 @@ from holdfast.orchestration.accepting import Accepting
 from holdfast.orchestration.beside import Beside
 from holdfast.orchestration.early import EarlyRanks
 from holdfast.orchestration.interrupts import Interrupts
+from holdfast.orchestration.marking import Marks
 from holdfast.orchestration.scheduling import Plan, Policy, Scheduler, Slots
 from holdfast.orchestration.stalls import Stalls
+from holdfast.orchestration.taking import Taking
 from holdfast.orchestration.watch import Learnt, Watch
+from holdfast.provenance.code import Code
 from holdfast.results.going_on import GaveUpError, GoingOn
 from holdfast.status import ExperimentStatus, Reason
 from holdfast.store.claim import Claim
@@ -58,7 +61,11 @@ _STALLED: Final = "has stalled"
 
 
 class Loop:
-    """Runs an experiment until nothing of it is to be started and nothing runs."""
+    """Runs an experiment until nothing of it is to be started and nothing runs.
+
+    Attributes:
+        taking: What becomes of what attempts leave.
+    """
 
     def __init__(
         self,
@@ -66,15 +73,18 @@ class Loop:
         watch: Watch,
         interrupts: Interrupts,
         on_change: Callable[[ExperimentState], None] | None,
+        marks: Marks,
     ) -> None:
         """Take the work up as *claim* has it; *watch* has what runs already."""
+        self._marks = marks
         self._claim = claim
         self._watch = watch
         self._interrupts = interrupts
         self._on_change = on_change
         self._beside = Beside(watch.engine.wake)
-        self._accepting = Accepting(watch, self._beside, lambda: claim.state)
-        self._early = EarlyRanks(watch)
+        self.taking = Taking(experiment=marks.experiment, digests=marks.digests)
+        self._accepting = Accepting(watch, self._beside, lambda: claim.state, self.taking)
+        self._early = EarlyRanks(watch, self.taking)
         self._stalls = Stalls(watch)
         self._answered = 0
         self._asked_at = 0.0
@@ -93,7 +103,7 @@ class Loop:
             StateWriteError: The disk refused. What runs goes on, and is adopted by a resume.
             OwnershipLostError: A newer owner took over.
         """
-        scheduler = Scheduler(self._claim.state, policy)
+        scheduler = Scheduler(self._claim.state, policy, self._marks.start)
         facts: list[Event] = []
         while True:
             stopping = self._interrupts.reason
@@ -116,6 +126,11 @@ class Loop:
             found = self._learn(plan.wait_s)
             facts = self._accepting.facts(found, self._interrupts.reason or self._stopping_others)
             facts += self._early.facts(self._claim.state, facts)
+            facts = self._marks.ended(self._claim.state, facts)
+
+    def code_of(self, command: Sequence[str]) -> Code:
+        """What code a command runs with that is no process of the experiment."""
+        return self._marks.of_command(self._claim.state, command)
 
     def run(self, attempt: Attempt | AttemptName) -> Learnt | None:
         """Run one attempt that is no process of the experiment, or go on with one that runs.

@@ -5,9 +5,10 @@ Owns which experiment a call is about and what its end means; `holdfast.orchestr
 """
 
 import contextlib
+import functools
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,61 +20,36 @@ from holdfast.encoding import portable
 from holdfast.engines import Engine
 from holdfast.errors import (
     AggregationError,
-    AmbiguousExperimentError,
     ConfigProblem,
-    ExperimentExistsError,
-    ExperimentNotFoundError,
     InvalidRequestError,
     ResultLostError,
     UnreadableStateWarning,
     WorkingDirectoryGoneError,
 )
 from holdfast.lifecycle.decisions import decide
-from holdfast.lifecycle.events import Event, Requested
+from holdfast.lifecycle.events import Event, ProcessExited, Requested
 from holdfast.lifecycle.records import ExperimentState, Ranks
-from holdfast.orchestration import exits, outcomes, takeover
+from holdfast.orchestration import exits, outcomes, reuse, takeover
 from holdfast.orchestration.aggregating import conclude
 from holdfast.orchestration.capacity import usable_cpus
 from holdfast.orchestration.configured import check_number, configuration
+from holdfast.orchestration.intent import Choice, Intent, intend, refuse_changed
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.launching import Launcher
 from holdfast.orchestration.loop import Loop
+from holdfast.orchestration.marking import Marks, digests_of
 from holdfast.orchestration.outcomes import NOTHING_INHERITED, Inherited, Outcome
 from holdfast.orchestration.scheduling import Policy
 from holdfast.orchestration.takeover import Takeover
 from holdfast.orchestration.watch import Watch
-from holdfast.results import acceptance, aggregation
-from holdfast.status import SETTLED, ExperimentStatus, Reason
+from holdfast.provenance.digests import Digests
+from holdfast.results import acceptance, aggregation, reusing
+from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager, utc_now
 from holdfast.store.observing import Observer
 
-__all__ = ["Orchestrator", "Outcome", "of_work"]
-
-
-def of_work(manager: StateManager, config_hashes: Collection[str]) -> ExperimentState | None:
-    """The experiment that a run of this work goes on with, or shows; None if there is none.
-
-    Args:
-        config_hashes: All that the work may be stored under.
-
-    Raises:
-        AmbiguousExperimentError: Several are unfinished.
-    """
-    # Unfinished work comes first: an aggregated twin must not hide it.
-    try:
-        unfinished = manager.find_by_config_hash(config_hashes)
-    except AmbiguousExperimentError as err:
-        raise AmbiguousExperimentError(err.query, err.matches, same_work=True) from err
-    if unfinished is not None:
-        return unfinished
-    try:
-        return manager.find_by_config_hash(config_hashes, include_finished=True)
-    except AmbiguousExperimentError as err:
-        # Nothing is to be run, so nothing is guessed: all of them are done, and it says whose
-        # result is shown.
-        finished = map(manager.load, err.matches)
-        return max(finished, key=lambda state: (state.created_at is not None, state.created_at))
+__all__ = ["Orchestrator", "Outcome"]
 
 
 class Orchestrator:
@@ -99,6 +75,7 @@ class Orchestrator:
         monotonic: Callable[[], float] = time.monotonic,
         on_change: Callable[[ExperimentState], None] | None = None,
         on_step: Observer | None = None,
+        on_note: Callable[[str], None] | None = None,
         force: bool = False,
         wait_s: float = 2.0,
         gone_grace_s: float = 2.0,
@@ -112,6 +89,8 @@ class Orchestrator:
                 and ends with what it raises.
             on_step: Called with `(state, changes)` for everything that is recorded, in a thread of
                 its own, which the loop never waits for; see `Claim.on_step`.
+            on_note: Called with what people want to know before anything is started: what is reused
+                from where, and which code has changed.
             force: Take owners and attempts whose death cannot be proven for dead.
             wait_s: How long to wait for a claim that another program holds for a moment.
             gone_grace_s: How long an exit record may come after the engine's word that an attempt
@@ -123,6 +102,7 @@ class Orchestrator:
         self._monotonic = monotonic
         self._on_change = on_change
         self._on_step = on_step
+        self._on_note = on_note
         self._force = force
         self._wait_s = wait_s
         self._gone_grace_s = gone_grace_s
@@ -133,21 +113,27 @@ class Orchestrator:
         *,
         experiment_id: str | None = None,
         fresh: bool = False,
+        code: Choice | None = None,
         jobs: int | None = None,
         aggregate: bool = True,
     ) -> Outcome:
         """Run the experiment that *config* describes, or go on with the one that does already.
 
+        A new experiment reuses what others have finished of the same work.
+
         Args:
             config: From `load_config`, or a mapping with the keys of an experiment file.
             experiment_id: Name of the experiment; one of that name must be of the same work.
-            fresh: Make a new experiment whatever there is.
+            fresh: Make a new experiment whatever there is, and run all of it.
+            code: What becomes of finished work whose code has changed since: `keep` its results, or
+                `rerun` what changed, in a new experiment that reuses the rest.
             jobs: At most so many processes at a time; default as configured, else all CPUs.
             aggregate: Whether to go on to the aggregation once all processes are completed.
 
         Raises:
             ConfigError: *config* cannot be used.
             InvalidRequestError: *jobs* is no whole number, or less than 1.
+            CodeChangedError: Finished work ran with other code, and *code* is None.
             AmbiguousExperimentError: Several experiments are of this work.
             ExperimentExistsError: *experiment_id* is of other work, or taken and *fresh*.
             AlreadyOwnedError, UnknownLivenessError: Somebody else owns it, or may.
@@ -157,13 +143,26 @@ class Orchestrator:
         experiment = (
             config if isinstance(config, Experiment) else Experiment.from_config(config, Path.cwd())
         )
+        digests = digests_of(self._manager.state_dir)
         with contextlib.ExitStack() as held:
+            held.callback(digests.store)
+            intending = functools.partial(
+                intend,
+                *(self._manager, experiment, experiment_id, digests),
+                fresh=fresh,
+                choice=code,
+            )
+            if experiment.identity.files or experiment.output.files:
+                # Hashing them can take minutes, for which runs of other files would have to wait:
+                # under the lock, their digests are known already.
+                with _quietly():
+                    intending()
             # Two runs of one file, started at once, make one experiment: the second finds it.
-            with self._manager.run_lock():
-                state = self._match(experiment, experiment_id, fresh=fresh)
-                claim = None
+            with self._manager.run_lock(), _quietly():
+                intent = intending()
+                state, claim = intent.state, None
                 if state is None:
-                    state = self._create(experiment, experiment_id)
+                    state = self._create(experiment, experiment_id, intent.reuse)
                     claim = held.enter_context(self._claim(state.experiment_id))
             if state.status is ExperimentStatus.AGGREGATED:
                 return self._shown(state)
@@ -172,28 +171,55 @@ class Orchestrator:
                 experiment = experiment.numbered_as(state.config)
                 # Without the lock: waiting for an owner must not hold up runs of other files.
                 claim = held.enter_context(self._claim(state.experiment_id))
-            return self._carry_on(claim, experiment, jobs=jobs, aggregate=aggregate)
+            return self._carry_on(
+                *(claim, experiment, digests, intent), jobs=jobs, aggregate=aggregate
+            )
 
     def resume(
-        self, experiment_id: str, *, jobs: int | None = None, aggregate: bool = True
+        self,
+        experiment_id: str,
+        *,
+        code: Choice | None = None,
+        jobs: int | None = None,
+        aggregate: bool = True,
     ) -> Outcome:
         """Go on with an experiment, with the configuration that it was made with.
 
         Completed processes are not run again, running ones are adopted, failed ones are tried
         again if the experiment had failed.
 
+        Args:
+            code: As for `run`, of an experiment that is finished.
+            jobs: As for `run`.
+            aggregate: As for `run`.
+
         Raises:
             ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: It cannot be loaded.
             ConfigError: It was made without a configuration that can be run.
+            CodeChangedError: It is finished, ran with other code, and *code* is None.
             AlreadyOwnedError, UnknownLivenessError, StateWriteError: As for `run`.
         """
         _check_jobs(jobs)
         state = self._load(experiment_id)
-        if state.status is ExperimentStatus.AGGREGATED:
+        aggregated = state.status is ExperimentStatus.AGGREGATED
+        if aggregated and not state.config.get("command"):
             return self._shown(state)
         experiment = configuration(state, self._manager.state_dir)
-        with self._claim(experiment_id) as claim:
-            return self._carry_on(claim, experiment, jobs=jobs, aggregate=aggregate)
+        digests = digests_of(self._manager.state_dir)
+        with contextlib.ExitStack() as held:
+            held.callback(digests.store)
+            found = refuse_changed(
+                *(self._manager, experiment, state, digests, code), named=experiment_id
+            )
+            if found and code == "rerun" and state.status in SETTLED:
+                return self.run(experiment, code=code, jobs=jobs, aggregate=aggregate)
+            if aggregated:
+                return self._shown(state)
+            claim = held.enter_context(self._claim(experiment_id))
+            intent = Intent(state=state, changed=found)
+            return self._carry_on(
+                *(claim, experiment, digests, intent), jobs=jobs, aggregate=aggregate
+            )
 
     def aggregate(self, experiment_id: str) -> Outcome:
         """Aggregate an experiment whose processes are all completed; runs none of them.
@@ -218,9 +244,10 @@ class Orchestrator:
             if (shown := self._complete(state)) is not None:
                 return shown
             watch = self._watch(claim, experiment)
-            loop = Loop(claim, watch, interrupts, self._on_change)
+            marks = self._marks(claim, experiment, digests_of(self._manager.state_dir))
+            loop = Loop(claim, watch, interrupts, self._on_change, marks)
             if state.status not in SETTLED and state.can_aggregate():
-                taken = self._take_over(claim, watch, loop)
+                taken = self._take_over(claim, watch, loop, marks)
                 if taken is None:
                     return self._ended(state, watch, interrupts)
                 done = Requested(entity="experiment", event="complete", at=self._clock())
@@ -243,30 +270,12 @@ class Orchestrator:
     # -- which experiment -------------------------------------------------------------------------
 
     def _load(self, experiment_id: str) -> ExperimentState:
-        # A killed owner leaves a view that lags behind its journal; our claim rewrites it at once.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnreadableStateWarning)
+        with _quietly():
             return self._manager.load(experiment_id)
 
-    def _match(
-        self, experiment: Experiment, experiment_id: str | None, *, fresh: bool
-    ) -> ExperimentState | None:
-        """The experiment to go on with; None if a new one is to be made."""
-        wanted = experiment.config_hashes(self._manager.state_dir)
-        if experiment_id is not None:
-            try:
-                named = self._load(experiment_id)
-            except ExperimentNotFoundError:
-                return None
-            if not fresh and named.config_hash in wanted:
-                return named
-            detail = "a fresh one was asked for" if fresh else "it is of other work"
-            raise ExperimentExistsError(experiment_id, self._manager.state_dir, detail)
-        if fresh:
-            return None
-        return of_work(self._manager, wanted)
-
-    def _create(self, experiment: Experiment, experiment_id: str | None) -> ExperimentState:
+    def _create(
+        self, experiment: Experiment, experiment_id: str | None, reuse: str | None
+    ) -> ExperimentState:
         return self._manager.create(
             experiment_id,
             num_processes=len(experiment.params),
@@ -276,6 +285,7 @@ class Orchestrator:
             config_path=None if experiment.path is None else portable(str(experiment.path)),
             name=experiment.name or (experiment.path.stem if experiment.path else None),
             cwd=portable(str(experiment.cwd)),
+            reuse=reuse,
         )
 
     def _claim(self, experiment_id: str) -> Claim:
@@ -307,24 +317,40 @@ class Orchestrator:
     # -- to its end -------------------------------------------------------------------------------
 
     def _carry_on(
-        self, claim: Claim, experiment: Experiment, *, jobs: int | None, aggregate: bool
+        self,
+        claim: Claim,
+        experiment: Experiment,
+        digests: Digests,
+        intent: Intent,
+        *,
+        jobs: int | None,
+        aggregate: bool,
     ) -> Outcome:
         # Somebody else may have finished it while we waited for the claim.
         if claim.state.status is ExperimentStatus.AGGREGATED:
             return self._shown(claim.state)
         with self._interrupts() as interrupts:
             watch = self._watch(claim, experiment)
-            loop = Loop(claim, watch, interrupts, self._on_change)
-            taken = self._take_over(claim, watch, loop)
+            marks = self._marks(claim, experiment, digests, intent.works)
+            loop = Loop(claim, watch, interrupts, self._on_change, marks)
+            taken = self._take_over(claim, watch, loop, marks)
             if taken is None:
                 return self._ended(claim.state, watch, interrupts)
             inherited = Inherited(
                 skipped=taken.skipped, adopted=taken.adopted, running=taken.running
             )
-            if taken.state.processes_pending:
+            if taken.starts:
                 _check_directory(claim.state, experiment, self._manager.state_dir)
+                # Before anything is recorded: a declared file that is gone starts nothing.
+                _ = marks.works
             self._record(claim, taken.events)
+            if intent.changed and claim.state.status is ExperimentStatus.RUNNING:
+                total = claim.state.num_processes
+                ran = f"{len(intent.changed.processes):,} of {total:,} ran"
+                self._note(f"{intent.changed} since {ran}")
+            inherited = self._reuse(claim, marks, loop, intent.search, inherited)
             policy = _policy(experiment, jobs)
+            again_run: set[int | None] = set()
             while True:
                 if claim.state.status is ExperimentStatus.RUNNING:
                     loop.drive(policy)
@@ -334,12 +360,62 @@ class Orchestrator:
                 try:
                     return self._concluded(claim, watch, loop, interrupts, inherited)
                 except ResultLostError:
-                    again = self._take_over(claim, watch, loop)
-                    if again is None or not again.events:
+                    again = self._take_over(claim, watch, loop, marks)
+                    requeued = {
+                        event.process
+                        for event in (() if again is None else again.events)
+                        if isinstance(event, Requested) and event.event == "requeue"
+                    }
+                    # Something goes on changing it: running it once more would not help, for hours.
+                    if again is None or not requeued or requeued & again_run:
                         raise
+                    again_run |= requeued
                 self._record(claim, again.events)
 
-    def _take_over(self, claim: Claim, watch: Watch, loop: Loop) -> Takeover | None:
+    def _marks(
+        self,
+        claim: Claim,
+        experiment: Experiment,
+        digests: Digests,
+        works: Sequence[str] | None = None,
+    ) -> Marks:
+        state_dir = self._manager.state_dir
+        return Marks(experiment, state_dir, claim.folder, digests, self._monotonic, works)
+
+    def _note(self, words: str) -> None:
+        if self._on_note is not None:
+            self._on_note(words)
+
+    def _reuse(
+        self,
+        claim: Claim,
+        marks: Marks,
+        loop: Loop,
+        search: reuse.Search | None,
+        inherited: Inherited,
+    ) -> Inherited:
+        """Complete what others have finished, before anything is started."""
+        state = claim.state
+        pending = state.processes.indices(ProcessStatus.PENDING)
+        if state.reuse is None or state.status is not ExperimentStatus.RUNNING or not pending:
+            return inherited
+        search = search or marks.search(self._manager, state.reuse, state.experiment_id)
+        events: list[Requested] = []
+        judge = reuse.taken(
+            marks.experiment, claim.folder, marks.digests, claim.check_fence, self._clock, events
+        )
+        wanted = search
+        found = loop.beside(lambda going_on: wanted.find(pending, judge, going_on=going_on))
+        if events:
+            if any(event.facts["result"] for event in events):
+                reusing.settle(claim.folder)
+            self._record(claim, events)
+        if found is not None:
+            for words in reuse.told(found, claim.state):
+                self._note(words)
+        return attrs.evolve(inherited, reused=len(events))
+
+    def _take_over(self, claim: Claim, watch: Watch, loop: Loop, marks: Marks) -> Takeover | None:
         """Look at what was left, say what follows, and watch what runs; nothing is recorded yet.
 
         None if a signal came before the engine could be asked.
@@ -353,12 +429,16 @@ class Orchestrator:
             lambda going_on: takeover.survey(
                 *(state, claim.folder, at),
                 known=known,
-                take=acceptance.accept,
+                take=loop.taking,
                 later=exits.takes_long,
                 going_on=going_on,
             )
         )
         assert found is not None
+        ended = marks.ended(state, list(found.facts.values()))
+        found = attrs.evolve(
+            found, facts={fact.process: fact for fact in ended if isinstance(fact, ProcessExited)}
+        )
         taken = takeover.plan(
             state,
             found,
@@ -437,6 +517,14 @@ class Orchestrator:
         found = aggregation.read(folder)
         lost = takeover.lost_results(state, folder) if found is None else ()
         return outcomes.shown(state, found, list(lost))
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    # A killed owner leaves a view that lags behind its journal; our claim rewrites it at once.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreadableStateWarning)
+        yield
 
 
 def _check_directory(state: ExperimentState, experiment: Experiment, state_dir: Path) -> None:

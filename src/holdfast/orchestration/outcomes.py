@@ -27,11 +27,13 @@ class Inherited:
         skipped: Processes that were completed before and were not run again.
         adopted: Outcomes and running processes taken over from an orchestrator that died.
         running: How many of these ran.
+        reused: Processes that were completed by what other experiments did.
     """
 
     skipped: int = 0
     adopted: int = 0
     running: int = 0
+    reused: int = 0
 
 
 NOTHING_INHERITED: Final = Inherited()
@@ -84,6 +86,11 @@ class Outcome:
     def adopted(self) -> int:
         """Outcomes and running processes taken over from an orchestrator that died."""
         return self.inherited.adopted
+
+    @property
+    def reused(self) -> int:
+        """Processes that were completed by what other experiments had finished."""
+        return self.inherited.reused
 
 
 def aggregated(

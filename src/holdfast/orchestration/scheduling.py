@@ -6,7 +6,7 @@ it out.
 
 import heapq
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -107,9 +107,19 @@ class Scheduler:
     interruptions in a row, which every run counts anew.
     """
 
-    def __init__(self, state: ExperimentState, policy: Policy) -> None:
-        """Take up the work where *state* left it."""
+    def __init__(
+        self,
+        state: ExperimentState,
+        policy: Policy,
+        marks: Callable[[ExperimentState, int], Mapping[str, object]] = lambda *_: {},
+    ) -> None:
+        """Take up the work where *state* left it.
+
+        Args:
+            marks: What else the start of a process records.
+        """
         self._policy = policy
+        self._marks = marks
         self._ready: list[int] = []
         self._delayed: list[tuple[datetime, int, datetime]] = []
         self._queued: set[int] = set()
@@ -158,7 +168,7 @@ class Scheduler:
         if stopping is None and not halted:
             busy = len(self._running) - slots.idle
             for ranks in self._due(state, self._policy.jobs - busy, retried, now):
-                events += _starts(state, ranks, now)
+                events += self._starts(state, ranks, now)
         if len(self._running) > len(slots.blocked):
             return Plan(events=tuple(events), wait_s=self._next_due_s(now), stop_others=halted)
         if stopping is None and not halted and self._waiting():
@@ -273,6 +283,13 @@ class Scheduler:
                 found.append(ranks)
         return found
 
+    def _starts(self, state: ExperimentState, ranks: Sequence[int], at: datetime) -> list[Event]:
+        """The starts of all that one command is to run, in its next attempt."""
+        facts: dict[str, object] = {}
+        if state.ranks is not None:
+            facts["attempt"] = 1 + max(state.processes[i].attempt for i in state.gang(ranks[0]))
+        return [_request(at, "start", i, **facts, **self._marks(state, i)) for i in ranks]
+
     def _waiting(self) -> bool:
         return bool(self._ready or self._delayed)
 
@@ -280,14 +297,6 @@ class Scheduler:
         if not self._delayed:
             return None
         return max(0.0, (self._delayed[0][0] - now).total_seconds())
-
-
-def _starts(state: ExperimentState, ranks: Sequence[int], at: datetime) -> list[Event]:
-    """The starts of all that one command is to run, in its next attempt."""
-    if state.ranks is None:
-        return [_request(at, "start", index) for index in ranks]
-    attempt = 1 + max(state.processes[index].attempt for index in state.gang(ranks[0]))
-    return [_request(at, "start", index, attempt=attempt) for index in ranks]
 
 
 def _request(at: datetime, event: str, process: int, **facts: object) -> Requested:

@@ -21,16 +21,16 @@ from holdfast.errors import DiskError, StateReadError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.apply import apply_many, ending
 from holdfast.lifecycle.events import Event, ProcessExited, Requested
-from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
 from holdfast.orchestration import exits
-from holdfast.orchestration.endings import Taking
+from holdfast.orchestration.taking import Lost, Taking
 from holdfast.results import acceptance
-from holdfast.results.going_on import GoingOn, always
+from holdfast.results.going_on import GaveUpError, GoingOn, always
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 
 __all__ = ["Action", "Decision", "Survey", "Takeover", "foresee", "lost_results", "plan", "survey"]
 
-Action = Literal["run", "skip", "adopt", "blocked"]
+Action = Literal["run", "skip", "reuse", "adopt", "blocked"]
 
 
 @attrs.frozen(kw_only=True)
@@ -42,13 +42,13 @@ class Survey:
         facts: Of those that ended, the fact for the lifecycle.
         said: The facts that will come, once nothing of their launchers is left, of independent
             ranks that had said that they completed.
-        lost: Completed processes whose recorded result is missing or altered, and in what way.
+        lost: Completed processes whose recorded result, or an output, is missing or altered.
     """
 
     looks: Mapping[int, Look]
     facts: Mapping[int, ProcessExited]
     said: Mapping[int, ProcessExited]
-    lost: Mapping[int, str]
+    lost: Mapping[int, Lost]
 
 
 @attrs.frozen
@@ -88,6 +88,11 @@ class Takeover:
     adopted: int
     running: int
 
+    @property
+    def starts(self) -> bool:
+        """Whether anything is to be run, now or once what is left of it has come to its end."""
+        return any(each.action == "run" for each in self.decisions)
+
 
 def survey(
     state: ExperimentState,
@@ -95,7 +100,7 @@ def survey(
     at: datetime,
     *,
     known: Container[AttemptName] = (),
-    take: Taking = acceptance.inspect,
+    take: Taking,
     later: exits.Later = exits.never,
     verify: bool = True,
     going_on: GoingOn = always,
@@ -106,10 +111,10 @@ def survey(
         at: Now.
         known: Attempts that the engine has queued or running: what waits in a scheduler's queue
             has no files yet, and is not taken for one that never began.
-        verify: Whether to read every recorded result.
+        verify: Whether to read every recorded result and output.
 
     Raises:
-        StateReadError: A recorded result could not be read.
+        StateReadError: A recorded result or output could not be read.
     """
     looks: dict[int, Look] = {}
     facts: dict[int, ProcessExited] = {}
@@ -121,11 +126,15 @@ def survey(
             found = look(folder, name, shim=shim, census=census)
             if isinstance(found, Unbegun) and name in known:
                 found = Running(shim, _unclear("alive", "the engine has it"))
-            if isinstance(found, Ended) and going_on() and not later(folder, name, found.record):
+            if (
+                isinstance(found, Ended)
+                and going_on()
+                and not later(folder, name, found.record, take)
+            ):
                 told = exits.exited(state, folder, name, found.record, at, take=take)
                 facts.update({fact.process: fact for fact in told})
             elif isinstance(found, Gone | Unbegun):
-                fates = exits.lost(state, folder, name, at, "", acceptance.inspect)
+                fates = exits.lost(state, folder, name, at, "", attrs.evolve(take, durably=False))
                 said |= {each.process: each for each in fates if isinstance(each, ProcessExited)}
         except (DiskError, OSError) as err:
             # It may hold a success, and what it is about may even run: the loop looks again.
@@ -133,7 +142,7 @@ def survey(
         looks.update(dict.fromkeys(ranks, found))
     # Nobody asks for the results of one that is aggregated.
     verify = verify and state.status is not ExperimentStatus.AGGREGATED
-    lost = lost_results(state, folder, going_on) if verify else {}
+    lost = lost_results(state, folder, going_on, take) if verify else {}
     return Survey(looks=looks, facts=facts, said=said, lost=lost)
 
 
@@ -156,40 +165,60 @@ def _unclear(kind: Literal["alive", "unknown"], words: str) -> Verdict:
 
 
 def lost_results(
-    state: ExperimentState, folder: Path, going_on: GoingOn = always
-) -> dict[int, str]:
-    """Completed processes whose recorded result is missing or altered, ascending, and in what way.
+    state: ExperimentState,
+    folder: Path,
+    going_on: GoingOn = always,
+    take: Taking | None = None,
+) -> dict[int, Lost]:
+    """Completed processes of which something recorded is missing or altered, ascending, and what.
 
     Args:
         going_on: Once it is False, the rest is skipped.
+        take: Looks at outputs, too; without it, only results are looked at.
 
     Raises:
-        StateReadError: A result could not be read.
+        StateReadError: A result or output could not be read.
     """
     found = {}
     for index in state.processes.indices(ProcessStatus.COMPLETED):
-        result = state.processes[index].result
-        if result is None:
+        process = state.processes[index]
+        if process.result is None and not process.outputs:
             continue
         if not going_on():
             break
-        try:
-            problem = acceptance.verify(folder, result)
-        except OSError as err:
-            # An I/O error proves nothing about the result.
-            raise StateReadError.of(folder / result.path, "reading", err) from err
-        if problem is not None:
-            found[index] = problem
+        lost = _lost_result(folder, process.result)
+        if lost is None and take is not None:
+            try:
+                lost = take.lost(process, going_on)
+            except GaveUpError:
+                break
+        if lost is not None:
+            found[index] = lost
     return _with_gangs(state, found) if state.has_gangs else found
 
 
-def _with_gangs(state: ExperimentState, lost: Mapping[int, str]) -> dict[int, str]:
+def _lost_result(folder: Path, result: ResultRef | None) -> Lost | None:
+    if result is None:
+        return None
+    try:
+        problem = acceptance.verify(folder, result)
+    except OSError as err:
+        # An I/O error proves nothing about the result.
+        raise StateReadError.of(folder / result.path, "reading", err) from err
+    return None if problem is None else Lost("result", result.path, problem)
+
+
+def _with_gangs(state: ExperimentState, lost: Mapping[int, Lost]) -> dict[int, Lost]:
     """*lost*, with all the ranks of a gang of which one is lost."""
-    found: dict[int, str] = {}
-    for index, problem in lost.items():
-        if index not in found:
-            theirs = f"is as it was, but that of process {index}, of the same gang, {problem}"
-            found |= {rank: lost.get(rank, theirs) for rank in state.gang(index)}
+    found: dict[int, Lost] = {}
+    for index, own in lost.items():
+        if index in found:
+            continue
+        for rank in state.gang(index):
+            result = state.processes[rank].result
+            path = "of which nothing is recorded" if result is None else result.path
+            theirs = f"{own.kind} {own.path} of process {index}, of the same gang, {own.problem}"
+            found[rank] = lost.get(rank) or Lost("result", path, f"is as it was, but {theirs}")
     return found
 
 
@@ -205,7 +234,8 @@ def plan(
 ) -> Takeover:
     """What taking up *state* does, as it was *found*.
 
-    A completed experiment stays as it is unless a result is lost: then it must not be aggregated.
+    A completed experiment stays as it is unless a result or output is lost: it must not be
+    aggregated then.
 
     Args:
         limits: As it is to be run: they, and *retry*, may be others than what it was made with.
@@ -241,23 +271,25 @@ def foresee(
     limits: Limits,
     retry: Retry,
     *,
+    take: Taking,
     verify: bool = True,
     force: bool = False,
 ) -> Takeover:
     """What a run or resume would do now. Touches nothing.
 
     Args:
-        verify: Whether to read every recorded result: else none is taken for lost.
+        take: Knows what processes declare; here it only looks.
+        verify: Whether to read every recorded result and output: else none is taken for lost.
 
     Raises:
-        StateReadError: A recorded result could not be read.
+        StateReadError: A recorded result or output could not be read.
     """
-    found = survey(state, folder, at, verify=verify)
+    found = survey(state, folder, at, take=attrs.evolve(take, durably=False), verify=verify)
     return plan(state, found, at, limits, retry, force=force)
 
 
 def _reopening(
-    state: ExperimentState, lost: Mapping[int, str], at: datetime, evidence: str, fail_fast: bool
+    state: ExperimentState, lost: Mapping[int, Lost], at: datetime, evidence: str, fail_fast: bool
 ) -> list[Event]:
     """The events that make an experiment run again.
 
@@ -288,16 +320,17 @@ def _reopening(
     elif state.status is ExperimentStatus.FAILED:
         ask("retry")
     elif state.status is ExperimentStatus.COMPLETED and lost:
-        count = f"{len(lost):,} recorded results are lost"
+        kinds = " and ".join(f"{kind}s" for kind in sorted({each.kind for each in lost.values()}))
+        whose = "1 process" if len(lost) == 1 else f"{len(lost):,} processes"
+        count = f"recorded {kinds} of {whose} are lost"
         ask("fail", reason=Reason.RESULT_LOST, error_message=count)
         ask("retry")
     if open_again:
         # A resume tries what failed again, whatever the budget was.
         for index in state.processes.indices(ProcessStatus.FAILED):
             requeue(index, None, requested_by_user=True)
-    for index, problem in lost.items():
-        result = state.processes[index].result
-        requeue(index, f"{result.path if result else 'its result'} {problem}", result_lost=True)
+    for index, each in lost.items():
+        requeue(index, str(each), result_lost=True)
     return events
 
 
@@ -312,9 +345,8 @@ def _decide(
 ) -> Decision:
     """What becomes of a process that is *now* this, and was *before* as recorded."""
     if index in found.lost:
-        result = before.result
-        path = result.path if result else "of which nothing is recorded"
-        return Decision("run", f"its result {path} is lost: {found.lost[index]}")
+        lost = found.lost[index]
+        return Decision("run", f"its {lost.kind} {lost.path} is lost: {lost.problem}")
     if index in found.looks and index not in {**found.facts, **found.said}:
         return _of_look(before, found.looks[index], force=force)
     why = _history(before, now, found.facts.get(index) or found.said.get(index))
@@ -350,7 +382,7 @@ def _history(before: ProcessProgress, now: ProcessProgress, fact: ProcessExited 
     if fact is not None:
         return f"{attempt} {_ended_words(fact)}"
     if now.status is ProcessStatus.COMPLETED:
-        return f"completed in {attempt}"
+        return f"completed in {attempt}" if now.origin is None else f"reused from {now.origin}"
     if before.status is ProcessStatus.FAILED:
         return f"failed: {before.error_message or f'exit code {before.exit_code}'}"
     if before.attempt == 0:

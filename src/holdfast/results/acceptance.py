@@ -37,6 +37,7 @@ __all__ = [
     "path_of",
     "prepare",
     "size",
+    "verified",
     "verify",
 ]
 
@@ -167,6 +168,11 @@ def verify(folder: Path, ref: ResultRef, *, files: Files | None = None) -> str |
     except ResultInvalidError as err:
         return err.problem
     return None
+
+
+def verified(folder: Path, ref: ResultRef, *, files: Files | None = None) -> bytes:
+    """The bytes of a recorded result. Raises as `load`."""
+    return _proven(folder, ref, files or Files())
 
 
 def load(folder: Path, ref: ResultRef, *, files: Files | None = None) -> Any:

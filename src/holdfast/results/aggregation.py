@@ -19,7 +19,8 @@ from holdfast.errors import (
     StateWriteError,
 )
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
-from holdfast.results import acceptance, rows, spending
+from holdfast.provenance.code import Code
+from holdfast.results import acceptance, inputs, rows, spending
 from holdfast.results.aggregate_file import FILE_NAME, SCHEMA, encoded, read, write
 from holdfast.results.averages import Statistics
 from holdfast.results.going_on import GoingOn, always, check
@@ -57,12 +58,14 @@ def table(
     missing: list[dict[str, Any]] | None = None,
     only: int | None = None,
 ) -> Sequence[dict[str, Any]]:
-    """One row per process, by index: parameters, attempts, host, durations and result.
+    """One row per process, by index: parameters, attempts, host, code, durations and result.
 
-    `duration_s` is that of the last attempt, `attempts_duration_s` of all of them together, None
-    where the journals do not tell it. Every result is verified while it is read. `result` is None
-    where a process wrote none. What is no finite number is None in it, and `nonfinite` says beside
-    it what it was: `{"loss": "NaN"}`. Large results are read again when their row is asked for.
+    `code` names the record of what the last attempt ran with, `reused` says who did the work where
+    that was another experiment; how long it took there is not known here. `duration_s` is that of
+    the last attempt, `attempts_duration_s` of all of them together, None where the journals do not
+    tell it. Every result is verified while it is read. `result` is None where a process wrote none.
+    What is no finite number is None in it, and `nonfinite` says beside it what it was: `{"loss":
+    "NaN"}`. Large results are read again when their row is asked for.
 
     Args:
         params: The parameters of each process; none if it is shorter than its index.
@@ -87,6 +90,8 @@ def table(
             "params": dict(params[index]) if index < len(params) else {},
             "attempts": process.attempt,
             "host": process.host,
+            "code": process.code,
+            "reused": inputs.origin(state, index),
             "duration_s": spending.duration_s(process),
             "attempts_duration_s": spent.get(index),
         }
@@ -155,11 +160,19 @@ def build(
     folder: Path,
     params: Sequence[Mapping[str, Any]] = (),
     going_on: GoingOn = always,
+    *,
+    code: Code | None = None,
+    command: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """The built-in aggregate: rows and statistics, in the schema `holdfast.aggregate/1`.
 
     Nothing in it depends on when or where it is built, so that building it again after a crash
     gives the same. `value` is None; `finish` puts there what the user's command made.
+
+    Args:
+        code: What that command is to run with: one that has run with another is no more taken for
+            it, see `made_from`.
+        command: That command; None without one.
 
     Raises:
         ResultLostError: A recorded result is missing or altered.
@@ -173,7 +186,12 @@ def build(
         statistics.add(result)
 
     made = table(state, folder, params, each=each)
-    return _document(state, made, statistics)
+    return _document(
+        state,
+        made,
+        statistics,
+        inputs=inputs.of_state(state, folder, aggregation=code, command=command),
+    )
 
 
 def _document(
@@ -206,7 +224,11 @@ def partial_of(
     statistics = Statistics()
     missing: list[dict[str, Any]] = []
     made = table(state, folder, params, each=statistics.add, missing=missing, only=only)
-    return _document(state, made, statistics, partial=bool(missing), missing=missing)
+    lost = {each["index"] for each in missing}
+    if only is not None:
+        lost.update(index for index in state.process_progress if index != only)
+    found = inputs.of_state(state, folder, without=lost)
+    return _document(state, made, statistics, inputs=found, partial=bool(missing), missing=missing)
 
 
 def prepare_inputs(

@@ -31,12 +31,14 @@ def duration_s(process: ProcessProgress) -> float | None:
 def attempts_duration_s(state: ExperimentState, folder: Path) -> dict[int, float]:
     """How long all attempts took that ended, in seconds, by process.
 
-    A process is not among them if none ended, or if the journals do not tell of each of them. They
-    are read only where there were several attempts.
+    A process is not among them if none ended, if the journals do not tell of each of them, or if
+    its result was reused: who ran it knows. They are read only where there were several attempts.
     """
     known: dict[int, float] = {}
     several = set()
     for index, process in state.process_progress.items():
+        if process.origin is not None:
+            continue
         if process.attempt > 1:
             several.add(index)
         elif (seconds := duration_s(process)) is not None:
