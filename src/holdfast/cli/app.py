@@ -43,8 +43,10 @@ _ALIASES: Final = {
 _COMMANDS: Final = {
     "run": ("run", "run", "Run an experiment file, or go on where it stopped."),
     "resume": ("run", "resume", "Go on with an experiment, as it was configured."),
+    "explain": ("explain", "explain", "Say what a run would do with each process, and why."),
     "ls": ("listing", "ls", "List the experiments."),
     "show": ("show", "show", "Show one experiment: what failed and why, what runs, what to do."),
+    "diff": ("diff", "diff", "Say what differs between two experiments: code, results, all."),
     "logs": ("logs", "logs", "Print what processes wrote to stdout and stderr."),
     "cleanup": ("maintain", "cleanup", "Mark experiments whose owner is dead as interrupted."),
     "aggregate": ("maintain", "aggregate", "Aggregate results without running any process."),

@@ -43,7 +43,9 @@ def conduct(
                 _say_interpreter(state)
             progress.step(state, changes)
 
-        orchestrator = Orchestrator(manager, engine, on_step=step, force=force)
+        orchestrator = Orchestrator(
+            manager, engine, on_step=step, on_note=progress.note, force=force
+        )
         outcome = drive(orchestrator)
     _print_end(where, outcome, _taken_up(outcome, progress.first), as_json=as_json)
     return code_of(outcome)
@@ -80,6 +82,8 @@ def _taken_up(outcome: "Outcome", first: "ExperimentState | None") -> list[str]:
         notes.append(f"{words} completed before, not run again{of_them}")
     if others:
         notes.append(f"{text.count(others, 'process')} ended otherwise while nobody watched")
+    if outcome.reused and outcome.reused < first.num_processes:
+        notes.append(f"{text.count(outcome.reused, 'process')} reused, not run again")
     if running:
         notes.append(f"{text.count(running, 'process')} taken over")
     return notes
@@ -99,7 +103,7 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
             {
                 "experiment": forms.experiment(state, None),
                 "exit_code": code_of(outcome),
-                **forms.plain(outcome, "message", "skipped", "adopted", "already_done"),
+                **forms.plain(outcome, "message", "skipped", "adopted", "reused", "already_done"),
                 "blocked": dict(outcome.blocked),
                 "next_command": command,
                 "aggregate": outcome.aggregate,

@@ -14,6 +14,7 @@ from holdfast.cli.where import Where
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import forms, seen, text
 from holdfast.reading.cells import flat
+from holdfast.reading.codes import reused_from
 from holdfast.reading.evidence import parameters
 from holdfast.results import aggregation, rows
 
@@ -21,7 +22,7 @@ __all__ = ["export"]
 
 _ABOUT: Final = (
     "index", "status", "reason", "attempts", "exit_code", "signal", "host", "started_at",
-    "completed_at", "duration_s", "attempts_duration_s", "error",
+    "completed_at", "duration_s", "attempts_duration_s", "work", "code", "reused_from", "error",
 )  # fmt: skip
 
 _encode: Final = json.JSONEncoder(allow_nan=False).encode
@@ -87,7 +88,7 @@ def _lines(state: ExperimentState, found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _about(state: ExperimentState, index: int, why: str | None) -> dict[str, Any]:
-    names = ("status", "reason", "exit_code", "signal", "started_at", "completed_at")
+    names = ("status", "reason", "exit_code", "signal", "started_at", "completed_at", "work")
     return {**forms.plain(state.processes[index], *names), "error": why}
 
 
@@ -118,9 +119,10 @@ def _write_csv(state: ExperimentState, found: Mapping[str, Any]) -> None:
     )
     for row, part in _parted(state, found):
         values = flat(row)
+        about_it = {**row, "reused_from": reused_from(row)}
         writer.writerow(
             [
-                *(_field(row[name]) for name in about),
+                *(_field(about_it[name]) for name in about),
                 *(_field(row["params"].get(name)) for name in params),
                 *(_field(part(values.get(name))) for name in fields),
             ]

@@ -31,7 +31,8 @@ HUNG_UP, INTERRUPTED, TERMINATED = 129, 130, 143
 #: What each means: its first words, up to a semicolon, in the help, the rest in the guide.
 EXIT_CODES: Final = {
     DONE: "done, or nothing to do",
-    ERROR: "an error of holdfast's own; the disk, permissions, a refused transition",
+    ERROR: "an error of holdfast's own; the disk, permissions, a refused transition. Of `diff`: "
+    "something differs",
     USAGE: "usage, or the experiment file",
     FAILED: "failed processes; a failed aggregation, lost results, a process that was interrupted "
     "from outside again and again",
@@ -49,6 +50,7 @@ EXIT_CODES: Final = {
 #: The first that fits; everything else is 1.
 _CODES: Final[tuple[tuple[type[errors.HoldfastError], int], ...]] = (
     (errors.ConfigError, USAGE),
+    (errors.CodeChangedError, USAGE),
     (errors.AggregationError, FAILED),
     (errors.ExperimentNotFoundError, UNKNOWN),
     (errors.AmbiguousExperimentError, UNKNOWN),

@@ -81,6 +81,8 @@ class Progress:
         #: By their kind: how many before, the last, why it failed, and its last words.
         self._failures: dict[tuple[object, ...], tuple[int, str, str, list[str]]] = {}
         self._told: Counter[tuple[object, ...]] = Counter()
+        #: What is to be known of this run; it stays when the display goes.
+        self._noted: list[str] = []
         self._stopping: str | None = None
         self._live: Live | None = None
         self._line_at = time.monotonic() + _LINE_EVERY_S
@@ -93,6 +95,8 @@ class Progress:
             with contextlib.suppress(OSError, ValueError):
                 self._live.stop()
             self._live = None
+            for words in self._noted:
+                text.say(words)
 
     # -- what the orchestrator says ---------------------------------------------------------------
 
@@ -107,6 +111,12 @@ class Progress:
         if self._live is None and time.monotonic() > self._line_at:
             self._line_at = time.monotonic() + _LINE_EVERY_S
             text.say(self.counts(state))
+
+    def note(self, words: str) -> None:
+        """Something to know before anything is started: say so."""
+        # Whoever runs the experiment calls this, and must not wait for a terminal that is held.
+        self._noted.append(words)
+        self._tell(words)
 
     def stopping(self, words: str) -> None:
         """Processes are asked to stop: say so."""
@@ -274,6 +284,7 @@ class Progress:
         lines.append((self._bar(state, options.max_width), "bold"))
         if self._stopping is not None:
             lines.append((self._stopping, "yellow"))
+        lines += [(text.one_line(words), "dim") for words in self._noted[:_MOST_FAILURES]]
         lines += self._running(state, height - len(lines))
         for line, style in lines:
             yield Text(line, style=style, no_wrap=True, overflow="ellipsis")

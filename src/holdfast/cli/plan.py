@@ -1,42 +1,223 @@
-"""`--dry-run`, and what differs between a file and the experiment that it is to resume.
+"""`explain` and `--dry-run`, and what differs between a file and the experiment it is to resume.
 
 Tells the plan that a run would follow, and has none of its own. Nothing is claimed, stopped or
 written.
 """
 
+import contextlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast.cli.failures import OWNED
+import attrs
+
+from holdfast.cli.failures import OWNED, report, told
 from holdfast.cli.where import Where
 from holdfast.config.experiment_file import Experiment
+from holdfast.config.matrix import identity
 from holdfast.encoding import local
-from holdfast.errors import ConfigError, ConfigProblem
+from holdfast.errors import CodeChangedError, ConfigError, ConfigProblem, HoldfastError
+from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState
+from holdfast.lifecycle.reuse import Origin
 from holdfast.orchestration.configured import check_number, configuration
-from holdfast.orchestration.orchestrator import of_work
-from holdfast.orchestration.takeover import Decision, foresee
+from holdfast.orchestration.intent import Choice, Intent, decisions, intend, refuse_changed
+from holdfast.orchestration.marking import digests_of
+from holdfast.orchestration.reuse import Ancestor, Found
+from holdfast.orchestration.takeover import Decision
+from holdfast.provenance.digests import Digests
 from holdfast.reading import forms, text
+from holdfast.reading.differences import Difference, Near, Nearest, between
 from holdfast.reading.evidence import params_words
-from holdfast.status import ExperimentStatus
+from holdfast.results.changed import Changed
+from holdfast.status import SETTLED, ExperimentStatus
 from holdfast.store.manager import StateManager
 
-__all__ = ["print_plan", "refuse_other_work"]
+__all__ = ["Plan", "plan", "print_plan", "refuse_other_work"]
 
 SCHEMA: Final = "holdfast.plan/1"
 
 _MOST_DIFFERENCES: Final = 10
+#: Experiments that are compared with what is to run, the newest.
+_MOST_COMPARED: Final = 4
 
 _STYLES: Final[dict[str, text.Style]] = {
     "run": "cyan",
     "skip": "dim",
+    "reuse": "green",
     "adopt": "green",
     "blocked": "red",
 }
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What a run would do, and why.
+
+    Attributes:
+        experiment: As its processes are numbered in what follows.
+        state: What it would go on with, or show; None if it would make a new one.
+        decisions: What would be done with each process.
+        found: What of the work others have finished; None if that is not asked.
+        near: Of processes that would run, or are blocked, the nearest that others have completed.
+        problem: Why it would start nothing before somebody has chosen.
+    """
+
+    experiment: Experiment
+    state: ExperimentState | None
+    decisions: Sequence[Decision]
+    found: Found | None
+    near: Mapping[int, Near]
+    changed: Changed | None = None
+    problem: CodeChangedError | None = None
+
+    @property
+    def actions(self) -> Counter[str]:
+        """How many processes there are of each action."""
+        return Counter(each.action for each in self.decisions)
+
+    def origin(self, index: int) -> Origin | None:
+        """Who did the work of a process that is reused, or was."""
+        if self.found is not None and (ancestor := self.found.ancestors.get(index)) is not None:
+            return ancestor.origin
+        return None if self.state is None else self.state.processes[index].origin
+
+
+def plan(
+    where: Where,
+    experiment: Experiment | None,
+    resumed: str | None,
+    *,
+    fresh: bool,
+    code: Choice | None,
+    force: bool,
+) -> Plan:
+    """What a run of *experiment*, or a resume of *resumed*, would do. Raises as they do."""
+    manager = where.manager()
+    with digests_of(manager.state_dir) as digests:
+        try:
+            made = _plan(manager, experiment, resumed, digests, fresh, code, force)
+        except CodeChangedError as err:
+            made = _undecided(
+                err,
+                _plan(manager, experiment, resumed, digests, fresh, "keep", force),
+                _plan(manager, experiment, resumed, digests, fresh, "rerun", force),
+            )
+        near = dict(made.near)
+        if made.found is not None:
+            near |= {i: _unlike(*each) for i, each in made.found.changed.items()}
+        unlike = None if fresh else _nearest(manager, made, digests)
+        for index, each in enumerate(made.decisions):
+            if unlike is None or each.action != "run" or index in near:
+                continue
+            if (found := unlike.of(index)) is not None:
+                near[index] = found
+        return attrs.evolve(made, near=near)
+
+
+def _unlike(ancestor: Ancestor, fates: Mapping[str, str]) -> Near:
+    """What would be reused but for its code; WHY tells that already."""
+    name = f"{ancestor.state.experiment_id}/{ancestor.process}"
+    differences = tuple(f"{path} {fate}" for path, fate in fates.items())
+    return Near(name=name, differences=differences, told=True)
+
+
+def _plan(
+    manager: StateManager,
+    experiment: Experiment | None,
+    resumed: str | None,
+    digests: Digests,
+    fresh: bool,
+    code: Choice | None,
+    force: bool,
+) -> Plan:
+    if experiment is None:
+        assert resumed is not None
+        state: ExperimentState | None = manager.load(resumed)
+        assert state is not None
+        experiment = configuration(state, manager.state_dir)
+        found = refuse_changed(manager, experiment, state, digests, code, named=resumed)
+        intent = Intent(state=state, changed=found)
+        if found and code == "rerun" and state.status in SETTLED:
+            intent = intend(manager, experiment, None, digests, choice=code)
+    else:
+        intent = intend(manager, experiment, resumed, digests, fresh=fresh, choice=code)
+    state = intent.state
+    if state is not None:
+        check_number(state, experiment, "what is to be run")
+        experiment = experiment.numbered_as(state.config)
+    decided, reused = decisions(
+        *(manager, experiment, intent, digests, datetime.now(UTC)), force=force
+    )
+    return Plan(
+        experiment=experiment,
+        state=state,
+        decisions=decided,
+        found=reused,
+        near={},
+        changed=intent.changed,
+    )
+
+
+def _undecided(problem: CodeChangedError, keep: Plan, rerun: Plan) -> Plan:
+    """The plan of a run that starts nothing: both ways in one, and what they would do."""
+    again = {identity(each): i for i, each in enumerate(rerun.experiment.params)}
+    made, near = [], {}
+    for index, kept in enumerate(keep.decisions):
+        at = index
+        if rerun.experiment.params[index] != keep.experiment.params[index]:
+            at = again.get(identity(keep.experiment.params[index]), index)
+        other = rerun.decisions[at]
+        if kept.action == "skip" and other.action != "run":
+            made.append(kept)
+            continue
+        if kept.action == other.action:
+            ways = f"{_VERBS[kept.action]} once that is decided: {kept.why}"
+        else:
+            ways = f"{problem.changed} (keep: {kept.action}, rerun: {other.action}); {kept.why}"
+        if rerun.found is not None and at in rerun.found.changed:
+            near[index] = _unlike(*rerun.found.changed[at])
+        made.append(Decision("blocked", ways))
+    return attrs.evolve(keep, decisions=made, near=near, problem=problem)
+
+
+_VERBS: Final = {
+    "run": "runs it",
+    "skip": "keeps it",
+    "reuse": "reuses it",
+    "adopt": "takes it over",
+    "blocked": "leaves it as it is",
+}
+
+
+def _nearest(manager: StateManager, made: Plan, digests: Digests) -> Nearest | None:
+    """What compares processes with those of other experiments of this file; None if none runs."""
+    if not made.actions["run"]:
+        return None
+    own = None if made.state is None else made.state.experiment_id
+    states: dict[str, ExperimentState] = {}
+    if made.found is not None:
+        looked = [each for each, _ in made.found.changed.values()]
+        for ancestor in (*made.found.ancestors.values(), *looked):
+            states.setdefault(ancestor.state.experiment_id, ancestor.state)
+    experiment = made.experiment
+    name = experiment.name or (experiment.path.stem if experiment.path else None)
+    alike = [
+        each
+        for each in manager.listing().experiments
+        if each.name == name and each.processes_completed and each.experiment_id != own
+    ]
+    alike.sort(key=lambda each: (str(each.created_at), each.experiment_id), reverse=True)
+    for each in alike[:_MOST_COMPARED]:
+        if each.experiment_id not in states:
+            with contextlib.suppress(HoldfastError):  # deleted since, or damaged
+                states[each.experiment_id] = manager.load(each.experiment_id)
+    newest = sorted(states.values(), key=lambda each: str(each.created_at), reverse=True)
+    others = [(each, manager.folder(each.experiment_id)) for each in newest[:_MOST_COMPARED]]
+    return Nearest(experiment, manager.state_dir, digests, others)
 
 
 def print_plan(
@@ -45,83 +226,91 @@ def print_plan(
     resumed: str | None,
     *,
     fresh: bool,
+    code: Choice | None,
     force: bool,
     as_json: bool,
 ) -> int:
     """Say for every process whether it would be run, and why; the exit code."""
-    manager = where.manager()
-    state = _state(manager, experiment, resumed, fresh=fresh)
-    if experiment is None:
-        assert state is not None
-        experiment = configuration(state, manager.state_dir)
-    elif state is not None:
-        check_number(state, experiment, "what is to be run")
-        experiment = experiment.numbered_as(state.config)
-    decided = _decided(manager, state, experiment, force=force)
-    living = None if state is None else manager.liveness(state.experiment_id)
-    code = OWNED if living is not None and living.kind == "alive" else 0
-    actions = Counter(each.action for each in decided)
+    made = plan(where, experiment, resumed, fresh=fresh, code=code, force=force)
+    state, actions = made.state, made.actions
+    living = None if state is None else where.manager().liveness(state.experiment_id)
+    owned = living is not None and living.kind == "alive"
     idle = not actions["run"] and not actions["adopt"] and not actions["blocked"]
-    unfinished = state is not None and state.status is not ExperimentStatus.AGGREGATED
-    aggregates = unfinished and idle and all(each.completed for each in decided)
+    unfinished = state is None or state.status is not ExperimentStatus.AGGREGATED
+    aggregates = unfinished and idle and all(each.completed for each in made.decisions)
+    ends = OWNED if owned else 0
     if as_json:
-        content = {
-            "experiment_id": None if state is None else state.experiment_id,
-            "config_hash": experiment.config_hash(manager.state_dir),
-            "liveness": forms.verdict(living),
-            "processes": [
-                {
-                    "index": index,
-                    "params": dict(experiment.params[index]),
-                    "argv": list(experiment.argv(index)),
-                    "action": each.action,
-                    "why": each.why,
-                }
-                for index, each in enumerate(decided)
-            ],
-            "aggregates": aggregates,
-        }
-        forms.print_json(SCHEMA, content)
-        return code
-    rows = [
-        (str(index), each.action, text.short(each.why), params_words(experiment.params, index))
-        for index, each in enumerate(decided)
-    ]
-    header = ("PROCESS", "ACTION", "WHY", "PARAMETERS")
-    text.emit(text.table(header, rows, right=(0,), styles=_STYLES))
+        forms.print_json(SCHEMA, _form(where, made, living, aggregates=aggregates))
+    else:
+        text.emit(_table(made))
+        text.flush()
+        for line in _summary(made, aggregates=aggregates):
+            text.say(line)
+        if owned:
+            text.say(f"not as long as its owner runs it: {living}")
+    return ends if made.problem is None else report(made.problem, where)
+
+
+def _form(where: Where, made: Plan, living: Verdict | None, *, aggregates: bool) -> dict[str, Any]:
+    state, experiment = made.state, made.experiment
+    processes = []
+    for index, each in enumerate(made.decisions):
+        origin, near = made.origin(index), made.near.get(index)
+        processes.append(
+            {
+                "index": index,
+                "params": dict(experiment.params[index]),
+                "argv": list(experiment.argv(index)),
+                "action": each.action,
+                "why": each.why,
+                "origin": None if origin is None else attrs.asdict(origin),
+                "nearest": None if near is None else near.name,
+                "differences": [] if near is None else list(near.differences),
+            }
+        )
+    return {
+        "experiment_id": None if state is None else state.experiment_id,
+        "config_hash": experiment.config_hash(where.state_dir),
+        "liveness": forms.verdict(living),
+        "processes": processes,
+        "aggregates": aggregates,
+        "changed": str(made.changed) if made.changed else None,
+        "problem": None if made.problem is None else told(made.problem, where),
+    }
+
+
+def _table(made: Plan) -> list[str]:
+    rows = []
+    for index, each in enumerate(made.decisions):
+        why, near = each.why, made.near.get(index)
+        if near is not None and not near.told:
+            why = f"{', '.join(near.differences)} (unlike {near.name}); {why}"
+        params = params_words(made.experiment.params, index)
+        rows.append((str(index), each.action, params, text.short(why)))
+    # What is last gets the room that there is.
+    header = ("PROCESS", "ACTION", "PARAMETERS", "WHY")
+    return text.table(header, rows, right=(0,), styles=_STYLES)
+
+
+def _summary(made: Plan, *, aggregates: bool) -> Iterator[str]:
+    state, actions = made.state, made.actions
+    total = text.count(len(made.decisions), "process")
     what = "a new experiment" if state is None else text.one_line(state.experiment_id)
-    others = ((actions["adopt"], "taken over"), (actions["blocked"], "left as they are"))
-    also = "".join(f", {number:,} {words}" for number, words in others if number)
-    text.say(
-        f"{what}: {actions['run']:,} of {text.count(len(decided), 'process')} would be run{also}"
+    if made.changed and state is not None and state.status not in SETTLED:
+        ran = f"{len(made.changed.processes):,} of {state.num_processes:,} ran"
+        yield f"{made.changed} since {ran}"
+    if made.problem is not None:
+        yield f"{what}: nothing would be started, of {total}"
+        return
+    others = (
+        (actions["reuse"], "reused"),
+        (actions["adopt"], "taken over"),
+        (actions["blocked"], "left as they are"),
     )
+    also = "".join(f", {number:,} {words}" for number, words in others if number)
+    yield f"{what}: {actions['run']:,} of {total} would be run{also}"
     if aggregates:
-        text.say("only the aggregation would be run")
-    if living is not None and living.kind == "alive":
-        text.say(f"not as long as its owner runs it: {living}")
-    return code
-
-
-def _decided(
-    manager: StateManager, state: ExperimentState | None, experiment: Experiment, *, force: bool
-) -> Sequence[Decision]:
-    if state is None:
-        return [Decision("run", "a new experiment")] * experiment.num_processes
-    folder = manager.folder(state.experiment_id)
-    now, limits, retry = datetime.now(UTC), experiment.limits, experiment.retry
-    return foresee(state, folder, now, limits, retry, force=force).decisions
-
-
-def _state(
-    manager: StateManager, experiment: Experiment | None, resumed: str | None, *, fresh: bool
-) -> ExperimentState | None:
-    """The experiment that a run would go on with; None if it would make a new one."""
-    if resumed is not None:
-        return manager.load(resumed)
-    if fresh:
-        return None
-    assert experiment is not None
-    return of_work(manager, experiment.config_hashes(manager.state_dir))
+        yield "only the aggregation would be run"
 
 
 def refuse_other_work(
@@ -155,41 +344,27 @@ def _numbered(experiment: Experiment, state_dir: Path) -> dict[str, Any]:
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[ConfigProblem]:
-    found: list[ConfigProblem] = []
-    for key in now:
-        old, new = before.get(key), now[key]
-        if old == new:
-            continue
-        if key == "params":
-            found += _of_params(old or [], new)
-        elif isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += [
-                _difference(f"{key}.{name}", old.get(name), new.get(name))
-                for name in sorted({*old, *new})
-                if old.get(name) != new.get(name)
-            ]
-        else:
-            found.append(_difference(key, old, new))
+    old, new = before.get("params", []), now["params"]
+    found = [
+        _difference(each) for each in between({**before, "params": None}, {**now, "params": None})
+    ]
+    if len(old) != len(new):
+        found.append(ConfigProblem("processes", f"{len(old)} in the experiment, {len(new)} now"))
+    changed = [i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b]
+    found += [
+        _difference(Difference(f"process {i}", old[i], new[i])) for i in changed[:_MOST_DIFFERENCES]
+    ]
+    if len(changed) > _MOST_DIFFERENCES:
+        rest = len(changed) - _MOST_DIFFERENCES
+        found.append(ConfigProblem("processes", f"{rest:,} more with other parameters"))
     if not found:
         found.append(ConfigProblem("hash", "the experiment was made with another configuration"))
     return found
 
 
-def _of_params(old: list[Any], new: list[Any]) -> list[ConfigProblem]:
-    found = []
-    if len(old) != len(new):
-        found.append(ConfigProblem("processes", f"{len(old)} in the experiment, {len(new)} now"))
-    changed = [i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b]
-    found += [_difference(f"process {i}", old[i], new[i]) for i in changed[:_MOST_DIFFERENCES]]
-    if len(changed) > _MOST_DIFFERENCES:
-        rest = len(changed) - _MOST_DIFFERENCES
-        found.append(ConfigProblem("processes", f"{rest:,} more with other parameters"))
-    return found
-
-
-def _difference(where: str, old: Any, new: Any) -> ConfigProblem:
+def _difference(found: Difference) -> ConfigProblem:
     was, now = (
         "nothing" if each is None else text.short(json.dumps(each, ensure_ascii=False))
-        for each in (old, new)
+        for each in (found.was, found.now)
     )
-    return ConfigProblem(where, f"{was} in the experiment, {now} now")
+    return ConfigProblem(found.what, f"{was} in the experiment, {now} now")

@@ -9,7 +9,7 @@ from typing import Any, Final
 from holdfast.cli.where import Where
 from holdfast.errors import printable
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.reading import text
+from holdfast.reading import codes, text
 from holdfast.reading.cells import cell, flat, numeric
 from holdfast.results import rows as rows_of
 from holdfast.results.outline import Elided
@@ -43,7 +43,8 @@ def aggregate_lines(aggregate: Mapping[str, Any], where: Where, *, indent: str =
         most = len(rows)
         if text.is_terminal(sys.stdout):
             most = min(most, _MOST_ROWS)
-        lines += _rows(list(itertools.islice(rows_of.outlines(rows), most)), table, indent)
+        shown = list(itertools.islice(rows_of.outlines(rows), most))
+        lines += _rows(shown, codes.marks(aggregate), table, indent)
         if most < len(rows):
             lines.append(f"{indent}… {len(rows) - most:,} more: {table}")
     numbers = aggregate.get("statistics")
@@ -57,7 +58,7 @@ def aggregate_lines(aggregate: Mapping[str, Any], where: Where, *, indent: str =
     return lines
 
 
-def _rows(rows: Sequence[Row], more: str, indent: str) -> list[str]:
+def _rows(rows: Sequence[Row], marks: codes.Marks, more: str, indent: str) -> list[str]:
     results = [flat(row) for row in rows]
     parameters = _keys(row.get("params") for row in rows)
     fields = _keys(results)
@@ -68,7 +69,9 @@ def _rows(rows: Sequence[Row], more: str, indent: str) -> list[str]:
     if fields == ["value"]:
         middle[0] = ("result", middle[0][1])
     last: list[tuple[str, list[str]]] = []
-    retried = any(row.get("attempts") not in (None, 1) for row in rows)
+    if marks.labels:
+        last.append(("CODE", [marks.of(row) for row in rows]))
+    retried = any(row.get("attempts") not in (None, 0, 1) for row in rows)
     if retried:
         last.append(("attempts", [cell(row.get("attempts")) for row in rows]))
     if len({cell(row.get("host")) for row in rows}) > 1:
@@ -76,6 +79,9 @@ def _rows(rows: Sequence[Row], more: str, indent: str) -> list[str]:
     last.append(("time", [_duration(row.get("duration_s")) for row in rows]))
     if retried:
         last.append(("all attempts", [_duration(row.get("attempts_duration_s")) for row in rows]))
+    reused = [codes.reused_from(row) for row in rows]
+    if any(reused):
+        last.append(("reused from", reused))
     columns = [*left, *middle, *last]
     numbers = [
         index
@@ -170,8 +176,8 @@ _MOST_NAMED: Final = 5
 
 
 def notes(state: ExperimentState, aggregate: Mapping[str, Any] | None) -> list[str]:
-    """What is odd about the results: none were written, or numbers that are not finite."""
-    lines = []
+    """What is odd about the results: none were written, other code, numbers that are not finite."""
+    lines = list(codes.marks(aggregate).sentences)
     completed = state.processes.indices(ProcessStatus.COMPLETED)
     without = [index for index in completed if state.processes[index].result is None]
     if completed and len(without) == len(completed):

@@ -12,6 +12,7 @@ from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.takeover import lost_results
+from holdfast.provenance import code as records
 from holdfast.reading import forms, progress, reasons, seen, text
 from holdfast.reading.cells import cell, flat
 from holdfast.reading.evidence import parameters
@@ -21,6 +22,10 @@ from holdfast.status import ExperimentStatus, ProcessStatus
 __all__ = ["found", "process_page", "remaking", "result_lines"]
 
 _MOST_FIELDS: Final = 50
+#: Digits of an identity that are enough for people.
+_SHORT: Final = 12
+#: Files of a code record that are named.
+_MOST_FILES: Final = 5
 
 
 def found(state: ExperimentState, folder: Path) -> Mapping[str, Any] | None:
@@ -93,11 +98,15 @@ def process_page(
     row = next(rows.outlines(made), None) or aggregate["missing"][0]["row"]
     facts = [
         ("status", str(process.status) + ("" if failed is None else f": {failed}")),
-        ("attempts", str(process.attempt)),
+        ("attempts", "" if process.origin and not process.attempt else str(process.attempt)),
+        ("reused", "" if process.origin is None else f"from {text.short(process.origin)}"),
         ("host", text.short(process.host or "")),
         ("started", text.when(process.started_at)),
         ("ended", text.when(process.completed_at)),
         ("progress", _progress(standing)),
+        ("work", text.short((process.work or "")[:_SHORT])),
+        ("code", _code(folder, process.code)),
+        ("outputs", text.short(", ".join(each.path for each in process.outputs))),
     ]
     facts += [(text.short(key, 40), cell(each)) for key, each in row["params"].items()]
     lines = [text.bold(text.short(name))]
@@ -124,3 +133,22 @@ def _progress(standing: progress.Standing | None) -> str:
     words = [steps, f"{left} left" if left else "", f"last report {age} ago", stalled]
     said = progress.said(standing.progress)
     return ", ".join(filter(None, words)) + (f": {said}" if said else "")
+
+
+def _code(folder: Path, name: str | None) -> str:
+    """`train.py 3f2a91c0d4e5, Python 3.12.1, git 1a2b3c4d5e6f (dirty)`."""
+    found = None if name is None else records.read(folder, name)
+    if found is None:
+        return ""
+    words = [
+        f"{text.short(path, 60)} {(digest.sha256 or '')[:_SHORT]}".rstrip()
+        for path, digest in (*found.files.items(), *found.declared.items())
+    ]
+    if len(words) > _MOST_FILES:
+        words[_MOST_FILES:] = [f"{len(words) - _MOST_FILES:,} more files"]
+    if found.python is not None:
+        words.append(f"Python {found.python}")
+    if found.git is not None:
+        dirty = " (dirty)" if found.git.dirty else ""
+        words.append(f"git {(found.git.revision or 'without a commit')[:_SHORT]}{dirty}")
+    return text.short(", ".join(words), 500)

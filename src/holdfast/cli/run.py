@@ -1,8 +1,8 @@
 """`holdfast run`, `resume`, `demo`: which experiment, driven to its end, and how that is told."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -16,9 +16,10 @@ from holdfast.reading import text
 if TYPE_CHECKING:
     from holdfast.config.experiment_file import Experiment
     from holdfast.lifecycle.records import ExperimentState
+    from holdfast.orchestration.intent import Choice
     from holdfast.orchestration.orchestrator import Orchestrator, Outcome
 
-__all__ = ["demo", "resume", "run"]
+__all__ = ["choice", "code_options", "demo", "resume", "run", "set_option", "settings_of"]
 
 _COMMAND: Final = "holdfast.cli.run.command"
 
@@ -31,6 +32,40 @@ _jobs_option = click.option(
 )
 _no_aggregate_option = click.option(
     "--no-aggregate", is_flag=True, help="Stop before the aggregation."
+)
+
+
+_C = TypeVar("_C", bound=Callable[..., Any])
+
+
+def code_options(command: _C) -> _C:
+    """What becomes of finished work whose code has changed; see `choice`."""
+    rerun = click.option(
+        "--rerun-changed",
+        is_flag=True,
+        help="Run what finished with other code anew, in a new experiment that reuses the rest.",
+    )
+    keep = click.option(
+        "--keep-results",
+        is_flag=True,
+        help="Keep finished results although their code has changed.",
+    )
+    return keep(rerun(command))
+
+
+def choice(keep_results: bool, rerun_changed: bool) -> "Choice | None":
+    """What was chosen of both; None if neither."""
+    if keep_results and rerun_changed:
+        raise click.UsageError("--keep-results and --rerun-changed exclude each other")
+    return "keep" if keep_results else "rerun" if rerun_changed else None
+
+
+set_option = click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Set a key of the file, e.g. limits.timeout=1h or level=[1,9]; may be repeated.",
 )
 
 
@@ -47,15 +82,10 @@ class _Run(click.Command):
 
 @click.command(cls=_Run)
 @click.option("--resume", "resumed", metavar="ID", help="Go on with this one; FILE is optional.")
-@click.option("--fresh", is_flag=True, help="Make a new experiment, whatever there is already.")
+@click.option("--fresh", is_flag=True, help="Make a new experiment, and run all of it.")
+@code_options
 @_jobs_option
-@click.option(
-    "--set",
-    "settings",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Set a key of the file, e.g. limits.timeout=1h or level=[1,9]; may be repeated.",
-)
+@set_option
 @click.option(
     "--procs",
     type=click.IntRange(min=1),
@@ -81,6 +111,8 @@ def run(
     words: tuple[str, ...],
     resumed: str | None,
     fresh: bool,
+    keep_results: bool,
+    rerun_changed: bool,
     jobs: int | None,
     settings: tuple[str, ...],
     procs: int | None,
@@ -93,14 +125,18 @@ def run(
     """Run the experiment in FILE, or go on with it where it stopped.
 
     A file whose work matches an unfinished experiment resumes it; one that is finished shows its
-    result. `holdfast run --procs 8 -- ./simulate --seed {index}` needs no file.
+    result. A new one reuses what others have finished of the same work. `holdfast run --procs 8 --
+    ./simulate --seed {index}` needs no file.
     """
     if resumed is not None and fresh:
         raise click.UsageError("--resume goes on with an experiment, --fresh makes a new one")
+    code = choice(keep_results, rerun_changed)
+    if fresh and code is not None:
+        raise click.UsageError("--fresh runs everything anew, whatever has changed")
     command: tuple[str, ...] | None = context.meta.get(_COMMAND)
     where.fresh = fresh
     experiment = _experiment(
-        where, words, command, procs, ranks, _settings(settings), resumed=resumed
+        where, words, command, procs, ranks, settings_of(settings), resumed=resumed
     )
     if experiment is not None and resumed is None:
         where.settle(experiment)
@@ -118,15 +154,22 @@ def run(
         aggregate = not no_aggregate
         if experiment is None:
             assert resumed is not None
-            return orchestrator.resume(resumed, jobs=jobs, aggregate=aggregate)
+            return orchestrator.resume(resumed, code=code, jobs=jobs, aggregate=aggregate)
         return orchestrator.run(
-            experiment, experiment_id=resumed, fresh=fresh, jobs=jobs, aggregate=aggregate
+            experiment,
+            experiment_id=resumed,
+            fresh=fresh,
+            code=code,
+            jobs=jobs,
+            aggregate=aggregate,
         )
 
     if dry_run:
         from holdfast.cli.plan import print_plan
 
-        return print_plan(where, experiment, resumed, fresh=fresh, force=force, as_json=as_json)
+        return print_plan(
+            *(where, experiment, resumed), fresh=fresh, code=code, force=force, as_json=as_json
+        )
 
     def unlike(state: "ExperimentState") -> list[str]:
         # The file may have other limits than the experiment; they count for this run only.
@@ -183,7 +226,8 @@ def _experiment(
     return None
 
 
-def _settings(words: Sequence[str]) -> dict[str, str]:
+def settings_of(words: Sequence[str]) -> dict[str, str]:
+    """The keys and values that `--set` was given."""
     found = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -194,6 +238,7 @@ def _settings(words: Sequence[str]) -> dict[str, str]:
 
 
 @click.command()
+@code_options
 @_jobs_option
 @_no_aggregate_option
 @force_option
@@ -201,18 +246,26 @@ def _settings(words: Sequence[str]) -> dict[str, str]:
 @experiment_argument
 @in_state_dir
 def resume(
-    where: Where, query: str, jobs: int | None, no_aggregate: bool, force: bool, as_json: bool
+    where: Where,
+    query: str,
+    keep_results: bool,
+    rerun_changed: bool,
+    jobs: int | None,
+    no_aggregate: bool,
+    force: bool,
+    as_json: bool,
 ) -> int:
     """Go on with an experiment, with the configuration that it was made with.
 
     Completed processes are not run again; running ones are taken over; failed ones are tried
     again.
     """
+    code = choice(keep_results, rerun_changed)
     experiment_id = resolve(where.manager(), query)
     return conduct(
         where,
         lambda orchestrator: orchestrator.resume(
-            experiment_id, jobs=jobs, aggregate=not no_aggregate
+            experiment_id, code=code, jobs=jobs, aggregate=not no_aggregate
         ),
         force=force,
         as_json=as_json,

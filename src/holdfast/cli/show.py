@@ -3,8 +3,9 @@
 import contextlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,11 +23,12 @@ from holdfast.encoding import local
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.reading import forms, reasons, text
+from holdfast.reading import codes, forms, reasons, text
 from holdfast.reading.evidence import Params, failures, last_words, parameters, params_words
 from holdfast.reading.progress import HEADER, MOST, alike, attempt_of, cells, form, said, standings
+from holdfast.results.changed import Changed, of_state
 from holdfast.results.spending import attempts_duration_s
-from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus
 from holdfast.store.history import Transition
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ _STEP: Final = (
 )  # fmt: skip
 #: What a reader of the history does not look for: who came and went.
 _QUIET: Final = frozenset({"launched"})
+#: Events that say their usual reason.
+_PLAIN: Final = frozenset({("complete", "exit"), ("reuse", "reused")})
 
 
 @click.command()
@@ -77,7 +81,9 @@ def show(where: Where, query: str, whole: bool, as_json: bool) -> int:
     if as_json:
         _print_json(where, state, folder, living, params, history)
     else:
+        changed = _outdated(state, folder)
         lines = _head(state, living, folder, manager.state_dir)
+        lines += _code(state, changed)
         failed = failures(where.command, state, folder, params, sys.stdout)
         lines += ["", text.bold("failed"), *failed] if failed else []
         lines += _running(state, folder, living, params)
@@ -91,10 +97,36 @@ def show(where: Where, query: str, whole: bool, as_json: bool) -> int:
             words = "resume", experiment_id
         if words is not None:
             lines += ["", f"next: {where.command(*words)}"]
+        elif changed and state.status in SETTLED:
+            again = where.command("resume", "--rerun-changed", experiment_id)
+            lines += ["", f"to run anew what changed, in a new experiment: {again}"]
         text.emit(lines)
     if problem is not None:
         raise problem
     return 0
+
+
+def _outdated(state: ExperimentState, folder: Path) -> Changed | None:
+    """What changed since the completed processes ran; None where that cannot be told."""
+    if all(process.code is None for process in state.process_progress.values()):
+        return None
+    from holdfast.orchestration.configured import configuration
+    from holdfast.orchestration.marking import digests_of
+
+    try:
+        cwd = configuration(state, folder.parent).cwd
+        with digests_of(folder.parent) as digests:
+            return of_state(state, folder, cwd, digests, declared=True) if cwd.is_dir() else None
+    except (ConfigError, OSError, ValueError):
+        return None
+
+
+def _code(state: ExperimentState, changed: Changed | None) -> list[str]:
+    if not changed:
+        return []
+    ran = f"{len(changed.processes):,} of {state.num_processes:,} ran"
+    outdated = "outdated: " if state.status in SETTLED else ""
+    return [f"{'code':<10} {outdated}{text.short(changed, _LONG)} since {ran}"]
 
 
 def _print_json(
@@ -114,6 +146,7 @@ def _print_json(
     spent = attempts_duration_s(state, folder)
     reported = standings(state, folder, datetime.now(UTC), most=state.processes_running)
     words = forms.next_words(state, living)
+    changed = _outdated(state, folder)
     forms.print_json(
         SCHEMA,
         {
@@ -134,6 +167,11 @@ def _print_json(
             ],
             "history": [forms.plain(each, *_STEP) for each in history],
             "aggregate": aggregate,
+            "code": {
+                "changed": dict(changed.files) if changed else {},
+                "changed_since": list(changed.processes) if changed else [],
+                "mixed": list(codes.marks(aggregate).sentences),
+            },
             "next_command": None if words is None else where.command(*words),
         },
     )
@@ -153,6 +191,8 @@ def _head(state: ExperimentState, living: Verdict, folder: Path, state_dir: Path
         for status in ProcessStatus
         if (number := state.processes.count(status))
     )
+    if reused := sum(process.origin is not None for process in state.process_progress.values()):
+        counts += f" ({reused:,} reused)"
     rows = [
         ("status", status),
         ("owner", _owner(state, living)),
@@ -187,7 +227,7 @@ def _config(state: ExperimentState, state_dir: Path) -> list[tuple[str, str]]:
         together = "each for itself" if state.ranks.independent else "a gang"
         launchers = text.count(state.num_processes // state.ranks.count, "launcher")
         rows.append(("ranks", f"{state.ranks.count} of each command, {together}; {launchers}"))
-    for key in ("matrix", "env", "limits", "retry", "aggregate"):
+    for key in ("matrix", "env", "limits", "retry", "aggregate", "identity", "outputs", "store"):
         part = config.get(key)
         if isinstance(part, Mapping) and part:
             # As it may stand in the file; what a terminal cannot show is escaped by `short`.
@@ -272,16 +312,19 @@ def _decided(state: ExperimentState, folder: Path, now: datetime) -> "Sequence[D
     from holdfast.config.experiment_file import Limits, Retry
     from holdfast.orchestration.configured import configuration
     from holdfast.orchestration.takeover import foresee
+    from holdfast.orchestration.taking import Taking
 
-    limits, retry = Limits(), Retry()
+    limits, retry, take = Limits(), Retry(), Taking()
     with contextlib.suppress(ConfigError):  # made by hand, or through the library
         experiment = configuration(state, folder.parent)
-        limits, retry = experiment.limits, experiment.retry
-    return foresee(state, folder, now, limits, retry, verify=False).decisions
+        limits, retry, take = experiment.limits, experiment.retry, Taking(experiment=experiment)
+    return foresee(state, folder, now, limits, retry, take=take, verify=False).decisions
 
 
 def _recent(history: list[Transition], whole: bool) -> list[str]:
-    wanted = history if whole else [each for each in history if each.event not in _QUIET]
+    wanted: list[Transition | str] = list(history)
+    if not whole:
+        wanted = list(_together([each for each in history if each.event not in _QUIET]))
     shown = wanted if whole else wanted[-_RECENT:]
     if not shown:
         return []
@@ -290,11 +333,14 @@ def _recent(history: list[Transition], whole: bool) -> list[str]:
         title += f" (last {len(shown)} of {len(history):,}; all of it: --history)"
     lines = ["", text.bold(title)]
     for each in shown:
+        if isinstance(each, str):
+            lines.append(each)
+            continue
         who = "experiment" if each.index is None else f"process {each.index}"
         # Words of a file: whether the machine has them is the doctor's question.
         event, source, target = map(text.one_line, (each.event, each.source, each.target))
         move = "" if source == target else f": {source} -> {target}"
-        said = each.reason is None or (each.event == "complete" and each.reason == "exit")
+        said = each.reason is None or (each.event, each.reason) in _PLAIN
         why = "" if said else f" ({each.reason})"
         lines.append(f"  {text.clock(each.at)}  {who} {event}{move}{why}")
         if whole and each.index is None:
@@ -302,3 +348,15 @@ def _recent(history: list[Transition], whole: bool) -> list[str]:
         if each.evidence:
             lines.append(f"    {text.short(each.evidence, _LONG)}")
     return lines
+
+
+def _together(history: list[Transition]) -> Iterator[Transition | str]:
+    """*history*, what was reused at once in one line."""
+    for reuse, group in groupby(history, lambda each: each.event == "reuse"):
+        steps = list(group)
+        if not reuse or len(steps) == 1:
+            yield from steps
+            continue
+        which = text.ranges(sorted(each.index for each in steps if each.index is not None))
+        number = text.count(len(steps), "process")
+        yield f"  {text.clock(steps[-1].at)}  {number} reused: {text.short(which, _LONG)}"

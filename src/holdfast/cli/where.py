@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Where", "quoted"]
 
-#: Commands that make the state directory if it is not there; no other does.
-_MAKERS: Final = frozenset({"run", "demo"})
+#: Commands that make the state directory if it is not there, or tell what would be made.
+_MAKERS: Final = frozenset({"run", "demo", "explain"})
 
 
 class Where:
