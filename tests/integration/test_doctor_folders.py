@@ -189,10 +189,12 @@ def test_every_temporary_of_our_own_is_a_leftover(manager: StateManager, state_d
     """In each of the places where one is made, that of `aggregate.json` among them."""
     folder = manager.folder(ID)
     (folder / "attempts").mkdir()
+    (folder / "code").mkdir()
     ours = [
         state_dir / f".tmp-{_HEX}",
         folder / f".tmp-{_HEX}",
         folder / "journal" / f".tmp-{_HEX}",
+        folder / "code" / f".tmp-{_HEX}",
         folder / "attempts" / f".{_HEX}.tmp",
     ]
     for path in ours:
@@ -257,6 +259,7 @@ def as_nobody(state_dir: Path, *, fix: bool) -> list[dict[str, Any]]:
         ("attempts", 0o700),
         ("attempts", 0o744),
         ("results", 0o711),
+        ("code", 0o711),
         ("journal/00000002.jsonl", 0o600),
         (f"../{ID}.json", 0o600),
     ],
@@ -274,6 +277,7 @@ def test_what_may_not_be_read_is_named_and_the_rest_is_looked_at(
                 claim.record(event)
         (manager.folder(name) / "attempts").mkdir()
         (manager.folder(name) / "results").mkdir()
+        (manager.folder(name) / "code").mkdir()
     path = manager.folder(ID) / place
     path.chmod(mode)
     (state_dir / "later.json").write_text("{")
@@ -383,7 +387,7 @@ def test_what_has_one_of_our_names_and_is_of_another_kind_is_a_problem(
     assert tree(state_dir) == before
 
 
-@pytest.mark.parametrize("name", ["attempts", "results"])
+@pytest.mark.parametrize("name", ["attempts", "results", "code"])
 def test_a_link_in_the_place_of_a_directory_is_a_problem(
     manager: StateManager, state_dir: Path, tmp_path: Path, name: str
 ) -> None:

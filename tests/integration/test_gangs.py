@@ -79,6 +79,10 @@ if attempt == "1" and os.path.exists(f"deaf.{index}"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
         time.sleep(60)
+if "OUTPUTS" in os.environ and not os.path.exists(f"none.{index}.{attempt}"):
+    for name in (f"model-{os.environ['HOLDFAST_LAUNCHER']}.pt", f"rank-{index}.pt"):
+        with open(name, "w") as file:
+            file.write(name)
 results = os.path.dirname(os.environ["HOLDFAST_RESULT"])
 stem = f"{index}.{attempt}.0-{os.getpid()}-1-here"
 with open(os.path.join(results, stem + ".json"), "w") as file:
@@ -113,8 +117,13 @@ def sh(tmp_path: Path) -> Iterator[Shell]:
         yield shell
 
 
-def write(sh: Shell, *, ranks: str = GANG, lr: str = "[1]", attempts: int = 1) -> None:
-    (sh.path / "e.toml").write_text(FILE.format(ranks=ranks, lr=lr, attempts=attempts))
+def write(
+    sh: Shell, *, ranks: str = GANG, lr: str = "[1]", attempts: int = 1, outputs: str = ""
+) -> None:
+    text = FILE.format(ranks=ranks, lr=lr, attempts=attempts)
+    if outputs:
+        text += f"[outputs]\nfiles = {outputs}\n[env]\nOUTPUTS = ''\n"
+    (sh.path / "e.toml").write_text(text)
 
 
 def shim(sh: Shell) -> int:
@@ -284,6 +293,88 @@ def test_one_lost_result_requeues_its_gang(sh: Shell) -> None:
     sh("resume", "@last")
     assert sorted(i for i, attempt, _ in said(sh, "start") if attempt == 2) == [0, 1, 2, 3]
     assert each(state_of(sh), "attempt") == [2] * 4 + [1] * 4
+    nothing_is_left(sh)
+
+
+OF_GANG = '["model-{index}.pt", "rank-*.pt"]'
+OF_RANK = '["rank-{index}.pt"]'
+
+
+def paths(sh: Shell) -> list[list[str]]:
+    return [[ref.path for ref in outputs] for outputs in each(state_of(sh), "outputs")]
+
+
+def test_the_outputs_of_a_gang_are_recorded_with_its_first_rank(sh: Shell) -> None:
+    """Its ranks make them together; if one is lost, all of them run again, and no other gang."""
+    write(sh, lr="[1, 2]", outputs='["model-{index}.pt"]')
+    sh("run", "e.toml", "--no-aggregate")
+    assert paths(sh) == [["model-0.pt"], [], [], [], ["model-4.pt"], [], [], []]
+    (sh.path / "model-4.pt").write_text("edited")
+    plan = sh.json("run", "e.toml", "-n")["processes"]
+    assert [each["action"] for each in plan] == ["skip"] * 4 + ["run"] * 4
+    assert "its output model-4.pt is lost: was altered: it has 6 bytes" in plan[4]["why"]
+    assert "output model-4.pt of process 4, of the same gang, was altered" in plan[6]["why"]
+    sh("resume", "@last")
+    assert each(state_of(sh), "attempt") == [1] * 4 + [2] * 4
+    assert paths(sh) == [["model-0.pt"], [], [], [], ["model-4.pt"], [], [], []]
+    nothing_is_left(sh)
+
+
+def test_an_output_that_a_gang_did_not_make_fails_all_of_it(sh: Shell) -> None:
+    """Charged to all, and tried again together."""
+    write(sh, attempts=2, outputs=OF_GANG)
+    for index in range(4):
+        (sh.path / f"none.{index}.1").touch()
+    sh("run", "e.toml")
+    state = state_of(sh)
+    assert each(state, "failures") == [1] * 4
+    assert each(state, "attempt") == [2] * 4
+    assert paths(sh) == [["model-0.pt", *(f"rank-{index}.pt" for index in range(4))], [], [], []]
+    nothing_is_left(sh)
+
+
+def test_an_independent_rank_has_outputs_of_its_own(sh: Shell) -> None:
+    """`{index}` is its own there; what one has not made, or has lost, runs that one again."""
+    write(sh, ranks=INDEPENDENT, attempts=2, outputs=OF_RANK)
+    (sh.path / "none.2.1").touch()
+    sh("run", "e.toml", "--no-aggregate")
+    state = state_of(sh)
+    assert each(state, "failures") == [0, 0, 1, 0]
+    assert each(state, "attempt") == [1, 1, 2, 1]
+    assert paths(sh) == [[f"rank-{index}.pt"] for index in range(4)]
+    (sh.path / "rank-3.pt").unlink()
+    sh("resume", "@last")
+    assert each(state_of(sh), "attempt") == [1, 1, 2, 3]
+    assert paths(sh) == [[f"rank-{index}.pt"] for index in range(4)]
+    nothing_is_left(sh)
+
+
+@pytest.mark.parametrize("ranks", [GANG, INDEPENDENT])
+def test_ranks_that_ended_unwatched_are_adopted_with_their_outputs(sh: Shell, ranks: str) -> None:
+    """Killed between their ends and the record of it."""
+    program = begin(sh, ranks=ranks, outputs=OF_GANG if ranks == GANG else OF_RANK)
+    program.kill()
+    program.communicate()
+    (sh.path / "hold").unlink()
+    folder = sh.states / sh.only_id() / "attempts"
+    until((folder / "launcher-0.1.exit").exists)
+    sh("resume", "@last")
+    assert len(said(sh, "start")) == 4
+    names = [f"rank-{index}.pt" for index in range(4)]
+    shared = [["model-0.pt", *names], [], [], []]
+    assert paths(sh) == (shared if ranks == GANG else [[name] for name in names])
+    nothing_is_left(sh)
+
+
+def test_a_rank_completes_early_with_its_output(sh: Shell) -> None:
+    """While its launcher runs on: what it declares is proven then."""
+    program = begin(sh, ranks=INDEPENDENT, outputs=OF_RANK)
+    (sh.path / "go.1").touch()
+    until(lambda: each(state_of(sh), "status").count("completed") == 1)
+    assert paths(sh) == [[], ["rank-1.pt"], [], []]
+    (sh.path / "hold").unlink()
+    ended(sh, program, 0)
+    assert paths(sh) == [[f"rank-{index}.pt"] for index in range(4)]
     nothing_is_left(sh)
 
 

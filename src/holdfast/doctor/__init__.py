@@ -1,8 +1,9 @@
 """`holdfast doctor`: everything in a state directory looked at, and mended where nothing is lost.
 
 Asks the declared machines about every recorded step, compares every view with its journals and
-every result with what was recorded of it, names what cannot be read and what was left over, and
-examines the file system. Repairs go through the store's own protocol (a claim rewrites a view, an
+every result and output with what was recorded of it, tells of ancestors that were edited since
+their results were reused, names what cannot be read and what was left over, and examines the file
+system. Repairs go through the store's own protocol (a claim rewrites a view, an
 interrupted delete is finished); an unreadable file is never touched.
 """
 
@@ -14,7 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from holdfast.doctor import absence, leftovers, legality, living, results, shapes, views, volume
+from holdfast.doctor import (
+    absence,
+    leftovers,
+    legality,
+    living,
+    provenance,
+    results,
+    shapes,
+    views,
+    volume,
+)
 from holdfast.doctor.findings import Finding, Kind, Site, hint, problem, readable, to_read
 from holdfast.errors import HoldfastError, SchemaTooNewError, StateCorruptError, cause
 from holdfast.lifecycle.records import ExperimentState
@@ -147,7 +158,8 @@ def _content(site: Site, place: Place) -> Iterator[Finding]:
         if entry.state.epoch:
             missing = list(absence.examine(place))
             yield from missing or views.examine(site, place, entry.state, trusted=not illegal)
-        yield from results.examine(place, entry.state, closed)
+        yield from results.examine(site, place, entry.state, closed)
+        yield from provenance.examine(site, place, entry.state, closed)
 
 
 def _damage(top: Opened, error: HoldfastError, path: Path) -> str:

@@ -1,16 +1,19 @@
 """What the doctor finds, and where it looks."""
 
 import stat
+from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import attrs
 
 from holdfast.errors import HoldfastError, printable
+from holdfast.lifecycle.records import ResultRef
+from holdfast.provenance.digests import Digests
 from holdfast.store.files import Files
 from holdfast.store.place import Opened
 
-__all__ = ["Finding", "Kind", "Site", "hint", "kind_of", "problem", "readable", "to_read"]
+__all__ = ["Finding", "Kind", "Maker", "Site", "hint", "kind_of", "problem", "readable", "to_read"]
 
 Kind = Literal[
     "unreadable",
@@ -18,6 +21,7 @@ Kind = Literal[
     "illegal",
     "view",
     "result",
+    "origin",
     "foreign",
     "leftover",
     "attempt",
@@ -35,9 +39,10 @@ class Finding:
     Attributes:
         kind: `unreadable`: a file that holds no state, or may not be read. `missing`: a journal, or
             the end of one, that the view tells of. `illegal`: a recorded step that was not allowed.
-            `view`: disagrees with its journals. `result`: missing or altered. `foreign`: nothing
-            that holdfast makes. `leftover`: of a process that died. `attempt`: runs, and nobody
-            watches it. `locks`, `durability`, `clock`: of the file system.
+            `view`: disagrees with its journals. `result`: missing or altered, or a declared output
+            is. `origin`: of a reuse, edited since. `foreign`: nothing that holdfast makes.
+            `leftover`: of a process that died. `attempt`: runs, and nobody watches it. `locks`,
+            `durability`, `clock`: of the file system.
         severity: `problem`, or `hint` where nothing need be wrong.
         repair: What `fix` does about it, or what to do.
         command: The words of the holdfast command that does it, or that comes last; without the
@@ -68,6 +73,16 @@ def hint(kind: Kind, path: Path, what: str, repair: str, *command: str) -> Findi
     return attrs.evolve(problem(kind, path, what, repair, *command), severity="hint")
 
 
+class Maker(NamedTuple):
+    """A completed process that left an output, *ref*, below *cwd*."""
+
+    experiment_id: str
+    process: int
+    at: datetime | None
+    cwd: Path
+    ref: ResultRef
+
+
 @attrs.frozen(kw_only=True)
 class Site:
     """A state directory under examination.
@@ -77,11 +92,16 @@ class Site:
         fix: Whether what loses nothing is to be mended.
         oldest: Files last changed before this, by the file server's clock, are nobody's at this
             moment; none are, as long as it is None.
+        digests: Of files that several experiments may name, each read once. None that an earlier
+            look has kept: bits rot without a change of times.
+        makers: By its path, who has recorded an output; filled in where one is not as it was.
     """
 
     top: Opened
     fix: bool
     oldest: float | None = None
+    digests: Digests = attrs.field(factory=Digests)
+    makers: dict[Path, list[Maker]] = attrs.field(factory=dict)
 
     @property
     def files(self) -> Files:

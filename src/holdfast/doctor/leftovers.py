@@ -14,6 +14,7 @@ import attrs
 from holdfast.attempts.names import ATTEMPTS
 from holdfast.doctor.findings import Finding, Site, hint
 from holdfast.errors import HoldfastError
+from holdfast.provenance import code
 from holdfast.store import deletion, journal, locking
 from holdfast.store.place import JOURNALS, Opened, Place
 
@@ -48,7 +49,7 @@ def temporaries(
     if locking.lock_state(place) == "held":
         return
     yield from _removed(site, TEMPORARY, folder)
-    for below, form in ((JOURNALS, TEMPORARY), (ATTEMPTS, SHIMS)):
+    for below, form in ((JOURNALS, TEMPORARY), (code.FOLDER, TEMPORARY), (ATTEMPTS, SHIMS)):
         if below in closed:
             continue
         # A shim keeps the space of its exit record reserved as long as its command runs.

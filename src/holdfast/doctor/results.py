@@ -1,22 +1,31 @@
-"""Whether the outcomes and results of an experiment, and its aggregate, are what they should be."""
+"""Whether outcomes, results, outputs and aggregate of an experiment are what they should be."""
 
+import contextlib
 from collections.abc import Container, Iterator
 from pathlib import Path
+from typing import Final
 
 from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import ATTEMPTS, RESULTS, AttemptName, file_path
-from holdfast.doctor.findings import Finding, problem, readable, to_read
-from holdfast.errors import DiskError, StateCorruptError, cause
+from holdfast.config.experiment_file import Experiment
+from holdfast.doctor.findings import Finding, Maker, Site, hint, problem, readable, to_read
+from holdfast.encoding import local
+from holdfast.errors import ConfigError, DiskError, StateCorruptError, cause
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.results import acceptance, aggregation
+from holdfast.results import acceptance, aggregation, outputs
 from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.store.catalog.scanning import entries
 from holdfast.store.place import Place
 
 __all__ = ["examine"]
 
+_OVER: Final = "left as it is: a resume would run its process again, and write over that"
 
-def examine(place: Place, state: ExperimentState, closed: Container[str]) -> Iterator[Finding]:
-    """Outcomes that nobody can adopt, results that are missing or altered, then the aggregate.
+
+def examine(
+    site: Site, place: Place, state: ExperimentState, closed: Container[str]
+) -> Iterator[Finding]:
+    """Outcomes that nobody can adopt, results and outputs missing or altered, then the aggregate.
 
     *closed* are the directories that may not be looked into.
     """
@@ -24,6 +33,7 @@ def examine(place: Place, state: ExperimentState, closed: Container[str]) -> Ite
         yield from _exits(place.folder, state)
     if RESULTS not in closed:
         yield from _results(place, state)
+    yield from _outputs(site, state)
     if state.status is ExperimentStatus.AGGREGATED:
         yield from _aggregate(place.folder, state)
 
@@ -68,17 +78,89 @@ def _results(place: Place, state: ExperimentState) -> Iterator[Finding]:
             yield problem("result", path, f"process {index}: {lost}", *_made_again(state))
 
 
+def _outputs(site: Site, state: ExperimentState) -> Iterator[Finding]:
+    """Declared files of completed processes. What ranks share is read once, and told once."""
+    cwd: Path | None = None
+    for index in state.processes.indices(ProcessStatus.COMPLETED):
+        for ref in state.processes[index].outputs:
+            cwd = cwd or _cwd(site, state)
+            path = cwd / local(ref.path)
+            try:
+                lost = outputs.lost(cwd, (ref,), site.digests)
+            except OSError as err:
+                if not cwd.is_dir():
+                    yield _unmounted(cwd, state, err)
+                    return
+                what = f"process {index}: output {ref.path} cannot be read: {cause(err)}"
+                yield problem("unreadable", path, what, to_read(err))
+                continue
+            if lost is None:
+                continue
+            what = f"process {index}: output {ref.path} {lost[1]}"
+            aggregated = state.status is ExperimentStatus.AGGREGATED
+            if (by := _replaced(site, state, index, path)) is not None:
+                if not aggregated:  # else nobody asks for it any more
+                    what = f"process {index}: output {ref.path} was made anew by {by}"
+                    yield hint("result", path, what, _OVER)
+            elif aggregated and lost[1] == "is missing":
+                words = "moved away, it may be: aggregated, nothing asks for it. To make it anew"
+                yield hint("result", path, what, *_anew(state, words))
+            else:
+                yield problem("result", path, what, *_made_again(state))
+
+
+def _replaced(site: Site, state: ExperimentState, index: int, path: Path) -> str | None:
+    """The process that has made *path* what it is since, in another experiment; None if none."""
+    ended = state.processes[index].completed_at
+    if not site.makers:
+        for entry in entries(site.top):
+            if (other := entry.state) is None:
+                continue
+            cwd = _cwd(site, other)
+            for number in other.processes.indices(ProcessStatus.COMPLETED):
+                done = other.processes[number]
+                for ref in done.outputs:
+                    maker = Maker(other.experiment_id, number, done.completed_at, cwd, ref)
+                    site.makers.setdefault(cwd / local(ref.path), []).append(maker)
+    for each in site.makers.get(path, ()):
+        if each.experiment_id == state.experiment_id or each.at is None or ended is None:
+            continue
+        with contextlib.suppress(OSError):  # nothing is known
+            if each.at > ended and outputs.lost(each.cwd, (each.ref,), site.digests) is None:
+                return f"{each.experiment_id}/{each.process}"
+    return None
+
+
+def _unmounted(cwd: Path, state: ExperimentState, err: OSError) -> Finding:
+    what = f"the outputs of {state.experiment_id} are below it, and cannot be looked at"
+    repair = "mount or bring back the directory before anybody goes on; nothing is taken for lost"
+    return problem("unreadable", cwd, f"{what}: {cause(err)}", f"{repair} until then")
+
+
+def _cwd(site: Site, state: ExperimentState) -> Path:
+    """Where its processes run, in a project that may have been moved since."""
+    cwd = Path.cwd() if state.cwd is None else Path(local(state.cwd))
+    try:
+        stored = Experiment.from_stored(state.config, cwd, state.config_path)
+    except ConfigError:
+        return cwd
+    return stored.moved_with(site.top.path, state.config_hash).cwd
+
+
 def _made_again(state: ExperimentState) -> tuple[str, ...]:
     """How a lost result comes back, in words and in those of the command that does it."""
     if state.status is ExperimentStatus.AGGREGATED:
         # Nothing leads out of aggregated: its processes never run again.
-        repair = "bring it back from a backup; nothing makes it again but to start over"
-        if state.config_path is None or not state.config.get("command"):
-            return (f"{repair}, with `run --fresh`",)
-        return repair, "run", "--fresh", state.config_path
+        return _anew(state, "bring it back from a backup; nothing makes it again but to start over")
     if not state.config.get("command"):
         return ("bring it back from a backup, or requeue its process as `result_lost`",)
     return "run its process again", "resume", state.experiment_id
+
+
+def _anew(state: ExperimentState, repair: str) -> tuple[str, ...]:
+    if state.config_path is None or not state.config.get("command"):
+        return (f"{repair}, with `run --fresh`",)
+    return repair, "run", "--fresh", state.config_path
 
 
 def _aggregate(folder: Path, state: ExperimentState) -> Iterator[Finding]:

@@ -1,7 +1,8 @@
 """Whether everything in the place of one of our files is of its kind, and what lies there besides.
 
 A link, a FIFO or a directory under one of our names makes the commands that need the file fail.
-Regular files and directories of the user's own are welcome; nothing here is ever touched.
+Regular files and directories of the user's own are welcome, except among the records of code, where
+one could pass for evidence; nothing here is ever touched.
 """
 
 import errno
@@ -15,6 +16,7 @@ from holdfast.attempts.names import ATTEMPTS, CHECKPOINTS, PARAMS, RESULTS
 from holdfast.doctor.findings import Finding, hint, kind_of, problem, to_read
 from holdfast.doctor.leftovers import SHIMS, TEMPORARY
 from holdfast.errors import cause
+from holdfast.provenance import code
 from holdfast.store import deletion
 from holdfast.store.place import JOURNALS, LOCK, Opened, Place
 
@@ -27,7 +29,7 @@ _Forms = tuple[tuple[re.Pattern[str], frozenset[int]], ...]
 
 _TOP: Final[_Forms] = (
     (re.compile(r"\.run\.lock"), _FILE),
-    (re.compile(r"\.index"), _DIRECTORY),
+    (re.compile(r"\.index|\.digests"), _DIRECTORY),
     (TEMPORARY, _FILE),
     (deletion.TRASH, _DIRECTORY),
 )
@@ -35,7 +37,8 @@ _TOP: Final[_Forms] = (
 _FOLDER: Final[dict[str, _Forms]] = {
     ".": (
         (re.compile(rf"{LOCK}|shown|aggregate\.json|view-replaced-[0-9a-f]{{8}}"), _FILE),
-        (re.compile(rf"{JOURNALS}|{ATTEMPTS}|{RESULTS}|{PARAMS}|aggregation\.[0-9]+"), _DIRECTORY),
+        (re.compile(rf"{JOURNALS}|{ATTEMPTS}|{RESULTS}|{PARAMS}|{code.FOLDER}"), _DIRECTORY),
+        (re.compile(r"aggregation\.[0-9]+"), _DIRECTORY),
         # The user's: it may well lead to a larger disk.
         (re.compile(CHECKPOINTS), _DIRECTORY | {stat.S_IFLNK}),
         (TEMPORARY, _FILE),
@@ -47,6 +50,7 @@ _FOLDER: Final[dict[str, _Forms]] = {
     ),
     PARAMS: ((re.compile(r"[0-9]+\.json"), _FILE),),
     RESULTS: ((re.compile(r"([0-9]+|aggregate)\.[0-9]+\.json"), _FILE),),
+    code.FOLDER: ((re.compile(r"[0-9a-f]{32}\.json"), _FILE), (TEMPORARY, _FILE)),
 }
 
 
@@ -55,7 +59,7 @@ def closed(place: Place) -> dict[str, Finding]:
     found: dict[str, Finding] = {}
     try:
         with place.top.open_dir(place.stem) as folder:
-            for below in (JOURNALS, ATTEMPTS, RESULTS):
+            for below in (JOURNALS, ATTEMPTS, RESULTS, code.FOLDER):
                 try:
                     with folder.open_dir(below) as directory:
                         # What can be listed need not be entered.
@@ -97,17 +101,19 @@ def in_folder(place: Place) -> Iterator[Finding]:
         for below, forms in _FOLDER.items():
             try:
                 with folder.open_dir(below) as directory:
-                    yield from _strange(directory, forms)
+                    yield from _strange(directory, forms, alone=below == code.FOLDER)
             except OSError:
                 continue  # none there, or named already
 
 
-def _strange(directory: Opened, forms: _Forms) -> Iterator[Finding]:
+def _strange(directory: Opened, forms: _Forms, *, alone: bool = False) -> Iterator[Finding]:
+    """What is not of its kind, or of no kind of ours; if we are *alone* there, any other name."""
     with directory.files.scan(directory.fd) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
         allowed = next((kinds for form, kinds in forms if form.fullmatch(entry.name)), None)
-        if entry.is_file(follow_symlinks=False) and allowed in (None, _FILE):
+        fine = (_FILE,) if alone else (None, _FILE)
+        if entry.is_file(follow_symlinks=False) and allowed in fine:
             continue  # without a stat: there may be 100,000 of them
         try:
             mode = directory.files.stat(entry.name, directory.fd).st_mode
@@ -115,8 +121,8 @@ def _strange(directory: Opened, forms: _Forms) -> Iterator[Finding]:
             continue
         if allowed is not None and stat.S_IFMT(mode) not in allowed:
             yield _in_our_place(directory.path / entry.name, mode)
-        elif allowed is None and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            what = f"is {kind_of(mode)}; holdfast makes none"
+        elif allowed is None and (alone or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))):
+            what = f"is {kind_of(mode)}; holdfast makes none" + " of that name here" * alone
             repair = "never followed, read or removed: move it away if nobody needs it"
             yield hint("foreign", directory.path / entry.name, what, repair)
 
