@@ -50,8 +50,9 @@ __all__ = [
 #: One system call each. Everything else in `Files` is made of these.
 PRIMITIVES = (
     "open_dir", "open_read", "open_write", "open_append", "open_new", "mkdir", "read", "write",
-    "write_at", "truncate", "fsync", "fdatasync", "link", "rename", "unlink", "rmdir", "names",
-    "scan", "touch", "stat", "fstat", "overwrites_cheaply", "flock", "close",
+    "write_at", "copy_range", "truncate", "fsync", "fdatasync", "link", "rename",
+    "unlink", "rmdir", "names", "scan", "touch", "stat", "fstat", "overwrites_cheaply", "flock",
+    "close",
 )  # fmt: skip
 
 #: Made of the primitives, so that watching those is watching these.
@@ -189,7 +190,7 @@ class Fault:
     _WRITES = frozenset(
         {
             *("open_append", "open_new", "mkdir", "write", "write_at", "truncate", "fsync"),
-            *("fdatasync", "link", "rename"),
+            *("fdatasync", "link", "rename", "copy_range"),
         }
     )
 
@@ -316,7 +317,10 @@ class Recorder:
             self._did(Entries(place, ((base, mine),), "file"), note)
         return fd
 
-    _open_new = _open_append
+    def _open_new(
+        self, call: Callable[[], Any], note: str, name: str, dir_fd: int, mode: int = 0o666
+    ) -> Any:
+        return self._open_append(call, note, name, dir_fd)
 
     def _mkdir(
         self, call: Callable[[], Any], note: str, name: str, dir_fd: int | None = None
@@ -343,6 +347,16 @@ class Recorder:
             self._did(Data(inode, offset, bytes(data[:done])), note)
         return done
 
+    def _copy_range(
+        self, call: Callable[[], Any], note: str, source: int, target: int, size: int
+    ) -> Any:
+        inode, at = self._of(target), os.lseek(source, 0, os.SEEK_CUR)
+        done = call()
+        if inode is not None:
+            end = len(self._disk.files[inode])
+            self._did(Data(inode, end, os.pread(source, done, at)), note)
+        return done
+
     def _truncate(self, call: Callable[[], Any], note: str, fd: int, size: int) -> Any:
         inode = self._of(fd)
         call()
@@ -358,10 +372,18 @@ class Recorder:
     _fdatasync = _fsync
 
     def _link(
-        self, call: Callable[[], Any], note: str, source: str, target: str, dir_fd: int
+        self,
+        call: Callable[[], Any],
+        note: str,
+        source: str,
+        target: str,
+        dir_fd: int,
+        *,
+        source_fd: int | None = None,
     ) -> Any:
         place, base = self._place(target, dir_fd)
-        inode = self._inode(os.stat(source, dir_fd=dir_fd, follow_symlinks=False).st_ino)
+        there = dir_fd if source_fd is None else source_fd
+        inode = self._inode(os.stat(source, dir_fd=there, follow_symlinks=False).st_ino)
         call()
         if place is not None:
             self._did(Entries(place, ((base, inode),)), note)

@@ -16,17 +16,18 @@ import random
 import resource
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
 
 import holdfast
 from holdfast.attempts.names import AttemptName
-from holdfast.errors import StateWriteError, UnreadableStateWarning
+from holdfast.errors import StateReadError, StateWriteError, UnreadableStateWarning
 from holdfast.lifecycle.events import ProcessExited, Requested
-from holdfast.lifecycle.records import Ranks
-from holdfast.results import acceptance, aggregation
+from holdfast.lifecycle.records import ExperimentState, Origin, ProcessProgress, Ranks
+from holdfast.lifecycle.reuse import Proof
+from holdfast.results import acceptance, aggregation, reusing
 from holdfast.store.claim import Claim
 
 from .bench import Bench, Ticking, legal_step, speaker
@@ -203,6 +204,61 @@ def _aggregate(bench: Bench) -> None:
         bench.record(claim, "aggregate")
 
 
+def _reuse(bench: Bench) -> None:
+    """Results are taken from an ancestor, one of them twice, and outlive it."""
+    bench.promised(bench.manager().create("old", num_processes=2), 0, "create")
+    with bench.manager().claim("old") as claim:
+        old = claim.folder
+        bench.record(claim, "start")
+        acceptance.prepare(claim.folder, files=bench.files)
+        for index in range(2):
+            bench.record(claim, "start", index, work=f"{index:032x}")
+            name = AttemptName.of_process("old", index, 1)
+            _compute(bench, acceptance.path_of(claim.folder, name))
+            ref = acceptance.accept(claim.folder, name, files=bench.files)
+            bench.record(claim, "complete", index, exit_code=0, result=ref)
+        ancestors = [claim.state.processes[index] for index in range(2)]
+    bench.promised(bench.manager().create("exp", num_processes=3, reuse="all"), 0, "create")
+    with bench.manager().claim("exp") as claim:
+        bench.record(claim, "start")
+        acceptance.prepare(claim.folder, files=bench.files)
+        bench.promised(_taken(bench, claim, old, ancestors, (0, 1)), 2, "reuse")
+        bench.record(claim, "requeue", 1, result_lost=True)
+        bench.promised(_taken(bench, claim, old, ancestors, (1,)), 1, "reuse again")
+        bench.manager().delete("old")
+        bench.gone("old")
+        bench.record(claim, "start", 2)
+
+
+def _taken(
+    bench: Bench,
+    claim: Claim,
+    old: Path,
+    ancestors: Sequence[ProcessProgress],
+    indices: Sequence[int],
+) -> ExperimentState:
+    events = []
+    for index in indices:
+        done = ancestors[index]
+        assert done.result is not None
+        fence = claim.check_fence
+        try:
+            result = reusing.take(
+                *(claim.folder, index, old, done.result), fence=fence, files=bench.files
+            )
+        except StateReadError as err:  # as a run, which asks the next ancestor then
+            raise StateWriteError(err.path, err.operation, err.cause) from err
+        origin = Origin(experiment_id="old", process=index, attempt=done.attempt)
+        proof = Proof(origin=origin, work=done.work, status=done.status)
+        facts = {"proof": proof, "work": f"{index:032x}", "result": result}
+        asked = Requested(
+            entity="process", event="reuse", process=index, at=bench.clock(), facts=facts
+        )
+        events.append(asked)
+    reusing.settle(claim.folder, files=bench.files)
+    return claim.record_many(events).state
+
+
 def _compute(bench: Bench, path: Path) -> None:
     """What a user's process does: write its result as one writes a file, and end."""
     try:
@@ -370,6 +426,7 @@ WORKLOADS: dict[str, Callable[[Bench], None]] = {
     "compaction": _compaction,
     "adopt": _adopt,
     "aggregate": _aggregate,
+    "reuse": _reuse,
     "delete": _delete,
     "index": _index,
     "refused": _refused,
