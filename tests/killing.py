@@ -18,6 +18,8 @@ import attrs
 import holdfast
 from holdfast.attempts.files import live_state
 from holdfast.attempts.names import AttemptName, names
+from holdfast.provenance.digests import Digests
+from holdfast.results import outputs
 from holdfast.status import ExperimentStatus
 from holdfast.store.manager import StateManager
 from processes import hear
@@ -42,6 +44,8 @@ os.write(log, f"start {who} {time.monotonic_ns()}\\n".encode())
 time.sleep(0.02 + 0.008 * (int(os.environ["HOLDFAST_INDEX"]) * 7 % 20))
 with open(os.environ["HOLDFAST_RESULT"], "w") as file:
     file.write('{"value": %d}' % int(os.environ["HOLDFAST_INDEX"]))
+with open(f"output.{os.environ['HOLDFAST_INDEX']}", "w") as file:
+    file.write(who)
 os.write(log, f"end {who} {time.monotonic_ns()}\\n".encode())
 """
 
@@ -76,6 +80,7 @@ class Lab:
         config = {
             "command": [sys.executable, "-I", "-S", "worker.py"],
             "processes": PROCESSES,
+            "outputs": {"files": ["output.{index}"]},
             "limits": {"grace": 5},
             "aggregate": {"command": [sys.executable, "-I", combine]} if combine else {},
         }
@@ -142,7 +147,7 @@ class Lab:
         return [(what, int(index), int(attempt), int(at)) for what, index, attempt, at in words]
 
     def check(self) -> None:
-        """Every process ended exactly once, and no two attempts of one overlapped."""
+        """Every process ended exactly once, with its output, and no two attempts overlapped."""
         state = StateManager(self.state_dir).load("exp_k")
         assert state.status is ExperimentStatus.AGGREGATED
         ends = sorted(index for index, _ in self.ended())
@@ -156,4 +161,9 @@ class Lab:
                 assert inside.pop(index) == attempt
         assert inside == {}
         for index, attempt in self.ended():
-            assert state.processes[index].attempt == attempt, f"{index} ran in a lost attempt"
+            process = state.processes[index]
+            assert process.attempt == attempt, f"{index} ran in a lost attempt"
+            [output] = process.outputs
+            assert output.path == f"output.{index}"
+            assert outputs.verify(self.folder, [output], Digests()) is None
+            assert (self.folder / output.path).read_text() == f"{index} {attempt}"

@@ -72,6 +72,8 @@ def test_the_table_has_one_row_per_process(state, folder):
         "params": {"codec": "bz2"},
         "attempts": 2,
         "host": "node1",
+        "code": None,
+        "reused": None,
         "duration_s": 1.5,
         "attempts_duration_s": None,  # no journal tells of the first
         "result": {"ratio": 5.0, "time": {"wall_s": 2}},

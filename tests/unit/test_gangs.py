@@ -30,6 +30,7 @@ from holdfast.lifecycle.events import (
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ProcessTable, Ranks
 from holdfast.orchestration import exits
 from holdfast.orchestration.scheduling import Plan, Policy, Scheduler
+from holdfast.orchestration.taking import Taking
 from holdfast.results import acceptance
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
@@ -337,7 +338,7 @@ def told(folder: Path, *, independent: bool = False, **end: Any) -> list[Process
     """The facts of the launcher's end."""
     state = of(2, 4, independent=independent)
     state = apply_many(state, asks("start", 4, 5, 6, 7)).state
-    return exits.exited(state, folder, NAME, ExitRecord(**end), NOW)
+    return exits.exited(state, folder, NAME, ExitRecord(**end), NOW, take=Taking())
 
 
 def test_a_gang_completes_with_the_result_of_each_rank(folder: Path) -> None:
@@ -557,7 +558,7 @@ def test_a_rank_that_is_failed_for_good_takes_no_blame(folder: Path) -> None:
     report(folder, 4, "said", error={"type": "E", "message": "bad"})
     report(folder, 5, "said", stopped=True, why="SIGTERM", signal=15)
     state = apply_many(of(2, 4, independent=True), asks("start", 5, 6, 7)).state
-    facts = exits.exited(state, folder, NAME, ExitRecord(exit_code=1), NOW)
+    facts = exits.exited(state, folder, NAME, ExitRecord(exit_code=1), NOW, take=Taking())
     assert [(fact.process, ending(fact)) for fact in facts] == [(i, "fail") for i in (5, 6, 7)]
     assert facts[0].error_message == "its launcher: exit code 1; rank 0: E: bad"
 
@@ -566,11 +567,13 @@ def test_a_launcher_that_dies_takes_no_report_with_it(folder: Path) -> None:
     """Completed is completed; the rest is run again, and charged to nobody."""
     report(folder, 5, "said", completed=True)
     state = apply_many(of(2, 4, independent=True), asks("start", 4, 5, 6, 7)).state
-    facts = exits.lost(state, folder, NAME, NOW, "its shim is dead")
+    facts = exits.lost(state, folder, NAME, NOW, "its shim is dead", Taking())
     after = apply_many(state, facts).state
     assert statuses(after)[4:] == ["pending", "completed", "pending", "pending"]
     gang = apply_many(of(2, 4), asks("start", 4, 5, 6, 7)).state
-    after = apply_many(gang, exits.lost(gang, folder, NAME, NOW, "its shim is dead")).state
+    after = apply_many(
+        gang, exits.lost(gang, folder, NAME, NOW, "its shim is dead", Taking())
+    ).state
     assert statuses(after)[4:] == ["pending"] * 4
     assert {after.processes[i].reason for i in range(4, 8)} == {Reason.LOST}
 
@@ -580,7 +583,7 @@ def test_the_last_rank_completes_with_its_launcher(folder: Path) -> None:
     state = apply_many(of(2, 4, independent=True), asks("start", 4, 5, 6, 7)).state
     for index in (4, 5, 6, 7):
         report(folder, index, "said", completed=True)
-    facts = exits.done_already(state, folder, NAME, NOW, acceptance.accept)
+    facts = exits.done_already(state, folder, NAME, NOW, Taking())
     assert [fact.process for fact in facts] == [4, 5, 6]
 
 

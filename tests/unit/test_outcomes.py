@@ -13,6 +13,7 @@ from holdfast.lifecycle import apply
 from holdfast.lifecycle.events import ProcessExited
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration import exits
+from holdfast.orchestration.taking import Taking
 from holdfast.status import Reason
 
 NOW = datetime(2024, 1, 15, 12, 0, tzinfo=UTC)
@@ -34,7 +35,7 @@ def ended(folder: Path, **exit_record: Any) -> ProcessExited:
     (attempts_dir(folder) / f"{NAME}.exit").write_text(json.dumps(exit_record))
     record = read_exit(folder, NAME)
     assert record is not None
-    (fact,) = exits.exited(STATE, folder, NAME, record, NOW)
+    (fact,) = exits.exited(STATE, folder, NAME, record, NOW, take=Taking())
     return fact
 
 
