@@ -8,6 +8,7 @@ import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -264,6 +265,10 @@ def taken(
     What judges raises StateWriteError where *folder* cannot be written to.
     """
 
+    @cache
+    def copied(source: Path, name: str | None) -> str | None:
+        return code.copy(source, folder, name)
+
     def judge(found: Sequence[Ancestor]) -> str | None:
         if (problem := _outputs(experiment, found, digests)) is not None:
             return problem
@@ -287,7 +292,7 @@ def taken(
             facts = {
                 "proof": each.proof(),
                 "work": each.work,
-                "code": code.copy(each.folder, folder, done.code),
+                "code": copied(each.folder, done.code),
                 "result": result,
                 "outputs": _declared(experiment, each),
                 "host": done.host,
