@@ -67,10 +67,15 @@ def _recorded(name: str, limit: int, live: float, strace: bool) -> Survey:
         return survey(name, trace, Holdfast(), where, limit=limit, live_share=live)
 
 
-def power_cuts(scale: Scale) -> Figures:
-    """Every directory that a power cut in any workload may leave, judged and lived on in."""
+def power_cuts(scale: Scale, part: int = 0, of: int = 1) -> Figures:
+    """Every directory that a power cut in any workload may leave, judged and lived on in.
+
+    Args:
+        part: Which *of* so many parts of the workloads, from 0.
+    """
     done = Survey()
-    tasks = [(name, scale.limit, scale.live, STRACE is not None) for name in _names(scale)]
+    names = _names(scale)[part::of]
+    tasks = [(name, scale.limit, scale.live, STRACE is not None) for name in names]
     for each in _each(_recorded, tasks, scale.jobs):
         done.add(each)
     by = "strace" if STRACE else "watched files, as strace is missing"
