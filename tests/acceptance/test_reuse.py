@@ -262,6 +262,23 @@ def test_a_mended_script_never_keeps_anybody_from_resuming(sh: Shell) -> None:
     assert starts(sh) == {"1 1": 1, "1 2": 1, "2 1": 1, "2 2": 1}
 
 
+def test_what_is_unfinished_is_not_rerun_beside_itself(sh: Shell) -> None:
+    """Two unfinished experiments of one work could not be told apart by the next run."""
+    (sh.path / "work.sh").write_text('[ "$1" = 2 ] && exit 3\n' + WORK)
+    write(sh, [1, 2], [1])
+    sh("run", "e.toml", code=3)
+    (sh.path / "work.sh").write_text(WORK)
+    for words in (["run", "e.toml"], ["resume", "@last"], ["explain", "e.toml"]):
+        _, err = sh(*words, "--rerun-changed", code=2)
+        assert "--rerun-changed: it is unfinished, and goes on with the code as it is now" in err
+    _, err = sh("run", "e.toml", "--resume", "@last", "--rerun-changed", code=2)
+    assert "--resume goes on with" in err
+    assert len(StateManager(sh.states).list_experiments()) == 1
+    sh("run", "e.toml")
+    _, err = sh("run", "e.toml", "--resume", "@last", "-n", code=2)
+    assert "work.sh changed since 1 of 2 ran" in err
+
+
 def test_what_an_attempt_writes_is_no_code(sh: Shell) -> None:
     """`--out model.pt`, there before or not, rewritten as it was or not."""
     (sh.path / "work.sh").write_text(WORK + 'printf m > "$3"\n')

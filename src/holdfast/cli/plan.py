@@ -23,8 +23,8 @@ from holdfast.errors import CodeChangedError, ConfigError, ConfigProblem, Holdfa
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.lifecycle.reuse import Origin
-from holdfast.orchestration.configured import check_number, configuration
-from holdfast.orchestration.intent import Choice, Intent, decisions, intend, refuse_changed
+from holdfast.orchestration.configured import check_number
+from holdfast.orchestration.intent import Choice, decisions, intend, taking_up
 from holdfast.orchestration.marking import digests_of
 from holdfast.orchestration.reuse import Ancestor, Found
 from holdfast.orchestration.takeover import Decision
@@ -97,6 +97,8 @@ def plan(
 ) -> Plan:
     """What a run of *experiment*, or a resume of *resumed*, would do. Raises as they do."""
     manager = where.manager()
+    # What is rerun is a new experiment, and has no name yet.
+    unnamed = resumed if experiment is None else None
     with digests_of(manager.state_dir) as digests:
         try:
             made = _plan(manager, experiment, resumed, digests, fresh, code, force)
@@ -104,7 +106,7 @@ def plan(
             made = _undecided(
                 err,
                 _plan(manager, experiment, resumed, digests, fresh, "keep", force),
-                _plan(manager, experiment, resumed, digests, fresh, "rerun", force),
+                _plan(manager, experiment, unnamed, digests, fresh, "rerun", force),
             )
         near = dict(made.near)
         if made.found is not None:
@@ -136,13 +138,7 @@ def _plan(
 ) -> Plan:
     if experiment is None:
         assert resumed is not None
-        state: ExperimentState | None = manager.load(resumed)
-        assert state is not None
-        experiment = configuration(state, manager.state_dir)
-        found = refuse_changed(manager, experiment, state, digests, code, named=resumed)
-        intent = Intent(state=state, changed=found)
-        if found and code == "rerun" and state.status in SETTLED:
-            intent = intend(manager, experiment, None, digests, choice=code)
+        experiment, intent = taking_up(manager, manager.load(resumed), digests, code)
     else:
         intent = intend(manager, experiment, resumed, digests, fresh=fresh, choice=code)
     state = intent.state

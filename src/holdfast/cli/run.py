@@ -131,6 +131,10 @@ def run(
     if resumed is not None and fresh:
         raise click.UsageError("--resume goes on with an experiment, --fresh makes a new one")
     code = choice(keep_results, rerun_changed)
+    if resumed is not None and code == "rerun":
+        raise click.UsageError(
+            "--resume goes on with an experiment, --rerun-changed makes a new one"
+        )
     if fresh and code is not None:
         raise click.UsageError("--fresh runs everything anew, whatever has changed")
     command: tuple[str, ...] | None = context.meta.get(_COMMAND)

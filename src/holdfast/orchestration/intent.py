@@ -15,12 +15,15 @@ from holdfast.config.experiment_file import Experiment
 from holdfast.errors import (
     AmbiguousExperimentError,
     CodeChangedError,
+    ConfigError,
+    ConfigProblem,
     ExperimentExistsError,
     ExperimentNotFoundError,
     StateCorruptError,
 )
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration import reuse
+from holdfast.orchestration.configured import configuration
 from holdfast.orchestration.marking import works
 from holdfast.orchestration.reuse import Found, Search
 from holdfast.orchestration.takeover import Decision, foresee
@@ -31,7 +34,7 @@ from holdfast.results.changed import Changed
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus
 from holdfast.store.manager import StateManager
 
-__all__ = ["Choice", "Intent", "decisions", "intend", "of_work", "refuse_changed"]
+__all__ = ["Choice", "Intent", "decisions", "intend", "of_work", "taking_up"]
 
 #: What becomes of finished work whose code has changed since.
 Choice = Literal["keep", "rerun"]
@@ -78,7 +81,7 @@ def intend(
         CodeChangedError: It has, and there is no *choice*.
         ExperimentExistsError: *named* is of other work, or taken and *fresh*.
         AmbiguousExperimentError: Several unfinished experiments are of this work.
-        ConfigError: A declared file is not there.
+        ConfigError: A declared file is not there; or what is unfinished is to be rerun.
     """
     state = _match(manager, experiment, named, fresh=fresh)
     if fresh:
@@ -89,10 +92,12 @@ def intend(
         if named is None:
             why = _outdated(manager, experiment, state, digests)
         if why is None:
-            found = refuse_changed(manager, experiment, state, digests, choice, named=named)
-            again = choice == "rerun" and found and named is None
-            if not again:
+            found = _changed(manager, experiment, state, digests, choice, named=named)
+            if not (found and choice == "rerun"):
                 return Intent(state=state, changed=found)
+            if named is not None:
+                detail = "what has changed since is rerun in a new one, without its name"
+                raise ExperimentExistsError(named, manager.state_dir, detail)
             why = f"{found} since it ran"
     policy = "all" if choice == "keep" else "unchanged"
     does = works(experiment, manager.state_dir, digests)
@@ -100,6 +105,23 @@ def intend(
     if choice is None:
         _refuse_reuse(experiment, search, digests)
     return Intent(state=None, why=why, reuse=policy, search=search, works=does)
+
+
+def taking_up(
+    manager: StateManager, state: ExperimentState, digests: Digests, choice: Choice | None
+) -> tuple[Experiment, Intent]:
+    """What a resume of *state* does, and the experiment that it was made with.
+
+    It goes on with it, or shows it; or makes a new one, where what has changed is to be rerun.
+
+    Raises:
+        CodeChangedError, ConfigError: As for `intend`.
+    """
+    experiment = configuration(state, manager.state_dir)
+    found = _changed(manager, experiment, state, digests, choice, named=state.experiment_id)
+    if found and choice == "rerun":
+        return experiment, intend(manager, experiment, None, digests, choice=choice)
+    return experiment, Intent(state=state, changed=found)
 
 
 def _match(
@@ -194,7 +216,7 @@ def _is_other_aggregation(
     return True
 
 
-def refuse_changed(
+def _changed(
     manager: StateManager,
     experiment: Experiment,
     state: ExperimentState,
@@ -207,6 +229,7 @@ def refuse_changed(
 
     Raises:
         CodeChangedError: The experiment is finished, and there is no *choice*.
+        ConfigError: It is unfinished, and is to be rerun: it goes on, whatever has changed.
     """
     folder = manager.folder(state.experiment_id)
     # What is finished by its name is shown as it was made; what goes on mixes, and that is said.
@@ -224,6 +247,11 @@ def refuse_changed(
             state.num_processes,
             file=None if named is not None or experiment.path is None else str(experiment.path),
         )
+    if found and choice == "rerun" and state.status not in SETTLED:
+        what = "it is unfinished, and goes on with the code as it is now"
+        way = "resume it, or delete it and run all of it anew"
+        problems = [ConfigProblem("--rerun-changed", what, way)]
+        raise ConfigError(state.experiment_id, problems)
     return found
 
 

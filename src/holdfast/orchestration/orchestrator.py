@@ -33,7 +33,7 @@ from holdfast.orchestration import exits, outcomes, reuse, takeover
 from holdfast.orchestration.aggregating import conclude
 from holdfast.orchestration.capacity import usable_cpus
 from holdfast.orchestration.configured import check_number, configuration
-from holdfast.orchestration.intent import Choice, Intent, intend, refuse_changed
+from holdfast.orchestration.intent import Choice, Intent, intend, taking_up
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.launching import Launcher
 from holdfast.orchestration.loop import Loop
@@ -143,9 +143,8 @@ class Orchestrator:
         experiment = (
             config if isinstance(config, Experiment) else Experiment.from_config(config, Path.cwd())
         )
-        digests = digests_of(self._manager.state_dir)
         with contextlib.ExitStack() as held:
-            held.callback(digests.store)
+            digests = held.enter_context(digests_of(self._manager.state_dir))
             intending = functools.partial(
                 intend,
                 *(self._manager, experiment, experiment_id, digests),
@@ -204,19 +203,14 @@ class Orchestrator:
         aggregated = state.status is ExperimentStatus.AGGREGATED
         if aggregated and not state.config.get("command"):
             return self._shown(state)
-        experiment = configuration(state, self._manager.state_dir)
-        digests = digests_of(self._manager.state_dir)
         with contextlib.ExitStack() as held:
-            held.callback(digests.store)
-            found = refuse_changed(
-                *(self._manager, experiment, state, digests, code), named=experiment_id
-            )
-            if found and code == "rerun" and state.status in SETTLED:
+            digests = held.enter_context(digests_of(self._manager.state_dir))
+            experiment, intent = taking_up(self._manager, state, digests, code)
+            if intent.state is None:
                 return self.run(experiment, code=code, jobs=jobs, aggregate=aggregate)
             if aggregated:
                 return self._shown(state)
             claim = held.enter_context(self._claim(experiment_id))
-            intent = Intent(state=state, changed=found)
             return self._carry_on(
                 *(claim, experiment, digests, intent), jobs=jobs, aggregate=aggregate
             )
