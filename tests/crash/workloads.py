@@ -237,7 +237,7 @@ def _taken(
     ancestors: Sequence[ProcessProgress],
     indices: Sequence[int],
 ) -> ExperimentState:
-    events = []
+    events, taken = [], []
     for index in indices:
         done = ancestors[index]
         assert done.result is not None
@@ -248,6 +248,7 @@ def _taken(
             )
         except StateReadError as err:  # as a run, which asks the next ancestor then
             raise StateWriteError(err.path, err.operation, err.cause) from err
+        taken.append(result)
         origin = Origin(experiment_id="old", process=index, attempt=done.attempt)
         proof = Proof(origin=origin, work=done.work, status=done.status)
         facts = {"proof": proof, "work": f"{index:032x}", "result": result}
@@ -255,7 +256,7 @@ def _taken(
             entity="process", event="reuse", process=index, at=bench.clock(), facts=facts
         )
         events.append(asked)
-    reusing.settle(claim.folder, files=bench.files)
+    reusing.settle(claim.folder, taken, files=bench.files)
     return claim.record_many(events).state
 
 

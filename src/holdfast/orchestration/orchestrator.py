@@ -43,7 +43,7 @@ from holdfast.orchestration.scheduling import Policy
 from holdfast.orchestration.takeover import Takeover
 from holdfast.orchestration.watch import Watch
 from holdfast.provenance.digests import Digests
-from holdfast.results import acceptance, aggregation, reusing
+from holdfast.results import acceptance, aggregation
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager, utc_now
@@ -393,21 +393,16 @@ class Orchestrator:
         pending = state.processes.indices(ProcessStatus.PENDING)
         if state.reuse is None or state.status is not ExperimentStatus.RUNNING or not pending:
             return inherited
-        search = search or marks.search(self._manager, state.reuse, state.experiment_id)
-        events: list[Requested] = []
-        judge = reuse.taken(
-            marks.experiment, claim.folder, marks.digests, claim.check_fence, self._clock, events
+        looking = search or marks.search(self._manager, state.reuse, state.experiment_id)
+        copying = reuse.Copying(
+            marks.experiment, claim.folder, marks.digests, claim.check_fence, self._clock
         )
-        wanted = search
-        found = loop.beside(lambda going_on: wanted.find(pending, judge, going_on=going_on))
-        if events:
-            if any(event.facts["result"] for event in events):
-                reusing.settle(claim.folder)
-            self._record(claim, events)
+        found = loop.beside(lambda going_on: copying.run(looking, pending, going_on))
+        self._record(claim, copying.events)
         if found is not None:
             for words in reuse.told(found, claim.state):
                 self._note(words)
-        return attrs.evolve(inherited, reused=len(events))
+        return attrs.evolve(inherited, reused=len(copying.events))
 
     def _take_over(self, claim: Claim, watch: Watch, loop: Loop, marks: Marks) -> Takeover | None:
         """Look at what was left, say what follows, and watch what runs; nothing is recorded yet.

@@ -8,7 +8,6 @@ import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +26,7 @@ from holdfast.results.going_on import GoingOn, always, check
 from holdfast.status import ProcessStatus
 from holdfast.store.manager import StateManager
 
-__all__ = ["Ancestor", "Found", "Search", "taken", "told", "verified"]
+__all__ = ["Ancestor", "Copying", "Found", "Search", "told", "verified"]
 
 #: Experiments that a sentence names.
 _MOST_NAMED: Final = 3
@@ -128,6 +127,7 @@ class Search:
         self._comparing = Comparing(experiment.cwd, digests)
         self._states: dict[str, ExperimentState | None] = {}
         self._done: dict[str, Mapping[str, Sequence[int]]] = {}
+        self._folders: dict[str, Path] = {}
 
     def find(self, pending: Collection[int], judge: Judge, *, going_on: GoingOn = always) -> Found:
         """What *judge* takes for the *pending* processes, the newest experiments first.
@@ -184,7 +184,7 @@ class Search:
             state = self._load(experiment_id)
             if state is None:
                 continue
-            folder = self._manager.folder(experiment_id)
+            folder = self._folders[experiment_id]
             for first in self._done[experiment_id].get(self._works[unit[0]], ()):
                 theirs = range(first, first + len(unit))
                 if len(unit) > 1 and theirs != state.gang(first):
@@ -222,6 +222,7 @@ class Search:
                 if process.status is ProcessStatus.COMPLETED and process.work is not None:
                     done[process.work].append(index)
             self._states[experiment_id], self._done[experiment_id] = state, done
+            self._folders[experiment_id] = self._manager.folder(experiment_id)
         return self._states[experiment_id]
 
     def _changed(self, found: Sequence[Ancestor]) -> Mapping[str, str]:
@@ -252,65 +253,92 @@ def verified(experiment: Experiment, digests: Digests) -> Judge:
     return judge
 
 
-def taken(
-    experiment: Experiment,
-    folder: Path,
-    digests: Digests,
-    fence: Callable[[], None],
-    at: Callable[[], datetime],
-    events: list[Requested],
-) -> Judge:
-    """Has what is found, as it is verified, copied to *folder*; the *events* are to be recorded.
+class Copying:
+    """Has what is found copied to an experiment's folder, as it is verified.
 
-    What judges raises StateWriteError where *folder* cannot be written to.
+    Attributes:
+        events: What is to be recorded of it, once it is settled.
     """
 
-    @cache
-    def copied(source: Path, name: str | None) -> str | None:
-        return code.copy(source, folder, name)
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        digests: Digests,
+        fence: Callable[[], None],
+        clock: Callable[[], datetime],
+    ) -> None:
+        """Take what *experiment* needs to its *folder*, as long as *fence* lets it."""
+        self.events: list[Requested] = []
+        self._experiment = experiment
+        self._folder = folder
+        self._digests = digests
+        self._fence = fence
+        self._clock = clock
+        self._copied: dict[tuple[Path, str | None], str | None] = {}
 
-    def judge(found: Sequence[Ancestor]) -> str | None:
-        if (problem := _outputs(experiment, found, digests)) is not None:
+    def run(self, search: Search, pending: Collection[int], going_on: GoingOn) -> Found:
+        """What *search* finds for *pending*, taken and durable, also where it is given up.
+
+        Raises:
+            GaveUpError: It was not *going_on* any more.
+            StateWriteError: The folder cannot be written to.
+        """
+        try:
+            return search.find(pending, self._judge, going_on=going_on)
+        finally:
+            results = [event.facts["result"] for event in self.events]
+            if taken := [ref for ref in results if ref is not None]:
+                reusing.settle(self._folder, taken)
+
+    def _judge(self, found: Sequence[Ancestor]) -> str | None:
+        if (problem := _outputs(self._experiment, found, self._digests)) is not None:
             return problem
         made: list[Requested] = []
         for each in found:
-            done, result = each.progress, None
-            if done.result is not None:
-                acceptance.prepare(folder)
+            ref, result = each.progress.result, None
+            if ref is not None:
+                acceptance.prepare(self._folder)
                 try:
                     result = reusing.take(
-                        *(folder, each.index, each.folder, done.result),
-                        link=experiment.store.link,
-                        fence=fence,
+                        *(self._folder, each.index, each.folder, ref),
+                        link=self._experiment.store.link,
+                        fence=self._fence,
                     )
                 except ResultInvalidError as err:
-                    return f"{done.result.path} {err.problem}"
+                    return f"{ref.path} {err.problem}"
                 except DiskError as err:
-                    if folder in (err.path, *err.path.parents):
+                    if self._folder in (err.path, *err.path.parents):
                         raise
-                    return f"{done.result.path} cannot be read: {err.cause}"
-            facts = {
-                "proof": each.proof(),
-                "work": each.work,
-                "code": copied(each.folder, done.code),
-                "result": result,
-                "outputs": _declared(experiment, each),
-                "host": done.host,
-            }
-            made.append(
-                Requested(
-                    entity="process",
-                    event="reuse",
-                    at=at(),
-                    process=each.index,
-                    evidence=f"the same work as {each.origin}",
-                    facts=facts,
-                )
-            )
-        events.extend(made)
+                    return f"{ref.path} cannot be read: {err.cause}"
+            made.append(self._event(each, result))
+        self.events.extend(made)
         return None
 
-    return judge
+    def _event(self, ancestor: Ancestor, result: ResultRef | None) -> Requested:
+        done = ancestor.progress
+        return Requested(
+            entity="process",
+            event="reuse",
+            at=self._clock(),
+            process=ancestor.index,
+            evidence=f"the same work as {ancestor.origin}",
+            facts={
+                "proof": ancestor.proof(),
+                "work": ancestor.work,
+                "code": self._code(ancestor.folder, done.code),
+                "result": result,
+                "outputs": _declared(self._experiment, ancestor),
+                "host": done.host,
+            },
+        )
+
+    def _code(self, source: Path, name: str | None) -> str | None:
+        """The code record *name*, which many share, as it is here now."""
+        key = source, name
+        if key not in self._copied:
+            self._copied[key] = code.copy(source, self._folder, name)
+        return self._copied[key]
 
 
 def _outputs(experiment: Experiment, found: Sequence[Ancestor], digests: Digests) -> str | None:

@@ -6,7 +6,7 @@ changes nothing here, unless hard links were asked for.
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -43,8 +43,7 @@ def take(
 ) -> ResultRef:
     """Give process *index* of the experiment in *folder* the result *ref* of the one in *ancestor*.
 
-    What was left there by a reuse that was cut short is replaced. The content is durable when this
-    returns, its name after `settle`.
+    What was left there by a reuse that was cut short is replaced. It is durable after `settle`.
 
     Args:
         link: Whether the ancestor's file may get a second name instead of being copied.
@@ -81,8 +80,10 @@ def take(
     return own
 
 
-def settle(folder: Path, *, files: Files | None = None) -> None:
-    """Make the names of the results that were taken durable.
+def settle(folder: Path, taken: Iterable[ResultRef], *, files: Files | None = None) -> None:
+    """Make the results that were *taken* durable, all together: that is several times as fast.
+
+    Only once this has returned may their processes be recorded as completed.
 
     Raises:
         StateWriteError: The file system refused.
@@ -90,6 +91,9 @@ def settle(folder: Path, *, files: Files | None = None) -> None:
     files = files or Files()
     try:
         with _results(folder, files) as here:
+            for ref in taken:
+                with _opened(files, files.open_read(Path(ref.path).name, here)) as fd:
+                    files.fsync(fd)
             files.fsync(here)
     except OSError as err:
         raise StateWriteError.of(folder / RESULTS, "making results durable", err) from err
@@ -135,7 +139,6 @@ def _share(
             left = size
             while left > 0 and (done := files.copy_range(original, fd, left)):
                 left -= done
-            files.fsync(fd)
             return True
         except OSError as err:
             _elsewise(err)
@@ -154,7 +157,6 @@ def _elsewise(err: OSError) -> bool:
 def _write(files: Files, name: str, here: int, data: bytes) -> None:
     with _opened(files, files.open_new(name, here, _READ_ONLY)) as fd:
         files.write_all(fd, data)
-        files.fsync(fd)
 
 
 @contextlib.contextmanager
