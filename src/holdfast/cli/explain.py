@@ -37,7 +37,7 @@ def explain(
     is that of the run where it would start nothing: 2 if finished work ran with other code, 5 if
     somebody else owns it.
     """
-    from holdfast.cli.plan import print_plan
+    from holdfast.cli.plan import plan, print_plan
     from holdfast.config.experiment_file import load_config
 
     code = choice(keep_results, rerun_changed)
@@ -50,6 +50,5 @@ def explain(
         raise click.UsageError("--set changes a FILE; an experiment goes on as it was configured")
     else:
         resumed = resolve(where.manager(), spoken(query))
-    return print_plan(
-        *(where, experiment, resumed), fresh=False, code=code, force=force, as_json=as_json
-    )
+    made = plan(where, experiment, resumed, fresh=False, code=code, force=force)
+    return print_plan(where, made, as_json=as_json)

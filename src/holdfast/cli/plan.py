@@ -216,18 +216,8 @@ def _nearest(manager: StateManager, made: Plan, digests: Digests) -> Nearest | N
     return Nearest(experiment, manager.state_dir, digests, others)
 
 
-def print_plan(
-    where: Where,
-    experiment: Experiment | None,
-    resumed: str | None,
-    *,
-    fresh: bool,
-    code: Choice | None,
-    force: bool,
-    as_json: bool,
-) -> int:
+def print_plan(where: Where, made: Plan, *, as_json: bool) -> int:
     """Say for every process whether it would be run, and why; the exit code."""
-    made = plan(where, experiment, resumed, fresh=fresh, code=code, force=force)
     state, actions = made.state, made.actions
     living = None if state is None else where.manager().liveness(state.experiment_id)
     owned = living is not None and living.kind == "alive"

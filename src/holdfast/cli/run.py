@@ -169,11 +169,10 @@ def run(
         )
 
     if dry_run:
-        from holdfast.cli.plan import print_plan
+        from holdfast.cli.plan import plan, print_plan
 
-        return print_plan(
-            *(where, experiment, resumed), fresh=fresh, code=code, force=force, as_json=as_json
-        )
+        made = plan(where, experiment, resumed, fresh=fresh, code=code, force=force)
+        return print_plan(where, made, as_json=as_json)
 
     def unlike(state: "ExperimentState") -> list[str]:
         # The file may have other limits than the experiment; they count for this run only.
