@@ -119,6 +119,21 @@ def test_a_view_that_was_brought_back_is_told(manager: StateManager) -> None:
     assert "tells of epoch 1, revision 1, 'running'; the journal of epoch 2, revision 2" in words
 
 
+def test_a_view_of_an_older_version_is_no_cause_for_alarm(manager: StateManager) -> None:
+    """It lacks what that version did not know, which says nothing."""
+    with manager.claim(ID) as claim:
+        claim.record("start")
+    view = view_of(manager)
+    known = json.loads(view.read_bytes())
+    older = {key: value for key, value in known.items() if value is not None}
+    assert older != known
+    view.write_text(json.dumps(older))
+    assert told(manager)[1] == []
+    del older["created_at"]
+    view.write_text(json.dumps(older))
+    assert "differs from its journal in created_at;" in told(manager)[1][0]
+
+
 def test_a_view_beside_a_damaged_older_journal_is_told(manager: StateManager) -> None:
     """What cannot be proven is not taken for harmless, and is no error either."""
     killed(

@@ -90,12 +90,13 @@ def misnamed(state: ExperimentState, stem: str) -> str | None:
 def differs(plain: encoding.Json, truth: ExperimentState) -> str | None:
     """In what a view, as parsed, differs from the *truth* of the same revision; None if in nothing.
 
-    No crash explains it: somebody wrote into the file.
+    No crash explains it: somebody wrote into the file. What an older version did not know yet, and
+    left out, is no difference.
     """
     true = encoding.state_to_json(truth)
-    if plain == true:
-        return None
     keys = [key for key in {**true, **plain} if plain.get(key) != true.get(key)]
+    if not keys:
+        return None
     return f"differs from its journal in {', '.join(map(str, keys)):.200}"
 
 
