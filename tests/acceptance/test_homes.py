@@ -84,6 +84,18 @@ def test_what_is_here_comes_first_only_if_the_work_is_here(project: Project) -> 
     assert (project.home / "named").is_dir()
 
 
+def test_what_lies_beside_the_file_is_nearer_than_what_lies_above(project: Project) -> None:
+    """New work goes there, also from the folder of the file, where it finds what can be reused."""
+    project.at("proj", "-C", ".experiment_state", "run", "e.toml")
+    project.at(".", "-C", ".experiment_state", "run", "--procs", "1", "--", "true")
+    (project.home / "proj" / "e.toml").write_text(FILE + "\nprocesses = 2")
+    for folder, file in (("proj", "e.toml"), ("proj/sub", "../e.toml")):
+        err = project.at(folder, "run", "--fresh", file)[1]
+        assert ("experiments are in" in err) is (folder != "proj")
+    assert len(list((project.home / "proj" / ".experiment_state").glob("*.json"))) == 3
+    assert len(list((project.home / ".experiment_state").glob("*.json"))) == 1
+
+
 def test_a_new_experiment_is_made_here(project: Project) -> None:
     """If there is no state directory beside the file or above."""
     assert "experiments are in" not in project.at("other", "run", "../proj/e.toml")[1]

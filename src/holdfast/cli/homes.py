@@ -42,7 +42,8 @@ def above(folder: Path = Path()) -> Path:
 def for_work(experiment: "Experiment") -> tuple[Path, bool]:
     """The state directory for a run of *experiment*, and whether its work is there.
 
-    One that has its work comes first: the one here, then those beside and above its file.
+    One that has its work comes first: the one here, then those beside and above its file; without
+    any, the nearest of the latter, which may be the one here.
 
     Raises:
         UntrustedPlaceError: Others can write into what is found.
@@ -151,9 +152,8 @@ def _places(folder: Path) -> Iterator[Path]:
 
 def _trusted(folder: Path) -> Iterator[Path]:
     for place in _places(folder):
-        if place == STATE_DIR:
-            continue  # what is here was chosen by coming here
-        if (why := _distrust(place)) is not None:
+        # What is here was chosen by coming here.
+        if place != STATE_DIR and (why := _distrust(place)) is not None:
             raise UntrustedPlaceError(place, why)
         yield place
 
