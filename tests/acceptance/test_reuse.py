@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -232,6 +233,21 @@ def test_finished_work_whose_script_changed_starts_nothing(swept: Shell) -> None
     assert set(starts(swept).values()) == {2}
     swept("run", "e.toml")
     assert sum(starts(swept).values()) == 48
+
+
+def test_the_ways_out_are_for_the_file_as_it_was_set(swept: Shell) -> None:
+    """Typed as they are printed, they are about the work that was asked for."""
+    only = ("--set", "matrix.lr=[1, 2]", "--set", "matrix.seed=[1]")
+    swept("run", "e.toml", *only)
+    with (swept.path / "work.sh").open("a") as file:
+        file.write("# another\n")
+    for verb in (("run",), ("run", "-n"), ("explain",)):
+        _, err = swept(*verb, "e.toml", *only, code=2)
+        [line] = [line for line in err.splitlines() if "--rerun-changed" in line]
+        words = shlex.split(line.partition("the rest: ")[2])
+        assert words[-5:-2] == [*("run", "--set=matrix.lr=[1, 2]", "--set=matrix.seed=[1]")]
+    swept(*words[-5:])
+    assert sorted(starts(swept).values()) == [1] * 22 + [2] * 2
 
 
 def test_a_reuse_of_what_ran_with_other_code_is_asked_about(swept: Shell) -> None:

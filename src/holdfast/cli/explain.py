@@ -41,6 +41,7 @@ def explain(
     from holdfast.config.experiment_file import load_config
 
     code = choice(keep_results, rerun_changed)
+    where.settings = settings
     experiment, resumed = None, None
     path = Path(query)
     if path.suffix == ".toml" or (path.exists() and not path.is_dir()):

@@ -138,7 +138,7 @@ def run(
     if fresh and code is not None:
         raise click.UsageError("--fresh runs everything anew, whatever has changed")
     command: tuple[str, ...] | None = context.meta.get(_COMMAND)
-    where.fresh = fresh
+    where.fresh, where.settings = fresh, settings
     experiment = _experiment(
         where, words, command, procs, ranks, settings_of(settings), resumed=resumed
     )

@@ -29,6 +29,7 @@ class Where:
         option: The directory as it was given with `-C`; None if it was not.
         verb: The command that runs; None before that is known.
         fresh: Whether it makes a new experiment whatever there is.
+        settings: What `--set` changes of the file, as it was typed.
         found: The directory that was found, once it was looked for.
     """
 
@@ -38,6 +39,7 @@ class Where:
         self.option = option
         self.verb = verb
         self.fresh = fresh
+        self.settings: tuple[str, ...] = ()
         self.found: Path | None = None
 
     @property
@@ -113,6 +115,8 @@ class Where:
         where = [] if self.option is None else ["-C", self.option]
         if self._said is None and self.found is not None and not self._is_found_again(self.found):
             where = ["-C", str(self.found)]
+        if words[0] == "run":  # the file alone would be other work
+            words = ("run", *(f"--set={each}" for each in self.settings), *words[1:])
         return " ".join([_program(), *map(quoted, [*where, *words])])
 
     @staticmethod
