@@ -108,6 +108,20 @@ def test_a_declared_file_that_changed_is_named(sweep: Shell) -> None:
     assert "outdated: data.csv changed since 3 of 3 ran" in sweep("show", "@last")[0]
 
 
+def test_a_project_that_was_moved_runs_where_it_ran(sh: Shell) -> None:
+    """Moved with its states, it is the same place, and no reason for anything to run."""
+    home, sh.path = sh.path, sh.path / "old"
+    sh.path.mkdir()
+    (sh.path / "s.toml").write_text(FILE)
+    script(sh, 2)
+    sh("run", "s.toml")
+    sh.path = sh.path.rename(home / "new")
+    edit(sh, "0.3]", "0.3, 0.4]")
+    found = explained(sh, "s.toml")
+    assert [each["action"] for each in found] == ["reuse"] * 3 + ["run"]
+    assert found[3]["differences"] == ["lr 0.3 → 0.4"]
+
+
 def test_finished_work_of_other_code_is_explained_both_ways(sweep: Shell) -> None:
     """The table, what changed, and both ways; the exit code is that of the run."""
     sweep("run", "s.toml")

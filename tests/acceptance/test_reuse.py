@@ -340,6 +340,8 @@ def test_a_changed_script_of_the_aggregation_is_asked_about(sh: Shell) -> None:
     (sh.path / "sum.sh").write_text('echo 2 > "$HOLDFAST_RESULT"\n')
     _, err = sh("run", "e.toml", code=2)
     assert "is finished, and sum.sh changed since it was aggregated; nothing was started" in err
+    shown, _ = sh("show", newest(sh).experiment_id)
+    assert "outdated: sum.sh changed since it was aggregated" in shown
     sh("run", "e.toml", "--keep-results")
     out, _ = sh("run", "e.toml", "--rerun-changed", "--json")
     assert json.loads(out)["aggregate"]["value"] == 2
@@ -503,6 +505,24 @@ def test_a_declared_file_that_changed_is_told_of_when_an_experiment_goes_on(sh: 
     (sh.path / "data").write_text("2")
     _, err = sh("run", "e.toml", code=3)
     assert "data changed since 1 of 2 ran" in err
+
+
+def test_what_show_calls_outdated_is_run_anew_as_it_says(sh: Shell) -> None:
+    """A declared file changed: the command that `show` gives makes a new experiment."""
+    (sh.path / "work.sh").write_text(WORK)
+    write(sh, [1, 2], [1], '[identity]\nfiles = ["data"]\n')
+    (sh.path / "data").write_text("1")
+    sh("run", "e.toml")
+    old = newest(sh).experiment_id
+    (sh.path / "data").write_text("22")
+    shown, _ = sh("show", old)
+    assert "outdated: data changed since 2 of 2 ran" in shown
+    assert f"resume --rerun-changed {old}" in shown
+    sh("resume", old)
+    assert newest(sh).experiment_id == old
+    sh("resume", "--rerun-changed", old)
+    assert newest(sh).experiment_id != old
+    assert set(starts(sh).values()) == {2}
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux's /proc")

@@ -157,6 +157,7 @@ def test_what_is_planted_can_be_read_at_all(folder):
         GOOD.replace('"git":null', '"git":{}'),
         GOOD.replace('"git":null', '"git":{"dirty":1,"revision":null}'),
         GOOD.replace('"git":null', '"git":{"dirty":"","revision":null}'),
+        GOOD.replace('"git":null', '"git":{"dirty":1.0,"revision":null}'),
         GOOD.replace('"git":null', '"git":{"dirty":true,"revision":"HEAD"}'),
         GOOD.replace('"files":{}', '"files":[]'),
         GOOD.replace('"files":{}', '"files":{"a":[]}'),

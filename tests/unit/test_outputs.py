@@ -313,6 +313,20 @@ def test_a_recorded_path_does_not_lead_out(tmp_path: Path, path: str) -> None:
     assert told == f"output {path} is recorded under a path outside of its directory"
 
 
+@pytest.mark.parametrize("path", ["a\0b", "\ud800", "plots/\0"])
+def test_a_recorded_path_that_there_cannot_be_is_told(tmp_path: Path, path: str) -> None:
+    """Edited or not, nobody gets a traceback for it: of an output nothing is there, of a directory
+    nothing is known.
+    """
+    (tmp_path / "plots").mkdir()
+    ref = ResultRef(path=path, size=1, sha256="0" * 64)
+    told = outputs.verify(tmp_path, [ref], Digests())
+    assert told is not None
+    assert "is recorded under a path that there cannot be" in told
+    with pytest.raises(OSError, match=r"embedded null|surrogates"):
+        outputs.verify(tmp_path / path, [ref], Digests())
+
+
 def test_a_directory_that_is_gone_has_lost_nothing(tmp_path: Path) -> None:
     """A disk that is not mounted proves nothing about what is on it."""
     refs = taken(tmp_path / "project", "model.pt")

@@ -107,16 +107,19 @@ def show(where: Where, query: str, whole: bool, as_json: bool) -> int:
 
 
 def _outdated(state: ExperimentState, folder: Path) -> Changed | None:
-    """What changed since the completed processes ran; None where that cannot be told."""
+    """What changed since it was run and aggregated; None where that cannot be told."""
     if all(process.code is None for process in state.process_progress.values()):
         return None
     from holdfast.orchestration.configured import configuration
     from holdfast.orchestration.marking import digests_of
 
     try:
-        cwd = configuration(state, folder.parent).cwd
+        made = configuration(state, folder.parent)
+        if not made.cwd.is_dir():
+            return None
         with digests_of(folder.parent) as digests:
-            return of_state(state, folder, cwd, digests, declared=True) if cwd.is_dir() else None
+            command = made.aggregate.command
+            return of_state(state, folder, made.cwd, digests, command=command, declared=True)
     except (ConfigError, OSError, ValueError):
         return None
 
@@ -124,9 +127,9 @@ def _outdated(state: ExperimentState, folder: Path) -> Changed | None:
 def _code(state: ExperimentState, changed: Changed | None) -> list[str]:
     if not changed:
         return []
-    ran = f"{len(changed.processes):,} of {state.num_processes:,} ran"
     outdated = "outdated: " if state.status in SETTLED else ""
-    return [f"{'code':<10} {outdated}{text.short(changed, _LONG)} since {ran}"]
+    words = text.short(changed.since(state.num_processes), _LONG)
+    return [f"{'code':<10} {outdated}{words}"]
 
 
 def _print_json(
@@ -168,7 +171,7 @@ def _print_json(
             "history": [forms.plain(each, *_STEP) for each in history],
             "aggregate": aggregate,
             "code": {
-                "changed": dict(changed.files) if changed else {},
+                "changed": {**changed.files, **changed.aggregation} if changed else {},
                 "changed_since": list(changed.processes) if changed else [],
                 "mixed": list(codes.marks(aggregate).sentences),
             },

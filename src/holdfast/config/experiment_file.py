@@ -23,7 +23,7 @@ from holdfast.config.hashing import compute_config_hash
 from holdfast.config.matrix import Params, identity
 from holdfast.config.placeholders import escape, fill, is_plain
 from holdfast.config.shell_words import suspicions
-from holdfast.encoding import portable
+from holdfast.encoding import local, portable
 from holdfast.errors import ConfigError, ConfigProblem, ConfigWarning
 
 __all__ = ["Aggregation", "Experiment", "Limits", "Ranks", "Retry", "load_config"]
@@ -338,15 +338,33 @@ class Experiment(Declaration):
 
     @classmethod
     def from_stored(
-        cls, config: Mapping[str, Any], cwd: Path | str = Path(), path: Path | str | None = None
+        cls,
+        config: Mapping[str, Any],
+        cwd: Path | str | None = None,
+        path: Path | str | None = None,
+        *,
+        state_dir: Path | None = None,
+        config_hash: str | None = None,
     ) -> Self:
-        """The experiment that this or an older version stored as *config*. Raises ConfigError."""
+        """The experiment that this or an older version stored as *config*.
+
+        Args:
+            cwd: As a state has it; None for where we are.
+            path: As for `from_config`.
+            state_dir: Where it is stored now, under *config_hash*: the folder that it was made in
+                may have moved with that, see `moved_with`. None where its folder does not matter.
+
+        Raises:
+            ConfigError: *config* cannot be used.
+        """
         env = config.get("env")
         if isinstance(env, Mapping) and "format" not in config:
             # 0.1 took these for plain text, and what it began must end as it began.
             plain = {k: escape(v) if isinstance(v, str) else v for k, v in env.items()}
             config = {**config, "env": plain}
-        return _checked(cls, _without_format(config), [], cwd, path, again=True)
+        folder = Path() if cwd is None else Path(local(os.fspath(cwd)))
+        found = _checked(cls, _without_format(config), [], folder, path, again=True)
+        return found if state_dir is None else found.moved_with(state_dir, config_hash)
 
     @classmethod
     def from_command(

@@ -139,12 +139,12 @@ def _unmounted(cwd: Path, state: ExperimentState, err: OSError) -> Finding:
 
 def _cwd(site: Site, state: ExperimentState) -> Path:
     """Where its processes run, in a project that may have been moved since."""
-    cwd = Path.cwd() if state.cwd is None else Path(local(state.cwd))
     try:
-        stored = Experiment.from_stored(state.config, cwd, state.config_path)
+        return Experiment.from_stored(
+            state.config, state.cwd, state_dir=site.top.path, config_hash=state.config_hash
+        ).cwd
     except ConfigError:
-        return cwd
-    return stored.moved_with(site.top.path, state.config_hash).cwd
+        return Path(local(state.cwd or ".")).absolute()
 
 
 def _made_again(state: ExperimentState) -> tuple[str, ...]:

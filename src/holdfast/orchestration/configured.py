@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from holdfast.config.experiment_file import Experiment
-from holdfast.encoding import local
 from holdfast.errors import ConfigError, ConfigProblem
 from holdfast.lifecycle.records import ExperimentState
 
@@ -19,10 +18,13 @@ def configuration(state: ExperimentState, state_dir: Path) -> Experiment:
     if not state.config.get("command"):
         problem = ConfigProblem("command", "it was made without one, so nothing can be run")
         raise ConfigError(state.experiment_id, [problem])
-    cwd = Path.cwd() if state.cwd is None else Path(local(state.cwd))
-    experiment = Experiment.from_stored(state.config, cwd, state.config_path)
+    experiment = Experiment.from_stored(
+        *(state.config, state.cwd, state.config_path),
+        state_dir=state_dir,
+        config_hash=state.config_hash,
+    )
     check_number(state, experiment, "its configuration")
-    return experiment.moved_with(state_dir, state.config_hash)
+    return experiment
 
 
 def check_number(state: ExperimentState, experiment: Experiment, whose: str) -> None:

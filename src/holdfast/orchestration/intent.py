@@ -232,13 +232,14 @@ def _changed(
         ConfigError: It is unfinished, and is to be rerun: it goes on, whatever has changed.
     """
     folder = manager.folder(state.experiment_id)
-    # What is finished by its name is shown as it was made; what goes on mixes, and that is said.
-    declared = state.status not in SETTLED
-    found = changed.of_state(state, folder, experiment.cwd, digests, declared=declared)
-    if state.status is ExperimentStatus.AGGREGATED and experiment.aggregate.command is not None:
-        with contextlib.suppress(StateCorruptError):  # told by whoever shows it
-            aggregate = aggregation.read(folder)
-            found = changed.with_aggregation(found, aggregate, experiment.cwd, digests)
+    # What is finished by its name is shown as it was made, unless that is to run anew; what goes on
+    # mixes, and that is said.
+    declared = state.status not in SETTLED or choice == "rerun"
+    found = changed.of_state(
+        *(state, folder, experiment.cwd, digests),
+        command=experiment.aggregate.command,
+        declared=declared,
+    )
     if found and choice is None and state.status in SETTLED:
         raise CodeChangedError(
             state.experiment_id,

@@ -343,7 +343,7 @@ def _decoded(plain: Any) -> Code:
     git, python = plain["git"], plain["python"]
     if git is not None:
         git = Git(revision=_text(git["revision"], _REVISION), dirty=git["dirty"])
-        if git.dirty not in (True, False, None) or type(git.dirty) is int:
+        if type(git.dirty) not in (bool, type(None)):
             raise TypeError("dirty")
     return Code(
         files={path: _digest_from_json(each) for path, each in plain["files"].items()},

@@ -227,7 +227,9 @@ class _Other:
         if not state.processes_completed or not state.config.get("command"):
             return None
         try:
-            theirs = Experiment.from_stored(state.config, Path(local(state.cwd or ".")))
+            theirs = Experiment.from_stored(
+                state.config, state.cwd, state_dir=state_dir, config_hash=state.config_hash
+            )
         except (ConfigError, TypeError, ValueError):
             return None  # made by hand, or by a version that could do more
         if theirs.num_processes != state.num_processes:

@@ -38,7 +38,7 @@ def parameters(state: ExperimentState) -> Params:
     from holdfast.config.experiment_file import Experiment
 
     try:
-        found = Experiment.from_stored(state.config, Path(state.cwd or ".")).params
+        found = Experiment.from_stored(state.config, state.cwd).params
     except (ConfigError, TypeError, ValueError):
         return None  # made by hand or through the library: any JSON is allowed there
     return found if len(found) == state.num_processes else None

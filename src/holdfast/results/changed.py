@@ -1,18 +1,20 @@
 """Which processes ran with other code than there is now, and what of it changed since."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
+from holdfast.errors import StateCorruptError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.provenance import code
 from holdfast.provenance.code import Code
 from holdfast.provenance.digests import Digests, FileDigest
-from holdfast.status import ProcessStatus
+from holdfast.results import aggregate_file
+from holdfast.status import ExperimentStatus, ProcessStatus
 
-__all__ = ["Changed", "Comparing", "of_state", "with_aggregation"]
+__all__ = ["Changed", "Comparing", "of_state"]
 
 
 @attrs.frozen(kw_only=True)
@@ -31,6 +33,11 @@ class Changed:
 
     def __bool__(self) -> bool:
         return bool(self.processes or self.aggregation)
+
+    def since(self, total: int) -> str:
+        """`train.py changed since 20 of 24 ran`, of *total* processes."""
+        ran = f"{len(self.processes):,} of {total:,} ran" if self.processes else "it was aggregated"
+        return f"{self} since {ran}"
 
     def __str__(self) -> str:
         by_fate: dict[str, list[str]] = {}
@@ -90,37 +97,37 @@ def of_state(
     folder: Path,
     cwd: Path,
     digests: Digests,
-    among: Iterable[int] = (),
     *,
+    command: Sequence[str] | None,
     declared: bool = False,
 ) -> Changed:
     """What changed since the processes of *state* that are completed, or running, were started.
 
     Args:
-        among: The processes to look at; all of these if there are none.
+        command: That of the aggregation: what made an aggregated one its aggregate counts, too, as
+            far as that is recorded. None without one.
         declared: As for `Comparing`.
     """
     comparing = Comparing(cwd, digests, declared=declared)
     files: dict[str, str] = {}
     processes = []
-    began = (ProcessStatus.COMPLETED, ProcessStatus.RUNNING)
-    for index in among or state.processes.indices(*began):
+    for index in state.processes.indices(ProcessStatus.COMPLETED, ProcessStatus.RUNNING):
         if fates := comparing.fates(folder, state.processes[index]):
             files |= fates
             processes.append(index)
-    return Changed(files=files, processes=tuple(processes))
+    aggregates = command is not None and state.status is ExperimentStatus.AGGREGATED
+    made = _aggregated_with(folder) if aggregates else None
+    aggregation = {} if made is None else code.changed(made, cwd, digests)
+    return Changed(files=files, processes=tuple(processes), aggregation=aggregation)
 
 
-def with_aggregation(
-    found: Changed, aggregate: Mapping[str, Any] | None, cwd: Path, digests: Digests
-) -> Changed:
-    """*found*, and what changed of the code that made *aggregate*, as far as that is recorded."""
+def _aggregated_with(folder: Path) -> Code | None:
+    aggregate = None
+    with contextlib.suppress(StateCorruptError):  # told by whoever shows it
+        aggregate = aggregate_file.read(folder)
     inputs = None if aggregate is None else aggregate.get("inputs")
     form = inputs.get("aggregation") if isinstance(inputs, Mapping) else None
-    ran = code.from_form(form) if isinstance(form, Mapping) else None
-    if ran is None:
-        return found
-    return attrs.evolve(found, aggregation=code.changed(ran, cwd, digests))
+    return code.from_form(form) if isinstance(form, Mapping) else None
 
 
 def _listed(paths: list[str], limit: int = 3) -> str:

@@ -99,7 +99,10 @@ def lost(
     """
     refs = tuple(refs)
     if refs:
-        cwd.stat()  # a disk that is not mounted has lost nothing
+        try:
+            cwd.stat()  # a disk that is not mounted has lost nothing
+        except ValueError as err:  # nor has a path that there cannot be
+            raise OSError(errno.EINVAL, str(err)) from err
     for ref in refs:
         problem = _problem(cwd, ref, digests, going_on)
         if problem is not None:
@@ -241,9 +244,11 @@ def _problem(cwd: Path, ref: ResultRef, digests: Digests, going_on: GoingOn) -> 
     # References come from files; one that was tampered with must not lead out of the folder.
     if path.is_absolute() or ".." in path.parts or not path.parts:
         return "is recorded under a path outside of its directory"
-    here = cwd / local(ref.path)
     try:
+        here = cwd / local(ref.path)
         info = _look(here, opened=True)
+    except ValueError as err:  # a NUL, a surrogate that stands for no byte
+        return f"is recorded under a path that there cannot be: {err}"
     except OSError as err:
         if err.errno in globs.ABSENT:
             return "is missing"
