@@ -27,15 +27,17 @@ MAY_IMPORT = {
     "ids": {"errors"},
     "liveness": {"identity"},
     "globs": {"encoding"},
+    "syncing": set(),
     "config": {"encoding", "errors", "globs"},
-    "provenance": {"encoding", "errors"},
-    "attempts": {"errors", "identity", "liveness", "status"},
+    "provenance": {"encoding", "errors", "syncing"},
+    "attempts": {"errors", "identity", "liveness", "status", "syncing"},
     "engines": {"attempts", "encoding", "errors", "identity", "liveness"},
-    "worker": {"attempts", "errors"},
+    "worker": {"attempts", "errors", "syncing"},
     "lifecycle": {"errors", "identity", "liveness", "status", "validators"},
     "diagrams": {"errors", "lifecycle", "status"},
     "store": {
         "attempts", "config", "errors", "identity", "ids", "lifecycle", "liveness", "status",
+        "syncing",
     },
     "results": {
         "attempts", "encoding", "errors", "globs", "lifecycle", "provenance", "status", "store",
@@ -77,8 +79,8 @@ OWNERS = {
 #: Who may call what changes the disk or other processes, or waits for nothing.
 CALLERS = {
     "os.fsync os.fdatasync os.rename os.replace os.link": [
-        "store.files", "attempts.*", "results.acceptance", "engines.*", "worker.*",
-        "provenance.code", "provenance.digests", "provenance.files",
+        "syncing", "store.files", "attempts.*", "results.acceptance", "engines.*", "worker.*",
+        "provenance.code", "provenance.digests",
     ],
     "os.kill os.killpg": [
         "liveness.observer", "attempts.family", "engines.*", "worker.*", "provenance.git",

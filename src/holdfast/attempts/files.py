@@ -30,6 +30,7 @@ from holdfast.attempts.records import CgroupAddress, ExitRecord, LiveState, Proc
 from holdfast.errors import StateCorruptError, StateReadError, StateWriteError
 from holdfast.identity import ProcessIdentity
 from holdfast.status import Reason
+from holdfast.syncing import sync
 
 __all__ = [
     "disk_problem",
@@ -381,7 +382,7 @@ def _publish(
         try:
             os.write(fd, json.dumps(content).encode("ascii"))
             if durable:
-                os.fsync(fd)
+                sync(fd)
             mine = os.fstat(fd)
         finally:
             os.close(fd)

@@ -9,6 +9,7 @@ from typing import Final, Literal, Self
 import attrs
 
 from holdfast.errors import SOMETHING_ELSE, StateReadError, StateWriteError
+from holdfast.syncing import sync
 
 __all__ = [
     "AGGREGATE",
@@ -160,7 +161,7 @@ def prepare(folder: Path) -> None:
             # The parent too: a power cut could take the directory back with every outcome in it.
             fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                os.fsync(fd)
+                sync(fd)
             finally:
                 os.close(fd)
             found = path.lstat()

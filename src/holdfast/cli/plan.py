@@ -18,7 +18,6 @@ from holdfast.cli.failures import OWNED, report, told
 from holdfast.cli.where import Where
 from holdfast.config.experiment_file import Experiment
 from holdfast.config.matrix import identity
-from holdfast.encoding import local
 from holdfast.errors import CodeChangedError, ConfigError, ConfigProblem, HoldfastError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState
@@ -283,8 +282,7 @@ def _summary(made: Plan, *, aggregates: bool) -> Iterator[str]:
     total = text.count(len(made.decisions), "process")
     what = "a new experiment" if state is None else text.one_line(state.experiment_id)
     if made.changed and state is not None and state.status not in SETTLED:
-        ran = f"{len(made.changed.processes):,} of {state.num_processes:,} ran"
-        yield f"{made.changed} since {ran}"
+        yield made.changed.since(state.num_processes)
     if made.problem is not None:
         yield f"{what}: nothing would be started, of {total}"
         return
@@ -311,7 +309,9 @@ def refuse_other_work(
     if state.config_hash in experiment.config_hashes(state_dir):
         return
     try:
-        stored = Experiment.from_stored(state.config, Path(local(state.cwd or ".")))
+        stored = Experiment.from_stored(
+            state.config, state.cwd, state_dir=state_dir, config_hash=state.config_hash
+        )
         before: Mapping[str, Any] = _numbered(stored, state_dir)
     except ConfigError:
         before = {}

@@ -339,9 +339,7 @@ class Orchestrator:
                 _ = marks.works
             self._record(claim, taken.events)
             if intent.changed and claim.state.status is ExperimentStatus.RUNNING:
-                total = claim.state.num_processes
-                ran = f"{len(intent.changed.processes):,} of {total:,} ran"
-                self._note(f"{intent.changed} since {ran}")
+                self._note(intent.changed.since(claim.state.num_processes))
             inherited = self._reuse(claim, marks, loop, intent.search, inherited)
             policy = _policy(experiment, jobs)
             again_run: set[int | None] = set()

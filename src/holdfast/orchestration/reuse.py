@@ -128,6 +128,8 @@ class Search:
         self._states: dict[str, ExperimentState | None] = {}
         self._done: dict[str, Mapping[str, Sequence[int]]] = {}
         self._folders: dict[str, Path] = {}
+        self._asked: set[str] = set()
+        self._known: dict[str, Sequence[str]] = {}
 
     def find(self, pending: Collection[int], judge: Judge, *, going_on: GoingOn = always) -> Found:
         """What *judge* takes for the *pending* processes, the newest experiments first.
@@ -139,8 +141,7 @@ class Search:
             GaveUpError: It is not *going_on* any more.
         """
         units = self._units(pending)
-        wanted = {self._works[unit[0]] for unit in units}
-        doers = self._manager.doers(wanted, limit=_MOST_ASKED)
+        doers = self._doers({self._works[unit[0]] for unit in units})
         ancestors: dict[int, Ancestor] = {}
         changed: dict[int, tuple[Ancestor, Mapping[str, str]]] = {}
         refused: dict[int, str] = {}
@@ -168,6 +169,13 @@ class Search:
             refused.pop(index, None)
         rivals = {index: len(doers.get(self._works[index], ())) for index in ancestors}
         return Found(ancestors=ancestors, changed=changed, refused=refused, rivals=rivals)
+
+    def _doers(self, wanted: set[str]) -> Mapping[str, Sequence[str]]:
+        """The experiments that have completed them, asked once: what is taken is verified then."""
+        if unknown := wanted - self._asked:
+            self._asked |= unknown
+            self._known |= self._manager.doers(unknown, limit=_MOST_ASKED)
+        return self._known
 
     def _units(self, pending: Collection[int]) -> list[range]:
         """What is reused all or none: processes, or whole gangs."""

@@ -31,9 +31,10 @@ import attrs
 from holdfast.encoding import local
 from holdfast.errors import StateReadError, StateWriteError, cause
 from holdfast.provenance.digests import Digests, FileDigest
-from holdfast.provenance.files import content, sync
+from holdfast.provenance.files import content
 from holdfast.provenance.git import Git
 from holdfast.provenance.naming import is_document, is_program
+from holdfast.syncing import sync
 
 __all__ = [
     "FOLDER",

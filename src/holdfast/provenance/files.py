@@ -2,9 +2,8 @@
 
 import os
 import stat
-import sys
 
-__all__ = ["content", "regular", "sync"]
+__all__ = ["content", "regular"]
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -44,17 +43,3 @@ def content(path: str | os.PathLike[str], limit: int, dir_fd: int | None = None)
         return bytes(data)
     finally:
         os.close(fd)
-
-
-def sync(fd: int) -> None:
-    """To the disk itself.
-
-    Raises:
-        OSError: It may not be there.
-    """
-    if sys.platform == "darwin":
-        import fcntl
-
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # there fsync stops at the drive's cache
-    else:
-        os.fsync(fd)

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from holdfast.errors import NoHardLinksError, UnsupportedPlatformError
+from holdfast.syncing import sync
 
 if sys.platform == "win32":
     raise UnsupportedPlatformError("POSIX file locks and directory descriptors")
@@ -83,11 +84,7 @@ class Files:
 
     def fsync(self, fd: int) -> None:
         """Content, size and names to the disk itself."""
-        if sys.platform == "darwin":
-            # There fsync leaves the data in the drive's cache, which a power cut empties.
-            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-        else:
-            os.fsync(fd)
+        sync(fd)
 
     def fdatasync(self, fd: int) -> None:
         """Content and size to the disk; times may stay behind."""

@@ -7,7 +7,8 @@ only, and little of it: it comes with `import holdfast` in every program.
 import errno
 import os
 import stat
-import sys
+
+from holdfast.syncing import sync
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ __all__ = [
     "publish",
     "put",
     "remove",
-    "sync",
     "sync_folder",
     "sync_tree",
     "temporary",
@@ -82,20 +82,6 @@ def _forget(path: str) -> None:
         os.unlink(path)
     except OSError:
         return
-
-
-def sync(fd: int) -> None:
-    """To the disk itself.
-
-    Raises:
-        OSError: It may not be there.
-    """
-    if sys.platform == "darwin":
-        import fcntl
-
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # there fsync stops at the drive's cache
-    else:
-        os.fsync(fd)
 
 
 def sync_folder(path: str) -> None:
