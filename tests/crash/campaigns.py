@@ -46,7 +46,8 @@ def _each(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: 
         return list(pool.map(function, *zip(*tasks, strict=True)))
 
 
-def _names(scale: Scale) -> list[str]:
+def workloads(scale: Scale) -> list[str]:
+    """Those that are written, and as many at random as *scale* says."""
     return [*WORKLOADS, *(f"random-{seed}" for seed in range(scale.lives))]
 
 
@@ -67,14 +68,14 @@ def _recorded(name: str, limit: int, live: float, strace: bool) -> Survey:
         return survey(name, trace, Holdfast(), where, limit=limit, live_share=live)
 
 
-def power_cuts(scale: Scale, part: int = 0, of: int = 1) -> Figures:
-    """Every directory that a power cut in any workload may leave, judged and lived on in.
+def power_cuts(scale: Scale, names: Sequence[str] = ()) -> Figures:
+    """Every directory that a power cut in a workload may leave, judged and lived on in.
 
     Args:
-        part: Which *of* so many parts of the workloads, from 0.
+        names: The workloads; by default all of them.
     """
     done = Survey()
-    names = _names(scale)[part::of]
+    names = names or workloads(scale)
     tasks = [(name, scale.limit, scale.live, STRACE is not None) for name in names]
     for each in _each(_recorded, tasks, scale.jobs):
         done.add(each)
