@@ -74,6 +74,64 @@ def test_one_failure_does_not_stop_the_others() -> None:
     assert turns.state.error_message == "2 of 3 processes failed: 0, 2"
 
 
+def test_what_is_held_back_stays_pending_and_the_end_says_so() -> None:
+    """The others run to their end; what is held later is not started again once it was stopped."""
+    turns = Turns(started(4), Policy(jobs=2))
+    turns.scheduler.hold(turns.state, [2])
+    assert turns.turn()[0] == [0, 1]
+    turns.scheduler.hold(turns.state, [1])
+    stopped = ProcessExited(process=1, attempt=1, at=NOW, signal=15, stop_reason=Reason.USER)
+    assert turns.turn(exited(0), stopped)[0] == [3]
+    turns.turn(exited(3))
+    assert turns.state.status is ExperimentStatus.INTERRUPTED
+    assert turns.state.reason is Reason.USER
+    assert turns.state.error_message == "held back: processes 1, 2"
+    assert [p.status for p in turns.state.processes.values()] == [
+        *(ProcessStatus.COMPLETED, ProcessStatus.PENDING),
+        *(ProcessStatus.PENDING, ProcessStatus.COMPLETED),
+    ]
+
+
+def test_a_failure_comes_before_what_was_held_back() -> None:
+    """The experiment is failed, and names both."""
+    turns = Turns(started(2), Policy(jobs=2))
+    turns.scheduler.hold(turns.state, [1])
+    turns.turn()
+    turns.turn(exited(0, code=1))
+    assert turns.state.status is ExperimentStatus.FAILED
+    assert turns.state.error_message == "1 of 2 processes failed: 0; held back: process 1"
+
+
+def test_what_completed_although_it_was_to_be_held_leaves_nothing_held() -> None:
+    """A request that came too late interrupts nothing."""
+    turns = Turns(started(1), Policy(jobs=1))
+    turns.turn()
+    turns.scheduler.hold(turns.state, [0])
+    turns.turn(exited(0))
+    assert turns.state.status is ExperimentStatus.COMPLETED
+
+
+def test_no_more_start_than_there_is_room_for() -> None:
+    """The room is asked for as many as could start; the rest waits, and nothing is over."""
+    turns, asked = Turns(started(4), Policy(jobs=3)), []
+
+    def room(number: int) -> int:
+        asked.append(number)
+        return len(asked) - 1
+
+    def start(*facts: Event) -> list[int]:
+        plan = turns.scheduler.plan(turns.state, facts, NOW, room=room)
+        step = apply.apply_many(turns.state, plan.events)
+        turns.state = step.state
+        return [act.process for act in step.actions if isinstance(act, Launch)]
+
+    assert start() == []
+    assert turns.state.status is ExperimentStatus.RUNNING
+    assert start() == [0]
+    assert start(exited(0)) == [1, 2]
+    assert asked == [3, 3, 3]
+
+
 def test_fail_fast_stops_the_others_after_the_first_final_failure() -> None:
     """What runs is to be stopped, nothing more starts, and the end is `failed`."""
     turns = Turns(started(3), Policy(jobs=2, fail_fast=True, max_attempts=2, backoff_s=0))

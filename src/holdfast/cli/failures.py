@@ -42,8 +42,8 @@ EXIT_CODES: Final = {
     "else is done",
     UNREADABLE: "unreadable state",
     HUNG_UP: "the terminal was closed; SIGHUP ends `holdfast run`, not its processes",
-    INTERRUPTED: "interrupted by Ctrl-C; holdfast dies of the signal itself, so that a shell ends "
-    "the loop around it, too",
+    INTERRUPTED: "interrupted by Ctrl-C, or on request; of Ctrl-C holdfast dies itself, so that a "
+    "shell ends the loop around it, too",
     TERMINATED: "stopped by SIGTERM",
 }
 
@@ -65,6 +65,8 @@ def code_of(outcome: "Outcome") -> int:
     """How a shell is told of *outcome*."""
     if outcome.signal is not None:
         return 128 + outcome.signal
+    if outcome.stopped:
+        return INTERRUPTED
     if outcome.blocked:
         return OWNED
     return FAILED if outcome.failed else DONE

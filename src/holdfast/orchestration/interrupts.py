@@ -40,8 +40,10 @@ class Interrupts:
     ignored before (`nohup`, a shell's background job) stays ignored.
 
     Attributes:
-        count: How many came: the first asks processes to stop, the second kills them.
-        first: The signal that came first; it decides the reason.
+        count: How much is asked for: 1 asks processes to stop, 2 and more kill them. Each signal
+            asks for one more.
+        first: The signal that came first; None if none did, or a request was there before.
+        reason: Why the experiment is to be interrupted; None while it is not.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -50,11 +52,22 @@ class Interrupts:
         self._before: dict[int, Any] = {}
         self.count = 0
         self.first: signal.Signals | None = None
+        self.reason: Reason | None = None
 
     @property
-    def reason(self) -> Reason | None:
-        """Why the experiment is to be interrupted; None while it is not."""
-        return None if self.first is None else _REASONS[self.first]
+    def requested(self) -> bool:
+        """Whether somebody asked for it by `ask`, before any signal came."""
+        return self.reason is not None and self.first is None
+
+    def ask(self, reason: Reason, *, force: bool = False) -> None:
+        """Have the experiment stopped as by a signal, without one.
+
+        Args:
+            reason: What it is interrupted for; that of who asked first stays.
+            force: Whether what runs is killed at once.
+        """
+        self.reason = self.reason or reason
+        self.count = max(self.count, 2 if force else 1)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
@@ -81,7 +94,9 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
-        self.first = self.first or signal.Signals(number)
+        if self.reason is None:
+            self.first = signal.Signals(number)
+            self.reason = _REASONS[self.first]
         self._wake()
 
 

@@ -477,6 +477,7 @@ class Orchestrator:
             interrupts.first,
             inherited,
             blocked={str(name): why for name, why in watch.blocked.items()},
+            stopped=interrupts.requested,
         )
 
     def _complete(self, state: ExperimentState) -> Outcome | None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import attrs
 
 from holdfast.lifecycle.records import ExperimentState, summarise
-from holdfast.status import ExperimentStatus
+from holdfast.status import ExperimentStatus, Reason
 
 __all__ = [
     "NOTHING_INHERITED",
@@ -45,7 +45,8 @@ class Outcome:
 
     Attributes:
         aggregate: What `aggregate.json` holds; None if it did not come to that.
-        signal: What ended it, SIGINT or SIGTERM; None if nothing did.
+        signal: What ended it, SIGINT or SIGTERM; None if neither did.
+        stopped: Whether a request ended it, or part of it.
         message: One sentence for people.
         inherited: What was not begun by this call.
         already_done: Whether everything was aggregated before this call.
@@ -57,6 +58,7 @@ class Outcome:
     state: ExperimentState
     aggregate: Mapping[str, Any] | None = None
     signal: Signals | None = None
+    stopped: bool = False
     message: str
     inherited: Inherited = NOTHING_INHERITED
     already_done: bool = False
@@ -66,16 +68,19 @@ class Outcome:
     @property
     def failed(self) -> bool:
         """Whether something went wrong that nobody asked for, and was not done in the end."""
+        state = self.state
+        # What somebody held back was not to be done.
+        unasked = state.error_message and state.reason is not Reason.USER
         return bool(
             self.lost
-            or self.state.status is ExperimentStatus.FAILED
-            or (self.state.status is ExperimentStatus.INTERRUPTED and self.state.error_message)
+            or state.status is ExperimentStatus.FAILED
+            or (state.status is ExperimentStatus.INTERRUPTED and unasked)
         )
 
     @property
     def ok(self) -> bool:
-        """Whether nothing failed, was left as it is, or was ended by a signal."""
-        return not (self.failed or self.blocked or self.signal)
+        """Whether nothing failed, was left as it is, or was ended by a signal or a request."""
+        return not (self.failed or self.blocked or self.signal or self.stopped)
 
     @property
     def skipped(self) -> int:
@@ -135,11 +140,13 @@ def unfinished(
     inherited: Inherited,
     *,
     blocked: Mapping[str, str],
+    stopped: bool = False,
 ) -> Outcome:
     """An end that leaves something to do.
 
     Args:
         signalled: The signal that ended it.
+        stopped: Whether a request did.
         blocked: Attempts that cannot be judged, and why.
     """
     count = f"{state.processes_completed:,} of {_processes(state)} completed"
@@ -153,6 +160,7 @@ def unfinished(
     return Outcome(
         state=state,
         signal=signalled,
+        stopped=stopped,
         message=f"{state.experiment_id}: {message}",
         inherited=inherited,
         blocked=blocked,

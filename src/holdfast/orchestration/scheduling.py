@@ -6,7 +6,7 @@ it out.
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -112,11 +112,13 @@ class Scheduler:
         state: ExperimentState,
         policy: Policy,
         marks: Callable[[ExperimentState, int], Mapping[str, object]] = lambda *_: {},
+        held: Iterable[int] = (),
     ) -> None:
         """Take up the work where *state* left it.
 
         Args:
             marks: What else the start of a process records.
+            held: Processes that are not to be started; see `hold`.
         """
         self._policy = policy
         self._marks = marks
@@ -126,7 +128,9 @@ class Scheduler:
         self._retryable: list[int] = []
         self._in_a_row: Counter[int] = Counter()
         self._given_up: dict[int, str] = {}
+        self._held: set[int] = set()
         self._running: set[int] = set()
+        self.hold(state, held)
         for index, process in enumerate(state.processes.values()):
             if process.status is ProcessStatus.RUNNING:
                 self._running.add(state.gang(index).start)
@@ -134,6 +138,18 @@ class Scheduler:
                 self._retryable.append(index)
             elif process.status is ProcessStatus.PENDING:
                 self._put(state.gang(index).start, process)
+
+    def hold(self, state: ExperimentState, processes: Iterable[int]) -> None:
+        """Start the commands of *processes* no more: they stay pending until another run.
+
+        What runs of them is not touched.
+        """
+        self._held |= {state.gang(index).start for index in processes}
+        self._ready = [first for first in self._ready if first not in self._held]
+        self._delayed = [entry for entry in self._delayed if entry[1] not in self._held]
+        heapq.heapify(self._ready)
+        heapq.heapify(self._delayed)
+        self._queued -= self._held
 
     def plan(
         self,
@@ -143,6 +159,7 @@ class Scheduler:
         *,
         stopping: Reason | None = None,
         slots: Slots = _NOTHING_IDLE,
+        room: Callable[[int], int] | None = None,
     ) -> Plan:
         """What follows from *facts* in *state*.
 
@@ -150,6 +167,8 @@ class Scheduler:
             facts: What was learnt since the last turn. All of it will be in the plan.
             stopping: Why the experiment is to be interrupted, once nothing runs any more. Nothing
                 is started then.
+            room: Asked, where commands could start now, for how many of so many there is room;
+                None for all of them.
         """
         events: list[Event] = list(facts)
         step = apply_many(state, events)
@@ -166,15 +185,22 @@ class Scheduler:
             events += [_request(now, "requeue", i, max_attempts=budget) for i in sorted(retried)]
         halted = self._policy.fail_fast and state.processes_failed > len(retried)
         if stopping is None and not halted:
-            busy = len(self._running) - slots.idle
-            for ranks in self._due(state, self._policy.jobs - busy, retried, now):
+            free = self._policy.jobs - (len(self._running) - slots.idle)
+            for ranks in self._due(state, self._fitting(free, room, now), retried, now):
                 events += self._starts(state, ranks, now)
         if len(self._running) > len(slots.blocked):
             return Plan(events=tuple(events), wait_s=self._next_due_s(now), stop_others=halted)
         if stopping is None and not halted and self._waiting():
             return Plan(events=tuple(events), wait_s=self._next_due_s(now))
-        events.append(_ending(state, now, stopping, self._given_up, slots.blocked))
+        held = [first for first in sorted(self._held) if _pending(state, first)]
+        events.append(_ending(state, now, stopping, self._given_up, slots.blocked, held))
         return Plan(events=tuple(events))
+
+    def _fitting(self, free: int, room: Callable[[int], int] | None, now: datetime) -> int:
+        """How many of *free* commands more there is room for."""
+        self._fall_due(now)
+        free = min(free, len(self._ready))
+        return free if room is None or free <= 0 else room(free)
 
     def _count_interruptions(
         self, state: ExperimentState, facts: Sequence[Event], changes: Sequence[Change]
@@ -229,7 +255,7 @@ class Scheduler:
                     self._put_again(first, rank, now)
 
     def _put_again(self, first: int, process: ProcessProgress, now: datetime) -> None:
-        if first in self._given_up or first in self._queued:
+        if first in self._given_up or first in self._queued or first in self._held:
             return
         doublings = self._in_a_row[first] - 2
         if doublings < 0:
@@ -241,7 +267,7 @@ class Scheduler:
 
     def _put(self, first: int, process: ProcessProgress) -> None:
         """Have a command wait for its start, once, whichever of its ranks it is for."""
-        if first in self._queued:
+        if first in self._queued or first in self._held:
             return
         self._queued.add(first)
         due = retry_at(process, self._policy)
@@ -266,9 +292,7 @@ class Scheduler:
         self, state: ExperimentState, free: int, requeued: Container[int], now: datetime
     ) -> list[list[int]]:
         """The commands that begin now, each by the processes that it is to run."""
-        # A clock that was set back behind the failure itself must not hold a retry for hours.
-        while self._delayed and not self._delayed[0][2] <= now < self._delayed[0][0]:
-            heapq.heappush(self._ready, heapq.heappop(self._delayed)[1])
+        self._fall_due(now)
         found: list[list[int]] = []
         while self._ready and len(found) < free:
             first = heapq.heappop(self._ready)
@@ -282,6 +306,11 @@ class Scheduler:
                 self._running.add(first)
                 found.append(ranks)
         return found
+
+    def _fall_due(self, now: datetime) -> None:
+        # A clock that was set back behind the failure itself must not hold a retry for hours.
+        while self._delayed and not self._delayed[0][2] <= now < self._delayed[0][0]:
+            heapq.heappush(self._ready, heapq.heappop(self._delayed)[1])
 
     def _starts(self, state: ExperimentState, ranks: Sequence[int], at: datetime) -> list[Event]:
         """The starts of all that one command is to run, in its next attempt."""
@@ -316,6 +345,7 @@ def _ending(
     stopping: Reason | None,
     given_up: Mapping[int, str],
     blocked: Sequence[int],
+    held: Sequence[int],
 ) -> Requested:
     """How the experiment ends, now that nothing runs and nothing is to be started."""
     # Everything done before the interrupt took effect: there is nothing left to interrupt.
@@ -340,6 +370,15 @@ def _ending(
             error_message=f"{words}; the last time: {given_up[first]}",
         )
     failed = state.processes.indices(ProcessStatus.FAILED)
+    rest = [f"held back: {_named(state, held)}"] if held else []
+    if not failed and held:
+        return Requested(
+            entity="experiment",
+            event="interrupt",
+            at=at,
+            reason=Reason.USER,
+            error_message="; ".join(rest),
+        )
     reasons = {state.processes[index].reason for index in failed}
     count = f"{len(failed):,} of {state.num_processes:,} processes failed"
     return Requested(
@@ -347,8 +386,13 @@ def _ending(
         event="fail",
         at=at,
         reason=reasons.pop() if len(reasons) == 1 else Reason.EXIT,
-        error_message=f"{count}: {summarise(failed)}",
+        error_message="; ".join([f"{count}: {summarise(failed)}", *rest]),
     )
+
+
+def _pending(state: ExperimentState, first: int) -> bool:
+    gang = state.gang(first)
+    return any(state.processes[index].status is ProcessStatus.PENDING for index in gang)
 
 
 def _open(state: ExperimentState, commands: Sequence[int]) -> list[int]:

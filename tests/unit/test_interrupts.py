@@ -1,0 +1,37 @@
+"""What asks a run to stop: signals and requests, counted alike."""
+
+import signal
+
+from holdfast.orchestration.interrupts import Interrupts
+from holdfast.status import Reason
+
+
+def test_a_request_stops_as_a_signal_does_and_names_none() -> None:
+    """The first asks to stop; one with force kills; both keep the reason of the first."""
+    interrupts = Interrupts(lambda: None)
+    interrupts.ask(Reason.USER)
+    assert (interrupts.count, interrupts.reason, interrupts.first) == (1, Reason.USER, None)
+    assert interrupts.requested
+    interrupts.ask(Reason.USER)
+    assert interrupts.count == 1
+    interrupts.ask(Reason.PREEMPTED, force=True)
+    assert (interrupts.count, interrupts.reason) == (2, Reason.USER)
+
+
+def test_a_signal_after_a_request_kills() -> None:
+    """It is the second that asks; the request stays what interrupted."""
+    with Interrupts(lambda: None) as interrupts:
+        interrupts.ask(Reason.USER)
+        signal.raise_signal(signal.SIGTERM)
+        assert (interrupts.count, interrupts.reason) == (2, Reason.USER)
+        assert interrupts.requested
+
+
+def test_a_request_after_a_signal_leaves_the_signal_what_ended_it() -> None:
+    """The exit code is the signal's."""
+    with Interrupts(lambda: None) as interrupts:
+        signal.raise_signal(signal.SIGTERM)
+        interrupts.ask(Reason.USER)
+        assert (interrupts.count, interrupts.reason) == (1, Reason.PREEMPTED)
+        assert interrupts.first is signal.SIGTERM
+        assert not interrupts.requested
