@@ -27,8 +27,8 @@ class Scale:
     """
 
     lives: int = 1
-    limit: int = 40
-    live: float = 0.25
+    limit: int = 24
+    live: float = 0.12
     kills: int | None = 2
     faults: int | None = 90
     injections: int | None = 8
