@@ -47,6 +47,20 @@ def edit(sh: Shell, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new))
 
 
+def test_what_failed_elsewhere_says_so_before_it_is_run_again(sweep: Shell) -> None:
+    """A combination that another experiment has tried without success is not like another one."""
+    (sweep.path / "bad").touch()
+    sweep("run", "s.toml", code=3)
+    [first] = ids(sweep)
+    edit(sweep, "[0.1, 0.2, 0.3]", "[0.1, 0.2, 0.3, 0.4]")
+    found = explained(sweep, "s.toml")
+    assert [each["action"] for each in found] == ["reuse", "reuse", "run", "run"]
+    assert (found[2]["nearest"], found[2]["failed"]) == (f"{first}/2", "exit code 7")
+    assert found[3]["failed"] is None
+    out, _ = sweep("explain", "s.toml")
+    assert f"failed as {first}/2: exit code 7; a new experiment" in out
+
+
 def ids(sh: Shell) -> list[str]:
     return sorted(StateManager(sh.states).list_experiments())
 

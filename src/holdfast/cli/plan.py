@@ -251,6 +251,7 @@ def _form(where: Where, made: Plan, living: Verdict | None, *, aggregates: bool)
                 "origin": None if origin is None else attrs.asdict(origin),
                 "nearest": None if near is None else near.name,
                 "differences": [] if near is None else list(near.differences),
+                "failed": None if near is None else near.failed,
             }
         )
     return {
@@ -269,7 +270,7 @@ def _table(made: Plan) -> list[str]:
     for index, each in enumerate(made.decisions):
         why, near = each.why, made.near.get(index)
         if near is not None and not near.told:
-            why = f"{', '.join(near.differences)} (unlike {near.name}); {why}"
+            why = f"{near}; {why}"
         params = params_words(made.experiment.params, index)
         rows.append((str(index), each.action, params, text.short(why)))
     # What is last gets the room that there is.

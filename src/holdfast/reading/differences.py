@@ -123,12 +123,19 @@ class Near:
     Attributes:
         name: `exp_a/3`.
         differences: Why what it did is not the work of ours.
+        failed: How it failed, if it did the very same.
         told: Whether what is decided of ours says so already.
     """
 
     name: str
     differences: tuple[str, ...]
+    failed: str | None = None
     told: bool = False
+
+    def __str__(self) -> str:
+        if self.failed is not None:
+            return f"failed as {self.name}: {self.failed}"
+        return f"{', '.join(self.differences)} (unlike {self.name})"
 
 
 class Nearest:
@@ -148,6 +155,11 @@ class Nearest:
 
     def of(self, index: int) -> Near | None:
         """What is most like process *index*; None if there is nothing."""
+        for other in self._others:
+            if (tried := other.failed(index)) is not None:
+                name = f"{other.state.experiment_id}/{tried}"
+                why = other.state.processes[tried].error_message or "nobody knows why"
+                return Near(name=name, differences=(), failed=why)
         best: Near | None = None
         for other in self._others:
             process = other.nearest(index)
@@ -188,6 +200,10 @@ class _Other:
             for at in range(len(params)):
                 # The last one: values are added at the end, and look most like what is there.
                 self._but_one[*params[:at], *params[at + 1 :]] = index
+        self._failed = {
+            self._projected(theirs.params[index]): index
+            for index in state.processes.indices(ProcessStatus.FAILED)
+        }
         self._words = list(_pairs(theirs.command, ours.command))
         self._env = [
             name
@@ -238,6 +254,11 @@ class _Other:
 
     def _projected(self, params: Mapping[str, Any]) -> _Params:
         return tuple((k, identity(params[k])) for k in sorted(params) if k in self._common)
+
+    def failed(self, index: int) -> int | None:
+        """The process that did the work of our process *index*, and failed; None if none did."""
+        found = self._failed.get(self._projected(self._ours.params[index]))
+        return None if found is None or any(self.differences(index, found)) else found
 
     def nearest(self, index: int) -> int:
         """The completed process that shares the most parameters with our process *index*."""
