@@ -72,7 +72,7 @@ def base(tmp_path: Path) -> Iterator[Path]:
         cgroups.Cgroup(made).kill()
         until(lambda: not cgroups.Cgroup(made).populated())
         cgroups.Cgroup(made).remove()
-        subprocess.run(["umount", point], check=True)
+        subprocess.run(["umount", "--lazy", point], check=True)
 
 
 @pytest.fixture
