@@ -33,7 +33,6 @@ _ALIASES: Final = {
     "ps": "ls",
     "remove": "rm",
     "restart": "resume",
-    "retry": "resume",
     "start": "run",
     "status": "show",
     "version": "--version",
@@ -42,7 +41,8 @@ _ALIASES: Final = {
 #: `{command: (module, attribute, one line of help)}` in the order of the help.
 _COMMANDS: Final = {
     "run": ("run", "run", "Run an experiment file, or go on where it stopped."),
-    "resume": ("run", "resume", "Go on with an experiment, as it was configured."),
+    "resume": ("resume", "resume", "Go on with an experiment, as it was configured."),
+    "retry": ("resume", "retry", "Try the failed processes of an experiment again, no others."),
     "explain": ("explain", "explain", "Say what a run would do with each process, and why."),
     "ls": ("listing", "ls", "List the experiments."),
     "show": ("show", "show", "Show one experiment: what failed and why, what runs, what to do."),

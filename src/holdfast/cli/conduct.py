@@ -8,6 +8,7 @@ from holdfast.cli.failures import code_of
 from holdfast.cli.loading import quietly
 from holdfast.cli.where import Where
 from holdfast.reading import forms, text
+from holdfast.status import ProcessStatus
 
 if TYPE_CHECKING:
     from holdfast.lifecycle.changes import Change
@@ -104,6 +105,7 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
                 "experiment": forms.experiment(state, None),
                 "exit_code": code_of(outcome),
                 **forms.plain(outcome, "message", "skipped", "adopted", "reused", "already_done"),
+                "held": list(outcome.held),
                 "blocked": dict(outcome.blocked),
                 "next_command": command,
                 "aggregate": outcome.aggregate,
@@ -126,11 +128,31 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
     text.say(told + (f" ({'; '.join(notes)})" if notes else ""))
     if command is not None:
         text.say(f"next: {command}")
+    if again := _again(outcome):
+        text.say(f"or only what this was about: {where.command(*again)}")
     if outcome.blocked:
         sure = where.command("resume", "--force", state.experiment_id)
         text.say(f"or, once you are sure that nothing of what was left as it is runs: {sure}")
     if outcome.lost:
         text.say(f"or delete it: {where.command('rm', state.experiment_id)}")
+
+
+def _again(outcome: "Outcome") -> tuple[str, ...]:
+    """What goes on with a part of an experiment that was interrupted; empty if it is done."""
+    if not outcome.held or (outcome.signal is None and not outcome.stopped):
+        return ()
+    held = set(outcome.held)
+    table = outcome.state.processes
+    left = [
+        index
+        for status in (ProcessStatus.PENDING, ProcessStatus.FAILED)
+        for index in table.indices(status)
+        if index not in held
+    ]
+    if not left:
+        return ()
+    only = text.ranges(sorted(left)).replace(" ", "")
+    return ("resume", "--only", only, outcome.state.experiment_id)
 
 
 def _print_table(lines: list[str]) -> None:

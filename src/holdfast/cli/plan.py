@@ -17,6 +17,7 @@ import attrs
 from holdfast.cli.failures import OWNED, report, told
 from holdfast.cli.where import Where
 from holdfast.config.experiment_file import Experiment
+from holdfast.config.limiting import changed
 from holdfast.config.matrix import identity
 from holdfast.errors import CodeChangedError, ConfigError, ConfigProblem, HoldfastError
 from holdfast.identity import Verdict
@@ -26,6 +27,7 @@ from holdfast.orchestration.configured import check_number
 from holdfast.orchestration.intent import Choice, decisions, intend, taking_up
 from holdfast.orchestration.marking import digests_of
 from holdfast.orchestration.reuse import Ancestor, Found
+from holdfast.orchestration.selecting import EVERYTHING, Selection
 from holdfast.orchestration.takeover import Decision
 from holdfast.provenance.digests import Digests
 from holdfast.reading import forms, text
@@ -48,6 +50,7 @@ _STYLES: Final[dict[str, text.Style]] = {
     "skip": "dim",
     "reuse": "green",
     "adopt": "green",
+    "hold": "dim",
     "blocked": "red",
 }
 
@@ -93,18 +96,30 @@ def plan(
     fresh: bool,
     code: Choice | None,
     force: bool,
+    selection: Selection = EVERYTHING,
+    limits: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """What a run of *experiment*, or a resume of *resumed*, would do. Raises as they do."""
+    """What a run of *experiment*, or a resume of *resumed*, would do. Raises as they do.
+
+    Args:
+        selection: What is not held back of *resumed*.
+        limits: What changes of its limits.
+    """
     manager = where.manager()
     # What is rerun is a new experiment, and has no name yet.
     unnamed = resumed if experiment is None else None
     with digests_of(manager.state_dir) as digests:
+
+        def part(code: Choice | None) -> Plan:
+            of_run = (manager, experiment, resumed, digests, fresh, code, force)
+            return _plan(*of_run, selection, limits)
+
         try:
-            made = _plan(manager, experiment, resumed, digests, fresh, code, force)
+            made = part(code)
         except CodeChangedError as err:
             made = _undecided(
                 err,
-                _plan(manager, experiment, resumed, digests, fresh, "keep", force),
+                part("keep"),
                 _plan(manager, experiment, unnamed, digests, fresh, "rerun", force),
             )
         near = dict(made.near)
@@ -134,10 +149,13 @@ def _plan(
     fresh: bool,
     code: Choice | None,
     force: bool,
+    selection: Selection = EVERYTHING,
+    limits: Mapping[str, Any] | None = None,
 ) -> Plan:
     if experiment is None:
         assert resumed is not None
         experiment, intent = taking_up(manager, manager.load(resumed), digests, code)
+        experiment, _ = changed(experiment, limits or {}, resumed)
     else:
         intent = intend(manager, experiment, resumed, digests, fresh=fresh, choice=code)
     state = intent.state
@@ -145,7 +163,9 @@ def _plan(
         check_number(state, experiment, "what is to be run")
         experiment = experiment.numbered_as(state.config)
     decided, reused = decisions(
-        *(manager, experiment, intent, digests, datetime.now(UTC)), force=force
+        *(manager, experiment, intent, digests, datetime.now(UTC)),
+        selection=selection,
+        force=force,
     )
     return Plan(
         experiment=experiment,
@@ -220,7 +240,7 @@ def print_plan(where: Where, made: Plan, *, as_json: bool) -> int:
     state, actions = made.state, made.actions
     living = None if state is None else where.manager().liveness(state.experiment_id)
     owned = living is not None and living.kind == "alive"
-    idle = not actions["run"] and not actions["adopt"] and not actions["blocked"]
+    idle = not any(actions[each] for each in ("run", "adopt", "hold", "blocked"))
     unfinished = state is None or state.status is not ExperimentStatus.AGGREGATED
     aggregates = unfinished and idle and all(each.completed for each in made.decisions)
     ends = OWNED if owned else 0
@@ -290,6 +310,7 @@ def _summary(made: Plan, *, aggregates: bool) -> Iterator[str]:
     others = (
         (actions["reuse"], "reused"),
         (actions["adopt"], "taken over"),
+        (actions["hold"], "held back"),
         (actions["blocked"], "left as they are"),
     )
     also = "".join(f", {number:,} {words}" for number, words in others if number)

@@ -7,13 +7,15 @@ from typing import Any, Final
 import attrs
 
 from holdfast.lifecycle.records import ExperimentState, summarise
-from holdfast.status import ExperimentStatus, Reason
+from holdfast.orchestration.selecting import Selection
+from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
 __all__ = [
     "NOTHING_INHERITED",
     "Inherited",
     "Outcome",
     "aggregated",
+    "idle",
     "shown",
     "unfinished",
 ]
@@ -28,12 +30,14 @@ class Inherited:
         adopted: Outcomes and running processes taken over from an orchestrator that died.
         running: How many of these ran.
         reused: Processes that were completed by what other experiments did.
+        held: Processes that it was not to start, and that are not completed.
     """
 
     skipped: int = 0
     adopted: int = 0
     running: int = 0
     reused: int = 0
+    held: frozenset[int] = frozenset()
 
 
 NOTHING_INHERITED: Final = Inherited()
@@ -50,6 +54,8 @@ class Outcome:
         message: One sentence for people.
         inherited: What was not begun by this call.
         already_done: Whether everything was aggregated before this call.
+        idle: Whether nothing was left to do of what it was asked for: the experiment was not
+            touched.
         blocked: Attempts that were left as they are, each with the reason.
         lost: Processes whose results are lost, of an experiment whose aggregate is missing, too:
             nothing but a new run makes them again.
@@ -62,6 +68,7 @@ class Outcome:
     message: str
     inherited: Inherited = NOTHING_INHERITED
     already_done: bool = False
+    idle: bool = False
     blocked: Mapping[str, str] = attrs.field(factory=dict)
     lost: tuple[int, ...] = ()
 
@@ -69,6 +76,8 @@ class Outcome:
     def failed(self) -> bool:
         """Whether something went wrong that nobody asked for, and was not done in the end."""
         state = self.state
+        if self.idle:
+            return False
         # What somebody held back was not to be done.
         unasked = state.error_message and state.reason is not Reason.USER
         return bool(
@@ -96,6 +105,13 @@ class Outcome:
     def reused(self) -> int:
         """Processes that were completed by what other experiments had finished."""
         return self.inherited.reused
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Processes that were held back, and are not completed; ascending."""
+        table = self.state.processes
+        done = set(table.indices(ProcessStatus.COMPLETED)) if self.inherited.held else set()
+        return tuple(sorted(self.inherited.held - done))
 
 
 def aggregated(
@@ -134,6 +150,26 @@ def shown(
     )
 
 
+def idle(state: ExperimentState, selection: Selection) -> Outcome:
+    """Nothing of what was selected is left to do."""
+    if not selection.failed_only:
+        named = sorted(selection.only or ())
+        one = len(named) == 1
+        what = f"process{'' if one else 'es'} {summarise(named)} {'is' if one else 'are'} completed"
+    elif selection.only is not None and state.processes_failed:
+        failed = summarise(state.processes.indices(ProcessStatus.FAILED))
+        what = f"none of these processes failed; failed: {failed}"
+    else:
+        what = "no process failed"
+        if state.status is ExperimentStatus.FAILED:
+            what += f" ({state.error_message})"
+    return Outcome(
+        state=state,
+        message=f"{state.experiment_id}: {what}: nothing to do; {_completed(state)}",
+        idle=True,
+    )
+
+
 def unfinished(
     state: ExperimentState,
     signalled: Signals | None,
@@ -149,7 +185,7 @@ def unfinished(
         stopped: Whether a request did.
         blocked: Attempts that cannot be judged, and why.
     """
-    count = f"{state.processes_completed:,} of {_processes(state)} completed"
+    count = _completed(state)
     if state.status is ExperimentStatus.COMPLETED:
         message = f"{count}, not aggregated"
     elif state.status is ExperimentStatus.FAILED:
@@ -170,6 +206,10 @@ def unfinished(
 def _results(state: ExperimentState) -> str:
     count = sum(process.result is not None for process in state.process_progress.values())
     return f"its {count:,} result" + ("" if count == 1 else "s")
+
+
+def _completed(state: ExperimentState) -> str:
+    return f"{state.processes_completed:,} of {_processes(state)} completed"
 
 
 def _processes(state: ExperimentState) -> str:
