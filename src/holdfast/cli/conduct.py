@@ -117,8 +117,9 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
         from holdfast.reading.evidence import failures, parameters
 
         folder = where.manager().folder(state.experiment_id)
-        lines = failures(where.command, state, folder, parameters(state), sys.stderr)
-        if lines:
+        held = outcome.inherited.held
+        lines = failures(where.command, state, folder, parameters(state), sys.stderr, held)
+        if lines and not outcome.idle:
             text.say("\n".join(["failed:", *lines]), painted=True)
         if outcome.aggregate is not None:
             _print_table(aggregate_lines(outcome.aggregate, where))

@@ -16,8 +16,9 @@ import attrs
 
 from holdfast.cli.failures import OWNED, report, told
 from holdfast.cli.where import Where
+from holdfast.config import limiting
 from holdfast.config.experiment_file import Experiment
-from holdfast.config.limiting import changed
+from holdfast.config.limiting import NewLimits
 from holdfast.config.matrix import identity
 from holdfast.errors import CodeChangedError, ConfigError, ConfigProblem, HoldfastError
 from holdfast.identity import Verdict
@@ -65,6 +66,8 @@ class Plan:
         decisions: What would be done with each process.
         found: What of the work others have finished; None if that is not asked.
         near: Of processes that would run, or are blocked, the nearest that others have completed.
+        changed: What became of the code of its completed processes.
+        limits: What changes of its limits.
         problem: Why it would start nothing before somebody has chosen.
     """
 
@@ -74,6 +77,7 @@ class Plan:
     found: Found | None
     near: Mapping[int, Near]
     changed: Changed | None = None
+    limits: NewLimits | None = None
     problem: CodeChangedError | None = None
 
     @property
@@ -152,10 +156,11 @@ def _plan(
     selection: Selection = EVERYTHING,
     limits: Mapping[str, Any] | None = None,
 ) -> Plan:
+    new: NewLimits | None = None
     if experiment is None:
         assert resumed is not None
         experiment, intent = taking_up(manager, manager.load(resumed), digests, code)
-        experiment, _ = changed(experiment, limits or {}, resumed)
+        experiment, new = limiting.changed(experiment, limits or {}, resumed)
     else:
         intent = intend(manager, experiment, resumed, digests, fresh=fresh, choice=code)
     state = intent.state
@@ -174,6 +179,7 @@ def _plan(
         found=reused,
         near={},
         changed=intent.changed,
+        limits=new,
     )
 
 
@@ -304,6 +310,8 @@ def _summary(made: Plan, *, aggregates: bool) -> Iterator[str]:
     what = "a new experiment" if state is None else text.one_line(state.experiment_id)
     if made.changed and state is not None and state.status not in SETTLED:
         yield made.changed.since(state.num_processes)
+    if made.limits is not None:
+        yield made.limits.words
     if made.problem is not None:
         yield f"{what}: nothing would be started, of {total}"
         return

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import attrs
 import click
 
-from holdfast.cli.addressing import resolve
+from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.app import experiment_argument, force_option, in_state_dir, json_option
 from holdfast.cli.conduct import conduct
 from holdfast.cli.indices import only_option
@@ -61,11 +62,9 @@ def resume(
     """Go on with an experiment, with the configuration that it was made with.
 
     Completed processes are not run again; running ones are taken over; failed ones are tried
-    again. With --only, what is held back waits for the next resume.
+    again. With --only, or of ID/INDEX, the others wait for the next resume.
     """
     code = choice(keep_results, rerun_changed)
-    if only is not None and code == "rerun":
-        raise click.UsageError("--rerun-changed makes a new experiment, --only goes on with one")
     return _go_on(
         *(where, query, only, settings),
         failed_only=False,
@@ -96,7 +95,7 @@ def retry(
     """Try the failed processes of an experiment again, all of them or some, and no others.
 
     Each has its whole budget of attempts again. What was never tried, or was interrupted, waits
-    for the next resume.
+    for the next resume. ID/INDEX is that process alone.
     """
     return _go_on(
         *(where, query, only, settings),
@@ -126,7 +125,15 @@ def _go_on(
 ) -> int:
     limits = _limits_of(settings)
     manager = where.manager()
-    experiment_id = resolve(manager, query)
+    experiment_id, unit = resolve_unit(manager, query)
+    if unit is not None:
+        if only is not None:
+            raise click.UsageError(f"{query} is one process; --only goes with an experiment")
+        only = (int(unit),)
+    if only is not None and code == "rerun":
+        raise click.UsageError(
+            "--rerun-changed makes a new experiment, of which nothing is held back"
+        )
     if only is not None or dry_run:
         from holdfast.orchestration.selecting import select
 
@@ -173,9 +180,16 @@ def _limits_of(settings: Sequence[str]) -> Mapping[str, Any]:
         table, _, rest = key.partition(".")
         if table != "limits" or not rest:
             raise click.UsageError(
-                f"--set changes only limits of an experiment that goes on, as in "
-                f"--set {_EXAMPLE}; {key} stays as it was made with"
+                f"--set changes only limits of an experiment that goes on, not {key}{_meant(key)}"
             )
     changed, _ = apply_overrides({}, given, ("limits",))
     limits: Mapping[str, Any] = changed["limits"]
     return limits
+
+
+def _meant(key: str) -> str:
+    from holdfast.config.declaration import KEYS, Limits
+
+    names = [KEYS.get(field.name, field.name) for field in attrs.fields(Limits)]
+    name = key.rpartition(".")[2]
+    return f"; did you mean limits.{name}?" if name in names else f" (as in --set {_EXAMPLE})"

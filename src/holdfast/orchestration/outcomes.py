@@ -1,6 +1,6 @@
 """How a run ended: the facts, and one sentence for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from signal import Signals
 from typing import Any, Final
 
@@ -78,13 +78,11 @@ class Outcome:
         state = self.state
         if self.idle:
             return False
+        if state.status is ExperimentStatus.FAILED:
+            return not _was_left_failed(state, self.inherited.held)
         # What somebody held back was not to be done.
         unasked = state.error_message and state.reason is not Reason.USER
-        return bool(
-            self.lost
-            or state.status is ExperimentStatus.FAILED
-            or (state.status is ExperimentStatus.INTERRUPTED and unasked)
-        )
+        return bool(self.lost or (state.status is ExperimentStatus.INTERRUPTED and unasked))
 
     @property
     def ok(self) -> bool:
@@ -152,22 +150,18 @@ def shown(
 
 def idle(state: ExperimentState, selection: Selection) -> Outcome:
     """Nothing of what was selected is left to do."""
+    failed = state.processes.indices(ProcessStatus.FAILED)
     if not selection.failed_only:
         named = sorted(selection.only or ())
-        one = len(named) == 1
-        what = f"process{'' if one else 'es'} {summarise(named)} {'is' if one else 'are'} completed"
-    elif selection.only is not None and state.processes_failed:
-        failed = summarise(state.processes.indices(ProcessStatus.FAILED))
-        what = f"none of these processes failed; failed: {failed}"
+        what = f"{_named(named)} {'is' if len(named) == 1 else 'are'} completed"
+    elif failed:
+        what = f"of these none has failed ({_named(failed)} failed)"
+    elif state.status is ExperimentStatus.FAILED:
+        what = f"no process has failed ({state.error_message})"
     else:
-        what = "no process failed"
-        if state.status is ExperimentStatus.FAILED:
-            what += f" ({state.error_message})"
-    return Outcome(
-        state=state,
-        message=f"{state.experiment_id}: {what}: nothing to do; {_completed(state)}",
-        idle=True,
-    )
+        what = "no process has failed"
+    message = f"{state.experiment_id}: nothing to do: {what}; {_completed(state)}"
+    return Outcome(state=state, message=message, idle=True)
 
 
 def unfinished(
@@ -190,6 +184,9 @@ def unfinished(
         message = f"{count}, not aggregated"
     elif state.status is ExperimentStatus.FAILED:
         message = f"failed: {state.error_message}"
+        if _was_left_failed(state, inherited.held):
+            failed = state.processes.indices(ProcessStatus.FAILED)
+            message = f"{count}; failed before, and held back: {_named(failed)}"
     else:
         why = f": {state.error_message}" if state.error_message else ""
         message = f"interrupted{why}; {count}"
@@ -206,6 +203,16 @@ def unfinished(
 def _results(state: ExperimentState) -> str:
     count = sum(process.result is not None for process in state.process_progress.values())
     return f"its {count:,} result" + ("" if count == 1 else "s")
+
+
+def _was_left_failed(state: ExperimentState, held: Container[int]) -> bool:
+    """Whether it is failed only by what was not to be tried again."""
+    failed = state.processes.indices(ProcessStatus.FAILED)
+    return bool(failed) and all(index in held for index in failed)
+
+
+def _named(indices: list[int]) -> str:
+    return f"process{'' if len(indices) == 1 else 'es'} {summarise(indices)}"
 
 
 def _completed(state: ExperimentState) -> str:
