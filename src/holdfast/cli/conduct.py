@@ -123,7 +123,7 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
             text.say("\n".join(["failed:", *lines]), painted=True)
         if outcome.aggregate is not None:
             _print_table(aggregate_lines(outcome.aggregate, where))
-        for note in [] if outcome.already_done else odd(state, outcome.aggregate):
+        for note in [] if outcome.already_done or outcome.idle else odd(state, outcome.aggregate):
             text.say(note)
     told = text.one_line(outcome.message)
     text.say(told + (f" ({'; '.join(notes)})" if notes else ""))

@@ -151,11 +151,12 @@ def shown(
 def idle(state: ExperimentState, selection: Selection) -> Outcome:
     """Nothing of what was selected is left to do."""
     failed = state.processes.indices(ProcessStatus.FAILED)
+    named = sorted(selection.only or ())
     if not selection.failed_only:
-        named = sorted(selection.only or ())
         what = f"{_named(named)} {'is' if len(named) == 1 else 'are'} completed"
     elif failed:
-        what = f"of these none has failed ({_named(failed)} failed)"
+        has, others = ("has" if len(each) == 1 else "have" for each in (named, failed))
+        what = f"{_named(named)} {has} not failed ({_named(failed)} {others})"
     elif state.status is ExperimentStatus.FAILED:
         what = f"no process has failed ({state.error_message})"
     else:

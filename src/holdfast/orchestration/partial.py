@@ -28,8 +28,7 @@ def is_idle(
     """
     if selection.is_everything or manager.liveness(state.experiment_id).kind == "alive":
         return False
-    chosen = selection.chosen(state)
-    if any(state.processes[index].status is not ProcessStatus.COMPLETED for index in chosen):
+    if selection.chosen(state):
         return False
     # Results may be lost, and attempts may have failed while nobody watched.
     experiment = configuration(state, manager.state_dir)

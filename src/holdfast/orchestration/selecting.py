@@ -4,7 +4,7 @@ The others are held back, which belongs to the run and is recorded nowhere: the 
 with everything.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Final
 
 import attrs
@@ -14,6 +14,9 @@ from holdfast.lifecycle.records import ExperimentState, summarise
 from holdfast.status import ProcessStatus
 
 __all__ = ["EVERYTHING", "Selection", "select"]
+
+
+_UNFINISHED: Final = frozenset(ProcessStatus) - {ProcessStatus.COMPLETED}
 
 
 @attrs.frozen(kw_only=True)
@@ -33,20 +36,25 @@ class Selection:
         """Whether nothing is held back."""
         return self.only is None and not self.failed_only
 
-    def chosen(self, state: ExperimentState) -> frozenset[int]:
-        """The processes of *state* that are meant, by whole commands."""
-        found: Iterable[int] = range(state.num_processes) if self.only is None else self.only
-        if self.failed_only:
-            allowed = frozenset(found)
-            failed = state.processes.indices(ProcessStatus.FAILED)
-            found = [i for i in failed if not allowed.isdisjoint(state.gang(i))]
+    def chosen(self, state: ExperimentState, lost: Container[int] = ()) -> frozenset[int]:
+        """The processes of *state* that are meant and are to be run, by whole commands.
+
+        Args:
+            lost: Those that are completed, and yet to be run.
+        """
+        asked = (ProcessStatus.FAILED,) if self.failed_only else _UNFINISHED
+        found = [
+            index
+            for index in (range(state.num_processes) if self.only is None else self.only)
+            if state.processes[index].status in asked or (index in lost and not self.failed_only)
+        ]
         return frozenset(rank for index in found for rank in state.gang(index))
 
-    def held(self, state: ExperimentState) -> frozenset[int]:
+    def held(self, state: ExperimentState, lost: Container[int] = ()) -> frozenset[int]:
         """The processes of *state* that are not to be started."""
         if self.is_everything:
             return frozenset()
-        return frozenset(range(state.num_processes)) - self.chosen(state)
+        return frozenset(range(state.num_processes)) - self.chosen(state, lost)
 
 
 EVERYTHING: Final = Selection()

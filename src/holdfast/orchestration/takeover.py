@@ -252,7 +252,7 @@ def plan(
     """
     events: list[Event] = list(found.facts.values())
     ended = apply_many(state, events).state
-    held = selection.held(ended)
+    held = selection.held(ended, found.lost)
     open_again = not selection.is_everything or limits.fail_fast
     events += _reopening(ended, found.lost, at, evidence, held, changed, open_again=open_again)
     after = apply_many(state, events).state
