@@ -21,7 +21,7 @@ def experiment(**more: Any) -> Experiment:
 
 
 def test_what_changes_is_merged_and_told() -> None:
-    """In the words of the file, with its units; the rest stays, and so does the hash of the work."""
+    """In the words of the file, with its units; the rest stays, as does the hash of the work."""
     before = experiment()
     after, new = changed(before, {"timeout": "4h", "grace": 5, "fail_fast": True}, "exp_7")
     assert new is not None
