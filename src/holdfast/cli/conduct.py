@@ -45,7 +45,12 @@ def conduct(
             progress.step(state, changes)
 
         orchestrator = Orchestrator(
-            manager, engine, on_step=step, on_note=progress.note, force=force
+            manager,
+            engine,
+            on_step=step,
+            on_note=progress.note,
+            on_hold=progress.hold,
+            force=force,
         )
         outcome = drive(orchestrator)
     _print_end(where, outcome, _taken_up(outcome, progress.first), as_json=as_json)
@@ -143,16 +148,11 @@ def _again(outcome: "Outcome") -> tuple[str, ...]:
     if not outcome.held or (outcome.signal is None and not outcome.stopped):
         return ()
     held = set(outcome.held)
-    table = outcome.state.processes
-    left = [
-        index
-        for status in (ProcessStatus.PENDING, ProcessStatus.FAILED)
-        for index in table.indices(status)
-        if index not in held
-    ]
+    open_ones = outcome.state.processes.indices(ProcessStatus.PENDING, ProcessStatus.FAILED)
+    left = [index for index in open_ones if index not in held]
     if not left:
         return ()
-    only = text.ranges(sorted(left)).replace(" ", "")
+    only = text.ranges(left).replace(" ", "")
     return ("resume", "--only", only, outcome.state.experiment_id)
 
 

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,7 @@ class Orchestrator:
         on_change: Callable[[ExperimentState], None] | None = None,
         on_step: Observer | None = None,
         on_note: Callable[[str], None] | None = None,
+        on_hold: Callable[[Collection[int]], None] | None = None,
         force: bool = False,
         wait_s: float = 2.0,
         gone_grace_s: float = 2.0,
@@ -93,7 +94,8 @@ class Orchestrator:
             on_step: Called with `(state, changes)` for everything that is recorded, in a thread of
                 its own, which the loop never waits for; see `Claim.on_step`.
             on_note: Called with what people want to know before anything is started: what is reused
-                from where, and which code has changed.
+                from where, what is held back, and which code has changed.
+            on_hold: Called with the processes that are not to be started, before anything is.
             force: Take owners and attempts whose death cannot be proven for dead.
             wait_s: How long to wait for a claim that another program holds for a moment.
             gone_grace_s: How long an exit record may come after the engine's word that an attempt
@@ -106,6 +108,7 @@ class Orchestrator:
         self._on_change = on_change
         self._on_step = on_step
         self._on_note = on_note
+        self._on_hold = on_hold
         self._force = force
         self._wait_s = wait_s
         self._gone_grace_s = gone_grace_s
@@ -375,6 +378,8 @@ class Orchestrator:
             found = claim.state
             self._record(claim, taken.events)
             if not selection.is_everything:
+                if self._on_hold is not None:
+                    self._on_hold(taken.held)
                 for words in partial.notes(selection, found, taken):
                     self._note(words)
             if changed is not None:
