@@ -134,6 +134,7 @@ def test_where_nothing_is_to_be_done_nothing_is_touched(
     out, err = parts.sh(*arguments)
     assert f"nothing to do: {says}" in err
     assert "next: " in err
+    assert "\nfailed:" not in f"\n{err}"
     assert out == ""
     assert parts.state == before
 

@@ -43,6 +43,7 @@ from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.orchestrator import Orchestrator, Outcome
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import observing
+from holdfast.store.claim import Claim
 from holdfast.store.files import Files
 from holdfast.store.manager import StateManager
 from waiting import until
@@ -238,6 +239,28 @@ def test_limits_change_as_an_experiment_goes_on(bench: Bench) -> None:
     outcome = bench.orchestrator().resume(which, failed_only=True, limits={"timeout": "1h"})
     assert code_of(outcome) == 0
     assert outcome.state.config["limits"] == {"timeout": "1h", "grace": 0.2}
+
+
+class _ChangedMeanwhile(StateManager):
+    """Somebody else has it for a moment, just before it is claimed, and gives it a timeout."""
+
+    def claim(self, experiment_id: str, **more: Any) -> Claim:
+        with super().claim(experiment_id) as other:
+            other.record("retry", limits={"timeout": 0.05})
+            other.record("fail", reason=Reason.EXIT)
+        return super().claim(experiment_id, **more)
+
+
+def test_limits_that_somebody_changed_before_the_claim_count(bench: Bench) -> None:
+    """What was loaded without a claim may be outdated by then."""
+    config = bench.config("fail=0", processes=1, limits={"grace": 0.2})
+    which = bench.orchestrator().run(config).state.experiment_id
+    worker = bench.folder / "worker.py"
+    worker.write_text("import time\ntime.sleep(30)\n")
+    meddled = Orchestrator(_ChangedMeanwhile(bench.manager.state_dir), bench.engine)
+    outcome = meddled.resume(which, limits={"jobs": 1})
+    assert outcome.state.processes[0].reason is Reason.TIMEOUT
+    assert outcome.state.config["limits"] == {"grace": 0.2, "timeout": 0.05, "jobs": 1}
 
 
 def test_new_limits_go_with_what_is_rerun(bench: Bench) -> None:
