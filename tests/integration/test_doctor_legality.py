@@ -125,6 +125,7 @@ def before(entity: Entity, status: str) -> ExperimentState:
         finished_at=NOW - timedelta(hours=1),
         started_at=None if status == "initialised" else NOW - timedelta(hours=3),
         owner=HERE,
+        config={"command": ["a"], "limits": {"jobs": 2}},
         process_progress=dict.fromkeys(range(2), process),
     )
 
@@ -150,7 +151,9 @@ def asked() -> Iterator[tuple[ExperimentState, Event]]:
             if event == "requeue":
                 more = [{"max_attempts": 2}, {"requested_by_user": True, "max_attempts": 2}]
             assert edges
-            for facts in more if index is not None else [{}]:
+            opens = event in ("start", "retry", "resume")
+            of_experiment = [{}, {"limits": {"timeout": "4h"}}] if opens else [{}]
+            for facts in more if index is not None else of_experiment:
                 code = {"exit_code": 0 if event == "complete" else 3} if index is not None else {}
                 yield (
                     state,
@@ -164,7 +167,7 @@ def asked() -> Iterator[tuple[ExperimentState, Event]]:
                         evidence="seen",
                         facts={"proven_dead": True, "result_lost": True, **code, **facts}
                         if index is not None
-                        else {},
+                        else facts,
                     ),
                 )
     state = before("process", "running")
@@ -261,9 +264,10 @@ def test_no_field_can_be_left_out_that_would_have_changed(
         fields = {key: kept for key, kept in change.fields.items() if key != name}
         legal = not list(enactment.problems(state, attrs.evolve(change, fields=fields)))
         # Without the end that its own clock knew, an attempt ended when that was learnt; a requeue
-        # that leaves the failures alone is one that nobody asked for.
+        # that leaves the failures alone is one that nobody asked for, and limits that stay are
+        # limits that nobody changed.
         fine = only_told(change) - {"completed_at"} | (
-            {"failures"} if change.event == "requeue" else set()
+            {"failures"} if change.event == "requeue" else {"config"}
         )
         assert legal == (getattr(record, name) == value or name in fine), name
 
@@ -275,6 +279,26 @@ def test_history_gives_the_reason_that_is_stored(state: ExperimentState, change:
     for reason in {None, *Reason} - {change.reason}:
         wrong = attrs.evolve(change, reason=reason)
         assert free == (list(enactment.problems(state, wrong)) == [])
+
+
+def test_only_the_limits_of_a_configuration_ever_change() -> None:
+    """And none of them is taken away: one that is lifted is None."""
+    state = before("experiment", "failed")
+    facts = {"limits": {"timeout": None}}
+    asked = Requested(entity="experiment", event="retry", at=NOW, facts=facts)
+    (change,) = apply.apply(state, asked).changes
+    config = change.fields["config"]
+    assert config == {"command": ["a"], "limits": {"jobs": 2, "timeout": None}}
+    for wrong in (
+        {**config, "command": ["b"]},
+        {**config, "retry": {}},
+        {"command": ["a"], "limits": {"timeout": None}},
+        {"command": ["a"]},
+        {**config, "limits": 7},
+        7,
+    ):
+        doctored = attrs.evolve(change, fields={**change.fields, "config": wrong})
+        assert list(enactment.problems(state, doctored)), wrong
 
 
 def test_a_fact_of_the_wrong_type_is_a_difference_and_no_crash() -> None:

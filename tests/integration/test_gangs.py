@@ -202,6 +202,33 @@ def test_only_independent_ranks_that_failed_run_again(sh: Shell) -> None:
     nothing_is_left(sh)
 
 
+@pytest.mark.parametrize("ranks", [GANG, INDEPENDENT])
+def test_whole_launchers_are_resumed_and_held_back(sh: Shell, ranks: str) -> None:
+    """A gang that is named by one of its ranks starts whole; of independent ones what is left."""
+    write(sh, ranks=ranks, lr="[1, 2]")
+    for index in (1, 2, 6):
+        (sh.path / f"bad.{index}").touch()
+    sh("run", "e.toml", code=3, env={"TOGETHER": "no"})
+    for index in (1, 2, 6):
+        (sh.path / f"bad.{index}").unlink()
+    gang = ranks == GANG
+    _, err = sh("resume", "@last", "--only", "1")
+    along = "processes 0, 2, 3 go along" if gang else "process 2 goes along"
+    assert f"{along}: a launcher starts all its ranks" in err
+    left = "processes 4, 5, 6, 7" if gang else "process 6"
+    assert f"held back until the next resume: {left}\n" in err
+    again = sorted({index for index, attempt, _ in said(sh, "start") if attempt == 2})
+    assert again == ([0, 1, 2, 3] if gang else [1, 2])
+    assert each(state_of(sh), "status")[4:] == (
+        ["failed"] * 4 if gang else ["completed", "completed", "failed", "completed"]
+    )
+    _, err = sh("retry", f"{sh.only_id()}/0")
+    assert "nothing to do: process 0 has not failed" in err
+    sh("retry", f"{sh.only_id()}/6")
+    assert each(state_of(sh), "status") == ["completed"] * 8
+    nothing_is_left(sh)
+
+
 def test_independent_ranks_complete_while_their_launcher_runs(sh: Shell) -> None:
     """Somebody who looks sees three of four; the last is completed with its launcher."""
     program = begin(sh, ranks=INDEPENDENT)

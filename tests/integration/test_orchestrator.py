@@ -43,6 +43,7 @@ from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.orchestrator import Orchestrator, Outcome
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import observing
+from holdfast.store.claim import Claim
 from holdfast.store.files import Files
 from holdfast.store.manager import StateManager
 from waiting import until
@@ -198,6 +199,80 @@ def test_a_failure_does_not_stop_the_others_and_a_resume_tries_it_again(bench: B
     outcome = bench.orchestrator().resume(outcome.state.experiment_id)
     assert (code_of(outcome), outcome.skipped) == (0, 2)
     assert sorted(bench.log("end")) == [("end", 0, 1), ("end", 1, 2), ("end", 2, 1)]
+
+
+def test_a_part_of_an_experiment_is_gone_on_with(bench: Bench) -> None:
+    """What failed, or what is named; the outcome says what was held back, and that is no fault."""
+    outcome = bench.orchestrator().run(bench.config("fail=0,1,2", processes=4))
+    bench.touch("mended")
+    told: list[str] = []
+    orchestrator = bench.orchestrator(on_note=told.append)
+    which = outcome.state.experiment_id
+    outcome = orchestrator.resume(which, only=range(1, 2))
+    assert (code_of(outcome), outcome.held, outcome.idle) == (0, (0, 2), False)
+    assert (outcome.ok, outcome.state.status) == (True, ExperimentStatus.FAILED)
+    assert told == ["held back until the next resume: processes 0, 2"]
+    before = bench.manager.load(which)
+    outcome = orchestrator.resume(which, only={1, 3}, failed_only=True)
+    assert (outcome.idle, outcome.ok, code_of(outcome)) == (True, True, 0)
+    assert bench.manager.load(which) == before
+    outcome = orchestrator.resume(which, failed_only=True)
+    assert (code_of(outcome), outcome.held) == (0, ())
+    assert sorted(bench.log("end")) == [("end", i, 1 if i == 3 else 2) for i in range(4)]
+
+
+def test_limits_change_as_an_experiment_goes_on(bench: Bench) -> None:
+    """From Python as from the command line; what is none is refused before it is claimed."""
+    config = bench.config("for=30", processes=2, limits={"timeout": 0.05, "grace": 0.2})
+    which = bench.orchestrator().run(config).state.experiment_id
+    before = bench.manager.load(which)
+    assert {process.reason for process in before.processes.values()} == {Reason.TIMEOUT}
+    for wrong in ({"timeout": "soon"}, {"retries": 3}):
+        with pytest.raises(ConfigError, match=rf"(?s){which}:.*limits\."):
+            bench.orchestrator().resume(which, limits=wrong)
+    with pytest.raises(InvalidRequestError, match="only names processes that are not there: 2"):
+        bench.orchestrator().resume(which, only=[2])
+    with pytest.raises(InvalidRequestError, match="code rerun makes a new experiment"):
+        bench.orchestrator().resume(which, only=[1], code="rerun")
+    assert bench.manager.load(which) == before
+    bench.touch("go")
+    outcome = bench.orchestrator().resume(which, failed_only=True, limits={"timeout": "1h"})
+    assert code_of(outcome) == 0
+    assert outcome.state.config["limits"] == {"timeout": "1h", "grace": 0.2}
+
+
+class _ChangedMeanwhile(StateManager):
+    """Somebody else has it for a moment, just before it is claimed, and gives it a timeout."""
+
+    def claim(self, experiment_id: str, **more: Any) -> Claim:
+        with super().claim(experiment_id) as other:
+            other.record("retry", limits={"timeout": 0.05})
+            other.record("fail", reason=Reason.EXIT)
+        return super().claim(experiment_id, **more)
+
+
+def test_limits_that_somebody_changed_before_the_claim_count(bench: Bench) -> None:
+    """What was loaded without a claim may be outdated by then."""
+    config = bench.config("fail=0", processes=1, limits={"grace": 0.2})
+    which = bench.orchestrator().run(config).state.experiment_id
+    worker = bench.folder / "worker.py"
+    worker.write_text("import time\ntime.sleep(30)\n")
+    meddled = Orchestrator(_ChangedMeanwhile(bench.manager.state_dir), bench.engine)
+    outcome = meddled.resume(which, limits={"jobs": 1})
+    assert outcome.state.processes[0].reason is Reason.TIMEOUT
+    assert outcome.state.config["limits"] == {"grace": 0.2, "timeout": 0.05, "jobs": 1}
+
+
+def test_new_limits_go_with_what_is_rerun(bench: Bench) -> None:
+    """The new experiment is made with them."""
+    outcome = bench.orchestrator().run(bench.config())
+    worker = bench.folder / "worker.py"
+    worker.write_text(worker.read_text() + "\n")
+    first = outcome.state.experiment_id
+    outcome = bench.orchestrator().resume(first, code="rerun", limits={"jobs": 1})
+    assert outcome.state.experiment_id != first
+    assert outcome.state.config["limits"] == {"jobs": 1}
+    assert bench.manager.load(first).config.get("limits") is None
 
 
 def test_a_failed_attempt_is_repeated_within_its_budget(bench: Bench) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -165,6 +166,29 @@ def test_the_estimate_counts_what_waits_and_what_runs() -> None:
     assert estimate.left_s(state, NOW) is None
     estimate.ended(done)
     assert estimate.left_s(state, NOW) == pytest.approx((2 * 10 + 5 + 5) / 2)
+    assert estimate.left_s(state, NOW, held=2) == pytest.approx((5 + 5) / 2)
+
+
+def test_what_is_held_back_is_counted_apart(tmp_path: Path) -> None:
+    """Nobody waits for it, be it never tried or failed before."""
+    again = attrs.evolve(_process(ProcessStatus.PENDING, 20, 10), failures=1)
+    failed = attrs.evolve(again, status=ProcessStatus.FAILED)
+    state = ExperimentState(
+        experiment_id="x",
+        num_processes=5,
+        process_progress={
+            0: _process(ProcessStatus.RUNNING, 5, None),
+            1: again,
+            2: again,
+            3: failed,
+        },
+    )
+    shown = Progress(lambda _: tmp_path, lambda _: None, lambda _: [])
+    assert shown.counts(state) == "0 of 5 completed, 1 failed, 1 running, 2 to be tried again"
+    shown.hold({2, 3, 4})
+    assert shown.counts(state) == (
+        "0 of 5 completed, 1 failed, 1 running, 1 to be tried again, 2 held back"
+    )
 
 
 @given(st.sets(st.integers(0, 199)))

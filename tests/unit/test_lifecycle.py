@@ -115,6 +115,9 @@ requests: st.SearchStrategy[Requested] = st.one_of(
         ),
         at=times,
         reason=st.sampled_from([None, Reason.USER]),
+        facts=st.fixed_dictionaries(
+            {}, optional={"limits": st.sampled_from([None, {}, {"jobs": 1}, {"timeout": "4h"}])}
+        ),
     ),
     st.builds(
         Requested,
@@ -406,6 +409,25 @@ def test_a_requeue_by_the_user_gives_a_fresh_budget() -> None:
     ).state
     process = apply.apply(state, ask("requeue", 0, requested_by_user=True)).state.processes[0]
     assert (process.failures, process.error_message) == (0, "boom")
+
+
+def test_opening_an_experiment_may_change_its_limits_and_nothing_else_of_its_configuration() -> (
+    None
+):
+    """Key by key, kept by all that follow; only what opens it does."""
+    config = {"command": ["a"], "limits": {"timeout": "1h", "jobs": 2}}
+    state = ExperimentState(experiment_id="exp_7", num_processes=1, config=config, config_hash="h")
+    assert apply.apply(state, ask("start")).state.config is config
+    state = apply.apply(state, ask("start", limits={"timeout": "4h", "grace": 5})).state
+    assert state.config == {
+        "command": ["a"],
+        "limits": {"timeout": "4h", "jobs": 2, "grace": 5},
+    }
+    assert state.config_hash == "h"
+    failed = apply.apply(state, ask("fail", limits={"jobs": 9})).state
+    assert failed.config == state.config
+    again = apply.apply(failed, ask("retry", limits={"timeout": None})).state
+    assert again.config["limits"] == {"timeout": None, "jobs": 2, "grace": 5}
 
 
 def test_an_interrupt_asks_for_what_still_runs_to_be_stopped() -> None:

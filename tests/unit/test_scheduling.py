@@ -30,16 +30,21 @@ def exited(index: int, attempt: int = 1, code: int = 0, at: float = 0) -> Proces
     return ProcessExited(process=index, attempt=attempt, at=later(at), exit_code=code)
 
 
+def ask(event: str, index: int) -> Requested:
+    return Requested(entity="process", event=event, at=NOW, process=index)
+
+
 @attrs.define
 class Turns:
     """A scheduler and the state that its plans lead to."""
 
     state: ExperimentState
     policy: Policy
+    held: tuple[int, ...] = ()
     scheduler: Scheduler = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.scheduler = Scheduler(self.state, self.policy)
+        self.scheduler = Scheduler(self.state, self.policy, held=self.held)
 
     def turn(
         self, *facts: Event, at: float = 0, stopping: Reason | None = None
@@ -109,6 +114,33 @@ def test_what_completed_although_it_was_to_be_held_leaves_nothing_held() -> None
     turns.scheduler.hold(turns.state, [0])
     turns.turn(exited(0))
     assert turns.state.status is ExperimentStatus.COMPLETED
+
+
+@pytest.mark.parametrize("fail_fast", [False, True])
+def test_what_had_failed_and_is_held_back_is_no_failure_of_this_run(fail_fast: bool) -> None:
+    """It is not tried again although an attempt is left, and does not stop the others."""
+    state = started(3)
+    events = [ask("start", 0), exited(0, code=1)]
+    state = apply.apply_many(state, events).state
+    policy = Policy(jobs=1, max_attempts=2, backoff_s=0, fail_fast=fail_fast)
+    turns = Turns(state, policy, held=(0,))
+    assert turns.turn()[0] == [1]
+    started_now, plan = turns.turn(exited(1))
+    assert (started_now, plan.stop_others) == ([2], False)
+    turns.turn(exited(2))
+    assert turns.state.status is ExperimentStatus.FAILED
+    assert turns.state.error_message == "1 of 3 processes failed: 0"
+    assert turns.state.processes[0].attempt == 1
+
+
+def test_a_failure_of_this_run_still_ends_one_that_is_to_fail_fast() -> None:
+    """What was held back before it does not hide it."""
+    state = apply.apply_many(started(3), [ask("start", 0), exited(0, code=1)]).state
+    turns = Turns(state, Policy(jobs=1, fail_fast=True), held=(0,))
+    turns.turn()
+    assert turns.turn(exited(1, code=1))[0] == []
+    assert turns.state.error_message == "2 of 3 processes failed: 0, 1"
+    assert turns.state.processes[2].status is ProcessStatus.PENDING
 
 
 def test_no_more_start_than_there_is_room_for() -> None:

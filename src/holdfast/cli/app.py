@@ -33,7 +33,6 @@ _ALIASES: Final = {
     "ps": "ls",
     "remove": "rm",
     "restart": "resume",
-    "retry": "resume",
     "start": "run",
     "status": "show",
     "version": "--version",
@@ -42,7 +41,8 @@ _ALIASES: Final = {
 #: `{command: (module, attribute, one line of help)}` in the order of the help.
 _COMMANDS: Final = {
     "run": ("run", "run", "Run an experiment file, or go on where it stopped."),
-    "resume": ("run", "resume", "Go on with an experiment, as it was configured."),
+    "resume": ("resume", "resume", "Go on with an experiment, as it was configured."),
+    "retry": ("resume", "retry", "Try the failed processes of an experiment again, no others."),
     "explain": ("explain", "explain", "Say what a run would do with each process, and why."),
     "ls": ("listing", "ls", "List the experiments."),
     "show": ("show", "show", "Show one experiment: what failed and why, what runs, what to do."),
@@ -182,7 +182,8 @@ class ClosedPipe(Exception):  # noqa: N818 (nothing went wrong: the reader has s
 _EPILOG: Final = """\
 \b
 ID is an experiment's id, any unique beginning of it, its name if no other has it, or @last,
-the newest one; ID/INDEX is one process of it (logs, show, export).
+the newest one; ID/INDEX is one process of it (logs, show, export, resume,
+retry).
 Experiments are where -C or HOLDFAST_STATE_DIR says, else in .experiment_state
 here, beside FILE, or above.
 

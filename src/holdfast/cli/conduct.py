@@ -8,6 +8,7 @@ from holdfast.cli.failures import code_of
 from holdfast.cli.loading import quietly
 from holdfast.cli.where import Where
 from holdfast.reading import forms, text
+from holdfast.status import ProcessStatus
 
 if TYPE_CHECKING:
     from holdfast.lifecycle.changes import Change
@@ -44,7 +45,12 @@ def conduct(
             progress.step(state, changes)
 
         orchestrator = Orchestrator(
-            manager, engine, on_step=step, on_note=progress.note, force=force
+            manager,
+            engine,
+            on_step=step,
+            on_note=progress.note,
+            on_hold=progress.hold,
+            force=force,
         )
         outcome = drive(orchestrator)
     _print_end(where, outcome, _taken_up(outcome, progress.first), as_json=as_json)
@@ -104,6 +110,7 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
                 "experiment": forms.experiment(state, None),
                 "exit_code": code_of(outcome),
                 **forms.plain(outcome, "message", "skipped", "adopted", "reused", "already_done"),
+                "held": list(outcome.held),
                 "blocked": dict(outcome.blocked),
                 "next_command": command,
                 "aggregate": outcome.aggregate,
@@ -115,22 +122,38 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
         from holdfast.reading.evidence import failures, parameters
 
         folder = where.manager().folder(state.experiment_id)
-        lines = failures(where.command, state, folder, parameters(state), sys.stderr)
-        if lines:
+        held = outcome.inherited.held
+        lines = failures(where.command, state, folder, parameters(state), sys.stderr, held)
+        if lines and not outcome.idle:
             text.say("\n".join(["failed:", *lines]), painted=True)
         if outcome.aggregate is not None:
             _print_table(aggregate_lines(outcome.aggregate, where))
-        for note in [] if outcome.already_done else odd(state, outcome.aggregate):
+        for note in [] if outcome.already_done or outcome.idle else odd(state, outcome.aggregate):
             text.say(note)
     told = text.one_line(outcome.message)
     text.say(told + (f" ({'; '.join(notes)})" if notes else ""))
     if command is not None:
         text.say(f"next: {command}")
+    if again := _again(outcome):
+        text.say(f"or only what this was about: {where.command(*again)}")
     if outcome.blocked:
         sure = where.command("resume", "--force", state.experiment_id)
         text.say(f"or, once you are sure that nothing of what was left as it is runs: {sure}")
     if outcome.lost:
         text.say(f"or delete it: {where.command('rm', state.experiment_id)}")
+
+
+def _again(outcome: "Outcome") -> tuple[str, ...]:
+    """What goes on with a part of an experiment that was interrupted; empty if it is done."""
+    if not outcome.held or (outcome.signal is None and not outcome.stopped):
+        return ()
+    held = set(outcome.held)
+    open_ones = outcome.state.processes.indices(ProcessStatus.PENDING, ProcessStatus.FAILED)
+    left = [index for index in open_ones if index not in held]
+    if not left:
+        return ()
+    only = text.ranges(left).replace(" ", "")
+    return ("resume", "--only", only, outcome.state.experiment_id)
 
 
 def _print_table(lines: list[str]) -> None:

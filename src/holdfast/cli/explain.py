@@ -48,7 +48,10 @@ def explain(
         experiment = load_config(path, settings_of(settings))
         where.settle(experiment)
     elif settings:
-        raise click.UsageError("--set changes a FILE; an experiment goes on as it was configured")
+        raise click.UsageError(
+            "--set changes a FILE; for an experiment that goes on with other limits: "
+            f"`{where.command('resume', '-n', '--set', settings[0], query)}`"
+        )
     else:
         resumed = resolve(where.manager(), spoken(query))
     made = plan(where, experiment, resumed, fresh=False, code=code, force=force)

@@ -34,8 +34,8 @@ EXIT_CODES: Final = {
     ERROR: "an error of holdfast's own; the disk, permissions, a refused transition. Of `diff`: "
     "something differs",
     USAGE: "usage, or the experiment file",
-    FAILED: "failed processes; a failed aggregation, lost results, a process that was interrupted "
-    "from outside again and again",
+    FAILED: "failed processes; those that were held back do not count. A failed aggregation, lost "
+    "results, a process that was interrupted from outside again and again",
     UNKNOWN: "experiment unknown or ambiguous",
     OWNED: "owned by a living orchestrator, or by one not proven dead; `--force` takes the latter "
     "over; also of `run -n`. Or an attempt that cannot be judged was left as it is, and everything "

@@ -8,7 +8,7 @@ import contextlib
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -83,6 +83,7 @@ class Progress:
         self._told: Counter[tuple[object, ...]] = Counter()
         #: What is to be known of this run; it stays when the display goes.
         self._noted: list[str] = []
+        self._held: Collection[int] = ()
         self._stopping: str | None = None
         self._live: Live | None = None
         self._line_at = time.monotonic() + _LINE_EVERY_S
@@ -117,6 +118,10 @@ class Progress:
         # Whoever runs the experiment calls this, and must not wait for a terminal that is held.
         self._noted.append(words)
         self._tell(words)
+
+    def hold(self, processes: Collection[int]) -> None:
+        """These are not to be started: nobody waits for them."""
+        self._held = processes
 
     def stopping(self, words: str) -> None:
         """Processes are asked to stop: say so."""
@@ -233,10 +238,12 @@ class Progress:
     def counts(self, state: ExperimentState) -> str:
         """`12 of 20 completed, 1 failed, 2 running, about 3m 05s left`."""
         parts = [f"{state.processes_completed:,} of {state.num_processes:,} completed"]
+        held = sum(state.processes[i].status is ProcessStatus.PENDING for i in self._held)
         for number, word in (
             (state.processes_failed, "failed"),
             (state.processes_running, "running"),
-            (_waiting(state), "to be tried again"),
+            (_waiting(state, self._held), "to be tried again"),
+            (held, "held back"),
         ):
             if number:
                 parts.append(f"{number:,} {word}")
@@ -244,7 +251,7 @@ class Progress:
             parts.append("aggregating")
         elif self._stopping is None:
             now = datetime.now(UTC)
-            left_s = self._estimate.left_s(state, now, self._stand(state, now))
+            left_s = self._estimate.left_s(state, now, self._stand(state, now), held)
             if left_s is not None and left_s > 0:
                 parts.append(f"about {text.duration(left_s)} left")
         return ", ".join(parts)
@@ -352,9 +359,11 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
     return f"  {'  '.join(cells[:-1])}  {row[-1]}".rstrip()
 
 
-def _waiting(state: ExperimentState) -> int:
+def _waiting(state: ExperimentState, held: Collection[int]) -> int:
     """Processes that failed and wait for their next attempt."""
     if not state.processes_pending:
         return 0
-    pending = (each for each in state.processes.values() if each.status is ProcessStatus.PENDING)
-    return sum(each.failures > 0 for each in pending)
+    return sum(
+        each.status is ProcessStatus.PENDING and each.failures > 0 and index not in held
+        for index, each in enumerate(state.processes.values())
+    )

@@ -16,7 +16,9 @@ import attrs
 
 from holdfast.cli.failures import OWNED, report, told
 from holdfast.cli.where import Where
+from holdfast.config import limiting
 from holdfast.config.experiment_file import Experiment
+from holdfast.config.limiting import NewLimits
 from holdfast.config.matrix import identity
 from holdfast.errors import CodeChangedError, ConfigError, ConfigProblem, HoldfastError
 from holdfast.identity import Verdict
@@ -26,6 +28,7 @@ from holdfast.orchestration.configured import check_number
 from holdfast.orchestration.intent import Choice, decisions, intend, taking_up
 from holdfast.orchestration.marking import digests_of
 from holdfast.orchestration.reuse import Ancestor, Found
+from holdfast.orchestration.selecting import EVERYTHING, Selection
 from holdfast.orchestration.takeover import Decision
 from holdfast.provenance.digests import Digests
 from holdfast.reading import forms, text
@@ -48,6 +51,7 @@ _STYLES: Final[dict[str, text.Style]] = {
     "skip": "dim",
     "reuse": "green",
     "adopt": "green",
+    "hold": "dim",
     "blocked": "red",
 }
 
@@ -62,6 +66,8 @@ class Plan:
         decisions: What would be done with each process.
         found: What of the work others have finished; None if that is not asked.
         near: Of processes that would run, or are blocked, the nearest that others have completed.
+        changed: What became of the code of its completed processes.
+        limits: What changes of its limits.
         problem: Why it would start nothing before somebody has chosen.
     """
 
@@ -71,6 +77,7 @@ class Plan:
     found: Found | None
     near: Mapping[int, Near]
     changed: Changed | None = None
+    limits: NewLimits | None = None
     problem: CodeChangedError | None = None
 
     @property
@@ -93,18 +100,30 @@ def plan(
     fresh: bool,
     code: Choice | None,
     force: bool,
+    selection: Selection = EVERYTHING,
+    limits: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """What a run of *experiment*, or a resume of *resumed*, would do. Raises as they do."""
+    """What a run of *experiment*, or a resume of *resumed*, would do. Raises as they do.
+
+    Args:
+        selection: What is not held back of *resumed*.
+        limits: What changes of its limits.
+    """
     manager = where.manager()
     # What is rerun is a new experiment, and has no name yet.
     unnamed = resumed if experiment is None else None
     with digests_of(manager.state_dir) as digests:
+
+        def part(code: Choice | None) -> Plan:
+            of_run = (manager, experiment, resumed, digests, fresh, code, force)
+            return _plan(*of_run, selection, limits)
+
         try:
-            made = _plan(manager, experiment, resumed, digests, fresh, code, force)
+            made = part(code)
         except CodeChangedError as err:
             made = _undecided(
                 err,
-                _plan(manager, experiment, resumed, digests, fresh, "keep", force),
+                part("keep"),
                 _plan(manager, experiment, unnamed, digests, fresh, "rerun", force),
             )
         near = dict(made.near)
@@ -134,10 +153,14 @@ def _plan(
     fresh: bool,
     code: Choice | None,
     force: bool,
+    selection: Selection = EVERYTHING,
+    limits: Mapping[str, Any] | None = None,
 ) -> Plan:
+    new: NewLimits | None = None
     if experiment is None:
         assert resumed is not None
         experiment, intent = taking_up(manager, manager.load(resumed), digests, code)
+        experiment, new = limiting.changed(experiment, limits or {}, resumed)
     else:
         intent = intend(manager, experiment, resumed, digests, fresh=fresh, choice=code)
     state = intent.state
@@ -145,7 +168,9 @@ def _plan(
         check_number(state, experiment, "what is to be run")
         experiment = experiment.numbered_as(state.config)
     decided, reused = decisions(
-        *(manager, experiment, intent, digests, datetime.now(UTC)), force=force
+        *(manager, experiment, intent, digests, datetime.now(UTC)),
+        selection=selection,
+        force=force,
     )
     return Plan(
         experiment=experiment,
@@ -154,6 +179,7 @@ def _plan(
         found=reused,
         near={},
         changed=intent.changed,
+        limits=new,
     )
 
 
@@ -220,7 +246,7 @@ def print_plan(where: Where, made: Plan, *, as_json: bool) -> int:
     state, actions = made.state, made.actions
     living = None if state is None else where.manager().liveness(state.experiment_id)
     owned = living is not None and living.kind == "alive"
-    idle = not actions["run"] and not actions["adopt"] and not actions["blocked"]
+    idle = not any(actions[each] for each in ("run", "adopt", "hold", "blocked"))
     unfinished = state is None or state.status is not ExperimentStatus.AGGREGATED
     aggregates = unfinished and idle and all(each.completed for each in made.decisions)
     ends = OWNED if owned else 0
@@ -284,12 +310,15 @@ def _summary(made: Plan, *, aggregates: bool) -> Iterator[str]:
     what = "a new experiment" if state is None else text.one_line(state.experiment_id)
     if made.changed and state is not None and state.status not in SETTLED:
         yield made.changed.since(state.num_processes)
+    if made.limits is not None:
+        yield made.limits.words
     if made.problem is not None:
         yield f"{what}: nothing would be started, of {total}"
         return
     others = (
         (actions["reuse"], "reused"),
         (actions["adopt"], "taken over"),
+        (actions["hold"], "held back"),
         (actions["blocked"], "left as they are"),
     )
     also = "".join(f", {number:,} {words}" for number, words in others if number)

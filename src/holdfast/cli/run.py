@@ -1,4 +1,4 @@
-"""`holdfast run`, `resume`, `demo`: which experiment, driven to its end, and how that is told."""
+"""`holdfast run`, `demo`: which experiment, driven to its end, and how that is told."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from holdfast.cli.addressing import resolve
-from holdfast.cli.app import experiment_argument, force_option, in_state_dir, json_option
+from holdfast.cli.app import force_option, in_state_dir, json_option
 from holdfast.cli.conduct import conduct
 from holdfast.cli.where import Where
 from holdfast.encoding import spoken
@@ -19,18 +19,27 @@ if TYPE_CHECKING:
     from holdfast.orchestration.intent import Choice
     from holdfast.orchestration.orchestrator import Orchestrator, Outcome
 
-__all__ = ["choice", "code_options", "demo", "resume", "run", "set_option", "settings_of"]
+__all__ = [
+    "choice",
+    "code_options",
+    "demo",
+    "jobs_option",
+    "no_aggregate_option",
+    "run",
+    "set_option",
+    "settings_of",
+]
 
 _COMMAND: Final = "holdfast.cli.run.command"
 
-_jobs_option = click.option(
+jobs_option = click.option(
     "-j",
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
     help="How many commands at a time; default: as configured, else one CPU for each process.",
 )
-_no_aggregate_option = click.option(
+no_aggregate_option = click.option(
     "--no-aggregate", is_flag=True, help="Stop before the aggregation."
 )
 
@@ -84,7 +93,7 @@ class _Run(click.Command):
 @click.option("--resume", "resumed", metavar="ID", help="Go on with this one; FILE is optional.")
 @click.option("--fresh", is_flag=True, help="Make a new experiment, and run all of it.")
 @code_options
-@_jobs_option
+@jobs_option
 @set_option
 @click.option(
     "--procs",
@@ -98,7 +107,7 @@ class _Run(click.Command):
     metavar="N",
     help="Without a FILE: the command starts N processes itself (torchrun, mpirun).",
 )
-@_no_aggregate_option
+@no_aggregate_option
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be run, and why.")
 @force_option
 @json_option
@@ -177,7 +186,7 @@ def run(
     def unlike(state: "ExperimentState") -> list[str]:
         # The file may have other limits than the experiment; they count for this run only.
         other = " and ".join([] if experiment is None else experiment.differs_in(state.config))
-        words = f"{other} as given now; `resume` uses what the experiment was made with"
+        words = f"{other} as given now; `resume` uses what the experiment has"
         return [words] if other else []
 
     return conduct(where, drive, force=force, as_json=as_json, notes=unlike)
@@ -224,7 +233,8 @@ def _experiment(
         raise click.UsageError("an experiment FILE, --resume ID, or --procs N -- CMD...")
     if settings:
         raise click.UsageError(
-            "--set changes a FILE; an experiment is resumed as it was configured"
+            "--set changes a FILE; limits of an experiment that goes on are changed by "
+            f"`{where.command('resume', '--set', 'limits.KEY=VALUE', resumed)}`"
         )
     return None
 
@@ -241,43 +251,8 @@ def settings_of(words: Sequence[str]) -> dict[str, str]:
 
 
 @click.command()
-@code_options
-@_jobs_option
-@_no_aggregate_option
-@force_option
-@json_option
-@experiment_argument
-@in_state_dir
-def resume(
-    where: Where,
-    query: str,
-    keep_results: bool,
-    rerun_changed: bool,
-    jobs: int | None,
-    no_aggregate: bool,
-    force: bool,
-    as_json: bool,
-) -> int:
-    """Go on with an experiment, with the configuration that it was made with.
-
-    Completed processes are not run again; running ones are taken over; failed ones are tried
-    again.
-    """
-    code = choice(keep_results, rerun_changed)
-    experiment_id = resolve(where.manager(), query)
-    return conduct(
-        where,
-        lambda orchestrator: orchestrator.resume(
-            experiment_id, code=code, jobs=jobs, aggregate=not no_aggregate
-        ),
-        force=force,
-        as_json=as_json,
-    )
-
-
-@click.command()
 @click.option("--fresh", is_flag=True, help="Run it again although it was run before.")
-@_jobs_option
+@jobs_option
 @in_state_dir
 def demo(where: Where, fresh: bool, jobs: int | None) -> int:
     """Which of Python's codecs packs the standard library best, and how fast? In under a minute.

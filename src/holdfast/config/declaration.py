@@ -38,6 +38,7 @@ __all__ = [
     "Store",
     "Written",
     "check",
+    "check_limits",
 ]
 
 Argv = NewType("Argv", tuple[str, ...])
@@ -313,6 +314,15 @@ def check(config: Mapping[str, Any]) -> tuple[Declaration | None, list[ConfigPro
         store=found.get("store", Store()),
         source={key: _plain(given[key]) for key in TOP_LEVEL if key in given},
     ), []
+
+
+def check_limits(table: Mapping[str, Any]) -> tuple[Limits | None, list[ConfigProblem]]:
+    """The limits in *table*, in the shape of the file, or everything that is wrong with it."""
+    try:
+        found: Limits = _structure(table, Limits)
+    except Exception as err:
+        return None, list(_explained("limits", err))
+    return found, []
 
 
 def _makers(params: Sequence[Params], ranks: Ranks) -> list[Params]:

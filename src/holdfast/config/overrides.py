@@ -31,8 +31,8 @@ def apply_overrides(
 
     A key that is none of *top_level* but a key of the matrix means that one: `level=9` is
     `matrix.level=[9]`. Values are TOML, or what people write for it (`.5`, `1.e-3`, `True`,
-    `[a, b]`), else text; where the document has only texts in that place (`env`, `name`, a matrix
-    of strings), text.
+    `[a, b]`, `none` for no limit), else text; where the document has only texts in that place
+    (`env`, `name`, a matrix of strings), text.
     """
     result = copy.deepcopy(dict(document))
     problems: list[ConfigProblem] = []
@@ -67,6 +67,8 @@ def _is_axis(path: list[str]) -> bool:
 def _value(path: list[str], text: str, before: Any) -> Any:
     of_texts = isinstance(before, list) and before and all(isinstance(each, str) for each in before)
     value = _parsed(text, bare_words_only=bool(of_texts))
+    if path[0] == "limits" and text.strip() == "none":
+        return None  # TOML has no word for it, and whoever has a limit may want to be rid of it
     if path[0] == "env" or path == ["name"]:
         # What looks like a number is still text there: 0x10 must not become 16.
         return value if isinstance(value, str) else text

@@ -85,6 +85,9 @@ def _enacted(state: ExperimentState, change: Change) -> Change | None:
         owner = attrs.evolve(state.owner, locked=False, released=True)
         return attrs.evolve(change, fields={"owner": owner})
     facts: dict[str, Any] = {}
+    if index is None and isinstance(config := change.fields.get("config"), Mapping):
+        # They are merged into the former ones, and none of those is ever taken away.
+        facts["limits"] = config.get("limits")
     if index is not None:
         assert isinstance(record, ProcessProgress)
         if change.event == "launched":

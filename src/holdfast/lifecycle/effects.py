@@ -62,6 +62,10 @@ def _opened(state: ExperimentState, edge: "Edge", occasion: Occasion) -> dict[st
     }
     if state.started_at is None:
         found["started_at"] = occasion.at
+    if limits := occasion.facts.get("limits"):
+        before = state.config.get("limits")
+        kept = before if isinstance(before, Mapping) else {}
+        found["config"] = {**state.config, "limits": {**kept, **limits}}
     return found
 
 

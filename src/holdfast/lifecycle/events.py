@@ -70,6 +70,7 @@ _FACTS: Final[dict[str, type]] = {
     "code": str,
     "outputs": tuple,
     "proof": Proof,
+    "limits": Mapping,
 }
 
 
@@ -95,7 +96,10 @@ def check_facts(facts: Mapping[str, Any]) -> None:
             )
 
 
-_KINDS: Final = {int: "an integer", str: "text", bool: "True, False", tuple: "a tuple of ResultRef"}
+_KINDS: Final = {
+    **{int: "an integer", str: "text", bool: "True, False", Mapping: "a mapping"},
+    tuple: "a tuple of ResultRef",
+}
 
 
 def _unknown(name: object) -> InvalidRequestError:
@@ -120,7 +124,8 @@ class Requested:
             `stop_requested`, `interrupted_by`, `timed_out`, `launch_error`, `reported_error`,
             `result_error`, `max_attempts`, `requested_by_user`, `proven_dead`, `result_lost`,
             `result`, `identity`, `host`, `attempt` (the launcher's), `work`, `code`, `outputs`,
-            `proof`. `experiment_id`, `experiment_status` and `ranks_left` are always taken from
+            `proof`, `limits` (those that change as an experiment is opened, in the shape of the
+            file). `experiment_id`, `experiment_status` and `ranks_left` are always taken from
             the state that the event is applied to.
     """
 

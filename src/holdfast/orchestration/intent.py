@@ -26,6 +26,7 @@ from holdfast.orchestration import reuse
 from holdfast.orchestration.configured import configuration
 from holdfast.orchestration.marking import works
 from holdfast.orchestration.reuse import Found, Search
+from holdfast.orchestration.selecting import EVERYTHING, Selection
 from holdfast.orchestration.takeover import Decision, foresee
 from holdfast.orchestration.taking import Taking
 from holdfast.provenance.digests import Digests
@@ -284,9 +285,13 @@ def decisions(
     digests: Digests,
     at: datetime,
     *,
+    selection: Selection = EVERYTHING,
     force: bool = False,
 ) -> tuple[Sequence[Decision], Found | None]:
     """What a run that *intent* is about does with each process, and what of them it reuses.
+
+    Args:
+        selection: What is not held back of an experiment that goes on.
 
     Raises:
         ConfigError: A declared file is not there.
@@ -303,7 +308,10 @@ def decisions(
         folder = manager.folder(state.experiment_id)
         take = Taking(experiment=experiment, digests=digests)
         foreseen = foresee(
-            *(state, folder, at, experiment.limits, experiment.retry), take=take, force=force
+            *(state, folder, at, experiment.limits, experiment.retry),
+            take=take,
+            selection=selection,
+            force=force,
         )
         made = list(foreseen.decisions)
         pending = _left(foreseen.state, made)

@@ -10,7 +10,7 @@ import errno
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from holdfast.attempts.files import disk_problem
@@ -96,14 +96,17 @@ class Loop:
         self._halted_looked_at = -_HALTED_EVERY_S
         self._told: defaultdict[str, set[AttemptName]] = defaultdict(set)
 
-    def drive(self, policy: Policy) -> ExperimentState:
+    def drive(self, policy: Policy, held: Iterable[int] = ()) -> ExperimentState:
         """Go on until the experiment is not `running` any more; the state that it is in then.
+
+        Args:
+            held: Processes that are not to be started.
 
         Raises:
             StateWriteError: The disk refused. What runs goes on, and is adopted by a resume.
             OwnershipLostError: A newer owner took over.
         """
-        scheduler = Scheduler(self._claim.state, policy, self._marks.start)
+        scheduler = Scheduler(self._claim.state, policy, self._marks.start, held)
         facts: list[Event] = []
         while True:
             stopping = self._interrupts.reason

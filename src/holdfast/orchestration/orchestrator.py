@@ -8,14 +8,16 @@ import contextlib
 import functools
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from holdfast.config import limiting
 from holdfast.config.experiment_file import Experiment
+from holdfast.config.limiting import NewLimits
 from holdfast.encoding import portable
 from holdfast.engines import Engine
 from holdfast.errors import (
@@ -29,7 +31,7 @@ from holdfast.errors import (
 from holdfast.lifecycle.decisions import decide
 from holdfast.lifecycle.events import Event, ProcessExited, Requested
 from holdfast.lifecycle.records import ExperimentState, Ranks
-from holdfast.orchestration import exits, outcomes, reuse, takeover
+from holdfast.orchestration import exits, outcomes, partial, reuse, selecting, takeover
 from holdfast.orchestration.aggregating import conclude
 from holdfast.orchestration.capacity import usable_cpus
 from holdfast.orchestration.configured import check_number, configuration
@@ -40,6 +42,7 @@ from holdfast.orchestration.loop import Loop
 from holdfast.orchestration.marking import Marks, digests_of
 from holdfast.orchestration.outcomes import NOTHING_INHERITED, Inherited, Outcome
 from holdfast.orchestration.scheduling import Policy
+from holdfast.orchestration.selecting import EVERYTHING, Selection
 from holdfast.orchestration.takeover import Takeover
 from holdfast.orchestration.watch import Watch
 from holdfast.provenance.digests import Digests
@@ -76,6 +79,7 @@ class Orchestrator:
         on_change: Callable[[ExperimentState], None] | None = None,
         on_step: Observer | None = None,
         on_note: Callable[[str], None] | None = None,
+        on_hold: Callable[[Collection[int]], None] | None = None,
         force: bool = False,
         wait_s: float = 2.0,
         gone_grace_s: float = 2.0,
@@ -90,7 +94,8 @@ class Orchestrator:
             on_step: Called with `(state, changes)` for everything that is recorded, in a thread of
                 its own, which the loop never waits for; see `Claim.on_step`.
             on_note: Called with what people want to know before anything is started: what is reused
-                from where, and which code has changed.
+                from where, what is held back, and which code has changed.
+            on_hold: Called with the processes that are not to be started, before anything is.
             force: Take owners and attempts whose death cannot be proven for dead.
             wait_s: How long to wait for a claim that another program holds for a moment.
             gone_grace_s: How long an exit record may come after the engine's word that an attempt
@@ -103,6 +108,7 @@ class Orchestrator:
         self._on_change = on_change
         self._on_step = on_step
         self._on_note = on_note
+        self._on_hold = on_hold
         self._force = force
         self._wait_s = wait_s
         self._gone_grace_s = gone_grace_s
@@ -178,6 +184,9 @@ class Orchestrator:
         self,
         experiment_id: str,
         *,
+        only: Iterable[int] | None = None,
+        failed_only: bool = False,
+        limits: Mapping[str, Any] | None = None,
         code: Choice | None = None,
         jobs: int | None = None,
         aggregate: bool = True,
@@ -185,34 +194,58 @@ class Orchestrator:
         """Go on with an experiment, with the configuration that it was made with.
 
         Completed processes are not run again, running ones are adopted, failed ones are tried
-        again if the experiment had failed.
+        again if the experiment had failed. If some are held back, the experiment is `interrupted`
+        in the end, and the next resume goes on with everything.
 
         Args:
+            only: Start these processes alone, also if they had failed; with them go the other ranks
+                of their launchers. None for all.
+            failed_only: Start only those that had failed.
+            limits: Keys of `[limits]` that change from now on, for later resumes, too:
+                `{"timeout": "4h"}`; None as a value lifts a limit.
             code: As for `run`, of an experiment that is finished.
             jobs: As for `run`.
             aggregate: As for `run`.
 
         Raises:
             ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: It cannot be loaded.
-            ConfigError: It was made without a configuration that can be run.
+            ConfigError: It was made without a configuration that can be run; or *limits* are none.
+            InvalidRequestError: *only* names no processes of it, or excludes *code*; or *jobs* is
+                no whole number.
             CodeChangedError: It is finished, ran with other code, and *code* is None.
             AlreadyOwnedError, UnknownLivenessError, StateWriteError: As for `run`.
         """
         _check_jobs(jobs)
         state = self._load(experiment_id)
+        selection = selecting.select(state, only, failed_only=failed_only)
+        if code == "rerun" and not selection.is_everything:
+            what = "rerun makes a new experiment, of which nothing is held back"
+            raise InvalidRequestError("code", what)
         aggregated = state.status is ExperimentStatus.AGGREGATED
-        if aggregated and not state.config.get("command"):
+        if aggregated and not (state.config.get("command") and selection.is_everything):
             return self._shown(state)
         with contextlib.ExitStack() as held:
             digests = held.enter_context(digests_of(self._manager.state_dir))
+            if partial.is_idle(self._manager, state, selection, digests, self._clock()):
+                return outcomes.idle(state, selection)
             experiment, intent = taking_up(self._manager, state, digests, code)
+            given = limits or {}
             if intent.state is None:
+                experiment, _ = limiting.changed(experiment, given, experiment_id)
                 return self.run(experiment, code=code, jobs=jobs, aggregate=aggregate)
             if aggregated:
                 return self._shown(state)
+            limiting.changed(experiment, given, experiment_id)  # refused before it is claimed
             claim = held.enter_context(self._claim(experiment_id))
+            if claim.state.config != state.config:
+                experiment = configuration(claim.state, self._manager.state_dir)
+            experiment, changed = limiting.changed(experiment, given, experiment_id)
             return self._carry_on(
-                *(claim, experiment, digests, intent), jobs=jobs, aggregate=aggregate
+                *(claim, experiment, digests, intent),
+                selection=selection,
+                changed=changed,
+                jobs=jobs,
+                aggregate=aggregate,
             )
 
     def aggregate(self, experiment_id: str) -> Outcome:
@@ -317,6 +350,8 @@ class Orchestrator:
         digests: Digests,
         intent: Intent,
         *,
+        selection: Selection = EVERYTHING,
+        changed: NewLimits | None = None,
         jobs: int | None,
         aggregate: bool,
     ) -> Outcome:
@@ -327,17 +362,29 @@ class Orchestrator:
             watch = self._watch(claim, experiment)
             marks = self._marks(claim, experiment, digests, intent.works)
             loop = Loop(claim, watch, interrupts, self._on_change, marks)
-            taken = self._take_over(claim, watch, loop, marks)
+            taken = self._take_over(claim, watch, loop, marks, selection, changed)
             if taken is None:
                 return self._ended(claim.state, watch, interrupts)
             inherited = Inherited(
-                skipped=taken.skipped, adopted=taken.adopted, running=taken.running
+                skipped=taken.skipped,
+                adopted=taken.adopted,
+                running=taken.running,
+                held=taken.held,
             )
             if taken.starts:
                 _check_directory(claim.state, experiment, self._manager.state_dir)
                 # Before anything is recorded: a declared file that is gone starts nothing.
                 _ = marks.works
+            found = claim.state
             self._record(claim, taken.events)
+            if not selection.is_everything:
+                if self._on_hold is not None:
+                    self._on_hold(taken.held)
+                for words in partial.notes(selection, found, taken):
+                    self._note(words)
+            if changed is not None:
+                recorded = claim.state.status is ExperimentStatus.RUNNING
+                self._note(changed.told(recorded=recorded, running=taken.running))
             if intent.changed and claim.state.status is ExperimentStatus.RUNNING:
                 self._note(intent.changed.since(claim.state.num_processes))
             inherited = self._reuse(claim, marks, loop, intent.search, inherited)
@@ -345,7 +392,7 @@ class Orchestrator:
             again_run: set[int | None] = set()
             while True:
                 if claim.state.status is ExperimentStatus.RUNNING:
-                    loop.drive(policy)
+                    loop.drive(policy, taken.held)
                 done = claim.state.status is ExperimentStatus.COMPLETED
                 if not done or not aggregate or interrupts.count:
                     return self._ended(claim.state, watch, interrupts, inherited)
@@ -388,7 +435,8 @@ class Orchestrator:
     ) -> Inherited:
         """Complete what others have finished, before anything is started."""
         state = claim.state
-        pending = state.processes.indices(ProcessStatus.PENDING)
+        held = inherited.held
+        pending = [i for i in state.processes.indices(ProcessStatus.PENDING) if i not in held]
         if state.reuse is None or state.status is not ExperimentStatus.RUNNING or not pending:
             return inherited
         looking = search or marks.search(self._manager, state.reuse, state.experiment_id)
@@ -402,7 +450,15 @@ class Orchestrator:
                 self._note(words)
         return attrs.evolve(inherited, reused=len(copying.events))
 
-    def _take_over(self, claim: Claim, watch: Watch, loop: Loop, marks: Marks) -> Takeover | None:
+    def _take_over(
+        self,
+        claim: Claim,
+        watch: Watch,
+        loop: Loop,
+        marks: Marks,
+        selection: Selection = EVERYTHING,
+        changed: NewLimits | None = None,
+    ) -> Takeover | None:
         """Look at what was left, say what follows, and watch what runs; nothing is recorded yet.
 
         None if a signal came before the engine could be asked.
@@ -432,6 +488,8 @@ class Orchestrator:
             at,
             experiment.limits,
             experiment.retry,
+            selection=selection,
+            changed=changed,
             evidence=_evidence(claim),
             force=self._force,
         )

@@ -1,19 +1,21 @@
 """How a run ended: the facts, and one sentence for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from signal import Signals
 from typing import Any, Final
 
 import attrs
 
 from holdfast.lifecycle.records import ExperimentState, summarise
-from holdfast.status import ExperimentStatus, Reason
+from holdfast.orchestration.selecting import Selection
+from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
 __all__ = [
     "NOTHING_INHERITED",
     "Inherited",
     "Outcome",
     "aggregated",
+    "idle",
     "shown",
     "unfinished",
 ]
@@ -28,12 +30,14 @@ class Inherited:
         adopted: Outcomes and running processes taken over from an orchestrator that died.
         running: How many of these ran.
         reused: Processes that were completed by what other experiments did.
+        held: Processes that it was not to start, and that are not completed.
     """
 
     skipped: int = 0
     adopted: int = 0
     running: int = 0
     reused: int = 0
+    held: frozenset[int] = frozenset()
 
 
 NOTHING_INHERITED: Final = Inherited()
@@ -50,6 +54,8 @@ class Outcome:
         message: One sentence for people.
         inherited: What was not begun by this call.
         already_done: Whether everything was aggregated before this call.
+        idle: Whether nothing was left to do of what it was asked for: the experiment was not
+            touched.
         blocked: Attempts that were left as they are, each with the reason.
         lost: Processes whose results are lost, of an experiment whose aggregate is missing, too:
             nothing but a new run makes them again.
@@ -62,6 +68,7 @@ class Outcome:
     message: str
     inherited: Inherited = NOTHING_INHERITED
     already_done: bool = False
+    idle: bool = False
     blocked: Mapping[str, str] = attrs.field(factory=dict)
     lost: tuple[int, ...] = ()
 
@@ -69,13 +76,13 @@ class Outcome:
     def failed(self) -> bool:
         """Whether something went wrong that nobody asked for, and was not done in the end."""
         state = self.state
+        if self.idle:
+            return False
+        if state.status is ExperimentStatus.FAILED:
+            return not _was_left_failed(state, self.inherited.held)
         # What somebody held back was not to be done.
         unasked = state.error_message and state.reason is not Reason.USER
-        return bool(
-            self.lost
-            or state.status is ExperimentStatus.FAILED
-            or (state.status is ExperimentStatus.INTERRUPTED and unasked)
-        )
+        return bool(self.lost or (state.status is ExperimentStatus.INTERRUPTED and unasked))
 
     @property
     def ok(self) -> bool:
@@ -96,6 +103,13 @@ class Outcome:
     def reused(self) -> int:
         """Processes that were completed by what other experiments had finished."""
         return self.inherited.reused
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Processes that were held back, and are not completed; ascending."""
+        table = self.state.processes
+        done = set(table.indices(ProcessStatus.COMPLETED)) if self.inherited.held else set()
+        return tuple(sorted(self.inherited.held - done))
 
 
 def aggregated(
@@ -134,6 +148,23 @@ def shown(
     )
 
 
+def idle(state: ExperimentState, selection: Selection) -> Outcome:
+    """Nothing of what was selected is left to do."""
+    failed = state.processes.indices(ProcessStatus.FAILED)
+    named = sorted(selection.only or ())
+    if not selection.failed_only:
+        what = f"{_named(named)} {'is' if len(named) == 1 else 'are'} completed"
+    elif failed:
+        has, others = ("has" if len(each) == 1 else "have" for each in (named, failed))
+        what = f"{_named(named)} {has} not failed ({_named(failed)} {others})"
+    elif state.status is ExperimentStatus.FAILED:
+        what = f"no process has failed ({state.error_message})"
+    else:
+        what = "no process has failed"
+    message = f"{state.experiment_id}: nothing to do: {what}; {_completed(state)}"
+    return Outcome(state=state, message=message, idle=True)
+
+
 def unfinished(
     state: ExperimentState,
     signalled: Signals | None,
@@ -149,11 +180,14 @@ def unfinished(
         stopped: Whether a request did.
         blocked: Attempts that cannot be judged, and why.
     """
-    count = f"{state.processes_completed:,} of {_processes(state)} completed"
+    count = _completed(state)
     if state.status is ExperimentStatus.COMPLETED:
         message = f"{count}, not aggregated"
     elif state.status is ExperimentStatus.FAILED:
         message = f"failed: {state.error_message}"
+        if _was_left_failed(state, inherited.held):
+            failed = state.processes.indices(ProcessStatus.FAILED)
+            message = f"{count}; failed before, and held back: {_named(failed)}"
     else:
         why = f": {state.error_message}" if state.error_message else ""
         message = f"interrupted{why}; {count}"
@@ -170,6 +204,20 @@ def unfinished(
 def _results(state: ExperimentState) -> str:
     count = sum(process.result is not None for process in state.process_progress.values())
     return f"its {count:,} result" + ("" if count == 1 else "s")
+
+
+def _was_left_failed(state: ExperimentState, held: Container[int]) -> bool:
+    """Whether it is failed only by what was not to be tried again."""
+    failed = state.processes.indices(ProcessStatus.FAILED)
+    return bool(failed) and all(index in held for index in failed)
+
+
+def _named(indices: list[int]) -> str:
+    return f"process{'' if len(indices) == 1 else 'es'} {summarise(indices)}"
+
+
+def _completed(state: ExperimentState) -> str:
+    return f"{state.processes_completed:,} of {_processes(state)} completed"
 
 
 def _processes(state: ExperimentState) -> str:

@@ -130,12 +130,17 @@ class Scheduler:
         self._given_up: dict[int, str] = {}
         self._held: set[int] = set()
         self._running: set[int] = set()
+        #: Failed before, and not to be tried again: they are no failures of this run.
+        self._passed_over = 0
         self.hold(state, held)
         for index, process in enumerate(state.processes.values()):
             if process.status is ProcessStatus.RUNNING:
                 self._running.add(state.gang(index).start)
             elif process.status is ProcessStatus.FAILED:
-                self._retryable.append(index)
+                if state.gang(index).start in self._held:
+                    self._passed_over += 1
+                else:
+                    self._retryable.append(index)
             elif process.status is ProcessStatus.PENDING:
                 self._put(state.gang(index).start, process)
 
@@ -183,7 +188,8 @@ class Scheduler:
             retried = self._retries(state)
             budget = self._policy.max_attempts
             events += [_request(now, "requeue", i, max_attempts=budget) for i in sorted(retried)]
-        halted = self._policy.fail_fast and state.processes_failed > len(retried)
+        failed = state.processes_failed - self._passed_over
+        halted = self._policy.fail_fast and failed > len(retried)
         if stopping is None and not halted:
             free = self._policy.jobs - (len(self._running) - slots.idle)
             for ranks in self._due(state, self._fitting(free, room, now), retried, now):

@@ -8,7 +8,7 @@ opinion on what a takeover does.
 from collections.abc import Container, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
@@ -17,12 +17,14 @@ from holdfast.attempts.looking import Ended, Gone, Look, Running, Unbegun, Undec
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.surviving import halted
 from holdfast.config.experiment_file import Limits, Retry
+from holdfast.config.limiting import NewLimits
 from holdfast.errors import DiskError, StateReadError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.apply import apply_many, ending
 from holdfast.lifecycle.events import Event, ProcessExited, Requested
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
 from holdfast.orchestration import exits
+from holdfast.orchestration.selecting import EVERYTHING, Selection
 from holdfast.orchestration.taking import Lost, Taking
 from holdfast.results import acceptance
 from holdfast.results.going_on import GaveUpError, GoingOn, always
@@ -30,7 +32,7 @@ from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 
 __all__ = ["Action", "Decision", "Survey", "Takeover", "foresee", "lost_results", "plan", "survey"]
 
-Action = Literal["run", "skip", "reuse", "adopt", "blocked"]
+Action = Literal["run", "skip", "reuse", "adopt", "hold", "blocked"]
 
 
 @attrs.frozen(kw_only=True)
@@ -74,6 +76,7 @@ class Takeover:
         adopt: Attempts that run and are watched from now on.
         settle: Attempts to be brought to a certain end, beside everything else that goes on.
         decisions: What is done with each process.
+        held: Processes that are not to be started, whatever becomes of them.
         skipped: How many processes were completed before, and stay so.
         adopted: How many outcomes and running processes are taken over instead of being run again.
         running: How many of these run.
@@ -84,6 +87,7 @@ class Takeover:
     adopt: tuple[AttemptName, ...]
     settle: tuple[AttemptName, ...]
     decisions: tuple[Decision, ...]
+    held: frozenset[int] = frozenset()
     skipped: int
     adopted: int
     running: int
@@ -229,6 +233,8 @@ def plan(
     limits: Limits,
     retry: Retry,
     *,
+    selection: Selection = EVERYTHING,
+    changed: NewLimits | None = None,
     evidence: str = "",
     force: bool = False,
 ) -> Takeover:
@@ -239,12 +245,16 @@ def plan(
 
     Args:
         limits: As it is to be run: they, and *retry*, may be others than what it was made with.
+        selection: What is to be started; what runs is taken over all the same.
+        changed: The limits that are recorded with the event that opens it.
         evidence: What proves that a recorded owner is gone.
         force: Whether what cannot be judged is taken for dead.
     """
     events: list[Event] = list(found.facts.values())
     ended = apply_many(state, events).state
-    events += _reopening(ended, found.lost, at, evidence, limits.fail_fast)
+    held = selection.held(ended, found.lost)
+    open_again = not selection.is_everything or limits.fail_fast
+    events += _reopening(ended, found.lost, at, evidence, held, changed, open_again=open_again)
     after = apply_many(state, events).state
     left = {_attempt(state, i): i for i in found.looks if i not in found.facts}
     foreseen = apply_many(after, found.said.values()).state
@@ -255,9 +265,13 @@ def plan(
         adopt=tuple(name for name in left if name in running),
         settle=tuple(name for name in left if name not in running),
         decisions=tuple(
-            _decide(index, state.processes[index], now, found, retry.max_attempts, force=force)
+            _unless_held(
+                _decide(index, state.processes[index], now, found, retry.max_attempts, force=force),
+                held=index in held,
+            )
             for index, now in foreseen.process_progress.items()
         ),
+        held=held,
         skipped=state.processes_completed - len(found.lost),
         adopted=sum(isinstance(each, Ended | Running) for each in found.looks.values()),
         running=sum(isinstance(each, Running) for each in found.looks.values()),
@@ -272,6 +286,7 @@ def foresee(
     retry: Retry,
     *,
     take: Taking,
+    selection: Selection = EVERYTHING,
     verify: bool = True,
     force: bool = False,
 ) -> Takeover:
@@ -285,21 +300,36 @@ def foresee(
         StateReadError: A recorded result or output could not be read.
     """
     found = survey(state, folder, at, take=attrs.evolve(take, durably=False), verify=verify)
-    return plan(state, found, at, limits, retry, force=force)
+    return plan(state, found, at, limits, retry, selection=selection, force=force)
 
 
 def _reopening(
-    state: ExperimentState, lost: Mapping[int, Lost], at: datetime, evidence: str, fail_fast: bool
+    state: ExperimentState,
+    lost: Mapping[int, Lost],
+    at: datetime,
+    evidence: str,
+    held: Container[int],
+    changed: NewLimits | None,
+    *,
+    open_again: bool,
 ) -> list[Event]:
     """The events that make an experiment run again.
 
-    Under *fail_fast* an experiment with a failed process had failed in all but name when it was
-    left, and a resume means that process, too.
+    Args:
+        open_again: Whether failed processes are tried again although the experiment has not failed.
+            Under `fail_fast` it had failed in all but name when it was left, and a resume means
+            that process, too; and whoever names some means those.
     """
     events: list[Event] = []
 
     def ask(event: str, **more: object) -> None:
         events.append(Requested(entity="experiment", event=event, at=at, **more))  # type: ignore[arg-type]
+
+    def opened_by(event: str) -> None:
+        if changed:
+            ask(event, evidence=changed.words, facts={"limits": changed.values})
+        else:
+            ask(event)
 
     def requeue(index: int, evidence: str | None, **why: object) -> None:
         request = Requested(
@@ -308,30 +338,41 @@ def _reopening(
         events.append(request)
 
     open_again = state.status is ExperimentStatus.FAILED or (
-        fail_fast and state.status not in SETTLED
+        open_again and state.status not in SETTLED
     )
     if state.status is ExperimentStatus.INITIALISED:
-        ask("start")
+        opened_by("start")
     elif state.status is ExperimentStatus.RUNNING:
         ask("interrupt", reason=Reason.STALE, evidence=evidence)
-        ask("resume")
+        opened_by("resume")
     elif state.status is ExperimentStatus.INTERRUPTED:
-        ask("resume")
+        opened_by("resume")
     elif state.status is ExperimentStatus.FAILED:
-        ask("retry")
+        opened_by("retry")
     elif state.status is ExperimentStatus.COMPLETED and lost:
         kinds = " and ".join(f"{kind}s" for kind in sorted({each.kind for each in lost.values()}))
         whose = "1 process" if len(lost) == 1 else f"{len(lost):,} processes"
         count = f"recorded {kinds} of {whose} are lost"
         ask("fail", reason=Reason.RESULT_LOST, error_message=count)
-        ask("retry")
+        opened_by("retry")
     if open_again:
         # A resume tries what failed again, whatever the budget was.
         for index in state.processes.indices(ProcessStatus.FAILED):
-            requeue(index, None, requested_by_user=True)
+            if index not in held:
+                requeue(index, None, requested_by_user=True)
     for index, each in lost.items():
         requeue(index, str(each), result_lost=True)
     return events
+
+
+def _unless_held(decision: Decision, *, held: bool) -> Decision:
+    if not held or decision.completed or decision.action not in ("run", "skip"):
+        return decision
+    why = decision.why.removesuffix(_NO_ATTEMPT_LEFT)
+    return attrs.evolve(decision, action="hold", why=f"{why}; held back")
+
+
+_NO_ATTEMPT_LEFT: Final = "; no attempt left"
 
 
 def _decide(
@@ -353,7 +394,7 @@ def _decide(
     if now.status is ProcessStatus.COMPLETED:
         return Decision("skip", why, completed=True)
     if now.status is ProcessStatus.FAILED and now.failures >= max_attempts:
-        return Decision("skip", f"{why}; no attempt left")
+        return Decision("skip", why + _NO_ATTEMPT_LEFT)
     return Decision("run", why)
 
 

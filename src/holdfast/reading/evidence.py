@@ -5,7 +5,7 @@ Reads the logs of attempts, and judges nothing.
 
 import contextlib
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -57,13 +57,18 @@ def params_words(params: Params, index: int) -> str:
 
 
 def failures(
-    command: Spell, state: ExperimentState, folder: Path, params: Params, stream: TextIO
+    command: Spell,
+    state: ExperimentState,
+    folder: Path,
+    params: Params,
+    stream: TextIO,
+    but: Container[int] = (),
 ) -> list[str]:
     """What failed and why, the same reasons together, each with the end of one stderr.
 
-    The most frequent comes first. Lines to be written to *stream*.
+    The most frequent comes first. Lines to be written to *stream*; nothing of the processes *but*.
     """
-    found = reasons.failures(folder, state)
+    found = {i: each for i, each in reasons.failures(folder, state).items() if i not in but}
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, failure in found.items():
         groups.setdefault(failure.kind, []).append(index)

@@ -229,9 +229,17 @@ class Estimate:
             self._ended += 1
 
     def left_s(
-        self, state: ExperimentState, now: datetime, standing: Mapping[int, Standing] | None = None
+        self,
+        state: ExperimentState,
+        now: datetime,
+        standing: Mapping[int, Standing] | None = None,
+        held: int = 0,
     ) -> float | None:
-        """Seconds left; None before anything is known."""
+        """Seconds left; None before anything is known.
+
+        Args:
+            held: Pending processes that are not to be started.
+        """
         self._widest = max(self._widest, state.processes_running)
         lasted = {}
         for index in state.processes.indices(ProcessStatus.RUNNING):
@@ -249,7 +257,7 @@ class Estimate:
         else:
             return None
         left = [reported.get(index, max(mean - s, 0.0)) for index, s in lasted.items()]
-        work = mean * state.processes_pending + sum(left)
+        work = mean * (state.processes_pending - held) + sum(left)
         # With nothing left to start, the slowest is all that is waited for.
         return max(work / max(self._widest, 1), *left, 0.0)
 

@@ -1,0 +1,195 @@
+"""`holdfast resume`, `retry`: going on with an experiment, all of it or a part."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import attrs
+import click
+
+from holdfast.cli.addressing import resolve_unit
+from holdfast.cli.app import experiment_argument, force_option, in_state_dir, json_option
+from holdfast.cli.conduct import conduct
+from holdfast.cli.indices import only_option
+from holdfast.cli.run import choice, code_options, jobs_option, no_aggregate_option, settings_of
+from holdfast.cli.where import Where
+from holdfast.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from holdfast.orchestration.intent import Choice
+
+__all__ = ["resume", "retry"]
+
+_C = TypeVar("_C", bound=Callable[..., Any])
+
+_EXAMPLE: Final = "limits.timeout=4h"
+
+
+def _part_options(command: _C) -> _C:
+    """What `resume` and `retry` share."""
+    limits = click.option(
+        "--set",
+        "settings",
+        metavar="limits.KEY=VALUE",
+        multiple=True,
+        help=f"Change a limit from now on, e.g. {_EXAMPLE} (or none); may be repeated.",
+    )
+    dry_run = click.option(
+        "-n", "--dry-run", is_flag=True, help="Only say what would be run, and why."
+    )
+    for option in (json_option, force_option, dry_run, no_aggregate_option, limits, jobs_option):
+        command = option(command)
+    return only_option("Start only these, e.g. 3,7 or 0-4,9; hold the others back.")(command)
+
+
+@click.command()
+@_part_options
+@code_options
+@experiment_argument
+@in_state_dir
+def resume(
+    where: Where,
+    query: str,
+    keep_results: bool,
+    rerun_changed: bool,
+    only: tuple[int, ...] | None,
+    jobs: int | None,
+    settings: tuple[str, ...],
+    no_aggregate: bool,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Go on with an experiment, with the configuration that it was made with.
+
+    Completed processes are not run again; running ones are taken over; failed ones are tried
+    again. With --only, or of ID/INDEX, the others wait for the next resume.
+    """
+    code = choice(keep_results, rerun_changed)
+    return _go_on(
+        *(where, query, only, settings),
+        failed_only=False,
+        code=code,
+        jobs=jobs,
+        aggregate=not no_aggregate,
+        dry_run=dry_run,
+        force=force,
+        as_json=as_json,
+    )
+
+
+@click.command()
+@_part_options
+@experiment_argument
+@in_state_dir
+def retry(
+    where: Where,
+    query: str,
+    only: tuple[int, ...] | None,
+    jobs: int | None,
+    settings: tuple[str, ...],
+    no_aggregate: bool,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Try the failed processes of an experiment again, all of them or some, and no others.
+
+    Each has its whole budget of attempts again. What was never tried, or was interrupted, waits
+    for the next resume. ID/INDEX is that process alone.
+    """
+    return _go_on(
+        *(where, query, only, settings),
+        failed_only=True,
+        code="keep",  # what is finished has nothing to be tried again
+        jobs=jobs,
+        aggregate=not no_aggregate,
+        dry_run=dry_run,
+        force=force,
+        as_json=as_json,
+    )
+
+
+def _go_on(
+    where: Where,
+    query: str,
+    only: Sequence[int] | None,
+    settings: Sequence[str],
+    *,
+    failed_only: bool,
+    code: "Choice | None",
+    jobs: int | None,
+    aggregate: bool,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+) -> int:
+    limits = _limits_of(settings)
+    manager = where.manager()
+    experiment_id, unit = resolve_unit(manager, query)
+    if unit is not None:
+        if only is not None:
+            raise click.UsageError(f"{query} is one process; --only goes with an experiment")
+        only = (int(unit),)
+    if only is not None and code == "rerun":
+        raise click.UsageError(
+            "--rerun-changed makes a new experiment, of which nothing is held back"
+        )
+    if only is not None or dry_run:
+        from holdfast.orchestration.selecting import select
+
+        try:
+            selection = select(manager.load(experiment_id), only, failed_only=failed_only)
+        except InvalidRequestError as err:
+            raise click.UsageError(f"--{err}") from err
+        if dry_run:
+            from holdfast.cli.plan import plan, print_plan
+
+            made = plan(
+                *(where, None, experiment_id),
+                fresh=False,
+                code=code,
+                force=force,
+                selection=selection,
+                limits=limits,
+            )
+            return print_plan(where, made, as_json=as_json)
+    return conduct(
+        where,
+        lambda orchestrator: orchestrator.resume(
+            experiment_id,
+            only=only,
+            failed_only=failed_only,
+            limits=limits,
+            code=code,
+            jobs=jobs,
+            aggregate=aggregate,
+        ),
+        force=force,
+        as_json=as_json,
+    )
+
+
+def _limits_of(settings: Sequence[str]) -> Mapping[str, Any]:
+    """The limits that `--set` changes, in the shape of the file."""
+    if not settings:
+        return {}
+    from holdfast.config.overrides import apply_overrides
+
+    given = settings_of(settings)
+    for key in given:
+        table, _, rest = key.partition(".")
+        if table != "limits" or not rest:
+            raise click.UsageError(
+                f"--set changes only limits of an experiment that goes on, not {key}{_meant(key)}"
+            )
+    changed, _ = apply_overrides({}, given, ("limits",))
+    limits: Mapping[str, Any] = changed["limits"]
+    return limits
+
+
+def _meant(key: str) -> str:
+    from holdfast.config.declaration import KEYS, Limits
+
+    names = [KEYS.get(field.name, field.name) for field in attrs.fields(Limits)]
+    name = key.rpartition(".")[2]
+    return f"; did you mean limits.{name}?" if name in names else f" (as in --set {_EXAMPLE})"
