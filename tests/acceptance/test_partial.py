@@ -304,6 +304,7 @@ def test_a_limit_is_changed_for_good(parts: Parts) -> None:
     state = parts.state
     assert (state.status, state.config_hash) == ("aggregated", config_hash)
     assert state.config["limits"]["timeout"] is None
+    assert "timeout = none, grace" in parts.sh("show", "@last")[0]
     told = [each["evidence"] for each in parts.events() if each["event"] == "retry"]
     assert told == [
         "limits.jobs 2 → 1; limits.timeout 1h → 1ms", None, "limits.timeout 1ms → none"

@@ -110,7 +110,7 @@ def _unit_of(manager: StateManager, found: str, last: str, named: tuple[str, ...
 
 
 def _meant(manager: StateManager, query: str) -> tuple[str, ...]:
-    """What no id is like may be a misspelt `@last`, or be a process, which only `logs` takes."""
+    """What no id is like may be a misspelt `@last`, or be a process where an experiment is due."""
     head, _, index = query.rpartition("/")
     if head and index.isdigit():
         try:

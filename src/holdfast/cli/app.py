@@ -182,8 +182,7 @@ class ClosedPipe(Exception):  # noqa: N818 (nothing went wrong: the reader has s
 _EPILOG: Final = """\
 \b
 ID is an experiment's id, any unique beginning of it, its name if no other has it, or @last,
-the newest one; ID/INDEX is one process of it (logs, show, export, resume,
-retry).
+the newest one; ID/INDEX is one process of it (logs, show, export, resume, retry).
 Experiments are where -C or HOLDFAST_STATE_DIR says, else in .experiment_state
 here, beside FILE, or above.
 

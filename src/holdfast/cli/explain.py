@@ -50,7 +50,7 @@ def explain(
     elif settings:
         raise click.UsageError(
             "--set changes a FILE; for an experiment that goes on with other limits: "
-            f"`{where.command('resume', '-n', '--set', settings[0], query)}`"
+            f"`{where.command('resume', '-n', '--set', 'limits.KEY=VALUE', query)}`"
         )
     else:
         resumed = resolve(where.manager(), spoken(query))

@@ -234,7 +234,10 @@ def _config(state: ExperimentState, state_dir: Path) -> list[tuple[str, str]]:
         part = config.get(key)
         if isinstance(part, Mapping) and part:
             # As it may stand in the file; what a terminal cannot show is escaped by `short`.
-            values = {name: json.dumps(each, ensure_ascii=False) for name, each in part.items()}
+            values = {
+                name: "none" if each is None else json.dumps(each, ensure_ascii=False)
+                for name, each in part.items()
+            }
             words = ", ".join(f"{name} = {each}" for name, each in values.items())
             rows.append((key, text.short(words, _LONG)))
     if state.config_path is not None:

@@ -8,7 +8,7 @@ opinion on what a takeover does.
 from collections.abc import Container, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import attrs
 
@@ -265,9 +265,10 @@ def plan(
         adopt=tuple(name for name in left if name in running),
         settle=tuple(name for name in left if name not in running),
         decisions=tuple(
-            _unless_held(
-                _decide(index, state.processes[index], now, found, retry.max_attempts, force=force),
+            _decide(
+                *(index, state.processes[index], now, found, retry.max_attempts),
                 held=index in held,
+                force=force,
             )
             for index, now in foreseen.process_progress.items()
         ),
@@ -365,16 +366,6 @@ def _reopening(
     return events
 
 
-def _unless_held(decision: Decision, *, held: bool) -> Decision:
-    if not held or decision.completed or decision.action not in ("run", "skip"):
-        return decision
-    why = decision.why.removesuffix(_NO_ATTEMPT_LEFT)
-    return attrs.evolve(decision, action="hold", why=f"{why}; held back")
-
-
-_NO_ATTEMPT_LEFT: Final = "; no attempt left"
-
-
 def _decide(
     index: int,
     before: ProcessProgress,
@@ -382,9 +373,15 @@ def _decide(
     found: Survey,
     max_attempts: int,
     *,
+    held: bool,
     force: bool,
 ) -> Decision:
     """What becomes of a process that is *now* this, and was *before* as recorded."""
+    if held:
+        made = _decide(index, before, now, found, now.failures + 1, held=False, force=force)
+        if made.action != "run":
+            return made
+        return Decision("hold", f"{made.why}; held back")
     if index in found.lost:
         lost = found.lost[index]
         return Decision("run", f"its {lost.kind} {lost.path} is lost: {lost.problem}")
@@ -394,7 +391,7 @@ def _decide(
     if now.status is ProcessStatus.COMPLETED:
         return Decision("skip", why, completed=True)
     if now.status is ProcessStatus.FAILED and now.failures >= max_attempts:
-        return Decision("skip", why + _NO_ATTEMPT_LEFT)
+        return Decision("skip", f"{why}; no attempt left")
     return Decision("run", why)
 
 
