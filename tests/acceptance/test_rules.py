@@ -1,8 +1,8 @@
 """`[[retry.rule]]` with real processes: each way in which an attempt ends has its own answer."""
 
 import json
-import os
 import re
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -76,3 +76,85 @@ def test_what_came_to_its_timeout_gets_twice_the_time(sh: Shell) -> None:
     found = process(sh)
     assert found["attempt"] == 3
     assert found["limits"] == {"timeout_s": {"from": 0.3, "to": 1.2}}
+
+
+@pytest.mark.parametrize(
+    ("ends", "rules", "expected"),
+    [
+        (
+            ["3", "75", "75", "3"],
+            [{"when": "exit", "codes": [75], "max_attempts": 9, "backoff": 0}],
+            ["rule 1 (exit): failure 2 of 9", "rule 1 (exit): failure 3 of 9"],
+        ),
+        (
+            ["segv", "segv"],
+            [
+                {"when": "timeout"},
+                {"when": ["perhaps_memory", "signal"], "max_attempts": 2, "backoff": 0},
+            ],
+            ["rule 2 (signal): failure 1 of 2", "rule 2 (signal): failure 2 of 2"],
+        ),
+        (
+            ["3", "hang", "3", "3"],
+            [
+                {"when": "exit", "max_attempts": 2, "backoff": 0},
+                {"when": "timeout", "max_attempts": 5},
+            ],
+            [
+                "rule 1 (exit): failure 1 of 2",
+                "rule 2 (timeout): failure 2 of 5",
+                "rule 1 (exit): failure 3 (of at most 2)",
+            ],
+        ),
+    ],
+)
+def test_a_failure_is_tried_again_as_its_rule_says(
+    sh: Shell, ends: list[str], rules: list[dict[str, Any]], expected: list[str]
+) -> None:
+    """Each has a budget of its own, of which all failures of the process take."""
+    write(sh, ends, rules, timeout="1s")
+    retry = "[retry]\nmax_attempts = 2\nbackoff = 0\n"
+    text = (sh.path / "rules.toml").read_text()
+    (sh.path / "rules.toml").write_text(text.replace("[[retry.rule]]", f"{retry}[[retry.rule]]", 1))
+    sh("run", "rules.toml", code=3)
+    found = [re.sub(", not before .*", "", words) for words in told(sh)]
+    assert found == expected
+    assert process(sh)["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("end", "more"), [("lost", {}), ("preempted", {}), ("silent", {"stall": "500ms"})]
+)
+def test_an_interruption_is_tried_again_as_its_rule_says(
+    sh: Shell, end: str, more: dict[str, str]
+) -> None:
+    """It takes nothing of the failures' budget, and has its own."""
+    when = {"silent": "stall"}.get(end, end)
+    rules = [
+        {"when": when, "max_attempts": 3, "backoff": "100ms", "set": {"limits.timeout": "x2"}},
+        {"when": "exit", "max_attempts": 2, "backoff": 0},
+    ]
+    write(sh, [end, "3", end], rules, timeout="1h", on_stall="restart", **more)
+    sh("run", "rules.toml")
+    found = [re.sub(", not before .*", "", words) for words in told(sh)]
+    assert found == [
+        f"rule 1 ({when}): interruption 1 of 3, limits.timeout 1h → 2h",
+        "rule 2 (exit): failure 1 of 2",
+        f"rule 1 ({when}): interruption 2 of 3, limits.timeout 2h → 4h",
+    ]
+    record = process(sh)
+    assert (record["failures"], record["interruptions"], record["attempt"]) == (1, 2, 4)
+    row = sh.json("show", "@last")["aggregate"]["rows"][0]  # type: ignore[index]
+    began = datetime.fromisoformat(record["started_at"]).timestamp()
+    assert 3.9 * 3600 < float(row["result"]["stop_at"]) - began < 4 * 3600
+
+
+def test_what_is_lost_too_often_is_left_for_another_run(sh: Shell) -> None:
+    """The experiment is interrupted, says why, and a resume gives it one attempt more."""
+    write(sh, ["lost"] * 3, [{"when": "lost", "max_attempts": 2, "backoff": 0}])
+    _, err = sh("run", "rules.toml", code=3)
+    assert "interrupted again and again: process 0" in err
+    assert told(sh)[-1] == "rule 1 (lost): interruption 2 of 2"
+    _, err = sh("resume", "@last", code=3)
+    assert told(sh)[-1] == "rule 1 (lost): interruption 3 (of at most 2)"
+    sh("resume", "@last")

@@ -26,6 +26,7 @@ from holdfast.attempts.reports import TORCHELASTIC
 from holdfast.config.experiment_file import Experiment, Limits
 from holdfast.errors import StateWriteError
 from holdfast.lifecycle.records import ExperimentState
+from holdfast.orchestration.deadline import deadline_of
 from holdfast.orchestration.rules import limits_of_attempt
 from holdfast.results import acceptance
 from holdfast.status import ProcessStatus
@@ -105,10 +106,18 @@ class Launcher:
                 environment.RESULT: str(acceptance.path_of(self.folder, name)),
                 environment.PROGRESS: str(progress_path(self.folder, name)),
                 environment.REPORTS: str(reports_dir(self.folder, name)),
+                **self._stop_at(state),
                 **(self._of_launcher(name, state) if name.is_launcher else self._of_one(index)),
             },
             limits_of_attempt(self.experiment.limits, state, name),
         )
+
+    def _stop_at(self, state: ExperimentState) -> dict[str, str]:
+        """When it should stop by itself, whatever its timeout is; that is known as it starts."""
+        deadline = deadline_of(state, self.experiment.limits)
+        if deadline is None:
+            return {}
+        return {environment.STOP_AT: f"{deadline.closes.timestamp():.3f}"}
 
     def _directories(self, name: AttemptName, ranks: range) -> list[Path]:
         found = [self.folder / CHECKPOINTS / str(index) for index in ranks]

@@ -88,7 +88,10 @@ class Decision:
 
     def __str__(self) -> str:
         """As the history has it."""
-        most = "" if self.budget is None else f" of {self.budget}"
+        most = ""
+        if self.budget is not None:
+            within = self.count <= self.budget
+            most = f" of {self.budget}" if within else f" (of at most {self.budget})"
         told = [f"{self.rule}: {self.kind} {self.count}{most}"]
         if not self.spent:
             told += self.words

@@ -165,6 +165,7 @@ class Scheduler:
         now: datetime,
         *,
         stopping: Reason | None = None,
+        why: str | None = None,
         slots: Slots = _NOTHING_IDLE,
         room: Callable[[int], int] | None = None,
     ) -> Plan:
@@ -174,6 +175,7 @@ class Scheduler:
             facts: What was learnt since the last turn. All of it will be in the plan.
             stopping: Why the experiment is to be interrupted, once nothing runs any more. Nothing
                 is started then.
+            why: The same in words, where there is more to say.
             room: Asked, where commands could start now, for how many of so many there is room;
                 None for all of them.
         """
@@ -208,7 +210,8 @@ class Scheduler:
         if stopping is None and not halted and self._waiting():
             return Plan(events=tuple(events), wait_s=self._next_due_s(now))
         held = [first for first in sorted(self._held) if _pending(state, first)]
-        events.append(_ending(state, now, stopping, self._given_up, slots.blocked, held))
+        end = _ending(state, now, stopping, why, self._given_up, slots.blocked, held)
+        events.append(end)
         return Plan(events=tuple(events))
 
     def _fitting(self, free: int, room: Callable[[int], int] | None, now: datetime) -> int:
@@ -344,6 +347,7 @@ def _ending(
     state: ExperimentState,
     at: datetime,
     stopping: Reason | None,
+    why: str | None,
     given_up: Mapping[int, str],
     blocked: Sequence[int],
     held: Sequence[int],
@@ -353,7 +357,9 @@ def _ending(
     if state.can_aggregate():
         return Requested(entity="experiment", event="complete", at=at)
     if stopping is not None:
-        return Requested(entity="experiment", event="interrupt", at=at, reason=stopping)
+        return Requested(
+            entity="experiment", event="interrupt", at=at, reason=stopping, error_message=why
+        )
     if blocked:
         words = f"cannot be judged from here: {_named(state, blocked)}"
         return Requested(entity="experiment", event="interrupt", at=at, error_message=words)
