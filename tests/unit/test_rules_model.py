@@ -311,6 +311,8 @@ class History:
         if first in self.ended_at and first not in self.set_back:
             assert self.true_s - self.ended_at[first] >= one.pause[0] - 1e-3, "too soon"
         self.check_limits(first)
+        for index in self.state.gang(first):
+            assert self.state.processes[index].not_before is None
         self.running[first, attempt] = self.true_s
         one.pause = (0.0, 0.0)
 

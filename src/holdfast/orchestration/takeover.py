@@ -271,7 +271,7 @@ def plan(
         settle=tuple(name for name in left if name not in running),
         decisions=tuple(
             _decide(
-                *(index, state.processes[index], foreseen, found, again),
+                *(index, state.processes[index], foreseen, found, again, at),
                 held=index in held,
                 force=force,
             )
@@ -377,6 +377,7 @@ def _decide(
     state: ExperimentState,
     found: Survey,
     again: Container[int | None],
+    at: datetime,
     *,
     held: bool,
     force: bool,
@@ -388,7 +389,7 @@ def _decide(
         again: What of it failed and is tried again.
     """
     if held:
-        made = _decide(index, before, state, found, (index,), held=False, force=force)
+        made = _decide(index, before, state, found, (index,), at, held=False, force=force)
         if made.action != "run":
             return made
         return Decision("hold", f"{made.why}; held back")
@@ -403,6 +404,8 @@ def _decide(
         return Decision("skip", why, completed=True)
     if now.status is ProcessStatus.FAILED and index not in again:
         return Decision("skip", f"{why}; no attempt left")
+    if now.not_before is not None and now.not_before > at:
+        why = f"{why}; not before {now.not_before:%Y-%m-%d %H:%M:%S}Z"
     return Decision("run", why)
 
 
