@@ -78,9 +78,8 @@ class Setting:
 
 @attrs.frozen(kw_only=True)
 class Rule:
-    """What is done after an attempt that ended in a certain way, where `[retry]` is too coarse.
-
-    The first rule that fits decides alone; what it leaves out is as `[retry]` says.
+    """What is done after an attempt that ended in a certain way, where `[retry]` is too coarse. The
+    first rule that fits decides alone, and what it leaves out is as `[retry]` says.
 
     Attributes:
         when: How the attempt ended, a word or a list of them: `timeout`, `out_of_memory`,
