@@ -2,12 +2,14 @@
 
 import json
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from processes import hear
 from shell import Shell
+from waiting import until
 
 #: Each attempt of process 0 ends as its parameter says, one word for each.
 WORKER = """
@@ -158,3 +160,86 @@ def test_what_is_lost_too_often_is_left_for_another_run(sh: Shell) -> None:
     _, err = sh("resume", "@last", code=3)
     assert told(sh)[-1] == "rule 1 (lost): interruption 3 (of at most 2)"
     sh("resume", "@last")
+
+
+def test_a_pause_outlives_the_run_that_began_it(sh: Shell) -> None:
+    """Killed before the next attempt, holdfast goes on waiting for the very same moment."""
+    rule = {"when": ["exit", "lost"], "max_attempts": 9, "backoff": "1h"}
+    write(sh, ["3"], [rule])
+    run = sh.start("run", "rules.toml")
+    until(lambda: sh.states.is_dir() and process(sh).get("not_before"))
+    run.kill()
+    run.wait()
+    due = process(sh)["not_before"]
+    plan, _ = sh("run", "-n", "rules.toml", env={"COLUMNS": "200"})
+    moment = datetime.fromisoformat(due)
+    assert f"not before {moment:%Y-%m-%d %H:%M:%S}Z" in plan
+    resumed = sh.start("resume", "@last")
+    hear(resumed.stderr, "resuming")
+    page, _ = sh("show", "@last", env={"COLUMNS": "200"})
+    assert re.search(
+        rf"waiting for the next attempt\n.*\n +0 +{moment:%Y-%m-%d %H:%M:%S}Z .* failure 1: exit",
+        page,
+    )
+    resumed.terminate()
+    assert resumed.wait() == 143
+    assert process(sh)["not_before"] == due
+    # With other rules in the file, that counts; and what failed is told as before.
+    text = (sh.path / "rules.toml").read_text()
+    (sh.path / "rules.toml").write_text(text.replace('backoff = "1h"', "backoff = 0"))
+    sh("run", "rules.toml")
+    assert process(sh)["attempt"] == 2
+
+
+DEADLINE = """
+command = ["python", "work.py"]
+processes = 3
+env = {{ENDS = '["hang"]'}}
+[limits]
+jobs = 2
+grace = "1s"
+deadline = "{deadline}"
+"""
+
+
+def test_a_deadline_ends_all_and_a_resume_starts_nothing(sh: Shell) -> None:
+    """What ran is stopped, and goes on with more time."""
+    (sh.path / "work.py").write_text(WORKER)
+    (sh.path / "d.toml").write_text(DEADLINE.format(deadline="2500ms"))
+    _, err = sh("run", "d.toml", code=3)
+    assert "limits.deadline has come: stopping 2 processes" in err
+    found: dict[str, Any] = sh.json("show", "@last")  # type: ignore[assignment]
+    experiment = found["experiment"]
+    assert (experiment["status"], experiment["reason"]) == ("interrupted", "deadline")
+    began = datetime.fromisoformat(experiment["started_at"])
+    due = began + timedelta(seconds=2.5)
+    words = f"its deadline was {due:%Y-%m-%d %H:%M:%S}Z (limits.deadline = 2.5s, from the first"
+    assert experiment["error_message"].startswith(words)
+    assert words in err
+    reasons = [(each["status"], each.get("reason")) for each in found["processes"]]
+    assert reasons == [("pending", "deadline"), ("pending", "deadline"), ("pending", None)]
+    assert re.search(r"resume --set limits.deadline=[0-9]", found["next_command"])
+    _, err = sh("resume", "@last", code=3)
+    assert words in err
+    assert [each["attempt"] for each in sh.json("show", "@last")["processes"][:2]] == [1, 1]  # type: ignore[index]
+    (sh.path / "d.toml").write_text(DEADLINE.format(deadline="1h"))
+    (sh.path / "work.py").write_text(WORKER.replace("600", "0"))
+    sh("run", "d.toml", code=0)
+    rows = sh.json("show", "@last")["aggregate"]["rows"]  # type: ignore[index]
+    assert [row["attempts"] for row in rows] == [2, 2, 1]
+    # A grace period before the end of it all, since there is no timeout.
+    stop_at = {round(float(row["result"]["stop_at"]) - began.timestamp()) for row in rows}
+    assert stop_at == {3599}
+
+
+def test_the_earlier_of_timeout_and_deadline_is_when_to_stop(sh: Shell) -> None:
+    """A program has one moment to look at."""
+    for name, timeout, deadline, expected in (("a", 100, 1000, 90), ("b", 1000, 100, 90)):
+        write(sh, ["done"], [], timeout=timeout, deadline=deadline, grace="10s")
+        text = (sh.path / "rules.toml").read_text().replace('grace = "5s"\n', "")
+        (sh.path / "rules.toml").write_text(f'name = "{name}"\n{text}')
+        sh("run", "--fresh", "rules.toml")
+        found: dict[str, Any] = sh.json("show", "@last")  # type: ignore[assignment]
+        began = datetime.fromisoformat(found["processes"][0]["started_at"]).timestamp()
+        stop_at = float(found["aggregate"]["rows"][0]["result"]["stop_at"])
+        assert expected - 5 < stop_at - began <= expected
