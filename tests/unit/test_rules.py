@@ -126,6 +126,12 @@ def test_rules_may_overlap_where_the_first_leaves_something() -> None:
     )
 
 
+def test_a_limit_that_was_lifted_since_keeps_nobody_from_going_on() -> None:
+    """The rule that was for it has no meaning any more, and is no mistake in what is stored."""
+    config = made({"when": "timeout", "set": {"limits.timeout": "x2"}}, timeout="1h").to_config()
+    assert Experiment.from_stored({**config, "limits": {}}).retry.rules
+
+
 def test_quotes_around_a_key_to_set_can_be_left_out() -> None:
     """TOML makes a table in a table of it."""
     (rule,) = made({"when": "timeout", "set": {"limits": {"timeout": "4h"}}}).retry.rules

@@ -267,10 +267,16 @@ def _converter() -> cattrs.Converter:
     return converter
 
 
-def check(config: Mapping[str, Any]) -> tuple[Declaration | None, list[ConfigProblem]]:
+def check(
+    config: Mapping[str, Any], *, again: bool = False
+) -> tuple[Declaration | None, list[ConfigProblem]]:
     """The declaration in *config*, in the shape of the file, or everything that is wrong with it.
 
     Keys whose value is None count as left out, so that mappings made by hand need no care.
+
+    Args:
+        again: Whether it is stored already: limits that were changed since may leave a rule without
+            a meaning, which must keep nobody from going on.
     """
     if not isinstance(config, Mapping):
         return None, [ConfigProblem("file", f"expected a table, found {values.kind_of(config)}")]
@@ -293,7 +299,7 @@ def check(config: Mapping[str, Any]) -> tuple[Declaration | None, list[ConfigPro
     problems.extend(wrong)
     if params is not None and "ranks" in found:
         problems.extend(_too_many(found["ranks"].count * len(params)))
-    if "retry" in found and ("limits" in found or "limits" not in given):
+    if not again and "retry" in found and ("limits" in found or "limits" not in given):
         problems.extend(_rules(found["retry"], found.get("limits", Limits())))
     words = _words(found)
     if params is not None:
