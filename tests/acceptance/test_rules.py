@@ -219,6 +219,10 @@ def test_a_deadline_ends_all_and_a_resume_starts_nothing(sh: Shell) -> None:
     reasons = [(each["status"], each.get("reason")) for each in found["processes"]]
     assert reasons == [("pending", "deadline"), ("pending", "deadline"), ("pending", None)]
     assert re.search(r"resume --set limits.deadline=[0-9]", found["next_command"])
+    _, err = sh("run", "-n", "d.toml")
+    assert "nothing would be started, of 3 processes: its deadline was" in err
+    _, err = sh("resume", "-n", "--set", "limits.deadline=1h", "@last")
+    assert "3 of 3 processes would be run" in err
     _, err = sh("resume", "@last", code=3)
     assert words in err
     assert [each["attempt"] for each in sh.json("show", "@last")["processes"][:2]] == [1, 1]  # type: ignore[index]
