@@ -19,7 +19,7 @@ from holdfast import diagrams
 from holdfast.cli import app as cli
 from holdfast.cli.failures import EXIT_CODES
 from holdfast.cli.where import Where
-from holdfast.config import declaration
+from holdfast.config import declaration, rules
 from holdfast.config.matrix import Matrix
 from holdfast.lifecycle.edges import edges
 from holdfast.lifecycle.machines import MACHINES
@@ -59,6 +59,12 @@ _VALUES: Final[dict[Any, str]] = {
     declaration.Seconds: "a duration",
     declaration.SomeSeconds: "a duration",
     declaration.OnStall: '`"tell"` or `"restart"`',
+    rules.Rules: "a list of tables",
+    rules.Causes: "a text or a list of texts",
+    rules.Codes: "a list of integers",
+    rules.Settings: "a table",
+    int: "an integer from 1",
+    float: "a duration",
 }
 
 
@@ -72,16 +78,23 @@ def _keys() -> str:
         lines += _item(key, _VALUES.get(kind, "a table"), about[key], "")
     for section, record in declaration.Written.__annotations__.items():
         if attrs.has(record) and record is not Matrix:
-            lines += ["", f"### [{section}]", "", f"{_summary(record)}", ""]
-            about = _attributes(record)
-            for field in attrs.fields(record):
-                key = declaration.KEYS.get(field.name, field.name)
-                kind = field.type
-                if kind not in _VALUES:
-                    kind = next(each for each in get_args(kind) if each is not type(None))
-                default = _default(field.default, kind)
-                lines += _item(key, _VALUES[kind], about[field.name], default)
+            lines += _table(f"[{section}]", record)
+        if record is declaration.Retry:
+            lines += _table("[[retry.rule]]", rules.Rule)
     return "\n".join(lines)
+
+
+def _table(title: str, record: type) -> list[str]:
+    lines = ["", f"### {title}", "", *_wrapped(_summary(record)), ""]
+    about = _attributes(record)
+    for field in attrs.fields(record):
+        key = {**declaration.KEYS, "settings": "set"}.get(field.name, field.name)
+        kind = field.type
+        if kind not in _VALUES:
+            kind = next(each for each in get_args(kind) if each is not type(None))
+        default = _default(field.default, kind)
+        lines += _item(key, _VALUES[kind], about[field.name], default)
+    return lines
 
 
 def _default(value: Any, kind: Any) -> str:

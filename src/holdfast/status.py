@@ -38,6 +38,7 @@ class Reason(StrEnum):
     SIGNAL = "signal"
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"
+    PERHAPS_MEMORY = "perhaps_memory"
     PREEMPTED = "preempted"
     STALL = "stall"
     USER = "user"
@@ -46,6 +47,7 @@ class Reason(StrEnum):
     RESULT_LOST = "result_lost"
     LAUNCH_ERROR = "launch_error"
     REUSED = "reused"
+    DEADLINE = "deadline"
 
 
 #: Statuses in which no process may move: every process is completed there, and stays so.

@@ -3,6 +3,7 @@
 A state that was acknowledged and cannot be read again would be a loss like any other.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, TypeAlias
@@ -18,6 +19,7 @@ __all__ = [
     "optional",
     "optional_number",
     "optional_text",
+    "replaced_limits",
     "some_text",
     "text",
 ]
@@ -82,6 +84,20 @@ def all_of(kind: type) -> Callable[[Any, _Attribute, Any], Any]:
             raise TypeError(f"{attribute.name} must be {what}, got {value!r:.80}")
 
     return validate
+
+
+def replaced_limits(_: object, attribute: _Attribute, value: Any) -> None:
+    """Limits by name, each `{"from": seconds or None, "to": seconds}`. Raises TypeError."""
+    _of(Mapping, attribute, value)
+    for name, each in value.items():
+        if type(name) is not str or not isinstance(each, Mapping) or each.keys() != {"from", "to"}:
+            raise TypeError(f"{attribute.name} must say from and to of each, got {value!r:.80}")
+        if not _is_seconds(each["to"]) or not (each["from"] is None or _is_seconds(each["from"])):
+            raise TypeError(f"{attribute.name} must be seconds, got {each!r:.80}")
+
+
+def _is_seconds(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
 
 
 def _of(kind: Any, attribute: _Attribute, value: Any) -> None:

@@ -15,6 +15,7 @@ from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle import apply
 from holdfast.lifecycle.edges import table
 from holdfast.lifecycle.events import (
+    Again,
     Change,
     Event,
     ProcessExited,
@@ -58,7 +59,10 @@ _LIVED = ProcessProgress(
     work="before",
     code="before",
     origin=Origin(experiment_id="exp_1", process=1, attempt=1),
+    limits={"grace_s": {"from": 30.0, "to": 60.0}},
 )
+#: What a rule sets.
+LIMITS = {"timeout_s": {"from": 3600.0, "to": 7200.0}}
 #: A value that nothing here has.
 _OTHER: dict[str, Any] = {
     "attempt": 70,
@@ -83,6 +87,8 @@ _OTHER: dict[str, Any] = {
     "reuse": "all",
     "outputs": (ResultRef(path="other.pt", size=7, sha256="7" * 64),),
     "origin": Origin(experiment_id="other", process=7, attempt=7),
+    "limits": {"grace_s": {"from": None, "to": 7.0}},
+    "not_before": NOW + timedelta(days=1),
     **dict.fromkeys(("work", "code"), "other"),
     **dict.fromkeys(("name", "config_hash", "config_path", "cwd", "experiment_id"), "other"),
     **dict.fromkeys(("started_at", "completed_at", "finished_at"), NOW + timedelta(days=1)),
@@ -98,15 +104,19 @@ _ONLY_TOLD: dict[tuple[str, str], set[str]] = {
     ("running", "fail"): {
         *("started_at", "completed_at", "exit_code", "signal", "host", "error_message")
     },
-    ("running", "requeue"): {"error_message"},
-    ("completed", "requeue"): {"error_message"},
+    ("failed", "requeue"): {"not_before", "limits"},
+    ("running", "requeue"): {"error_message", "not_before", "limits"},
+    ("completed", "requeue"): {"error_message", "not_before", "limits"},
 }
 _ENDS = {"completed", "aggregated", "failed", "interrupted"}
 
 
 def only_told(change: Change) -> set[str]:
     if change.process is not None:
-        return _ONLY_TOLD.get((change.source, change.event), set())
+        told = _ONLY_TOLD.get((change.source, change.event), set())
+        # Who asks for it does not wait.
+        by_user = change.event == "requeue" and "failures" in change.fields
+        return told - {"not_before"} if by_user else told
     return {"error_message"} if change.target in _ENDS and change.event != "released" else set()
 
 
@@ -149,7 +159,9 @@ def asked() -> Iterator[tuple[ExperimentState, Event]]:
                 more.append({**more[0], "host": "here", "result": RESULT, "outputs": OUTPUTS})
                 more[-1]["code"] = "c" * 32
             if event == "requeue":
+                later = {"not_before": NOW + timedelta(minutes=5), "process_limits": LIMITS}
                 more = [{"max_attempts": 2}, {"requested_by_user": True, "max_attempts": 2}]
+                more += [{**each, **later} for each in more]
             assert edges
             opens = event in ("start", "retry", "resume")
             of_experiment = [{}, {"limits": {"timeout": "4h"}}] if opens else [{}]
@@ -176,6 +188,9 @@ def asked() -> Iterator[tuple[ExperimentState, Event]]:
     yield state, ProcessLaunched(**of, identity=HERE)
     yield state, ProcessLaunched(**of, identity=None)
     yield state, ProcessLost(**of, evidence="gone")
+    again = Again(not_before=NOW + timedelta(minutes=5), limits=LIMITS)
+    yield state, ProcessLost(**of, evidence="gone", again=again)
+    yield state, ProcessExited(**of, exit_code=0, stop_reason=Reason.STALL, again=again)
     for reason in Reason:
         timed_out = reason is Reason.TIMEOUT
         yield (

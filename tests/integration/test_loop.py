@@ -473,7 +473,13 @@ def test_work_beside_the_loop_gives_up_when_a_signal_comes(
         raise GaveUpError
 
     with manager.claim("exp_a") as claim, Interrupts(engine.wake) as interrupts:
-        watch = Watch(engine=engine, launcher=None, clock=utc_now, fence=claim.check_fence)  # type: ignore[arg-type]
+        watch = Watch(
+            engine=engine,
+            launcher=None,  # type: ignore[arg-type]
+            clock=utc_now,
+            state=lambda: claim.state,
+            fence=claim.check_fence,
+        )
         experiment = Experiment.from_config(CONFIG, manager.state_dir)
         marks = Marks(experiment, manager.state_dir, claim.folder, Digests(), time.monotonic)
         loop = Loop(claim, watch, interrupts, None, marks)

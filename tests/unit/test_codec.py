@@ -69,6 +69,10 @@ origins = st.builds(
     attempt=counts,
     via=st.none() | texts,
 )
+seconds = st.floats(0, 1e9)
+limits = st.dictionaries(
+    texts, st.fixed_dictionaries({"from": st.none() | seconds, "to": seconds}), max_size=2
+)
 reasons = st.none() | st.sampled_from(Reason)
 processes = st.builds(
     ProcessProgress,
@@ -89,6 +93,8 @@ processes = st.builds(
     work=st.none() | texts,
     code=st.none() | texts,
     origin=st.none() | origins,
+    not_before=st.none() | moments,
+    limits=st.none() | limits,
 )
 states = st.builds(
     ExperimentState,
@@ -149,6 +155,8 @@ _PROCESS_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "work": st.none() | texts,
     "code": st.none() | texts,
     "origin": st.none() | origins,
+    "not_before": st.none() | moments,
+    "limits": st.none() | limits,
 }
 _EXPERIMENT_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "status": st.sampled_from(ExperimentStatus),

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "liveness": {"identity"},
     "globs": {"encoding"},
     "syncing": set(),
-    "config": {"encoding", "errors", "globs"},
+    "config": {"encoding", "errors", "globs", "status"},
     "provenance": {"encoding", "errors", "syncing"},
     "attempts": {"errors", "identity", "liveness", "status", "syncing"},
     "engines": {"attempts", "encoding", "errors", "identity", "liveness"},

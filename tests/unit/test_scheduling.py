@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from holdfast.lifecycle import apply
 from holdfast.lifecycle.events import Event, Launch, ProcessExited, ProcessLost, Requested
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
-from holdfast.orchestration.scheduling import Plan, Policy, Scheduler, Slots, retry_at
+from holdfast.orchestration.scheduling import Plan, Policy, Scheduler, Slots
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
 NOW = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)
@@ -355,8 +355,11 @@ def test_an_experiment_without_open_work_ends_in_the_first_turn() -> None:
 
 def test_a_huge_number_of_failures_does_not_overflow_the_pause() -> None:
     """Doubling stops before time does."""
-    process = ProcessProgress(failures=5_000, completed_at=NOW)
-    due = retry_at(process, Policy(jobs=1, max_attempts=9_999, backoff_s=1e6))
+    failed = ProcessProgress(status="failed", failures=5_000, completed_at=NOW)
+    state = attrs.evolve(started(1), process_progress={0: failed})
+    turns = Turns(state, Policy(jobs=1, max_attempts=9_999, backoff_s=1e6))
+    assert turns.turn()[0] == []
+    due = turns.state.processes[0].not_before
     assert due is not None
     assert due <= NOW + timedelta(days=366)
 

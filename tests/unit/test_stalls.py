@@ -14,6 +14,7 @@ from holdfast.attempts.names import AttemptName, prepare, progress_path, reports
 from holdfast.attempts.progress import MOST_BYTES
 from holdfast.config.experiment_file import Experiment
 from holdfast.engines.local.engine import LocalEngine
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.launching import Launcher
 from holdfast.orchestration.stalls import Stalls
 from holdfast.orchestration.watch import Watch
@@ -69,10 +70,12 @@ def made(tmp_path: Path) -> Iterator[Callable[..., Subject]]:
                 cwd=str(tmp_path),
             )
             clock = Clock()
+            state = ExperimentState(experiment_id="exp_7", num_processes=1)
             watch = Watch(
                 engine=engine,
                 launcher=launcher,
                 clock=lambda: datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC),
+                state=lambda: state,
                 fence=lambda: None,
                 monotonic=clock,
             )

@@ -108,7 +108,9 @@ class ExitRecord:
             return Reason.TIMEOUT
         if self.out_of_memory:
             return Reason.OUT_OF_MEMORY
-        return Reason.EXIT if self.signal is None else Reason.SIGNAL
+        if self.signal is None:
+            return Reason.EXIT
+        return Reason.PERHAPS_MEMORY if self.perhaps_memory else Reason.SIGNAL
 
 
 @attrs.frozen

@@ -42,6 +42,8 @@ class Announcing(LocalEngine):
             words = f"killing {number}"
         elif self._signals:
             words = f"stopping {number}; once more (Ctrl-C) kills them at once"
+        elif {requested(each.folder, each.name) for each in handles} == {Reason.DEADLINE}:
+            words = f"limits.deadline has come: stopping {number}"
         else:
             words = f"a process failed: stopping the other {number}"
         self._say(words)

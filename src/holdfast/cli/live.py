@@ -181,13 +181,22 @@ class Progress:
             if kind is None:
                 self._begins_anew(ended, indices, requeues[first])
             else:
-                self._failed(ended, indices, failures[first], again=again)
+                # If a rule decided, that is all it says.
+                rule = requeues[first].evidence if again and first in requeues else None
+                self._failed(ended, indices, failures[first], again=again, rule=rule)
 
     def _failed(
-        self, state: ExperimentState, indices: list[int], found: reasons.Failure, *, again: bool
+        self,
+        state: ExperimentState,
+        indices: list[int],
+        found: reasons.Failure,
+        *,
+        again: bool,
+        rule: str | None,
     ) -> None:
         which = f"failed {self._which(indices)}"
-        why = f"{found}; will be tried again" if again else str(found)
+        by = "" if rule is None else f", by {rule}"
+        why = f"{found}; will be tried again{by}" if again else str(found)
         self._tell(f"{which}: {why}")
         words: list[str] = []
         if self._live is not None:

@@ -25,6 +25,7 @@ from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.lifecycle.reuse import Origin
 from holdfast.orchestration.configured import check_number
+from holdfast.orchestration.deadline import Deadline, deadline_of
 from holdfast.orchestration.intent import Choice, decisions, intend, taking_up
 from holdfast.orchestration.marking import digests_of
 from holdfast.orchestration.reuse import Ancestor, Found
@@ -84,6 +85,13 @@ class Plan:
     def actions(self) -> Counter[str]:
         """How many processes there are of each action."""
         return Counter(each.action for each in self.decisions)
+
+    def deadline(self) -> Deadline | None:
+        """The deadline of what it would go on with, if that has passed: it would start nothing."""
+        if self.state is None or self.state.status in SETTLED:
+            return None
+        found = deadline_of(self.state, self.experiment.limits)
+        return found if found is not None and datetime.now(UTC) >= found.closes else None
 
     def origin(self, index: int) -> Origin | None:
         """Who did the work of a process that is reused, or was."""
@@ -286,6 +294,7 @@ def _form(where: Where, made: Plan, living: Verdict | None, *, aggregates: bool)
         "liveness": forms.verdict(living),
         "processes": processes,
         "aggregates": aggregates,
+        "deadline_passed": made.deadline() is not None,
         "changed": str(made.changed) if made.changed else None,
         "problem": None if made.problem is None else told(made.problem, where),
     }
@@ -314,6 +323,9 @@ def _summary(made: Plan, *, aggregates: bool) -> Iterator[str]:
         yield made.limits.words
     if made.problem is not None:
         yield f"{what}: nothing would be started, of {total}"
+        return
+    if actions["run"] and (deadline := made.deadline()) is not None:
+        yield f"{what}: nothing would be started, of {total}: {deadline}"
         return
     others = (
         (actions["reuse"], "reused"),

@@ -16,6 +16,7 @@ from holdfast.provenance import code as records
 from holdfast.reading import forms, progress, reasons, seen, text
 from holdfast.reading.cells import cell, flat
 from holdfast.reading.evidence import parameters
+from holdfast.reading.waiting import limits_words
 from holdfast.results import aggregation, rows
 from holdfast.status import ExperimentStatus, ProcessStatus
 
@@ -103,6 +104,8 @@ def process_page(
         ("host", text.short(process.host or "")),
         ("started", text.when(process.started_at)),
         ("ended", text.when(process.completed_at)),
+        ("not before", text.when(process.not_before)),
+        ("limits", limits_words(process)),
         ("progress", _progress(standing)),
         ("work", text.short((process.work or "")[:_SHORT])),
         ("code", _code(folder, process.code)),

@@ -23,7 +23,7 @@ from holdfast.encoding import local
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.reading import codes, forms, reasons, text
+from holdfast.reading import codes, forms, reasons, text, waiting
 from holdfast.reading.evidence import Params, failures, last_words, parameters, params_words
 from holdfast.reading.progress import HEADER, MOST, alike, attempt_of, cells, form, said, standings
 from holdfast.results.changed import Changed, of_state
@@ -87,6 +87,7 @@ def show(where: Where, query: str, whole: bool, as_json: bool) -> int:
         failed = failures(where.command, state, folder, params, sys.stdout)
         lines += ["", text.bold("failed"), *failed] if failed else []
         lines += _running(state, folder, living, params)
+        lines += _waiting(state, folder, params)
         lines += result_lines(where, state, folder)
         lines += _recent(history, whole)
         words = forms.next_words(state, living)
@@ -233,13 +234,12 @@ def _config(state: ExperimentState, state_dir: Path) -> list[tuple[str, str]]:
     for key in ("matrix", "env", "limits", "retry", "aggregate", "identity", "outputs", "store"):
         part = config.get(key)
         if isinstance(part, Mapping) and part:
-            # As it may stand in the file; what a terminal cannot show is escaped by `short`.
-            values = {
-                name: "none" if each is None else json.dumps(each, ensure_ascii=False)
-                for name, each in part.items()
-            }
-            words = ", ".join(f"{name} = {each}" for name, each in values.items())
-            rows.append((key, text.short(words, _LONG)))
+            rules = part.get("rule") if key == "retry" else None
+            listed = [each for each in rules or () if isinstance(each, Mapping)]
+            rest = {name: each for name, each in part.items() if not listed or name != "rule"}
+            rows.append((key, _written(rest)))
+            # The history calls them by their numbers.
+            rows += [(f"rule {at}", _written(each)) for at, each in enumerate(listed, 1)]
     if state.config_path is not None:
         rows.append(("file", text.short(state.config_path, _LONG) + _changed(state, state_dir)))
     if state.cwd is not None:
@@ -247,6 +247,15 @@ def _config(state: ExperimentState, state_dir: Path) -> list[tuple[str, str]]:
     if state.config_hash is not None:
         rows.append(("hash", text.one_line(state.config_hash[:16])))
     return rows
+
+
+def _written(table: Mapping[str, object]) -> str:
+    """*table* as it may stand in the file; what a terminal cannot show is escaped."""
+    values = {
+        name: "none" if each is None else json.dumps(each, ensure_ascii=False)
+        for name, each in table.items()
+    }
+    return text.short(", ".join(f"{name} = {each}" for name, each in values.items()), _LONG)
 
 
 def _changed(state: ExperimentState, state_dir: Path) -> str:
@@ -305,12 +314,31 @@ def _running(state: ExperimentState, folder: Path, living: Verdict, params: Para
     return ["", text.bold(title), *_table(header, table), *stopped]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """*rows* without the columns in which none says anything."""
+def _waiting(state: ExperimentState, folder: Path, params: Params) -> list[str]:
+    now = datetime.now(UTC)
+    rows = [
+        (
+            index,
+            (
+                *(text.when(each.until), text.duration((each.until - now).total_seconds())),
+                *(params_words(params, index), text.short(each.why), each.limits),
+            ),
+        )
+        for index, each in waiting.waits(state, folder, now).items()
+    ]
+    if not rows:
+        return []
+    header = ("PROCESS", "NOT BEFORE", "IN", "PARAMETERS", "AFTER", "LIMITS")
+    table = [(text.ranges(group), *row) for group, row in alike(state, rows)]
+    return ["", text.bold("waiting for the next attempt"), *_table(header, table, numbers=3)]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 5) -> list[str]:
+    """*rows* without the columns in which none says anything, the first of which are numbers."""
     kept = [i for i, cells in enumerate(zip(*rows, strict=True)) if i < 3 or any(cells)]
     columns = [[row[i] for i in kept] for row in rows]
-    numbers = [at for at, i in enumerate(kept) if i < 5]
-    return text.table([header[i] for i in kept], columns, right=numbers, indent="  ")
+    right = [at for at, i in enumerate(kept) if i < numbers]
+    return text.table([header[i] for i in kept], columns, right=right, indent="  ")
 
 
 def _decided(state: ExperimentState, folder: Path, now: datetime) -> "Sequence[Decision]":

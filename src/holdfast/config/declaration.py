@@ -13,10 +13,11 @@ import cattrs
 from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
-from holdfast.config import matrix, outputs, values
+from holdfast.config import matrix, outputs, rules, values
 from holdfast.config.matrix import MAX_PROCESSES, Matrix, Params
 from holdfast.config.placeholders import may_go
 from holdfast.config.placeholders import problems as placeholder_problems
+from holdfast.config.rules import NO_RULES, Rules
 from holdfast.errors import ConfigProblem
 
 __all__ = [
@@ -61,6 +62,8 @@ class Limits:
         fail_fast: Whether the first failure stops the others.
         stall_s: How long an attempt that has reported progress may report none; None for no limit.
         on_stall: Whether a stall is only told, or its attempt stopped and tried again.
+        deadline_s: Of the whole experiment, from its first start, pauses and resumes included: then
+            what runs is stopped, and it is left `interrupted`; None for no limit.
     """
 
     jobs: Count | None = None
@@ -69,6 +72,7 @@ class Limits:
     fail_fast: bool = False
     stall_s: SomeSeconds | None = None
     on_stall: OnStall = "tell"
+    deadline_s: SomeSeconds | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -80,11 +84,13 @@ class Retry:
         backoff_s: Pause before the second attempt; doubled before each further one.
         max_interruptions: Attempts of a process in a row that may be interrupted from outside
             before the experiment is left `interrupted`.
+        rules: What is done otherwise after certain ends; see *[[retry.rule]]*.
     """
 
     max_attempts: Count = Count(1)
     backoff_s: Seconds = Seconds(10.0)
     max_interruptions: Count = Count(10)
+    rules: Rules = NO_RULES
 
 
 @attrs.frozen(kw_only=True)
@@ -218,6 +224,7 @@ _TABLES: Final[Mapping[str, Any]] = {
 #: Attributes carry their unit, keys do not: their values do.
 KEYS: Final = {
     **{"timeout_s": "timeout", "grace_s": "grace", "backoff_s": "backoff", "stall_s": "stall"},
+    **{"deadline_s": "deadline", "rules": "rule"},
 }
 
 
@@ -245,6 +252,7 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(Seconds, values.duration)
     converter.register_structure_hook(SomeSeconds, _some_seconds)
     converter.register_structure_hook(Matrix, matrix.structure)
+    converter.register_structure_hook(Rules, rules.structure)
     converter.register_structure_hook_func(lambda kind: kind == OnStall, _on_stall)
     converter.register_structure_hook_func(lambda kind: kind == dict[str, str], values.env)
     for record in _TABLES.values():
@@ -259,10 +267,16 @@ def _converter() -> cattrs.Converter:
     return converter
 
 
-def check(config: Mapping[str, Any]) -> tuple[Declaration | None, list[ConfigProblem]]:
+def check(
+    config: Mapping[str, Any], *, again: bool = False
+) -> tuple[Declaration | None, list[ConfigProblem]]:
     """The declaration in *config*, in the shape of the file, or everything that is wrong with it.
 
     Keys whose value is None count as left out, so that mappings made by hand need no care.
+
+    Args:
+        again: Whether it is stored already: limits that were changed since may leave a rule without
+            a meaning, which must keep nobody from going on.
     """
     if not isinstance(config, Mapping):
         return None, [ConfigProblem("file", f"expected a table, found {values.kind_of(config)}")]
@@ -285,6 +299,8 @@ def check(config: Mapping[str, Any]) -> tuple[Declaration | None, list[ConfigPro
     problems.extend(wrong)
     if params is not None and "ranks" in found:
         problems.extend(_too_many(found["ranks"].count * len(params)))
+    if not again and "retry" in found and ("limits" in found or "limits" not in given):
+        problems.extend(_rules(found["retry"], found.get("limits", Limits())))
     words = _words(found)
     if params is not None:
         problems.extend(_placeholders(words, params))
@@ -323,6 +339,11 @@ def check_limits(table: Mapping[str, Any]) -> tuple[Limits | None, list[ConfigPr
     except Exception as err:
         return None, list(_explained("limits", err))
     return found, []
+
+
+def _rules(retry: Retry, limits: Limits) -> Iterator[ConfigProblem]:
+    limited = [name for name, limit in attrs.asdict(limits).items() if limit is not None]
+    return rules.problems(retry.rules, limited, limits.on_stall)
 
 
 def _makers(params: Sequence[Params], ranks: Ranks) -> list[Params]:

@@ -4,14 +4,14 @@ import math
 import re
 from typing import Any, Final
 
-__all__ = ["parse_duration"]
+__all__ = ["LONGEST_S", "parse_duration", "written"]
 
 _UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|d|h|m|s)\s*", re.ASCII)
 _EXPECTED: Final = 'a duration such as "2h", "1h30m", "30s", "500ms", or a number of seconds'
 
 # `threading` and `select` overflow on more than about 292 years; a century is a mistake too.
-_LONGEST_S: Final = 100 * 365 * 86400.0
+LONGEST_S: Final = 100 * 365 * 86400.0
 
 
 def parse_duration(value: Any) -> float:
@@ -24,14 +24,24 @@ def parse_duration(value: Any) -> float:
         seconds = _sum_of_parts(value)
     # True would be one second.
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value) if abs(value) <= _LONGEST_S else math.inf
+        seconds = float(value) if abs(value) <= LONGEST_S else math.inf
     else:
         raise ValueError(f"expected {_EXPECTED}, found {type(value).__name__}")
     if seconds < 0 or math.isnan(seconds):
         raise ValueError(f"a duration cannot be {value!r}")
-    if seconds > _LONGEST_S:
+    if seconds > LONGEST_S:
         raise ValueError("longer than 100 years")
     return seconds
+
+
+def written(seconds: float) -> str:
+    """*seconds* as it can be written, to the millisecond: `1h30m`, `0.5s`."""
+    rest = round(seconds * 1000)
+    found = ""
+    for unit in ("d", "h", "m"):
+        number, rest = divmod(rest, round(_UNITS[unit] * 1000))
+        found += f"{number}{unit}" if number else ""
+    return found + f"{rest / 1000:.10g}s" if rest or not found else found
 
 
 def _sum_of_parts(text: str) -> float:

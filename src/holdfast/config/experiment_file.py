@@ -479,7 +479,7 @@ def _checked(
     again: bool = False,
 ) -> _E:
     """The experiment of *config*, with a warning of shell words unless it is read *again*."""
-    declared, found = declaration.check(config)
+    declared, found = declaration.check(config, again=again)
     if declared is None or problems:
         raise ConfigError("command line" if path is None else str(path), [*problems, *found])
     for problem in () if again else suspicions(declared.command, declared.env):

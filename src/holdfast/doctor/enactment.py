@@ -26,7 +26,10 @@ NOTES: Final[Mapping[tuple[str, str], str]] = {
     ("experiment", "released"): "an experiment that nobody owns",
 }
 #: What the events of an attempt's end keep of them, from where nobody else looked.
-_FACTS: Final = ("exit_code", "signal", "host", "result", "outputs", "work", "code")
+_FACTS: Final = (
+    *("exit_code", "signal", "host", "result", "outputs", "work", "code"),
+    "not_before",
+)
 #: An attempt's own clock knows better than the lifecycle when it began and ended.
 _BY_ITS_OWN_CLOCK: Final[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
     ("complete", "fail"), ("started_at", "completed_at")
@@ -97,6 +100,7 @@ def _enacted(state: ExperimentState, change: Change) -> Change | None:
             step = apply.apply(state, launched)
             return attrs.evolve(step.changes[0], reason=change.reason) if step.changes else None
         facts = {name: kept(name) for name in _FACTS}
+        facts["process_limits"] = kept("limits")
         if state.ranks is not None:
             # Its launcher's. Whether its gang moved with it is judged for a whole line.
             facts["attempt"] = change.fields.get("attempt")

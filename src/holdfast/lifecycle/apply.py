@@ -18,6 +18,7 @@ from holdfast.lifecycle.changes import Change, replay
 from holdfast.lifecycle.effects import Occasion, Told
 from holdfast.lifecycle.events import (
     Action,
+    Again,
     Event,
     Fact,
     Ignored,
@@ -177,7 +178,7 @@ def _fact(state: ExperimentState, fact: Fact, left: tuple[int, ...]) -> Step:
         return _exited(state, process, fact)
     if isinstance(fact, ProcessLaunched):
         return _launched(state, fact)
-    facts = {"proven_dead": True, "experiment_status": state.status}
+    facts = {"proven_dead": True, "experiment_status": state.status, **_again(fact.again)}
     edge = decisions.decide(
         "process",
         process,
@@ -248,7 +249,14 @@ def _facts(fact: ProcessExited) -> dict[str, Any]:
         "outputs": fact.outputs,
         "code": fact.code,
         "work": fact.work,
+        **_again(fact.again),
     }
+
+
+def _again(again: Again | None) -> dict[str, Any]:
+    if again is None:
+        return {}
+    return {"not_before": again.not_before, "process_limits": again.limits}
 
 
 def _exited(state: ExperimentState, process: ProcessProgress, fact: ProcessExited) -> Step:

@@ -95,7 +95,7 @@ def _started(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict
         "started_at": occasion.at,
         **dict.fromkeys(_OF_AN_ATTEMPT),
         **_other(process, **{name: occasion.facts.get(name) for name in ("work", "code")}),
-        **_other(process, outputs=(), origin=None),
+        **_other(process, outputs=(), origin=None, not_before=None),
     }
 
 
@@ -137,6 +137,7 @@ def _reused(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict[
         **{name: facts.get(name) for name in ("host", "result", "work", "code")},
         "outputs": facts.get("outputs") or (),
         "origin": facts["proof"].origin,
+        **_other(process, not_before=None),
     }
 
 
@@ -158,9 +159,15 @@ def _failed(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict[
 def _requeued(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
     facts = occasion.facts
     found: dict[str, Any] = {"status": ProcessStatus.PENDING, "started_at": None}
+    asked = facts.get("requested_by_user")
+    found |= _other(
+        process,
+        not_before=None if asked else facts.get("not_before"),
+        limits=facts.get("process_limits") or process.limits,
+    )
     if process.status is ProcessStatus.FAILED:
         # Why it failed stays until the next attempt starts, and when: backoff counts from there.
-        if facts.get("requested_by_user"):
+        if asked:
             found["failures"] = 0
         return found
     found.update(completed_at=None, identity=None, error_message=occasion.error_message)

@@ -12,7 +12,7 @@ import attrs
 from holdfast.errors import InvalidRequestError
 from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle.changes import Change
-from holdfast.lifecycle.records import ExperimentState, ResultRef
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
 from holdfast.lifecycle.reuse import Proof
 from holdfast.status import Entity, Reason
 from holdfast.validators import (
@@ -22,11 +22,13 @@ from holdfast.validators import (
     optional,
     optional_number,
     optional_text,
+    replaced_limits,
     text,
 )
 
 __all__ = [
     "Action",
+    "Again",
     "Event",
     "Fact",
     "Ignored",
@@ -57,6 +59,8 @@ _FACTS: Final[dict[str, type]] = {
     "result_error": str,
     "attempt": int,
     "max_attempts": int,
+    "not_before": datetime,
+    "process_limits": Mapping,
     "requested_by_user": bool,
     "proven_dead": bool,
     "result_lost": bool,
@@ -94,12 +98,25 @@ def check_facts(facts: Mapping[str, Any]) -> None:
                 f"fact {name}",
                 f"must be {_KINDS.get(kind, kind.__name__)} or None, got {value!r:.80}",
             )
+        if name in _OF_A_RECORD and value is not None:
+            _check_field(name, value)
 
 
 _KINDS: Final = {
-    **{int: "an integer", str: "text", bool: "True, False", Mapping: "a mapping"},
-    tuple: "a tuple of ResultRef",
+    **{int: "an integer", str: "text", bool: "True, False", tuple: "a tuple of ResultRef"},
+    **{datetime: "a time", Mapping: "a mapping"},
 }
+#: Facts of which the record takes not everything of their type, and its field.
+_OF_A_RECORD: Final = {"not_before": "not_before", "process_limits": "limits"}
+
+
+def _check_field(name: str, value: Any) -> None:
+    field = attrs.fields_dict(ProcessProgress)[_OF_A_RECORD[name]]
+    assert field.validator is not None
+    try:
+        field.validator(None, field, value)
+    except (TypeError, ValueError) as err:
+        raise InvalidRequestError(f"fact {name}:", str(err)) from err
 
 
 def _unknown(name: object) -> InvalidRequestError:
@@ -122,11 +139,12 @@ class Requested:
         process: Which process, for events of one.
         facts: What the guards look at and the record keeps: `exit_code`, `signal`,
             `stop_requested`, `interrupted_by`, `timed_out`, `launch_error`, `reported_error`,
-            `result_error`, `max_attempts`, `requested_by_user`, `proven_dead`, `result_lost`,
-            `result`, `identity`, `host`, `attempt` (the launcher's), `work`, `code`, `outputs`,
-            `proof`, `limits` (those that change as an experiment is opened, in the shape of the
-            file). `experiment_id`, `experiment_status` and `ranks_left` are always taken from
-            the state that the event is applied to.
+            `result_error`, `max_attempts`, `not_before` and `process_limits` (of a requeue),
+            `requested_by_user`, `proven_dead`, `result_lost`, `result`, `identity`, `host`,
+            `attempt` (the launcher's), `work`, `code`, `outputs`, `proof`, `limits` (those that
+            change as an experiment is opened, in the shape of the file). `experiment_id`,
+            `experiment_status` and `ranks_left` are always taken from the state that the event is
+            applied to.
     """
 
     entity: Entity
@@ -154,6 +172,21 @@ class ProcessLaunched:
 
 
 @attrs.frozen(kw_only=True)
+class Again:
+    """How a process whose attempt was interrupted is tried again.
+
+    Attributes:
+        not_before: When its next attempt may start; None for at once.
+        limits: What rules have set for it, as in its record; None if nothing new.
+    """
+
+    not_before: datetime | None = attrs.field(default=None, validator=aware)
+    limits: Mapping[str, Any] | None = attrs.field(
+        default=None, validator=attrs.validators.optional(replaced_limits)
+    )
+
+
+@attrs.frozen(kw_only=True)
 class ProcessExited:
     """The attempt ended, and its exit record says how.
 
@@ -177,6 +210,7 @@ class ProcessExited:
         work: What is recorded as its work, if that is another than as it started: a declared file
             is not as it was then.
         result_error: Why the file that it wrote is not a result; fails the attempt.
+        again: If it is tried again at once: from when on, and how.
         started_at: When the command began and (*ended_at*) ended, by the attempt's own clock; *at*
             is when that was learnt, which may be much later.
     """
@@ -202,6 +236,7 @@ class ProcessExited:
     started_at: datetime | None = attrs.field(default=None, validator=aware)
     ended_at: datetime | None = attrs.field(default=None, validator=aware)
     result_error: str | None = attrs.field(default=None, validator=optional_text)
+    again: Again | None = None
 
     @reason.default
     def _what_ended_it(self) -> Reason:
@@ -227,6 +262,7 @@ class ProcessLost:
     at: datetime = attrs.field(validator=aware)
     evidence: str = attrs.field(validator=text)
     reason: Reason = Reason.LOST
+    again: Again | None = None
 
 
 Fact = ProcessLaunched | ProcessExited | ProcessLost

@@ -19,6 +19,7 @@ from holdfast.validators import (
     optional,
     optional_number,
     optional_text,
+    replaced_limits,
     text,
 )
 
@@ -86,6 +87,10 @@ class ProcessProgress:
         work: Identity of what the last attempt did, 32 hex digits; None where it is not known.
         code: Name of the record of the code that it ran with; None where there is none.
         origin: Who did the work, of a process that was completed by reuse.
+        not_before: While pending, when its next attempt may start; None for at once.
+        limits: What rules have set for its next attempts, by attribute of the experiment's limits:
+            `{"timeout_s": {"from": 3600.0, "to": 7200.0}}`. *from* is what the configuration said
+            then: once it says something else, that counts. None if no rule has.
     """
 
     status: ProcessStatus = attrs.field(default=ProcessStatus.PENDING, converter=_process_status)
@@ -107,6 +112,10 @@ class ProcessProgress:
     work: str | None = attrs.field(default=None, validator=optional_text)
     code: str | None = attrs.field(default=None, validator=optional_text)
     origin: Origin | None = attrs.field(default=None, validator=optional(Origin))
+    not_before: datetime | None = attrs.field(default=None, validator=aware)
+    limits: Mapping[str, Mapping[str, float | None]] | None = attrs.field(
+        default=None, validator=attrs.validators.optional(replaced_limits)
+    )
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """What a notebook shows: the diagram of its machine, with its status marked."""

@@ -23,9 +23,11 @@ from holdfast.attempts.names import (
 )
 from holdfast.attempts.records import Attempt
 from holdfast.attempts.reports import TORCHELASTIC
-from holdfast.config.experiment_file import Experiment
+from holdfast.config.experiment_file import Experiment, Limits
 from holdfast.errors import StateWriteError
 from holdfast.lifecycle.records import ExperimentState
+from holdfast.orchestration.deadline import deadline_of
+from holdfast.orchestration.rules import limits_of_attempt
 from holdfast.results import acceptance
 from holdfast.status import ProcessStatus
 
@@ -104,9 +106,18 @@ class Launcher:
                 environment.RESULT: str(acceptance.path_of(self.folder, name)),
                 environment.PROGRESS: str(progress_path(self.folder, name)),
                 environment.REPORTS: str(reports_dir(self.folder, name)),
+                **self._stop_at(state),
                 **(self._of_launcher(name, state) if name.is_launcher else self._of_one(index)),
             },
+            limits_of_attempt(self.experiment.limits, state, name),
         )
+
+    def _stop_at(self, state: ExperimentState) -> dict[str, str]:
+        """When it should stop by itself, whatever its timeout is; that is known as it starts."""
+        deadline = deadline_of(state, self.experiment.limits)
+        if deadline is None:
+            return {}
+        return {environment.STOP_AT: f"{deadline.closes.timestamp():.3f}"}
 
     def _directories(self, name: AttemptName, ranks: range) -> list[Path]:
         found = [self.folder / CHECKPOINTS / str(index) for index in ranks]
@@ -146,9 +157,20 @@ class Launcher:
             raise StateWriteError.of(path, "writing the parameters", err) from err
         return path
 
-    def attempt(self, name: AttemptName, argv: tuple[str, ...], env: Mapping[str, str]) -> Attempt:
-        """An attempt with the variables that all of them get, and *env*."""
+    def attempt(
+        self,
+        name: AttemptName,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        limits: Limits | None = None,
+    ) -> Attempt:
+        """An attempt with the variables that all of them get, and *env*.
+
+        Args:
+            limits: Its own; default those of the experiment.
+        """
         experiment = self.experiment
+        limits = limits or experiment.limits
         return Attempt(
             name=name,
             argv=argv,
@@ -161,7 +183,7 @@ class Launcher:
                 **env,
             },
             cwd=self.cwd,
-            timeout_s=experiment.limits.timeout_s,
-            grace_s=experiment.limits.grace_s,
+            timeout_s=limits.timeout_s,
+            grace_s=limits.grace_s,
             folder=self.folder,
         )

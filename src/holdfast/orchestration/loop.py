@@ -22,6 +22,7 @@ from holdfast.lifecycle.events import Action, Event, Launch, ProcessLaunched
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.accepting import Accepting
 from holdfast.orchestration.beside import Beside
+from holdfast.orchestration.deadline import Passing, deadline_of
 from holdfast.orchestration.early import EarlyRanks
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.marking import Marks
@@ -108,24 +109,31 @@ class Loop:
         """
         scheduler = Scheduler(self._claim.state, policy, self._marks.start, held)
         facts: list[Event] = []
+        watch = self._watch
+        deadline = deadline_of(self._claim.state, policy.limits)
+        time = Passing(deadline, watch.clock(), watch.monotonic())
+        stopping: Reason | None = None
         while True:
-            stopping = self._interrupts.reason
-            watch = self._watch
+            now, monotonic_s = watch.clock(), watch.monotonic()
+            if stopping is None and self._interrupts.reason is None:
+                stopping = Reason.DEADLINE if time.closed(now, monotonic_s) else None
+            stopping = stopping or self._interrupts.reason
             plan = scheduler.plan(
                 self._claim.state,
                 facts,
-                watch.clock(),
+                now,
                 stopping=stopping,
+                why=str(deadline) if stopping is Reason.DEADLINE else None,
                 slots=Slots(idle=watch.idle, blocked=watch.blocked_processes),
             )
             self._carry_out(plan)
             self._warn_of(_LEFT, self._watch.blocked)
             if self._claim.state.status is not ExperimentStatus.RUNNING:
                 return self._claim.state
-            if plan.stop_others and self._stopping_others is None:
+            if self._stopping_others is None and (plan.stop_others or time.over(now, monotonic_s)):
                 # Nobody asked for them to stop: they gave way to the failure of another.
-                self._stopping_others = Reason.PREEMPTED
-                self._watch.stop(force=False, why=Reason.PREEMPTED)
+                self._stopping_others = Reason.PREEMPTED if plan.stop_others else Reason.DEADLINE
+                watch.stop(force=False, why=self._stopping_others)
             found = self._learn(plan.wait_s)
             facts = self._accepting.facts(found, self._interrupts.reason or self._stopping_others)
             facts += self._early.facts(self._claim.state, facts)

@@ -335,6 +335,7 @@ class Orchestrator:
                 cwd=str(experiment.cwd),
             ),
             clock=self._clock,
+            state=lambda: claim.state,
             fence=claim.check_fence,
             monotonic=self._monotonic,
             gone_grace_s=self._gone_grace_s,
@@ -609,5 +610,7 @@ def _policy(experiment: Experiment, jobs: int | None) -> Policy:
         max_attempts=experiment.retry.max_attempts,
         max_interruptions=experiment.retry.max_interruptions,
         backoff_s=experiment.retry.backoff_s,
+        rules=experiment.retry.rules,
+        limits=experiment.limits,
         fail_fast=experiment.limits.fail_fast,
     )

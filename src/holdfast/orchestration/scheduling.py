@@ -6,27 +6,26 @@ it out.
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 import attrs
 
+from holdfast.config.declaration import Count, Seconds
+from holdfast.config.experiment_file import Limits, Retry
+from holdfast.config.rules import Rule
 from holdfast.lifecycle.apply import apply_many
 from holdfast.lifecycle.changes import Change
 from holdfast.lifecycle.events import Event, ProcessExited, ProcessLost, Requested
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, summarise
+from holdfast.orchestration.rules import Decision, Rules
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
-__all__ = ["Plan", "Policy", "Scheduler", "Slots", "retry_at"]
-
-_LONGEST_S: Final = 86_400.0 * 365
+__all__ = ["Plan", "Policy", "Scheduler", "Slots"]
 
 #: An attempt that lived so long got somewhere: the count of interruptions in a row starts anew.
 _LIVED_S: Final = 600.0
-#: The pause before the third attempt of interruptions in a row, doubled for each further one.
-_INTERRUPTED_S: Final = 1.0
-_INTERRUPTED_AT_MOST_S: Final = 60.0
 
 
 @attrs.frozen(kw_only=True)
@@ -39,6 +38,8 @@ class Policy:
         backoff_s: Pause before the second attempt; doubled before every further one.
         max_interruptions: Attempts in a row that may be interrupted from outside before a process
             is given up for this run.
+        rules: What is otherwise after certain ends.
+        limits: Those of the experiment, which rules start from.
         fail_fast: The first process that is failed for good ends the experiment.
     """
 
@@ -46,7 +47,20 @@ class Policy:
     max_attempts: int = attrs.field(default=1, validator=attrs.validators.ge(1))
     backoff_s: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
     max_interruptions: int = attrs.field(default=10, validator=attrs.validators.ge(1))
+    rules: Sequence[Rule] = ()
+    limits: Limits = attrs.field(factory=Limits)
     fail_fast: bool = False
+
+    @property
+    def judge(self) -> Rules:
+        """What becomes of what fails, or is interrupted."""
+        retry = Retry(
+            max_attempts=Count(self.max_attempts),
+            backoff_s=Seconds(self.backoff_s),
+            max_interruptions=Count(self.max_interruptions),
+            rules=tuple(self.rules),  # type: ignore[arg-type]
+        )
+        return Rules(limits=self.limits, retry=retry)
 
 
 @attrs.frozen(kw_only=True)
@@ -83,19 +97,6 @@ _NOTHING_IDLE: Final = Slots()
 _ENDS: Final = (ProcessExited, ProcessLost)
 
 
-def retry_at(process: ProcessProgress, policy: Policy) -> datetime | None:
-    """The earliest moment for the next attempt of *process*; None is now.
-
-    Read off the record, so that a crash neither forgets a pause nor starts it anew.
-    """
-    if process.failures == 0 or process.completed_at is None or not policy.backoff_s:
-        return None
-    doublings = min(process.failures - 1, 30)
-    return process.completed_at + timedelta(
-        seconds=min(policy.backoff_s * 2**doublings, _LONGEST_S)
-    )
-
-
 class Scheduler:
     """Plans one experiment, turn after turn.
 
@@ -121,6 +122,7 @@ class Scheduler:
             held: Processes that are not to be started; see `hold`.
         """
         self._policy = policy
+        self._rules = policy.judge
         self._marks = marks
         self._ready: list[int] = []
         self._delayed: list[tuple[datetime, int, datetime]] = []
@@ -142,7 +144,7 @@ class Scheduler:
                 else:
                     self._retryable.append(index)
             elif process.status is ProcessStatus.PENDING:
-                self._put(state.gang(index).start, process)
+                self._put(state, index)
 
     def hold(self, state: ExperimentState, processes: Iterable[int]) -> None:
         """Start the commands of *processes* no more: they stay pending until another run.
@@ -163,6 +165,7 @@ class Scheduler:
         now: datetime,
         *,
         stopping: Reason | None = None,
+        why: str | None = None,
         slots: Slots = _NOTHING_IDLE,
         room: Callable[[int], int] | None = None,
     ) -> Plan:
@@ -172,34 +175,43 @@ class Scheduler:
             facts: What was learnt since the last turn. All of it will be in the plan.
             stopping: Why the experiment is to be interrupted, once nothing runs any more. Nothing
                 is started then.
+            why: The same in words, where there is more to say.
             room: Asked, where commands could start now, for how many of so many there is room;
                 None for all of them.
         """
         events: list[Event] = list(facts)
         step = apply_many(state, events)
-        if stopping is None:
+        # What fail_fast stops is stopped by us, too.
+        failed = state.processes_failed > self._passed_over
+        if stopping is None and not (self._policy.fail_fast and failed):
             self._count_interruptions(state, facts, step.changes)
+            events, decided = self._rules.followed(
+                step.state, facts, step.changes, now, self._in_a_row.__getitem__
+            )
+            step = apply_many(state, events) if decided else step
+            self._give_up(step.state, step.changes, decided)
         state = step.state
-        self._take_in(state, step.changes, now)
+        self._take_in(state, step.changes)
         if state.status is not ExperimentStatus.RUNNING:
             return Plan(events=tuple(events))
-        retried: set[int] = set()
         if stopping is None:
-            retried = self._retries(state)
-            budget = self._policy.max_attempts
-            events += [_request(now, "requeue", i, max_attempts=budget) for i in sorted(retried)]
-        failed = state.processes_failed - self._passed_over
-        halted = self._policy.fail_fast and failed > len(retried)
+            retries = self._rules.retries(state, self._retryable, now)
+            self._retryable.clear()
+            step = apply_many(state, retries)
+            state, events = step.state, [*events, *retries]
+            self._take_in(state, step.changes)
+        halted = self._policy.fail_fast and state.processes_failed > self._passed_over
         if stopping is None and not halted:
             free = self._policy.jobs - (len(self._running) - slots.idle)
-            for ranks in self._due(state, self._fitting(free, room, now), retried, now):
+            for ranks in self._due(state, self._fitting(free, room, now), now):
                 events += self._starts(state, ranks, now)
         if len(self._running) > len(slots.blocked):
             return Plan(events=tuple(events), wait_s=self._next_due_s(now), stop_others=halted)
         if stopping is None and not halted and self._waiting():
             return Plan(events=tuple(events), wait_s=self._next_due_s(now))
         held = [first for first in sorted(self._held) if _pending(state, first)]
-        events.append(_ending(state, now, stopping, self._given_up, slots.blocked, held))
+        end = _ending(state, now, stopping, why, self._given_up, slots.blocked, held)
+        events.append(end)
         return Plan(events=tuple(events))
 
     def _fitting(self, free: int, room: Callable[[int], int] | None, now: datetime) -> int:
@@ -235,10 +247,20 @@ class Scheduler:
             if not stalled and _lived_s(state.processes[index], fact) >= _LIVED_S:
                 self._in_a_row.pop(first, None)
             self._in_a_row[first] += 1
-            if self._in_a_row[first] >= self._policy.max_interruptions:
-                self._given_up[first] = change.evidence or str(change.reason)
 
-    def _take_in(self, state: ExperimentState, changes: Sequence[Change], now: datetime) -> None:
+    def _give_up(
+        self, state: ExperimentState, changes: Sequence[Change], decided: Mapping[int, Decision]
+    ) -> None:
+        """Start no more in this run what was interrupted too often."""
+        for change in changes:
+            if change.process is None or change.target != ProcessStatus.PENDING:
+                continue
+            first = state.gang(change.process).start
+            decision = decided.get(first)
+            if decision is not None and decision.spent and decision.kind == "interruption":
+                self._given_up.setdefault(first, change.evidence or str(change.reason))
+
+    def _take_in(self, state: ExperimentState, changes: Sequence[Change]) -> None:
         ended: dict[int, range] = {}
         for change in changes:
             if change.process is None or change.source == change.target:
@@ -247,7 +269,7 @@ class Scheduler:
             if change.source == ProcessStatus.RUNNING:
                 ended[gang.start] = gang
             if change.target == ProcessStatus.PENDING:
-                self._put_again(gang.start, state.processes[change.process], now)
+                self._put(state, change.process)
             elif change.target == ProcessStatus.FAILED:
                 self._retryable.append(change.process)
         for first, gang in ended.items():
@@ -256,47 +278,23 @@ class Scheduler:
                 continue
             self._running.discard(first)
             # A rank whose result was lost waited for its launcher to be over.
-            for rank in ranks:
-                if rank.status is ProcessStatus.PENDING:
-                    self._put_again(first, rank, now)
+            if any(rank.status is ProcessStatus.PENDING for rank in ranks):
+                self._put(state, first)
 
-    def _put_again(self, first: int, process: ProcessProgress, now: datetime) -> None:
+    def _put(self, state: ExperimentState, index: int) -> None:
+        """Have the command of a process wait for its start, once, whichever of its ranks it is."""
+        first = state.gang(index).start
         if first in self._given_up or first in self._queued or first in self._held:
             return
-        doublings = self._in_a_row[first] - 2
-        if doublings < 0:
-            self._put(first, process)
-            return
-        pause_s = min(_INTERRUPTED_S * 2**doublings, _INTERRUPTED_AT_MOST_S)
         self._queued.add(first)
-        heapq.heappush(self._delayed, (now + timedelta(seconds=pause_s), first, now))
-
-    def _put(self, first: int, process: ProcessProgress) -> None:
-        """Have a command wait for its start, once, whichever of its ranks it is for."""
-        if first in self._queued or first in self._held:
-            return
-        self._queued.add(first)
-        due = retry_at(process, self._policy)
-        if due is None or process.completed_at is None:
+        waits = self._rules.waits(state, first)
+        if waits is None:
             heapq.heappush(self._ready, first)
         else:
-            heapq.heappush(self._delayed, (due, first, process.completed_at))
+            due, since = waits
+            heapq.heappush(self._delayed, (due, first, since))
 
-    def _retries(self, state: ExperimentState) -> set[int]:
-        """What failed and has attempts left; the rest is failed for good."""
-        found: set[int] = set()
-        for index in self._retryable:
-            process = state.processes[index]
-            failed = process.status is ProcessStatus.FAILED
-            if failed and process.failures < self._policy.max_attempts:
-                found.add(index)
-                self._put(state.gang(index).start, process)
-        self._retryable.clear()
-        return found
-
-    def _due(
-        self, state: ExperimentState, free: int, requeued: Container[int], now: datetime
-    ) -> list[list[int]]:
+    def _due(self, state: ExperimentState, free: int, now: datetime) -> list[list[int]]:
         """The commands that begin now, each by the processes that it is to run."""
         self._fall_due(now)
         found: list[list[int]] = []
@@ -306,7 +304,7 @@ class Scheduler:
             ranks = [
                 index
                 for index in state.gang(first)
-                if state.processes[index].status is ProcessStatus.PENDING or index in requeued
+                if state.processes[index].status is ProcessStatus.PENDING
             ]
             if ranks and first not in self._running:
                 self._running.add(first)
@@ -349,6 +347,7 @@ def _ending(
     state: ExperimentState,
     at: datetime,
     stopping: Reason | None,
+    why: str | None,
     given_up: Mapping[int, str],
     blocked: Sequence[int],
     held: Sequence[int],
@@ -358,7 +357,9 @@ def _ending(
     if state.can_aggregate():
         return Requested(entity="experiment", event="complete", at=at)
     if stopping is not None:
-        return Requested(entity="experiment", event="interrupt", at=at, reason=stopping)
+        return Requested(
+            entity="experiment", event="interrupt", at=at, reason=stopping, error_message=why
+        )
     if blocked:
         words = f"cannot be judged from here: {_named(state, blocked)}"
         return Requested(entity="experiment", event="interrupt", at=at, error_message=words)

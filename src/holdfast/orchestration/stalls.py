@@ -51,24 +51,32 @@ class Stalls:
     def _limits(self) -> Limits:
         return self._watch.launcher.experiment.limits
 
+    @property
+    def _may_stall(self) -> bool:
+        rules = self._watch.launcher.experiment.retry.rules
+        by_rule = any(each.name == "stall_s" for rule in rules for each in rule.settings)
+        return by_rule or self._limits.stall_s is not None
+
     def look(self) -> dict[AttemptName, str]:
         """The attempts that have stalled, and in what words; those to be restarted are stopped."""
-        now, limit_s = self._watch.monotonic(), self._limits.stall_s
-        if now - self._looked_at >= (_TRIM_EVERY_S if limit_s is None else _LOOK_EVERY_S):
+        now, watch = self._watch.monotonic(), self._watch
+        every_s = _LOOK_EVERY_S if self._may_stall else _TRIM_EVERY_S
+        if now - self._looked_at >= every_s:
             self._looked_at = now
             self._look_at_files(now)
-        if limit_s is None:
+        if not self._may_stall:
             return {}
         stalled = {
             name: now - report.at
             for name, report in self._reports.items()
-            if name in self._watch.handles
-            and name not in self._watch.asked
-            and name not in self._watch.completing
+            if name in watch.handles
+            and name not in watch.asked
+            and name not in watch.completing
+            and (limit_s := watch.limits(name).stall_s) is not None
             and now - report.at >= limit_s
         }
         if stalled and self._limits.on_stall == "restart":
-            self._watch.ask(list(stalled), force=False, why=Reason.STALL)
+            watch.ask(list(stalled), force=False, why=Reason.STALL)
         return {name: self._words(age_s) for name, age_s in stalled.items()}
 
     def _words(self, age_s: float) -> str:

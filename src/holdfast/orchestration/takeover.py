@@ -24,6 +24,7 @@ from holdfast.lifecycle.apply import apply_many, ending
 from holdfast.lifecycle.events import Event, ProcessExited, Requested
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
 from holdfast.orchestration import exits
+from holdfast.orchestration.rules import Rules
 from holdfast.orchestration.selecting import EVERYTHING, Selection
 from holdfast.orchestration.taking import Lost, Taking
 from holdfast.results import acceptance
@@ -250,14 +251,18 @@ def plan(
         evidence: What proves that a recorded owner is gone.
         force: Whether what cannot be judged is taken for dead.
     """
-    events: list[Event] = list(found.facts.values())
-    ended = apply_many(state, events).state
+    rules = Rules(limits=limits, retry=retry)
+    step = apply_many(state, found.facts.values())
+    events, _ = rules.followed(step.state, found.facts.values(), step.changes, at)
+    ended = step.state
     held = selection.held(ended, found.lost)
     open_again = not selection.is_everything or limits.fail_fast
     events += _reopening(ended, found.lost, at, evidence, held, changed, open_again=open_again)
     after = apply_many(state, events).state
     left = {_attempt(state, i): i for i in found.looks if i not in found.facts}
     foreseen = apply_many(after, found.said.values()).state
+    failed = foreseen.processes.indices(ProcessStatus.FAILED)
+    again = {request.process for request in rules.retries(foreseen, failed, at)}
     running = {name for name, index in left.items() if isinstance(found.looks[index], Running)}
     return Takeover(
         events=tuple(events),
@@ -266,11 +271,11 @@ def plan(
         settle=tuple(name for name in left if name not in running),
         decisions=tuple(
             _decide(
-                *(index, state.processes[index], now, found, retry.max_attempts),
+                *(index, state.processes[index], foreseen, found, again, at),
                 held=index in held,
                 force=force,
             )
-            for index, now in foreseen.process_progress.items()
+            for index in foreseen.process_progress
         ),
         held=held,
         skipped=state.processes_completed - len(found.lost),
@@ -369,19 +374,26 @@ def _reopening(
 def _decide(
     index: int,
     before: ProcessProgress,
-    now: ProcessProgress,
+    state: ExperimentState,
     found: Survey,
-    max_attempts: int,
+    again: Container[int | None],
+    at: datetime,
     *,
     held: bool,
     force: bool,
 ) -> Decision:
-    """What becomes of a process that is *now* this, and was *before* as recorded."""
+    """What becomes of a process, which was *before* as recorded.
+
+    Args:
+        state: As is foreseen.
+        again: What of it failed and is tried again.
+    """
     if held:
-        made = _decide(index, before, now, found, now.failures + 1, held=False, force=force)
+        made = _decide(index, before, state, found, (index,), at, held=False, force=force)
         if made.action != "run":
             return made
         return Decision("hold", f"{made.why}; held back")
+    now = state.processes[index]
     if index in found.lost:
         lost = found.lost[index]
         return Decision("run", f"its {lost.kind} {lost.path} is lost: {lost.problem}")
@@ -390,8 +402,10 @@ def _decide(
     why = _history(before, now, found.facts.get(index) or found.said.get(index))
     if now.status is ProcessStatus.COMPLETED:
         return Decision("skip", why, completed=True)
-    if now.status is ProcessStatus.FAILED and now.failures >= max_attempts:
+    if now.status is ProcessStatus.FAILED and index not in again:
         return Decision("skip", f"{why}; no attempt left")
+    if now.not_before is not None and now.not_before > at:
+        why = f"{why}; not before {now.not_before:%Y-%m-%d %H:%M:%S}Z"
     return Decision("run", why)
 
 

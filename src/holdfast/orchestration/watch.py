@@ -19,6 +19,7 @@ from holdfast.attempts.names import AttemptName, attempts_dir
 from holdfast.attempts.records import Attempt
 from holdfast.attempts.settling import Lost, Settling
 from holdfast.attempts.surviving import Halted, halted_shim
+from holdfast.config.experiment_file import Limits
 from holdfast.engines import Engine, EngineWord, Handle
 from holdfast.errors import (
     ClaimClosedError,
@@ -29,8 +30,10 @@ from holdfast.errors import (
     StateWriteError,
 )
 from holdfast.identity import ProcessIdentity
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.launching import Launcher
 from holdfast.orchestration.patience import Patience
+from holdfast.orchestration.rules import limits_of_attempt
 from holdfast.status import Reason
 
 __all__ = ["Learnt", "Watch"]
@@ -66,6 +69,7 @@ class Watch:
     """Everything that runs of one experiment.
 
     Attributes:
+        state: How the experiment stands, for the limits that rules have set.
         fence: Raises if a newer owner took over, and what runs is not ours any more.
         gone_grace_s: How long an attempt may be gone without an exit record before it is judged:
             on a shared file system the record can be seen later than the engine's word.
@@ -83,6 +87,7 @@ class Watch:
     engine: Engine
     launcher: Launcher
     clock: Callable[[], datetime]
+    state: Callable[[], ExperimentState]
     fence: Callable[[], None]
     monotonic: Callable[[], float] = time.monotonic
     gone_grace_s: float = 2.0
@@ -140,11 +145,15 @@ class Watch:
             folder=self.launcher.folder,
             name=name,
             shim=shim,
-            grace_s=self.launcher.experiment.limits.grace_s,
+            grace_s=self.limits(name).grace_s,
             force=self.force,
             fence=self.fence,
             began=self.monotonic(),
         )
+
+    def limits(self, name: AttemptName) -> Limits:
+        """What counts for an attempt that is recorded as running."""
+        return limits_of_attempt(self.launcher.experiment.limits, self.state(), name)
 
     def submit(self, wanted: Sequence[Attempt]) -> None:
         """Have the engine start *wanted*; what it started is in `launched`, at once or later.
@@ -361,12 +370,13 @@ class Watch:
 
     def give_up(self) -> None:
         """Leave to the next resume what was asked to stop long ago and does not end."""
-        grace_s = 0.0 if self._killing else self.launcher.experiment.limits.grace_s
         now = self.monotonic()
         for name, since in self.asked.items():
             lasted = now - since
             waited_for = name in self.handles or name in self.settling
-            if lasted < grace_s + _STOPPED_WITHIN_S or not waited_for:
+            if lasted < _STOPPED_WITHIN_S or not waited_for:
+                continue
+            if not self._killing and lasted < self.limits(name).grace_s + _STOPPED_WITHIN_S:
                 continue
             why = self.unreached.get(name)
             asked = f"it was asked to stop {lasted:.0f} s ago and has not ended"

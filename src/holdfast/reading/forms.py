@@ -4,18 +4,20 @@ Every form names its schema, `holdfast.<what>/<version>`: keys are added, never 
 """
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from holdfast.config.durations import parse_duration, written
 from holdfast.encoding import local
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import text
-from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import encoding
 
 if TYPE_CHECKING:
@@ -180,4 +182,17 @@ def next_words(state: ExperimentState, living: Verdict | None) -> tuple[str, ...
         return ("resume", "--force", state.experiment_id)
     if state.num_processes and state.can_aggregate():
         return "aggregate", state.experiment_id
-    return "resume", state.experiment_id
+    return ("resume", *_more_time(state), state.experiment_id)
+
+
+def _more_time(state: ExperimentState) -> tuple[str, ...]:
+    """What gives an experiment that its deadline ended as much time again."""
+    if state.reason is not Reason.DEADLINE or state.started_at is None:
+        return ()
+    limits = state.config.get("limits")
+    try:
+        given_s = parse_duration(limits["deadline"])  # type: ignore[index]
+    except (TypeError, KeyError, ValueError):
+        return ()  # it was given for one run, and is in no record
+    gone_s = (datetime.now(UTC) - state.started_at).total_seconds()
+    return "--set", f"limits.deadline={written(math.ceil(max(gone_s, given_s) + given_s))}"

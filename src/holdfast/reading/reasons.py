@@ -26,6 +26,9 @@ __all__ = ["MOST_READ", "Failure", "error_text", "failure", "failures", "last_by
 #: Logs that are looked into for one listing; of what failed beyond, the exit code alone is shown.
 MOST_READ: Final = 2000
 
+#: Why it ended, where nobody stopped it.
+_OF_ITSELF: Final = (None, Reason.EXIT, Reason.SIGNAL, Reason.PERHAPS_MEMORY)
+
 #: Bytes at the end of a log in which an error is looked for.
 _ERROR_BYTES: Final = 4096
 _LONGEST: Final = 160
@@ -83,7 +86,7 @@ def failures(folder: Path, state: ExperimentState) -> dict[int, Failure]:
 def _ended_by_itself(process: ProcessProgress) -> bool:
     """Whether its own last words tell why: not those of what was stopped, or never began."""
     wrong = process.signal is not None or process.exit_code not in (None, 0)
-    return wrong and process.reason in (None, Reason.EXIT, Reason.SIGNAL)
+    return wrong and process.reason in _OF_ITSELF
 
 
 def _is_told(process: ProcessProgress) -> bool:

@@ -100,6 +100,11 @@ def _outputs(value: Any) -> tuple[ResultRef, ...]:
     return tuple(map(_result, value))
 
 
+def _limits(value: Any) -> Any:
+    # Few have any: the record itself may judge.
+    return ProcessProgress(limits=value).limits
+
+
 _ranks: Final = reader(Ranks, {"count": _of(int), "independent": _of(bool)})
 _progress: Final = reader(
     ProcessProgress,
@@ -114,6 +119,8 @@ _progress: Final = reader(
         "result": _maybe(_result),
         "outputs": _outputs,
         "origin": _maybe(_origin),
+        "not_before": _maybe_time,
+        "limits": _limits,
     },
 )
 
@@ -267,7 +274,11 @@ def _change_parsers(entity: Entity) -> dict[str, Parser]:
     """What parses the fields that a change names, where it is no type of JSON."""
     return {
         **dict.fromkeys(
-            ("started_at", "completed_at", "finished_at", "created_at", "last_updated"), _maybe_time
+            (
+                *("started_at", "completed_at", "finished_at", "created_at", "last_updated"),
+                "not_before",
+            ),
+            _maybe_time,
         ),
         "status": ProcessStatus if entity == "process" else ExperimentStatus,
         "reason": Reason,

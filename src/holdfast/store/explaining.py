@@ -51,6 +51,11 @@ def _converter(time: Parser, table: Parser) -> cattrs.Converter:
         lambda kind: kind == tuple[ResultRef, ...],
         lambda value, _: tuple(converter.structure(_array(value), list[ResultRef])),
     )
+    converter.register_structure_hook_func(
+        # What is in them their validators judge.
+        lambda kind: getattr(kind, "__origin__", None) is Mapping,
+        lambda value, _: _object(value),
+    )
     converter.register_structure_hook(
         ExperimentState,
         make_dict_structure_fn(

@@ -65,7 +65,9 @@ def spawn(job: "dict[str, Any]", mark: str, folder: int) -> int:
     if timeout_s is not None:
         # Time to save what it has, before it is asked to stop and then killed.
         ahead_s = min(max(0.0, job["grace_s"]), timeout_s / 2)
-        env[_STOP_AT] = b"%.3f" % (time.time() + timeout_s - ahead_s)
+        # Unless the whole experiment ends before.
+        stop_at = time.time() + timeout_s - ahead_s
+        env[_STOP_AT] = b"%.3f" % min(stop_at, float(env.get(_STOP_AT, stop_at)))
     result = env.get(_RESULT)
     # What is there already is no result of this attempt: it would be accepted as one, or be a FIFO
     # that waits for ever, or a link to what must not be overwritten.
