@@ -87,7 +87,7 @@ CALLERS = {
     ],
     "os.fork os.posix_spawn os.execve": ["engines.*", "worker.wrapping"],
     # Each says there why nothing wakes it.
-    "time.sleep": ["store.locking", "cli.logs"],
+    "time.sleep": ["store.locking", "cli.logs", "cli.waiting"],
 }  # fmt: skip
 
 

@@ -18,16 +18,25 @@ from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.reading import text
 
-__all__ = ["app", "experiment_argument", "force_option", "in_state_dir", "json_option"]
+__all__ = [
+    "app",
+    "experiment_argument",
+    "experiments_argument",
+    "force_option",
+    "in_state_dir",
+    "json_option",
+]
 
 
 #: What other programs call it.
 _ALIASES: Final = {
     "clean": "cleanup",
     "continue": "resume",
+    "cancel": "stop",
     "delete": "rm",
     "help": "--help",
     "info": "show",
+    "kill": "stop",
     "list": "ls",
     "log": "logs",
     "ps": "ls",
@@ -48,6 +57,7 @@ _COMMANDS: Final = {
     "show": ("show", "show", "Show one experiment: what failed and why, what runs, what to do."),
     "diff": ("diff", "diff", "Say what differs between two experiments: code, results, all."),
     "logs": ("logs", "logs", "Print what processes wrote to stdout and stderr."),
+    "stop": ("control", "stop", "Stop experiments, whoever runs them and wherever."),
     "cleanup": ("maintain", "cleanup", "Mark experiments whose owner is dead as interrupted."),
     "aggregate": ("maintain", "aggregate", "Aggregate results without running any process."),
     "export": ("export", "export", "Print everything about each process, as CSV or JSON lines."),
@@ -111,6 +121,14 @@ def _complete_id(context: click.Context, _: click.Parameter, incomplete: str) ->
 def experiment_argument(command: _C) -> _C:
     """`ID`: an id, a unique prefix of one, a unique name, or `@last`."""
     return click.argument("query", metavar="ID", shell_complete=_complete_id)(command)
+
+
+def experiments_argument(command: _C) -> _C:
+    """One ID or more, as `queries`."""
+    many = click.argument(
+        "queries", metavar="ID...", nargs=-1, required=True, shell_complete=_complete_id
+    )
+    return many(command)
 
 
 def _where(context: click.Context) -> Where:

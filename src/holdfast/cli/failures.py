@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXIT_CODES",
     "INTERRUPTED",
+    "ON_REQUEST",
     "OWNED",
     "UNREADABLE",
     "code_of",
@@ -27,6 +28,13 @@ __all__ = [
 DONE, ERROR, USAGE, FAILED, UNKNOWN, OWNED, UNREADABLE = range(7)
 #: As a shell reports a program that a signal ended.
 HUNG_UP, INTERRUPTED, TERMINATED = 129, 130, 143
+
+
+class _OnRequest(int):
+    """An exit code like that of a signal, which this program is not to die of."""
+
+
+ON_REQUEST: Final = _OnRequest(INTERRUPTED)
 
 #: What each means: its first words, up to a semicolon, in the help, the rest in the guide.
 EXIT_CODES: Final = {
@@ -66,7 +74,7 @@ def code_of(outcome: "Outcome") -> int:
     if outcome.signal is not None:
         return 128 + outcome.signal
     if outcome.stopped:
-        return INTERRUPTED
+        return ON_REQUEST
     if outcome.blocked:
         return OWNED
     return FAILED if outcome.failed else DONE

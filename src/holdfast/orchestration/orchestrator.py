@@ -272,7 +272,7 @@ class Orchestrator:
                 return shown
             watch = self._watch(claim, experiment)
             marks = self._marks(claim, experiment, digests_of(self._manager.state_dir))
-            loop = Loop(claim, watch, interrupts, self._on_change, marks)
+            loop = Loop(claim, watch, interrupts, self._on_change, marks, self._note)
             if state.status not in SETTLED and state.can_aggregate():
                 taken = self._take_over(claim, watch, loop, marks)
                 if taken is None:
@@ -284,6 +284,38 @@ class Orchestrator:
                 claim.record("aggregate")
             inherited = Inherited(skipped=state.processes_completed)
             return self._concluded(claim, watch, loop, interrupts, inherited)
+
+    def stop(
+        self, experiment_id: str, *, grace_s: float | None = None, force: bool = False
+    ) -> Outcome:
+        """Stop what runs of an experiment that nobody drives, record how it ended, and interrupt.
+
+        Of one that somebody drives, `Lookout.ask` asks them.
+
+        Args:
+            grace_s: Instead of the grace period that it was made with.
+            force: Whether everything is killed at once.
+
+        Raises:
+            AlreadyOwnedError, UnknownLivenessError: Somebody drives it, or may.
+            ConfigError, ExperimentNotFoundError, StateWriteError: As for `resume`.
+        """
+        state = self._load(experiment_id)
+        experiment = configuration(state, self._manager.state_dir)
+        with self._claim(experiment_id) as claim, self._interrupts() as interrupts:
+            watch = self._watch(claim, experiment)
+            marks = self._marks(claim, experiment, digests_of(self._manager.state_dir))
+            loop = Loop(claim, watch, interrupts, self._on_change, marks, self._note)
+            taken = self._take_over(claim, watch, loop, marks, verify=False)
+            if taken is not None:
+                watch.adopt_others(name for name, _ in self._manager.survivors(experiment_id))
+                evidence = f"asked by {claim.state.owner}; {_evidence(claim)}"
+                loop.requests.stop(evidence, force=force, grace_s=grace_s)
+                self._record(claim, taken.facts)
+                if claim.state.status is ExperimentStatus.RUNNING:
+                    loop.drive(_policy(experiment, None))
+                loop.drain()
+            return self._ended(claim.state, watch, interrupts)
 
     def _refuse_aggregation(self, state: ExperimentState) -> None:
         """Refuse without a claim, which later messages would name as an owner."""
@@ -361,7 +393,7 @@ class Orchestrator:
         with self._interrupts() as interrupts:
             watch = self._watch(claim, experiment)
             marks = self._marks(claim, experiment, digests, intent.works)
-            loop = Loop(claim, watch, interrupts, self._on_change, marks)
+            loop = Loop(claim, watch, interrupts, self._on_change, marks, self._note)
             taken = self._take_over(claim, watch, loop, marks, selection, changed)
             if taken is None:
                 return self._ended(claim.state, watch, interrupts)
@@ -458,6 +490,8 @@ class Orchestrator:
         marks: Marks,
         selection: Selection = EVERYTHING,
         changed: NewLimits | None = None,
+        *,
+        verify: bool = True,
     ) -> Takeover | None:
         """Look at what was left, say what follows, and watch what runs; nothing is recorded yet.
 
@@ -474,6 +508,7 @@ class Orchestrator:
                 known=known,
                 take=loop.taking,
                 later=exits.takes_long,
+                verify=verify,
                 going_on=going_on,
             )
         )
@@ -535,7 +570,8 @@ class Orchestrator:
             interrupts.first,
             inherited,
             blocked={str(name): why for name, why in watch.blocked.items()},
-            stopped=interrupts.requested,
+            stopped=interrupts.requested
+            or (interrupts.partly and state.status is ExperimentStatus.INTERRUPTED),
         )
 
     def _complete(self, state: ExperimentState) -> Outcome | None:

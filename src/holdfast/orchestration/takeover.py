@@ -71,7 +71,8 @@ class Takeover:
     """What follows from a survey.
 
     Attributes:
-        events: To be recorded as one line.
+        facts: What ended while nobody watched.
+        events: To be recorded as one line: these, and what opens the experiment again.
         state: What the experiment is afterwards.
         adopt: Attempts that run and are watched from now on.
         settle: Attempts to be brought to a certain end, beside everything else that goes on.
@@ -82,6 +83,7 @@ class Takeover:
         running: How many of these run.
     """
 
+    facts: tuple[Event, ...]
     events: tuple[Event, ...]
     state: ExperimentState
     adopt: tuple[AttemptName, ...]
@@ -260,6 +262,7 @@ def plan(
     foreseen = apply_many(after, found.said.values()).state
     running = {name for name, index in left.items() if isinstance(found.looks[index], Running)}
     return Takeover(
+        facts=tuple(found.facts.values()),
         events=tuple(events),
         state=after,
         adopt=tuple(name for name in left if name in running),

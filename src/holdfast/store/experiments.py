@@ -37,6 +37,7 @@ from holdfast.store.uninterrupted import whole
 if TYPE_CHECKING:
     from holdfast.attempts.names import AttemptName
     from holdfast.store.history import Transition
+    from holdfast.store.standing import Lookout
 
 __all__ = ["Experiments"]
 
@@ -157,6 +158,12 @@ class Experiments:
 
         with self._directory.existing(experiment_id) as place:
             return owners.verdict(place, scanning.lookup(place, experiment_id))
+
+    def lookout(self, experiment_id: str) -> "Lookout":
+        """What looks at the experiment, there or not, while others drive it."""
+        from holdfast.store.standing import Lookout
+
+        return Lookout(self._directory, experiment_id)
 
     def folder(self, experiment_id: str) -> Path:
         """The folder of the experiment's journals, attempts and results, there or not."""
