@@ -113,7 +113,7 @@ def test_a_run_is_stopped_from_another_terminal(held: Shell) -> None:
     assert "asked pid" in err
     assert "interrupted, 0 of 4 processes completed\nnext: " in err
     said = is_over(held, run)
-    assert "asked to stop by pid" in said
+    assert "asked by pid" in said
     assert "stopping 2 processes" in said
     history = StateManager(held.states).history(held.only_id())
     [interrupt] = [each for each in history if each.event == "interrupt"]

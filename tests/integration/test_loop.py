@@ -136,7 +136,7 @@ def test_an_exit_record_that_comes_late_beats_the_engines_word(manager: StateMan
 
 def test_gone_without_a_record_is_lost_after_the_grace_period(manager: StateManager) -> None:
     """Run again, not charged; a shim of the first that begins after all finds itself revoked."""
-    engine = PaperEngine([*[word("gone")] * 9, exit_of("0.2", exit_code=0)])
+    engine = PaperEngine([*[word("gone")] * 14, exit_of("0.2", exit_code=0)])
     outcome = orchestrator(manager, engine).run(CONFIG)
     process = outcome.state.processes[0]
     assert engine.submitted == ["0.1", "0.2"]

@@ -25,6 +25,7 @@ __all__ = [
     "force_option",
     "in_state_dir",
     "json_option",
+    "some_experiments_argument",
 ]
 
 
@@ -44,6 +45,7 @@ _ALIASES: Final = {
     "restart": "resume",
     "start": "run",
     "status": "show",
+    "top": "watch",
     "version": "--version",
 }
 
@@ -57,7 +59,9 @@ _COMMANDS: Final = {
     "show": ("show", "show", "Show one experiment: what failed and why, what runs, what to do."),
     "diff": ("diff", "diff", "Say what differs between two experiments: code, results, all."),
     "logs": ("logs", "logs", "Print what processes wrote to stdout and stderr."),
+    "watch": ("watching", "watch", "Show how experiments go, whoever runs them."),
     "stop": ("control", "stop", "Stop experiments, whoever runs them and wherever."),
+    "wait": ("waiting", "wait", "Wait until experiments are over; exit as `run` would have."),
     "cleanup": ("maintain", "cleanup", "Mark experiments whose owner is dead as interrupted."),
     "aggregate": ("maintain", "aggregate", "Aggregate results without running any process."),
     "export": ("export", "export", "Print everything about each process, as CSV or JSON lines."),
@@ -129,6 +133,13 @@ def experiments_argument(command: _C) -> _C:
         "queries", metavar="ID...", nargs=-1, required=True, shell_complete=_complete_id
     )
     return many(command)
+
+
+def some_experiments_argument(command: _C) -> _C:
+    """Any number of IDs, as `queries`."""
+    return click.argument("queries", metavar="[ID]...", nargs=-1, shell_complete=_complete_id)(
+        command
+    )
 
 
 def _where(context: click.Context) -> Where:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from holdfast.cli.addressing import resolve
+from holdfast.cli.addressing import named
 from holdfast.cli.app import experiments_argument, force_option, in_state_dir, json_option
 from holdfast.cli.durations import duration
 from holdfast.cli.failures import OWNED, report
@@ -17,7 +17,7 @@ from holdfast.reading import forms, text
 if TYPE_CHECKING:
     from holdfast.orchestration.stopping import Stopped
 
-__all__ = ["named", "stop"]
+__all__ = ["stop"]
 
 _LOOK_EVERY_S: Final = 0.1
 
@@ -106,18 +106,6 @@ def stop(
     return code or max((0 if each.ok else OWNED for each in ended.values()), default=0)
 
 
-def named(where: Where, queries: tuple[str, ...]) -> tuple[list[str], int]:
-    """The ids that *queries* name, each once, and the exit code if one of them is wrong."""
-    found: dict[str, None] = {}
-    code = 0
-    for query in queries:
-        try:
-            found[resolve(where.manager(), query)] = None
-        except HoldfastError as err:
-            code = max(code, report(err, where))
-    return list(found), code
-
-
 def _to_wait(where: Where, experiment_id: str) -> str:
     return f"to wait for it: {where.command('wait', experiment_id)}"
 
@@ -133,15 +121,12 @@ def _form(stopped: "Stopped") -> dict[str, object]:
 
 def _tell(where: Where, experiment_id: str, stopped: "Stopped", *, as_json: bool) -> None:
     who, state = text.one_line(experiment_id), stopped.state
-    done = (
-        f"{state.processes_completed:,} of {text.count(state.num_processes, 'process')} completed"
-    )
-    how = f"{state.status}, {done}"
+    how = forms.brief(state)
     command = forms.next_words(state, None)
     if stopped.kind == "nothing":
-        how = f"{state.status} already, nothing of it runs; {done}"
+        how = f"nothing of it runs: {how}"
     elif stopped.kind == "partly":
-        how = f"what was asked for has stopped, and waits for the next resume; {done}"
+        how = f"what was asked for does not run, and waits for the next resume; all of it: {how}"
         command = None
     elif stopped.kind == "again":
         owner = state.owner
@@ -151,7 +136,7 @@ def _tell(where: Where, experiment_id: str, stopped: "Stopped", *, as_json: bool
         how = "nothing of it runs that can be seen, but its owner cannot be proven dead"
         command = ("stop", "--force", experiment_id)
     elif stopped.kind == "running":
-        how = f"it has not stopped; {done}"
+        how = f"it has not stopped: {how}"
         command = ("stop", "--kill", experiment_id)
     text.say(f"{who}: {how}", None if stopped.ok else "error")
     for words in stopped.words:

@@ -12,10 +12,15 @@ if TYPE_CHECKING:
     from holdfast.orchestration.outcomes import Outcome
 
 __all__ = [
+    "ABANDONED",
+    "DONE",
     "EXIT_CODES",
+    "FAILED",
     "INTERRUPTED",
     "ON_REQUEST",
     "OWNED",
+    "TERMINATED",
+    "TIMED_OUT",
     "UNREADABLE",
     "code_of",
     "exit_code",
@@ -25,7 +30,9 @@ __all__ = [
     "told",
 ]
 
-DONE, ERROR, USAGE, FAILED, UNKNOWN, OWNED, UNREADABLE = range(7)
+DONE, ERROR, USAGE, FAILED, UNKNOWN, OWNED, UNREADABLE, ABANDONED = range(8)
+#: As `timeout` says it.
+TIMED_OUT: Final = 124
 #: As a shell reports a program that a signal ended.
 HUNG_UP, INTERRUPTED, TERMINATED = 129, 130, 143
 
@@ -49,6 +56,9 @@ EXIT_CODES: Final = {
     "over; also of `run -n`. Or an attempt that cannot be judged was left as it is, and everything "
     "else is done",
     UNREADABLE: "unreadable state",
+    ABANDONED: "of `wait`: nobody runs it although it is not over; its orchestrator died, `resume` "
+    "goes on",
+    TIMED_OUT: "of `wait`: not over within --timeout",
     HUNG_UP: "the terminal was closed; SIGHUP ends `holdfast run`, not its processes",
     INTERRUPTED: "interrupted by Ctrl-C, or on request; of Ctrl-C holdfast dies itself, so that a "
     "shell ends the loop around it, too",

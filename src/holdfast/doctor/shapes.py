@@ -40,6 +40,7 @@ _FOLDER: Final[dict[str, _Forms]] = {
         (re.compile(rf"{JOURNALS}|{ATTEMPTS}|{RESULTS}|{PARAMS}|{code.FOLDER}"), _DIRECTORY),
         (re.compile(r"aggregation\.[0-9]+"), _DIRECTORY),
         (requests.NAME, _FILE),
+        (re.compile(r"detached\.[0-9]+\.log"), _FILE),
         # The user's: it may well lead to a larger disk.
         (re.compile(CHECKPOINTS), _DIRECTORY | {stat.S_IFLNK}),
         (TEMPORARY, _FILE),

@@ -80,6 +80,7 @@ class Orchestrator:
         on_step: Observer | None = None,
         on_note: Callable[[str], None] | None = None,
         on_hold: Callable[[Collection[int]], None] | None = None,
+        on_begin: Callable[[Claim], None] | None = None,
         force: bool = False,
         wait_s: float = 2.0,
         gone_grace_s: float = 2.0,
@@ -94,8 +95,10 @@ class Orchestrator:
             on_step: Called with `(state, changes)` for everything that is recorded, in a thread of
                 its own, which the loop never waits for; see `Claim.on_step`.
             on_note: Called with what people want to know before anything is started: what is reused
-                from where, what is held back, and which code has changed.
+                from where, what is held back, which code has changed, and who asks to stop it.
             on_hold: Called with the processes that are not to be started, before anything is.
+            on_begin: Called once the experiment is owned and nothing keeps it from being run,
+                before anything is recorded.
             force: Take owners and attempts whose death cannot be proven for dead.
             wait_s: How long to wait for a claim that another program holds for a moment.
             gone_grace_s: How long an exit record may come after the engine's word that an attempt
@@ -109,6 +112,7 @@ class Orchestrator:
         self._on_step = on_step
         self._on_note = on_note
         self._on_hold = on_hold
+        self._on_begin = on_begin
         self._force = force
         self._wait_s = wait_s
         self._gone_grace_s = gone_grace_s
@@ -408,6 +412,8 @@ class Orchestrator:
                 # Before anything is recorded: a declared file that is gone starts nothing.
                 _ = marks.works
             found = claim.state
+            if self._on_begin is not None:
+                self._on_begin(claim)
             self._record(claim, taken.events)
             if not selection.is_everything:
                 if self._on_hold is not None:

@@ -64,7 +64,9 @@ class Requests:
             found = self._claim.inbox.look()
         for request in found:
             if request.only is None:
-                self._note(f"asked to {'be killed' if request.force else 'stop'} by {request.by}")
+                self._note(
+                    f"asked by {request.by} to {'kill everything' if request.force else 'stop'}"
+                )
                 self.stop(_asked_by(request), force=request.force, grace_s=request.grace_s)
             else:
                 self._stop_some(request, request.only)

@@ -19,6 +19,7 @@ from holdfast.errors import (
     ConfigError,
     DiskError,
     EngineError,
+    InvalidRequestError,
     UnknownLivenessError,
 )
 from holdfast.identity import ProcessIdentity
@@ -100,10 +101,14 @@ class Stopping:
         """Ask whoever can stop it; at once how it stands if there is nothing to stop.
 
         Raises:
+            InvalidRequestError: There is no such process.
             StateWriteError: The request cannot be written.
             ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for a load.
         """
         seen = self._lookout.look()
+        number = seen.state.num_processes
+        if any(index >= number for index in self.request.only or ()):
+            raise InvalidRequestError("only", f"names processes that it has not: it has {number:,}")
         self._asked_at = self.monotonic()
         self._deaf_at = self._asked_at + _DEAF_EVERY_S
         self._grace_s = self._grace_of(seen.state)
@@ -215,7 +220,7 @@ class Stopping:
             self._tell("wake", f"{owner} was stopped (SIGSTOP, Ctrl-Z); it was woken to hear this")
 
     def _whom(self, seen: Standing) -> str:
-        how = "to be killed" if self.request.force else f"to stop within {self._grace_s:g} s"
+        how = "to kill it" if self.request.force else f"to stop it within {self._grace_s:g} s"
         who = seen.state.owner or "whoever drives it"
         but = "" if seen.verdict.kind == "alive" else f" (it may be dead: {seen.verdict.compared})"
         return f"asked {who} {how}{but}"

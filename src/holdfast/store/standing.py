@@ -11,6 +11,7 @@ from holdfast import liveness
 from holdfast.attempts.family import holds, send
 from holdfast.attempts.names import names
 from holdfast.attempts.surviving import Survivor, survivors
+from holdfast.errors import HoldfastError
 from holdfast.identity import ProcessIdentity, Verdict
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.liveness import Observer
@@ -21,7 +22,7 @@ from holdfast.store.place import JOURNALS, LOCK, Place
 from holdfast.store.requests import StopRequest, publish
 from holdfast.store.uninterrupted import whole
 
-__all__ = ["Lookout", "Standing"]
+__all__ = ["Lookout", "Standing", "is_driven"]
 
 #: A change within the same tick of a file system's clock leaves no trace in a file's times.
 _LOAD_EVERY_S: Final = 2.0
@@ -126,6 +127,14 @@ class Lookout:
                 return not doubt
 
             return send(pid, signal.SIGCONT, still_it) or doubt
+
+
+def is_driven(lookout: Lookout) -> bool:
+    """Whether somebody drives it, or may; not what is gone or cannot be read."""
+    try:
+        return lookout.look().owned
+    except HoldfastError:
+        return False
 
 
 def _doubt(place: Place, owner: ProcessIdentity, pid: int) -> str:
