@@ -1,14 +1,17 @@
 """`holdfast stop` ends what runs, whoever runs it, and from wherever it is typed."""
 
 import os
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from holdfast.attempts.files import live_state
+from holdfast import doctor
+from holdfast.attempts.files import live_state, read_exit
 from holdfast.attempts.names import AttemptName, names
 from holdfast.store.manager import StateManager
 from holdfast.store.requests import StopRequest
@@ -111,7 +114,7 @@ def test_a_run_is_stopped_from_another_terminal(held: Shell) -> None:
     out, err = held("stop", "held")
     assert out == ""
     assert "asked pid" in err
-    assert "interrupted, 0 of 4 processes completed\nnext: " in err
+    assert "interrupted (user), 0 of 4 processes completed\nnext: " in err
     said = is_over(held, run)
     assert "asked by pid" in said
     assert "stopping 2 processes" in said
@@ -130,10 +133,10 @@ def test_what_is_stopped_already_stays_as_it_is(held: Shell) -> None:
     is_over(held, run)
     before = StateManager(held.states).load(held.only_id())
     _, err = held("stop", "held")
-    assert "interrupted already, nothing of it runs" in err
+    assert "nothing of it runs: interrupted (user)" in err
     held.let_go()
     held("resume", "held")
-    assert "aggregated already" in held("stop", "held")[1]
+    assert "nothing of it runs: aggregated" in held("stop", "held")[1]
     assert before.revision < StateManager(held.states).load(held.only_id()).revision
 
 
@@ -212,8 +215,8 @@ def test_what_a_dead_orchestrator_left_is_stopped(held: Shell) -> None:
     first, _ = attempts(held)
     until(lambda: live_state(held.states / held.only_id(), first).kind == "free")
     _, err = held("stop", "held")
-    assert "nobody drives it, and 1 attempt runs on: stopping and recording that" in err
-    assert "interrupted, 1 of 4 processes completed" in err
+    assert "nobody drives it, and 1 attempt runs on: they are asked themselves" in err
+    assert "interrupted (user), 1 of 4 processes completed" in err
     assert alive(held.path) == []
     state = StateManager(held.states).load(held.only_id())
     assert (state.processes_completed, state.processes_pending) == (1, 3)
@@ -235,4 +238,282 @@ def test_a_stale_experiment_without_anything_left_is_marked(held: Shell) -> None
     held.let_go()
     until(lambda: alive(held.path) == [])
     _, err = held("stop", "held")
-    assert "interrupted, 2 of 4 processes completed" in err
+    assert "interrupted (user), 2 of 4 processes completed" in err
+
+
+# -- how, and how much ------------------------------------------------------------------------
+
+
+def test_a_shorter_grace_period_than_the_configured_one(held: Shell) -> None:
+    """What does not heed TERM is killed when the time is over that was given."""
+    (held.path / "deaf").touch()
+    run = running(held)
+    held("stop", "--grace", "200ms", "held")
+    is_over(held, run)
+    for name in attempts(held):
+        record = read_exit(held.states / held.only_id(), name)
+        assert record is not None
+        assert record.signal == signal.SIGKILL
+
+
+def test_a_longer_grace_period_than_the_configured_one(held: Shell) -> None:
+    """What saves its work is given the time for it, by its shim and by its owner."""
+    (held.path / "saves").touch()
+    (held.path / "slow").touch()
+    run = running(held, "--set", "limits.grace=100ms")
+    held("stop", "--grace", "1m", "held")
+    is_over(held, run)
+    assert len(list(held.path.glob("saved.*"))) == 2
+
+
+def test_an_orphan_is_given_the_same_grace_period(held: Shell) -> None:
+    """Nobody drives it: its shim reads the time from the request."""
+    (held.path / "deaf").touch()
+    kill(running(held))
+    held("stop", "--grace", "200ms", "held")
+    assert alive(held.path) == []
+
+
+def test_kill_leaves_no_time(held: Shell) -> None:
+    """Also after a stop that waits for the grace period."""
+    (held.path / "deaf").touch()
+    run = running(held)
+    held("stop", "--no-wait", "held")
+    folder = held.states / held.only_id()
+    until(lambda: all((folder / f"attempts/{name}.stop").exists() for name in attempts(held)))
+    held("stop", "--kill", "held")
+    said = is_over(held, run)
+    assert "kill everything" in said
+
+
+def test_a_second_stop_can_shorten_the_grace_period(held: Shell) -> None:
+    """The first one gave them half a minute; nobody wants to wait for it any more."""
+    (held.path / "deaf").touch()
+    run = running(held)
+    held("stop", "--no-wait", "held")
+    folder = held.states / held.only_id()
+    until(lambda: all((folder / f"attempts/{name}.stop").exists() for name in attempts(held)))
+    held("stop", "--grace", "100ms", "held")
+    is_over(held, run)
+
+
+def test_no_wait_only_asks(held: Shell) -> None:
+    """It returns while everything still runs, and says how to wait."""
+    (held.path / "deaf").touch()
+    run = running(held)
+    _, err = held("stop", "--no-wait", "held")
+    assert "to wait for it: " in err
+    assert run.poll() is None
+    held("stop", "--kill", "held")
+    is_over(held, run)
+
+
+def test_several_are_asked_before_one_is_waited_for(held: Shell) -> None:
+    """The grace periods run beside each other."""
+    (held.path / "deaf").touch()
+    runs = [held.start("run", "e.toml", "--set", f"level=[{i},9]") for i in (1, 2)]
+    held.began(2)
+    ids = StateManager(held.states).list_experiments()
+    until(lambda: len(StateManager(held.states).list_experiments()) == 2)
+    ids = StateManager(held.states).list_experiments()
+    stop = held.start("stop", "--grace", "1s", *ids)
+    until(lambda: all((held.states / each / "stop.1").exists() for each in ids))
+    assert stop.poll() is None
+    _, err = stop.communicate(timeout=60)
+    assert stop.returncode == 0, err
+    for run in runs:
+        run.communicate(timeout=30)
+        assert run.returncode == 130
+    assert alive(held.path) == []
+
+
+def test_one_wrong_id_stops_nothing(held: Shell) -> None:
+    """Whoever mistyped one of them may have meant another by the rest."""
+    run = running(held)
+    _, err = held("stop", "held", "hold", code=4)
+    assert "nothing was stopped" in err
+    assert run.poll() is None
+    assert not list(held.states.glob("*/stop.*"))
+
+
+# -- a part of it -----------------------------------------------------------------------------
+
+
+def test_some_processes_are_stopped_and_the_rest_goes_on(held: Shell) -> None:
+    """They wait for the next resume; the experiment ends interrupted, and says what waits."""
+    run = running(held)
+    _, err = held("stop", "--only", "0,3", "held")
+    assert "does not run, and waits for the next resume" in err
+    assert run.poll() is None
+    held.began(3)  # 2 has the place of 0
+    (held.path / "go.1").touch()
+    (held.path / "go.2").touch()
+    _, said = run.communicate(timeout=30)
+    assert run.returncode == 130, said
+    assert "to stop processes 0, 3; the others go on" in said
+    state = StateManager(held.states).load(held.only_id())
+    assert (str(state.status), str(state.reason)) == ("interrupted", "user")
+    assert [str(each.status) for each in state.processes.values()] == [
+        *("pending", "completed", "completed", "pending")
+    ]
+    assert "held back: process" in (state.error_message or "")
+    held.let_go()
+    held("resume", "held")
+
+
+def test_a_part_of_what_nobody_drives(held: Shell) -> None:
+    """Its shim is asked; the other runs on for whoever resumes."""
+    kill(running(held))
+    held("stop", "--only", "1", "held")
+    folder = held.states / held.only_id()
+    first, second = attempts(held)
+    assert live_state(folder, first).kind == "held"
+    assert live_state(folder, second).kind == "free"
+    held("stop", "held")
+
+
+def test_a_process_that_there_is_not_cannot_be_stopped(held: Shell) -> None:
+    """Nothing is asked for then."""
+    run = running(held)
+    _, err = held("stop", "--only", "1,7", "held", code=1)
+    assert "it has 4" in err
+    assert run.poll() is None
+
+
+def test_a_launcher_stops_whole(held: Shell) -> None:
+    """One of its ranks is meant, and all of them stop and wait."""
+    run = held.start("run", "--ranks", "2", "--set", "limits.grace=5s", "--", "sleep", "60")
+    until(lambda: held.states.exists() and any(held.states.glob("*/attempts/launcher-0.1.live")))
+    held("stop", "--only", "1", "@last")
+    run.communicate(timeout=30)
+    assert run.returncode == 130
+    state = StateManager(held.states).load(held.only_id())
+    assert [str(each.status) for each in state.processes.values()] == ["pending", "pending"]
+
+
+# -- while it does something else -------------------------------------------------------------
+
+
+def test_a_stop_while_it_aggregates(held: Shell) -> None:
+    """The user's own aggregation is stopped like a process; everything stays completed."""
+    (held.path / "combine.py").write_text(
+        "import time\nopen('combining', 'w').close()\nwhile True: time.sleep(0.01)\n"
+    )
+    (held.path / "a.toml").write_text(
+        'command = ["true"]\nprocesses = 1\n[aggregate]\ncommand = ["python", "combine.py"]\n'
+    )
+    run = held.start("run", "a.toml")
+    until((held.path / "combining").exists)
+    _, err = held("stop", "@last")
+    assert "completed, 1 of 1 process completed" in err
+    run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert alive(held.path) == []
+
+
+def test_an_aggregation_that_a_dead_orchestrator_left(held: Shell) -> None:
+    """It is an attempt like any other, although no process of the experiment runs."""
+    (held.path / "combine.py").write_text(
+        "import time\nopen('combining', 'w').close()\nwhile True: time.sleep(0.01)\n"
+    )
+    (held.path / "a.toml").write_text(
+        'command = ["true"]\nprocesses = 1\n[aggregate]\ncommand = ["python", "combine.py"]\n'
+    )
+    run = held.start("run", "a.toml")
+    until((held.path / "combining").exists)
+    kill(run)
+    held("stop", "@last")
+    assert alive(held.path) == []
+    assert str(StateManager(held.states).load(held.only_id()).status) == "completed"
+
+
+def test_a_stop_while_what_a_dead_shim_left_is_settled(held: Shell) -> None:
+    """It is given the grace period of the request."""
+    (held.path / "deaf").touch()
+    run = running(held)
+    for name in attempts(held):
+        os.kill(shim_of(held, name), signal.SIGKILL)
+    held("stop", "--grace", "200ms", "held")
+    is_over(held, run)
+
+
+# -- elsewhere --------------------------------------------------------------------------------
+
+UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+
+@pytest.fixture
+def elsewhere() -> list[str]:
+    """What runs a program where pids are others."""
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare(1)")
+    if subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to make a pid namespace")
+    return UNSHARE
+
+
+def test_an_owner_in_another_pid_namespace_hears(held: Shell, elsewhere: list[str]) -> None:
+    """The file is all that both of them see."""
+    run = subprocess.Popen(
+        [*elsewhere, sys.executable, "-m", "holdfast", "run", "e.toml"],
+        cwd=held.path,
+        env=held.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    held.started.append(run)
+    held.began(2)
+    held("stop", "held")
+    is_over(held, run)
+
+
+def test_who_asks_may_be_in_another_pid_namespace(held: Shell, elsewhere: list[str]) -> None:
+    """A container that shares the directory; with an owner, and without one."""
+    run = running(held)
+    stop = [*elsewhere, sys.executable, "-m", "holdfast", "stop", "held"]
+    options = {"cwd": held.path, "env": held.env, "check": True, "timeout": 60}
+    subprocess.run(stop, **options)  # type: ignore[call-overload]
+    is_over(held, run)
+    again = held.start("resume", "held")
+    held.began(4)
+    kill(again)
+    subprocess.run(stop, **options)  # type: ignore[call-overload]
+    assert alive(held.path) == []
+    assert str(StateManager(held.states).load(held.only_id()).reason) == "user"
+
+
+# -- what is no request -----------------------------------------------------------------------
+
+
+def test_what_is_no_request_is_passed_over_and_named(held: Shell) -> None:
+    """Half written, of another kind, hostile: the run goes on, and the next real one is heard."""
+    run = running(held)
+    folder = held.states / held.only_id()
+    (folder / "stop.1").write_text('{"level": "st')
+    (folder / "stop.1.2").mkdir()
+    os.mkfifo(folder / "stop.1.3")
+    (folder / "stop.1.4").symlink_to("/dev/zero")
+    (folder / "stop.1.5").write_text('{"level": "stop", "grace_s": NaN}')
+    (folder / "stop.1.6").write_text('{"level": "stop", "only": [-1, "x"]}')
+    (folder / "stop.1.7").write_text('{"level": "please"}')
+    (folder / "stop.0").write_text('{"level": "kill"}')
+    named = {each.path.name for each in doctor.examine(held.states)}
+    assert named == {f"stop.1{end}" for end in ("", ".2", ".3", ".4", ".5", ".6", ".7")}
+    (held.path / "go.0").touch()
+    held.began(3)  # it went on after it had seen them
+    held("stop", "held")
+    is_over(held, run)
+    assert (folder / "stop.1.8").exists()
+
+
+def test_a_request_that_cannot_be_read_is_a_stop_with_its_own_grace(held: Shell) -> None:
+    """Whatever somebody puts in the place of a shim's request: it is there, and that counts."""
+    run = running(held)
+    folder = held.states / held.only_id()
+    first, second = attempts(held)
+    (folder / f"attempts/{first}.stop").write_bytes(b'{"grace_s": 1e999, "' * 5000)
+    os.mkfifo(folder / f"attempts/{second}.stop")
+    held.began(4)  # stopped once, and begun anew
+    held("stop", "held")
+    is_over(held, run)

@@ -117,11 +117,17 @@ class Stopping:
             self._owner = seen.state.owner
             return None
         if seen.survivors:
+            self._tell("left", self._left(seen))
             self._ask_shims(seen)
             return None
         if seen.state.status is ExperimentStatus.RUNNING and self.request.only is None:
             return None
         return Stopped(kind="nothing", state=seen.state)
+
+    def _left(self, seen: Standing) -> str:
+        count = len(seen.survivors)
+        what = "1 attempt runs" if count == 1 else f"{count:,} attempts run"
+        return f"nobody drives it, and {what} on: they are asked themselves"
 
     def _grace_of(self, state: ExperimentState) -> float:
         if self.request.force:
@@ -181,6 +187,8 @@ class Stopping:
         if self.request.only is not None:
             return self._wait_for_shims(seen)
         if seen.survivors or seen.state.status is ExperimentStatus.RUNNING:
+            if self._epoch is not None and seen.survivors:
+                self._tell("left", f"{self._owner} has died: {self._left(seen)}")
             return self._take_over(seen)
         return Stopped(kind="stopped", state=seen.state)
 
@@ -249,10 +257,6 @@ class Stopping:
         return Stopped(kind="running", state=seen.state, words=words)
 
     def _take_over(self, seen: Standing) -> Stopped | None:
-        if seen.survivors:
-            count = len(seen.survivors)
-            what = "1 attempt runs" if count == 1 else f"{count:,} attempts run"
-            self._tell("orphans", f"nobody drives it, and {what} on: stopping and recording that")
         try:
             outcome = Orchestrator(
                 self.manager, self.engine, force=self.force, on_note=self.say
