@@ -112,7 +112,7 @@ class Stopping:
         self._asked_at = self.monotonic()
         self._deaf_at = self._asked_at + _DEAF_EVERY_S
         self._grace_s = self._grace_of(seen.state)
-        if seen.owned:
+        if self._is_driven(seen):
             self._epoch = self._lookout.ask(self.request)
             self._owner = seen.state.owner
             return None
@@ -177,12 +177,12 @@ class Stopping:
             ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for a load.
         """
         seen = self._lookout.look()
-        if seen.owned and self._is_addressee(seen.state):
-            return self._wait_for_owner(seen)
-        if seen.owned and self._epoch is None:
-            # Taken up since it was asked for, by a resume or another `stop`: still in time.
-            return self.ask()
-        if seen.owned:
+        if self._is_driven(seen):
+            if self._epoch is None:
+                # Taken up since it was asked for, by a resume or another `stop`: still in time.
+                return self.ask()
+            if self._is_addressee(seen.state):
+                return self._wait_for_owner(seen)
             return Stopped(kind="again", state=seen.state)
         if self.request.only is not None:
             return self._wait_for_shims(seen)
@@ -192,11 +192,12 @@ class Stopping:
             return self._take_over(seen)
         return Stopped(kind="stopped", state=seen.state)
 
+    def _is_driven(self, seen: Standing) -> bool:
+        return seen.owned and not (self.force and seen.verdict.kind == "unknown")
+
     def _is_addressee(self, state: ExperimentState) -> bool:
         """Whether it is still driven by who was asked, who begins new epochs now and then, too."""
-        if self._epoch is None:
-            return False
-        if state.epoch <= self._epoch:
+        if self._epoch is not None and state.epoch <= self._epoch:
             self._owner = state.owner
         return state.owner == self._owner
 

@@ -58,7 +58,7 @@ class StopRequest:
 
 
 def publish(place: Place, request: StopRequest) -> int:
-    """Ask the owner that there is at this moment; its epoch.
+    """Ask the owner that there is at this moment; its epoch, 0 where nobody has ever claimed it.
 
     Raises:
         StateWriteError: The file system refused.
@@ -71,6 +71,8 @@ def publish(place: Place, request: StopRequest) -> int:
                 epoch = max(journal.epochs(journals.names()), default=0)
             path = folder.path / f"stop.{epoch}"
             _link(folder, path.name, _encoded(request))
+    except FileNotFoundError:
+        return 0  # another tool's, or by hand: who owns that looks for no request
     except OSError as err:
         raise StateWriteError.of(path, "asking its owner", err) from err
     return epoch
