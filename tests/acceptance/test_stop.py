@@ -437,6 +437,37 @@ def test_a_stop_while_what_a_dead_shim_left_is_settled(held: Shell) -> None:
     is_over(held, run)
 
 
+# -- many -------------------------------------------------------------------------------------
+
+
+def test_a_thousand_processes_are_stopped(held: Shell) -> None:
+    """By their owner: none is left, all can be resumed."""
+    stop_a_thousand(held, killed=False)
+
+
+@pytest.mark.long
+def test_a_thousand_orphans_are_stopped(held: Shell) -> None:
+    """By `stop` itself, since their owner died."""
+    stop_a_thousand(held, killed=True)
+
+
+def stop_a_thousand(held: Shell, *, killed: bool) -> None:
+    words = ("--procs", "1000", "-j", "1000", "--", "sleep", "600")
+    run = held.start("run", *words)
+    until(lambda: len(list(held.states.glob("*/attempts/*.live"))) == 1000, timeout_s=120)
+    if killed:
+        kill(run)
+    _, err = held("stop", "@last")
+    assert "interrupted (user), 0 of 1,000 processes completed" in err
+    if not killed:
+        run.communicate(timeout=60)
+        assert run.returncode == 130
+    assert alive(held.path) == []
+    state = StateManager(held.states).load(held.only_id())
+    assert state.processes_pending == 1000
+    assert {str(each.reason) for each in state.processes.values()} == {"user"}
+
+
 # -- elsewhere --------------------------------------------------------------------------------
 
 UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
