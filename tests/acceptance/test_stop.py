@@ -241,6 +241,23 @@ def test_a_stale_experiment_without_anything_left_is_marked(held: Shell) -> None
     assert "interrupted (user), 2 of 4 processes completed" in err
 
 
+def test_ctrl_c_ends_the_waiting_alone(held: Shell) -> None:
+    """What was asked to stop goes on stopping, in the time that it was given."""
+    (held.path / "deaf").touch()
+    kill(running(held))
+    stop = held.start("stop", "held")
+    folder = held.states / held.only_id()
+    until(lambda: all((folder / f"attempts/{name}.stop").exists() for name in attempts(held)))
+    until(lambda: StateManager(held.states).liveness(held.only_id()).kind == "alive")
+    stop.send_signal(signal.SIGINT)
+    _, err = stop.communicate(timeout=30)
+    assert stop.returncode == -signal.SIGINT, err
+    assert "Traceback" not in err
+    assert len(alive(held.path)) == 2
+    held("stop", "--kill", "held")
+    assert alive(held.path) == []
+
+
 # -- how, and how much ------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ The child is a fork in a session of its own. What it says before it owns the exp
 above all, and the exit code of these, are the command's; what it says afterwards is in a log.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -59,7 +60,9 @@ class Detached:
             err.filename = str(claim.folder / name)
             raise
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            # The command may have been ended with its terminal: then this is for the log, too.
+            with contextlib.suppress(OSError):
+                stream.flush()
             os.dup2(log, stream.fileno())
         os.close(log)
         word = {
@@ -67,7 +70,8 @@ class Detached:
             "pid": os.getpid(),
             "log": str((claim.folder / name).absolute()),
         }
-        os.write(self._told, json.dumps(word).encode())
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._told, json.dumps(word).encode())
         os.close(self._told)
 
 

@@ -67,7 +67,7 @@ def wait(where: Where, queries: tuple[str, ...], timeout: float | None, as_json:
         late = deadline is not None and time.monotonic() >= deadline
         for each, lookout in list(pending.items()):
             try:
-                seen = lookout.look()
+                seen = lookout.look_again()
             except HoldfastError as err:
                 codes[each] = report(err, where)
                 del pending[each]
@@ -125,6 +125,8 @@ def _waits_for(seen: "Standing") -> str:
         return f"nobody drives it, and {what} on: waiting for the end of that"
     who = state.owner or "whoever drives it"
     may = "" if seen.verdict.kind == "alive" else f", which may be dead: {seen.verdict}"
+    if seen.halted and state.owner is not None:
+        may = f", which is stopped (SIGSTOP); to let it go on: kill -CONT {state.owner.pid}"
     return text.one_line(f"{forms.brief(state)}; waiting for {who}{may}")
 
 

@@ -84,7 +84,7 @@ def _look(where: Where, pending: "dict[str, Lookout]", shown: "dict[str, _Shown]
     code = 0
     for each, lookout in list(pending.items()):
         try:
-            seen = lookout.look()
+            seen = lookout.look_again()
         except HoldfastError as err:
             code = max(code, report(err, where))
             del pending[each], shown[each]

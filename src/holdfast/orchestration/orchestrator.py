@@ -306,7 +306,9 @@ class Orchestrator:
         """
         state = self._load(experiment_id)
         experiment = configuration(state, self._manager.state_dir)
-        with self._claim(experiment_id) as claim, self._interrupts() as interrupts:
+        # No context: nothing is started, and Ctrl-C ends the waiting alone.
+        interrupts = self._interrupts()
+        with self._claim(experiment_id) as claim:
             watch = self._watch(claim, experiment)
             marks = self._marks(claim, experiment, digests_of(self._manager.state_dir))
             loop = Loop(claim, watch, interrupts, self._on_change, marks, self._note)

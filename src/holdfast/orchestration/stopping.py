@@ -176,7 +176,7 @@ class Stopping:
             StateWriteError: The file system refused.
             ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for a load.
         """
-        seen = self._lookout.look()
+        seen = self._lookout.look_again()
         if self._is_driven(seen):
             if self._epoch is None:
                 # Taken up since it was asked for, by a resume or another `stop`: still in time.
@@ -259,9 +259,9 @@ class Stopping:
 
     def _take_over(self, seen: Standing) -> Stopped | None:
         try:
-            outcome = Orchestrator(
-                self.manager, self.engine, force=self.force, on_note=self.say
-            ).stop(self.experiment_id, grace_s=self.request.grace_s, force=self.request.force)
+            outcome = Orchestrator(self.manager, self.engine, force=self.force).stop(
+                self.experiment_id, grace_s=self.request.grace_s, force=self.request.force
+            )
         except AlreadyOwnedError as err:
             if isinstance(err, UnknownLivenessError):
                 return self._unproven(seen, err)

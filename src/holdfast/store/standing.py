@@ -11,7 +11,7 @@ from holdfast import liveness
 from holdfast.attempts.family import holds, send
 from holdfast.attempts.names import names
 from holdfast.attempts.surviving import Survivor, survivors
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, StateReadError
 from holdfast.identity import ProcessIdentity, Verdict
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.liveness import Observer
@@ -26,6 +26,8 @@ __all__ = ["Lookout", "Standing", "is_driven"]
 
 #: A change within the same tick of a file system's clock leaves no trace in a file's times.
 _LOAD_EVERY_S: Final = 2.0
+#: For so long, a disk that cannot be read is waited for.
+_UNREAD_WITHIN_S: Final = 30.0
 _HIGHEST_PID: Final = 1 << 31
 
 
@@ -62,6 +64,23 @@ class Lookout:
         self._state: ExperimentState | None = None
         self._stamp: tuple[int, ...] = ()
         self._loaded_at = 0.0
+        self._seen: Standing | None = None
+        self._seen_at = 0.0
+
+    def look_again(self) -> Standing:
+        """As `look`, or what was seen last, where its attempts could not be read for a moment.
+
+        Raises:
+            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError, StateReadError: As for
+                `look`.
+        """
+        now = time.monotonic()
+        try:
+            self._seen, self._seen_at = self.look(), now
+        except StateReadError:
+            if self._seen is None or now - self._seen_at > _UNREAD_WITHIN_S:
+                raise
+        return self._seen
 
     @whole
     def look(self) -> Standing:
