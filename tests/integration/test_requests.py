@@ -232,7 +232,7 @@ def test_what_was_never_started_has_nothing_to_stop(manager: StateManager) -> No
     clock = Clock()
     before = manager.load(ID)
     assert ended(stopping(manager, clock)[0], clock).kind == "nothing"
-    with pytest.raises(InvalidRequestError, match="it has 1"):
+    with pytest.raises(InvalidRequestError, match="they are 0 to 0"):
         stopping(manager, clock, request=StopRequest(only=(1,)))[0].ask()
     assert manager.load(ID) == before
     assert before.owner is None

@@ -107,8 +107,10 @@ class Stopping:
         """
         seen = self._lookout.look()
         number = seen.state.num_processes
-        if any(index >= number for index in self.request.only or ()):
-            raise InvalidRequestError("only", f"names processes that it has not: it has {number:,}")
+        beyond = [index for index in self.request.only or () if index >= number]
+        if beyond:
+            what = f"is no process of it: they are 0 to {number - 1}"
+            raise InvalidRequestError(f"{self.experiment_id}/{beyond[0]}", what)
         self._asked_at = self.monotonic()
         self._deaf_at = self._asked_at + _DEAF_EVERY_S
         self._grace_s = self._grace_of(seen.state)
