@@ -437,6 +437,26 @@ def test_what_was_not_submitted_when_it_is_to_stop_never_begins(manager: StateMa
     assert live_state(manager.folder(name.experiment_id), name).kind == "revoked"
 
 
+def test_a_request_is_heard_while_an_engine_is_away(manager: StateManager) -> None:
+    """Before anything was submitted, and before the engine could say what it has."""
+
+    def ask(_: PaperEngine) -> None:
+        manager.request_stop(manager.list_experiments()[0])
+
+    engine = AwayEngine([nothing, ask])
+    engine.away = True
+    with pytest.warns(EngineWarning):
+        outcome = orchestrator(manager, engine).run(CONFIG)
+    assert (code_of(outcome), outcome.stopped, outcome.signal) == (130, True, None)
+    assert outcome.state.reason is Reason.USER
+    engine = AwayEngine()
+    left(manager, engine, leave)
+    engine.story = [nothing, lambda _: manager.request_stop("exp_a")]
+    with pytest.warns(EngineWarning):
+        outcome = orchestrator(manager, engine).resume("exp_a")
+    assert (code_of(outcome), outcome.stopped) == (130, True)
+
+
 class NoLocks(Files):
     """A file system without locks, and one that may refuse to list a journal's folder."""
 

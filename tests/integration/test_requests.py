@@ -1,7 +1,9 @@
 """Requests to an owner: who is meant, what is one, and what becomes of who does not hear."""
 
+import fcntl
 import json
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -12,12 +14,15 @@ from hypothesis import strategies as st
 from holdfast.engines.local.engine import LocalEngine
 from holdfast.errors import InvalidRequestError
 from holdfast.identity import ProcessIdentity
+from holdfast.liveness import identity_of
 from holdfast.orchestration.stopping import Stopped, Stopping
 from holdfast.status import ExperimentStatus, Reason
 from holdfast.store import writer
+from holdfast.store.encoding import identity_to_json
 from holdfast.store.manager import StateManager
 from holdfast.store.requests import StopRequest
-from processes import owner
+from processes import hear, owner, python
+from waiting import until
 
 ID = "exp_7"
 
@@ -224,6 +229,31 @@ def test_an_owner_whose_life_is_unknown_is_given_its_time(manager: StateManager)
     made, _ = stopping(manager, clock, force=True)
     assert ended(made, clock).kind == "stopped"
     assert manager.load(ID).reason is Reason.USER
+
+
+def test_a_stranger_that_sleeps_is_not_woken(manager: StateManager) -> None:
+    """A file may name anybody: who is continued is who holds the lock of this very folder."""
+    with python("import sys; print('up', flush=True); sys.stdin.read()") as stranger:
+        hear(stranger.stdout, "up")
+        stranger.send_signal(signal.SIGSTOP)
+        stat = Path(f"/proc/{stranger.pid}/stat")
+        until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+        identity = identity_of(stranger.pid)
+        assert identity is not None
+        manager.state_dir.mkdir()
+        named = {"owner": {**identity_to_json(identity), "locked": True}}
+        plain = {"experiment_id": ID, "status": "running", "num_processes": 1, **named}
+        (manager.state_dir / f"{ID}.json").write_text(json.dumps(plain))
+        manager.folder(ID).mkdir()
+        with (manager.folder(ID) / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the owner is somebody else
+            clock = Clock()
+            made, said = stopping(manager, clock)
+            found = ended(made, clock)
+        assert stat.read_text().rpartition(")")[2].split()[0] == "T"
+        stranger.kill()
+    assert found.kind == "running"
+    assert any("cannot be woken" in each and "does not hold the lock" in each for each in said)
 
 
 def test_what_was_never_started_has_nothing_to_stop(manager: StateManager) -> None:
