@@ -325,6 +325,17 @@ def test_no_wait_only_asks(held: Shell) -> None:
     is_over(held, run)
 
 
+def test_no_wait_of_what_nobody_drives(held: Shell) -> None:
+    """Its shims are asked, and nobody is there to record it: that is said."""
+    kill(running(held))
+    _, err = held("stop", "--no-wait", "held")
+    assert "to have its end recorded: " in err
+    until(lambda: alive(held.path) == [])
+    assert "nobody drives it" in held("wait", "held", code=7)[1]
+    _, err = held("stop", "--no-wait", "held")
+    assert "interrupted (user), 0 of 4 processes completed" in err
+
+
 def test_several_are_asked_before_one_is_waited_for(held: Shell) -> None:
     """The grace periods run beside each other."""
     (held.path / "deaf").touch()

@@ -15,7 +15,9 @@ from holdfast.errors import HoldfastError
 from holdfast.reading import forms, text
 
 if TYPE_CHECKING:
-    from holdfast.orchestration.stopping import Stopped
+    from collections.abc import Callable
+
+    from holdfast.orchestration.stopping import Stopped, Stopping
 
 __all__ = ["stop"]
 
@@ -61,53 +63,79 @@ def stop(
             text.say("nothing was stopped")
         return code
     request = StopRequest(level="kill" if kill else "stop", grace_s=grace, only=only)
-    ended: dict[str, Stopped] = {}
+    ending = _Ending(where)
     with LocalEngine() as engine:
-        pending: dict[str, Stopping] = {}
         for each in found:
-            stopping = Stopping(
-                manager=manager,
-                engine=engine,
-                experiment_id=each,
-                request=request,
-                say=text.say,
-                force=force,
+            # All are asked before one is waited for: their grace periods run beside each other.
+            ending.ask(
+                Stopping(
+                    manager=manager,
+                    engine=engine,
+                    experiment_id=each,
+                    request=request,
+                    say=text.say,
+                    force=force,
+                )
             )
-            try:
-                nothing = stopping.ask()
-            except HoldfastError as err:
-                code = max(code, report(err, where))
-                continue
-            if nothing is None:
-                pending[each] = stopping
-            else:
-                ended[each] = nothing
-                _tell(where, each, nothing, as_json=as_json)
         if no_wait:
-            for each in pending:
-                text.say(f"{text.one_line(each)}: asked to stop; {_to_wait(where, each)}")
-            pending.clear()
-        while pending:
-            for each in list(pending):
-                try:
-                    stopped = pending[each].step()
-                except HoldfastError as err:
-                    code = max(code, report(err, where))
-                    del pending[each]
-                    continue
-                if stopped is not None:
-                    del pending[each]
-                    ended[each] = stopped
-                    _tell(where, each, stopped, as_json=as_json)
-            if pending:
-                pause(_LOOK_EVERY_S)
+            for stopping in ending.pending.values():
+                text.say(_asked(where, stopping))
+        else:
+            ending.wait()
     if as_json:
-        forms.print_json("holdfast.stop/1", {"experiments": [_form(e) for e in ended.values()]})
-    return code or max((0 if each.ok else OWNED for each in ended.values()), default=0)
+        ended = [_form(each) for each in ending.ended.values()]
+        forms.print_json("holdfast.stop/1", {"experiments": ended})
+    return ending.code
 
 
-def _to_wait(where: Where, experiment_id: str) -> str:
-    return f"to wait for it: {where.command('wait', experiment_id)}"
+class _Ending:
+    """Experiments that come to their end.
+
+    Attributes:
+        pending: Those that were asked.
+        ended: How the others ended.
+        code: The exit code.
+    """
+
+    def __init__(self, where: Where) -> None:
+        self._where = where
+        self.pending: dict[str, Stopping] = {}
+        self.ended: dict[str, Stopped] = {}
+        self.code = 0
+
+    def ask(self, stopping: "Stopping") -> None:
+        """Ask one more."""
+        self.pending[stopping.experiment_id] = stopping
+        self._settle(stopping.experiment_id, stopping.ask)
+
+    def wait(self) -> None:
+        """Until none is pending."""
+        while self.pending:
+            for each, stopping in list(self.pending.items()):
+                self._settle(each, stopping.step)
+            if self.pending:
+                pause(_LOOK_EVERY_S)
+
+    def _settle(self, experiment_id: str, step: "Callable[[], Stopped | None]") -> None:
+        try:
+            stopped = step()
+        except HoldfastError as err:
+            self.code = max(self.code, report(err, self._where))
+            del self.pending[experiment_id]
+            return
+        if stopped is not None:
+            del self.pending[experiment_id]
+            self.ended[experiment_id] = stopped
+            self.code = max(self.code, 0 if stopped.ok else OWNED)
+            _tell(self._where, experiment_id, stopped)
+
+
+def _asked(where: Where, stopping: "Stopping") -> str:
+    experiment_id = stopping.experiment_id
+    then = f"to wait for it: {where.command('wait', experiment_id)}"
+    if not stopping.driven:
+        then = f"to have its end recorded: {where.command('stop', experiment_id)}"
+    return f"{text.one_line(experiment_id)}: asked to stop\n  {then}"
 
 
 def _form(stopped: "Stopped") -> dict[str, object]:
@@ -119,7 +147,7 @@ def _form(stopped: "Stopped") -> dict[str, object]:
     }
 
 
-def _tell(where: Where, experiment_id: str, stopped: "Stopped", *, as_json: bool) -> None:
+def _tell(where: Where, experiment_id: str, stopped: "Stopped") -> None:
     who, state = text.one_line(experiment_id), stopped.state
     how = forms.brief(state)
     command = forms.next_words(state, None)

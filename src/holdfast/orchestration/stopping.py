@@ -123,7 +123,7 @@ class Stopping:
             self._ask_shims(seen)
             return None
         if seen.state.status is ExperimentStatus.RUNNING and self.request.only is None:
-            return None
+            return self._take_over(seen)  # nothing runs: that is but a record
         return Stopped(kind="nothing", state=seen.state)
 
     def _left(self, seen: Standing) -> str:
@@ -162,6 +162,11 @@ class Stopping:
         state = seen.state
         firsts = {state.gang(i).start for i in self.request.only if i < state.num_processes}
         return [each for each in seen.survivors if each.name.index in firsts]
+
+    @property
+    def driven(self) -> bool:
+        """Whether somebody drives it who was asked, and will record how it ends."""
+        return self._epoch is not None
 
     # -- waiting ----------------------------------------------------------------------------------
 
