@@ -67,7 +67,8 @@ def wait(where: Where, queries: tuple[str, ...], timeout: float | None, as_json:
         late = deadline is not None and time.monotonic() >= deadline
         for each, lookout in list(pending.items()):
             try:
-                seen = lookout.look_again()
+                # What is told of those that are late is to be true.
+                seen = lookout.look_again(fresh=late)
             except HoldfastError as err:
                 codes[each] = report(err, where)
                 del pending[each]

@@ -183,7 +183,7 @@ class Stopping:
             StateWriteError: The file system refused.
             ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for a load.
         """
-        seen = self._lookout.look_again()
+        seen = self._lookout.look_again(fresh=self.request.only is not None)
         if self._is_driven(seen):
             if self._epoch is None:
                 # Taken up since it was asked for, by a resume or another `stop`: still in time.

@@ -67,7 +67,7 @@ class Lookout:
         self._seen: Standing | None = None
         self._seen_at = 0.0
 
-    def look_again(self) -> Standing:
+    def look_again(self, *, fresh: bool = True) -> Standing:
         """As `look`, or what was seen last, where its attempts could not be read for a moment.
 
         Raises:
@@ -76,22 +76,26 @@ class Lookout:
         """
         now = time.monotonic()
         try:
-            self._seen, self._seen_at = self.look(), now
+            self._seen, self._seen_at = self.look(fresh=fresh), now
         except StateReadError:
             if self._seen is None or now - self._seen_at > _UNREAD_WITHIN_S:
                 raise
         return self._seen
 
     @whole
-    def look(self) -> Standing:
+    def look(self, *, fresh: bool = True) -> Standing:
         """How it stands now.
+
+        Args:
+            fresh: With every recorded step. Else the state may be an older one of the same owner,
+                as long as that drives it: who only waits for its end need not read its journal.
 
         Raises:
             ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for a load.
             StateReadError: Its attempts cannot be looked at at this moment.
         """
         with self._directory.existing(self.experiment_id) as place:
-            state = self._load(place)
+            state = self._load(place, fresh=fresh)
             while (lock := locking.lock_state(place)) != "held":
                 # Its owner may have recorded the end, and have let go, after our look at the state.
                 before, state = state, self._load(place, anew=True)
@@ -107,10 +111,12 @@ class Lookout:
                 left = tuple(survivors(place.folder, self.experiment_id))
             return Standing(state=state, verdict=verdict, owned=False, survivors=left)
 
-    def _load(self, place: Place, *, anew: bool = False) -> ExperimentState:
+    def _load(self, place: Place, *, anew: bool = False, fresh: bool = True) -> ExperimentState:
         stamp, now = _stamp(place), time.monotonic()
-        old = now - self._loaded_at >= _LOAD_EVERY_S
-        if anew or old or self._state is None or not stamp or stamp != self._stamp:
+        changed = stamp != self._stamp or now - self._loaded_at >= _LOAD_EVERY_S
+        if not fresh:
+            changed = stamp[:1] != self._stamp[:1]  # the epoch, and with it perhaps the owner
+        if anew or changed or self._state is None or not stamp:
             self._state = scanning.lookup(place, self.experiment_id)
             self._stamp, self._loaded_at = stamp, now
         return self._state
