@@ -163,6 +163,17 @@ def test_whatever_lies_there_is_a_request_or_none(content: bytes) -> None:
             assert claim.inbox.look() == []
 
 
+def test_who_asks_has_a_name_that_can_be_shown(manager: StateManager) -> None:
+    """It is said to a user, and stays in the history."""
+    manager.create(ID)
+    with manager.claim(ID) as claim:
+        far = {"level": "stop", "by": {"host": "h" * 10_000, "pid": 1}}
+        (claim.folder / "stop.1").write_text(json.dumps(far))
+        (claim.folder / "stop.1.2").write_text(json.dumps({**far, "by": {"pid": 10**400}}))
+        (claim.folder / "stop.1.3").write_text(json.dumps({**far, "by": None}))
+        assert [str(each.by) for each in claim.inbox.look()] == ["pid None on an unnamed host"]
+
+
 # -- who does not hear ------------------------------------------------------------------------
 
 

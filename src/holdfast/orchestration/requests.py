@@ -64,16 +64,15 @@ class Requests:
             found = self._claim.inbox.look()
         for request in found:
             if request.only is None:
-                self._note(
-                    f"asked by {request.by} to {'kill everything' if request.force else 'stop'}"
-                )
+                what = "kill everything" if request.force else "stop"
+                self._note(f"asked by {request.by} to {what}")
                 self.stop(_asked_by(request), force=request.force, grace_s=request.grace_s)
             else:
                 self._stop_some(request, request.only)
 
     def signed(self, events: tuple[Event, ...]) -> tuple[Event, ...]:
         """*events*, with who asked for the interruption, if it is one of them."""
-        if self._evidence is None:
+        if self._evidence is None or self._interrupts.first is not None:
             return events
         return tuple(
             attrs.evolve(each, evidence=self._evidence)
@@ -88,7 +87,8 @@ class Requests:
         if grace_s is not None:
             if self._interrupts.count:
                 # What was asked to stop before has its grace period already: it can end earlier.
-                self._kill_at = self._watch.monotonic() + grace_s
+                at = self._watch.monotonic() + grace_s
+                self._kill_at = at if self._kill_at is None else min(at, self._kill_at)
             else:
                 self.grace_s = grace_s
         self._interrupts.ask(Reason.USER, force=force)

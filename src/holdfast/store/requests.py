@@ -30,6 +30,7 @@ NAME: Final = re.compile(r"stop\.([0-9]{1,12})(?:\.([0-9]{1,6}))?")
 #: Of a file that somebody else may have put there.
 _MOST_BYTES: Final = 1 << 20
 _LONGEST_S: Final = 100 * 365 * 86_400.0
+_LONGEST_NAME: Final = 300
 _MOST_PROCESSES: Final = 1 << 24
 
 
@@ -132,7 +133,7 @@ def read(folder: Opened, name: str) -> StopRequest:
         level=level,
         grace_s=_grace(plain.get("grace_s")),
         only=None if only is None else tuple(map(_index, only if type(only) is list else [only])),
-        by=identity_from_json(plain.get("by") or {}),
+        by=_who(plain.get("by")),
         at=None if at is None else _time(at),
     )
 
@@ -149,6 +150,14 @@ def _index(plain: Any) -> int:
     if type(plain) is not int or not 0 <= plain < _MOST_PROCESSES:
         raise ValueError("names processes that can be none")
     return plain
+
+
+def _who(plain: Any) -> ProcessIdentity:
+    found = identity_from_json(plain or {})
+    # It is shown, and recorded.
+    if len(str(found)) > _LONGEST_NAME:
+        raise ValueError("names nobody")
+    return found
 
 
 def _time(plain: Any) -> datetime:
