@@ -400,6 +400,17 @@ def test_a_part_of_what_nobody_drives(held: Shell) -> None:
     held("stop", "held")
 
 
+def test_one_process_is_named_as_everywhere(held: Shell) -> None:
+    """`ID/INDEX`, as `logs`, `show` and `retry` take it."""
+    run = running(held)
+    held("stop", "held/1")
+    assert run.poll() is None
+    folder = held.states / held.only_id()
+    assert sorted(path.name for path in folder.glob("attempts/*.stop")) == ["1.1.stop"]
+    held("stop", "--kill", "held")
+    is_over(held, run)
+
+
 def test_a_process_that_there_is_not_cannot_be_stopped(held: Shell) -> None:
     """Nothing is asked for then."""
     run = running(held)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from holdfast.cli.addressing import named
+from holdfast.cli.addressing import named, resolve_unit
 from holdfast.cli.app import experiments_argument, force_option, in_state_dir, json_option
 from holdfast.cli.durations import duration
 from holdfast.cli.failures import OWNED, report
@@ -47,6 +47,7 @@ def stop(
 
     What runs gets TERM, and KILL when its grace period is over. What nobody runs any more, but a
     dead orchestrator left, is stopped, too. An experiment that is stopped already stays as it is.
+    ID/INDEX is that process alone.
     """
     if kill and grace is not None:
         raise click.UsageError("--kill leaves no time for --grace")
@@ -57,7 +58,12 @@ def stop(
     from holdfast.store.requests import StopRequest
 
     manager = where.manager()
-    found, code = named(where, queries)
+    if len(queries) == 1 and only is None:
+        which, unit = resolve_unit(manager, queries[0])
+        found, code = [which], 0
+        only = None if unit is None else (int(unit),)
+    else:
+        found, code = named(where, queries)
     if code:
         if len(queries) > 1:
             text.say("nothing was stopped")
