@@ -553,7 +553,7 @@ def test_cleanup_interrupts_what_is_dead_with_the_evidence(sh: Shell) -> None:
     out, _ = sh("cleanup", "-n")
     assert "would be interrupted: owner dead" in out
     assert out.count("is not over: alive (lock: its lock is held") == 2
-    assert f"to take it over, or stop it: {Path(sys.executable).name}" in out
+    assert f"to stop it: {Path(sys.executable).name} -m holdfast stop {sh.only_id()}" in out
     document = sh.json("cleanup")
     assert document["schema"] == "holdfast.cleanup/1"
     assert document["interrupted"][0]["liveness"]["kind"] == "dead"
@@ -619,7 +619,7 @@ def test_rm_refuses_while_a_process_outlives_its_orchestrator(sh: Shell) -> None
     process.communicate()
     _, err = sh("rm", "@last", code=5)
     assert "alive" in err
-    assert f"to stop it: {Path(sys.executable).name} -m holdfast resume {sh.only_id()}" in err
+    assert f"to stop it: {Path(sys.executable).name} -m holdfast stop {sh.only_id()}" in err
 
 
 def test_what_waits_for_its_next_attempt_is_told(sh: Shell) -> None:

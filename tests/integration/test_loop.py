@@ -136,7 +136,7 @@ def test_an_exit_record_that_comes_late_beats_the_engines_word(manager: StateMan
 
 def test_gone_without_a_record_is_lost_after_the_grace_period(manager: StateManager) -> None:
     """Run again, not charged; a shim of the first that begins after all finds itself revoked."""
-    engine = PaperEngine([*[word("gone")] * 9, exit_of("0.2", exit_code=0)])
+    engine = PaperEngine([*[word("gone")] * 14, exit_of("0.2", exit_code=0)])
     outcome = orchestrator(manager, engine).run(CONFIG)
     process = outcome.state.processes[0]
     assert engine.submitted == ["0.1", "0.2"]
@@ -435,6 +435,26 @@ def test_what_was_not_submitted_when_it_is_to_stop_never_begins(manager: StateMa
     assert outcome.state.processes[0].status is ProcessStatus.PENDING
     name = AttemptName.of_process(outcome.state.experiment_id, 0, 1)
     assert live_state(manager.folder(name.experiment_id), name).kind == "revoked"
+
+
+def test_a_request_is_heard_while_an_engine_is_away(manager: StateManager) -> None:
+    """Before anything was submitted, and before the engine could say what it has."""
+
+    def ask(_: PaperEngine) -> None:
+        manager.request_stop(manager.list_experiments()[0])
+
+    engine = AwayEngine([nothing, ask])
+    engine.away = True
+    with pytest.warns(EngineWarning):
+        outcome = orchestrator(manager, engine).run(CONFIG)
+    assert (code_of(outcome), outcome.stopped, outcome.signal) == (130, True, None)
+    assert outcome.state.reason is Reason.USER
+    engine = AwayEngine()
+    left(manager, engine, leave)
+    engine.story = [nothing, lambda _: manager.request_stop("exp_a")]
+    with pytest.warns(EngineWarning):
+        outcome = orchestrator(manager, engine).resume("exp_a")
+    assert (code_of(outcome), outcome.stopped) == (130, True)
 
 
 class NoLocks(Files):

@@ -84,10 +84,11 @@ CALLERS = {
     ],
     "os.kill os.killpg": [
         "liveness.observer", "attempts.family", "engines.*", "worker.*", "provenance.git",
+        "cli.detached",
     ],
-    "os.fork os.posix_spawn os.execve": ["engines.*", "worker.wrapping"],
+    "os.fork os.posix_spawn os.execve": ["engines.*", "worker.wrapping", "cli.detached"],
     # Each says there why nothing wakes it.
-    "time.sleep": ["store.locking", "cli.logs"],
+    "time.sleep": ["store.locking", "cli.logs", "cli.waiting"],
 }  # fmt: skip
 
 

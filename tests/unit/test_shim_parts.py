@@ -139,6 +139,38 @@ def test_a_request_is_looked_for_when_woken_and_once_a_second(tmp_path: Path) ->
             os.close(folder)
 
 
+@pytest.mark.parametrize(
+    ("content", "grace_s"),
+    [
+        (b'{"reason": "user", "grace_s": 2.5}', 2.5),
+        (b'{"grace_s": 0}', 0.0),
+        (b'{"reason": "user"}', None),
+        (b'{"grace_s": 2.5', None),
+        (b'{"grace_s": -1}', None),
+        (b'{"grace_s": NaN}', None),
+        (b'{"grace_s": 1e999}', None),
+        (b'{"grace_s": true}', None),
+        (b'{"grace_s": "9"}', None),
+        (b"[2.5]", None),
+        (b"[" * 100_000, None),
+        (b"", None),
+        (b"\xff\x00", None),
+    ],
+)
+def test_a_request_may_give_another_grace_period(
+    tmp_path: Path, content: bytes, grace_s: float | None
+) -> None:
+    """Of whatever is in there, one number counts; that it is there is the request."""
+    (tmp_path / "0.1.stop").write_bytes(content)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        ears = Hearing(folder, "0.1", None, None)
+        assert ears.requested() == STOP
+        assert ears.grace_s == grace_s
+    finally:
+        os.close(folder)
+
+
 FAMILY = """
 import os, signal, sys, time
 sys.path += sys.argv[2:]

@@ -25,6 +25,7 @@ from holdfast.liveness import Observer
 __all__ = [
     "Census",
     "confined",
+    "holds",
     "holds_lock",
     "is_stuck",
     "release",
@@ -227,10 +228,20 @@ def holds_lock(pid: int, live: LiveState, folder: Path, observer: Observer) -> b
 
     It must work in that very directory, too: a copy made of hard links has the same locked file.
     """
-    if observer.proc is None or live.inode is None:
+    if live.inode is None:
+        return None
+    return holds(pid, live.inode, attempts_dir(folder), observer)
+
+
+def holds(pid: int, inode: tuple[int, int], home: Path, observer: Observer) -> bool | None:
+    """Whether *pid* has a lock of the file (device, inode) and the directory *home* open.
+
+    None where that cannot be seen.
+    """
+    if observer.proc is None:
         return None
     try:
-        there = attempts_dir(folder).stat()
+        there = home.stat()
         opened = list((observer.proc / str(pid) / "fd").iterdir())
     except OSError:
         return None
@@ -238,7 +249,7 @@ def holds_lock(pid: int, live: LiveState, folder: Path, observer: Observer) -> b
     for link in opened:
         try:
             info = link.stat()
-            if (info.st_dev, info.st_ino) == live.inode:
+            if (info.st_dev, info.st_ino) == inode:
                 told = (link.parent.parent / "fdinfo" / link.name).read_text("ascii", "replace")
                 locked = locked or "FLOCK" in told
             at_home = at_home or (info.st_dev, info.st_ino) == (there.st_dev, there.st_ino)

@@ -343,16 +343,26 @@ def revoke(folder: Path, name: AttemptName) -> bool:
     return _publish(folder, name, "live", {"revoked": True, "attempt": str(name)}, durable=True)
 
 
-def request(folder: Path, name: AttemptName, what: Literal["stop", "kill"], why: Reason) -> None:
-    """Ask the shim of an attempt to stop it: with its grace period, or at once.
+def request(
+    folder: Path,
+    name: AttemptName,
+    what: Literal["stop", "kill"],
+    why: Reason,
+    *,
+    grace_s: float | None = None,
+) -> None:
+    """Ask the shim of an attempt to stop it: with its grace period, or *grace_s*, or at once.
 
-    A shim sees it within a second, across hosts and pid namespaces. Not durable: a power cut that
-    loses it ends the attempt, too.
+    A shim sees it within a second, across hosts and pid namespaces. The first one counts, also for
+    the grace period. Not durable: a power cut that loses it ends the attempt, too.
 
     Raises:
         StateWriteError: The file system refused.
     """
-    _publish(folder, name, what, {"reason": str(why), "attempt": str(name)}, durable=False)
+    content: dict[str, Any] = {"reason": str(why), "attempt": str(name)}
+    if grace_s is not None:
+        content["grace_s"] = grace_s
+    _publish(folder, name, what, content, durable=False)
 
 
 def requested(folder: Path, name: AttemptName, *, force: bool = False) -> Reason | None:

@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None, *, quiet: bool = False) -> int:
     quietly().__enter__()
     # As it ends, the interpreter would look at every object once more.
     gc.freeze()
-    if code == _INTERRUPTED:
+    # Not `ON_REQUEST`: nobody wants the loop to end that runs one experiment after the other.
+    if code == _INTERRUPTED and type(code) is int:
         # Everything was said: no traceback.
         sys.excepthook = lambda *_: None
         raise KeyboardInterrupt

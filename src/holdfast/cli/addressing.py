@@ -1,12 +1,14 @@
 """Which experiment an ID on the command line names, be it readable or not."""
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import click
 
-from holdfast.cli.where import quoted
+from holdfast.cli.failures import report
+from holdfast.cli.where import Where, quoted
 from holdfast.encoding import spoken
 from holdfast.errors import (
     AmbiguousExperimentError,
@@ -19,7 +21,7 @@ from holdfast.errors import (
 from holdfast.reading import text
 from holdfast.store.manager import StateManager
 
-__all__ = ["how_to_remove", "resolve", "resolve_unit"]
+__all__ = ["how_to_remove", "named", "resolve", "resolve_unit"]
 
 _NEWEST: Final = "@last"
 
@@ -63,6 +65,18 @@ def resolve(manager: StateManager, query: str) -> str:
         close = unknown.close_matches or _meant(manager, query)
         raise ExperimentNotFoundError(query, manager.state_dir, close)
     return found[0]
+
+
+def named(where: Where, queries: Iterable[str]) -> tuple[list[str], int]:
+    """The ids that *queries* name, each once, and the exit code if one of them is wrong."""
+    found: dict[str, None] = {}
+    code = 0
+    for query in queries:
+        try:
+            found[resolve(where.manager(), query)] = None
+        except HoldfastError as err:
+            code = max(code, report(err, where))
+    return list(found), code
 
 
 def resolve_unit(manager: StateManager, query: str, *named: str) -> tuple[str, str | None]:

@@ -28,22 +28,23 @@ class Announcing(LocalEngine):
     ) -> Mapping[AttemptName, str]:
         """As the engine's; what could not be reached is named."""
         unreached = super().cancel(handles, force=force)
+        why = {each.name: requested(each.folder, each.name) for each in handles}
         # Asked to stop for the first time since they stalled, they are no end of the run.
-        stalled = {
-            each.name for each in handles if requested(each.folder, each.name) is Reason.STALL
-        } - self._stalled
+        stalled = {name for name, reason in why.items() if reason is Reason.STALL} - self._stalled
         self._stalled |= stalled
         if len(stalled) == len(handles):
             return unreached
         # A launcher has several of them, and is one to the engine.
         launchers = any(each.name.is_launcher for each in handles)
         number = text.count(len(handles), "launcher" if launchers else "process")
-        if force:
+        if force or all(requested(e.folder, e.name, force=True) for e in handles):
             words = f"killing {number}"
         elif self._signals:
             words = f"stopping {number}; once more (Ctrl-C) kills them at once"
-        elif {requested(each.folder, each.name) for each in handles} == {Reason.DEADLINE}:
+        elif set(why.values()) == {Reason.DEADLINE}:
             words = f"limits.deadline has come: stopping {number}"
+        elif Reason.USER in why.values():
+            words = f"stopping {number}"
         else:
             words = f"a process failed: stopping the other {number}"
         self._say(words)

@@ -18,16 +18,26 @@ from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.reading import text
 
-__all__ = ["app", "experiment_argument", "force_option", "in_state_dir", "json_option"]
+__all__ = [
+    "app",
+    "experiment_argument",
+    "experiments_argument",
+    "force_option",
+    "in_state_dir",
+    "json_option",
+    "some_experiments_argument",
+]
 
 
 #: What other programs call it.
 _ALIASES: Final = {
     "clean": "cleanup",
     "continue": "resume",
+    "cancel": "stop",
     "delete": "rm",
     "help": "--help",
     "info": "show",
+    "kill": "stop",
     "list": "ls",
     "log": "logs",
     "ps": "ls",
@@ -35,6 +45,7 @@ _ALIASES: Final = {
     "restart": "resume",
     "start": "run",
     "status": "show",
+    "top": "watch",
     "version": "--version",
 }
 
@@ -48,6 +59,9 @@ _COMMANDS: Final = {
     "show": ("show", "show", "Show one experiment: what failed and why, what runs, what to do."),
     "diff": ("diff", "diff", "Say what differs between two experiments: code, results, all."),
     "logs": ("logs", "logs", "Print what processes wrote to stdout and stderr."),
+    "watch": ("watching", "watch", "Show how experiments go, whoever runs them."),
+    "stop": ("control", "stop", "Stop experiments, whoever runs them and wherever."),
+    "wait": ("waiting", "wait", "Wait until experiments are over; exit as `run` would have."),
     "cleanup": ("maintain", "cleanup", "Mark experiments whose owner is dead as interrupted."),
     "aggregate": ("maintain", "aggregate", "Aggregate results without running any process."),
     "export": ("export", "export", "Print everything about each process, as CSV or JSON lines."),
@@ -111,6 +125,21 @@ def _complete_id(context: click.Context, _: click.Parameter, incomplete: str) ->
 def experiment_argument(command: _C) -> _C:
     """`ID`: an id, a unique prefix of one, a unique name, or `@last`."""
     return click.argument("query", metavar="ID", shell_complete=_complete_id)(command)
+
+
+def experiments_argument(command: _C) -> _C:
+    """One ID or more, as `queries`."""
+    many = click.argument(
+        "queries", metavar="ID...", nargs=-1, required=True, shell_complete=_complete_id
+    )
+    return many(command)
+
+
+def some_experiments_argument(command: _C) -> _C:
+    """Any number of IDs, as `queries`."""
+    return click.argument("queries", metavar="[ID]...", nargs=-1, shell_complete=_complete_id)(
+        command
+    )
 
 
 def _where(context: click.Context) -> Where:

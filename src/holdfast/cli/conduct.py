@@ -25,8 +25,20 @@ def conduct(
     force: bool,
     as_json: bool,
     notes: "Callable[[ExperimentState], list[str]]" = lambda _: [],
+    detach: bool = False,
 ) -> int:
-    """Have *drive* run an experiment on this machine, show how it goes, and print its end."""
+    """Have *drive* run an experiment on this machine, show how it goes, and print its end.
+
+    *detach*: in a child that the terminal does not hold, and return once it has begun.
+    """
+    on_begin = None
+    if detach:
+        from holdfast.cli import detached
+
+        child = detached.detach(where, as_json=as_json)
+        if isinstance(child, int):
+            return child
+        on_begin, as_json = child.begun, False
     with quietly():
         from holdfast.cli.announcing import Announcing
         from holdfast.cli.live import Progress
@@ -50,6 +62,7 @@ def conduct(
             on_step=step,
             on_note=progress.note,
             on_hold=progress.hold,
+            on_begin=on_begin,
             force=force,
         )
         outcome = drive(orchestrator)

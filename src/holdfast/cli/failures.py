@@ -12,9 +12,15 @@ if TYPE_CHECKING:
     from holdfast.orchestration.outcomes import Outcome
 
 __all__ = [
+    "ABANDONED",
+    "DONE",
     "EXIT_CODES",
+    "FAILED",
     "INTERRUPTED",
+    "ON_REQUEST",
     "OWNED",
+    "TERMINATED",
+    "TIMED_OUT",
     "UNREADABLE",
     "code_of",
     "exit_code",
@@ -24,9 +30,18 @@ __all__ = [
     "told",
 ]
 
-DONE, ERROR, USAGE, FAILED, UNKNOWN, OWNED, UNREADABLE = range(7)
+DONE, ERROR, USAGE, FAILED, UNKNOWN, OWNED, UNREADABLE, ABANDONED = range(8)
+#: As `timeout` says it.
+TIMED_OUT: Final = 124
 #: As a shell reports a program that a signal ended.
 HUNG_UP, INTERRUPTED, TERMINATED = 129, 130, 143
+
+
+class _OnRequest(int):
+    """An exit code like that of a signal, which this program is not to die of."""
+
+
+ON_REQUEST: Final = _OnRequest(INTERRUPTED)
 
 #: What each means: its first words, up to a semicolon, in the help, the rest in the guide.
 EXIT_CODES: Final = {
@@ -42,6 +57,9 @@ EXIT_CODES: Final = {
     "over; also of `run -n`. Or an attempt that cannot be judged was left as it is, and everything "
     "else is done",
     UNREADABLE: "unreadable state",
+    ABANDONED: "of `wait`: nobody runs it although it is not over; its orchestrator died, `resume` "
+    "goes on",
+    TIMED_OUT: "of `wait`: not over within --timeout",
     HUNG_UP: "the terminal was closed; SIGHUP ends `holdfast run`, not its processes",
     INTERRUPTED: "interrupted by Ctrl-C, or on request; of Ctrl-C holdfast dies itself, so that a "
     "shell ends the loop around it, too",
@@ -67,7 +85,7 @@ def code_of(outcome: "Outcome") -> int:
     if outcome.signal is not None:
         return 128 + outcome.signal
     if outcome.stopped:
-        return INTERRUPTED
+        return ON_REQUEST
     if outcome.blocked:
         return OWNED
     return FAILED if outcome.failed else DONE

@@ -136,7 +136,8 @@ def _cleaned(
     left = where.manager().survivors(experiment_id)
     lines += [f"  attempt {name} is not over: {text.one_line(verdict)}" for name, verdict in left]
     if left:
-        lines.append(f"  to take it over, or stop it: {where.command('resume', experiment_id)}")
+        lines.append(f"  to stop it: {where.command('stop', experiment_id)}")
+        lines.append(f"  to take it over: {where.command('resume', experiment_id)}")
     return lines
 
 
@@ -180,9 +181,6 @@ def rm(where: Where, queries: tuple[str, ...], dry_run: bool, yes: bool, force: 
             # The others go on; the exit code tells of the first that did not.
             refused = _refused(where, err)
             code = code or refused
-            if isinstance(err, AlreadyOwnedError) and err.experiment_id != experiment_id:
-                # A process that outlived its orchestrator: only one that adopts it can stop it.
-                text.say(f"  to stop it: {where.command('resume', experiment_id)}, then Ctrl-C")
         else:
             text.emit([f"{text.one_line(experiment_id)} deleted"])
     return code

@@ -9,6 +9,7 @@ import click
 from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.app import experiment_argument, force_option, in_state_dir, json_option
 from holdfast.cli.conduct import conduct
+from holdfast.cli.detached import NOTHING_TO_DETACH, detach_option
 from holdfast.cli.indices import only_option
 from holdfast.cli.run import choice, code_options, jobs_option, no_aggregate_option, settings_of
 from holdfast.cli.where import Where
@@ -36,7 +37,11 @@ def _part_options(command: _C) -> _C:
     dry_run = click.option(
         "-n", "--dry-run", is_flag=True, help="Only say what would be run, and why."
     )
-    for option in (json_option, force_option, dry_run, no_aggregate_option, limits, jobs_option):
+    options = (
+        *(json_option, force_option, detach_option, dry_run),
+        *(no_aggregate_option, limits, jobs_option),
+    )
+    for option in options:
         command = option(command)
     return only_option("Start only these, e.g. 3,7 or 0-4,9; hold the others back.")(command)
 
@@ -56,6 +61,7 @@ def resume(
     settings: tuple[str, ...],
     no_aggregate: bool,
     dry_run: bool,
+    detach: bool,
     force: bool,
     as_json: bool,
 ) -> int:
@@ -72,6 +78,7 @@ def resume(
         jobs=jobs,
         aggregate=not no_aggregate,
         dry_run=dry_run,
+        detach=detach,
         force=force,
         as_json=as_json,
     )
@@ -89,6 +96,7 @@ def retry(
     settings: tuple[str, ...],
     no_aggregate: bool,
     dry_run: bool,
+    detach: bool,
     force: bool,
     as_json: bool,
 ) -> int:
@@ -104,6 +112,7 @@ def retry(
         jobs=jobs,
         aggregate=not no_aggregate,
         dry_run=dry_run,
+        detach=detach,
         force=force,
         as_json=as_json,
     )
@@ -120,6 +129,7 @@ def _go_on(
     jobs: int | None,
     aggregate: bool,
     dry_run: bool,
+    detach: bool,
     force: bool,
     as_json: bool,
 ) -> int:
@@ -134,6 +144,8 @@ def _go_on(
         raise click.UsageError(
             "--rerun-changed makes a new experiment, of which nothing is held back"
         )
+    if dry_run and detach:
+        raise click.UsageError(NOTHING_TO_DETACH)
     if only is not None or dry_run:
         from holdfast.orchestration.selecting import select
 
@@ -166,6 +178,7 @@ def _go_on(
         ),
         force=force,
         as_json=as_json,
+        detach=detach,
     )
 
 

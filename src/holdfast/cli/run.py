@@ -9,6 +9,7 @@ import click
 from holdfast.cli.addressing import resolve
 from holdfast.cli.app import force_option, in_state_dir, json_option
 from holdfast.cli.conduct import conduct
+from holdfast.cli.detached import NOTHING_TO_DETACH, detach_option
 from holdfast.cli.where import Where
 from holdfast.encoding import spoken
 from holdfast.reading import text
@@ -109,6 +110,7 @@ class _Run(click.Command):
 )
 @no_aggregate_option
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be run, and why.")
+@detach_option
 @force_option
 @json_option
 @click.argument("words", metavar="FILE | -- COMMAND...", nargs=-1)
@@ -128,6 +130,7 @@ def run(
     ranks: int | None,
     no_aggregate: bool,
     dry_run: bool,
+    detach: bool,
     force: bool,
     as_json: bool,
 ) -> int:
@@ -177,6 +180,8 @@ def run(
             aggregate=aggregate,
         )
 
+    if dry_run and detach:
+        raise click.UsageError(NOTHING_TO_DETACH)
     if dry_run:
         from holdfast.cli.plan import plan, print_plan
 
@@ -189,7 +194,7 @@ def run(
         words = f"{other} as given now; `resume` uses what the experiment has"
         return [words] if other else []
 
-    return conduct(where, drive, force=force, as_json=as_json, notes=unlike)
+    return conduct(where, drive, force=force, as_json=as_json, notes=unlike, detach=detach)
 
 
 def _experiment(

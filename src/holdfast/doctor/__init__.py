@@ -17,6 +17,7 @@ from typing import Final
 
 from holdfast.doctor import (
     absence,
+    asking,
     leftovers,
     legality,
     living,
@@ -151,6 +152,7 @@ def _content(site: Site, place: Place) -> Iterator[Finding]:
             owned = entry.state is not None and is_owned(place, entry.state)
             alive = living.found(place, folder, closed)
             yield from leftovers.temporaries(site, place, folder, closed, alive=alive != [])
+            yield from asking.examine(folder)
         if alive and entry.state is not None:
             owned = owned or is_owned(place, entry.state)
             yield from living.examine(place.folder, entry.state, alive, owned=owned)

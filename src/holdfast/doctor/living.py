@@ -49,11 +49,10 @@ def examine(
 
 def _unowned(folder: Path, state: ExperimentState, alive: Sequence[Survivor]) -> Finding:
     what = "; ".join(filter(None, (_told(alive, "alive"), _told(alive, "unknown"))))
+    repair = "stop what runs; `resume` takes it over instead"
     if state.status is ExperimentStatus.AGGREGATED:
-        repair = "nothing takes it over any more: end it yourself if nobody needs it"
-        return hint("attempt", attempts_dir(folder), what, repair)
-    repair = "take over what runs, or stop it then with Ctrl-C"
-    return hint("attempt", attempts_dir(folder), what, repair, "resume", state.experiment_id)
+        repair = "stop it if nobody needs it"
+    return hint("attempt", attempts_dir(folder), what, repair, "stop", state.experiment_id)
 
 
 def _told(alive: Sequence[Survivor], kind: VerdictKind) -> str:

@@ -17,7 +17,7 @@ from holdfast.doctor.findings import Finding, hint, kind_of, problem, to_read
 from holdfast.doctor.leftovers import SHIMS, TEMPORARY
 from holdfast.errors import cause
 from holdfast.provenance import code
-from holdfast.store import deletion
+from holdfast.store import deletion, requests
 from holdfast.store.place import JOURNALS, LOCK, Opened, Place
 
 __all__ = ["at_the_top", "closed", "in_folder"]
@@ -39,6 +39,8 @@ _FOLDER: Final[dict[str, _Forms]] = {
         (re.compile(rf"{LOCK}|shown|aggregate\.json|view-replaced-[0-9a-f]{{8}}"), _FILE),
         (re.compile(rf"{JOURNALS}|{ATTEMPTS}|{RESULTS}|{PARAMS}|{code.FOLDER}"), _DIRECTORY),
         (re.compile(r"aggregation\.[0-9]+"), _DIRECTORY),
+        (requests.NAME, _FILE),
+        (re.compile(r"detached\.[0-9]+\.log"), _FILE),
         # The user's: it may well lead to a larger disk.
         (re.compile(CHECKPOINTS), _DIRECTORY | {stat.S_IFLNK}),
         (TEMPORARY, _FILE),

@@ -186,7 +186,6 @@ class AlreadyOwnedError(HoldfastError):
     owner: "ProcessIdentity | None" = None
     since: "datetime | None" = None
     verdict: "Verdict | None" = None
-    _next = "wait for it, or stop it first"
 
     def _message(self) -> str:
         text = f"{flat(self.experiment_id)} is owned by {self.owner or 'another process'}"
@@ -194,16 +193,21 @@ class AlreadyOwnedError(HoldfastError):
             text += f" since {self.since.isoformat(sep=' ', timespec='seconds')}"
         return text if self.verdict is None else f"{text}: {self.verdict}"
 
+    def _step(self, command: Spell, again: str | None) -> str:
+        wait, stop = (command(each, self.experiment_id) for each in ("wait", "stop"))
+        return f"wait for it: {wait}\n  or stop it first: {stop}"
+
 
 class UnknownLivenessError(AlreadyOwnedError):
     """Whether the last owner still lives cannot be proven from here; only `force` goes on."""
-
-    _next = "make sure that it is, then repeat with --force"
 
     def _message(self) -> str:
         who = self.owner or "not recorded"
         which = f"{flat(self.experiment_id)}: cannot prove that its last owner ({who}) is dead"
         return f"{which}: {self.verdict}"
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        return "make sure that it is, then repeat with --force"
 
 
 class AttemptNotOverError(AlreadyOwnedError):
@@ -218,7 +222,8 @@ class AttemptNotOverError(AlreadyOwnedError):
 
     def _step(self, command: Spell, again: str | None) -> str:
         if self.verdict is not None and self.verdict.kind == "alive":
-            return "resume takes over what runs, and stops what a dead shim left"
+            stop = command("stop", self.experiment_id.rpartition("/")[0])
+            return f"to stop it: {stop}\n  `resume` takes it over instead"
         return "make sure that nothing of it runs, then repeat with --force"
 
 

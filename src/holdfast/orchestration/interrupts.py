@@ -44,6 +44,7 @@ class Interrupts:
             asks for one more.
         first: The signal that came first; None if none did, or a request was there before.
         reason: Why the experiment is to be interrupted; None while it is not.
+        partly: Whether somebody asked for some of its processes to stop.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -53,6 +54,7 @@ class Interrupts:
         self.count = 0
         self.first: signal.Signals | None = None
         self.reason: Reason | None = None
+        self.partly = False
 
     @property
     def requested(self) -> bool:

@@ -26,6 +26,7 @@ from holdfast.orchestration.deadline import Passing, deadline_of
 from holdfast.orchestration.early import EarlyRanks
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.marking import Marks
+from holdfast.orchestration.requests import LOOK_EVERY_S, Requests
 from holdfast.orchestration.scheduling import Plan, Policy, Scheduler, Slots
 from holdfast.orchestration.stalls import Stalls
 from holdfast.orchestration.taking import Taking
@@ -39,8 +40,8 @@ __all__ = ["Loop"]
 
 T = TypeVar("T")
 
-#: The longest wait: the view is to be no more than a second behind.
-_TURN_S: Final = 1.0
+#: The longest wait: what others ask is heard within it, and the view is a second behind at most.
+_TURN_S: Final = LOOK_EVERY_S
 #: The longest wait once everything was asked to stop, and who asked waits.
 _STOPPING_TURN_S: Final = 0.1
 #: How often who waits for work beside the loop looks for signals.
@@ -66,6 +67,7 @@ class Loop:
 
     Attributes:
         taking: What becomes of what attempts leave.
+        requests: What others ask while it goes.
     """
 
     def __init__(
@@ -75,8 +77,12 @@ class Loop:
         interrupts: Interrupts,
         on_change: Callable[[ExperimentState], None] | None,
         marks: Marks,
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Take the work up as *claim* has it; *watch* has what runs already."""
+        """Take the work up as *claim* has it; *watch* has what runs already.
+
+        *note* is told what people want to know at once.
+        """
         self._marks = marks
         self._claim = claim
         self._watch = watch
@@ -87,6 +93,7 @@ class Loop:
         self._accepting = Accepting(watch, self._beside, lambda: claim.state, self.taking)
         self._early = EarlyRanks(watch, self.taking)
         self._stalls = Stalls(watch)
+        self.requests = Requests(claim, watch, interrupts, note)
         self._answered = 0
         self._asked_at = 0.0
         self._stopping_others: Reason | None = None
@@ -118,6 +125,9 @@ class Loop:
             if stopping is None and self._interrupts.reason is None:
                 stopping = Reason.DEADLINE if time.closed(now, monotonic_s) else None
             stopping = stopping or self._interrupts.reason
+            if self.requests.held:
+                scheduler.hold(self._claim.state, self.requests.held)
+                self.requests.held.clear()
             plan = scheduler.plan(
                 self._claim.state,
                 facts,
@@ -178,6 +188,7 @@ class Loop:
                 if found is not None:
                     return found
             self._claim.tick()
+            self.requests.hear()
             self._warn_of_engine()
             watch.engine.wait(_TURN_S)
         return None
@@ -199,11 +210,19 @@ class Loop:
                 if reading and self._interrupts.count:
                     return None
                 self._claim.tick()
+                self.requests.hear()
             return task.result()
         except GaveUpError:
             return None
         finally:
             left = True
+
+    def drain(self) -> None:
+        """Wait until nothing that is watched runs, and record what of it ended."""
+        while self._watch.handles or self._watch.settling or self._watch.completing:
+            facts = self._accepting.facts(self._turn(None), self._interrupts.reason)
+            if facts:
+                self._claim.record_many(self._marks.ended(self._claim.state, facts))
 
     def pause(self, seconds: float) -> None:
         """Let time pass, and hear meanwhile who asks to stop."""
@@ -227,6 +246,7 @@ class Loop:
         watch = self._watch
         self._claim.tick()
         self._warn()
+        self.requests.hear()
         self._stop_if_asked()
         self._warn_of(_UNTOLD, watch.unreached)
         watch.give_up()
@@ -244,7 +264,7 @@ class Loop:
     def _carry_out(self, plan: Plan) -> None:
         if not plan.events:
             return
-        recorded = self._claim.record_many(plan.events)
+        recorded = self._claim.record_many(self.requests.signed(plan.events))
         self._act(recorded.actions)
         if self._on_change is not None:
             self._on_change(self._claim.state)
@@ -281,7 +301,8 @@ class Loop:
             return
         self._asked_at = self._asked_at if self._answered else self._watch.monotonic()
         self._answered = asked
-        self._watch.stop(force=asked > 1, why=self._interrupts.reason)
+        grace_s = self.requests.grace_s
+        self._watch.stop(force=asked > 1, why=self._interrupts.reason, grace_s=grace_s)
 
     # -- warnings ---------------------------------------------------------------------------------
 

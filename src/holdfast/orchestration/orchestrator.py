@@ -80,6 +80,7 @@ class Orchestrator:
         on_step: Observer | None = None,
         on_note: Callable[[str], None] | None = None,
         on_hold: Callable[[Collection[int]], None] | None = None,
+        on_begin: Callable[[Claim], None] | None = None,
         force: bool = False,
         wait_s: float = 2.0,
         gone_grace_s: float = 2.0,
@@ -94,8 +95,10 @@ class Orchestrator:
             on_step: Called with `(state, changes)` for everything that is recorded, in a thread of
                 its own, which the loop never waits for; see `Claim.on_step`.
             on_note: Called with what people want to know before anything is started: what is reused
-                from where, what is held back, and which code has changed.
+                from where, what is held back, which code has changed, and who asks to stop it.
             on_hold: Called with the processes that are not to be started, before anything is.
+            on_begin: Called once the experiment is owned and nothing keeps it from being run,
+                before anything is recorded.
             force: Take owners and attempts whose death cannot be proven for dead.
             wait_s: How long to wait for a claim that another program holds for a moment.
             gone_grace_s: How long an exit record may come after the engine's word that an attempt
@@ -109,6 +112,7 @@ class Orchestrator:
         self._on_step = on_step
         self._on_note = on_note
         self._on_hold = on_hold
+        self._on_begin = on_begin
         self._force = force
         self._wait_s = wait_s
         self._gone_grace_s = gone_grace_s
@@ -272,7 +276,7 @@ class Orchestrator:
                 return shown
             watch = self._watch(claim, experiment)
             marks = self._marks(claim, experiment, digests_of(self._manager.state_dir))
-            loop = Loop(claim, watch, interrupts, self._on_change, marks)
+            loop = Loop(claim, watch, interrupts, self._on_change, marks, self._note)
             if state.status not in SETTLED and state.can_aggregate():
                 taken = self._take_over(claim, watch, loop, marks)
                 if taken is None:
@@ -284,6 +288,40 @@ class Orchestrator:
                 claim.record("aggregate")
             inherited = Inherited(skipped=state.processes_completed)
             return self._concluded(claim, watch, loop, interrupts, inherited)
+
+    def stop(
+        self, experiment_id: str, *, grace_s: float | None = None, force: bool = False
+    ) -> Outcome:
+        """Stop what runs of an experiment that nobody drives, record how it ended, and interrupt.
+
+        Of one that somebody drives, `Lookout.ask` asks them.
+
+        Args:
+            grace_s: Instead of the grace period that it was made with.
+            force: Whether everything is killed at once.
+
+        Raises:
+            AlreadyOwnedError, UnknownLivenessError: Somebody drives it, or may.
+            ConfigError, ExperimentNotFoundError, StateWriteError: As for `resume`.
+        """
+        state = self._load(experiment_id)
+        experiment = configuration(state, self._manager.state_dir)
+        # No context: nothing is started, and Ctrl-C ends the waiting alone.
+        interrupts = self._interrupts()
+        with self._claim(experiment_id) as claim:
+            watch = self._watch(claim, experiment)
+            marks = self._marks(claim, experiment, digests_of(self._manager.state_dir))
+            loop = Loop(claim, watch, interrupts, self._on_change, marks, self._note)
+            taken = self._take_over(claim, watch, loop, marks, verify=False)
+            if taken is not None:
+                watch.adopt_others(name for name, _ in self._manager.survivors(experiment_id))
+                evidence = f"asked by {claim.state.owner}; {_evidence(claim)}"
+                loop.requests.stop(evidence, force=force, grace_s=grace_s)
+                self._record(claim, taken.facts)
+                if claim.state.status is ExperimentStatus.RUNNING:
+                    loop.drive(_policy(experiment, None))
+                loop.drain()
+            return self._ended(claim.state, watch, interrupts)
 
     def _refuse_aggregation(self, state: ExperimentState) -> None:
         """Refuse without a claim, which later messages would name as an owner."""
@@ -362,7 +400,7 @@ class Orchestrator:
         with self._interrupts() as interrupts:
             watch = self._watch(claim, experiment)
             marks = self._marks(claim, experiment, digests, intent.works)
-            loop = Loop(claim, watch, interrupts, self._on_change, marks)
+            loop = Loop(claim, watch, interrupts, self._on_change, marks, self._note)
             taken = self._take_over(claim, watch, loop, marks, selection, changed)
             if taken is None:
                 return self._ended(claim.state, watch, interrupts)
@@ -377,6 +415,8 @@ class Orchestrator:
                 # Before anything is recorded: a declared file that is gone starts nothing.
                 _ = marks.works
             found = claim.state
+            if self._on_begin is not None:
+                self._on_begin(claim)
             self._record(claim, taken.events)
             if not selection.is_everything:
                 if self._on_hold is not None:
@@ -459,6 +499,8 @@ class Orchestrator:
         marks: Marks,
         selection: Selection = EVERYTHING,
         changed: NewLimits | None = None,
+        *,
+        verify: bool = True,
     ) -> Takeover | None:
         """Look at what was left, say what follows, and watch what runs; nothing is recorded yet.
 
@@ -475,6 +517,7 @@ class Orchestrator:
                 known=known,
                 take=loop.taking,
                 later=exits.takes_long,
+                verify=verify,
                 going_on=going_on,
             )
         )
@@ -536,7 +579,8 @@ class Orchestrator:
             interrupts.first,
             inherited,
             blocked={str(name): why for name, why in watch.blocked.items()},
-            stopped=interrupts.requested,
+            stopped=interrupts.requested
+            or (interrupts.partly and state.status is ExperimentStatus.INTERRUPTED),
         )
 
     def _complete(self, state: ExperimentState) -> Outcome | None:

@@ -72,7 +72,8 @@ class Takeover:
     """What follows from a survey.
 
     Attributes:
-        events: To be recorded as one line.
+        facts: What ended while nobody watched.
+        events: To be recorded as one line: these, and what opens the experiment again.
         state: What the experiment is afterwards.
         adopt: Attempts that run and are watched from now on.
         settle: Attempts to be brought to a certain end, beside everything else that goes on.
@@ -83,6 +84,7 @@ class Takeover:
         running: How many of these run.
     """
 
+    facts: tuple[Event, ...]
     events: tuple[Event, ...]
     state: ExperimentState
     adopt: tuple[AttemptName, ...]
@@ -265,6 +267,7 @@ def plan(
     again = {request.process for request in rules.retries(foreseen, failed, at)}
     running = {name for name, index in left.items() if isinstance(found.looks[index], Running)}
     return Takeover(
+        facts=tuple(found.facts.values()),
         events=tuple(events),
         state=after,
         adopt=tuple(name for name in left if name in running),

@@ -6,9 +6,9 @@ a certain end, *blocked* cannot be judged. It waits for nothing; `holdfast.orche
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 
@@ -102,6 +102,7 @@ class Watch:
     asked: dict[AttemptName, float] = attrs.field(factory=dict)
     unreached: dict[AttemptName, str] = attrs.field(factory=dict)
     launched: list[Handle] = attrs.field(factory=list)
+    _graces: dict[AttemptName, float] = attrs.field(factory=dict)
     _shims: dict[AttemptName, ProcessIdentity | None] = attrs.field(factory=dict)
     _texts: dict[AttemptName, str] = attrs.field(factory=dict)
     _unsubmitted: dict[AttemptName, Attempt] = attrs.field(factory=dict)
@@ -132,6 +133,11 @@ class Watch:
             # One that ended since then is not known: its exit record will be found.
             self.handles[name] = known.get(name) or Handle(name=name, folder=self.launcher.folder)
 
+    def adopt_others(self, names: Iterable[AttemptName]) -> None:
+        """Watch what of *names* is not watched yet."""
+        watched = {*self.handles, *self.settling}
+        self.adopt([name for name in names if name not in watched], {})
+
     def settle(self, name: AttemptName, shim: ProcessIdentity | None, text: str = "") -> None:
         """Have an attempt come to a certain end that is gone, or never began.
 
@@ -145,7 +151,7 @@ class Watch:
             folder=self.launcher.folder,
             name=name,
             shim=shim,
-            grace_s=self.limits(name).grace_s,
+            grace_s=self._grace_s(name),
             force=self.force,
             fence=self.fence,
             began=self.monotonic(),
@@ -325,12 +331,33 @@ class Watch:
 
     # -- what is to stop --------------------------------------------------------------------------
 
-    def stop(self, *, force: bool, why: Reason) -> None:
-        """Ask everything that runs to stop; *force* kills.
+    def stop(self, *, force: bool, why: Reason, grace_s: float | None = None) -> None:
+        """Ask everything that runs to stop, within *grace_s* if that is given; *force* kills.
 
         Raises:
             OwnershipLostError, ClaimClosedError: A newer owner runs it; nothing was stopped.
         """
+        self._fence()
+        self._stopping, self._killing = True, self._killing or force
+        self._settle_unsubmitted(list(self._unsubmitted))
+        everything = [*self.handles, *self.blocked, *self.settling]
+        self.ask(everything, force=force, why=why, grace_s=grace_s)
+
+    def stop_some(self, firsts: Container[int], *, force: bool, grace_s: float | None) -> None:
+        """As `stop`, on behalf of a user, of the commands whose first processes these are."""
+        self._fence()
+        self._settle_unsubmitted([name for name in self._unsubmitted if name.index in firsts])
+        everything = [*self.handles, *self.blocked, *self.settling]
+        some = [name for name in everything if name.index is not None and name.index in firsts]
+        self.ask(some, force=force, why=Reason.USER, grace_s=grace_s)
+
+    def _settle_unsubmitted(self, names: Sequence[AttemptName]) -> None:
+        for name in names:
+            # The engine may have started it before it failed.
+            self.settle(name, None)
+            del self._unsubmitted[name]
+
+    def _fence(self) -> None:
         try:
             self.fence()
         except DiskError:
@@ -343,21 +370,27 @@ class Watch:
                 raise
             # The folder was taken away, and nobody else is there to stop what runs.
             self._taken_away = True
-        self._stopping, self._killing = True, self._killing or force
-        for name in self._unsubmitted:
-            # The engine may have started it before it failed.
-            self.settle(name, None)
-        self._unsubmitted.clear()
-        self.asked.update(dict.fromkeys(self.settling, self.monotonic()))
-        self.ask([*self.handles, *self.blocked], force=force, why=why)
 
-    def ask(self, names: Sequence[AttemptName], *, force: bool, why: Reason) -> None:
-        """Ask these attempts to stop; *force* kills them."""
+    def ask(
+        self,
+        names: Sequence[AttemptName],
+        *,
+        force: bool,
+        why: Reason,
+        grace_s: float | None = None,
+    ) -> None:
+        """Ask these attempts to stop, within *grace_s* if that is given; *force* kills them."""
         for name in names:
             self.asked[name] = self.monotonic()
+            if grace_s is not None:
+                self._graces[name] = grace_s
+            if name in self.settling:
+                self.settling[name].grace_s = self._grace_s(name)
+                continue
             # Where the disk takes no request, the engine has ways of its own.
             with contextlib.suppress(StateWriteError):
-                files.request(self.launcher.folder, name, "kill" if force else "stop", why)
+                what: Literal["stop", "kill"] = "kill" if force else "stop"
+                files.request(self.launcher.folder, name, what, why, grace_s=grace_s)
         self._to_cancel.update(name for name in names if name in self.handles)
         self._cancel()
 
@@ -376,13 +409,18 @@ class Watch:
             waited_for = name in self.handles or name in self.settling
             if lasted < _STOPPED_WITHIN_S or not waited_for:
                 continue
-            if not self._killing and lasted < self.limits(name).grace_s + _STOPPED_WITHIN_S:
+            grace_s = 0.0 if self._killing else self._grace_s(name)
+            if lasted < grace_s + _STOPPED_WITHIN_S:
                 continue
             why = self.unreached.get(name)
             asked = f"it was asked to stop {lasted:.0f} s ago and has not ended"
             self.blocked[name] = f"{asked}: {why}" if why else asked
             self._forget(name)
             self.settling.pop(name, None)
+
+    def _grace_s(self, name: AttemptName) -> float:
+        found = self._graces.get(name)
+        return self.limits(name).grace_s if found is None else found
 
     def pause_s(self, longest_s: float) -> float:
         """How long to wait for something to happen, *longest_s* at most."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "anew",
+    "brief",
     "experiment",
     "next_words",
     "plain",
@@ -151,6 +152,12 @@ def status_words(state: "ExperimentState | Summary", living: Verdict | None) -> 
     elif state.status in (ExperimentStatus.INTERRUPTED, ExperimentStatus.FAILED):
         why = state.reason
     return str(state.status) if why is None else f"{state.status} ({why})"
+
+
+def brief(state: ExperimentState) -> str:
+    """`interrupted (user), 3 of 8 processes completed`."""
+    number = text.count(state.num_processes, "process")
+    return f"{status_words(state, None)}, {state.processes_completed:,} of {number} completed"
 
 
 def anew(state: ExperimentState) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ from holdfast.store import lines, uninterrupted, view
 from holdfast.store.observing import Observer, Observing
 from holdfast.store.ownership import Owned
 from holdfast.store.place import Place
+from holdfast.store.requests import Inbox
 from holdfast.store.writer import JournalWriter, WriterStatus
 
 __all__ = ["Claim", "Recorded"]
@@ -91,6 +92,7 @@ class Claim:
     Attributes:
         previous: The owner before this one, and *verdict* what was known of its life.
         locked: False where the file system has no locks: epochs alone protect then.
+        inbox: What others ask of this owner.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Claim:
         self._folder = owned.folder
         self._lock = owned.lock
         self._writer = JournalWriter(place, owned)
+        self.inbox = Inbox(owned.folder, owned.epoch)
         self.locked = owned.locked
         self.previous: ProcessIdentity | None = owned.previous
         self.verdict: Verdict | None = owned.verdict

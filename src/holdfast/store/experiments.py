@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from holdfast.errors import (
     AmbiguousExperimentError,
@@ -37,6 +37,7 @@ from holdfast.store.uninterrupted import whole
 if TYPE_CHECKING:
     from holdfast.attempts.names import AttemptName
     from holdfast.store.history import Transition
+    from holdfast.store.standing import Lookout
 
 __all__ = ["Experiments"]
 
@@ -157,6 +158,42 @@ class Experiments:
 
         with self._directory.existing(experiment_id) as place:
             return owners.verdict(place, scanning.lookup(place, experiment_id))
+
+    def lookout(self, experiment_id: str) -> "Lookout":
+        """What looks at the experiment, there or not, while others drive it."""
+        from holdfast.store.standing import Lookout
+
+        return Lookout(self._directory, experiment_id)
+
+    def request_stop(
+        self,
+        experiment_id: str,
+        *,
+        grace_s: float | None = None,
+        only: Collection[int] | None = None,
+        force: bool = False,
+    ) -> None:
+        """Ask whoever runs the experiment to stop it: here or elsewhere, within half a second.
+
+        Returns at once. Where nobody runs it, nothing happens.
+
+        Args:
+            experiment_id: Which one.
+            grace_s: Instead of the grace period that was configured.
+            only: Only these processes, which stay pending until the next resume.
+            force: Whether what runs is killed at once.
+
+        Raises:
+            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`.
+            StateWriteError: The file system refused.
+        """
+        from holdfast.store.requests import StopRequest
+
+        self.named(experiment_id)
+        some = None if only is None else tuple(sorted(only))
+        level: Literal["stop", "kill"] = "kill" if force else "stop"
+        request = StopRequest(level=level, grace_s=grace_s, only=some)
+        self.lookout(experiment_id).ask(request)
 
     def folder(self, experiment_id: str) -> Path:
         """The folder of the experiment's journals, attempts and results, there or not."""

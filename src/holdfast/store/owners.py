@@ -1,17 +1,21 @@
 """The owner of an experiment as others see it: whether it lives, and is to be waited for."""
 
 from holdfast import liveness
-from holdfast.identity import Verdict
+from holdfast.identity import LockState, Verdict
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import loading, locking
 from holdfast.store.place import Place
 
-__all__ = ["is_owned", "stray_view", "verdict"]
+__all__ = ["is_owned", "judged", "may_be_owned", "stray_view", "verdict"]
 
 
 def verdict(place: Place, state: ExperimentState) -> Verdict:
     """Whether the owner of *state* lives, by its lock and its identity."""
-    lock = locking.lock_state(place)
+    return judged(state, locking.lock_state(place))
+
+
+def judged(state: ExperimentState, lock: LockState | None) -> Verdict:
+    """As `verdict`, by the *lock* as it was seen."""
     if lock != "held" and state.owner is None and state.subprocess_pid is not None:
         return liveness.judge_legacy_pid(state.subprocess_pid)
     if state.owner is not None and state.owner.released:
@@ -35,7 +39,11 @@ def stray_view(place: Place, state: ExperimentState) -> str | None:
 
 def is_owned(place: Place, state: ExperimentState) -> bool:
     """Whether somebody owns the experiment, or may: its view may lie a second behind."""
-    lock = locking.lock_state(place)
+    return may_be_owned(state, locking.lock_state(place))
+
+
+def may_be_owned(state: ExperimentState, lock: LockState | None) -> bool:
+    """As `is_owned`, by the *lock* as it was seen."""
     if lock is not None or state.owner is None or state.owner.released:
         return lock == "held"
     return liveness.judge(state.owner).kind != "dead"

@@ -5,8 +5,10 @@ and the signal that goes with it only says that it is worth a look. Like the shi
 library only and little of it.
 """
 
+import json
 import os
 import signal
+import stat
 import time
 
 TYPE_CHECKING = False
@@ -40,6 +42,8 @@ WARNINGS = frozenset(
 NOTHING, STOP, KILL = 0, 1, 2
 
 _LOOK_EVERY_S = 1.0  # a signal of ours may be unable to come: another container, another host
+_MOST_BYTES = 4096
+_LONGEST_S = 100 * 365 * 86400
 
 
 class Hearing:
@@ -52,6 +56,7 @@ class Hearing:
 
     Attributes:
         level: What was asked for so far: `NOTHING`, `STOP` or `KILL`.
+        grace_s: The grace period that the request to stop gives, instead of the attempt's own.
         heard_at: Whatever came before this time has been heard (monotonic clock).
         look_at: When the files are looked for next.
         warnings: Heard and not taken yet.
@@ -65,6 +70,7 @@ class Hearing:
         self._flags = flags
         self._slot = slot
         self.level = NOTHING
+        self.grace_s: float | None = None
         self.heard_at = time.monotonic()
         self.look_at = 0.0
         self.warnings: list[int] = []
@@ -93,6 +99,7 @@ class Hearing:
 
     def requested(self) -> int:
         """What holdfast itself asks for; the files are looked for when woken, or once a second."""
+        before = self.level
         if self._flags is not None and self._slot is not None:
             self.level = max(self.level, self._flags[self._slot])
         now = time.monotonic()
@@ -102,7 +109,26 @@ class Hearing:
                 self.level = KILL
             elif self.level < STOP and os.access(self._stop, os.F_OK, dir_fd=self._folder):
                 self.level = STOP
+        if before < self.level == STOP:
+            self.grace_s = self._grace()
         return self.level
+
+    def _grace(self) -> "float | None":
+        """What the request says of the grace period, and nothing else that may be in there."""
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            fd = os.open(self._stop, flags, dir_fd=self._folder)
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    return None
+                grace_s = json.loads(os.read(fd, _MOST_BYTES))["grace_s"]
+            finally:
+                os.close(fd)
+            if type(grace_s) in (int, float) and 0 <= grace_s <= _LONGEST_S:
+                return float(grace_s)
+        except (OSError, ValueError, TypeError, LookupError, RecursionError):
+            pass  # a disk that is full, an older request, anything at all: the attempt's own
+        return None
 
 
 def _wait(seconds: float) -> int:

@@ -1,9 +1,9 @@
 """The shim: outlives a dead orchestrator, runs one attempt, and owns the truth about it.
 
 A fork of `starter.py`, in an interpreter without site-packages: the standard library only, and few
-modules of it, because every attempt has one of these in memory for as long as it runs. It never
-reads what others wrote; `holdfast.attempts` reads what it writes. `hearing` listens, `descendants`
-knows what the command started, `system` asks the kernel.
+modules of it, because every attempt has one of these in memory for as long as it runs. Of what
+others wrote it reads one number, a grace period; `holdfast.attempts` reads what it writes.
+`hearing` listens, `descendants` knows what the command started, `system` asks the kernel.
 """
 
 import contextlib
@@ -224,8 +224,9 @@ class Shim:
         return self.kill_at < math.inf
 
     def _stop(self, now: float) -> None:
-        self.kill_at = now + self.grace_s
-        if self.grace_s:
+        grace_s = self.grace_s if self.hearing.grace_s is None else self.hearing.grace_s
+        self.kill_at = now + grace_s
+        if grace_s:
             self._term()
         else:
             self._kill(now)

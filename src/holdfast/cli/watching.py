@@ -1,0 +1,201 @@
+"""`holdfast watch`: what experiments do that others drive, shown while they go. It only reads."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from holdfast.cli.addressing import named
+from holdfast.cli.app import in_state_dir, some_experiments_argument
+from holdfast.cli.failures import report
+from holdfast.cli.live import Progress
+from holdfast.cli.waiting import is_over, pause
+from holdfast.cli.where import Where
+from holdfast.errors import HoldfastError
+from holdfast.lifecycle.changes import Change
+from holdfast.lifecycle.records import ExperimentState
+from holdfast.reading import forms, text
+from holdfast.reading.evidence import parameters
+from holdfast.status import ExperimentStatus
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.live import Live
+
+    from holdfast.store.standing import Lookout
+
+__all__ = ["watch"]
+
+_LOOK_EVERY_S: Final = 1.0
+
+
+@click.command()
+@some_experiments_argument
+@in_state_dir
+def watch(where: Where, queries: tuple[str, ...]) -> int:
+    """Show how experiments go that anybody runs, until they are over; without an ID, all that run.
+
+    Ctrl-C ends the watching alone: they go on.
+    """
+    found, code = named(where, queries) if queries else (_running(where), 0)
+    if code:
+        return code
+    if not found:
+        text.say("nothing runs")
+        return 0
+    manager = where.manager()
+    shown = {each: _Shown(each, manager.folder) for each in found}
+    pending = {each: manager.lookout(each) for each in found}
+    code = 0
+    with _Display(list(shown.values())) as display:
+        try:
+            while True:
+                began = time.monotonic()
+                code = max(code, _look(where, pending, shown))
+                if not pending:
+                    break
+                display.show()
+                pause(max(0.0, began + _LOOK_EVERY_S - time.monotonic()))
+        except KeyboardInterrupt:
+            pass
+    for each in shown.values():
+        each.leave(where, over=each.experiment_id not in pending)
+    return code
+
+
+def _running(where: Where) -> list[str]:
+    """Whatever somebody drives, or may."""
+    from holdfast.store.standing import is_driven
+
+    manager = where.manager()
+    running = [
+        each.experiment_id
+        for each in manager.listing().experiments
+        if each.status in (ExperimentStatus.RUNNING, ExperimentStatus.COMPLETED)
+    ]
+    return [each for each in running if is_driven(manager.lookout(each))]
+
+
+def _look(where: Where, pending: "dict[str, Lookout]", shown: "dict[str, _Shown]") -> int:
+    """Look at what is not over; the exit code if one cannot be looked at any more."""
+    code = 0
+    for each, lookout in list(pending.items()):
+        try:
+            seen = lookout.look_again()
+        except HoldfastError as err:
+            code = max(code, report(err, where))
+            del pending[each], shown[each]
+            continue
+        shown[each].driven = seen.owned
+        shown[each].step(seen.state, ())
+        if is_over(seen):
+            del pending[each]
+    return code
+
+
+class _Shown(Progress):
+    """One experiment, by states that are read now and then.
+
+    Attributes:
+        driven: Whether somebody drives it.
+    """
+
+    def __init__(self, experiment_id: str, folder: Callable[[str], Path]) -> None:
+        super().__init__(folder, parameters, lambda _: [])
+        self.experiment_id = experiment_id
+        self.driven = True
+        self._counted: tuple[object, ...] = ()
+
+    def join(self, live: "Live") -> None:
+        """Be part of a display: nothing is said beside it."""
+        self._live = live
+
+    def step(self, state: ExperimentState, changes: Sequence[Change]) -> None:
+        """As it is now: where no display shows it, tell what changed."""
+        if self._state is not None and self._state.revision == state.revision:
+            return
+        super().step(state, changes)
+        counted = (
+            state.status, state.processes_completed, state.processes_failed,
+            state.processes_running,
+        )  # fmt: skip
+        if self._live is None and counted != self._counted:
+            text.say(f"{self._title(state)}: {self.counts(state)}")
+        self._counted = counted
+
+    def _tell(self, words: str) -> None:
+        super()._tell(f"{text.one_line(self.experiment_id)}: {words}")
+
+    def _begin(self, state: ExperimentState) -> None:
+        self._params = self._parameters(state)
+
+    def _title(self, state: ExperimentState) -> str:
+        name = f" ({text.one_line(state.name)})" if state.name else ""
+        return f"{text.one_line(state.experiment_id)}{name}"
+
+    def leave(self, where: Where, *, over: bool) -> None:
+        """Say how it stands once nobody watches any more."""
+        if self._state is None:
+            return
+        how = forms.brief(self._state)
+        if not over:
+            text.say(f"{self._title(self._state)} goes on: {how}")
+            return
+        text.say(f"{self._title(self._state)}: {how}")
+        command = forms.next_words(self._state, None)
+        if command is not None:
+            text.say(f"next: {where.command(*command)}")
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.text import Text
+
+        if self._state is None:
+            return
+        alone = "" if self.driven else ": nobody drives it"
+        yield Text(f"{self._title(self._state)}{alone}", style="bold", no_wrap=True)
+        yield from super().__rich_console__(console, options)
+
+
+class _Display:
+    """Context: the experiments below each other on a terminal; nothing off one."""
+
+    def __init__(self, shown: list[_Shown]) -> None:
+        self._shown = shown
+        self._live: Live | None = None
+
+    def __enter__(self) -> "_Display":
+        if text.is_terminal(sys.stderr):
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(stderr=True, highlight=False, no_color=not text.coloured(sys.stderr))
+            self._live = Live(
+                self,
+                console=console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            for each in self._shown:
+                each.join(self._live)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self) -> None:
+        """Show it as it is now."""
+        if self._live is not None:
+            self._live.refresh()
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        room = max(options.max_height - 1, 1)
+        each_room = max(room // max(len(self._shown), 1), 3)
+        for each in self._shown[: max(room // each_room, 1)]:
+            yield from each.__rich_console__(console, options.update(height=each_room))

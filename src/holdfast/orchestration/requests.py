@@ -1,0 +1,114 @@
+"""What others ask of a run while it goes: heard by whoever drives it, within half a second.
+
+A request for all of it interrupts the run as a signal would. One for a part of it is carried out
+here: these processes are asked to stop, and held back from then on.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from holdfast.lifecycle.events import Event, Requested
+from holdfast.lifecycle.records import summarise
+from holdfast.orchestration.interrupts import Interrupts
+from holdfast.orchestration.watch import Watch
+from holdfast.status import Reason
+from holdfast.store.claim import Claim
+from holdfast.store.requests import StopRequest
+
+__all__ = ["LOOK_EVERY_S", "Requests"]
+
+#: How often the files are looked for: some 15 µs each time.
+LOOK_EVERY_S: Final = 0.5
+
+
+class Requests:
+    """The requests to one run.
+
+    Attributes:
+        held: Processes that somebody wants not to run, since the scheduler was told last.
+        grace_s: The grace period that somebody gave for everything; None if nobody did.
+    """
+
+    def __init__(
+        self, claim: Claim, watch: Watch, interrupts: Interrupts, note: Callable[[str], None]
+    ) -> None:
+        """Look for what is asked of the owner *claim*; *note* tells its user."""
+        self._claim = claim
+        self._watch = watch
+        self._interrupts = interrupts
+        self._note = note
+        self._look_at = 0.0
+        self._kill_at: float | None = None
+        self._evidence: str | None = None
+        self.held: set[int] = set()
+        self.grace_s: float | None = None
+
+    def hear(self) -> None:
+        """Look for requests, if it is time for that.
+
+        Raises:
+            OwnershipLostError, ClaimClosedError: A newer owner runs it.
+        """
+        now = self._watch.monotonic()
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill_at = None
+            self._interrupts.ask(Reason.USER, force=True)
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_EVERY_S
+        found: list[StopRequest] = []
+        with contextlib.suppress(OSError):
+            found = self._claim.inbox.look()
+        for request in found:
+            if request.only is None:
+                what = "kill everything" if request.force else "stop"
+                self._note(f"asked by {request.by} to {what}")
+                self.stop(_asked_by(request), force=request.force, grace_s=request.grace_s)
+            else:
+                self._stop_some(request, request.only)
+
+    def signed(self, events: tuple[Event, ...]) -> tuple[Event, ...]:
+        """*events*, with who asked for the interruption, if it is one of them."""
+        if self._evidence is None or self._interrupts.first is not None:
+            return events
+        return tuple(
+            attrs.evolve(each, evidence=self._evidence)
+            if isinstance(each, Requested) and (each.entity, each.event) == _INTERRUPT
+            else each
+            for each in events
+        )
+
+    def stop(self, evidence: str, *, force: bool, grace_s: float | None) -> None:
+        """Have everything stopped; *evidence* says who wants it, and why they may."""
+        self._evidence = self._evidence or evidence
+        if grace_s is not None:
+            if self._interrupts.count:
+                # What was asked to stop before has its grace period already: it can end earlier.
+                at = self._watch.monotonic() + grace_s
+                self._kill_at = at if self._kill_at is None else min(at, self._kill_at)
+            else:
+                self.grace_s = grace_s
+        self._interrupts.ask(Reason.USER, force=force)
+
+    def _stop_some(self, request: StopRequest, only: tuple[int, ...]) -> None:
+        state = self._claim.state
+        there = sorted(index for index in only if index < state.num_processes)
+        if not there:
+            return
+        self._evidence = self._evidence or _asked_by(request)
+        what = "process" if len(there) == 1 else "processes"
+        self._note(f"asked by {request.by} to stop {what} {summarise(there)}; the others go on")
+        self.held.update(there)
+        self._interrupts.partly = True
+        firsts = {state.gang(index).start for index in there}
+        self._watch.stop_some(firsts, force=request.force, grace_s=request.grace_s)
+
+
+_INTERRUPT: Final = ("experiment", "interrupt")
+
+
+def _asked_by(request: StopRequest) -> str:
+    return f"asked by {request.by}"

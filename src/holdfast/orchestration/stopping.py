@@ -1,0 +1,309 @@
+"""Stopping an experiment from outside: who drives it is asked; what nobody drives is taken over.
+
+Step by step and without waiting, so that any number of experiments can be asked before one of them
+is waited for.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+import attrs
+
+from holdfast.attempts import files
+from holdfast.attempts.surviving import Survivor, survivors
+from holdfast.engines import Engine, Handle
+from holdfast.errors import (
+    AlreadyOwnedError,
+    ConfigError,
+    DiskError,
+    EngineError,
+    InvalidRequestError,
+    UnknownLivenessError,
+)
+from holdfast.identity import ProcessIdentity
+from holdfast.lifecycle.records import ExperimentState
+from holdfast.orchestration.configured import configuration
+from holdfast.orchestration.orchestrator import Orchestrator
+from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.store.manager import StateManager
+from holdfast.store.requests import StopRequest
+from holdfast.store.standing import Lookout, Standing
+
+__all__ = ["Stopped", "Stopping"]
+
+#: Beyond its grace period: for the request to be heard, and for what was killed to vanish.
+_BEYOND_S: Final = 12.0
+#: When an owner that lives has looked for requests for certain.
+_HEARD_WITHIN_S: Final = 1.5
+#: How often who does not seem to hear is looked at.
+_DEAF_EVERY_S: Final = 1.0
+#: Of an experiment that was made without a configuration.
+_GRACE_S: Final = 30.0
+
+
+@attrs.frozen(kw_only=True)
+class Stopped:
+    """How it ended, or why it did not.
+
+    Attributes:
+        kind: `nothing`: nothing ran. `stopped`: nothing runs any more. `partly`: what was asked for
+            does not, the rest goes on. `again`: it was stopped, and somebody has taken it up since.
+            `unproven`: nothing that can be seen runs, and whether its owner lives is unknown.
+            `running`: it runs on, or something of it may.
+        words: What is to be said besides, one sentence each.
+    """
+
+    kind: Literal["nothing", "stopped", "partly", "again", "unproven", "running"]
+    state: ExperimentState
+    words: Sequence[str] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is as it was asked for."""
+        return self.kind not in ("unproven", "running")
+
+
+@attrs.define(kw_only=True)
+class Stopping:
+    """One experiment that is to be stopped.
+
+    Attributes:
+        request: What is asked for.
+        say: Called with what people want to know while they wait.
+        force: Take an owner for dead whose life cannot be told.
+    """
+
+    manager: StateManager
+    engine: Engine
+    experiment_id: str
+    request: StopRequest
+    say: Callable[[str], None]
+    force: bool = False
+    monotonic: Callable[[], float] = time.monotonic
+    _epoch: int | None = None
+    _owner: ProcessIdentity | None = None
+    _asked_at: float = 0.0
+    _grace_s: float = _GRACE_S
+    _deaf_at: float = 0.0
+    _told: set[str] = attrs.field(factory=set)
+    _asked: set[str] = attrs.field(factory=set)
+
+    _lookout: Lookout = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._lookout = self.manager.lookout(self.experiment_id)
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    def ask(self) -> Stopped | None:
+        """Ask whoever can stop it; at once how it stands if there is nothing to stop.
+
+        Raises:
+            InvalidRequestError: There is no such process.
+            StateWriteError: The request cannot be written.
+            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for a load.
+        """
+        seen = self._lookout.look()
+        number = seen.state.num_processes
+        beyond = [index for index in self.request.only or () if index >= number]
+        if beyond:
+            what = f"is no process of it: they are 0 to {number - 1}"
+            raise InvalidRequestError(f"{self.experiment_id}/{beyond[0]}", what)
+        self._asked_at = self.monotonic()
+        self._deaf_at = self._asked_at + _DEAF_EVERY_S
+        self._grace_s = self._grace_of(seen.state)
+        if self._is_driven(seen):
+            self._epoch = self._lookout.ask(self.request)
+            self._owner = seen.state.owner
+            return None
+        if seen.survivors:
+            self._tell("left", self._left(seen))
+            self._ask_shims(seen)
+            return None
+        if seen.state.status is ExperimentStatus.RUNNING and self.request.only is None:
+            return self._take_over(seen)  # nothing runs: that is but a record
+        return Stopped(kind="nothing", state=seen.state)
+
+    def _left(self, seen: Standing) -> str:
+        count = len(seen.survivors)
+        what = "1 attempt runs" if count == 1 else f"{count:,} attempts run"
+        return f"nobody drives it, and {what} on: they are asked themselves"
+
+    def _grace_of(self, state: ExperimentState) -> float:
+        if self.request.force:
+            return 0.0
+        if self.request.grace_s is not None:
+            return self.request.grace_s
+        try:
+            return configuration(state, self.manager.state_dir).limits.grace_s
+        except ConfigError:
+            return _GRACE_S
+
+    def _ask_shims(self, seen: Standing) -> None:
+        """Have the shims stop what they run: with no owner, or with one that does not hear."""
+        folder = self.manager.folder(self.experiment_id)
+        wanted = [each.name for each in self._meant(seen) if str(each.name) not in self._asked]
+        for name in wanted:
+            self._asked.add(str(name))
+            # What takes no file is reached by the engine, on this host.
+            with contextlib.suppress(DiskError):
+                grace_s = self.request.grace_s
+                files.request(folder, name, self.request.level, Reason.USER, grace_s=grace_s)
+        with contextlib.suppress(EngineError):
+            handles = [Handle(name=name, folder=folder) for name in wanted]
+            self.engine.cancel(handles, force=self.request.force)
+
+    def _meant(self, seen: Standing) -> list[Survivor]:
+        """The attempts among those that survive which are to stop."""
+        if self.request.only is None:
+            return list(seen.survivors)
+        state = seen.state
+        firsts = {state.gang(i).start for i in self.request.only if i < state.num_processes}
+        return [each for each in seen.survivors if each.name.index in firsts]
+
+    @property
+    def driven(self) -> bool:
+        """Whether somebody drives it who was asked, and will record how it ends."""
+        return self._epoch is not None
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    @property
+    def _late(self) -> bool:
+        return self.monotonic() - self._asked_at > self._grace_s + _BEYOND_S
+
+    def step(self) -> Stopped | None:
+        """How it stands if it has come to an end, or is not to be waited for any longer.
+
+        What nobody drives is taken over, stopped and recorded, which takes as long as that takes.
+
+        Raises:
+            StateWriteError: The file system refused.
+            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for a load.
+        """
+        seen = self._lookout.look_again(fresh=self.request.only is not None)
+        if self._is_driven(seen):
+            if self._epoch is None:
+                # Taken up since it was asked for, by a resume or another `stop`: still in time.
+                return self.ask()
+            if self._is_addressee(seen.state):
+                return self._wait_for_owner(seen)
+            return Stopped(kind="again", state=seen.state)
+        if self.request.only is not None:
+            return self._wait_for_shims(seen)
+        if seen.survivors or seen.state.status is ExperimentStatus.RUNNING:
+            if self._epoch is not None and seen.survivors:
+                self._tell("left", f"{self._owner} has died: {self._left(seen)}")
+            return self._take_over(seen)
+        return Stopped(kind="stopped", state=seen.state)
+
+    def _is_driven(self, seen: Standing) -> bool:
+        return seen.owned and not (self.force and seen.verdict.kind == "unknown")
+
+    def _is_addressee(self, state: ExperimentState) -> bool:
+        """Whether it is still driven by who was asked, who begins new epochs now and then, too."""
+        if self._epoch is not None and state.epoch <= self._epoch:
+            self._owner = state.owner
+        return state.owner == self._owner
+
+    def _wait_for_owner(self, seen: Standing) -> Stopped | None:
+        now, state = self.monotonic(), seen.state
+        self._tell("asked", self._whom(seen))
+        only = self.request.only
+        if only is not None and now - self._asked_at >= _HEARD_WITHIN_S:
+            going_on = [i for i in only if i < state.num_processes and _runs(state, i)]
+            if not going_on:
+                return Stopped(kind="partly", state=state)
+        if now >= self._deaf_at:
+            self._deaf_at = now + _DEAF_EVERY_S
+            if seen.halted:
+                self._wake()
+            if seen.halted or seen.verdict.kind == "unknown":
+                # It hears as soon as it can, if it can. What runs need not wait for that.
+                self._ask_shims(self._with_survivors(seen))
+        if not self._late:
+            return None
+        return self._too_late(seen)
+
+    def _wake(self) -> None:
+        owner = self._owner
+        refused = self._lookout.wake()
+        if refused:
+            self._tell("wake", f"{owner} is stopped (SIGSTOP) and cannot be woken: {refused}")
+        else:
+            self._tell("wake", f"{owner} was stopped (SIGSTOP, Ctrl-Z); it was woken to hear this")
+
+    def _whom(self, seen: Standing) -> str:
+        how = "to kill it" if self.request.force else f"to stop it within {self._grace_s:g} s"
+        who = seen.state.owner or "whoever drives it"
+        but = "" if seen.verdict.kind == "alive" else f" (it may be dead: {seen.verdict.compared})"
+        return f"asked {who} {how}{but}"
+
+    def _with_survivors(self, seen: Standing) -> Standing:
+        folder = self.manager.folder(self.experiment_id)
+        return attrs.evolve(seen, survivors=tuple(survivors(folder, self.experiment_id)))
+
+    def _too_late(self, seen: Standing) -> Stopped:
+        left = self._meant(self._with_survivors(seen))
+        if not left and seen.verdict.kind == "unknown":
+            return Stopped(kind="unproven", state=seen.state, words=[str(seen.verdict)])
+        words = [f"{self._owner} did not stop it: {seen.verdict}"]
+        words += [f"attempt {each.name} is not over: {each.verdict}" for each in left]
+        return Stopped(kind="running", state=seen.state, words=words)
+
+    def _wait_for_shims(self, seen: Standing) -> Stopped | None:
+        """Until the processes that are meant do not run; nobody drives the others either."""
+        self._ask_shims(seen)
+        left = self._meant(seen)
+        if not left:
+            return Stopped(kind="stopped", state=seen.state)
+        if not self._late:
+            return None
+        words = [f"attempt {each.name} is not over: {each.verdict}" for each in left]
+        return Stopped(kind="running", state=seen.state, words=words)
+
+    def _take_over(self, seen: Standing) -> Stopped | None:
+        try:
+            outcome = Orchestrator(self.manager, self.engine, force=self.force).stop(
+                self.experiment_id, grace_s=self.request.grace_s, force=self.request.force
+            )
+        except AlreadyOwnedError as err:
+            if isinstance(err, UnknownLivenessError):
+                return self._unproven(seen, err)
+            return Stopped(kind="again", state=seen.state) if self._late else None
+        except ConfigError:
+            return self._mark(seen)
+        if outcome.blocked:
+            words = [f"attempt {name} is not over: {why}" for name, why in outcome.blocked.items()]
+            return Stopped(kind="running", state=outcome.state, words=words)
+        return Stopped(kind="stopped", state=outcome.state)
+
+    def _unproven(self, seen: Standing, error: UnknownLivenessError) -> Stopped | None:
+        self._ask_shims(seen)
+        if seen.survivors and not self._late:
+            return None
+        if seen.survivors:
+            return self._too_late(seen)
+        return Stopped(kind="unproven", state=seen.state, words=[str(error)])
+
+    def _mark(self, seen: Standing) -> Stopped | None:
+        """Without a configuration there is nothing to take over: only the mark is missing."""
+        self._ask_shims(seen)
+        if seen.survivors:
+            return self._too_late(seen) if self._late else None
+        with self.manager.claim(self.experiment_id, wait_s=1.0, force=self.force) as claim:
+            if claim.state.status is ExperimentStatus.RUNNING:
+                evidence = f"asked by {claim.state.owner}; {claim.verdict or 'nobody drove it'}"
+                claim.record("interrupt", reason=Reason.USER, evidence=evidence)
+            return Stopped(kind="stopped", state=claim.state)
+
+    def _tell(self, what: str, words: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self.say(f"{self.experiment_id}: {words}")
+
+
+def _runs(state: ExperimentState, index: int) -> bool:
+    return any(state.processes[rank].status is ProcessStatus.RUNNING for rank in state.gang(index))
