@@ -1,0 +1,364 @@
+"""Does an experiment survive? Run undisturbed twice, then killed and resumed again and again.
+
+Owns the order of all that, what counts as equal, and which kill is suspected. The experiment is
+run by the real command line, in a copy of its folder.
+"""
+
+import itertools
+import os
+import random
+import shutil
+import statistics
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import attrs
+
+from holdfast.config.experiment_file import Experiment
+from holdfast.drill import copying, tree
+from holdfast.drill.copying import Survey
+from holdfast.drill.differences import Agreement, Difference, agreement, differences
+from holdfast.drill.eyes import Eyes
+from holdfast.drill.life import Kill, Life, Stray
+from holdfast.drill.looks import Look, look, shape
+from holdfast.drill.runs import Runs
+from holdfast.drill.strikes import Measured, drawn
+from holdfast.store.place import STATE_DIR
+
+__all__ = ["Drill", "Round", "Verdict"]
+
+Verdict = Literal["equal", "not equal", "does not run", "cannot be compared", "wrote elsewhere"]
+
+#: Kills in one life at the most: each life is looked at, and names the fewer suspects.
+_MOST_KILLS: Final = 6
+#: Lives in a row in which nothing could be hit, before that is the answer.
+_MOST_MISSED: Final = 5
+
+
+@attrs.frozen(kw_only=True)
+class Round:
+    """One life in which there were kills."""
+
+    seed: int
+    kills: tuple[Kill, ...]
+    found: tuple[Difference, ...]
+    repeated: int
+    besides: tuple[str, ...]
+    took_s: float
+
+
+@attrs.define(kw_only=True)
+class Drill:
+    """Everything that is done, and what came of it.
+
+    Attributes:
+        experiment: What is drilled.
+        room: A folder of our own.
+        survey: What the experiment's folder contains; None to run in that folder itself.
+        options: What every `run` and `resume` is given.
+        settings: What `--set` has.
+        ignore: Patterns of files that are not compared.
+        compare: Keys of results; None for all that agree undisturbed.
+        tell: Where lines of progress go.
+        check: Raises if it is to end.
+        undisturbed: What the lives without kills have left.
+        rounds: The others.
+        agreed: What is compared.
+        dropped: Differences that showed without kills, too.
+        code: The exit code of a run that did not get to its end undisturbed.
+        said: What it said.
+        elsewhere: What a run in the copy has changed outside of it.
+    """
+
+    experiment: Experiment
+    room: Path
+    survey: Survey | None
+    kills: int
+    seed: int
+    sweeps: bool
+    options: Sequence[str] = ()
+    settings: Sequence[str] = ()
+    ignore: Sequence[str] = ()
+    compare: Sequence[str] | None = None
+    tell: Callable[[str], None]
+    check: Callable[[], None] = lambda: None
+    undisturbed: list[Look] = attrs.field(factory=list)
+    rounds: list[Round] = attrs.field(factory=list)
+    agreed: Agreement | None = None
+    measured: Measured | None = None
+    dropped: list[str] = attrs.field(factory=list)
+    code: int | None = None
+    said: list[str] = attrs.field(factory=list)
+    elsewhere: list[str] = attrs.field(factory=list)
+    _before: frozenset[tree.Member] = attrs.field(init=False, factory=frozenset)
+    _lives: int = 0
+    _durations: list[float] = attrs.field(factory=list)
+    _attempts: dict[str, list[float]] = attrs.field(factory=dict)
+    _writes: list[int] = attrs.field(factory=list)
+    _released: int = 0
+
+    # -- where it runs
+
+    @property
+    def folder(self) -> Path:
+        """Where the experiment lies when it runs; in one place always, so that paths are equal."""
+        return self.experiment.cwd if self.survey is None else self._copy
+
+    @property
+    def _copy(self) -> Path:
+        return self.room / "copy" / (self.experiment.cwd.name or "root")
+
+    @property
+    def _pristine(self) -> Path:
+        return self.room / "original"
+
+    @property
+    def log(self) -> Path:
+        """What the runs of the last life have said."""
+        return self.room / f"life-{self._lives}.log"
+
+    def prepare(self) -> None:
+        """Copy the folder, once: it may change while the drill runs.
+
+        Raises:
+            StateReadError, StateWriteError: The disk refused.
+        """
+        if self.survey is not None:
+            copying.copy(self.survey, self._pristine, self.check)
+
+    def _place(self) -> Path:
+        """Lay the experiment out as it was; where its state goes."""
+        self._lives += 1
+        if self.survey is None:
+            return self.room / f"state-{self._lives}"
+        if self._copy.exists():
+            shutil.rmtree(self._copy)
+        copying.copy(copying.survey(self._pristine), self._copy, self.check)
+        return self._copy / STATE_DIR
+
+    # -- what is done
+
+    def run(self) -> Verdict:
+        """Do all of it. Whatever happens, nothing that it started is alive afterwards."""
+        self._before = frozenset(tree.below(os.getpid()))
+        tree.adopt()
+        try:
+            return self._run()
+        finally:
+            tree.end(self._before)
+            tree.reap(())
+
+    def _run(self) -> Verdict:
+        for number in (1, 2):
+            found = self._undisturbed()
+            if found is None:
+                return "does not run"
+            if number == 1 and self.elsewhere:
+                return "wrote elsewhere"
+            told = f"undisturbed {number}: {len(found.done)} completed"
+            self.tell(f"{told} in {self._durations[-1]:.1f} s")
+        self.agreed = agreement(*self.undisturbed)
+        wanted = set(self.compare or ()) - self.agreed.keys
+        if wanted:
+            return "cannot be compared"
+        attempts = {unit: statistics.median(each) for unit, each in self._attempts.items()}
+        self.measured = Measured(
+            run_s=max(self._durations), attempts_s=attempts, writes=min(self._writes)
+        )
+        missed = 0
+        while (left := self.kills - self.struck) > 0 and missed < _MOST_MISSED:
+            made = self._round(self.measured, self.seed + len(self.rounds), left)
+            missed = 0 if made.kills else missed + 1
+            if made.found:
+                return "not equal"
+        return "equal"
+
+    @property
+    def struck(self) -> int:
+        """Kills that were done."""
+        return sum(len(each.kills) for each in self.rounds)
+
+    @property
+    def keys(self) -> Collection[str]:
+        """Of results, that are compared."""
+        assert self.agreed is not None
+        return self.agreed.keys if self.compare is None else self.compare
+
+    def _life(self, state_dir: Path, eyes: Eyes) -> Life:
+        file = self.experiment.path
+        assert file is not None
+        runs = Runs(
+            file=self.folder / file.name,
+            state_dir=state_dir,
+            log=self.log,
+            options=self.options,
+            settings=self.settings,
+        )
+        return Life(runs=runs, eyes=eyes, tell=self.tell, check=self.check, before=self._before)
+
+    def _undisturbed(self) -> Look | None:
+        """Run it once; None if it did not get to its end."""
+        state_dir = self._place()
+        before = self._outside()
+        with Eyes(self.folder, state_dir) as eyes:
+            life = self._life(state_dir, eyes)
+            life.undisturbed()
+            took_s = life.age_s
+        self._finish()
+        if life.code:
+            self.code, self.said = life.code, life.runs.said()
+            return None
+        now = self._outside()
+        self.elsewhere = sorted(path for path in before if now.get(path) != before[path])
+        self.elsewhere += sorted(now.keys() - before.keys())
+        found = look(self.folder, state_dir, self.ignore)
+        self.undisturbed.append(found)
+        self._released = max(self._released, sum(stray.released for stray in life.strays))
+        self._durations.append(took_s)
+        self._writes.append(life.writes)
+        self._note_attempts(found)
+        return found
+
+    def _finish(self) -> None:
+        tree.end(self._before)
+        tree.reap(())
+
+    def _note_attempts(self, found: Look) -> None:
+        assert found.state is not None
+        ranks = found.state.rank_count
+        for index, process in found.state.processes.items():
+            if process.started_at is not None and process.completed_at is not None:
+                unit = str(index) if ranks is None else f"launcher-{index - index % ranks}"
+                took_s = (process.completed_at - process.started_at).total_seconds()
+                self._attempts.setdefault(unit, []).append(max(took_s, 0.0))
+
+    def _outside(self) -> dict[str, tuple[int, ...]]:
+        """What gives away that a run in the copy has changed something outside of it."""
+        if self.survey is None:
+            return {}
+        found: dict[str, tuple[int, ...]] = {}
+        home = self.experiment.cwd
+        for path, signs in copying.survey(home, self._apart()).signs.items():
+            found[str(home / path)] = signs
+        for each in copying.shared(self.experiment, self.survey):
+            info = each.stat()
+            found[str(each)] = (info.st_mtime_ns, info.st_size)
+        return found
+
+    def _apart(self) -> tuple[Path, ...]:
+        return ()
+
+    def _round(self, measured: Measured, seed: int, most: int) -> Round:
+        state_dir = self._place()
+        strikes = itertools.islice(
+            drawn(seed, measured, sweeps=self.sweeps), min(most, _MOST_KILLS)
+        )
+        self.tell(f"round {len(self.rounds) + 1}, seed {seed}:")
+        with Eyes(self.folder, state_dir) as eyes:
+            life = self._life(state_dir, eyes)
+            told = life.tell
+            life.disturbed(strikes, measured, random.Random(seed), self.struck + 1)
+            took_s = life.age_s
+        self._finish()
+        seen = look(self.folder, state_dir, self.ignore)
+        found = [*self._of_life(life), *self._differences(seen)]
+        if found and not life.gave_up and not life.strays:
+            found = self._confirmed(found)
+        suspected = tuple(attrs.evolve(each, kills=_suspects(each, life.kills)) for each in found)
+        made = Round(
+            seed=seed,
+            kills=tuple(life.kills),
+            found=suspected,
+            repeated=seen.repeated,
+            besides=self._besides(seen),
+            took_s=took_s,
+        )
+        self.rounds.append(made)
+        if life.gave_up:
+            self.code, self.said = life.code, life.runs.said()
+        told("  not equal" if found else f"  equal after {took_s:.1f} s")
+        return made
+
+    # -- what came of it
+
+    def _differences(self, seen: Look) -> list[Difference]:
+        assert self.agreed is not None
+        return list(differences(self.agreed, seen, self.keys))
+
+    def _of_life(self, life: Life) -> list[Difference]:
+        found = []
+        if life.gave_up:
+            found.append(Difference(kind="never ends", about="the experiment", says=life.gave_up))
+        released = sum(stray.released for stray in life.strays)
+        for stray in life.strays:
+            if not stray.released or released > self._released:
+                found.append(_stray(stray))
+        return found
+
+    def _confirmed(self, found: list[Difference]) -> list[Difference]:
+        """Those of *found* that do not show without any kill, too."""
+        self.tell("  something differs: once more undisturbed, to see whether kills did it")
+        again = self._undisturbed()
+        if again is None:
+            return found
+        without = {each.key for each in self._differences(again)}
+        self.agreed = self._narrowed(again)
+        self.dropped += [each.about for each in found if each.key in without]
+        return [each for each in found if each.key not in without]
+
+    def _narrowed(self, again: Look) -> Agreement:
+        one, two = self.undisturbed[:2]
+        first, second = agreement(one, two), agreement(one, again)
+        weakest = ("bytes", "lines", "count", "there")
+        levels = {
+            path: max(level, second.levels[path], key=weakest.index)
+            for path, level in first.levels.items()
+            if path in second.levels
+        }
+        return attrs.evolve(
+            first,
+            keys=first.keys & second.keys,
+            levels=levels,
+            shapes={k: v for k, v in first.shapes.items() if second.shapes.get(k) == v},
+            unequal_keys=tuple(sorted({*first.unequal_keys, *second.unequal_keys})),
+            unequal_files=tuple(sorted({*first.unequal_files, *second.unequal_files})),
+        )
+
+    def _besides(self, seen: Look) -> tuple[str, ...]:
+        """Files that only a life with kills has left, of a kind that undisturbed ones have not."""
+        known = Counter(shape(path) for path in self.undisturbed[0].files)
+        return tuple(
+            path
+            for path in sorted(seen.files.keys() - self.undisturbed[0].files.keys())
+            if shape(path) not in known
+        )
+
+
+def _stray(stray: Stray) -> Difference:
+    of = "a process" if stray.of is None else f"a process of {stray.of}"
+    what = stray.words[:40] or "?"
+    return Difference(
+        kind="left alive",
+        about=f"pid {stray.pid}",
+        says=f"{of} ({what}) was alive {stray.when}",
+        processes=frozenset() if stray.of is None else frozenset((stray.of.index or 0,)),
+    )
+
+
+def _suspects(found: Difference, kills: Sequence[Kill]) -> tuple[int, ...]:
+    """The kills that may have made this difference, as few as can be."""
+    if found.processes:
+        hit = [
+            kill.number
+            for kill in kills
+            if any(name.index in found.processes or name.is_launcher for name in kill.hit)
+        ]
+        if hit:
+            return tuple(hit)
+    if found.path is not None:
+        wrote = [kill.number for kill in kills if kill.hit and found.path in kill.wrote]
+        if wrote:
+            return tuple(wrote)
+    return tuple(kill.number for kill in kills if kill.hit) or tuple(k.number for k in kills)
