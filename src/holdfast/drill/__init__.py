@@ -148,7 +148,7 @@ class Drill:
             return self._run()
         finally:
             tree.end(self._before)
-            tree.reap(())
+            tree.reap()
 
     def _run(self) -> Verdict:
         for number in (1, 2):
@@ -223,7 +223,7 @@ class Drill:
 
     def _finish(self) -> None:
         tree.end(self._before)
-        tree.reap(())
+        tree.reap()
 
     def _note_attempts(self, found: Look) -> None:
         assert found.state is not None

@@ -9,6 +9,7 @@ import os
 import select
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -42,7 +43,7 @@ class Ended(NamedTuple):
 
 
 class Wrote(NamedTuple):
-    """A process of the experiment made or changed a file; its path."""
+    """A process of the experiment made or changed a file; its path in either folder."""
 
     path: str
 
@@ -52,10 +53,15 @@ Event = Began | Ended | Wrote
 
 @attrs.define
 class Eyes:
-    """Watches *folder*, and what attempts leave in *state_dir*, from now on; use it in a `with`."""
+    """Watches *folder*, and what attempts leave in *state_dir*, from now on; use it in a `with`.
+
+    Attributes:
+        at_write: Called with the path of a write before anything else is done about it.
+    """
 
     folder: Path
     state_dir: Path
+    at_write: Callable[[str], None] | None = None
     _fd: int | None = None
     _paths: dict[int, Path] = attrs.field(factory=dict)
     _seen: set[str] = attrs.field(factory=set)
@@ -146,13 +152,18 @@ class Eyes:
 
     def _file(self, path: Path) -> None:
         if not path.is_relative_to(self.state_dir):
-            self._pending.append(Wrote(str(path.relative_to(self.folder))))
+            self._written(str(path.relative_to(self.folder)))
             return
         parts = path.relative_to(self.state_dir).parts
         if len(parts) == 3 and parts[1] == ATTEMPTS:
             self._attempt(parts[0], parts[2])
         elif len(parts) > 2 and parts[1] in (CHECKPOINTS, RESULTS):
-            self._pending.append(Wrote(str(path)))
+            self._written("/".join(parts[1:]))
+
+    def _written(self, path: str) -> None:
+        if self.at_write is not None:
+            self.at_write(path)
+        self._pending.append(Wrote(path))
 
     # -- by listing
 

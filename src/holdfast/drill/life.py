@@ -14,8 +14,9 @@ from holdfast.attempts.names import AttemptName
 from holdfast.drill import tree
 from holdfast.drill.eyes import Began, Ended, Event, Eyes, Wrote
 from holdfast.drill.runs import Runs
-from holdfast.drill.strikes import Measured, Strike
+from holdfast.drill.strikes import Measured, Strike, Target
 from holdfast.drill.tree import Member
+from holdfast.reading import text
 
 __all__ = ["Kill", "Life", "Stray"]
 
@@ -26,7 +27,14 @@ _MOST_CALM: Final = 3
 #: What was killed may take so long to be gone.
 _GONE_WITHIN_S: Final = 1.0
 _LOOK_S: Final = 0.25
+#: What an attempt has started by then that had nothing to be hit yet.
+_SOON_S: Final = 0.005
 _HEARTBEAT_S: Final = 30.0
+#: How often to look who is to be struck at the next write.
+_READY_S: Final = 0.03
+#: Names of attempts, and characters of other words, that a line has room for.
+_NAMED: Final = 3
+_WORDS: Final = 24
 #: Who needs an attempt to be there.
 _IN_ATTEMPTS: Final = ("shim", "process", "attempt")
 
@@ -37,21 +45,48 @@ class Kill:
 
     Attributes:
         at_s: Since its round began.
-        moment: What it waited for.
         hit: The attempts of which something was killed.
         running: Those that ran.
         processes: How many processes were.
+        words: The command line of the one that was, if it was one of an attempt's.
+        at_write: The file whose writing was the instant; None if that was another.
         wrote: Files that were written to since the one before.
     """
 
     number: int
     at_s: float
-    target: str
-    moment: str
+    target: Target
     hit: tuple[AttemptName, ...]
     running: tuple[AttemptName, ...]
     processes: int
+    words: str
+    at_write: str | None
     wrote: frozenset[str]
+
+    def __str__(self) -> str:
+        hit, ran = _listed(self.hit), _listed(self.running)
+        if self.target == "orchestrator":
+            what = f"the orchestrator, {ran} ran on" if ran else "the orchestrator"
+        elif self.target == "process":
+            what = f"a process of {hit} ({text.short(self.words, _WORDS)})"
+        elif self.target == "shim":
+            what = f"the shim of {hit}"
+        elif self.target == "attempt":
+            what = f"all of {hit}"
+        else:
+            kind = "all at once" if self.target == "everything" else f"{self.target} to all"
+            what = f"{kind}, {text.count(self.processes, 'process')}" + (
+                f", {ran} ran" if ran else ""
+            )
+        wrote = (
+            "" if self.at_write is None else f", as {text.short(self.at_write, _WORDS)} was written"
+        )
+        return f"kill {self.number} at {self.at_s:.2f} s: {what}{wrote}"
+
+
+def _listed(names: tuple[AttemptName, ...]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(str, names[:_NAMED])) + more
 
 
 @attrs.frozen(kw_only=True)
@@ -106,6 +141,8 @@ class Life:
     _told: float = 0.0
     _heard: float = 0.0
     _aim: "_Aim | None" = None
+    _ready: dict[AttemptName | None, list[Member]] = attrs.field(factory=dict)
+    _struck: tuple[int, list[AttemptName], str, float] | None = None
 
     # -- from its first run to its end
 
@@ -123,7 +160,7 @@ class Life:
         self._begin()
         calm = 0
         resume_at: float | None = None
-        self._aim = _Aim.at(strikes, measured, self._began)
+        self._aim = _Aim.at(strikes, measured, rng)
         while True:
             now = time.monotonic()
             if resume_at is not None:
@@ -133,27 +170,41 @@ class Life:
                 else:
                     self._watch(min(resume_at - now, _LOOK_S))
                 continue
-            if (code := self.runs.ended()) is not None:
+            # First: who was struck at a write has ended by that, and not by itself.
+            if self._struck is not None or (
+                self._aim is not None and self.runs.running and self._aim.due(now, self._live())
+            ):
+                assert self._aim is not None
+                if self._strike(self._aim, number + len(self.kills)) is None:
+                    self._watch(_SOON_S)
+                    continue
+                calm = 0
+                if not self.runs.running:
+                    resume_at = now + self._aim.strike.pause_s(measured)
+                self._aim = _Aim.at(strikes, measured, rng)
+            elif (code := self.runs.ended()) is not None:
                 if self._over(code):
                     return
-                calm += 1
                 if calm >= _MOST_CALM:
-                    self.gave_up = f"{calm} runs in a row ended with exit code {code}"
+                    self.gave_up = f"{calm} runs in a row ended undisturbed with exit code {code}"
                     return
+                calm += 1
                 self._start(resume=True)
-            elif self._aim is not None and self._aim.due(now, self._live()):
-                if self._strike(self._aim, rng, number + len(self.kills)):
-                    calm = -1 if self.runs.program is not None else 0
-                    if self.runs.program is None:
-                        resume_at = now + self._aim.strike.pause_s(measured)
-                    self._aim = _Aim.at(strikes, measured, time.monotonic())
-                else:
-                    self._watch(0.005)
             elif now > self._heard + measured.quiet_s:
                 self.gave_up = f"nothing happened for {measured.quiet_s:.0f} s"
                 return
             else:
-                self._watch(_LOOK_S if self._aim is None else self._aim.wait_s(now, _LOOK_S))
+                self._wait(now)
+
+    def _wait(self, now: float) -> None:
+        if self._aim is None:
+            self._watch(_LOOK_S)
+            return
+        if self._aim.armed:
+            self._choose(self._aim)
+            self.eyes.at_write = self._pounce
+        self._watch(self._aim.wait_s(now, _LOOK_S))
+        self.eyes.at_write = None
 
     def _begin(self) -> None:
         self._began = self._told = time.monotonic()
@@ -182,12 +233,16 @@ class Life:
         fd = self.runs.fd
         for event in self.eyes.look(within_s, *([] if fd is None else [fd])):
             self._hear(event)
-        program = self.runs.program
-        tree.reap(() if program is None else (program.pid,))
+        tree.reap(self._own)
         now = time.monotonic()
         if now > self._told + _HEARTBEAT_S:
             self._told = now
             self.tell(f"  {self._ended} attempts ended, {len(self._live())} running")
+
+    @property
+    def _own(self) -> tuple[int, ...]:
+        """Whose end `runs` waits for."""
+        return () if self.runs.program is None else (self.runs.program.pid,)
 
     def _hear(self, event: Event) -> None:
         self._heard = time.monotonic()
@@ -247,75 +302,117 @@ class Life:
 
     # -- what is done to it
 
-    def _strike(self, aim: "_Aim", rng: random.Random, number: int) -> bool:
-        """Do it; False if there was nobody to be hit."""
-        program, live = self.runs.program, self._live()
-        assert program is not None
-        target, at_s = aim.strike.target, self.age_s
-        hit: list[AttemptName] = list(live)
-        processes = 0
+    def _choose(self, aim: "_Aim") -> None:
+        """Have ready who is to be struck, as far as that can be known before the instant."""
+        live = self._live()
+        target = aim.strike.target
+        self._ready = {}
         if target in _IN_ATTEMPTS:
-            hit = aim.victims(hit, rng)
-            for name in hit:
-                processes += self._in_attempt(target, name, rng)
+            for name in live:
+                shim, _ = self._shims[name]
+                # The last come first: who writes is most often one that was started by others.
+                self._ready[name] = [*tree.below(shim.pid)[::-1], shim]
         elif target == "orchestrator":
-            hit = []
-            program.kill()
-            processes = 1
-        elif target == "everything":
-            processes = tree.end(self.before, rng)
+            program = None if self.runs.program is None else self.runs.program.pid
+            member = None if program is None else tree.member_of(program)
+            self._ready[None] = [] if member is None else [member]
         else:
-            members = [each for each in tree.below(os.getpid()) if each not in self.before]
-            number_of = signal.SIGTERM if target == "TERM" else signal.SIGINT
-            processes = tree.strike(rng.sample(members, len(members)), number_of)
+            found = [each for each in tree.below(os.getpid()) if each not in self.before]
+            self._ready[None] = aim.rng.sample(found, len(found))
+
+    def _pounce(self, path: str) -> None:
+        """Strike now: *path* is being written."""
+        aim = self._aim
+        if aim is not None and aim.armed:
+            aim.wrote = path
+            self._hit(aim)
+
+    def _hit(self, aim: "_Aim") -> None:
+        """Signal who was chosen; `_struck` says what came of it."""
+        self.eyes.at_write = None
+        target, number = aim.strike.target, signal.SIGKILL
+        names: list[AttemptName] = []
+        members = self._ready.get(None, [])
+        if target in _IN_ATTEMPTS:
+            names = aim.victims([name for name in self._ready if name is not None])
+            members = [each for name in names for each in aim.of(self._ready[name])]
+        elif target in ("TERM", "INT"):
+            number = signal.SIGTERM if target == "TERM" else signal.SIGINT
+        words = tree.words(members[0]) if target == "process" and members else ""
+        at_s = self.age_s
+        struck = tree.strike(members, number)
+        if target == "everything":
+            struck += tree.end(self.before, aim.rng, self._own)
+        self._struck = struck, names, words, at_s
+
+    def _strike(self, aim: "_Aim", number: int) -> Kill | None:
+        """Do it, unless it was done at the instant of a write; None if nobody was hit."""
+        live = self._live()
+        if self._struck is None:
+            self._choose(aim)
+            self._hit(aim)
+        assert self._struck is not None
+        (processes, names, words, at_s), self._struck = self._struck, None
         if not processes:
-            return False
+            aim.again()
+            return None
+        target = aim.strike.target
+        if target == "shim":
+            for name in names:
+                self._left.update(dict.fromkeys(self._ready.get(name, [])[:-1], name))
         if target in ("orchestrator", "everything"):
             self.runs.killed()
-        self.kills.append(
-            Kill(
-                number=number,
-                at_s=at_s,
-                target=target,
-                moment=aim.strike.moment,
-                hit=tuple(hit),
-                running=tuple(live),
-                processes=processes,
-                wrote=frozenset(self._wrote),
-            )
+        everyone = target not in (*_IN_ATTEMPTS, "orchestrator")
+        kill = Kill(
+            number=number,
+            at_s=at_s,
+            target=target,
+            hit=tuple(live if everyone else names),
+            running=tuple(live),
+            processes=processes,
+            words=words,
+            at_write=aim.wrote,
+            wrote=frozenset(self._wrote),
         )
+        self.kills.append(kill)
+        self.tell(f"  {kill}")
         self._wrote.clear()
-        return True
-
-    def _in_attempt(self, target: str, name: AttemptName, rng: random.Random) -> int:
-        shim, _ = self._shims[name]
-        # The last come first: who writes is most often one that was started by others.
-        members = tree.below(shim.pid)[::-1]
-        if target == "process":
-            members = [rng.choice(members)] if members else []
-        elif target == "shim":
-            self._left.update(dict.fromkeys(members, name))
-            members = [shim]
-        else:
-            members.append(shim)
-        return tree.strike(members, signal.SIGKILL)
+        return kill
 
 
 @attrs.define
 class _Aim:
-    """A strike that waits for its instant."""
+    """A strike that waits for its instant.
+
+    Attributes:
+        skip: Attempts, or writes, that are still let pass.
+        victim: The attempt that is meant.
+        wrote: The file whose writing it waited for.
+    """
 
     strike: Strike
     measured: Measured
+    rng: random.Random
     since: float
     skip: int
     victim: AttemptName | None = None
     wrote: str | None = None
 
     @classmethod
-    def at(cls, strikes: Iterator[Strike], measured: Measured, now: float) -> "_Aim | None":
+    def at(cls, strikes: Iterator[Strike], measured: Measured, rng: random.Random) -> "_Aim | None":
         strike = next(strikes, None)
-        return None if strike is None else cls(strike, measured, now, strike.skip)
+        if strike is None:
+            return None
+        return cls(strike, measured, rng, time.monotonic(), strike.skip)
+
+    @property
+    def armed(self) -> bool:
+        """Whether the next write is the instant."""
+        return self.strike.moment == "write" and self.wrote is None and self.skip <= 0
+
+    def again(self) -> None:
+        """Nobody was there: take what comes next."""
+        self.wrote = None
 
     def hear(self, event: Event) -> None:
         moment = self.strike.moment
@@ -328,11 +425,10 @@ class _Aim:
 
     def due(self, now: float, live: dict[AttemptName, float]) -> bool:
         moment = self.strike.moment
-        if not live and self.strike.target in _IN_ATTEMPTS:
-            self.wrote = None  # whoever wrote has ended
-            return False
         if moment == "write":
             return self.wrote is not None
+        if not live and self.strike.target in _IN_ATTEMPTS:
+            return False
         if moment == "clock":
             return now >= self.since + self.strike.gap_s(self.measured)
         if self.victim is not None and self.victim not in live:
@@ -346,11 +442,13 @@ class _Aim:
     def wait_s(self, now: float, most: float) -> float:
         """How long to wait for what happens, before it may be due."""
         if self.strike.moment == "clock":
-            return min(most, max(0.001, self.since + self.strike.gap_s(self.measured) - now))
-        return 0.01 if self.victim is not None else most
+            return min(most, max(_SOON_S, self.since + self.strike.gap_s(self.measured) - now))
+        if self.armed:
+            return _READY_S
+        return _SOON_S if self.victim is not None else most
 
-    def victims(self, live: list[AttemptName], rng: random.Random) -> list[AttemptName]:
-        """Which of the attempts that run are hit: if possible whose write it was."""
+    def victims(self, live: list[AttemptName]) -> list[AttemptName]:
+        """Which of the attempts that run are hit: if possible the one whose write it was."""
         if self.victim in live:
             return [self.victim]
         if self.wrote is not None:
@@ -358,4 +456,13 @@ class _Aim:
             wrote = [name for name in live if name.unit in parts or f"{name}.json" in parts]
             if wrote or self.strike.target == "attempt":
                 return wrote or live
-        return [rng.choice(live)]
+        return [self.rng.choice(live)] if live else []
+
+    def of(self, members: list[Member]) -> list[Member]:
+        """Which of an attempt's *members*, of which its shim is the last, are hit."""
+        *started, shim = members
+        if self.strike.target == "shim":
+            return [shim]
+        if self.strike.target == "process":
+            return [self.rng.choice(started)] if started else []
+        return members

@@ -57,6 +57,11 @@ class Runs:
             self.fd = os.pidfd_open(self.program.pid)
         return self.program.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether there is one, as far as was noticed."""
+        return self.program is not None
+
     def ended(self) -> int | None:
         """The exit code of the one that runs, once it has ended; None before."""
         assert self.program is not None

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -121,16 +122,28 @@ def _read(pid: int, what: str) -> bytes:
 
 def strike(members: Iterable[Member], number: int) -> int:
     """Send *number* to each of *members* that is still there; to how many."""
-    struck = 0
-    for member in members:
+    there: list[Member] = []
+
+    def is_there(member: Member) -> bool:
         if member.lives:
-            family.send(member.pid, number, lambda member=member: member.lives)  # type: ignore[misc]
-            struck += 1
-    return struck
+            there.append(member)
+        return there[-1:] == [member]
+
+    for member in members:
+        family.send(member.pid, number, partial(is_there, member))
+    return len(there)
 
 
-def end(before: Collection[Member] = (), rng: random.Random | None = None) -> int:
-    """Kill all that descends from us but for *before*, in any order; how many were met first."""
+def end(
+    before: Collection[Member] = (),
+    rng: random.Random | None = None,
+    awaited: Collection[int] = (),
+) -> int:
+    """Kill all that descends from us but for *before*, in any order; how many were met first.
+
+    Args:
+        awaited: As for `reap`.
+    """
     met = 0
     for number in range(_MOST_ROUNDS):
         members: Sequence[Member] = [each for each in below(os.getpid()) if each not in before]
@@ -141,14 +154,14 @@ def end(before: Collection[Member] = (), rng: random.Random | None = None) -> in
         if rng is not None:
             members = rng.sample(members, len(members))
         strike(members, signal.SIGKILL)
-        reap(())
+        reap(awaited)
     return met
 
 
-def reap(but: Collection[int]) -> None:
-    """Let go of orphans that came to us and ended, of all *but* those that somebody waits for."""
+def reap(awaited: Collection[int] = ()) -> None:
+    """Let go of orphans that came to us and ended, but not of what somebody waits for himself."""
     for pid in _children(os.getpid()):
         member = member_of(pid)
-        if member is not None and member.zombie and pid not in but:
+        if member is not None and member.zombie and pid not in awaited:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
