@@ -5,23 +5,45 @@ import secrets
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from holdfast.cli.app import in_state_dir, json_option
-from holdfast.cli.failures import DONE, FAILED
+from holdfast.cli.failures import DONE, FAILED, USAGE
 from holdfast.cli.run import set_option, settings_of
 from holdfast.cli.where import Where
-from holdfast.reading import text
+from holdfast.reading import forms, text
 
 if TYPE_CHECKING:
     from holdfast.drill import Drill, Verdict
 
 __all__ = ["drill"]
+
+_CODES: Final[dict["Verdict", int]] = {
+    "equal": DONE,
+    "not equal": FAILED,
+    "does not run": FAILED,
+    "cannot be compared": FAILED,
+    "never hit": FAILED,
+    "wrote elsewhere": USAGE,
+}
+#: Things in a list, and differences, that are printed.
+_NAMED: Final = 5
+_MOST: Final = 12
+_WHOM: Final = {
+    "orchestrator": "orchestrator",
+    "shim": "shim",
+    "process": "process",
+    "attempt": "whole attempt",
+    "everything": "all at once",
+    "TERM": "TERM to all",
+    "INT": "INT to all",
+}
 
 
 @click.command()
@@ -56,6 +78,9 @@ __all__ = ["drill"]
 @click.option(
     "-j", "--jobs", type=click.IntRange(min=1), metavar="N", help="How many commands at a time."
 )
+@click.option(
+    "--daemons", is_flag=True, help="What was released (an empty HOLDFAST_SESSION) may stay alive."
+)
 @click.option("--in-place", is_flag=True, help="Run it where it lies, not in a copy.")
 @click.option("--keep", is_flag=True, help="Keep the copy, with states and logs, in any case.")
 @json_option
@@ -71,6 +96,7 @@ def drill(
     ignore: tuple[str, ...],
     settings: tuple[str, ...],
     jobs: int | None,
+    daemons: bool,
     in_place: bool,
     keep: bool,
     as_json: bool,
@@ -105,26 +131,45 @@ def drill(
         settings=("retry.backoff=0", *settings),
         ignore=ignore,
         compare=[key for word in compare for key in word.split(",")] if compare else None,
+        daemons=daemons,
         tell=text.say,
     )
-    clean = False
+    kept = True
     try:
         with _stoppable() as made.check:
             _announce(made)
             made.prepare()
             verdict = made.run()
-        clean = verdict == "equal"
-        _print(made, verdict, where, file)
+        kept = keep or verdict not in ("equal", "wrote elsewhere")
     except _StoppedError as stopped:
-        clean = True
+        kept = keep
         text.say("stopped; nothing of it runs any more")
         return 128 + stopped.number
     finally:
-        if keep or not clean:
-            text.say(f"kept: {room}")
-        else:
+        if not kept:
             shutil.rmtree(room, ignore_errors=True)
-    return DONE if clean else FAILED
+    words = ["drill", f"--kills={max(made.struck, 1)}", f"--seed={made.seed}"]
+    words += [f"--{name}" for name, on in _flags(sweeps, daemons, in_place).items() if on]
+    words += [
+        f"--{name}={word}"
+        for name, each in (("compare", compare), ("ignore", ignore), ("set", settings))
+        for word in each
+    ]
+    words += [] if jobs is None else [f"--jobs={jobs}"]
+    again = where.command(*words, file)
+    if as_json:
+        _print_json(made, verdict, again, room if kept else None)
+    else:
+        text.emit(_lines(made, verdict))
+        if kept:
+            text.say(f"kept in {room}: copy, states, logs of all runs")
+        if verdict == "not equal" and made.struck:
+            text.say(f"see it again: {again}")
+    return _CODES[verdict]
+
+
+def _flags(sweeps: bool, daemons: bool, in_place: bool) -> dict[str, bool]:
+    return {"sweeps": sweeps, "daemons": daemons, "in-place": in_place}
 
 
 class _StoppedError(Exception):
@@ -157,22 +202,166 @@ def _stoppable() -> Iterator[Callable[[], None]]:
 def _refuse(found: list[str], folder: Path) -> None:
     if found:
         raise click.UsageError(
-            "in a copy it would still write outside of it:\n  "
-            + "\n  ".join(map(text.one_line, found[:10]))
-            + f"\n  use relative paths, or --in-place to run it in {text.one_line(folder)} itself"
+            "a run of a copy would write outside of it:\n  "
+            + "\n  ".join(map(text.one_line, found[:_NAMED]))
+            + f"\n  use relative paths; or run it in {text.one_line(folder)} itself: --in-place"
         )
 
 
 def _announce(made: "Drill") -> None:
+    kills = text.count(made.kills, "kill")
+    text.say(f"drill of {made.experiment.path}: {kills}, seed {made.seed}")
     if made.survey is None:
-        text.say(f"in {made.folder} itself: its files are written to, again and again")
-    else:
-        text.say(f"in a copy of {made.experiment.cwd}: {text.count(made.survey.files, 'file')}")
+        text.say("in place: its own files are written to, in every run")
+        return
+    size = _size(made.survey.size)
+    text.say(f"copies {text.count(made.survey.files, 'file')}, {size}, twice to {made.room}")
+    from holdfast.drill import copying
+
+    for path in copying.shared(made.experiment, made.survey)[:_NAMED]:
+        text.say(f"not copied, written to where it is: {path}")
+    free = shutil.disk_usage(made.room).free
+    if free < 2 * made.survey.size:
+        raise click.UsageError(
+            f"{made.room.parent} has {_size(free)} left; TMPDIR names another place"
+        )
 
 
-def _print(made: "Drill", verdict: "Verdict", where: Where, file: str) -> None:
-    for each in made.rounds:
-        for found in each.found:
-            text.emit([f"{found.kind}: {found.about} {found.says} (kill {found.kills})"])
-    text.emit([verdict])
-    text.emit(made.said)
+def _size(count: float) -> str:
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+# -- what came of it ------------------------------------------------------------------------------
+
+
+def _lines(made: "Drill", verdict: "Verdict") -> list[str]:
+    if verdict == "equal":
+        return _equal(made)
+    if verdict == "not equal":
+        return _unequal(made)
+    if verdict == "cannot be compared":
+        return _incomparable(made)
+    if verdict == "wrote elsewhere":
+        names = [f"  {text.one_line(path)}" for path in made.elsewhere[:_NAMED]]
+        return [
+            "not killed: while it ran in a copy, this changed outside of it:",
+            *names,
+            "  the experiment did that, or somebody else; in the first case use --in-place",
+        ]
+    if verdict == "never hit":
+        return ["nothing was killed: it is over too soon to be hit"]
+    return [
+        f"does not run in a copy, undisturbed: exit code {made.code}; it said:"
+        if made.survey is not None
+        else f"does not run, undisturbed: exit code {made.code}; it said:",
+        *(f"  {line}" for line in made.said),
+    ]
+
+
+def _equal(made: "Drill") -> list[str]:
+    kills = [kill for each in made.rounds for kill in each.kills]
+    counts = Counter(_WHOM[kill.target] for kill in kills)
+    rounds = text.count(len(made.rounds), "round")
+    repeated = sum(each.repeated for each in made.rounds)
+    lines = [
+        f"equal after {text.count(len(kills), 'kill')} in {rounds}",
+        f"  killed: {', '.join(f'{name} {count}' for name, count in sorted(counts.items()))}",
+        f"  repeated: {text.count(repeated, 'attempt')}, of what was killed; no harm by itself",
+    ]
+    besides = sorted({path for each in made.rounds for path in each.besides})
+    if besides:
+        more = f" and {len(besides) - _NAMED} more" if len(besides) > _NAMED else ""
+        names = ", ".join(map(text.short, besides[:_NAMED]))
+        lines.append(f"  left by what was killed, not counted: {names}{more}")
+    if made.dropped:
+        lines.append(f"  different without kills, too: {', '.join(made.dropped[:_NAMED])}")
+    return lines
+
+
+def _unequal(made: "Drill") -> list[str]:
+    found = [*made.left, *(each for done in made.rounds for each in done.found)]
+    after = text.count(made.struck, "kill") if made.struck else "runs without any kill"
+    lines = [f"not equal after {after}:"]
+    for each in found[:_MOST]:
+        lines.append(f"  {each.kind}: {text.one_line(each.about)} {text.one_line(each.says)}")
+        if each.kills:
+            lines.append(f"    by kill {_either(each.kills)}")
+    if len(found) > _MOST:
+        lines.append(f"  and {len(found) - _MOST} more; --json has all")
+    named = {number for each in found for number in each.kills}
+    kills = [kill for done in made.rounds for kill in done.kills if kill.number in named]
+    lines += [f"  {kill}" for kill in kills]
+    if made.said:
+        lines += ["  the last run said:", *(f"    {line}" for line in made.said)]
+    return lines
+
+
+def _either(numbers: tuple[int, ...]) -> str:
+    *most, last = map(str, numbers)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _incomparable(made: "Drill") -> list[str]:
+    assert made.agreed is not None
+    assert made.compare is not None
+    lines = []
+    for key in sorted({*made.compare} - made.agreed.keys):
+        if key in made.agreed.unequal_keys:
+            lines.append(f"not killed: {key} differs without any kill; it cannot be compared")
+        else:
+            known = ", ".join(sorted({*made.agreed.keys, *made.agreed.unequal_keys})) or "none"
+            lines.append(f"not killed: no result has {key}; there are {known}")
+    return lines
+
+
+def _print_json(made: "Drill", verdict: "Verdict", again: str, room: Path | None) -> None:
+    agreed = made.agreed
+    forms.print_json(
+        "holdfast.drill/1",
+        {
+            "verdict": verdict,
+            "exit_code": _CODES[verdict],
+            "seed": made.seed,
+            "kills": [
+                {
+                    "number": kill.number,
+                    "seed": each.seed,
+                    "at_s": round(kill.at_s, 3),
+                    "target": kill.target,
+                    "attempts": list(map(str, kill.hit)),
+                    "running": list(map(str, kill.running)),
+                    "processes": kill.processes,
+                    "at_write": kill.at_write,
+                }
+                for each in made.rounds
+                for kill in each.kills
+            ],
+            "differences": [
+                {
+                    "kind": each.kind,
+                    "about": each.about,
+                    "says": each.says,
+                    "processes": sorted(each.processes),
+                    "kills": list(each.kills),
+                }
+                for each in [*made.left, *(each for done in made.rounds for each in done.found)]
+            ],
+            "repeated_attempts": sum(each.repeated for each in made.rounds),
+            "left_besides": sorted({path for each in made.rounds for path in each.besides}),
+            "compared": None
+            if agreed is None
+            else {
+                "keys": sorted(made.keys),
+                "files": {path: str(level) for path, level in sorted(agreed.levels.items())},
+            },
+            "not_compared": None if agreed is None else list(agreed.unequal_keys),
+            "elsewhere": made.elsewhere,
+            "said": made.said,
+            "kept": None if room is None else str(room),
+            "again": again,
+        },
+    )

@@ -25,14 +25,20 @@ from holdfast.drill.life import Kill, Life, Stray
 from holdfast.drill.looks import Look, look, shape
 from holdfast.drill.runs import Runs
 from holdfast.drill.strikes import Measured, drawn
+from holdfast.reading import text
 from holdfast.store.place import STATE_DIR
 
 __all__ = ["Drill", "Round", "Verdict"]
 
-Verdict = Literal["equal", "not equal", "does not run", "cannot be compared", "wrote elsewhere"]
+Verdict = Literal[
+    "equal", "not equal", "does not run", "cannot be compared", "wrote elsewhere", "never hit"
+]
 
 #: Kills in one life at the most: each life is looked at, and names the fewer suspects.
 _MOST_KILLS: Final = 6
+#: Names in a list of them, and characters of each.
+_NAMED: Final = 4
+_WORDS: Final = 24
 #: Lives in a row in which nothing could be hit, before that is the answer.
 _MOST_MISSED: Final = 5
 
@@ -61,6 +67,7 @@ class Drill:
         settings: What `--set` has.
         ignore: Patterns of files that are not compared.
         compare: Keys of results; None for all that agree undisturbed.
+        daemons: Whether what was released may stay alive.
         tell: Where lines of progress go.
         check: Raises if it is to end.
         undisturbed: What the lives without kills have left.
@@ -70,6 +77,7 @@ class Drill:
         code: The exit code of a run that did not get to its end undisturbed.
         said: What it said.
         elsewhere: What a run in the copy has changed outside of it.
+        left: What was alive after undisturbed runs.
     """
 
     experiment: Experiment
@@ -82,6 +90,7 @@ class Drill:
     settings: Sequence[str] = ()
     ignore: Sequence[str] = ()
     compare: Sequence[str] | None = None
+    daemons: bool = False
     tell: Callable[[str], None]
     check: Callable[[], None] = lambda: None
     undisturbed: list[Look] = attrs.field(factory=list)
@@ -92,12 +101,12 @@ class Drill:
     code: int | None = None
     said: list[str] = attrs.field(factory=list)
     elsewhere: list[str] = attrs.field(factory=list)
+    left: list[Difference] = attrs.field(factory=list)
     _before: frozenset[tree.Member] = attrs.field(init=False, factory=frozenset)
     _lives: int = 0
     _durations: list[float] = attrs.field(factory=list)
     _attempts: dict[str, list[float]] = attrs.field(factory=dict)
     _writes: list[int] = attrs.field(factory=list)
-    _released: int = 0
 
     # -- where it runs
 
@@ -151,18 +160,20 @@ class Drill:
             tree.reap()
 
     def _run(self) -> Verdict:
-        for number in (1, 2):
+        for _ in range(2):
             found = self._undisturbed()
             if found is None:
                 return "does not run"
-            if number == 1 and self.elsewhere:
+            if self.elsewhere:
                 return "wrote elsewhere"
-            told = f"undisturbed {number}: {len(found.done)} completed"
-            self.tell(f"{told} in {self._durations[-1]:.1f} s")
+            done = text.count(len(found.done), "process")
+            self.tell(f"undisturbed: {done} completed in {text.duration(self._durations[-1])}")
+            if self.left:
+                return "not equal"
         self.agreed = agreement(*self.undisturbed)
-        wanted = set(self.compare or ()) - self.agreed.keys
-        if wanted:
+        if set(self.compare or ()) - self.agreed.keys:
             return "cannot be compared"
+        self._tell_compared(self.agreed)
         attempts = {unit: statistics.median(each) for unit, each in self._attempts.items()}
         self.measured = Measured(
             run_s=max(self._durations), attempts_s=attempts, writes=min(self._writes)
@@ -173,7 +184,19 @@ class Drill:
             missed = 0 if made.kills else missed + 1
             if made.found:
                 return "not equal"
-        return "equal"
+        return "equal" if self.struck else "never hit"
+
+    def _tell_compared(self, agreed: Agreement) -> None:
+        alike = sum(level != "there" for level in agreed.levels.values())
+        parts = [text.count(len(agreed.levels), "file")] if alike else []
+        if self.keys:
+            parts.append(f"of results {_listed(sorted(self.keys))}")
+        self.tell(f"compared: {'; '.join(parts) or 'who completes'}")
+        if self.compare is None and agreed.unequal_keys:
+            self.tell(f"not compared, different without kills: {_listed(agreed.unequal_keys)}")
+        if agreed.unequal_files:
+            told = _listed(agreed.unequal_files)
+            self.tell(f"compared in part, different without kills: {told}")
 
     @property
     def struck(self) -> int:
@@ -196,7 +219,14 @@ class Drill:
             options=self.options,
             settings=self.settings,
         )
-        return Life(runs=runs, eyes=eyes, tell=self.tell, check=self.check, before=self._before)
+        return Life(
+            runs=runs,
+            eyes=eyes,
+            tell=self.tell,
+            check=self.check,
+            before=self._before,
+            daemons=self.daemons,
+        )
 
     def _undisturbed(self) -> Look | None:
         """Run it once; None if it did not get to its end."""
@@ -215,7 +245,7 @@ class Drill:
         self.elsewhere += sorted(now.keys() - before.keys())
         found = look(self.folder, state_dir, self.ignore)
         self.undisturbed.append(found)
-        self._released = max(self._released, sum(stray.released for stray in life.strays))
+        self.left += map(_stray, life.strays)
         self._durations.append(took_s)
         self._writes.append(life.writes)
         self._note_attempts(found)
@@ -255,10 +285,9 @@ class Drill:
         strikes = itertools.islice(
             drawn(seed, measured, sweeps=self.sweeps), min(most, _MOST_KILLS)
         )
-        self.tell(f"round {len(self.rounds) + 1}, seed {seed}:")
+        self.tell(f"round {len(self.rounds) + 1} (seed {seed}):")
         with Eyes(self.folder, state_dir) as eyes:
             life = self._life(state_dir, eyes)
-            told = life.tell
             life.disturbed(strikes, measured, random.Random(seed), self.struck + 1)
             took_s = life.age_s
         self._finish()
@@ -278,7 +307,9 @@ class Drill:
         self.rounds.append(made)
         if life.gave_up:
             self.code, self.said = life.code, life.runs.said()
-        told("  not equal" if found else f"  equal after {took_s:.1f} s")
+        again = text.count(seen.repeated, "attempt")
+        how = f"not equal, {text.count(len(found), 'difference')}" if found else "equal"
+        self.tell(f"  {how}; {text.duration(took_s)}, {again} repeated")
         return made
 
     # -- what came of it
@@ -291,10 +322,7 @@ class Drill:
         found = []
         if life.gave_up:
             found.append(Difference(kind="never ends", about="the experiment", says=life.gave_up))
-        released = sum(stray.released for stray in life.strays)
-        for stray in life.strays:
-            if not stray.released or released > self._released:
-                found.append(_stray(stray))
+        found += map(_stray, life.strays)
         return found
 
     def _confirmed(self, found: list[Difference]) -> list[Difference]:
@@ -336,13 +364,18 @@ class Drill:
         )
 
 
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(text.short(name, _WORDS) for name in names[:_NAMED]) + more
+
+
 def _stray(stray: Stray) -> Difference:
-    of = "a process" if stray.of is None else f"a process of {stray.of}"
-    what = stray.words[:40] or "?"
+    of = "" if stray.of is None else f", started by {stray.of},"
+    released = " (released: its HOLDFAST_SESSION is empty)" if stray.released else ""
     return Difference(
         kind="left alive",
-        about=f"pid {stray.pid}",
-        says=f"{of} ({what}) was alive {stray.when}",
+        about=f"pid {stray.pid}, {text.short(stray.words, _WORDS) or '?'}{of}",
+        says=f"was alive {stray.when}{released}",
         processes=frozenset() if stray.of is None else frozenset((stray.of.index or 0,)),
     )
 

@@ -33,8 +33,8 @@ _HEARTBEAT_S: Final = 30.0
 #: How often to look who is to be struck at the next write.
 _READY_S: Final = 0.03
 #: Names of attempts, and characters of other words, that a line has room for.
-_NAMED: Final = 3
-_WORDS: Final = 24
+_NAMED: Final = 2
+_WORDS: Final = 20
 #: Who needs an attempt to be there.
 _IN_ATTEMPTS: Final = ("shim", "process", "attempt")
 
@@ -65,23 +65,21 @@ class Kill:
 
     def __str__(self) -> str:
         hit, ran = _listed(self.hit), _listed(self.running)
-        if self.target == "orchestrator":
-            what = f"the orchestrator, {ran} ran on" if ran else "the orchestrator"
-        elif self.target == "process":
+        if self.target == "process":
             what = f"a process of {hit} ({text.short(self.words, _WORDS)})"
         elif self.target == "shim":
             what = f"the shim of {hit}"
         elif self.target == "attempt":
             what = f"all of {hit}"
+        elif self.target == "orchestrator":
+            what = f"the orchestrator ({ran} ran on)" if ran else "the orchestrator"
         else:
             kind = "all at once" if self.target == "everything" else f"{self.target} to all"
-            what = f"{kind}, {text.count(self.processes, 'process')}" + (
-                f", {ran} ran" if ran else ""
-            )
-        wrote = (
-            "" if self.at_write is None else f", as {text.short(self.at_write, _WORDS)} was written"
-        )
-        return f"kill {self.number} at {self.at_s:.2f} s: {what}{wrote}"
+            what = f"{kind} ({ran} ran)" if ran else f"{kind} (no attempt ran)"
+        wrote = ""
+        if self.at_write is not None:
+            wrote = f", writing {text.short(self.at_write.rpartition('/')[2], _WORDS)}"
+        return f"kill {self.number} at {self.at_s:.2f} s{wrote}: {what}"
 
 
 def _listed(names: tuple[AttemptName, ...]) -> str:
@@ -116,6 +114,7 @@ class Life:
         tell: Where lines of progress go.
         check: Raises if the drill is to end.
         before: Our descendants that are no part of it.
+        daemons: Whether what was released may stay alive.
         kills: What was done to it.
         strays: Processes that outlived what they should not have.
         writes: How many were seen.
@@ -128,6 +127,7 @@ class Life:
     tell: Callable[[str], None]
     check: Callable[[], None]
     before: frozenset[Member] = frozenset()
+    daemons: bool = False
     kills: list[Kill] = attrs.field(factory=list)
     strays: list[Stray] = attrs.field(factory=list)
     writes: int = 0
@@ -266,7 +266,7 @@ class Life:
         for member, of in list(self._left.items()):
             if of.unit == name.unit and of.attempt < name.attempt:
                 del self._left[member]
-                if member.lives:
+                if member.lives and not (self.daemons and tree.is_released(member)):
                     self._stray(member, of, f"when {name} began")
 
     def _live(self) -> dict[AttemptName, float]:
@@ -282,12 +282,13 @@ class Life:
                 break
             self._watch(0.01)
         for member in left:
-            self._stray(member, self._left.get(member), "after a run had ended")
+            self._stray(member, self._left.get(member), "after the run had ended")
         self._left.clear()
 
     def _descendants(self) -> list[Member]:
         found = (each for each in tree.below(os.getpid()) if each not in self.before)
-        return [each for each in found if not tree.is_own(each)]
+        stay = tree.is_released if self.daemons else tree.is_own
+        return [each for each in found if not tree.is_own(each) and not stay(each)]
 
     def _stray(self, member: Member, of: AttemptName | None, when: str) -> None:
         stray = Stray(
@@ -318,7 +319,9 @@ class Life:
             self._ready[None] = [] if member is None else [member]
         else:
             found = [each for each in tree.below(os.getpid()) if each not in self.before]
-            self._ready[None] = aim.rng.sample(found, len(found))
+            # At a write the last come first here, too.
+            late = aim.strike.moment == "write"
+            self._ready[None] = found[::-1] if late else aim.rng.sample(found, len(found))
 
     def _pounce(self, path: str) -> None:
         """Strike now: *path* is being written."""
