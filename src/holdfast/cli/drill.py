@@ -258,7 +258,7 @@ def _lines(made: "Drill", verdict: "Verdict") -> list[str]:
         f"does not run in a copy, undisturbed: exit code {made.code}; it said:"
         if made.survey is not None
         else f"does not run, undisturbed: exit code {made.code}; it said:",
-        *(f"  {line}" for line in made.said),
+        *_said(made, "  "),
     ]
 
 
@@ -296,8 +296,12 @@ def _unequal(made: "Drill") -> list[str]:
     kills = [kill for done in made.rounds for kill in done.kills if kill.number in named]
     lines += [f"  {kill}" for kill in kills]
     if made.said:
-        lines += ["  the last run said:", *(f"    {line}" for line in made.said)]
+        lines += ["  the last run said:", *_said(made, "    ")]
     return lines
+
+
+def _said(made: "Drill", indent: str) -> list[str]:
+    return [text.cut(f"{indent}{text.one_line(line)}", 100) for line in made.said]
 
 
 def _either(numbers: tuple[int, ...]) -> str:

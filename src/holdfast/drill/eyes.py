@@ -23,8 +23,8 @@ __all__ = ["IGNORED", "Began", "Ended", "Event", "Eyes", "Wrote"]
 IGNORED: Final = frozenset({"__pycache__", ".git"})
 
 _MODIFY, _MOVED_TO, _CREATE, _IS_DIR = 0x2, 0x80, 0x100, 0x40000000
-_CLOSE_WRITE, _OVERFLOW = 0x8, 0x4000
-_WANTED: Final = _MODIFY | _CLOSE_WRITE | _MOVED_TO | _CREATE
+_OVERFLOW: Final = 0x4000
+_WANTED: Final = _MODIFY | _MOVED_TO | _CREATE
 _HEAD: Final = struct.Struct("iIII")
 #: How long at most until attempts are looked for by listing them.
 _LISTED_S: Final = 0.02

@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 from holdfast.attempts.files import live_state
-from holdfast.attempts.names import AttemptName
+from holdfast.attempts.names import CHECKPOINTS, RESULTS, AttemptName
 from holdfast.drill import tree
 from holdfast.drill.eyes import Began, Ended, Event, Eyes, Wrote
 from holdfast.drill.runs import Runs
@@ -142,6 +142,7 @@ class Life:
     _heard: float = 0.0
     _aim: "_Aim | None" = None
     _ready: dict[AttemptName | None, list[Member]] = attrs.field(factory=dict)
+    _ran: tuple[AttemptName, ...] = ()
     _struck: tuple[int, list[AttemptName], str, float] | None = None
 
     # -- from its first run to its end
@@ -307,7 +308,7 @@ class Life:
         """Have ready who is to be struck, as far as that can be known before the instant."""
         live = self._live()
         target = aim.strike.target
-        self._ready = {}
+        self._ready, self._ran = {}, tuple(live)
         if target in _IN_ATTEMPTS:
             for name in live:
                 shim, _ = self._shims[name]
@@ -350,7 +351,6 @@ class Life:
 
     def _strike(self, aim: "_Aim", number: int) -> Kill | None:
         """Do it, unless it was done at the instant of a write; None if nobody was hit."""
-        live = self._live()
         if self._struck is None:
             self._choose(aim)
             self._hit(aim)
@@ -370,8 +370,8 @@ class Life:
             number=number,
             at_s=at_s,
             target=target,
-            hit=tuple(live if everyone else names),
-            running=tuple(live),
+            hit=self._ran if everyone else tuple(names),
+            running=self._ran,
             processes=processes,
             words=words,
             at_write=aim.wrote,
@@ -423,7 +423,6 @@ class _Aim:
             self.victim = event.name if self.skip <= 0 else None
             self.skip -= 1
         elif isinstance(event, Wrote) and moment == "write" and self.wrote is None:
-            self.wrote = event.path if self.skip <= 0 else None
             self.skip -= 1
 
     def due(self, now: float, live: dict[AttemptName, float]) -> bool:
@@ -454,11 +453,13 @@ class _Aim:
         """Which of the attempts that run are hit: if possible the one whose write it was."""
         if self.victim in live:
             return [self.victim]
-        if self.wrote is not None:
-            parts = self.wrote.split("/")
+        parts = [] if self.wrote is None else self.wrote.split("/")
+        if parts and parts[0] in (CHECKPOINTS, RESULTS):
+            # Of a rank nobody knows whose; of another process, it is one that a dead shim left.
             wrote = [name for name in live if name.unit in parts or f"{name}.json" in parts]
-            if wrote or self.strike.target == "attempt":
-                return wrote or live
+            live = wrote or [name for name in live if name.is_launcher]
+        if parts and self.strike.target == "attempt":
+            return live
         return [self.rng.choice(live)] if live else []
 
     def of(self, members: list[Member]) -> list[Member]:

@@ -18,8 +18,16 @@ Moment = Literal["clock", "attempt", "write"]
 TARGETS: Final[tuple[Target, ...]] = ("attempt", "shim", "everything", "process", "orchestrator")
 #: What `--sweeps` adds: signals to all, as a batch system or a terminal sends them.
 SWEEPS: Final[tuple[Target, ...]] = ("TERM", "INT")
-#: As often as they find something: most faults show between a write and the end of an attempt.
-_MOMENTS: Final[tuple[Moment, ...]] = ("attempt", "write", "clock", "write")
+#: Where faults show: what is written is torn by the death of who writes, and by no other.
+_MOMENTS: Final[dict[Target, tuple[Moment, ...]]] = {
+    "attempt": ("write", "write", "attempt"),
+    "shim": ("attempt", "attempt", "write"),
+    "everything": ("write", "attempt", "clock"),
+    "process": ("write", "write", "attempt"),
+    "orchestrator": ("attempt", "clock", "write"),
+    "TERM": ("attempt", "clock"),
+    "INT": ("attempt", "clock"),
+}
 #: The share of an undisturbed run that lies between two kills at the most.
 _GAP: Final = 1 / 3
 
@@ -75,16 +83,16 @@ def drawn(seed: int, measured: Measured, *, sweeps: bool) -> Iterator[Strike]:
     """Kills without end, each target as often as the others."""
     rng = random.Random(seed)
     targets = TARGETS + (SWEEPS if sweeps else ())
-    moments = _MOMENTS if measured.writes else ("attempt", "clock")
-    seldom = {"attempt": len(measured.attempts_s), "write": measured.writes, "clock": 1}
+    most = {"attempt": len(measured.attempts_s), "write": measured.writes, "clock": 0}
     while True:
-        when = [moments[n % len(moments)] for n in range(len(targets))]
-        rng.shuffle(when)
-        for target, moment in zip(rng.sample(targets, len(targets)), when, strict=True):
+        for target in rng.sample(targets, len(targets)):
+            moment = rng.choice(
+                [each for each in _MOMENTS[target] if each == "clock" or most[each]]
+            )
             yield Strike(
                 target=target,
                 moment=moment,
                 share=rng.random(),
-                skip=rng.randrange(max(1, round(seldom[moment] * _GAP))),
+                skip=rng.randrange(max(1, round(most[moment] * _GAP))),
                 pause=rng.choice((0.0, rng.random())),
             )
