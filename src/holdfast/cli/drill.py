@@ -1,6 +1,7 @@
 """`holdfast drill`: an experiment is killed and resumed, and whether that shows is told."""
 
 import contextlib
+import os
 import secrets
 import shutil
 import signal
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from holdfast.attempts import environment
 from holdfast.cli.app import in_state_dir, json_option
 from holdfast.cli.failures import DONE, FAILED, USAGE
 from holdfast.cli.run import set_option, settings_of
-from holdfast.cli.where import Where
+from holdfast.cli.where import Where, quoted
 from holdfast.reading import forms, text
 
 if TYPE_CHECKING:
@@ -51,13 +53,12 @@ _WHOM: Final = {
     "--kills",
     type=click.IntRange(min=1),
     default=20,
-    show_default=True,
     metavar="N",
-    help="How often it is killed, all in all.",
+    help="How often it is killed, all in all; default: 20.",
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0, max=1_000_000_000),
+    type=click.IntRange(min=0),
     metavar="S",
     help="What is killed, and when: the same again; default: another one each time.",
 )
@@ -116,7 +117,8 @@ def drill(
         raise click.UsageError("a drill needs Linux: what a kill leaves alive is seen in its /proc")
     survey = None
     if not in_place:
-        survey = copying.survey(experiment.cwd)
+        named = where.option or os.environ.get(environment.STATE_DIR)
+        survey = copying.survey(experiment.cwd, () if not named else (Path(named).absolute(),))
         _refuse(copying.leading_out(experiment), experiment.cwd)
     room = Path(tempfile.mkdtemp(prefix="holdfast-drill-")).resolve()
     made = Drill(
@@ -134,15 +136,14 @@ def drill(
         daemons=daemons,
         tell=text.say,
     )
-    kept = True
+    kept = keep
     try:
         with _stoppable() as made.check:
             _announce(made)
             made.prepare()
             verdict = made.run()
-        kept = keep or verdict not in ("equal", "wrote elsewhere")
+        kept = keep or _CODES[verdict] == FAILED
     except _StoppedError as stopped:
-        kept = keep
         text.say("stopped; nothing of it runs any more")
         return 128 + stopped.number
     finally:
@@ -162,7 +163,10 @@ def drill(
     else:
         text.emit(_lines(made, verdict))
         if kept:
-            text.say(f"kept in {room}: copy, states, logs of all runs")
+            text.say(f"kept: {room}, with the logs of all runs")
+            if (room / "undisturbed").exists():
+                there = quoted(str(made.folder))
+                text.say(f"compare: diff -r {quoted(str(room / 'undisturbed'))} {there}")
         if verdict == "not equal" and made.struck:
             text.say(f"see it again: {again}")
     return _CODES[verdict]

@@ -7,7 +7,6 @@ run by the real command line, in a copy of its folder.
 import itertools
 import os
 import random
-import shutil
 import statistics
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -36,9 +35,21 @@ Verdict = Literal[
 
 #: Kills in one life at the most: each life is looked at, and names the fewer suspects.
 _MOST_KILLS: Final = 6
+#: Bytes of files that are kept to be compared with.
+_SMALL: Final = 256 << 20
 #: Names in a list of them, and characters of each.
 _NAMED: Final = 4
 _WORDS: Final = 24
+#: How far files are compared that differ without kills.
+_HOW: Final = {
+    "bytes": "whole",
+    "lines": "(lines in any order)",
+    "count": "(how many lines)",
+    "there": "(that it is there)",
+    None: "(how many)",
+}
+#: Kills that a life has room for, more or less.
+_KILLS_A_LIFE: Final = 4
 #: Lives in a row in which nothing could be hit, before that is the answer.
 _MOST_MISSED: Final = 5
 
@@ -104,6 +115,8 @@ class Drill:
     left: list[Difference] = attrs.field(factory=list)
     _before: frozenset[tree.Member] = attrs.field(init=False, factory=frozenset)
     _lives: int = 0
+    _original: Survey | None = None
+    _made: copying.Made = attrs.field(factory=dict)
     _durations: list[float] = attrs.field(factory=list)
     _attempts: dict[str, list[float]] = attrs.field(factory=dict)
     _writes: list[int] = attrs.field(factory=list)
@@ -120,10 +133,6 @@ class Drill:
         return self.room / "copy" / (self.experiment.cwd.name or "root")
 
     @property
-    def _pristine(self) -> Path:
-        return self.room / "original"
-
-    @property
     def log(self) -> Path:
         """What the runs of the last life have said."""
         return self.room / f"life-{self._lives}.log"
@@ -135,17 +144,33 @@ class Drill:
             StateReadError, StateWriteError: The disk refused.
         """
         if self.survey is not None:
-            copying.copy(self.survey, self._pristine, self.check)
+            copying.copy(self.survey, self.room / "original", self.check)
+            self._original = copying.survey(self.room / "original")
 
     def _place(self) -> Path:
         """Lay the experiment out as it was; where its state goes."""
         self._lives += 1
-        if self.survey is None:
+        if self._original is None:
             return self.room / f"state-{self._lives}"
-        if self._copy.exists():
-            shutil.rmtree(self._copy)
-        copying.copy(copying.survey(self._pristine), self._copy, self.check)
+        if self._lives == 2 and self._is_small():
+            # What an undisturbed run leaves is what a person compares with.
+            self._copy.rename(self.room / "undisturbed")
+        elif self._copy.exists():
+            copying.undo(self._original, self._copy, self._made)
+        self._made = copying.copy(self._original, self._copy, self.check)
         return self._copy / STATE_DIR
+
+    def _is_small(self) -> bool:
+        files = self.undisturbed[0].files.values()
+        return sum(trace.size for trace in files) < _SMALL
+
+    @property
+    def _known(self) -> dict[str, tuple[int, int]]:
+        """Size and time of what was copied, by path."""
+        if self._original is None:
+            return {}
+        signs = self._original.signs.items()
+        return {path: (each[1], each[2]) for path, each in signs if each[1:]}
 
     # -- what is done
 
@@ -187,16 +212,18 @@ class Drill:
         return "equal" if self.struck else "never hit"
 
     def _tell_compared(self, agreed: Agreement) -> None:
-        alike = sum(level != "there" for level in agreed.levels.values())
-        parts = [text.count(len(agreed.levels), "file")] if alike else []
+        made = [path for path in agreed.levels if not agreed.first.files[path].as_copied]
+        parts = [text.count(len(made), "file")] if made else []
         if self.keys:
-            parts.append(f"of results {_listed(sorted(self.keys))}")
+            parts.append(f"{_listed(sorted(self.keys))} of results")
         self.tell(f"compared: {'; '.join(parts) or 'who completes'}")
         if self.compare is None and agreed.unequal_keys:
-            self.tell(f"not compared, different without kills: {_listed(agreed.unequal_keys)}")
+            self.tell(f"different without kills, not compared: {_listed(agreed.unequal_keys)}")
         if agreed.unequal_files:
-            told = _listed(agreed.unequal_files)
-            self.tell(f"compared in part, different without kills: {told}")
+            told = [f"{path} {_HOW[agreed.levels.get(path)]}" for path in agreed.unequal_files]
+            self.tell(f"different without kills, compared in part: {_listed(told)}")
+        about_s = max(self._durations) * (2 * self.kills / _KILLS_A_LIFE + 1)
+        self.tell(f"this takes about {text.duration(about_s)}")
 
     @property
     def struck(self) -> int:
@@ -243,7 +270,7 @@ class Drill:
         now = self._outside()
         self.elsewhere = sorted(path for path in before if now.get(path) != before[path])
         self.elsewhere += sorted(now.keys() - before.keys())
-        found = look(self.folder, state_dir, self.ignore)
+        found = look(self.folder, state_dir, self.ignore, self._known)
         self.undisturbed.append(found)
         self.left += map(_stray, life.strays)
         self._durations.append(took_s)
@@ -270,15 +297,12 @@ class Drill:
             return {}
         found: dict[str, tuple[int, ...]] = {}
         home = self.experiment.cwd
-        for path, signs in copying.survey(home, self._apart()).signs.items():
+        for path, signs in copying.survey(home, self.survey.apart).signs.items():
             found[str(home / path)] = signs
         for each in copying.shared(self.experiment, self.survey):
             info = each.stat()
             found[str(each)] = (info.st_mtime_ns, info.st_size)
         return found
-
-    def _apart(self) -> tuple[Path, ...]:
-        return ()
 
     def _round(self, measured: Measured, seed: int, most: int) -> Round:
         state_dir = self._place()
@@ -291,7 +315,7 @@ class Drill:
             life.disturbed(strikes, measured, random.Random(seed), self.struck + 1)
             took_s = life.age_s
         self._finish()
-        seen = look(self.folder, state_dir, self.ignore)
+        seen = look(self.folder, state_dir, self.ignore, self._known)
         found = [*self._of_life(life), *self._differences(seen)]
         if found and not life.gave_up and not life.strays:
             found = self._confirmed(found)

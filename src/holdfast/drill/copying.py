@@ -7,6 +7,7 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from holdfast.config.experiment_file import Experiment
 from holdfast.errors import StateReadError, StateWriteError
 from holdfast.store.place import STATE_DIR
 
-__all__ = ["Survey", "copy", "leading_out", "shared", "survey"]
+__all__ = ["Made", "Survey", "copy", "leading_out", "shared", "survey", "undo"]
 
 _CLONE: Final = 0x40049409  # FICLONE of linux/fs.h
 _BLOCK: Final = 1 << 20
@@ -28,12 +29,17 @@ _OF_SYSTEM: Final = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin",
 _MOST_COMMANDS: Final = 1000
 
 
+#: By relative path, inode and time of the last change of what was copied: no program can fake both.
+Made = dict[str, tuple[int, int]]
+
+
 @attrs.frozen(kw_only=True)
 class Survey:
     """What lies in a folder.
 
     Attributes:
         folder: An absolute path.
+        apart: What in it was not looked at.
         signs: What gives a change away, by relative path.
         files: How many there are.
         size: What a copy takes on the disk at the most, in bytes.
@@ -41,6 +47,7 @@ class Survey:
     """
 
     folder: Path
+    apart: tuple[Path, ...]
     signs: Mapping[str, tuple[int, ...]]
     files: int
     size: int
@@ -68,7 +75,7 @@ def survey(folder: Path, apart: tuple[Path, ...] = ()) -> Survey:
                 out[path] = str(target)
         elif stat.S_ISDIR(info.st_mode):
             signs[path] = (info.st_mode,)
-    return Survey(folder=folder, signs=signs, files=files, size=size, out=out)
+    return Survey(folder=folder, apart=apart, signs=signs, files=files, size=size, out=out)
 
 
 def _entries(folder: Path, apart: tuple[Path, ...]) -> Iterator[tuple[str, os.stat_result]]:
@@ -92,8 +99,8 @@ def _entries(folder: Path, apart: tuple[Path, ...]) -> Iterator[tuple[str, os.st
             ) from err
 
 
-def copy(found: Survey, target: Path, check: Callable[[], None] = lambda: None) -> None:
-    """Make *target* a copy of what was *found*; it must not be there.
+def copy(found: Survey, target: Path, check: Callable[[], None] = lambda: None) -> Made:
+    """Make *target* a copy of what was *found*; what is there already is taken for copied.
 
     Links that lead out of the folder lead to the same place; those to something in the folder, to
     the copy of it. Sockets and devices are left out.
@@ -106,22 +113,48 @@ def copy(found: Survey, target: Path, check: Callable[[], None] = lambda: None) 
     """
     source = found.folder
     folders: list[str] = [""]
-    _made(target, lambda: target.mkdir(parents=True))
+    made: Made = {}
+    _made(target, lambda: target.mkdir(parents=True, exist_ok=True))
     for path, signs in found.signs.items():
         check()
         here, there = source / path, target / path
         mode = signs[0]
         if stat.S_ISDIR(mode):
-            _made(there, there.mkdir)
+            _made(there, partial(there.mkdir, exist_ok=True))
             folders.append(path)
-        elif stat.S_ISLNK(mode):
-            _link(found, here, there, path, target)
-        elif stat.S_ISREG(mode):
-            _file(here, there)
-        elif stat.S_ISFIFO(mode):
-            _made(there, lambda there=there: os.mkfifo(there))  # type: ignore[misc]
+            continue
+        if not os.path.lexists(there):
+            if stat.S_ISLNK(mode):
+                _link(found, here, there, path, target)
+            elif stat.S_ISREG(mode):
+                _file(here, there)
+            elif stat.S_ISFIFO(mode):
+                _made(there, partial(os.mkfifo, there))
+            else:
+                continue
+        info = there.lstat()
+        made[path] = (info.st_ino, info.st_ctime_ns)
     for path in reversed(folders):
-        _made(target / path, lambda path=path: shutil.copystat(source / path, target / path))  # type: ignore[misc]
+        _made(target / path, partial(shutil.copystat, source / path, target / path))
+    return made
+
+
+def undo(found: Survey, target: Path, made: Made) -> None:
+    """Take away from *target*, a copy of what was *found*, all that is not as it was *made*.
+
+    So only that has to be copied again: there may be much that no run writes to.
+
+    Raises:
+        StateReadError, StateWriteError: The disk refused.
+    """
+    shutil.rmtree(target / STATE_DIR, ignore_errors=True)
+    for path, info in list(_entries(target, ())):
+        there = target / path
+        if stat.S_ISDIR(info.st_mode):
+            if not stat.S_ISDIR(found.signs.get(path, (0,))[0]):
+                _made(there, partial(shutil.rmtree, there, ignore_errors=True))
+        elif made.get(path) != (info.st_ino, info.st_ctime_ns):
+            _made(there, partial(there.unlink, missing_ok=True))
 
 
 def _made(path: Path, make: Callable[[], object]) -> None:

@@ -42,6 +42,7 @@ class Trace:
         lines: None where it is no text, or too large.
         sorted: Digest of its lines in order; None as *lines*.
         json: Whether it can be read as JSON; None if its name does not say that it is.
+        as_copied: Whether it is as it was before any run, and was not read.
     """
 
     size: int
@@ -49,6 +50,7 @@ class Trace:
     lines: int | None = None
     sorted: str | None = None
     json: bool | None = None
+    as_copied: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -86,9 +88,18 @@ class Look:
         return sum(max(each.attempt - 1, 0) for each in self.state.processes.values())
 
 
-def look(folder: Path, state_dir: Path, ignore: Collection[str] = ()) -> Look:
-    """What is there now. Nothing of the experiment runs any more."""
-    files = dict(_files(folder, state_dir, ignore))
+def look(
+    folder: Path,
+    state_dir: Path,
+    ignore: Collection[str] = (),
+    known: Mapping[str, tuple[int, int]] | None = None,
+) -> Look:
+    """What is there now. Nothing of the experiment runs any more.
+
+    Args:
+        known: Size and time of files as they were before it ran; those are not read again.
+    """
+    files = dict(_files(folder, state_dir, ignore, known or {}))
     manager = StateManager(state_dir)
     found = manager.list_experiments()
     if not found:
@@ -148,11 +159,20 @@ def each(folder: Path) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
                 pending.append(f"{path}/")
 
 
-def _files(folder: Path, state_dir: Path, ignore: Collection[str]) -> Iterator[tuple[str, Trace]]:
+def _files(
+    folder: Path,
+    state_dir: Path,
+    ignore: Collection[str],
+    known: Mapping[str, tuple[int, int]],
+) -> Iterator[tuple[str, Trace]]:
     for path, entry in each(folder):
         if Path(entry.path).is_relative_to(state_dir):
             continue
         if any(globs.fits(pattern, path) for pattern in ignore):
+            continue
+        info = entry.stat(follow_symlinks=False)
+        if known.get(path) == (info.st_size, info.st_mtime_ns):
+            yield path, Trace(size=info.st_size, sha256="", as_copied=True)
             continue
         found = trace(Path(entry.path))
         if found is not None:
