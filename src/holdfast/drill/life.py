@@ -167,7 +167,7 @@ class Life:
             if resume_at is not None:
                 if now >= resume_at:
                     resume_at = None
-                    self._start(resume=True)
+                    self._go_on(rng)
                 else:
                     self._watch(min(resume_at - now, _LOOK_S))
                 continue
@@ -190,7 +190,7 @@ class Life:
                     self.gave_up = f"{calm} runs in a row ended undisturbed with exit code {code}"
                     return
                 calm += 1
-                self._start(resume=True)
+                self._go_on(rng)
             elif now > self._heard + measured.quiet_s:
                 self.gave_up = f"nothing happened for {measured.quiet_s:.0f} s"
                 return
@@ -210,6 +210,10 @@ class Life:
     def _begin(self) -> None:
         self._began = self._told = time.monotonic()
         self._start(resume=False)
+
+    def _go_on(self, rng: random.Random) -> None:
+        # A person would do either; before there is an experiment, only one of them.
+        self._start(resume=rng.random() < 0.5 and self.runs.has_begun)
 
     def _start(self, *, resume: bool) -> None:
         self._heard = time.monotonic()

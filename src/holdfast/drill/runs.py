@@ -9,6 +9,8 @@ from pathlib import Path
 
 import attrs
 
+from holdfast.store.manager import StateManager
+
 __all__ = ["Runs"]
 
 
@@ -33,6 +35,11 @@ class Runs:
     settings: Sequence[str] = ()
     program: "subprocess.Popen[bytes] | None" = None
     fd: int | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is an experiment to be resumed."""
+        return bool(StateManager(self.state_dir).list_experiments())
 
     def start(self, *, resume: bool = False) -> int:
         """Start one; its pid."""
