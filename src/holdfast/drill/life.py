@@ -242,7 +242,9 @@ class Life:
         now = time.monotonic()
         if now > self._told + _HEARTBEAT_S:
             self._told = now
-            self.tell(f"  {self._ended} attempts ended, {len(self._live())} running")
+            ended = text.count(self._ended, "attempt")
+            after = text.duration(self.age_s)
+            self.tell(f"  after {after}: {ended} ended, {len(self._live())} running")
 
     @property
     def _own(self) -> tuple[int, ...]:
