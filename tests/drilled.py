@@ -68,9 +68,9 @@ ranks = 2
 """,
 }
 
-_SIX = """
+_FOUR = """
 command = ["{python}", "-I", "-S", "work.py"]
-processes = 6
+processes = 4
 """
 
 #: What each does wrong.
@@ -85,7 +85,7 @@ time.sleep(0.1)
 value = index
 """
         + _RESULT,
-        "e.toml": _SIX,
+        "e.toml": _FOUR,
     },
     "makes another file at every attempt": {
         "work.py": _BEGIN
@@ -98,7 +98,7 @@ time.sleep(0.1)
 value = index
 """
         + _RESULT,
-        "e.toml": _SIX,
+        "e.toml": _FOUR,
     },
     "goes on from a torn checkpoint": {
         "work.py": _BEGIN
@@ -115,7 +115,7 @@ for step in range(len(steps), 5):
 value = steps
 """
         + _RESULT,
-        "e.toml": _SIX,
+        "e.toml": _FOUR,
     },
     "says that it is done before it has a result": {
         "work.py": _BEGIN
@@ -128,7 +128,7 @@ time.sleep(0.1)
 value = index
 """
         + _RESULT,
-        "e.toml": _SIX,
+        "e.toml": _FOUR,
     },
     "leaves a child that is part of nothing": {
         "work.py": _BEGIN
@@ -142,7 +142,7 @@ time.sleep(0.15)
 value = index
 """
         + _RESULT,
-        "e.toml": _SIX,
+        "e.toml": _FOUR,
     },
 }
 

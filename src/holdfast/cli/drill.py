@@ -34,6 +34,8 @@ _CODES: Final[dict["Verdict", int]] = {
     "never hit": FAILED,
     "wrote elsewhere": USAGE,
 }
+#: Of a line of what a run said.
+_COLUMNS: Final = 80
 #: Things in a list, and differences, that are printed.
 _NAMED: Final = 5
 _MOST: Final = 12
@@ -142,7 +144,7 @@ def drill(
             _announce(made)
             made.prepare()
             verdict = made.run()
-        kept = keep or _CODES[verdict] == FAILED
+        kept = keep or verdict in ("not equal", "does not run")
     except _StoppedError as stopped:
         text.say("stopped; nothing of it runs any more")
         return 128 + stopped.number
@@ -164,9 +166,10 @@ def drill(
         text.emit(_lines(made, verdict))
         if kept:
             text.say(f"kept: {room}, with the logs of all runs")
-            if (room / "undisturbed").exists():
-                there = quoted(str(made.folder))
-                text.say(f"compare: diff -r {quoted(str(room / 'undisturbed'))} {there}")
+            good, bad = room / "undisturbed", room / "killed"
+            if good.exists() and made.struck:
+                there = bad if bad.exists() else made.folder
+                text.say(f"compare: diff -r {quoted(str(good))} {quoted(str(there))}")
         if verdict == "not equal" and made.struck:
             text.say(f"see it again: {again}")
     return _CODES[verdict]
@@ -258,12 +261,11 @@ def _lines(made: "Drill", verdict: "Verdict") -> list[str]:
         ]
     if verdict == "never hit":
         return ["nothing was killed: it is over too soon to be hit"]
-    return [
-        f"does not run in a copy, undisturbed: exit code {made.code}; it said:"
-        if made.survey is not None
-        else f"does not run, undisturbed: exit code {made.code}; it said:",
-        *_said(made, "  "),
-    ]
+    lines = [f"it does not run undisturbed: exit code {made.code}", *_said(made, "  ")]
+    if made.survey is not None:
+        folder = text.one_line(made.experiment.cwd)
+        lines.append(f"the copy has nothing but {folder}; --in-place runs it there")
+    return lines
 
 
 def _equal(made: "Drill") -> list[str]:
@@ -305,7 +307,7 @@ def _unequal(made: "Drill") -> list[str]:
 
 
 def _said(made: "Drill", indent: str) -> list[str]:
-    return [text.cut(f"{indent}{text.one_line(line)}", 100) for line in made.said]
+    return [text.cut(f"{indent}{text.one_line(line)}", _COLUMNS) for line in made.said]
 
 
 def _either(numbers: tuple[int, ...]) -> str:

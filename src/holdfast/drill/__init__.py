@@ -7,6 +7,7 @@ run by the real command line, in a copy of its folder.
 import itertools
 import os
 import random
+import shutil
 import statistics
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -21,7 +22,7 @@ from holdfast.drill.copying import Survey
 from holdfast.drill.differences import Agreement, Difference, agreement, differences
 from holdfast.drill.eyes import Eyes
 from holdfast.drill.life import Kill, Life, Stray
-from holdfast.drill.looks import Look, look, shape
+from holdfast.drill.looks import Look, line_counts, look, shape
 from holdfast.drill.runs import Runs
 from holdfast.drill.strikes import Measured, drawn
 from holdfast.reading import text
@@ -164,6 +165,10 @@ class Drill:
         files = self.undisturbed[0].files.values()
         return sum(trace.size for trace in files) < _SMALL
 
+    def _lines(self, state_dir: Path) -> dict[str, int] | None:
+        """In place, what is appended to goes on from what the life before has left."""
+        return line_counts(self.folder, state_dir) if self._original is None else None
+
     @property
     def _known(self) -> dict[str, tuple[int, int]]:
         """Size and time of what was copied, by path."""
@@ -187,10 +192,10 @@ class Drill:
     def _run(self) -> Verdict:
         for _ in range(2):
             found = self._undisturbed()
-            if found is None:
-                return "does not run"
             if self.elsewhere:
                 return "wrote elsewhere"
+            if found is None:
+                return "does not run"
             done = text.count(len(found.done), "process")
             self.tell(f"undisturbed: {done} completed in {text.duration(self._durations[-1])}")
             if self.left:
@@ -221,7 +226,11 @@ class Drill:
             self.tell(f"different without kills, not compared: {_listed(agreed.unequal_keys)}")
         if agreed.unequal_files:
             told = [f"{path} {_HOW[agreed.levels.get(path)]}" for path in agreed.unequal_files]
-            self.tell(f"different without kills, compared in part: {_listed(told)}")
+            self.tell("different without kills, compared in part:")
+            for each in told[:_NAMED]:
+                self.tell(f"  {text.one_line(each)}")
+            if len(told) > _NAMED:
+                self.tell(f"  and {len(told) - _NAMED} more")
         about_s = max(self._durations) * (2 * self.kills / _KILLS_A_LIFE + 1)
         self.tell(f"this takes about {text.duration(about_s)}")
 
@@ -258,19 +267,19 @@ class Drill:
     def _undisturbed(self) -> Look | None:
         """Run it once; None if it did not get to its end."""
         state_dir = self._place()
-        before = self._outside()
+        before, lines = self._outside(), self._lines(state_dir)
         with Eyes(self.folder, state_dir) as eyes:
             life = self._life(state_dir, eyes)
             life.undisturbed()
             took_s = life.age_s
         self._finish()
-        if life.code:
-            self.code, self.said = life.code, life.runs.said()
-            return None
         now = self._outside()
         self.elsewhere = sorted(path for path in before if now.get(path) != before[path])
         self.elsewhere += sorted(now.keys() - before.keys())
-        found = look(self.folder, state_dir, self.ignore, self._known)
+        if life.code:
+            self.code, self.said = life.code, life.runs.said()
+            return None
+        found = look(self.folder, state_dir, self.ignore, self._known, lines)
         self.undisturbed.append(found)
         self.left += map(_stray, life.strays)
         self._durations.append(took_s)
@@ -306,6 +315,7 @@ class Drill:
 
     def _round(self, measured: Measured, seed: int, most: int) -> Round:
         state_dir = self._place()
+        lines = self._lines(state_dir)
         strikes = itertools.islice(
             drawn(seed, measured, sweeps=self.sweeps), min(most, _MOST_KILLS)
         )
@@ -315,7 +325,7 @@ class Drill:
             life.disturbed(strikes, measured, random.Random(seed), self.struck + 1)
             took_s = life.age_s
         self._finish()
-        seen = look(self.folder, state_dir, self.ignore, self._known)
+        seen = look(self.folder, state_dir, self.ignore, self._known, lines)
         found = [*self._of_life(life), *self._differences(seen)]
         if found and not life.gave_up and not life.strays:
             found = self._confirmed(found)
@@ -352,13 +362,18 @@ class Drill:
     def _confirmed(self, found: list[Difference]) -> list[Difference]:
         """Those of *found* that do not show without any kill, too."""
         self.tell("  something differs: once more undisturbed, to see whether kills did it")
+        if self._original is not None:
+            self._copy.rename(self.room / "killed")
         again = self._undisturbed()
         if again is None:
             return found
         without = {each.key for each in self._differences(again)}
         self.agreed = self._narrowed(again)
         self.dropped += [each.about for each in found if each.key in without]
-        return [each for each in found if each.key not in without]
+        found = [each for each in found if each.key not in without]
+        if not found:
+            shutil.rmtree(self.room / "killed", ignore_errors=True)
+        return found
 
     def _narrowed(self, again: Look) -> Agreement:
         one, two = self.undisturbed[:2]

@@ -104,7 +104,7 @@ def _level(one: Trace, two: Trace) -> Level:
         return "bytes"
     if one.sorted is not None and one.sorted == two.sorted:
         return "lines"
-    return "count" if one.lines and one.lines == two.lines else "there"
+    return "count" if one.lines is not None and one.lines == two.lines else "there"
 
 
 def _shapes(files: Collection[str]) -> Counter[str]:
@@ -207,12 +207,12 @@ def _file(was: Trace, now: Trace | None, level: Level) -> tuple[Kind, str] | Non
         return "lost", f"is empty, undisturbed it has {was.size:,} bytes"
     if was.json and now.json is False:
         return "lost", f"is torn: no JSON; {now.size:,} bytes, undisturbed {was.size:,}"
-    if level == "there":
+    if level == "there" or was.sha256 == now.sha256:
         return None
     if was.lines is not None and now.lines is not None and now.lines != was.lines:
         kind: Kind = "repeated" if now.lines > was.lines else "lost"
         return kind, f"has {_lines(now.lines)}, undisturbed {_lines(was.lines)}"
-    if level == "count" or was.sha256 == now.sha256:
+    if level == "count":
         return None
     if level == "lines" and was.sorted == now.sorted:
         return None

@@ -22,7 +22,7 @@ from holdfast.results import aggregate_file, aggregation
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.manager import StateManager
 
-__all__ = ["Look", "Trace", "each", "look", "shape", "trace"]
+__all__ = ["Look", "Trace", "each", "line_counts", "look", "shape", "trace"]
 
 #: A larger file is compared whole, or not at all.
 _LARGEST_TEXT: Final = 64 << 20
@@ -39,7 +39,7 @@ class Trace:
 
     Attributes:
         sha256: Of a link, that of where it leads.
-        lines: None where it is no text, or too large.
+        lines: None where it is no text, or too large; in place, how many more it has than before.
         sorted: Digest of its lines in order; None as *lines*.
         json: Whether it can be read as JSON; None if its name does not say that it is.
         as_copied: Whether it is as it was before any run, and was not read.
@@ -93,13 +93,18 @@ def look(
     state_dir: Path,
     ignore: Collection[str] = (),
     known: Mapping[str, tuple[int, int]] | None = None,
+    lines: Mapping[str, int] | None = None,
 ) -> Look:
     """What is there now. Nothing of the experiment runs any more.
 
     Args:
         known: Size and time of files as they were before it ran; those are not read again.
+        lines: How many there were in a file before it ran: those that it has more count.
     """
     files = dict(_files(folder, state_dir, ignore, known or {}))
+    for path, before in (lines or {}).items():
+        if (now := files.get(path)) is not None and now.lines is not None:
+            files[path] = attrs.evolve(now, lines=now.lines - before)
     manager = StateManager(state_dir)
     found = manager.list_experiments()
     if not found:
@@ -125,6 +130,12 @@ def look(
         files=files,
         problem=problem,
     )
+
+
+def line_counts(folder: Path, state_dir: Path) -> dict[str, int]:
+    """How many lines each text there has now."""
+    files = _files(folder, state_dir, (), {})
+    return {path: trace.lines for path, trace in files if trace.lines is not None}
 
 
 def _values(state: ExperimentState, folder: Path) -> Iterator[tuple[tuple[int | str, str], Any]]:

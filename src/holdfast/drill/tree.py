@@ -110,8 +110,8 @@ def is_released(member: Member) -> bool:
 
 def words(member: Member) -> str:
     """The command line of *member*, for people."""
-    told = _read(member.pid, "cmdline").strip(b"\0").replace(b"\0", b" ")
-    return os.fsdecode(told)
+    program, *rest = _read(member.pid, "cmdline").strip(b"\0").split(b"\0")
+    return os.fsdecode(b" ".join([program.rpartition(b"/")[2], *rest]))
 
 
 def _read(pid: int, what: str) -> bytes:
