@@ -22,7 +22,8 @@ __all__ = ["Made", "Survey", "copy", "leading_out", "shared", "survey", "undo"]
 _CLONE: Final = 0x40049409  # FICLONE of linux/fs.h
 _BLOCK: Final = 1 << 20
 #: Paths in a text of a command, as a shell or an option has them: `--out=/scratch/x`, `>/tmp/y`.
-_PATH: Final = re.compile(r"""(?:^|(?<=[\s=:,;<>|&()'"]))/[^\s=:,;<>|&()'"]*""")
+#: Not what follows the `http:` of an address.
+_PATH: Final = re.compile(r"""(?:^|(?<=[\s=:,;<>|&()'"])|(?<=file://))/(?!/)[^\s=:,;<>|&()'"]*""")
 #: Where what is named is nobody's output.
 _OF_SYSTEM: Final = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
 #: Processes whose filled-in words are looked at: what is absolute is so in all of them.

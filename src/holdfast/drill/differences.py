@@ -179,23 +179,29 @@ def _files(agreed: Agreement, found: Look) -> Iterator[Difference]:
                 processes=frozenset() if index is None else frozenset((index,)),
                 path=path,
             )
-    now = _shapes(path for path in found.files if path not in own)  # type: ignore[arg-type]
+    yield from _kinds(agreed, found, {shape(path) for path in own})
+
+
+def _kinds(agreed: Agreement, found: Look, apart: Collection[str]) -> Iterator[Difference]:
+    """Files of which there are more or fewer than undisturbed, whatever their numbers are."""
+    by_shape: dict[str, list[str]] = {}
+    for path in sorted(found.files):
+        by_shape.setdefault(shape(path), []).append(path)
+    missing = {shape(path) for path in agreed.levels if path not in found.files}
     for name, count in sorted(agreed.shapes.items()):
-        names = [path for path in found.files if shape(path) == name]
-        if all(path in agreed.levels for path in names) and "*" not in name:
+        names = by_shape.get(name, [])
+        if "*" not in name or name in apart:
             continue
-        if now[name] > count:
-            new = sorted(path for path in names if path not in agreed.first.files)
+        if len(names) > count:
+            new = [path for path in names if path not in agreed.first.files]
             yield Difference(
                 kind="repeated",
                 about=portable(name),
-                says=f"are {now[name]} files, undisturbed {count}: {', '.join(new[:2])}",
+                says=f"are {len(names)} files, undisturbed {count}: {', '.join(new[:2])}",
                 path=new[0] if len(new) == 1 else None,
             )
-        elif now[name] < count and not any(
-            shape(path) == name for path in agreed.levels if path not in found.files
-        ):
-            says = f"are {now[name]} files, undisturbed {count}"
+        elif len(names) < count and name not in missing:
+            says = f"are {len(names)} files, undisturbed {count}"
             yield Difference(kind="lost", about=portable(name), says=says)
 
 
