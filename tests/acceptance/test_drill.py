@@ -148,16 +148,14 @@ def test_a_kill_that_did_it_is_named_and_shown_again(drill: Drills):
     out, err = drill.start("--seed=3").communicate(timeout=280)
     assert "repeated: results.csv has" in out
     compare, again = (
-        next(line for line in err.splitlines() if line.startswith(f"{word}:"))
-        for word in ("compare", "see it again")
+        shlex.split(next(line for line in err.splitlines() if word in line).partition(": ")[2])
+        for word in ("compare, there", "see it again")
     )
-    found = subprocess.run(
-        shlex.split(compare.partition(": ")[2]), capture_output=True, text=True, check=False
-    )
+    [room] = drill.rooms.iterdir()
+    found = subprocess.run(compare, cwd=room, capture_output=True, text=True, check=False)
     assert "results.csv" in found.stdout
-    words = shlex.split(again.partition(": ")[2])
-    assert words[-1] == "e.toml"
-    assert "not equal" in drill(*words[words.index("drill") + 1 : -1], code=3)
+    assert again[-1] == "e.toml"
+    assert "not equal" in drill(*again[again.index("drill") + 1 : -1], code=3)
 
 
 def test_what_differs_without_kills_is_not_held_against_it(drill: Drills):
@@ -176,8 +174,8 @@ open(os.environ["HOLDFAST_RESULT"], "w").write(json.dumps(value))
         }
     )
     told = drill("--kills=1", "--seed=1", "--ignore=*.log", "--keep")
-    assert "compared: index of results" in told
-    assert "kept: " in told
+    assert "compared: who completes, index of results\n" in told
+    assert "kept, with the logs" in told
     [room] = drill.rooms.iterdir()
     assert (room / "copy" / "home" / ".experiment_state").is_dir()
 

@@ -165,11 +165,11 @@ def drill(
     else:
         text.emit(_lines(made, verdict))
         if kept:
-            text.say(f"kept: {room}, with the logs of all runs")
-            good, bad = room / "undisturbed", room / "killed"
-            if good.exists() and made.struck:
-                there = bad if bad.exists() else made.folder
-                text.say(f"compare: diff -r {quoted(str(good))} {quoted(str(there))}")
+            text.say(f"kept, with the logs of all runs: {room}")
+            if (room / "undisturbed").exists() and made.struck:
+                killed = room / "killed" if (room / "killed").exists() else made.folder
+                there = quoted(str(killed.relative_to(room)))
+                text.say("compare, there: diff -r -x .experiment_state undisturbed " + there)
         if verdict == "not equal" and made.struck:
             text.say(f"see it again: {again}")
     return _CODES[verdict]

@@ -218,10 +218,9 @@ class Drill:
 
     def _tell_compared(self, agreed: Agreement) -> None:
         made = [path for path in agreed.levels if not agreed.first.files[path].as_copied]
-        parts = [text.count(len(made), "file")] if made else []
-        if self.keys:
-            parts.append(f"{_listed(sorted(self.keys))} of results")
-        self.tell(f"compared: {'; '.join(parts) or 'who completes'}")
+        parts = [f"{_listed(sorted(self.keys))} of results"] if self.keys else []
+        parts += [text.count(len(made), "file")] if made else []
+        self.tell(f"compared: {', '.join(['who completes', *parts])}")
         if self.compare is None and agreed.unequal_keys:
             self.tell(f"different without kills, not compared: {_listed(agreed.unequal_keys)}")
         if agreed.unequal_files:

@@ -16,11 +16,12 @@ from typing import Final, NamedTuple
 import attrs
 
 from holdfast.attempts.names import ATTEMPTS, CHECKPOINTS, RESULTS, AttemptName
+from holdfast.store.place import STATE_DIR
 
 __all__ = ["IGNORED", "Began", "Ended", "Event", "Eyes", "Wrote"]
 
 #: Folders of which nobody asks what they contain.
-IGNORED: Final = frozenset({"__pycache__", ".git"})
+IGNORED: Final = frozenset({"__pycache__", ".git", str(STATE_DIR)})
 
 _MODIFY, _MOVED_TO, _CREATE, _IS_DIR = 0x2, 0x80, 0x100, 0x40000000
 _OVERFLOW: Final = 0x4000

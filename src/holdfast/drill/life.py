@@ -24,8 +24,6 @@ __all__ = ["Kill", "Life", "Stray"]
 _SAYS_SO: Final = (0, 3, 130, 143)
 #: Runs in a row that nobody disturbed and that did not get to the end, before it is given up.
 _MOST_CALM: Final = 3
-#: What was killed may take so long to be gone.
-_GONE_WITHIN_S: Final = 1.0
 _LOOK_S: Final = 0.25
 #: What an attempt has started by then that had nothing to be hit yet.
 _SOON_S: Final = 0.005
@@ -273,7 +271,11 @@ class Life:
         for member, of in list(self._left.items()):
             if of.unit == name.unit and of.attempt < name.attempt:
                 del self._left[member]
-                if member.lives and not (self.daemons and tree.is_released(member)):
+                if (
+                    member.lives
+                    and not tree.is_dying(member)
+                    and not (self.daemons and tree.is_released(member))
+                ):
                     self._stray(member, of, f"when {name} began")
 
     def _live(self) -> dict[AttemptName, float]:
@@ -283,19 +285,13 @@ class Life:
         return {name: began for name, (_, began) in self._shims.items()}
 
     def _look_for_strays(self) -> None:
-        until = time.monotonic() + _GONE_WITHIN_S
-        while left := self._descendants():
-            if time.monotonic() > until:
-                break
-            self._watch(0.01)
-        for member in left:
-            self._stray(member, self._left.get(member), "after the run had ended")
+        """See what is alive although the run has said how it ended: it does once nothing is."""
+        for member in tree.below(os.getpid()):
+            if member in self.before or tree.is_own(member) or tree.is_dying(member):
+                continue
+            if not (self.daemons and tree.is_released(member)):
+                self._stray(member, self._left.get(member), "after the run had ended")
         self._left.clear()
-
-    def _descendants(self) -> list[Member]:
-        found = (each for each in tree.below(os.getpid()) if each not in self.before)
-        stay = tree.is_released if self.daemons else tree.is_own
-        return [each for each in found if not tree.is_own(each) and not stay(each)]
 
     def _stray(self, member: Member, of: AttemptName | None, when: str) -> None:
         stray = Stray(

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import signal
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
@@ -20,6 +21,7 @@ __all__ = [
     "adopt",
     "below",
     "end",
+    "is_dying",
     "is_own",
     "is_released",
     "member_of",
@@ -31,6 +33,9 @@ __all__ = [
 _PROC: Final = Path("/proc")
 _OWN: Final = os.fsencode(BOOT)
 _RELEASED: Final = f"{environment.SESSION}=".encode()
+_EXITING: Final = 0x4  # PF_EXITING of linux/sched.h
+_KILL: Final = 1 << (signal.SIGKILL - 1)
+_PENDING: Final = re.compile(rb"^S(?:ig|hd)Pnd:\s*([0-9a-f]+)$", re.MULTILINE)
 #: What forks while it is killed is killed in the next round.
 _MOST_ROUNDS: Final = 50
 
@@ -101,6 +106,17 @@ def _children(pid: int) -> list[int]:
 def is_own(member: Member) -> bool:
     """Whether it is holdfast's starter or a shim."""
     return _OWN in _read(member.pid, "cmdline")
+
+
+def is_dying(member: Member) -> bool:
+    """Whether it does nothing any more: it is on its way out, or was killed and has not noticed."""
+    try:
+        told = _read(member.pid, "stat")
+        exiting = int(told[told.rindex(b")") + 2 :].split()[6]) & _EXITING
+    except (ValueError, IndexError):
+        return True  # it is gone
+    pending = _PENDING.findall(_read(member.pid, "status"))
+    return bool(exiting) or any(int(mask, 16) & _KILL for mask in pending)
 
 
 def is_released(member: Member) -> bool:
