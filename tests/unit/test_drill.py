@@ -159,6 +159,13 @@ def test_paths_that_lead_out_of_a_copy_are_found_wherever_they_stand(tmp_path: P
         f"word 2 of command names {home}/out, which is in the folder itself"
     ]
     assert len(leading_out(home, "sh", "-c", f"echo >{tmp_path}/link/x;echo >/no/such")) == 2
+    (tmp_path / "made").touch()
+    told = f"{tmp_path}/made, which looks like an output"
+    assert leading_out(home, "train", "--data", f"{tmp_path}/made") == []
+    for words in (["--out-dir", "{}"], ["-o", "{}"], ["--save-to={}"], ["sh", "-c", "echo >{}"]):
+        [says] = leading_out(home, "train", *(word.format(f"{tmp_path}/made") for word in words))
+        assert says.endswith(told)
+    assert leading_out(home, "train", LOG_DIR=f"{tmp_path}/made") == [f"env.LOG_DIR names {told}"]
     assert leading_out(home, "train", OUT=f"a:{home}") == [
         f"env.OUT names {home}, which is in the folder itself"
     ]
@@ -286,6 +293,15 @@ def test_values_are_compared_where_all_processes_agree(tmp_path: Path) -> None:
     assert found(tmp_path, one, two, none) == [
         "lost: loss of process 3 is missing, undisturbed it is 0.5"
     ]
+
+
+def test_a_result_that_says_which_attempt_made_it_is_no_difference(tmp_path: Path) -> None:
+    """That it was another one is told already."""
+    one = made(tmp_path / "one", {}, values={(3, "attempt"): 1, (3, "n"): 1, (2, "n"): 2})
+    again = made(
+        tmp_path / "again", {}, values={(3, "attempt"): 2, (3, "n"): 2, (2, "n"): 2}, attempt=2
+    )
+    assert found(tmp_path, one, one, again) == ["different: n of process 3 is 2, undisturbed 1"]
 
 
 def test_a_process_completed_twice_is_repeated(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,10 @@ _BLOCK: Final = 1 << 20
 #: Paths in a text of a command, as a shell or an option has them: `--out=/scratch/x`, `>/tmp/y`.
 #: Not what follows the `http:` of an address.
 _PATH: Final = re.compile(r"""(?:^|(?<=[\s=:,;<>|&()'"])|(?<=file://))/(?!/)[^\s=:,;<>|&()'"]*""")
+#: How what is written to is called: `-o`, `--out-dir`, `SAVE_TO`; `>` in a shell.
+_WRITTEN: Final = re.compile(
+    r"^-+o$|out|save|log|dest|result|checkpoint|ckpt|write|export|work_?dir|>$", re.IGNORECASE
+)
 #: Where what is named is nobody's output.
 _OF_SYSTEM: Final = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
 #: Processes whose filled-in words are looked at: what is absolute is so in all of them.
@@ -223,27 +228,37 @@ def _content(source: int, target: int) -> None:
 # -- what would lead out of it --------------------------------------------------------------------
 
 
-def _texts(experiment: Experiment) -> Iterator[tuple[str, str]]:
-    """Everything that a process is told, and where it stands; but no program."""
+def _texts(experiment: Experiment) -> Iterator[tuple[str, str, str]]:
+    """Everything that a process is told: where it stands, what it is called, the text.
+
+    Not the program itself.
+    """
     step = experiment.rank_count
     for index in range(0, min(experiment.num_processes, _MOST_COMMANDS * step), step):
-        for number, word in enumerate(experiment.argv(index)[1:], 2):
-            yield f"word {number} of command", word
+        yield from _words("command", experiment.argv(index))
         for name, text in experiment.environment(index).items():
-            yield f"env.{name}", text
+            yield f"env.{name}", name, text
         for key, value in experiment.params[index].items():
-            yield f"matrix.{key}", str(value)
-    for number, word in enumerate((experiment.aggregate.command or ())[1:], 2):
-        yield f"word {number} of aggregate.command", word
+            yield f"matrix.{key}", key, str(value)
+    yield from _words("aggregate.command", experiment.aggregate.command or ())
 
 
-def _paths(experiment: Experiment) -> Iterator[tuple[str, str]]:
+def _words(where: str, argv: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    for number, (before, word) in enumerate(pairwise(argv), 2):
+        yield f"word {number} of {where}", before if before.startswith("-") else "", word
+
+
+def _paths(experiment: Experiment) -> Iterator[tuple[str, str, bool]]:
+    """Absolute paths: where each stands, itself, and whether that sounds like something written."""
     seen: set[tuple[str, str]] = set()
-    for where, text in _texts(experiment):
-        for found in _PATH.findall(text):
-            if (where, found) not in seen:
-                seen.add((where, found))
-                yield where, found
+    for where, name, text in _texts(experiment):
+        for found in _PATH.finditer(text):
+            path = found[0]
+            if (where, path) not in seen:
+                seen.add((where, path))
+                # `--out=` in the same word, or `>` of a shell.
+                before = text[: found.start()].split()[-1:]
+                yield where, path, any(map(_WRITTEN.search, (name, *before)))
 
 
 def _homes(folder: Path) -> tuple[str, ...]:
@@ -258,17 +273,21 @@ def _is_in(path: str, folders: tuple[str, ...]) -> bool:
 def leading_out(experiment: Experiment) -> list[str]:
     """What has a run of a copy write into the original, or make something elsewhere; clauses."""
     homes, found = _homes(experiment.cwd), []
-    for where, path in _paths(experiment):
+    for where, path, written in _paths(experiment):
         if _is_in(path, homes) or _is_in(os.path.realpath(path), homes):
             found.append(f"{where} names {path}, which is in the folder itself")
-        elif not _is_in(path, _OF_SYSTEM) and not os.path.lexists(path) and path.count("/") > 1:
+        elif _is_in(path, _OF_SYSTEM) or path.count("/") < 2:
+            continue
+        elif not os.path.lexists(path):
             found.append(f"{where} names {path}, which is not there: it would be made")
+        elif written:
+            found.append(f"{where} names {path}, which looks like an output")
     return list(dict.fromkeys(found))
 
 
 def shared(experiment: Experiment, found: Survey) -> list[Path]:
     """What is outside of the folder, and can be written by what runs in a copy."""
-    named = [Path(path) for _, path in _paths(experiment) if not _is_in(path, _OF_SYSTEM)]
+    named = [Path(path) for _, path, _ in _paths(experiment) if not _is_in(path, _OF_SYSTEM)]
     paths = [*named, *map(Path, found.out.values())]
     homes = _homes(experiment.cwd)
     return [

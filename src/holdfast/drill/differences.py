@@ -145,6 +145,7 @@ def differences(agreed: Agreement, found: Look, keys: Collection[str]) -> Iterat
 
 
 def _values(first: Look, found: Look, keys: Collection[str]) -> Iterator[Difference]:
+    numbers = _attempt_numbers(first)
     for (index, key), value in first.values.items():
         if key not in keys or (isinstance(index, int) and index not in found.done):
             continue
@@ -153,9 +154,19 @@ def _values(first: Look, found: Look, keys: Collection[str]) -> Iterator[Differe
         if _lacks(found, index, key):
             says = f"is missing, undisturbed it is {_shown(value)}"
             yield Difference(kind="lost", about=about, says=says, processes=processes)
+        elif key in numbers and found.values[index, key] == found.attempts.get(index):
+            continue
         elif not _same(value, now := found.values[index, key]):
             says = f"is {_shown(now)}, undisturbed {_shown(value)}"
             yield Difference(kind="different", about=about, says=says, processes=processes)
+
+
+def _attempt_numbers(look: Look) -> frozenset[str]:
+    """Keys under which results say by which attempt they were made: a rerun is no difference."""
+    others = {
+        key for (index, key), value in look.values.items() if value != look.attempts.get(index)
+    }
+    return frozenset(key for _, key in look.values) - others
 
 
 def _shown(value: Any) -> str:

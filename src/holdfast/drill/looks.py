@@ -81,6 +81,13 @@ class Look:
         return frozenset(i for i, each in processes if each.status is ProcessStatus.COMPLETED)
 
     @property
+    def attempts(self) -> dict[int | str, int]:
+        """The number of the last attempt of each process."""
+        if self.state is None:
+            return {}
+        return {index: each.attempt for index, each in self.state.processes.items()}
+
+    @property
     def repeated(self) -> int:
         """How many attempts there were beyond one for each process."""
         if self.state is None:
