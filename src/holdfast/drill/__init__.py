@@ -7,26 +7,24 @@ run by the real command line, in a copy of its folder.
 import itertools
 import os
 import random
-import shutil
 import statistics
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Literal
 
 import attrs
 
 from holdfast.config.experiment_file import Experiment
-from holdfast.drill import copying, tree
-from holdfast.drill.copying import Survey
+from holdfast.drill import tree
 from holdfast.drill.differences import Agreement, Difference, agreement, differences
 from holdfast.drill.eyes import Eyes
-from holdfast.drill.life import Kill, Life, Stray
-from holdfast.drill.looks import Look, line_counts, look, shape
+from holdfast.drill.folders import Folders
+from holdfast.drill.kills import Kill, Stray
+from holdfast.drill.life import Life
+from holdfast.drill.looks import Look, look, shape
 from holdfast.drill.runs import Runs
 from holdfast.drill.strikes import Measured, drawn
 from holdfast.reading import text
-from holdfast.store.place import STATE_DIR
 
 __all__ = ["Drill", "Round", "Verdict"]
 
@@ -36,8 +34,6 @@ Verdict = Literal[
 
 #: Kills in one life at the most: each life is looked at, and names the fewer suspects.
 _MOST_KILLS: Final = 6
-#: Bytes of files that are kept to be compared with.
-_SMALL: Final = 256 << 20
 #: Names in a list of them, and characters of each.
 _NAMED: Final = 4
 _WORDS: Final = 24
@@ -73,15 +69,13 @@ class Drill:
 
     Attributes:
         experiment: What is drilled.
-        room: A folder of our own.
-        survey: What the experiment's folder contains; None to run in that folder itself.
+        folders: Where it runs.
         options: What every `run` and `resume` is given.
         settings: What `--set` has.
         ignore: Patterns of files that are not compared.
         compare: Keys of results; None for all that agree undisturbed.
         daemons: Whether what was released may stay alive.
         tell: Where lines of progress go.
-        check: Raises if it is to end.
         undisturbed: What the lives without kills have left.
         rounds: The others.
         agreed: What is compared.
@@ -93,8 +87,7 @@ class Drill:
     """
 
     experiment: Experiment
-    room: Path
-    survey: Survey | None
+    folders: Folders
     kills: int
     seed: int
     sweeps: bool
@@ -104,7 +97,6 @@ class Drill:
     compare: Sequence[str] | None = None
     daemons: bool = False
     tell: Callable[[str], None]
-    check: Callable[[], None] = lambda: None
     undisturbed: list[Look] = attrs.field(factory=list)
     rounds: list[Round] = attrs.field(factory=list)
     agreed: Agreement | None = None
@@ -115,74 +107,15 @@ class Drill:
     elsewhere: list[str] = attrs.field(factory=list)
     left: list[Difference] = attrs.field(factory=list)
     _before: frozenset[tree.Member] = attrs.field(init=False, factory=frozenset)
-    _lives: int = 0
-    _original: Survey | None = None
-    _made: copying.Made = attrs.field(factory=dict)
     _durations: list[float] = attrs.field(factory=list)
     _attempts: dict[str, list[float]] = attrs.field(factory=dict)
     _writes: list[int] = attrs.field(factory=list)
-
-    # -- where it runs
-
-    @property
-    def folder(self) -> Path:
-        """Where the experiment lies when it runs; in one place always, so that paths are equal."""
-        return self.experiment.cwd if self.survey is None else self._copy
-
-    @property
-    def _copy(self) -> Path:
-        return self.room / "copy" / (self.experiment.cwd.name or "root")
-
-    @property
-    def log(self) -> Path:
-        """What the runs of the last life have said."""
-        return self.room / f"life-{self._lives}.log"
-
-    def prepare(self) -> None:
-        """Copy the folder, once: it may change while the drill runs.
-
-        Raises:
-            StateReadError, StateWriteError: The disk refused.
-        """
-        if self.survey is not None:
-            copying.copy(self.survey, self.room / "original", self.check)
-            self._original = copying.survey(self.room / "original")
-
-    def _place(self) -> Path:
-        """Lay the experiment out as it was; where its state goes."""
-        self._lives += 1
-        if self._original is None:
-            return self.room / f"state-{self._lives}"
-        if self._lives == 2 and self._is_small():
-            # What an undisturbed run leaves is what a person compares with.
-            self._copy.rename(self.room / "undisturbed")
-        elif self._copy.exists():
-            copying.undo(self._original, self._copy, self._made)
-        self._made = copying.copy(self._original, self._copy, self.check)
-        return self._copy / STATE_DIR
-
-    def _is_small(self) -> bool:
-        files = self.undisturbed[0].files.values()
-        return sum(trace.size for trace in files) < _SMALL
-
-    def _lines(self, state_dir: Path) -> dict[str, int] | None:
-        """In place, what is appended to goes on from what the life before has left."""
-        return line_counts(self.folder, state_dir) if self._original is None else None
-
-    @property
-    def _known(self) -> dict[str, tuple[int, int]]:
-        """Size and time of what was copied, by path."""
-        if self._original is None:
-            return {}
-        signs = self._original.signs.items()
-        return {path: (each[1], each[2]) for path, each in signs if each[1:]}
 
     # -- what is done
 
     def run(self) -> Verdict:
         """Do all of it. Whatever happens, nothing that it started is alive afterwards."""
         self._before = frozenset(tree.below(os.getpid()))
-        tree.adopt()
         try:
             return self._run()
         finally:
@@ -244,13 +177,20 @@ class Drill:
         assert self.agreed is not None
         return self.agreed.keys if self.compare is None else self.compare
 
-    def _life(self, state_dir: Path, eyes: Eyes) -> Life:
+    def _eyes(self) -> Eyes:
+        return Eyes(self.folders.home, self.folders.state_dir)
+
+    def _look(self, lines: Mapping[str, int] | None) -> Look:
+        folders = self.folders
+        return look(folders.home, folders.state_dir, self.ignore, folders.known, lines)
+
+    def _life(self, eyes: Eyes) -> Life:
         file = self.experiment.path
         assert file is not None
         runs = Runs(
-            file=self.folder / file.name,
-            state_dir=state_dir,
-            log=self.log,
+            file=self.folders.home / file.name,
+            state_dir=self.folders.state_dir,
+            log=self.folders.log,
             options=self.options,
             settings=self.settings,
         )
@@ -258,28 +198,31 @@ class Drill:
             runs=runs,
             eyes=eyes,
             tell=self.tell,
-            check=self.check,
+            check=self.folders.check,
             before=self._before,
             daemons=self.daemons,
         )
 
     def _undisturbed(self) -> Look | None:
         """Run it once; None if it did not get to its end."""
-        state_dir = self._place()
-        before, lines = self._outside(), self._lines(state_dir)
-        with Eyes(self.folder, state_dir) as eyes:
-            life = self._life(state_dir, eyes)
+        self.folders.lay_out()
+        before, lines = self.folders.outside(), self.folders.lines()
+        with self._eyes() as eyes:
+            life = self._life(eyes)
             life.undisturbed()
             took_s = life.age_s
         self._finish()
-        now = self._outside()
+        now = self.folders.outside()
         self.elsewhere = sorted(path for path in before if now.get(path) != before[path])
         self.elsewhere += sorted(now.keys() - before.keys())
         if life.code:
             self.code, self.said = life.code, life.runs.said()
             return None
-        found = look(self.folder, state_dir, self.ignore, self._known, lines)
+        found = self._look(lines)
         self.undisturbed.append(found)
+        if len(self.undisturbed) == 1:
+            # What an undisturbed run leaves is what a person compares with.
+            self.folders.keep("undisturbed", sum(each.size for each in found.files.values()))
         self.left += map(_stray, life.strays)
         self._durations.append(took_s)
         self._writes.append(life.writes)
@@ -299,32 +242,19 @@ class Drill:
                 took_s = (process.completed_at - process.started_at).total_seconds()
                 self._attempts.setdefault(unit, []).append(max(took_s, 0.0))
 
-    def _outside(self) -> dict[str, tuple[int, ...]]:
-        """What gives away that a run in the copy has changed something outside of it."""
-        if self.survey is None:
-            return {}
-        found: dict[str, tuple[int, ...]] = {}
-        home = self.experiment.cwd
-        for path, signs in copying.survey(home, self.survey.apart).signs.items():
-            found[str(home / path)] = signs
-        for each in copying.shared(self.experiment, self.survey):
-            info = each.stat()
-            found[str(each)] = (info.st_mtime_ns, info.st_size)
-        return found
-
     def _round(self, measured: Measured, seed: int, most: int) -> Round:
-        state_dir = self._place()
-        lines = self._lines(state_dir)
+        self.folders.lay_out()
+        lines = self.folders.lines()
         strikes = itertools.islice(
             drawn(seed, measured, sweeps=self.sweeps), min(most, _MOST_KILLS)
         )
         self.tell(f"round {len(self.rounds) + 1} (seed {seed}):")
-        with Eyes(self.folder, state_dir) as eyes:
-            life = self._life(state_dir, eyes)
+        with self._eyes() as eyes:
+            life = self._life(eyes)
             life.disturbed(strikes, measured, random.Random(seed), self.struck + 1)
             took_s = life.age_s
         self._finish()
-        seen = look(self.folder, state_dir, self.ignore, self._known, lines)
+        seen = self._look(lines)
         found = [*self._of_life(life), *self._differences(seen)]
         if found and not life.gave_up and not life.strays:
             found = self._confirmed(found)
@@ -361,8 +291,7 @@ class Drill:
     def _confirmed(self, found: list[Difference]) -> list[Difference]:
         """Those of *found* that do not show without any kill, too."""
         self.tell("  something differs: once more undisturbed, to see whether kills did it")
-        if self._original is not None:
-            self._copy.rename(self.room / "killed")
+        self.folders.keep("killed")
         again = self._undisturbed()
         if again is None:
             return found
@@ -371,7 +300,7 @@ class Drill:
         self.dropped += [each.about for each in found if each.key in without]
         found = [each for each in found if each.key not in without]
         if not found:
-            shutil.rmtree(self.room / "killed", ignore_errors=True)
+            self.folders.drop("killed")
         return found
 
     def _narrowed(self, again: Look) -> Agreement:

@@ -10,96 +10,24 @@ from typing import Final
 import attrs
 
 from holdfast.attempts.files import live_state
-from holdfast.attempts.names import CHECKPOINTS, RESULTS, AttemptName
+from holdfast.attempts.names import AttemptName
 from holdfast.drill import tree
-from holdfast.drill.eyes import Began, Ended, Event, Eyes, Wrote
+from holdfast.drill.aiming import IN_ATTEMPTS, SOON_S, Aim
+from holdfast.drill.eyes import Began, Ended, Event, Eyes
+from holdfast.drill.kills import Kill, Stray
 from holdfast.drill.runs import Runs
-from holdfast.drill.strikes import Measured, Strike, Target
+from holdfast.drill.strikes import Measured, Strike
 from holdfast.drill.tree import Member
 from holdfast.reading import text
 
-__all__ = ["Kill", "Life", "Stray"]
+__all__ = ["Life"]
 
 #: Exit codes of a run that says how it ended: nothing of the experiment runs any more.
 _SAYS_SO: Final = (0, 3, 130, 143)
 #: Runs in a row that nobody disturbed and that did not get to the end, before it is given up.
 _MOST_CALM: Final = 3
 _LOOK_S: Final = 0.25
-#: What an attempt has started by then that had nothing to be hit yet.
-_SOON_S: Final = 0.005
 _HEARTBEAT_S: Final = 30.0
-#: How often to look who is to be struck at the next write.
-_READY_S: Final = 0.03
-#: Names of attempts, and characters of other words, that a line has room for.
-_NAMED: Final = 2
-_WORDS: Final = 20
-#: Who needs an attempt to be there.
-_IN_ATTEMPTS: Final = ("shim", "process", "attempt")
-
-
-@attrs.frozen(kw_only=True)
-class Kill:
-    """One that was done.
-
-    Attributes:
-        at_s: Since its round began.
-        hit: The attempts of which something was killed.
-        running: Those that ran.
-        processes: How many processes were.
-        words: The command line of the one that was, if it was one of an attempt's.
-        at_write: The file whose writing was the instant; None if that was another.
-        wrote: Files that were written to since the one before.
-    """
-
-    number: int
-    at_s: float
-    target: Target
-    hit: tuple[AttemptName, ...]
-    running: tuple[AttemptName, ...]
-    processes: int
-    words: str
-    at_write: str | None
-    wrote: frozenset[str]
-
-    def __str__(self) -> str:
-        hit, ran = _listed(self.hit), _listed(self.running)
-        if self.target == "process":
-            what = f"a process of {hit} ({text.short(self.words, _WORDS)})"
-        elif self.target == "shim":
-            what = f"the shim of {hit}"
-        elif self.target == "attempt":
-            what = f"all of {hit}"
-        elif self.target == "orchestrator":
-            what = f"the orchestrator ({ran} ran on)" if ran else "the orchestrator"
-        else:
-            kind = "all at once" if self.target == "everything" else f"{self.target} to all"
-            what = f"{kind} ({ran} ran)" if ran else f"{kind} (no attempt ran)"
-        wrote = ""
-        if self.at_write is not None:
-            wrote = f", writing {text.short(self.at_write.rpartition('/')[2], _WORDS)}"
-        return f"kill {self.number} at {self.at_s:.2f} s{wrote}: {what}"
-
-
-def _listed(names: tuple[AttemptName, ...]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(map(str, names[:_NAMED])) + more
-
-
-@attrs.frozen(kw_only=True)
-class Stray:
-    """A process that should not have been alive any more.
-
-    Attributes:
-        of: The attempt that it was part of; None if that is not known.
-        when: A clause.
-        released: Whether it shows that it wants to be part of no attempt.
-    """
-
-    pid: int
-    words: str
-    of: AttemptName | None
-    when: str
-    released: bool
 
 
 @attrs.define(kw_only=True)
@@ -138,7 +66,7 @@ class Life:
     _wrote: set[str] = attrs.field(factory=set)
     _told: float = 0.0
     _heard: float = 0.0
-    _aim: "_Aim | None" = None
+    _aim: Aim | None = None
     _ready: dict[AttemptName | None, list[Member]] = attrs.field(factory=dict)
     _ran: tuple[AttemptName, ...] = ()
     _struck: tuple[int, list[AttemptName], str, float] | None = None
@@ -159,7 +87,7 @@ class Life:
         self._begin()
         calm = 0
         resume_at: float | None = None
-        self._aim = _Aim.at(strikes, measured, rng)
+        self._aim = Aim.at(strikes, measured, rng)
         while True:
             now = time.monotonic()
             if resume_at is not None:
@@ -175,12 +103,12 @@ class Life:
             ):
                 assert self._aim is not None
                 if self._strike(self._aim, number + len(self.kills)) is None:
-                    self._watch(_SOON_S)
+                    self._watch(SOON_S)
                     continue
                 calm = 0
                 if not self.runs.running:
                     resume_at = now + self._aim.strike.pause_s(measured)
-                self._aim = _Aim.at(strikes, measured, rng)
+                self._aim = Aim.at(strikes, measured, rng)
             elif (code := self.runs.ended()) is not None:
                 if self._over(code):
                     return
@@ -306,12 +234,12 @@ class Life:
 
     # -- what is done to it
 
-    def _choose(self, aim: "_Aim") -> None:
+    def _choose(self, aim: Aim) -> None:
         """Have ready who is to be struck, as far as that can be known before the instant."""
         live = self._live()
         target = aim.strike.target
         self._ready, self._ran = {}, tuple(live)
-        if target in _IN_ATTEMPTS:
+        if target in IN_ATTEMPTS:
             for name in live:
                 shim, _ = self._shims[name]
                 # The last come first: who writes is most often one that was started by others.
@@ -333,13 +261,13 @@ class Life:
             aim.wrote = path
             self._hit(aim)
 
-    def _hit(self, aim: "_Aim") -> None:
+    def _hit(self, aim: Aim) -> None:
         """Signal who was chosen; `_struck` says what came of it."""
         self.eyes.at_write = None
         target, number = aim.strike.target, signal.SIGKILL
         names: list[AttemptName] = []
         members = self._ready.get(None, [])
-        if target in _IN_ATTEMPTS:
+        if target in IN_ATTEMPTS:
             names = aim.victims([name for name in self._ready if name is not None])
             members = [each for name in names for each in aim.of(self._ready[name])]
         elif target in ("TERM", "INT"):
@@ -351,7 +279,7 @@ class Life:
             struck += tree.end(self.before, aim.rng, self._own)
         self._struck = struck, names, words, at_s
 
-    def _strike(self, aim: "_Aim", number: int) -> Kill | None:
+    def _strike(self, aim: Aim, number: int) -> Kill | None:
         """Do it, unless it was done at the instant of a write; None if nobody was hit."""
         if self._struck is None:
             self._choose(aim)
@@ -367,7 +295,7 @@ class Life:
                 self._left.update(dict.fromkeys(self._ready.get(name, [])[:-1], name))
         if target in ("orchestrator", "everything"):
             self.runs.killed()
-        everyone = target not in (*_IN_ATTEMPTS, "orchestrator")
+        everyone = target not in (*IN_ATTEMPTS, "orchestrator")
         kill = Kill(
             number=number,
             at_s=at_s,
@@ -383,92 +311,3 @@ class Life:
         self.tell(f"  {kill}")
         self._wrote.clear()
         return kill
-
-
-@attrs.define
-class _Aim:
-    """A strike that waits for its instant.
-
-    Attributes:
-        skip: Attempts, or writes, that are still let pass.
-        victim: The attempt that is meant.
-        wrote: The file whose writing it waited for.
-    """
-
-    strike: Strike
-    measured: Measured
-    rng: random.Random
-    since: float
-    skip: int
-    victim: AttemptName | None = None
-    wrote: str | None = None
-
-    @classmethod
-    def at(cls, strikes: Iterator[Strike], measured: Measured, rng: random.Random) -> "_Aim | None":
-        strike = next(strikes, None)
-        if strike is None:
-            return None
-        return cls(strike, measured, rng, time.monotonic(), strike.skip)
-
-    @property
-    def armed(self) -> bool:
-        """Whether the next write is the instant."""
-        return self.strike.moment == "write" and self.wrote is None and self.skip <= 0
-
-    def again(self) -> None:
-        """Nobody was there: take what comes next."""
-        self.wrote = None
-
-    def hear(self, event: Event) -> None:
-        moment = self.strike.moment
-        if isinstance(event, Began) and moment == "attempt" and self.victim is None:
-            self.victim = event.name if self.skip <= 0 else None
-            self.skip -= 1
-        elif isinstance(event, Wrote) and moment == "write" and self.wrote is None:
-            self.skip -= 1
-
-    def due(self, now: float, live: dict[AttemptName, float]) -> bool:
-        moment = self.strike.moment
-        if moment == "write":
-            return self.wrote is not None
-        if not live and self.strike.target in _IN_ATTEMPTS:
-            return False
-        if moment == "clock":
-            return now >= self.since + self.strike.gap_s(self.measured)
-        if self.victim is not None and self.victim not in live:
-            self.victim = None  # it was shorter this time: the next is as good
-        return self.victim is not None and now >= live[self.victim] + self._into_s()
-
-    def _into_s(self) -> float:
-        assert self.victim is not None
-        return self.strike.share * self.measured.attempts_s.get(self.victim.unit, 0.0)
-
-    def wait_s(self, now: float, most: float) -> float:
-        """How long to wait for what happens, before it may be due."""
-        if self.strike.moment == "clock":
-            return min(most, max(_SOON_S, self.since + self.strike.gap_s(self.measured) - now))
-        if self.armed:
-            return _READY_S
-        return _SOON_S if self.victim is not None else most
-
-    def victims(self, live: list[AttemptName]) -> list[AttemptName]:
-        """Which of the attempts that run are hit: if possible the one whose write it was."""
-        if self.victim in live:
-            return [self.victim]
-        parts = [] if self.wrote is None else self.wrote.split("/")
-        if parts and parts[0] in (CHECKPOINTS, RESULTS):
-            # Of a rank nobody knows whose; of another process, it is one that a dead shim left.
-            wrote = [name for name in live if name.unit in parts or f"{name}.json" in parts]
-            live = wrote or [name for name in live if name.is_launcher]
-        if parts and self.strike.target == "attempt":
-            return live
-        return [self.rng.choice(live)] if live else []
-
-    def of(self, members: list[Member]) -> list[Member]:
-        """Which of an attempt's *members*, of which its shim is the last, are hit."""
-        *started, shim = members
-        if self.strike.target == "shim":
-            return [shim]
-        if self.strike.target == "process":
-            return [self.rng.choice(started)] if started else []
-        return members
