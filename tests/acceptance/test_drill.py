@@ -231,6 +231,19 @@ def test_in_place_it_runs_where_it_lies(drill: Drills):
     assert sorted(path.name for path in drill.home.iterdir()) == ["e.toml", "out", "work.sh"]
 
 
+@pytest.mark.long
+def test_in_place_what_it_writes_elsewhere_is_compared(drill: Drills):
+    """A log that every attempt appends to, wherever it is."""
+    drill.write(BAD["appends again what it has appended"])
+    log = drill.home.parent / "elsewhere.csv"
+    work = drill.home / "work.py"
+    work.write_text(work.read_text().replace('"results.csv"', "sys.argv[1]"))
+    toml = drill.home / "e.toml"
+    toml.write_text(toml.read_text().replace('"work.py"', f'"work.py", "{log}"'))
+    assert f"names {log}, which is not there" in drill(code=2)
+    assert f"repeated: {log} has" in drill("--in-place", "--seed=1", code=3)
+
+
 def test_what_does_not_run_undisturbed_is_not_killed(drill: Drills):
     """It says what the run said, and where that is."""
     drill.write({"e.toml": 'command = ["sh", "-c", "echo no such data >&2; exit 7"]\n'})

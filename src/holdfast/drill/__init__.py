@@ -182,7 +182,14 @@ class Drill:
 
     def _look(self, lines: Mapping[str, int] | None) -> Look:
         folders = self.folders
-        return look(folders.home, folders.state_dir, self.ignore, folders.known, lines)
+        return look(
+            folders.home,
+            folders.state_dir,
+            self.ignore,
+            folders.known,
+            lines,
+            folders.elsewhere,
+        )
 
     def _life(self, eyes: Eyes) -> Life:
         file = self.experiment.path

@@ -18,7 +18,17 @@ from holdfast.config.experiment_file import Experiment
 from holdfast.errors import StateReadError, StateWriteError
 from holdfast.store.place import STATE_DIR
 
-__all__ = ["Made", "Survey", "copy", "leading_out", "shared", "survey", "undo"]
+__all__ = [
+    "Made",
+    "Survey",
+    "copy",
+    "is_everybodys",
+    "leading_out",
+    "named",
+    "shared",
+    "survey",
+    "undo",
+]
 
 _CLONE: Final = 0x40049409  # FICLONE of linux/fs.h
 _BLOCK: Final = 1 << 20
@@ -285,18 +295,24 @@ def leading_out(experiment: Experiment) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def named(experiment: Experiment) -> list[Path]:
+    """The absolute paths in it that are neither the system's nor in the folder."""
+    homes = _homes(experiment.cwd)
+    paths = (path for _, path, _ in _paths(experiment) if not _is_in(path, _OF_SYSTEM))
+    return [Path(path) for path in dict.fromkeys(paths) if not _is_in(path, homes)]
+
+
 def shared(experiment: Experiment, found: Survey) -> list[Path]:
     """What is outside of the folder, and can be written by what runs in a copy."""
-    named = [Path(path) for _, path, _ in _paths(experiment) if not _is_in(path, _OF_SYSTEM)]
-    paths = [*named, *map(Path, found.out.values())]
     homes = _homes(experiment.cwd)
+    paths = dict.fromkeys([*named(experiment), *map(Path, found.out.values())])
     return [
         path
-        for path in dict.fromkeys(paths)
-        if os.access(path, os.W_OK) and not _is_in(str(path), homes) and not _is_everybodys(path)
+        for path in paths
+        if os.access(path, os.W_OK) and not _is_in(str(path), homes) and not is_everybodys(path)
     ]
 
 
-def _is_everybodys(path: Path) -> bool:
+def is_everybodys(path: Path) -> bool:
     """Whether it is a place like `/tmp`, in which something happens all the time."""
     return bool(path.stat().st_mode & stat.S_ISVTX)

@@ -91,7 +91,17 @@ class Folders:
 
     def lines(self) -> dict[str, int] | None:
         """How many lines there are in each file by now; None in a copy, which begins anew."""
-        return line_counts(self.home, self.state_dir) if self._original is None else None
+        if self._original is not None:
+            return None
+        return line_counts(self.home, self.state_dir, self.elsewhere)
+
+    @property
+    def elsewhere(self) -> tuple[Path, ...]:
+        """What else is compared: in place, it may write to whatever it names."""
+        if self.survey is not None:
+            return ()
+        paths = copying.named(self.experiment)
+        return tuple(path for path in paths if path.exists() and not copying.is_everybodys(path))
 
     @property
     def known(self) -> dict[str, tuple[int, int]]:

@@ -101,14 +101,16 @@ def look(
     ignore: Collection[str] = (),
     known: Mapping[str, tuple[int, int]] | None = None,
     lines: Mapping[str, int] | None = None,
+    elsewhere: Collection[Path] = (),
 ) -> Look:
     """What is there now. Nothing of the experiment runs any more.
 
     Args:
         known: Size and time of files as they were before it ran; those are not read again.
         lines: How many there were in a file before it ran: those that it has more count.
+        elsewhere: Files and folders that are compared, too.
     """
-    files = dict(_files(folder, state_dir, ignore, known or {}))
+    files = dict(_all_files(folder, state_dir, ignore, known or {}, elsewhere))
     for path, before in (lines or {}).items():
         if (now := files.get(path)) is not None and now.lines is not None:
             files[path] = attrs.evolve(now, lines=now.lines - before)
@@ -139,9 +141,9 @@ def look(
     )
 
 
-def line_counts(folder: Path, state_dir: Path) -> dict[str, int]:
+def line_counts(folder: Path, state_dir: Path, elsewhere: Collection[Path]) -> dict[str, int]:
     """How many lines each text there has now."""
-    files = _files(folder, state_dir, (), {})
+    files = _all_files(folder, state_dir, (), {}, elsewhere)
     return {path: trace.lines for path, trace in files if trace.lines is not None}
 
 
@@ -175,6 +177,22 @@ def each(folder: Path) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
                 yield path, entry
             elif entry.name not in IGNORED:
                 pending.append(f"{path}/")
+
+
+def _all_files(
+    folder: Path,
+    state_dir: Path,
+    ignore: Collection[str],
+    known: Mapping[str, tuple[int, int]],
+    elsewhere: Collection[Path],
+) -> Iterator[tuple[str, Trace]]:
+    yield from _files(folder, state_dir, ignore, known)
+    for path in elsewhere:
+        if path.is_dir():
+            for name, found in _files(path, state_dir, ignore, {}):
+                yield str(path / name), found
+        elif (found_at := trace(path)) is not None:
+            yield str(path), found_at
 
 
 def _files(
