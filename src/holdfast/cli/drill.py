@@ -97,6 +97,8 @@ def drill(
     experiment = load_config(Path(file), settings_of(settings))
     if not tree.adopt():
         raise click.UsageError("a drill needs Linux: what a kill leaves alive is seen in its /proc")
+    seed = secrets.randbelow(100_000) if seed is None else seed
+    text.say(f"drill of {experiment.path}: {text.count(kills, 'kill')}, seed {seed}")
     survey = None
     if not in_place:
         named = where.option or os.environ.get(environment.STATE_DIR)
@@ -110,7 +112,7 @@ def drill(
                 experiment=experiment,
                 folders=Folders(experiment=experiment, room=room, survey=survey, check=check),
                 kills=kills,
-                seed=secrets.randbelow(100_000) if seed is None else seed,
+                seed=seed,
                 sweeps=sweeps,
                 options=() if jobs is None else (f"--jobs={jobs}",),
                 # A pause between attempts, of minutes maybe, is nothing that a kill could meet.
@@ -195,8 +197,6 @@ def _refuse(found: list[str], folder: Path) -> None:
 def _announce(made: "Drill") -> None:
     from holdfast.drill import copying
 
-    kills = text.count(made.kills, "kill")
-    text.say(f"drill of {made.experiment.path}: {kills}, seed {made.seed}")
     room, survey = made.folders.room, made.folders.survey
     if survey is None:
         text.say("in place: its own files are written to, in every run")
@@ -204,7 +204,7 @@ def _announce(made: "Drill") -> None:
     size = _size(survey.size)
     text.say(f"copies {text.count(survey.files, 'file')}, {size}, twice to {room}")
     for path in copying.shared(made.experiment, survey)[:_NAMED]:
-        text.say(f"not copied, written to where it is: {path}")
+        text.say(f"shared with the original, not copied: {path}")
     free = shutil.disk_usage(room).free
     if free < 2 * survey.size:
         raise click.UsageError(f"{room.parent} has {_size(free)} left; TMPDIR names another place")
