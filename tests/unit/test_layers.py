@@ -54,12 +54,16 @@ MAY_IMPORT = {
         "attempts", "config", "encoding", "errors", "identity", "lifecycle", "provenance",
         "results", "status", "store",
     },
+    "drill": {
+        "attempts", "config", "encoding", "engines", "errors", "globs", "lifecycle", "reading",
+        "results", "status", "store",
+    },
     "demo": {"errors"},
     "guide": set(),
     "cli": {
-        "attempts", "config", "demo", "diagrams", "doctor", "encoding", "engines", "errors",
-        "guide", "identity", "lifecycle", "orchestration", "provenance", "reading", "results",
-        "status", "store", "worker",
+        "attempts", "config", "demo", "diagrams", "doctor", "drill", "encoding", "engines",
+        "errors", "guide", "identity", "lifecycle", "orchestration", "provenance", "reading",
+        "results", "status", "store", "worker",
     },
     "console": {"cli"},
     "__main__": {"console"},
@@ -72,7 +76,7 @@ OWNERS = {
     "psutil": ["liveness.observer"],
     "click": ["cli", "cli.*"],
     "rich": ["cli", "cli.*"],
-    "subprocess": ["engines.*", "provenance.git"],
+    "subprocess": ["engines.*", "provenance.git", "drill.runs"],
     "tomllib": ["config.experiment_file", "config.overrides"],
 }
 

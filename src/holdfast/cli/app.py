@@ -67,6 +67,7 @@ _COMMANDS: Final = {
     "export": ("export", "export", "Print everything about each process, as CSV or JSON lines."),
     "rm": ("maintain", "rm", "Delete experiments with their results and logs."),
     "doctor": ("doctor", "doctor", "Look for damage and leftovers; mend what loses nothing."),
+    "drill": ("drill", "drill", "Kill an experiment again and again, in a copy: does it survive?"),
     "diagram": ("maintain", "diagram", "Print a state machine as a diagram."),
     "rank": ("ranks", "rank", "Run a command as one rank of a launcher (mpirun, srun, a script)."),
     "progress": ("ranks", "progress", "Tell how far a process is; typed by the process itself."),

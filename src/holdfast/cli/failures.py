@@ -51,7 +51,7 @@ EXIT_CODES: Final = {
     USAGE: "usage, or the experiment file",
     FAILED: "failed processes; those that were held back do not count. A failed aggregation, lost "
     "results, a process that was interrupted from outside again and again, a deadline that has "
-    "passed",
+    "passed. Of `drill`: kills make a difference, or it does not even run undisturbed",
     UNKNOWN: "experiment unknown or ambiguous",
     OWNED: "owned by a living orchestrator, or by one not proven dead; `--force` takes the latter "
     "over; also of `run -n`. Or an attempt that cannot be judged was left as it is, and everything "

@@ -24,11 +24,10 @@ from holdfast.engines.local.shim import DONE, GAVE_UP, NOT_FIRST
 from holdfast.engines.local.starter import receive, send
 from holdfast.errors import EngineError
 
-__all__ = ["Ended", "Launched", "Starter", "places"]
+__all__ = ["BOOT", "Ended", "Launched", "Starter", "places"]
 
-_BOOT: Final = (
-    "import sys; sys.path += sys.argv[2:]; import starter; starter.main(int(sys.argv[1]))"
-)
+#: What a starter runs, and every shim that it forks.
+BOOT: Final = "import sys; sys.path += sys.argv[2:]; import starter; starter.main(int(sys.argv[1]))"
 _REPLY_WITHIN_S: Final = 60.0
 
 
@@ -69,7 +68,7 @@ class Starter:
         with theirs, _nothing_heard():
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), *places()],
+                    [sys.executable, "-I", "-S", "-c", BOOT, str(theirs.fileno()), *places()],
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
                     # Shims would keep our terminal or pipe open, and `| tee` would never end.
