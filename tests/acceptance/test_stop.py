@@ -371,7 +371,7 @@ def test_some_processes_are_stopped_and_the_rest_goes_on(held: Shell) -> None:
     """They wait for the next resume; the experiment ends interrupted, and says what waits."""
     run = running(held)
     _, err = held("stop", "--only", "0,3", "held")
-    assert "does not run, and waits for the next resume" in err
+    assert "processes 0, 3 wait for the next resume; all of it: running" in err
     assert run.poll() is None
     held.began(3)  # 2 has the place of 0
     (held.path / "go.1").touch()
@@ -392,7 +392,9 @@ def test_some_processes_are_stopped_and_the_rest_goes_on(held: Shell) -> None:
 def test_a_part_of_what_nobody_drives(held: Shell) -> None:
     """Its shim is asked; the other runs on for whoever resumes."""
     kill(running(held))
-    held("stop", "--only", "1", "held")
+    _, err = held("stop", "--only", "1", "held")
+    assert "process 1 waits for the next resume" in err
+    assert "nobody drives the rest" in err
     folder = held.states / held.only_id()
     first, second = attempts(held)
     assert live_state(folder, first).kind == "held"
