@@ -314,6 +314,22 @@ def test_a_second_stop_can_shorten_the_grace_period(held: Shell) -> None:
     is_over(held, run)
 
 
+def test_what_stops_for_a_failure_can_be_stopped_sooner(held: Shell) -> None:
+    """`fail_fast` gave it half a minute; a request that comes then has less patience."""
+    (held.path / "deaf").touch()
+    (held.path / "fail.py").write_text("exec(open('work.py').read())\nsys.exit(1)\n")
+    (held.path / "f.toml").write_text(FILE.replace("work.py", "fail.py") + "fail_fast = true\n")
+    run = held.start("run", "f.toml")
+    held.began(2)
+    (held.path / "go.0").touch()
+    folder = held.states / held.only_id()
+    until((folder / "attempts/1.1.stop").exists)
+    held("stop", "--grace", "100ms", "held")
+    run.communicate(timeout=20)
+    assert run.returncode == 130
+    assert alive(held.path) == []
+
+
 def test_no_wait_only_asks(held: Shell) -> None:
     """It returns while everything still runs, and says how to wait."""
     (held.path / "deaf").touch()

@@ -85,12 +85,11 @@ class Requests:
         """Have everything stopped; *evidence* says who wants it, and why they may."""
         self._evidence = self._evidence or evidence
         if grace_s is not None:
-            if self._interrupts.count:
+            self.grace_s = grace_s
+            if self._interrupts.count or self._watch.asked:
                 # What was asked to stop before has its grace period already: it can end earlier.
                 at = self._watch.monotonic() + grace_s
                 self._kill_at = at if self._kill_at is None else min(at, self._kill_at)
-            else:
-                self.grace_s = grace_s
         self._interrupts.ask(Reason.USER, force=force)
 
     def _stop_some(self, request: StopRequest, only: tuple[int, ...]) -> None:

@@ -27,6 +27,7 @@ from holdfast.lifecycle.records import ExperimentState, summarise
 from holdfast.orchestration.configured import configuration
 from holdfast.orchestration.orchestrator import Orchestrator
 from holdfast.orchestration.requests import processes
+from holdfast.orchestration.rules import limits_of
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store.manager import StateManager
 from holdfast.store.requests import StopRequest
@@ -140,9 +141,13 @@ class Stopping:
         if self.request.grace_s is not None:
             return self.request.grace_s
         try:
-            return configuration(state, self.manager.state_dir).limits.grace_s
+            limits = configuration(state, self.manager.state_dir).limits
         except ConfigError:
             return _GRACE_S
+        running = state.processes.indices(ProcessStatus.RUNNING)
+        # A rule may have given some of them longer.
+        graces = (limits_of(limits, state.processes[index]).grace_s for index in running)
+        return max(graces, default=limits.grace_s)
 
     def _ask_shims(self, seen: Standing) -> None:
         """Have the shims stop what they run: with no owner, or with one that does not hear."""
