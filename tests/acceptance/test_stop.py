@@ -314,6 +314,22 @@ def test_a_second_stop_can_shorten_the_grace_period(held: Shell) -> None:
     is_over(held, run)
 
 
+def test_what_stops_for_a_failure_can_be_stopped_sooner(held: Shell) -> None:
+    """`fail_fast` gave it half a minute; a request that comes then has less patience."""
+    (held.path / "deaf").touch()
+    (held.path / "fail.py").write_text("exec(open('work.py').read())\nsys.exit(1)\n")
+    (held.path / "f.toml").write_text(FILE.replace("work.py", "fail.py") + "fail_fast = true\n")
+    run = held.start("run", "f.toml")
+    held.began(2)
+    (held.path / "go.0").touch()
+    folder = held.states / held.only_id()
+    until((folder / "attempts/1.1.stop").exists)
+    held("stop", "--grace", "100ms", "held")
+    run.communicate(timeout=20)
+    assert run.returncode == 130
+    assert alive(held.path) == []
+
+
 def test_no_wait_only_asks(held: Shell) -> None:
     """It returns while everything still runs, and says how to wait."""
     (held.path / "deaf").touch()
@@ -371,7 +387,7 @@ def test_some_processes_are_stopped_and_the_rest_goes_on(held: Shell) -> None:
     """They wait for the next resume; the experiment ends interrupted, and says what waits."""
     run = running(held)
     _, err = held("stop", "--only", "0,3", "held")
-    assert "does not run, and waits for the next resume" in err
+    assert "processes 0, 3 wait for the next resume; all of it: running" in err
     assert run.poll() is None
     held.began(3)  # 2 has the place of 0
     (held.path / "go.1").touch()
@@ -392,7 +408,9 @@ def test_some_processes_are_stopped_and_the_rest_goes_on(held: Shell) -> None:
 def test_a_part_of_what_nobody_drives(held: Shell) -> None:
     """Its shim is asked; the other runs on for whoever resumes."""
     kill(running(held))
-    held("stop", "--only", "1", "held")
+    _, err = held("stop", "--only", "1", "held")
+    assert "process 1 waits for the next resume" in err
+    assert "nobody drives the rest" in err
     folder = held.states / held.only_id()
     first, second = attempts(held)
     assert live_state(folder, first).kind == "held"

@@ -13,10 +13,12 @@ from holdfast.cli.waiting import pause
 from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.reading import forms, text
+from holdfast.status import ProcessStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from holdfast.lifecycle.records import ExperimentState
     from holdfast.orchestration.stopping import Stopped, Stopping
 
 __all__ = ["stop"]
@@ -153,6 +155,22 @@ def _form(stopped: "Stopped") -> dict[str, object]:
     }
 
 
+def _part(state: "ExperimentState", only: "Sequence[int]") -> str:
+    """What became of some processes that were to stop."""
+    done = [i for i in only if state.processes[i].status is ProcessStatus.COMPLETED]
+    rest = [i for i in only if i not in done]
+    words = []
+    if rest:
+        one = len(rest) == 1
+        which = f"process{'' if one else 'es'} {text.ranges(rest)}"
+        words.append(f"{which} {'waits' if one else 'wait'} for the next resume")
+    if done:
+        one = len(done) == 1
+        which = f"process{'' if one else 'es'} {text.ranges(done)}"
+        words.append(f"{which} {'is' if one else 'are'} completed")
+    return "; ".join(words)
+
+
 def _tell(where: Where, experiment_id: str, stopped: "Stopped") -> None:
     who, state = text.one_line(experiment_id), stopped.state
     how = forms.brief(state)
@@ -160,8 +178,8 @@ def _tell(where: Where, experiment_id: str, stopped: "Stopped") -> None:
     if stopped.kind == "nothing":
         how = f"nothing of it runs: {how}"
     elif stopped.kind == "partly":
-        how = f"what was asked for does not run, and waits for the next resume; all of it: {how}"
-        command = None
+        how = f"{_part(state, stopped.only or ())}; all of it: {how}"
+        command = command if stopped.words else None
     elif stopped.kind == "again":
         owner = state.owner
         how = f"it was stopped, and {owner} has taken it up since"

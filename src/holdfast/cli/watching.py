@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["watch"]
 
 _LOOK_EVERY_S: Final = 1.0
+#: Of one experiment among many: its name, its counts, one that runs.
+_LEAST_ROWS: Final = 3
 
 
 @click.command()
@@ -62,7 +64,7 @@ def watch(where: Where, queries: tuple[str, ...]) -> int:
         except KeyboardInterrupt:
             pass
     for each in shown.values():
-        each.leave(where, over=each.experiment_id not in pending)
+        each.leave(where)
     return code
 
 
@@ -92,6 +94,7 @@ def _look(where: Where, pending: "dict[str, Lookout]", shown: "dict[str, _Shown]
         shown[each].driven = seen.owned
         shown[each].step(seen.state, ())
         if is_over(seen):
+            shown[each].over = True
             del pending[each]
     return code
 
@@ -101,12 +104,14 @@ class _Shown(Progress):
 
     Attributes:
         driven: Whether somebody drives it.
+        over: Whether it is not looked at any more.
     """
 
     def __init__(self, experiment_id: str, folder: Callable[[str], Path]) -> None:
         super().__init__(folder, parameters, lambda _: [])
         self.experiment_id = experiment_id
         self.driven = True
+        self.over = False
         self._counted: tuple[object, ...] = ()
 
     def join(self, live: "Live") -> None:
@@ -136,12 +141,12 @@ class _Shown(Progress):
         name = f" ({text.one_line(state.name)})" if state.name else ""
         return f"{text.one_line(state.experiment_id)}{name}"
 
-    def leave(self, where: Where, *, over: bool) -> None:
+    def leave(self, where: Where) -> None:
         """Say how it stands once nobody watches any more."""
         if self._state is None:
             return
         how = forms.brief(self._state)
-        if not over:
+        if not self.over:
             text.say(f"{self._title(self._state)} goes on: {how}")
             return
         text.say(f"{self._title(self._state)}: {how}")
@@ -154,7 +159,7 @@ class _Shown(Progress):
 
         if self._state is None:
             return
-        alone = "" if self.driven else ": nobody drives it"
+        alone = "" if self.driven or self.over else ": nobody drives it"
         yield Text(f"{self._title(self._state)}{alone}", style="bold", no_wrap=True)
         yield from super().__rich_console__(console, options)
 
@@ -195,7 +200,13 @@ class _Display:
             self._live.refresh()
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        room = max(options.max_height - 1, 1)
-        each_room = max(room // max(len(self._shown), 1), 3)
-        for each in self._shown[: max(room // each_room, 1)]:
-            yield from each.__rich_console__(console, options.update(height=each_room))
+        from rich.text import Text
+
+        going_on = sorted(self._shown, key=lambda each: each.over)
+        room = max(options.max_height - 2, 1)
+        rows = max(room // max(len(going_on), 1), _LEAST_ROWS)
+        fitting = max(room // rows, 1)
+        for each in going_on[:fitting]:
+            yield from each.__rich_console__(console, options.update(height=rows))
+        if len(going_on) > fitting:
+            yield Text(f"… and {len(going_on) - fitting:,} more", style="dim")

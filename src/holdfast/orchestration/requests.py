@@ -18,7 +18,7 @@ from holdfast.status import Reason
 from holdfast.store.claim import Claim
 from holdfast.store.requests import StopRequest
 
-__all__ = ["LOOK_EVERY_S", "Requests"]
+__all__ = ["LOOK_EVERY_S", "Requests", "processes"]
 
 #: How often the files are looked for: some 15 µs each time.
 LOOK_EVERY_S: Final = 0.5
@@ -85,12 +85,11 @@ class Requests:
         """Have everything stopped; *evidence* says who wants it, and why they may."""
         self._evidence = self._evidence or evidence
         if grace_s is not None:
-            if self._interrupts.count:
+            self.grace_s = grace_s
+            if self._interrupts.count or self._watch.asked:
                 # What was asked to stop before has its grace period already: it can end earlier.
                 at = self._watch.monotonic() + grace_s
                 self._kill_at = at if self._kill_at is None else min(at, self._kill_at)
-            else:
-                self.grace_s = grace_s
         self._interrupts.ask(Reason.USER, force=force)
 
     def _stop_some(self, request: StopRequest, only: tuple[int, ...]) -> None:
@@ -99,8 +98,8 @@ class Requests:
         if not there:
             return
         self._evidence = self._evidence or _asked_by(request)
-        what = "process" if len(there) == 1 else "processes"
-        self._note(f"asked by {request.by} to stop {what} {summarise(there)}; the others go on")
+        which = f"{processes(len(there))} {summarise(there)}"
+        self._note(f"asked by {request.by} to stop {which}; the others go on")
         self.held.update(there)
         self._interrupts.partly = True
         firsts = {state.gang(index).start for index in there}
@@ -108,6 +107,11 @@ class Requests:
 
 
 _INTERRUPT: Final = ("experiment", "interrupt")
+
+
+def processes(count: int) -> str:
+    """The noun before the indices of so many."""
+    return "process" if count == 1 else "processes"
 
 
 def _asked_by(request: StopRequest) -> str:

@@ -23,9 +23,11 @@ from holdfast.errors import (
     UnknownLivenessError,
 )
 from holdfast.identity import ProcessIdentity
-from holdfast.lifecycle.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState, summarise
 from holdfast.orchestration.configured import configuration
 from holdfast.orchestration.orchestrator import Orchestrator
+from holdfast.orchestration.requests import processes
+from holdfast.orchestration.rules import limits_of
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store.manager import StateManager
 from holdfast.store.requests import StopRequest
@@ -52,11 +54,13 @@ class Stopped:
             does not, the rest goes on. `again`: it was stopped, and somebody has taken it up since.
             `unproven`: nothing that can be seen runs, and whether its owner lives is unknown.
             `running`: it runs on, or something of it may.
+        only: The processes that were meant, if not all.
         words: What is to be said besides, one sentence each.
     """
 
     kind: Literal["nothing", "stopped", "partly", "again", "unproven", "running"]
     state: ExperimentState
+    only: Sequence[int] | None = None
     words: Sequence[str] = ()
 
     @property
@@ -137,9 +141,13 @@ class Stopping:
         if self.request.grace_s is not None:
             return self.request.grace_s
         try:
-            return configuration(state, self.manager.state_dir).limits.grace_s
+            limits = configuration(state, self.manager.state_dir).limits
         except ConfigError:
             return _GRACE_S
+        running = state.processes.indices(ProcessStatus.RUNNING)
+        # A rule may have given some of them longer.
+        graces = (limits_of(limits, state.processes[index]).grace_s for index in running)
+        return max(graces, default=limits.grace_s)
 
     def _ask_shims(self, seen: Standing) -> None:
         """Have the shims stop what they run: with no owner, or with one that does not hear."""
@@ -215,7 +223,7 @@ class Stopping:
         if only is not None and now - self._asked_at >= _HEARD_WITHIN_S:
             going_on = [i for i in only if i < state.num_processes and _runs(state, i)]
             if not going_on:
-                return Stopped(kind="partly", state=state)
+                return Stopped(kind="partly", state=state, only=only)
         if now >= self._deaf_at:
             self._deaf_at = now + _DEAF_EVERY_S
             if seen.halted:
@@ -236,7 +244,12 @@ class Stopping:
             self._tell("wake", f"{owner} was stopped (SIGSTOP, Ctrl-Z); it was woken to hear this")
 
     def _whom(self, seen: Standing) -> str:
-        how = "to kill it" if self.request.force else f"to stop it within {self._grace_s:g} s"
+        what = "it"
+        if self.request.only is not None:
+            what = f"{processes(len(self.request.only))} {summarise(list(self.request.only))}"
+        how = f"to stop {what} within {self._grace_s:g} s"
+        if self.request.force:
+            how = f"to kill {what}"
         who = seen.state.owner or "whoever drives it"
         but = "" if seen.verdict.kind == "alive" else f" (it may be dead: {seen.verdict.compared})"
         return f"asked {who} {how}{but}"
@@ -258,7 +271,8 @@ class Stopping:
         self._ask_shims(seen)
         left = self._meant(seen)
         if not left:
-            return Stopped(kind="stopped", state=seen.state)
+            words = ["nobody drives the rest"] if seen.survivors else []
+            return Stopped(kind="partly", state=seen.state, only=self.request.only, words=words)
         if not self._late:
             return None
         words = [f"attempt {each.name} is not over: {each.verdict}" for each in left]
