@@ -66,7 +66,7 @@ def told(sh: Shell) -> list[str]:
     """What the history says that rules decided."""
     history = sh.json("show", "--history", "@last")["history"]
     words = [each["evidence"] or "" for each in history]  # type: ignore[index]
-    return [found[0] for each in words if (found := re.search("rule [0-9].*", each))]
+    return [found[0] for each in words if (found := re.search("rule [0-9][^;]*", each))]
 
 
 def process(sh: Shell) -> dict[str, Any]:
