@@ -13,7 +13,17 @@ from typing import IO
 
 import warm
 
-__all__ = ["NOBODY", "hear", "in_a_fork", "killed", "owner", "parent_of", "python", "run"]
+__all__ = [
+    "NOBODY",
+    "hear",
+    "in_a_fork",
+    "killed",
+    "memory_group",
+    "owner",
+    "parent_of",
+    "python",
+    "run",
+]
 
 #: A user who owns nothing here.
 NOBODY = 65534
@@ -138,3 +148,26 @@ def owner(state_dir: Path, experiment_id: str) -> Iterator[subprocess.Popen[str]
             yield process
         finally:
             process.kill()
+
+
+def memory_group() -> tuple[Path, Path] | None:
+    """A new cgroup of 40 MB, and the file that takes pids into it; None if there can be none.
+
+    Whoever asks for it removes it.
+    """
+    for root, limit in (
+        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
+        (Path("/sys/fs/cgroup"), "memory.max"),
+    ):
+        path = root / f"holdfast-test-{os.getpid()}"
+        try:
+            path.mkdir()
+        except OSError:
+            continue
+        try:
+            (path / limit).write_text(str(40 << 20))
+        except OSError:
+            path.rmdir()
+            continue
+        return path, path / "cgroup.procs"
+    return None

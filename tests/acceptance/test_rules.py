@@ -1,13 +1,14 @@
 """`[[retry.rule]]` with real processes: each way in which an attempt ends has its own answer."""
 
 import json
+import os
 import re
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from processes import hear
+from processes import hear, memory_group
 from shell import Shell
 from waiting import until
 
@@ -31,6 +32,12 @@ elif how == "lost":
 elif how == "preempted":
     os.kill(os.getppid(), signal.SIGTERM)
     time.sleep(600)
+elif how == "oom":
+    with open(sys.argv[1], "w") as file:
+        file.write(str(os.getpid()))
+    hog = []
+    while True:
+        hog.append(bytearray(1 << 20))
 elif how == "segv":
     os.kill(os.getpid(), signal.SIGSEGV)
 elif how != "done":
@@ -59,7 +66,7 @@ def told(sh: Shell) -> list[str]:
     """What the history says that rules decided."""
     history = sh.json("show", "--history", "@last")["history"]
     words = [each["evidence"] or "" for each in history]  # type: ignore[index]
-    return [found[0] for each in words if (found := re.search("rule [0-9].*", each))]
+    return [found[0] for each in words if (found := re.search("rule [0-9][^;]*", each))]
 
 
 def process(sh: Shell) -> dict[str, Any]:
@@ -151,6 +158,27 @@ def test_an_interruption_is_tried_again_as_its_rule_says(
     assert 3.9 * 3600 < float(row["result"]["stop_at"]) - began < 4 * 3600
 
 
+def test_what_ran_out_of_memory_is_tried_again_as_its_rule_says(sh: Shell) -> None:
+    """Proven by the kernel, it is told from one that somebody killed."""
+    group = memory_group()
+    if group is None or not os.access("/dev/kmsg", os.R_OK):
+        pytest.skip("needs a writable memory cgroup, and the kernel's log")
+    path, procs = group
+    try:
+        rules = [
+            {"when": "signal", "max_attempts": 1},
+            {"when": "out_of_memory", "max_attempts": 2, "backoff": 0},
+        ]
+        write(sh, ["oom"], rules)
+        text = (sh.path / "rules.toml").read_text()
+        (sh.path / "rules.toml").write_text(text.replace('"work.py"', f'"work.py", "{procs}"'))
+        sh("run", "rules.toml")
+        assert told(sh) == ["rule 2 (out_of_memory): failure 1 of 2"]
+    finally:
+        until(lambda: not path.exists() or not procs.read_text())
+        path.rmdir()
+
+
 def test_what_is_lost_too_often_is_left_for_another_run(sh: Shell) -> None:
     """The experiment is interrupted, says why, and a resume gives it one attempt more."""
     write(sh, ["lost"] * 3, [{"when": "lost", "max_attempts": 2, "backoff": 0}])
@@ -167,7 +195,7 @@ def test_a_pause_outlives_the_run_that_began_it(sh: Shell) -> None:
     rule = {"when": ["exit", "lost"], "max_attempts": 9, "backoff": "1h"}
     write(sh, ["3"], [rule])
     run = sh.start("run", "rules.toml")
-    until(lambda: sh.states.is_dir() and process(sh).get("not_before"))
+    hear(run.stderr, "will be tried again, by rule 1 (exit): failure 1 of 9, not before")
     run.kill()
     run.wait()
     due = process(sh)["not_before"]

@@ -29,7 +29,7 @@ from holdfast.engines import Handle
 from holdfast.engines.local.engine import LocalEngine
 from holdfast.errors import EngineError
 from holdfast.identity import ProcessIdentity
-from processes import NOBODY, hear, in_a_fork, parent_of
+from processes import NOBODY, hear, in_a_fork, memory_group, parent_of
 from settled import settled
 from shims import (
     EXPERIMENT,
@@ -804,7 +804,7 @@ def test_a_command_killed_for_want_of_memory_is_told_from_one_that_was_killed(
     engine: LocalEngine, tmp_path: Path, whose: str
 ) -> None:
     """Proven by the kernel's log about its pid; else it is a guess, and called one."""
-    group = _memory_group()
+    group = memory_group()
     if group is None:
         pytest.skip("needs a writable memory cgroup")
     if not os.access("/dev/kmsg", os.R_OK):
@@ -826,22 +826,3 @@ def _removed(path: Path) -> bool:
     with contextlib.suppress(OSError):
         path.rmdir()
     return not path.exists()
-
-
-def _memory_group() -> tuple[Path, Path] | None:
-    for root, limit in (
-        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
-        (Path("/sys/fs/cgroup"), "memory.max"),
-    ):
-        path = root / f"holdfast-test-{os.getpid()}"
-        try:
-            path.mkdir()
-        except OSError:
-            continue
-        try:
-            (path / limit).write_text(str(40 << 20))
-        except OSError:
-            path.rmdir()
-            continue
-        return path, path / "cgroup.procs"
-    return None

@@ -140,7 +140,8 @@ class Loop:
             self._warn_of(_LEFT, self._watch.blocked)
             if self._claim.state.status is not ExperimentStatus.RUNNING:
                 return self._claim.state
-            if self._stopping_others is None and (plan.stop_others or time.over(now, monotonic_s)):
+            late = stopping is Reason.DEADLINE and time.over(now, monotonic_s)
+            if self._stopping_others is None and (plan.stop_others or late):
                 # Nobody asked for them to stop: they gave way to the failure of another.
                 self._stopping_others = Reason.PREEMPTED if plan.stop_others else Reason.DEADLINE
                 watch.stop(force=False, why=self._stopping_others)

@@ -281,7 +281,8 @@ def _with(fact: Event, made: Mapping[int, Decision]) -> Event:
         return fact
     decision = made[fact.process]
     if decision.rule is not None:
-        evidence = "; ".join(filter(None, (fact.evidence, str(decision))))
+        # First: what is known of an end can be longer than a page shows.
+        evidence = "; ".join(filter(None, (str(decision), fact.evidence)))
         fact = attrs.evolve(fact, evidence=evidence)
     if decision.spent or (decision.not_before is None and decision.limits is None):
         return fact
