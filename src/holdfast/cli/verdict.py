@@ -140,6 +140,7 @@ def print_json(made: "Drill", verdict: "Verdict", again: str, room: Path | None)
                     "running": list(map(str, kill.running)),
                     "processes": kill.processes,
                     "at_write": kill.at_write,
+                    "emptied": kill.emptied,
                 }
                 for each in made.rounds
                 for kill in each.kills

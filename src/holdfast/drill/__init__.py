@@ -107,6 +107,7 @@ class Drill:
     elsewhere: list[str] = attrs.field(factory=list)
     left: list[Difference] = attrs.field(factory=list)
     _before: frozenset[tree.Member] = attrs.field(init=False, factory=frozenset)
+    _emptied: set[str] = attrs.field(factory=set)
     _durations: list[float] = attrs.field(factory=list)
     _attempts: dict[str, list[float]] = attrs.field(factory=dict)
     _writes: list[int] = attrs.field(factory=list)
@@ -178,7 +179,7 @@ class Drill:
         return self.agreed.keys if self.compare is None else self.compare
 
     def _eyes(self) -> Eyes:
-        return Eyes(self.folders.home, self.folders.state_dir)
+        return Eyes(self.folders.home, self.folders.state_dir, self._emptied)
 
     def _look(self, lines: Mapping[str, int] | None) -> Look:
         folders = self.folders
