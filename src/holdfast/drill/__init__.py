@@ -8,7 +8,6 @@ import itertools
 import os
 import random
 import statistics
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Literal
 
@@ -16,7 +15,7 @@ import attrs
 
 from holdfast.config.experiment_file import Experiment
 from holdfast.drill import tree
-from holdfast.drill.differences import Agreement, Difference, agreement, differences
+from holdfast.drill.differences import Agreement, Difference, agreement, differences, per_attempt
 from holdfast.drill.eyes import Eyes
 from holdfast.drill.folders import Folders
 from holdfast.drill.kills import Kill, Stray
@@ -330,12 +329,13 @@ class Drill:
         )
 
     def _besides(self, seen: Look) -> tuple[str, ...]:
-        """Files that only a life with kills has left, of a kind that undisturbed ones have not."""
-        known = Counter(shape(path) for path in self.undisturbed[0].files)
+        """Files that only a life with kills has left, and that are no difference."""
+        known = {shape(path) for path in self.undisturbed[0].files}
+        own = per_attempt(self.undisturbed[0], seen)
         return tuple(
             path
             for path in sorted(seen.files.keys() - self.undisturbed[0].files.keys())
-            if shape(path) not in known
+            if shape(path) not in known or path in own
         )
 
 
