@@ -69,7 +69,7 @@ def _equal(made: "Drill") -> list[str]:
     said = [
         f"equal after {text.count(len(kills), 'kill')} in {rounds}",
         f"  killed: {', '.join(f'{name} {count}' for name, count in sorted(counts.items()))}",
-        f"  repeated: {text.count(repeated, 'attempt')}, of what was killed; no harm by itself",
+        f"  run again: {text.count(repeated, 'attempt')}, which is no difference by itself",
     ]
     besides = sorted({path for each in made.rounds for path in each.besides})
     if besides:

@@ -277,9 +277,9 @@ class Drill:
         self.rounds.append(made)
         if life.gave_up:
             self.code, self.said = life.code, life.runs.said()
-        again = text.count(seen.repeated, "attempt")
+        again = f"{text.count(seen.repeated, 'attempt')} run again"
         how = f"not equal, {text.count(len(found), 'difference')}" if found else "equal"
-        self.tell(f"  {how}; {text.duration(took_s)}, {again} repeated")
+        self.tell(f"  {how}; {text.duration(took_s)}, {again}")
         return made
 
     # -- what came of it
