@@ -83,14 +83,16 @@ def _equal(made: "Drill") -> list[str]:
 
 def _unequal(made: "Drill") -> list[str]:
     found = [*made.left, *(each for done in made.rounds for each in done.found)]
-    after = text.count(made.struck, "kill") if made.struck else "runs without any kill"
-    said = [f"not equal after {after}:"]
+    after = f"after {text.count(made.struck, 'kill')}" if made.struck else "without any kill"
+    said = [f"not equal {after}:"]
     for each in found[:_MOST]:
         said.append(f"  {each.kind}: {text.one_line(each.about)} {text.one_line(each.says)}")
         if each.kills:
             said.append(f"    by kill {_either(each.kills)}")
     if len(found) > _MOST:
         said.append(f"  and {len(found) - _MOST} more; --json has all")
+    if any(each.says.endswith(", released") for each in found):
+        said.append("  released: with an empty HOLDFAST_SESSION; --daemons, if that is meant")
     named = {number for each in found for number in each.kills}
     kills = [kill for done in made.rounds for kill in done.kills if kill.number in named]
     said += [f"  {kill}" for kill in kills]

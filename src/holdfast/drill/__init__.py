@@ -346,7 +346,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _stray(stray: Stray) -> Difference:
     of = "" if stray.of is None else f", started by {stray.of},"
-    released = " (released: its HOLDFAST_SESSION is empty)" if stray.released else ""
+    released = ", released" if stray.released else ""
     return Difference(
         kind="left alive",
         about=f"pid {stray.pid}, {text.short(stray.words, _WORDS) or '?'}{of}",
