@@ -117,6 +117,20 @@ value = steps
         + _RESULT,
         "e.toml": _FOUR,
     },
+    "writes its checkpoint in place, in an instant": {
+        "work.py": _BEGIN
+        + """
+saved = os.path.join(os.environ["HOLDFAST_CHECKPOINT_DIR"], "state.json")
+value = json.load(open(saved)) if os.path.exists(saved) else 0
+while value < 10:
+    time.sleep(0.02)
+    value += 1
+    with open(saved, "w") as file:
+        json.dump(value, file)
+"""
+        + _RESULT,
+        "e.toml": _FOUR,
+    },
     "says that it is done before it has a result": {
         "work.py": _BEGIN
         + """

@@ -81,6 +81,31 @@ def test_attempts_and_writes_are_seen_and_the_store_is_not(tmp_path: Path) -> No
     assert wrote == Wrote("checkpoints/3/state")
 
 
+def test_what_is_emptied_before_it_is_written_anew_is_known(tmp_path: Path) -> None:
+    """Not what is appended to, replaced, or new."""
+    home = tmp_path / "home"
+    home.mkdir()
+    names = ("emptied", "appended", "replaced")
+    for name in names:
+        (home / name).write_text("before")
+    with Eyes(home, tmp_path / "states") as eyes:
+        if not eyes.see_writes:
+            pytest.skip("no inotify here")
+        struck: list[tuple[str, int | None]] = []
+        eyes.at_write = lambda path, _, size: struck.append((path, size))
+        with (home / "appended").open("a") as file:
+            file.write("after")
+        (home / "draft").write_text("after")
+        (home / "draft").rename(home / "replaced")
+        (home / "emptied").write_text("")
+        while ("emptied", 6) not in struck:
+            eyes.look(1)
+        (home / "emptied").write_text("after")
+    assert eyes.emptied == {"emptied"}
+    assert ("appended", 6) in struck
+    assert ("replaced", None) in struck
+
+
 # -- copies ---------------------------------------------------------------------------------------
 
 

@@ -69,7 +69,7 @@ def _equal(made: "Drill") -> list[str]:
     said = [
         f"equal after {text.count(len(kills), 'kill')} in {rounds}",
         f"  killed: {', '.join(f'{name} {count}' for name, count in sorted(counts.items()))}",
-        f"  repeated: {text.count(repeated, 'attempt')}, of what was killed; no harm by itself",
+        f"  run again: {text.count(repeated, 'attempt')}, which is no difference by itself",
     ]
     besides = sorted({path for each in made.rounds for path in each.besides})
     if besides:
@@ -83,14 +83,16 @@ def _equal(made: "Drill") -> list[str]:
 
 def _unequal(made: "Drill") -> list[str]:
     found = [*made.left, *(each for done in made.rounds for each in done.found)]
-    after = text.count(made.struck, "kill") if made.struck else "runs without any kill"
-    said = [f"not equal after {after}:"]
+    after = f"after {text.count(made.struck, 'kill')}" if made.struck else "without any kill"
+    said = [f"not equal {after}:"]
     for each in found[:_MOST]:
         said.append(f"  {each.kind}: {text.one_line(each.about)} {text.one_line(each.says)}")
         if each.kills:
             said.append(f"    by kill {_either(each.kills)}")
     if len(found) > _MOST:
         said.append(f"  and {len(found) - _MOST} more; --json has all")
+    if any(each.says.endswith(", released") for each in found):
+        said.append("  released: with an empty HOLDFAST_SESSION; --daemons, if that is meant")
     named = {number for each in found for number in each.kills}
     kills = [kill for done in made.rounds for kill in done.kills if kill.number in named]
     said += [f"  {kill}" for kill in kills]
@@ -140,6 +142,7 @@ def print_json(made: "Drill", verdict: "Verdict", again: str, room: Path | None)
                     "running": list(map(str, kill.running)),
                     "processes": kill.processes,
                     "at_write": kill.at_write,
+                    "emptied": kill.emptied,
                 }
                 for each in made.rounds
                 for kill in each.kills

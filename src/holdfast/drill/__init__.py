@@ -8,7 +8,6 @@ import itertools
 import os
 import random
 import statistics
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Literal
 
@@ -16,7 +15,7 @@ import attrs
 
 from holdfast.config.experiment_file import Experiment
 from holdfast.drill import tree
-from holdfast.drill.differences import Agreement, Difference, agreement, differences
+from holdfast.drill.differences import Agreement, Difference, agreement, differences, per_attempt
 from holdfast.drill.eyes import Eyes
 from holdfast.drill.folders import Folders
 from holdfast.drill.kills import Kill, Stray
@@ -107,6 +106,7 @@ class Drill:
     elsewhere: list[str] = attrs.field(factory=list)
     left: list[Difference] = attrs.field(factory=list)
     _before: frozenset[tree.Member] = attrs.field(init=False, factory=frozenset)
+    _emptied: set[str] = attrs.field(factory=set)
     _durations: list[float] = attrs.field(factory=list)
     _attempts: dict[str, list[float]] = attrs.field(factory=dict)
     _writes: list[int] = attrs.field(factory=list)
@@ -178,7 +178,7 @@ class Drill:
         return self.agreed.keys if self.compare is None else self.compare
 
     def _eyes(self) -> Eyes:
-        return Eyes(self.folders.home, self.folders.state_dir)
+        return Eyes(self.folders.home, self.folders.state_dir, self._emptied)
 
     def _look(self, lines: Mapping[str, int] | None) -> Look:
         folders = self.folders
@@ -277,9 +277,9 @@ class Drill:
         self.rounds.append(made)
         if life.gave_up:
             self.code, self.said = life.code, life.runs.said()
-        again = text.count(seen.repeated, "attempt")
+        again = f"{text.count(seen.repeated, 'attempt')} run again"
         how = f"not equal, {text.count(len(found), 'difference')}" if found else "equal"
-        self.tell(f"  {how}; {text.duration(took_s)}, {again} repeated")
+        self.tell(f"  {how}; {text.duration(took_s)}, {again}")
         return made
 
     # -- what came of it
@@ -329,12 +329,13 @@ class Drill:
         )
 
     def _besides(self, seen: Look) -> tuple[str, ...]:
-        """Files that only a life with kills has left, of a kind that undisturbed ones have not."""
-        known = Counter(shape(path) for path in self.undisturbed[0].files)
+        """Files that only a life with kills has left, and that are no difference."""
+        known = {shape(path) for path in self.undisturbed[0].files}
+        own = per_attempt(self.undisturbed[0], seen)
         return tuple(
             path
             for path in sorted(seen.files.keys() - self.undisturbed[0].files.keys())
-            if shape(path) not in known
+            if shape(path) not in known or path in own
         )
 
 
@@ -345,7 +346,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _stray(stray: Stray) -> Difference:
     of = "" if stray.of is None else f", started by {stray.of},"
-    released = " (released: its HOLDFAST_SESSION is empty)" if stray.released else ""
+    released = ", released" if stray.released else ""
     return Difference(
         kind="left alive",
         about=f"pid {stray.pid}, {text.short(stray.words, _WORDS) or '?'}{of}",

@@ -10,7 +10,7 @@ import attrs
 from holdfast.drill.looks import Look, Trace, shape
 from holdfast.encoding import portable
 
-__all__ = ["Agreement", "Difference", "agreement", "differences"]
+__all__ = ["Agreement", "Difference", "agreement", "differences", "per_attempt"]
 
 Kind = Literal["lost", "repeated", "different", "left alive", "never ends"]
 
@@ -175,7 +175,7 @@ def _shown(value: Any) -> str:
 
 
 def _files(agreed: Agreement, found: Look) -> Iterator[Difference]:
-    own = _per_attempt(agreed.first, found)
+    own = per_attempt(agreed.first, found)
     for path, level in sorted(agreed.levels.items()):
         if path in own:
             continue
@@ -242,12 +242,13 @@ def _lines(count: int) -> str:
     return f"{count:,} line{'' if count == 1 else 's'}"
 
 
-def _per_attempt(first: Look, found: Look) -> frozenset[str]:
+def per_attempt(first: Look, found: Look) -> frozenset[str]:
     """Files that each attempt makes under its own number: `log.3.2` beside `log.3.1`.
 
     That there are more of them, and that those of killed attempts are torn, tells of reruns only.
     """
-    assert found.state is not None
+    if found.state is None:
+        return frozenset()
     reruns = {(i, each.attempt) for i, each in found.state.processes.items() if each.attempt > 1}
     own: set[str] = set()
     for path in found.files.keys() - first.files.keys():

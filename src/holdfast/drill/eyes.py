@@ -4,6 +4,7 @@ The kernel tells it (inotify), so that a kill can hit the very instant of a writ
 not, attempts are found by looking, and writes are not seen.
 """
 
+import contextlib
 import ctypes
 import os
 import select
@@ -57,12 +58,19 @@ class Eyes:
     """Watches *folder*, and what attempts leave in *state_dir*, from now on; use it in a `with`.
 
     Attributes:
-        at_write: Called with the path of a write before anything else is done about it.
+        at_write: Called with every write before anything else is done about it: its path as events
+            have it, the file, and its size before; None if something was moved there.
+        emptied: Files that were seen empty and had not been so before: whoever writes them anew
+            empties them first.
+        since: Paths of all writes since it was cleared.
     """
 
     folder: Path
     state_dir: Path
-    at_write: Callable[[str], None] | None = None
+    emptied: set[str] = attrs.field(factory=set)
+    at_write: Callable[[str, Path, int | None], None] | None = None
+    since: list[str] = attrs.field(factory=list)
+    _sizes: dict[str, int] = attrs.field(factory=dict)
     _fd: int | None = None
     _paths: dict[int, Path] = attrs.field(factory=dict)
     _seen: set[str] = attrs.field(factory=set)
@@ -124,7 +132,7 @@ class Eyes:
             if mask & _IS_DIR:
                 self._add(path)
             else:
-                self._file(path)
+                self._file(path, moved=bool(mask & _MOVED_TO))
 
     def _add(self, folder: Path) -> None:
         """Watch *folder* and all below it; tell what is there: it was made before we watched."""
@@ -151,20 +159,27 @@ class Eyes:
             return len(parts) < 2 or parts[1] in (ATTEMPTS, CHECKPOINTS, RESULTS)
         return folder.name not in IGNORED
 
-    def _file(self, path: Path) -> None:
+    def _file(self, path: Path, *, moved: bool = False) -> None:
         if not path.is_relative_to(self.state_dir):
-            self._written(str(path.relative_to(self.folder)))
+            self._written(str(path.relative_to(self.folder)), path, moved)
             return
         parts = path.relative_to(self.state_dir).parts
         if len(parts) == 3 and parts[1] == ATTEMPTS:
             self._attempt(parts[0], parts[2])
         elif len(parts) > 2 and parts[1] in (CHECKPOINTS, RESULTS):
-            self._written("/".join(parts[1:]))
+            self._written("/".join(parts[1:]), path, moved)
 
-    def _written(self, path: str) -> None:
+    def _written(self, path: str, file: Path, moved: bool) -> None:
+        before = self._sizes.get(path)
         if self.at_write is not None:
-            self.at_write(path)
+            self.at_write(path, file, None if moved else before)
         self._pending.append(Wrote(path))
+        self.since.append(path)
+        with contextlib.suppress(OSError):
+            size = file.lstat().st_size
+            self._sizes[path] = size
+            if not size and before:
+                self.emptied.add(path)
 
     # -- by listing
 

@@ -10,6 +10,7 @@ import attrs
 from holdfast.config.experiment_file import Experiment
 from holdfast.drill import copying
 from holdfast.drill.copying import Survey
+from holdfast.drill.eyes import IGNORED
 from holdfast.drill.looks import line_counts
 from holdfast.store.place import STATE_DIR
 
@@ -118,7 +119,9 @@ class Folders:
         found: dict[str, tuple[int, ...]] = {}
         original = self.survey.folder
         for path, signs in copying.survey(original, self.survey.apart).signs.items():
-            found[str(original / path)] = signs
+            # An editor, or a prompt, looks at the repository and thereby changes it.
+            if IGNORED.isdisjoint(path.split("/")):
+                found[str(original / path)] = signs
         for each in copying.shared(self.experiment, self.survey):
             info = each.stat()
             found[str(each)] = (info.st_mtime_ns, info.st_size)

@@ -26,6 +26,7 @@ class Kill:
         processes: How many processes were.
         words: The command line of the one that was, if it was one of an attempt's.
         at_write: The file whose writing was the instant; None if that was another.
+        emptied: Whether that file was made to be as it was just before: empty.
         wrote: Files that were written to since the one before.
     """
 
@@ -37,6 +38,7 @@ class Kill:
     processes: int
     words: str
     at_write: str | None
+    emptied: bool
     wrote: frozenset[str]
 
     def __str__(self) -> str:
@@ -54,8 +56,15 @@ class Kill:
             what = f"{kind} ({ran} ran)" if ran else f"{kind} (no attempt ran)"
         wrote = ""
         if self.at_write is not None:
-            wrote = f", writing {text.short(self.at_write.rpartition('/')[2], _WORDS)}"
+            how = "emptying" if self.emptied else "writing"
+            wrote = f", {how} {_tail(self.at_write)}"
         return f"kill {self.number} at {self.at_s:.2f} s{wrote}: {what}"
+
+
+def _tail(path: str) -> str:
+    """The end of *path*, as much as a line has room for."""
+    found = "/".join(path.split("/")[-2:])
+    return text.one_line(found if len(found) <= _WORDS else f"…{found[1 - _WORDS :]}")
 
 
 def _listed(names: tuple[AttemptName, ...]) -> str:

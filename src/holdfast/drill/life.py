@@ -4,13 +4,14 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Final
 
 import attrs
 
 from holdfast.attempts.files import live_state
-from holdfast.attempts.names import AttemptName
+from holdfast.attempts.names import CHECKPOINTS, RESULTS, AttemptName
 from holdfast.drill import tree
 from holdfast.drill.aiming import IN_ATTEMPTS, SOON_S, Aim
 from holdfast.drill.eyes import Began, Ended, Event, Eyes
@@ -27,6 +28,10 @@ _SAYS_SO: Final = (0, 3, 130, 143)
 #: Runs in a row that nobody disturbed and that did not get to the end, before it is given up.
 _MOST_CALM: Final = 3
 _LOOK_S: Final = 0.25
+#: What was killed is gone after that, or nothing is made up.
+_GONE_WITHIN_S: Final = 1.0
+#: Whose death tears what is being written.
+_WRITERS: Final = ("attempt", "process", "everything")
 _HEARTBEAT_S: Final = 30.0
 
 
@@ -69,6 +74,7 @@ class Life:
     _aim: Aim | None = None
     _ready: dict[AttemptName | None, list[Member]] = attrs.field(factory=dict)
     _ran: tuple[AttemptName, ...] = ()
+    _torn: tuple[Path, int] | None = None
     _struck: tuple[int, list[AttemptName], str, float] | None = None
 
     # -- from its first run to its end
@@ -254,12 +260,17 @@ class Life:
             late = aim.strike.moment == "write"
             self._ready[None] = found[::-1] if late else aim.rng.sample(found, len(found))
 
-    def _pounce(self, path: str) -> None:
-        """Strike now: *path* is being written."""
+    def _pounce(self, path: str, file: Path, size: int | None) -> None:
+        """Strike now: *path*, a *file* of that *size* before, is being written."""
         aim = self._aim
-        if aim is not None and aim.armed:
-            aim.wrote = path
-            self._hit(aim)
+        if aim is None or not aim.armed:
+            return
+        aim.wrote = path
+        if size and path in self.eyes.emptied and aim.strike.target in _WRITERS:
+            self._torn = file, size
+            self.eyes.since.clear()
+            self.runs.hold()
+        self._hit(aim)
 
     def _hit(self, aim: Aim) -> None:
         """Signal who was chosen; `_struck` says what came of it."""
@@ -286,6 +297,9 @@ class Life:
             self._hit(aim)
         assert self._struck is not None
         (processes, names, words, at_s), self._struck = self._struck, None
+        emptied = bool(processes) and self._empty(aim, names)
+        self._torn = None
+        self.runs.release()
         if not processes:
             aim.again()
             return None
@@ -305,9 +319,54 @@ class Life:
             processes=processes,
             words=words,
             at_write=aim.wrote,
+            emptied=emptied,
             wrote=frozenset(self._wrote),
         )
         self.kills.append(kill)
         self.tell(f"  {kill}")
         self._wrote.clear()
         return kill
+
+    def _empty(self, aim: Aim, names: list[AttemptName]) -> bool:
+        """Have the file that was being written as it was an instant before: empty; whether it is.
+
+        Its writer has emptied it to write it anew, which takes less time than a kill. That it was
+        killed in between is made up, but nothing else is: nothing was written since, whoever could
+        have written is dead, and nobody has begun the next attempt.
+        """
+        if self._torn is None or aim.wrote is None:
+            return False
+        file, size = self._torn
+        own = aim.wrote.split("/")[0] in (CHECKPOINTS, RESULTS)
+        spared = {
+            member
+            for name, (shim, _) in self._shims.items()
+            if own and name not in names
+            for member in tree.below(shim.pid)
+        }
+        until = time.monotonic() + _GONE_WITHIN_S
+        while self._is_any_alive(spared):
+            if time.monotonic() > until:
+                return False
+            self._watch(SOON_S)
+        self._watch(0)
+        if any(path != aim.wrote for path in self.eyes.since):
+            return False
+        try:
+            if not 0 < file.lstat().st_size <= size:
+                return False
+            os.truncate(file, 0)
+        except OSError:
+            return False
+        return True
+
+    def _is_any_alive(self, spared: Collection[Member]) -> bool:
+        """Whether a process of an attempt is, but for those *spared*."""
+        apart = {*self.before, *spared}
+        return any(
+            member not in apart
+            and member.pid not in self._own
+            and not tree.is_own(member)
+            and not tree.is_dying(member)
+            for member in tree.below(os.getpid())
+        )

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -82,6 +83,16 @@ class Runs:
         if self.program is not None:
             self.program.wait()
             self._let_go()
+
+    def hold(self) -> None:
+        """Have the one that runs do nothing, until `release`."""
+        if self.program is not None:
+            self.program.send_signal(signal.SIGSTOP)
+
+    def release(self) -> None:
+        """Let it go on."""
+        if self.program is not None:
+            self.program.send_signal(signal.SIGCONT)
 
     def _let_go(self) -> None:
         self.program = None
