@@ -143,7 +143,9 @@ def _told(command: click.Command, name: str) -> str:
     usage = " ".join(["holdfast", name, "[OPTIONS]", *filter(None, arguments)])
     about = inspect.cleandoc(command.help or "").replace("\b\n", "")
     lines = [f"`{usage}`", "", *_wrapped(about.replace("\n\n", "\0").replace("\n", " "))]
-    options = [each for each in command.params if isinstance(each, click.Option)]
+    options = [
+        each for each in command.params if isinstance(each, click.Option) and not each.hidden
+    ]
     said = [each for each in options if each.name != "state_dir"]
     return "\n".join(
         [*lines, *([""] if said else []), *(line for o in said for line in _option(o))]
@@ -159,7 +161,7 @@ def _argument(argument: click.Argument) -> str:
 def _option(option: click.Option) -> list[str]:
     kind = option.type
     value = option.metavar or {"integer range": "N"}.get(kind.name, "")
-    if isinstance(kind, click.Choice):
+    if isinstance(kind, click.Choice) and option.metavar is None:
         value = "|".join(map(str, kind.choices))
     words = ", ".join(f"`{name} {value}`" if value else f"`{name}`" for name in option.opts)
     default = f" Default: `{option.default}`." if option.show_default else ""

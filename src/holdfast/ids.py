@@ -11,13 +11,14 @@ from typing import Final
 
 from holdfast.errors import InvalidIdError
 
-__all__ = ["candidates", "new_id", "sanitize_experiment_id"]
+__all__ = ["candidates", "is_slug", "new_id", "sanitize_experiment_id"]
 
 _KEPT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NOT_IN_SLUG: Final = re.compile(r"[^A-Za-z0-9_]+")
 _LONGEST_SLUG: Final = 60
 # 64 bits: 100,000 slugged names in one directory collide with a chance of 1 in 3 billion.
 _HASH_DIGITS: Final = 16
+_SLUG: Final = re.compile(r"-[0-9a-f]{16}\Z")
 
 # What we write beside the views. The folder of an id `exp.json` would take the place of the view
 # of `exp`, and a view must be the only thing in the directory that ends in `.json`.
@@ -69,6 +70,11 @@ def sanitize_experiment_id(experiment_id: str) -> str:
     slug = _NOT_IN_SLUG.sub("-", experiment_id[: 4 * _LONGEST_SLUG])[:_LONGEST_SLUG].strip("-_")
     digest = hashlib.sha256(encoded).hexdigest()[:_HASH_DIGITS]
     return f"{slug or 'experiment'}-{digest}"
+
+
+def is_slug(stem: str) -> bool:
+    """Whether *stem* looks as if it was made from an id, and so may be none itself."""
+    return _SLUG.search(stem) is not None
 
 
 def _is_safe(name: str) -> bool:

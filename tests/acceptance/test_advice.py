@@ -92,7 +92,7 @@ def test_a_limit_of_open_files_is_named(sh: Shell) -> None:
     for number in range(8, 24):
         StateManager(sh.states).create(f"exp_{number}")
         code = (
-            "import resource, sys, holdfast.cli, holdfast.cli.maintain, holdfast.store.deletion; "
+            "import resource, sys, holdfast.cli, holdfast.cli.removal, holdfast.store.deletion; "
             f"resource.setrlimit(resource.RLIMIT_NOFILE, ({number}, {number})); "
             f"sys.exit(holdfast.cli.main(['rm', 'exp_{number}']))"
         )

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -186,25 +185,6 @@ def test_an_own_aggregate_is_printed(sh: Shell) -> None:
     nested = {"best": {"level": 3}}
     out, _ = sh("run", "e.toml", "--fresh", env={"V": json.dumps(nested)})
     assert out.endswith('{\n  "best": {\n    "level": 3\n  }\n}\n')
-
-
-def test_ids_are_completed_by_the_shell(sh: Shell) -> None:
-    """Tab offers the experiments there are, and `@last`."""
-    for name in ("sweep_a", "sweep_b", "other"):
-        StateManager(sh.states).create(name)
-    code = "import sys; from holdfast.cli import main; sys.argv[0] = 'holdfast'; sys.exit(main())"
-
-    def offered(word: str) -> set[str]:
-        asked = {"_HOLDFAST_COMPLETE": "bash_complete", "COMP_WORDS": f"holdfast show {word}"}
-        done = sh.shell(
-            " ".join(f"{key}='{value}'" for key, value in asked.items())
-            + f" COMP_CWORD=2 '{sys.executable}' -c \"{code}\""
-        )
-        assert done.stderr == ""
-        return {line.partition(",")[2] for line in done.stdout.splitlines()}
-
-    assert offered("sw") == {"sweep_a", "sweep_b"}
-    assert offered("@") == {"@last"}
 
 
 def test_the_demo_runs_and_says_what_to_do_next(sh: Shell) -> None:

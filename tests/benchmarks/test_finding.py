@@ -3,6 +3,7 @@
 There are 100,000 of them, or as many as the environment variable EXPERIMENTS says.
 """
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from holdfast import StateManager
+from holdfast.reading.conditions import condition
+from holdfast.reading.selection import Selection, select
+from holdfast.store.annotations import Annotated
 from holdfast.store.catalog.index import RACY_NS
 from many import populate, work
 from waiting import until
@@ -237,6 +241,51 @@ def test_ls_in_a_fresh_interpreter(
     contest(
         f"holdfast ls, {TOTAL:,}, fresh interpreter", 0, work, lambda: None, rounds=5, show=show
     )
+
+
+def test_completion_in_a_fresh_interpreter(
+    many: StateManager, tmp_path: Path, contest: Contest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tab behind `holdfast show `, as each of the shells asks."""
+    settle(many)
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "compiled"))
+    monkeypatch.setenv("HOLDFAST_STATE_DIR", str(many.state_dir))
+
+    def work() -> None:
+        asked = ["completion", "fish", "--complete", "--", "show", ""]
+        subprocess.run([sys.executable, "-c", FRESH, *asked], check=True, stdout=subprocess.DEVNULL)
+
+    def show(mine: float, _: float) -> tuple[str, str, bool]:
+        return f"{mine:.2f} s", "≤ 0.3 s", mine <= 0.3
+
+    contest(f"completion, {TOTAL:,}", 0, work, lambda: None, rounds=5, show=show)
+
+
+def test_ls_with_conditions(many: StateManager, tmp_path: Path, contest: Contest) -> None:
+    """By what an aggregate tells, of 1,000, against open, read and orjson.loads of each."""
+    finished = min(1000, TOTAL - TOTAL // 100)
+    states = many.listing().experiments
+    some = [each for each in states if each.experiment_id.startswith("fin_")][:finished]
+    rows = [
+        {"index": index, "params": {"lr": index / 10}, "result": {"accuracy": index / 8}}
+        for index in range(8)
+    ]
+    aggregate = {"schema": "holdfast.aggregate/1", "rows": rows, "statistics": {}, "value": None}
+    for each in some:
+        path = many.folder(each.experiment_id) / "aggregate.json"
+        path.write_text(json.dumps(aggregate))
+    selection = Selection(conditions=[condition("lr > 0.5"), condition("accuracy > 0.9")])
+
+    def limit() -> None:
+        for each in some:
+            path = many.folder(each.experiment_id) / "aggregate.json"
+            orjson.loads(path.read_bytes())
+
+    def work() -> None:
+        assert len(select(many, some, Annotated({}, []), selection)) == 0
+
+    contest("ls --where, each experiment", 6, work, limit, per=finished)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast import ExperimentStatus, ProcessStatus, StateManager
+from holdfast.lifecycle.records import Origin
+from holdfast.lifecycle.reuse import Proof
 from holdfast.store.catalog import index, works
 from holdfast.store.catalog.index import FOLDER
 from holdfast.store.catalog.summary import Summary
@@ -94,6 +96,9 @@ def agrees(manager: StateManager) -> bool:
         str(error) for _, error in manager.unreadable()
     )
     assert manager.list_experiments() == sorted(one.experiment_id for one in expected)
+    assert sorted(manager.offered(1000)) == sorted(
+        (one.experiment_id, one.name) for one in expected
+    )
     # What was done at any time by any name of these tests, and is not done any more, is not found.
     asked = {work(f"fin_{number:06d}", 0) for number in range(12)} | {COMMON, "f" * 32}
     for limit in (2, 8):
@@ -522,3 +527,46 @@ def test_works_of_another_host_are_not_taken_from_a_cache(
     asked = work("fin_000007", 1)
     assert StateManager(manager.state_dir, files=files).doers([asked]) == {asked: ("fin_000007",)}
     assert not [name for name in files.opened if name.startswith("works")]
+
+
+def test_a_shell_is_offered_what_there_is_and_nothing_is_kept_of_the_look(
+    manager: StateManager,
+) -> None:
+    """Of what is not finished, only the last are loaded; a made-up name passes for no id."""
+    manager.create("named", name="a name")
+    manager.create("größe", name="slugged")
+    make_current(manager.state_dir)
+    head = (manager.state_dir / FOLDER / "head").read_bytes()
+    finished = {(f"fin_{number:06d}", None) for number in range(12)}
+    open_ = {(f"inc_{number:06d}", None) for number in range(3)}
+    manager.create("another")
+    assert set(manager.offered()) == finished | open_ | {
+        ("named", "a name"), ("größe", "slugged"), ("another", None),
+    }  # fmt: skip
+    assert set(manager.offered(1)) == finished | open_ | {("named", "a name"), ("another", None)}
+    assert (manager.state_dir / FOLDER / "head").read_bytes() == head
+
+
+def test_what_was_reused_is_known_without_the_experiment(manager: StateManager) -> None:
+    """By the index as by a glance at the view: as many as the journal says."""
+    origin = Origin(experiment_id="elsewhere", process=1, attempt=1)
+    proof = Proof(origin=origin, work=COMMON, status=ProcessStatus.COMPLETED)
+    manager.create("reusing", num_processes=2, reuse="all")
+    with manager.claim("reusing") as claim:
+        claim.record("start")
+        claim.record("reuse", 0, work=COMMON, proof=proof)
+        claim.record("start", 1)
+        claim.record("complete", 1, exit_code=0)
+        claim.record("complete")
+        claim.record("aggregate")
+
+    def reused(files: Files | None = None) -> int:
+        listing = StateManager(manager.state_dir, files=files or Files()).listing()
+        return sum(one.processes_reused for one in listing.experiments)
+
+    assert reused() == 1
+    make_current(manager.state_dir)
+    files = Counting()
+    assert reused(files) == 1
+    assert not [name for name in files.opened if name.startswith("reusing")]
+    assert agrees(manager)

@@ -1,7 +1,7 @@
 """Which experiment an ID on the command line names, be it readable or not."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -67,15 +67,23 @@ def resolve(manager: StateManager, query: str) -> str:
     return found[0]
 
 
-def named(where: Where, queries: Iterable[str]) -> tuple[list[str], int]:
-    """The ids that *queries* name, each once, and the exit code if one of them is wrong."""
+def named(
+    where: Where,
+    queries: Iterable[str],
+    refused: Callable[[HoldfastError], int] | None = None,
+) -> tuple[list[str], int]:
+    """The ids that *queries* name, each once, and the exit code if one of them is wrong.
+
+    Args:
+        refused: Tells of one that is wrong; its exit code. Default: as of any error.
+    """
     found: dict[str, None] = {}
     code = 0
     for query in queries:
         try:
             found[resolve(where.manager(), query)] = None
         except HoldfastError as err:
-            code = max(code, report(err, where))
+            code = max(code, report(err, where) if refused is None else refused(err))
     return list(found), code
 
 

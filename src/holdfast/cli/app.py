@@ -15,17 +15,21 @@ from holdfast.attempts import environment
 from holdfast.cli.failures import EXIT_CODES
 from holdfast.cli.loading import quietly
 from holdfast.cli.where import Where
-from holdfast.errors import HoldfastError
+from holdfast.encoding import spoken
 from holdfast.reading import text
 
 __all__ = [
     "app",
+    "complete_file",
+    "complete_file_or_id",
+    "complete_id",
     "experiment_argument",
     "experiments_argument",
     "force_option",
     "in_state_dir",
     "json_option",
     "some_experiments_argument",
+    "tag_option",
 ]
 
 
@@ -45,6 +49,7 @@ _ALIASES: Final = {
     "restart": "resume",
     "start": "run",
     "status": "show",
+    "tags": "tag",
     "top": "watch",
     "version": "--version",
 }
@@ -57,6 +62,8 @@ _COMMANDS: Final = {
     "explain": ("explain", "explain", "Say what a run would do with each process, and why."),
     "ls": ("listing", "ls", "List the experiments."),
     "show": ("show", "show", "Show one experiment: what failed and why, what runs, what to do."),
+    "note": ("annotating", "note", "Note down something about an experiment, or print it."),
+    "tag": ("annotating", "tag", "Tag experiments, or print their tags."),
     "diff": ("diff", "diff", "Say what differs between two experiments: code, results, all."),
     "logs": ("logs", "logs", "Print what processes wrote to stdout and stderr."),
     "watch": ("watching", "watch", "Show how experiments go, whoever runs them."),
@@ -65,7 +72,7 @@ _COMMANDS: Final = {
     "cleanup": ("maintain", "cleanup", "Mark experiments whose owner is dead as interrupted."),
     "aggregate": ("maintain", "aggregate", "Aggregate results without running any process."),
     "export": ("export", "export", "Print everything about each process, as CSV or JSON lines."),
-    "rm": ("maintain", "rm", "Delete experiments with their results and logs."),
+    "rm": ("removal", "rm", "Delete experiments with their results and logs."),
     "doctor": ("doctor", "doctor", "Look for damage and leftovers; mend what loses nothing."),
     "drill": ("drill", "drill", "Kill an experiment again and again, in a copy: does it survive?"),
     "diagram": ("maintain", "diagram", "Print a state machine as a diagram."),
@@ -73,6 +80,7 @@ _COMMANDS: Final = {
     "progress": ("ranks", "progress", "Tell how far a process is; typed by the process itself."),
     "result": ("ranks", "result", "Deliver the result of a process, checked and on the disk."),
     "demo": ("run", "demo", "Run a real little experiment, and leave its files to play with."),
+    "completion": ("completion", "completion", "Make bash, zsh or fish complete what is typed."),
     "guide": ("guide", "guide", "Read the guide: tutorial, reference, recipes, file formats."),
 }
 
@@ -108,37 +116,72 @@ def in_state_dir(command: Callable[..., int]) -> Callable[..., int]:
     return _state_dir_option(click.make_pass_decorator(Where)(command))
 
 
-def _complete_id(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    import warnings
+def complete_id(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """For what names an experiment."""
+    from holdfast.cli.completion import experiments
 
-    from holdfast.cli import homes
+    return experiments(_where(context), incomplete)
 
-    warnings.simplefilter("ignore")
-    where = _where(context)
-    try:
-        where.found = where.found or homes.above()  # a shell that completes wants no messages
-        ids = where.manager().list_experiments()
-    except (HoldfastError, click.UsageError):
-        return []
-    return [each for each in ["@last", *ids] if each.startswith(incomplete)]
+
+def _complete_tag(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    from holdfast.cli.completion import tags
+
+    return tags(_where(context), incomplete)
+
+
+def complete_file(*_: object) -> list[Any]:
+    """For what is a path: the shell knows best."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem("", type="file")]
+
+
+def complete_file_or_id(
+    context: click.Context, param: click.Parameter, incomplete: str
+) -> list[Any]:
+    """For what may be either."""
+    return [*complete_id(context, param, incomplete), *complete_file()]
 
 
 def experiment_argument(command: _C) -> _C:
     """`ID`: an id, a unique prefix of one, a unique name, or `@last`."""
-    return click.argument("query", metavar="ID", shell_complete=_complete_id)(command)
+    return click.argument("query", metavar="ID", shell_complete=complete_id)(command)
+
+
+def _checked_tags(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -> list[str]:
+    if not words:
+        return []
+    from holdfast.store.annotations import checked_tag
+
+    try:
+        return [checked_tag(spoken(each)) for each in words]
+    except ValueError as err:
+        raise click.BadParameter(str(err)) from None
+
+
+def tag_option(*names: str, about: str) -> Callable[[_C], _C]:
+    """An option that is a tag, and may be repeated."""
+    return click.option(
+        *names,
+        metavar="TAG",
+        multiple=True,
+        callback=_checked_tags,
+        shell_complete=_complete_tag,
+        help=f"{about}; may be repeated.",
+    )
 
 
 def experiments_argument(command: _C) -> _C:
     """One ID or more, as `queries`."""
     many = click.argument(
-        "queries", metavar="ID...", nargs=-1, required=True, shell_complete=_complete_id
+        "queries", metavar="ID...", nargs=-1, required=True, shell_complete=complete_id
     )
     return many(command)
 
 
 def some_experiments_argument(command: _C) -> _C:
     """Any number of IDs, as `queries`."""
-    return click.argument("queries", metavar="[ID]...", nargs=-1, shell_complete=_complete_id)(
+    return click.argument("queries", metavar="[ID]...", nargs=-1, shell_complete=complete_id)(
         command
     )
 
@@ -179,12 +222,19 @@ class _Commands(click.Group):
             _where(ctx).verb = args[0]
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        # Not click's own, which would import every command for its line of help.
+        names = [CompletionItem(each) for each in _COMMANDS if each.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, about) for name, (_, _, about) in _COMMANDS.items()])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args:
+        if not args and not ctx.resilient_parsing:  # as when a shell completes
             # Versions of click differ in where this goes and what it exits with.
             click.echo(ctx.get_help(), err=True)
             ctx.exit(2)

@@ -4,9 +4,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from holdfast.cli.failures import code_of
+from holdfast.cli.failures import code_of, told
 from holdfast.cli.loading import quietly
 from holdfast.cli.where import Where
+from holdfast.errors import HoldfastError
 from holdfast.reading import forms, text
 from holdfast.status import ProcessStatus
 
@@ -26,10 +27,13 @@ def conduct(
     as_json: bool,
     notes: "Callable[[ExperimentState], list[str]]" = lambda _: [],
     detach: bool = False,
+    tags: Sequence[str] = (),
 ) -> int:
     """Have *drive* run an experiment on this machine, show how it goes, and print its end.
 
-    *detach*: in a child that the terminal does not hold, and return once it has begun.
+    Args:
+        detach: In a child that the terminal does not hold; returns once it has begun.
+        tags: What the experiment is tagged with, as soon as it is known which one it is.
     """
     on_begin = None
     if detach:
@@ -54,6 +58,7 @@ def conduct(
         def step(state: "ExperimentState", changes: "Sequence[Change]") -> None:
             if progress.first is None:
                 _say_interpreter(state)
+                _tag(where, state, tags)
             progress.step(state, changes)
 
         orchestrator = Orchestrator(
@@ -66,8 +71,21 @@ def conduct(
             force=force,
         )
         outcome = drive(orchestrator)
+    if progress.first is None:  # nothing was to be done
+        _tag(where, outcome.state, tags)
     _print_end(where, outcome, _taken_up(outcome, progress.first), as_json=as_json)
     return code_of(outcome)
+
+
+def _tag(where: Where, state: "ExperimentState", tags: Sequence[str]) -> None:
+    if not tags:
+        return
+    try:
+        where.manager().annotate(state.experiment_id, add=tags)
+    except (HoldfastError, ValueError) as err:
+        # The processes are what counts: they are not stopped for want of a tag.
+        why = told(err, where) if isinstance(err, HoldfastError) else str(err)
+        text.say(f"{text.one_line(state.experiment_id)} is not tagged: {why}", "warning")
 
 
 def _say_interpreter(state: "ExperimentState") -> None:

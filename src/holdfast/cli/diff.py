@@ -10,7 +10,7 @@ import attrs
 import click
 
 from holdfast.cli.addressing import resolve
-from holdfast.cli.app import in_state_dir, json_option
+from holdfast.cli.app import complete_id, in_state_dir, json_option
 from holdfast.cli.where import Where
 from holdfast.errors import ResultInvalidError, StateReadError
 from holdfast.lifecycle.records import ExperimentState
@@ -58,8 +58,8 @@ class _Results:
 
 @click.command()
 @json_option
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="B")
+@click.argument("a", metavar="A", shell_complete=complete_id)
+@click.argument("b", metavar="B", shell_complete=complete_id)
 @in_state_dir
 def diff(where: Where, a: str, b: str, as_json: bool) -> int:
     """Say what differs between the experiments A and B: configuration, code, environment, results.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from holdfast.attempts import environment
-from holdfast.cli.app import in_state_dir, json_option
+from holdfast.cli.app import complete_file, in_state_dir, json_option
 from holdfast.cli.run import set_option, settings_of
 from holdfast.cli.verdict import CODES, lines, print_json
 from holdfast.cli.where import Where, quoted
@@ -66,7 +66,7 @@ _NAMED: Final = 5
 @click.option("--in-place", is_flag=True, help="Run it where it lies, not in a copy.")
 @click.option("--keep", is_flag=True, help="Keep the copy, with states and logs, in any case.")
 @json_option
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", shell_complete=complete_file)
 @in_state_dir
 def drill(
     where: Where,

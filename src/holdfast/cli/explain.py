@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from holdfast.cli.addressing import resolve
-from holdfast.cli.app import force_option, in_state_dir, json_option
+from holdfast.cli.app import complete_file_or_id, force_option, in_state_dir, json_option
 from holdfast.cli.run import choice, code_options, set_option, settings_of
 from holdfast.cli.where import Where
 from holdfast.encoding import spoken
@@ -18,7 +18,7 @@ __all__ = ["explain"]
 @code_options
 @force_option
 @json_option
-@click.argument("query", metavar="FILE | ID")
+@click.argument("query", metavar="FILE | ID", shell_complete=complete_file_or_id)
 @in_state_dir
 def explain(
     where: Where,

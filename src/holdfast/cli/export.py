@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from holdfast.cli.addressing import resolve_unit
+from holdfast.cli.annotating import said_about
 from holdfast.cli.app import experiment_argument, in_state_dir
 from holdfast.cli.where import Where
 from holdfast.lifecycle.records import ExperimentState
@@ -17,12 +18,14 @@ from holdfast.reading.cells import flat
 from holdfast.reading.codes import reused_from
 from holdfast.reading.evidence import parameters
 from holdfast.results import aggregation, rows
+from holdfast.store.annotations import Annotations
 
 __all__ = ["export"]
 
 _ABOUT: Final = (
     "index", "status", "reason", "attempts", "exit_code", "signal", "host", "started_at",
     "completed_at", "duration_s", "attempts_duration_s", "work", "code", "reused_from", "error",
+    "tags", "note",
 )  # fmt: skip
 
 _encode: Final = json.JSONEncoder(allow_nan=False).encode
@@ -46,15 +49,16 @@ def export(where: Where, query: str, as_csv: bool, as_lines: bool) -> int:
     experiment_id, unit = resolve_unit(manager, query)
     state = manager.load(experiment_id)
     folder = manager.folder(experiment_id)
+    said = said_about(where, experiment_id)
     only = None if unit is None else int(unit)
     found = aggregation.partial_of(state, folder, parameters(state) or (), only=only)
     with text.delivering():
         if as_lines:
-            for line in _lines(state, found):
+            for line in _lines(state, found, said):
                 sys.stdout.write(line)
                 sys.stdout.write("\n")
         else:
-            _write_csv(state, found)
+            _write_csv(state, found, said)
     if found["rows"] and (only is None or state.num_processes == 1):
         seen.mark(folder)
     for lost in found["missing"]:
@@ -77,14 +81,14 @@ def _by_index(
         yield index, next(whole) if index in indices else None, missing.get(index)
 
 
-def _lines(state: ExperimentState, found: Mapping[str, Any]) -> Iterator[str]:
+def _lines(state: ExperimentState, found: Mapping[str, Any], said: Annotations) -> Iterator[str]:
     """Every row with all there is as JSON, of which large results are never built."""
     for index, row, lacking in _by_index(found, rows.encoded(found["rows"])):
         if row is None:
             assert lacking is not None
             row = _encode({**lacking["row"], "result": None})
         about = _about(state, index, None if lacking is None else lacking["why"])
-        yield f"{row[:-1]}, {_encode(about)[1:]}"
+        yield f"{row[:-1]}, {_encode({**about, **said._asdict()})[1:]}"
 
 
 def _about(state: ExperimentState, index: int, why: str | None) -> dict[str, Any]:
@@ -103,7 +107,7 @@ def _parted(
             yield {**lacking["row"], **_about(state, index, lacking["why"])}, lambda value: value
 
 
-def _write_csv(state: ExperimentState, found: Mapping[str, Any]) -> None:
+def _write_csv(state: ExperimentState, found: Mapping[str, Any], said: Annotations) -> None:
     # Outlines tell which columns there are; the values come one at a time, and are never built.
     about = _ABOUT if state.ranks is None else ("index", "rank", *_ABOUT[1:])
     params: dict[str, None] = {}
@@ -119,7 +123,8 @@ def _write_csv(state: ExperimentState, found: Mapping[str, Any]) -> None:
     )
     for row, part in _parted(state, found):
         values = flat(row)
-        about_it = {**row, "reused_from": reused_from(row)}
+        words = {"tags": " ".join(said.tags), "note": said.note}
+        about_it = {**row, "reused_from": reused_from(row), **words}
         writer.writerow(
             [
                 *(_field(about_it[name]) for name in about),

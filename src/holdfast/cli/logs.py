@@ -15,7 +15,7 @@ from holdfast.attempts.names import AGGREGATE, AttemptName, file_path, names
 from holdfast.attempts.reports import newest_files, output_of
 from holdfast.attempts.surviving import life
 from holdfast.cli.addressing import resolve_unit
-from holdfast.cli.app import in_state_dir
+from holdfast.cli.app import complete_id, in_state_dir
 from holdfast.cli.failures import UNREADABLE, told
 from holdfast.cli.where import Where
 from holdfast.errors import DiskError, StateCorruptError
@@ -88,7 +88,7 @@ class _Log:
 @click.option("-e", "--stderr", "only_err", is_flag=True, help="Only what went to stderr.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), help="Only the last lines of each.")
 @click.option("--attempt", type=click.IntRange(min=1), help="Which attempt; default: the last one.")
-@click.argument("query", metavar="ID[/INDEX]")
+@click.argument("query", metavar="ID[/INDEX]", shell_complete=complete_id)
 @in_state_dir
 def logs(
     where: Where,

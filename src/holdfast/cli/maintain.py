@@ -4,8 +4,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from holdfast.cli.addressing import how_to_remove, resolve
-from holdfast.cli.app import experiment_argument, force_option, in_state_dir, json_option
+from holdfast.cli.addressing import resolve
+from holdfast.cli.app import (
+    experiment_argument,
+    force_option,
+    in_state_dir,
+    json_option,
+)
 from holdfast.cli.failures import OWNED, exit_code, report, say_if_absent, told
 from holdfast.cli.listing import say_unreadable
 from holdfast.cli.where import Where
@@ -22,7 +27,7 @@ from holdfast.status import ExperimentStatus
 if TYPE_CHECKING:
     from holdfast.store.manager import StateManager
 
-__all__ = ["aggregate", "cleanup", "diagram", "rm"]
+__all__ = ["aggregate", "cleanup", "diagram"]
 
 
 @click.command()
@@ -139,60 +144,6 @@ def _cleaned(
         lines.append(f"  to stop it: {where.command('stop', experiment_id)}")
         lines.append(f"  to take it over: {where.command('resume', experiment_id)}")
     return lines
-
-
-@click.command()
-@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be deleted.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@force_option
-@click.argument("queries", metavar="ID...", nargs=-1, required=True)
-@in_state_dir
-def rm(where: Where, queries: tuple[str, ...], dry_run: bool, yes: bool, force: bool) -> int:
-    """Delete experiments with everything that is theirs: results, logs, history.
-
-    Refuses while the owner or a process is alive. If one ID is wrong, nothing is deleted. On a
-    terminal, asks first if results were never shown or aggregated.
-    """
-    manager = where.manager()
-    found: dict[str, None] = {}
-    code = 0
-    for query in queries:
-        try:
-            found[resolve(manager, query)] = None
-        except HoldfastError as err:
-            refused = _refused(where, err)
-            code = code or refused
-    if code:
-        # Whoever mistyped one of them may have meant another by the rest.
-        if len(queries) > 1:
-            text.say("nothing was deleted")
-        return code
-    from holdfast.cli.removal import agreed, foretell
-
-    if dry_run:
-        return max([foretell(where, each, force=force) for each in found], default=0)
-    if not yes and not agreed(manager, found):
-        text.say("nothing was deleted")
-        return 1
-    for experiment_id in found:
-        try:
-            manager.delete(experiment_id, force=force, wait_s=2.0)
-        except HoldfastError as err:
-            # The others go on; the exit code tells of the first that did not.
-            refused = _refused(where, err)
-            code = code or refused
-        else:
-            text.emit([f"{text.one_line(experiment_id)} deleted"])
-    return code
-
-
-def _refused(where: Where, error: HoldfastError) -> int:
-    """Tell why something is not deleted, and how else to delete it; the exit code."""
-    code = report(error, where)
-    command = how_to_remove(where.manager(), error)
-    if command is not None:
-        text.say(f"  to remove it, once you are sure that nothing of it runs: {command}")
-    return code
 
 
 @click.command()

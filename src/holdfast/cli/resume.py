@@ -11,7 +11,14 @@ from holdfast.cli.app import experiment_argument, force_option, in_state_dir, js
 from holdfast.cli.conduct import conduct
 from holdfast.cli.detached import NOTHING_TO_DETACH, detach_option
 from holdfast.cli.indices import only_option
-from holdfast.cli.run import choice, code_options, jobs_option, no_aggregate_option, settings_of
+from holdfast.cli.run import (
+    choice,
+    code_options,
+    jobs_option,
+    no_aggregate_option,
+    run_tag_option,
+    settings_of,
+)
 from holdfast.cli.where import Where
 from holdfast.errors import InvalidRequestError
 
@@ -39,7 +46,7 @@ def _part_options(command: _C) -> _C:
     )
     options = (
         *(json_option, force_option, detach_option, dry_run),
-        *(no_aggregate_option, limits, jobs_option),
+        *(run_tag_option, no_aggregate_option, limits, jobs_option),
     )
     for option in options:
         command = option(command)
@@ -60,6 +67,7 @@ def resume(
     jobs: int | None,
     settings: tuple[str, ...],
     no_aggregate: bool,
+    tags: Sequence[str],
     dry_run: bool,
     detach: bool,
     force: bool,
@@ -77,6 +85,7 @@ def resume(
         code=code,
         jobs=jobs,
         aggregate=not no_aggregate,
+        tags=tags,
         dry_run=dry_run,
         detach=detach,
         force=force,
@@ -95,6 +104,7 @@ def retry(
     jobs: int | None,
     settings: tuple[str, ...],
     no_aggregate: bool,
+    tags: Sequence[str],
     dry_run: bool,
     detach: bool,
     force: bool,
@@ -111,6 +121,7 @@ def retry(
         code="keep",  # what is finished has nothing to be tried again
         jobs=jobs,
         aggregate=not no_aggregate,
+        tags=tags,
         dry_run=dry_run,
         detach=detach,
         force=force,
@@ -128,6 +139,7 @@ def _go_on(
     code: "Choice | None",
     jobs: int | None,
     aggregate: bool,
+    tags: Sequence[str],
     dry_run: bool,
     detach: bool,
     force: bool,
@@ -179,6 +191,7 @@ def _go_on(
         force=force,
         as_json=as_json,
         detach=detach,
+        tags=tags,
     )
 
 

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from holdfast.cli.addressing import resolve
-from holdfast.cli.app import force_option, in_state_dir, json_option
+from holdfast.cli.app import (
+    complete_file,
+    complete_id,
+    force_option,
+    in_state_dir,
+    json_option,
+    tag_option,
+)
 from holdfast.cli.conduct import conduct
 from holdfast.cli.detached import NOTHING_TO_DETACH, detach_option
 from holdfast.cli.where import Where
@@ -27,6 +34,7 @@ __all__ = [
     "jobs_option",
     "no_aggregate_option",
     "run",
+    "run_tag_option",
     "set_option",
     "settings_of",
 ]
@@ -43,7 +51,7 @@ jobs_option = click.option(
 no_aggregate_option = click.option(
     "--no-aggregate", is_flag=True, help="Stop before the aggregation."
 )
-
+run_tag_option = tag_option("--tag", "tags", about="A tag that the experiment gets")
 
 _C = TypeVar("_C", bound=Callable[..., Any])
 
@@ -91,7 +99,13 @@ class _Run(click.Command):
 
 
 @click.command(cls=_Run)
-@click.option("--resume", "resumed", metavar="ID", help="Go on with this one; FILE is optional.")
+@click.option(
+    "--resume",
+    "resumed",
+    metavar="ID",
+    shell_complete=complete_id,
+    help="Go on with this one; FILE is optional.",
+)
 @click.option("--fresh", is_flag=True, help="Make a new experiment, and run all of it.")
 @code_options
 @jobs_option
@@ -109,11 +123,12 @@ class _Run(click.Command):
     help="Without a FILE: the command starts N processes itself (torchrun, mpirun).",
 )
 @no_aggregate_option
+@run_tag_option
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be run, and why.")
 @detach_option
 @force_option
 @json_option
-@click.argument("words", metavar="FILE | -- COMMAND...", nargs=-1)
+@click.argument("words", metavar="FILE | -- COMMAND...", nargs=-1, shell_complete=complete_file)
 @click.pass_context
 @in_state_dir
 def run(
@@ -129,6 +144,7 @@ def run(
     procs: int | None,
     ranks: int | None,
     no_aggregate: bool,
+    tags: list[str],
     dry_run: bool,
     detach: bool,
     force: bool,
@@ -194,7 +210,9 @@ def run(
         words = f"{other} as given now; `resume` uses what the experiment has"
         return [words] if other else []
 
-    return conduct(where, drive, force=force, as_json=as_json, notes=unlike, detach=detach)
+    return conduct(
+        where, drive, force=force, as_json=as_json, notes=unlike, detach=detach, tags=tags
+    )
 
 
 def _experiment(

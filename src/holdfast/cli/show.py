@@ -14,6 +14,7 @@ import click
 from holdfast.attempts.looking import glance
 from holdfast.attempts.surviving import halted
 from holdfast.cli.addressing import resolve_unit
+from holdfast.cli.annotating import said_about
 from holdfast.cli.app import experiment_argument, in_state_dir, json_option
 from holdfast.cli.failures import told
 from holdfast.cli.listing import STYLES
@@ -33,6 +34,7 @@ from holdfast.store.history import Transition
 
 if TYPE_CHECKING:
     from holdfast.orchestration.takeover import Decision
+    from holdfast.store.annotations import Annotations
 
 __all__ = ["show"]
 
@@ -73,16 +75,17 @@ def show(where: Where, query: str, whole: bool, as_json: bool) -> int:
         return 0
     living = manager.liveness(experiment_id)
     params = parameters(state)
+    annotations = said_about(where, experiment_id)
     history, problem = [], None
     try:
         history = manager.history(experiment_id)
     except HoldfastError as err:
         problem = err  # the rest of the page must not go with it
     if as_json:
-        _print_json(where, state, folder, living, params, history)
+        _print_json(where, state, folder, living, params, history, annotations)
     else:
         changed = _outdated(state, folder)
-        lines = _head(state, living, folder, manager.state_dir)
+        lines = _head(state, living, folder, manager.state_dir, annotations)
         lines += _code(state, changed)
         failed = failures(where.command, state, folder, params, sys.stdout)
         lines += ["", text.bold("failed"), *failed] if failed else []
@@ -140,6 +143,7 @@ def _print_json(
     living: Verdict,
     params: Params,
     history: list[Transition],
+    annotations: "Annotations",
 ) -> None:
     failed = reasons.failures(folder, state)
     try:
@@ -156,6 +160,7 @@ def _print_json(
         {
             "experiment": {
                 **forms.experiment(state, living),
+                **annotations._asdict(),
                 **forms.plain(state, "config_path", "cwd", "revision", "epoch", "config", "extra"),
             },
             "processes": [
@@ -181,7 +186,13 @@ def _print_json(
     )
 
 
-def _head(state: ExperimentState, living: Verdict, folder: Path, state_dir: Path) -> list[str]:
+def _head(
+    state: ExperimentState,
+    living: Verdict,
+    folder: Path,
+    state_dir: Path,
+    annotations: "Annotations",
+) -> list[str]:
     title = text.one_line(state.experiment_id)
     if state.name:
         title += f"  {text.short(state.name, _LONG)}"
@@ -195,10 +206,12 @@ def _head(state: ExperimentState, living: Verdict, folder: Path, state_dir: Path
         for status in ProcessStatus
         if (number := state.processes.count(status))
     )
-    if reused := sum(process.origin is not None for process in state.process_progress.values()):
+    if reused := state.processes_reused:
         counts += f" ({reused:,} reused)"
     rows = [
         ("status", status),
+        ("tags", text.one_line(" ".join(annotations.tags))),
+        ("note", text.short(annotations.note or "", _LONG)),
         ("owner", _owner(state, living)),
         ("processes", f"{state.num_processes:,}" + (f": {counts}" if counts else "")),
         ("created", _moment(state.created_at)),

@@ -23,6 +23,7 @@ from holdfast.doctor import (
     living,
     provenance,
     results,
+    saying,
     shapes,
     views,
     volume,
@@ -85,7 +86,11 @@ def _findings(state_dir: Path, files: Files, *, fix: bool, margin_s: float) -> I
             oldest = volume.server_time(top) - margin_s
         site = Site(top=top, fix=fix, oldest=oldest)
         yield from leftovers.at_the_top(site)
-        yield from shapes.at_the_top(top)
+        named = set()
+        for finding in itertools.chain(shapes.at_the_top(top), saying.examine(site)):
+            if finding.path not in named:
+                yield finding
+            named.add(finding.path)
         for stem in _stems(top):
             yield from _experiment(site, Place(top, stem))
 

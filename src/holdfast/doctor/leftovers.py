@@ -15,7 +15,7 @@ from holdfast.attempts.names import ATTEMPTS
 from holdfast.doctor.findings import Finding, Site, hint
 from holdfast.errors import HoldfastError
 from holdfast.provenance import code
-from holdfast.store import deletion, journal, locking
+from holdfast.store import annotations, deletion, journal, locking
 from holdfast.store.place import JOURNALS, Opened, Place
 
 __all__ = ["SHIMS", "TEMPORARY", "at_the_top", "folder", "temporaries"]
@@ -33,6 +33,8 @@ def at_the_top(site: Site) -> Iterator[Finding]:
                 deletion.sweep(site.top)
             yield _leftover(site, site.top, name, "of an experiment whose delete was interrupted")
     yield from _removed(site, TEMPORARY, site.top)
+    with contextlib.suppress(OSError), site.top.open_dir(annotations.FOLDER) as folder:
+        yield from _removed(site, TEMPORARY, folder)
 
 
 def temporaries(

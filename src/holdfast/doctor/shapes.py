@@ -5,6 +5,7 @@ Regular files and directories of the user's own are welcome, except among the re
 one could pass for evidence; nothing here is ever touched.
 """
 
+import contextlib
 import errno
 import re
 import stat
@@ -17,7 +18,7 @@ from holdfast.doctor.findings import Finding, hint, kind_of, problem, to_read
 from holdfast.doctor.leftovers import SHIMS, TEMPORARY
 from holdfast.errors import cause
 from holdfast.provenance import code
-from holdfast.store import deletion, requests
+from holdfast.store import annotations, deletion, requests
 from holdfast.store.place import JOURNALS, LOCK, Opened, Place
 
 __all__ = ["at_the_top", "closed", "in_folder"]
@@ -29,9 +30,14 @@ _Forms = tuple[tuple[re.Pattern[str], frozenset[int]], ...]
 
 _TOP: Final[_Forms] = (
     (re.compile(r"\.run\.lock"), _FILE),
-    (re.compile(r"\.index|\.digests"), _DIRECTORY),
+    (re.compile(rf"\.index|\.digests|{re.escape(annotations.FOLDER)}"), _DIRECTORY),
     (TEMPORARY, _FILE),
     (deletion.TRASH, _DIRECTORY),
+)
+_ANNOTATIONS: Final[_Forms] = (
+    (re.compile(re.escape(annotations.LOCK_NAME)), _FILE),
+    (re.compile(r"[^.].*\.json"), _FILE),
+    (TEMPORARY, _FILE),
 )
 #: `{directory: its names}`, the experiment's own folder first.
 _FOLDER: Final[dict[str, _Forms]] = {
@@ -87,6 +93,8 @@ def at_the_top(top: Opened) -> Iterator[Finding]:
         elsewhere = name.endswith(".json") or Place(top, name).view_name in names
         if name.startswith(".") or not elsewhere:
             yield finding
+    with contextlib.suppress(OSError), top.open_dir(annotations.FOLDER) as folder:
+        yield from _strange(folder, _ANNOTATIONS)
 
 
 def in_folder(place: Place) -> Iterator[Finding]:

@@ -171,6 +171,11 @@ class ExperimentState:
         """Number of processes that are pending."""
         return self.processes.count(ProcessStatus.PENDING)
 
+    @property
+    def processes_reused(self) -> int:
+        """Number of processes that another experiment has completed."""
+        return sum(process.origin is not None for process in self.processes.values())
+
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """What a notebook shows: how it stands, and the diagram of its machine with its status."""
         counts = [

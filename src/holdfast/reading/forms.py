@@ -104,6 +104,7 @@ def experiment(state: "ExperimentState | Summary", living: Verdict | None) -> Js
         **plain(state, "experiment_id", "name", "status", "reason", "error_message"),
         "num_processes": state.num_processes,
         "processes": {str(s): getattr(state, f"processes_{s}") for s in ProcessStatus},
+        "reused": state.processes_reused,
         "owner": None if state.owner is None else encoding.identity_to_json(state.owner),
         "liveness": verdict(living),
         **plain(state, "config_hash", "created_at", "started_at", "finished_at", "last_updated"),

@@ -18,6 +18,7 @@ __all__ = [
     "STDOUT",
     "Style",
     "age",
+    "aligned",
     "bold",
     "clock",
     "coloured",
@@ -186,7 +187,7 @@ def cut(words: str, columns: int) -> str:
 
 def table(
     header: Sequence[str],
-    rows: Sequence[Sequence[str]],
+    rows: Iterable[Sequence[str]],
     *,
     right: Iterable[int] = (),
     styles: Mapping[str, Style] | None = None,
@@ -195,7 +196,29 @@ def table(
     give_way: Sequence[int] = (),
     more: str | None = None,
 ) -> list[str]:
-    """*rows* aligned under *header*, in lines that never wrap.
+    """*rows* aligned under *header*; as `aligned`."""
+    return aligned(
+        list(zip(header, *rows, strict=True)),
+        right=right,
+        styles=styles,
+        stream=stream,
+        indent=indent,
+        give_way=give_way,
+        more=more,
+    )
+
+
+def aligned(
+    table: Sequence[Sequence[str]],
+    *,
+    right: Iterable[int] = (),
+    styles: Mapping[str, Style] | None = None,
+    stream: TextIO | None = None,
+    indent: str = "",
+    give_way: Sequence[int] = (),
+    more: str | None = None,
+) -> list[str]:
+    """The columns of a table, each with its header, in lines that never wrap.
 
     Where they are too long, cells of text are cut, then the last column, and then columns are left
     out, which a last line says.
@@ -211,7 +234,7 @@ def table(
     numbers = frozenset(right)
     found = terminal_width(stream)
     room = (found or _UNWATCHED) - len(indent)
-    columns = [_column(each, _LONG) for each in zip(header, *rows, strict=True)]
+    columns = [_column(each, _LONG) for each in table]
     if _total(columns) > room:
         if found is not None:
             narrow = enumerate(columns)
@@ -236,7 +259,7 @@ def table(
         for at in range(1, len(lines)):
             lines[at] = _painted(lines[at], [columns[i].cells[at] for i in kept], styles)
     if left_out:
-        names = ", ".join(short(header[i], _NARROW) for i in sorted(left_out)[:_MOST_NAMED])
+        names = ", ".join(short(table[i][0], _NARROW) for i in sorted(left_out)[:_MOST_NAMED])
         names += ", …" if len(left_out) > _MOST_NAMED else ""
         which = f"{indent}… {count(len(left_out), 'more column')}"
         tail = "" if more is None else f": {more}"

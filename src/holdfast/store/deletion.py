@@ -13,7 +13,7 @@ from holdfast.attempts.names import AttemptName, next_aggregation
 from holdfast.errors import ExperimentExistsError, StateWriteError
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import SETTLED, ProcessStatus
-from holdfast.store import journal, locking, view
+from holdfast.store import annotations, journal, locking, view
 from holdfast.store.claim import Claim
 from holdfast.store.loading import read
 from holdfast.store.place import Opened, Place
@@ -52,6 +52,8 @@ def remove(place: Place, claim: Claim) -> None:
 
 
 def _unlink_and_trash(place: Place) -> None:
+    # While the lock is held: what is said about the next experiment of this name comes later.
+    annotations.remove(place)
     try:
         with contextlib.suppress(FileNotFoundError):
             place.files.unlink(place.view_name, place.dir_fd)

@@ -36,6 +36,7 @@ from holdfast.store.uninterrupted import whole
 
 if TYPE_CHECKING:
     from holdfast.attempts.names import AttemptName
+    from holdfast.store.annotations import Annotated, Annotations
     from holdfast.store.history import Transition
     from holdfast.store.standing import Lookout
 
@@ -195,6 +196,20 @@ class Experiments:
         request = StopRequest(level=level, grace_s=grace_s, only=some)
         self.lookout(experiment_id).ask(request)
 
+    @whole
+    def annotations(self, experiment_id: str) -> "Annotations":
+        """What people say about the experiment: its tags and its note.
+
+        Raises:
+            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`; also if
+                what they say cannot be read.
+        """
+        from holdfast.store import annotations
+
+        with self._directory.existing(experiment_id) as place:
+            state = scanning.lookup(place, experiment_id)
+            return annotations.of(place, annotations.about(state))
+
     def folder(self, experiment_id: str) -> Path:
         """The folder of the experiment's journals, attempts and results, there or not."""
         return self.state_dir / sanitize_experiment_id(experiment_id)
@@ -233,6 +248,17 @@ class Experiments:
                 return Listing([], [])
             return finding.list_all(top)
 
+    def annotated(self) -> "Annotated":
+        """What people say about any experiment, and the files of it that cannot be read.
+
+        One small file is read for each experiment that somebody said something about, and nothing
+        for the others.
+        """
+        from holdfast.store import annotations
+
+        with self._listed() as top:
+            return annotations.Annotated({}, []) if top is None else annotations.all_of(top)
+
     def list_experiments(self) -> list[str]:
         """The ids of all readable experiments, sorted. Warns as `states`."""
         with self._listed() as top:
@@ -241,6 +267,15 @@ class Experiments:
             found, unreadable = finding.ids(top)
         self._warn_of(unreadable)
         return found
+
+    def offered(self, most: int = 100) -> list[tuple[str, str | None]]:
+        """Ids and names for a shell that completes: quick, and of very many not quite exact.
+
+        Args:
+            most: How many of those that are not finished are loaded.
+        """
+        with self._listed() as top:
+            return [] if top is None else finding.offered(top, most)
 
     def find_incomplete(self) -> list[ExperimentState]:
         """Every experiment that is not aggregated, in the order of its file name.

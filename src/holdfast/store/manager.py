@@ -7,7 +7,7 @@ engine and starts no process.
 
 import contextlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,7 @@ from holdfast.store.uninterrupted import whole
 
 if TYPE_CHECKING:
     # What claims and deletes is imported where it is used, as in `experiments`.
+    from holdfast.store.annotations import Annotations
     from holdfast.store.claim import Claim
     from holdfast.store.observing import Observer
 
@@ -280,6 +281,48 @@ class StateManager(Experiments):
                 if not self._finish_delete(place):
                     raise
             deletion.sweep(place.top)
+
+    @whole
+    def annotate(
+        self,
+        experiment_id: str,
+        *,
+        add: Iterable[str] = (),
+        remove: Collection[str] = (),
+        note: str | None = None,
+    ) -> "Annotations":
+        """Change what people say about the experiment, whoever owns it; durable once it returns.
+
+        Two who do so at once lose nothing of each other's.
+
+        Args:
+            experiment_id: Which one.
+            add: Tags that it gets: words of letters, digits and `. _ : / @ + = -`.
+            remove: Tags that it loses, if it has them.
+            note: A text in place of the note that there is; an empty one removes it.
+
+        Returns:
+            All that is said about it now.
+
+        Raises:
+            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `annotations`.
+            StateWriteError: The file system refused; nothing has changed.
+            ValueError: What can be no tag; more than 100 of them, or 10,000 characters of a note.
+        """
+        from holdfast.store import annotations
+
+        with self._directory.existing(experiment_id) as place:
+            whom = annotations.about(scanning.lookup(place, experiment_id))
+            with annotations.locked(place.top) as folder:
+                said = annotations.change(
+                    folder, place.stem, whom, add=add, remove=remove, note=note
+                )
+                try:
+                    scanning.lookup(place, experiment_id)
+                except ExperimentNotFoundError:
+                    annotations.remove(place)  # its delete may have looked for it before
+                    raise
+        return said
 
     def _finish_delete(self, place: Place) -> bool:
         from holdfast.store import deletion

@@ -22,7 +22,16 @@ from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import decoding, encoding, strictjson
 from holdfast.store.place import Opened, Place
 
-__all__ = ["Refresher", "create", "is_file", "read", "replace", "temporary_name", "write_new"]
+__all__ = [
+    "Refresher",
+    "create",
+    "is_file",
+    "put",
+    "read",
+    "replace",
+    "temporary_name",
+    "write_new",
+]
 
 #: 100,000 processes with all their fields are about 50 MB.
 SIZE_LIMIT: Final = 512 << 20
@@ -120,18 +129,27 @@ def _temporary(top: Opened, data: bytes) -> str:
     return name
 
 
-def replace(place: Place, state: ExperimentState) -> None:
-    """Make *state* the whole content of the view; durable once it returns. Raises OSError."""
-    files, dir_fd = place.files, place.dir_fd
-    name = _temporary(place.top, encoding.view(state))
+def put(directory: Opened, name: str, data: bytes) -> None:
+    """Make *data* the whole content of the file *name*; durable once it returns.
+
+    Raises:
+        OSError: What was there is there, or *data* whole.
+    """
+    files = directory.files
+    temporary = _temporary(directory, data)
     try:
-        files.rename(name, place.view_name, dir_fd)
+        files.rename(temporary, name, directory.fd)
     except BaseException:
         with contextlib.suppress(OSError):
-            files.unlink(name, dir_fd)
+            files.unlink(temporary, directory.fd)
         raise
     # The directory too: after a power cut the rename can be lost although the file itself survived.
-    files.fsync(dir_fd)
+    files.fsync(directory.fd)
+
+
+def replace(place: Place, state: ExperimentState) -> None:
+    """Make *state* the whole content of the view; durable once it returns. Raises OSError."""
+    put(place.top, place.view_name, encoding.view(state))
 
 
 def create(place: Place, state: ExperimentState) -> os.stat_result:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from holdfast.errors import HoldfastError
-from holdfast.ids import sanitize_experiment_id
+from holdfast.ids import is_slug, sanitize_experiment_id
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import encoding, journal, lines, uninterrupted
@@ -23,7 +23,7 @@ from holdfast.store.catalog.summary import TIMES, Summary
 from holdfast.store.catalog.works import age
 from holdfast.store.place import JOURNALS, Opened, Place
 
-__all__ = ["Found", "Listing", "doers", "ids", "incomplete", "list_all", "of_hash"]
+__all__ = ["Found", "Listing", "doers", "ids", "incomplete", "list_all", "of_hash", "offered"]
 
 T = TypeVar("T")
 Unreadable = list[tuple[Path, HoldfastError]]
@@ -137,6 +137,23 @@ def ids(top: Opened) -> tuple[list[str], Unreadable]:
         return sorted(found + look.index.ids()), look.unreadable
 
     return _look(top, work)
+
+
+def offered(top: Opened, most: int) -> list[tuple[str, str | None]]:
+    """Ids and names for a shell that completes, in no order, while somebody waits for the key.
+
+    Of what the index does not know, only the last *most* are loaded. The others have their files'
+    names here, as almost every id is its own; and what is found out is not kept.
+    """
+    for believe in (True, False):
+        with contextlib.suppress(DamagedIndexError), Index(top, believe=believe) as index:
+            found = index.names()
+            look = _Look(top, index)
+            late = max(len(index.fresh) - most, 0)
+            states = (look.load(stem) for stem in index.fresh[late:])
+            found += [(each.experiment_id, each.name) for each in states if each is not None]
+            return found + [(stem, None) for stem in index.fresh[:late] if not is_slug(stem)]
+    return []
 
 
 def incomplete(top: Opened) -> Found:
@@ -263,6 +280,7 @@ def _summary(plain: dict[str, Any]) -> Summary:
         error_message,
         config_hash,
         number,
+        sum(each.get("origin") is not None for each in plain["process_progress"].values()),
         [_time(plain[name]) for name in TIMES],
     )
 

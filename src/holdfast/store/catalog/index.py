@@ -42,7 +42,7 @@ __all__ = ["FOLDER", "DamagedIndexError", "Index"]
 FOLDER: Final = ".index"
 _HEAD: Final = "head"
 _CLOCK: Final = "clock"
-_FORMAT: Final = 4
+_FORMAT: Final = 5
 
 #: Fewer finished experiments are loaded sooner than a folder is made for them.
 SMALLEST: Final = 200
@@ -68,7 +68,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 Signature = tuple[int, int, int, int, int]
 _SIGNATURE: Final = ("inodes", "sizes", "mtimes", "ctimes", "folders")
 _SUMMARY: Final = (
-    *("ids", "names", "reasons", "errors", "hashes", "processes"),
+    *("ids", "names", "reasons", "errors", "hashes", "processes", "reused"),
     *("created", "started", "finished", "updated"),
 )
 _COLUMNS: Final = ("stems", *_SIGNATURE, *_SUMMARY)
@@ -146,6 +146,10 @@ class Index:
         """
         return [experiment_id or stem for stem, experiment_id in self._table("stems", "ids")]
 
+    def names(self) -> list[tuple[str, str | None]]:
+        """The ids of the finished experiments that are known, with their names. Raises as `ids`."""
+        return [(found or stem, name) for stem, found, name in self._table("stems", "ids", "names")]
+
     def stems_of(self, config_hashes: Collection[str]) -> list[str]:
         """The known finished experiments with one of these hashes. Raises as `ids`."""
         return [stem for stem, found in self._table("stems", "hashes") if found in config_hashes]
@@ -201,6 +205,7 @@ class Index:
             summary.error_message,
             summary.config_hash,
             summary.num_processes,
+            summary.processes_reused or None,
             *(None if at is None else (at - _EPOCH) // _MICROSECOND for at in summary.times),
         )
         for name, value in zip(_COLUMNS, row, strict=True):
@@ -451,7 +456,7 @@ def _no_rows() -> Columns:
 
 def _summary(row: Sequence[Any]) -> Summary:
     """The summary in *row*, whose columns are all but `signatures`."""
-    stem, experiment_id, name, reason, error, config_hash, number, *times = row
+    stem, experiment_id, name, reason, error, config_hash, number, reused, *times = row
     return Summary.aggregated(
         experiment_id or stem,
         name,
@@ -459,5 +464,6 @@ def _summary(row: Sequence[Any]) -> Summary:
         error,
         config_hash,
         number,
+        reused or 0,
         [None if at is None else _EPOCH + at * _MICROSECOND for at in times],
     )

@@ -35,6 +35,7 @@ class Summary(NamedTuple):
     processes_failed: int
     processes_running: int
     processes_pending: int
+    processes_reused: int
     created_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
@@ -56,6 +57,7 @@ class Summary(NamedTuple):
         error_message: str | None,
         config_hash: str | None,
         num_processes: int,
+        reused: int,
         times: Sequence[datetime | None],
     ) -> "Summary":
         """The summary of an experiment that is finished: every process is completed."""
@@ -63,7 +65,7 @@ class Summary(NamedTuple):
         created, started, finished, updated = times
         return cls(
             *(experiment_id, name, over, reason, error_message, config_hash),
-            *(n, n, 0, 0, 0),
+            *(n, n, 0, 0, 0, reused),
             *(created, started, finished, updated),
         )
 
