@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -90,7 +91,9 @@ def test_who_has_a_slot_and_who_waits_for_it(holding: Shell) -> None:
     assert terminal.exit_code() == 0
 
 
-def test_what_a_killed_shim_left_is_named_and_its_resume_frees_it(holding: Shell) -> None:
+def test_what_a_killed_shim_left_is_named_and_freed_by_the_command_that_is_given(
+    holding: Shell,
+) -> None:
     """The command that is given is typed as it is, also from another place."""
     first = holding.only_id()
     holding.started[0].kill()
@@ -98,11 +101,11 @@ def test_what_a_killed_shim_left_is_named_and_its_resume_frees_it(holding: Shell
     until(lambda: slots(holding)[0]["state"] == "left")
     out, err = holding("slots")
     assert "(python)" in out
-    (command,) = [line.split("resume: ")[1] for line in err.splitlines() if "resume: " in line]
-    assert command.endswith(f"-C {holding.states} resume {first}")
+    words = ["-C", str(holding.states), "stop", first]
+    assert f"stop what is left of {first}: " in err
+    assert err.rstrip().endswith(shlex.join(words))
     assert "it is not freed" in holding("slots", "--free", "gpu.0", code=1)[1]
-    holding.let_go()
-    assert holding("resume", first)
+    holding(*words)
     assert slots(holding)[0]["state"] == "free"
 
 

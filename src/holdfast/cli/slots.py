@@ -41,8 +41,8 @@ def slots(where: Where, freed: str | None, as_json: bool) -> int:
     """List the slots of this machine (GPUs, say) that experiments of yours hold or have held.
 
     A slot is held as long as anything of its attempt runs. One is left if its shim was killed and
-    processes of it run on: resume their experiment, which stops them. It is unknown if nobody can
-    tell from here, say after a container was killed: --free makes it free.
+    processes of it run on: `holdfast stop` (or a resume) of their experiment ends them. It is
+    unknown if nobody can tell from here, say after a container was killed: --free makes it free.
     """
     if freed is not None:
         return _free(freed)
@@ -79,8 +79,8 @@ def _ways_out(where: Where, found: list[Standing]) -> Iterator[str]:
             yield f"{_name(each)}: {each.why}; it is free once that ends"
         elif each.kind == "left" and each.holder is not None:
             there = Where(option=_where(each) or None)
-            command = there.command("resume", each.holder.experiment_id)
-            yield f"what is left of {each.holder.experiment_id} is stopped by its resume: {command}"
+            command = there.command("stop", each.holder.experiment_id)
+            yield f"stop what is left of {each.holder.experiment_id}: {command}"
         elif each.kind == "unknown":
             sure = where.command("slots", "--free", _name(each))
             yield f"{_name(each)}: once you are sure that nothing uses it: {sure}"
