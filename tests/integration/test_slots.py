@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import warnings
@@ -13,12 +15,14 @@ from typing import Any
 
 import pytest
 
+from holdfast.engines.local import starter
 from holdfast.engines.local.engine import LocalEngine
 from holdfast.errors import ConfigError, DiskError, SlotWarning
 from holdfast.orchestration.orchestrator import Orchestrator
 from holdfast.orchestration.outcomes import Outcome
 from holdfast.slots import listing, places
 from holdfast.store.manager import StateManager
+from processes import in_a_fork
 from waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
@@ -367,3 +371,47 @@ def test_locks_that_fail_in_between_are_waited_for(manager, monkeypatch):
     with pytest.warns(SlotWarning, match="waits for slots: .*EMFILE"):
         outcome = run(manager, config("pass"))
     assert not outcome.failed
+
+
+def _handed(number: int, room: int | None = None) -> list[int]:
+    """How a starter gets that many descriptors, with room for so many more."""
+    ours, theirs = socket.socketpair()
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(number)]
+    with ours, theirs:
+        for at in range(0, number, starter.MOST_AT_ONCE):
+            socket.send_fds(ours, [b"\0"], opened[at : at + starter.MOST_AT_ONCE])
+        starter.send(ours.fileno(), {"next": "frame"})
+        for fd in opened:
+            os.close(fd)
+        if room is not None:
+            free = os.dup(0)
+            os.close(free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free + room, free + room))
+        found = starter._descriptors(theirs.fileno(), number)
+        assert starter.receive(theirs.fileno()) == {"next": "frame"}
+    return found
+
+
+def test_descriptors_are_out_of_the_way_and_closed_on_exec():
+    """A script that says `exec 3>log` lets go of none; what follows them is read as ever."""
+    found = _handed(3)
+    try:
+        assert len(found) == 3
+        assert min(found) >= 64
+        assert not any(map(os.get_inheritable, found))
+    finally:
+        for fd in found:
+            os.close(fd)
+
+
+def test_without_room_for_all_of_them_the_rest_of_the_message_is_read_all_the_same():
+    """The attempt is not started with some of its slots, and the next ones are."""
+    assert int(in_a_fork(lambda: len(_handed(300, room=250)))) < 300
+
+
+def test_an_engine_that_died_in_between_hands_nothing_over():
+    """Nothing is started then: the kernel has freed what was on its way."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.close()
+        assert starter._descriptors(theirs.fileno(), 2) == []
