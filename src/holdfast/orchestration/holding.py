@@ -56,7 +56,6 @@ class Holding:
     def __init__(self, watch: Watch) -> None:
         """Take what the experiment of *watch* needs, for what that submits."""
         self._watch = watch
-        self._allocator = allocator(watch.launcher.experiment)
         self.waits = False
         self.problem: DiskError | None = None
         self._spare: list[Held] = []
@@ -65,6 +64,10 @@ class Holding:
         self._launched: dict[AttemptName, Held] = {}
         self._told: set[object] = set()
         self._unsigned: Counter[object] = Counter()
+
+    @functools.cached_property
+    def _allocator(self) -> "Allocator | None":
+        return allocator(self._watch.launcher.experiment)
 
     def room(self, wanted: int) -> int:
         """For how many of so many commands there are slots, which are held from now on."""
