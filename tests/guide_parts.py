@@ -55,6 +55,8 @@ _VALUES: Final[dict[Any, str]] = {
     Matrix: "a table of lists",
     declaration.Argv: "a list of texts",
     declaration.Patterns: "a list of paths",
+    declaration.Slots: "a table of lists",
+    declaration.Needs: "a table of integers",
     declaration.Count: "an integer from 1",
     declaration.Seconds: "a duration",
     declaration.SomeSeconds: "a duration",

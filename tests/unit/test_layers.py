@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "provenance": {"encoding", "errors", "syncing"},
     "attempts": {"errors", "identity", "liveness", "status", "syncing"},
     "engines": {"attempts", "encoding", "errors", "identity", "liveness"},
+    "slots": {"attempts", "errors", "liveness"},
     "worker": {"attempts", "errors", "syncing"},
     "lifecycle": {"errors", "identity", "liveness", "status", "validators"},
     "diagrams": {"errors", "lifecycle", "status"},
@@ -44,7 +45,7 @@ MAY_IMPORT = {
     },
     "orchestration": {
         "attempts", "config", "encoding", "engines", "errors", "identity", "lifecycle",
-        "provenance", "results", "status", "store",
+        "provenance", "results", "slots", "status", "store",
     },
     "doctor": {
         "attempts", "config", "encoding", "engines", "errors", "identity", "lifecycle",
@@ -52,7 +53,7 @@ MAY_IMPORT = {
     },
     "reading": {
         "attempts", "config", "encoding", "errors", "identity", "lifecycle", "provenance",
-        "results", "status", "store",
+        "results", "slots", "status", "store",
     },
     "drill": {
         "attempts", "config", "encoding", "engines", "errors", "globs", "lifecycle", "reading",
@@ -63,7 +64,7 @@ MAY_IMPORT = {
     "cli": {
         "attempts", "config", "demo", "diagrams", "doctor", "drill", "encoding", "engines",
         "errors", "guide", "identity", "lifecycle", "orchestration", "provenance", "reading",
-        "results", "status", "store", "worker",
+        "results", "slots", "status", "store", "worker",
     },
     "console": {"cli"},
     "__main__": {"console"},
@@ -76,7 +77,7 @@ OWNERS = {
     "psutil": ["liveness.observer"],
     "click": ["cli", "cli.*"],
     "rich": ["cli", "cli.*"],
-    "subprocess": ["engines.*", "provenance.git", "drill.runs"],
+    "subprocess": ["engines.*", "provenance.git", "drill.runs", "slots.devices"],
     "tomllib": ["config.experiment_file", "config.overrides"],
 }
 

@@ -39,6 +39,13 @@ SPEAKER = "HOLDFAST_SPEAKER"
 #: From when on (Unix time) a program should stop by itself, ahead of its timeout.
 STOP_AT = "HOLDFAST_STOP_AT"
 
+#: Before the kind of each slot that it holds, in upper case: which ones they are.
+SLOT = "HOLDFAST_SLOT_"
+#: The kind whose names CUDA reads, too; and by which variables: which ones, and how it counts them.
+GPU = "gpu"
+CUDA_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+CUDA_DEVICE_ORDER = "CUDA_DEVICE_ORDER"
+
 #: The same for the user's own aggregation.
 RESULTS = "HOLDFAST_RESULTS"
 TABLE = "HOLDFAST_TABLE"

@@ -33,6 +33,7 @@ from holdfast.status import Reason
 from holdfast.syncing import sync
 
 __all__ = [
+    "Signature",
     "disk_problem",
     "live_state",
     "open_output",
@@ -42,6 +43,7 @@ __all__ = [
     "request",
     "requested",
     "revoke",
+    "signature",
 ]
 
 _MAX_BYTES: Final = 64 * 1024
@@ -249,6 +251,57 @@ def live_state(folder: Path, name: AttemptName) -> LiveState:
         return LiveState(_probe(fd), identity, mark, (info.st_dev, info.st_ino), copied, cgroup)
     finally:
         os.close(fd)
+
+
+@attrs.frozen
+class Signature:
+    """What a shim writes into files that it locks: of which attempt it is, and who it is.
+
+    Attributes:
+        mark: What everything that it started carries in its environment.
+        folder: Where its files are; None where that is not written.
+        cgroup: That of the attempt; None if it has none.
+    """
+
+    experiment_id: str
+    attempt: str
+    identity: ProcessIdentity
+    mark: str
+    folder: str | None
+    started_at: datetime | None
+    cgroup: CgroupAddress | None
+
+    def is_of(self, folder: Path) -> bool:
+        """Whether it is an attempt of the experiment whose folder that is; False if unknown."""
+        with contextlib.suppress(OSError):
+            return self.mark.split(".")[1:2] == [str(attempts_dir(folder).stat().st_ino)]
+        return False
+
+
+def signature(data: bytes) -> Signature | None:
+    """Who has written *data*; None if nobody has, or not to its end.
+
+    Of what is whole and not understood (a later version's, say), nothing is known but that.
+    """
+    try:
+        plain = _parse(data)
+    except (ValueError, RecursionError):
+        return None
+    try:
+        identity = _identity(plain)
+        return Signature(
+            **_fields({"experiment_id": plain["experiment"], **plain}, _SIGNED),
+            identity=identity,
+            mark=_mark(plain, identity),
+            folder=plain["dir"] if isinstance(plain.get("dir"), str) else None,
+            started_at=_time(plain.get("started_at")),
+            cgroup=_cgroup(plain.get("cgroup")),
+        )
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return Signature("?", "?", ProcessIdentity(), "", None, None, None)
+
+
+_SIGNED: Final = {"experiment_id": str, "attempt": str}
 
 
 def _is_of(mark: str, folder: Path, name: AttemptName) -> bool:

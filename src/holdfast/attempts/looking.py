@@ -22,7 +22,18 @@ from holdfast.errors import StateCorruptError
 from holdfast.identity import LockState, ProcessIdentity, Verdict
 from holdfast.liveness import Observer
 
-__all__ = ["Ended", "Gone", "Look", "Running", "Unbegun", "Undecided", "glance", "listed", "look"]
+__all__ = [
+    "Ended",
+    "Gone",
+    "Look",
+    "Running",
+    "Unbegun",
+    "Undecided",
+    "glance",
+    "listed",
+    "look",
+    "survivors",
+]
 
 #: To the kernel, 0 and -1 are whole groups of processes, and files can be forged.
 _HIGHEST_PID: Final = 1 << 31
@@ -218,9 +229,7 @@ def _family(
             asked = "is this a copy of a running experiment?"
             return _doubt(verdict, f"yet {identity} runs: {asked}", identity)
         cgroup = cgroups.of_mark(live.cgroup, live.mark)
-        members, all_seen = ([], False) if cgroup is None else _members(cgroup, here)
-        known = {each.pid for each in members}
-        left = members + [each for each in census.marked(live.mark) if each.pid not in known]
+        left, all_seen = survivors(live.mark, cgroup, census, here)
         if left and live.copied:
             # From another pid namespace its shim cannot be seen, or it died: they are not ours.
             words = f"but {listed(left)} belong to the experiment that this is a copy of"
@@ -250,6 +259,15 @@ def _family(
         words = f"but {who or 'a process that cannot be found'} still holds its output"
         return _doubt(verdict, words, identity)
     return Gone(evidence)
+
+
+def survivors(
+    mark: str, cgroup: Cgroup | None, census: Census, here: Observer
+) -> tuple[list[Process], bool]:
+    """What lives of a dead shim's attempt, and whether that is all: nothing could hide."""
+    members, all_seen = ([], False) if cgroup is None else _members(cgroup, here)
+    known = {each.pid for each in members}
+    return members + [each for each in census.marked(mark) if each.pid not in known], all_seen
 
 
 def _members(cgroup: Cgroup, here: Observer) -> tuple[list[Process], bool]:

@@ -11,7 +11,7 @@ from holdfast.attempts.names import AttemptName
 from holdfast.identity import ProcessIdentity
 from holdfast.status import Reason
 
-__all__ = ["Attempt", "CgroupAddress", "ExitRecord", "LiveState", "Process"]
+__all__ = ["Attempt", "CgroupAddress", "ExitRecord", "LiveState", "Process", "Slot", "by_kind"]
 
 
 def _words(argv: Iterable[str]) -> tuple[str, ...]:
@@ -20,6 +20,35 @@ def _words(argv: Iterable[str]) -> tuple[str, ...]:
 
 def _optional_text(path: str | Path | None) -> str | None:
     return None if path is None else str(path)
+
+
+@attrs.frozen(kw_only=True)
+class Slot:
+    """Something of which a machine has only so many, such as a GPU, held by one attempt.
+
+    It is held as long as the exclusive lock of its file is, by whoever has inherited the
+    descriptor. An engine that cannot hand descriptors on has to lock the file where the command
+    runs, and keep it locked until nothing of the attempt is left.
+
+    Attributes:
+        kind: What it is one of: `gpu`.
+        name: Which one of them it is, as the command is told: `0`.
+        path: The file that is locked.
+        fd: A descriptor of it, locked; the engine's to inherit, not to close.
+    """
+
+    kind: str
+    name: str
+    path: Path
+    fd: int
+
+
+def by_kind(slots: Iterable[Slot]) -> dict[str, str]:
+    """Their names by kind, as a command is told them: `{"gpu": "0,1"}`."""
+    names: dict[str, list[str]] = {}
+    for slot in slots:
+        names.setdefault(slot.kind, []).append(slot.name)
+    return {kind: ",".join(which) for kind, which in names.items()}
 
 
 @attrs.frozen(kw_only=True)
@@ -32,6 +61,7 @@ class Attempt:
         timeout_s: Seconds after which it is stopped; None for never.
         grace_s: Seconds between TERM and KILL when it is stopped.
         folder: The experiment's folder, in which `attempts/` is.
+        slots: What it holds; open until the engine has taken the attempt.
     """
 
     name: AttemptName
@@ -41,6 +71,7 @@ class Attempt:
     timeout_s: float | None = None
     grace_s: float = 30.0
     folder: Path = attrs.field(converter=Path)
+    slots: tuple[Slot, ...] = ()
 
 
 @attrs.frozen

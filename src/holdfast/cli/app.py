@@ -73,6 +73,7 @@ _COMMANDS: Final = {
     "aggregate": ("maintain", "aggregate", "Aggregate results without running any process."),
     "export": ("export", "export", "Print everything about each process, as CSV or JSON lines."),
     "rm": ("removal", "rm", "Delete experiments with their results and logs."),
+    "slots": ("slots", "slots", "List what only one process can use (GPUs), and who does."),
     "doctor": ("doctor", "doctor", "Look for damage and leftovers; mend what loses nothing."),
     "drill": ("drill", "drill", "Kill an experiment again and again, in a copy: does it survive?"),
     "diagram": ("maintain", "diagram", "Print a state machine as a diagram."),

@@ -5,6 +5,7 @@ that cannot be written (the terminal is gone, or held) never stops an experiment
 """
 
 import contextlib
+import math
 import sys
 import time
 from collections import Counter, defaultdict
@@ -21,6 +22,7 @@ from holdfast.lifecycle.changes import Change, replay_many
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.endings import describe
 from holdfast.reading import reasons, text
+from holdfast.reading.contention import slots_words
 from holdfast.reading.evidence import Params, last_words, params_words, tail
 from holdfast.reading.progress import (
     HEADER,
@@ -45,6 +47,7 @@ __all__ = ["Progress"]
 _LINE_EVERY_S: Final = 10.0
 _FRAMES_PER_S: Final = 4
 _MOST_FAILURES: Final = 3
+_WAITED_EVERY_S: Final = 1.0
 _MOST_LINES: Final = 50
 #: Columns of process, time, steps, time left and heartbeat; what has words for them takes more.
 _LEAST: Final = (5, 7, 0, 0, 0, 1)
@@ -85,6 +88,8 @@ class Progress:
         self._noted: list[str] = []
         self._held: Collection[int] = ()
         self._stopping: str | None = None
+        self._waited: list[str] = []
+        self._waited_at = -math.inf
         self._live: Live | None = None
         self._line_at = time.monotonic() + _LINE_EVERY_S
 
@@ -301,9 +306,18 @@ class Progress:
         if self._stopping is not None:
             lines.append((self._stopping, "yellow"))
         lines += [(text.one_line(words), "dim") for words in self._noted[:_MOST_FAILURES]]
+        lines += [(text.one_line(words), "yellow") for words in self._waits(state)]
         lines += self._running(state, height - len(lines))
         for line, style in lines:
             yield Text(line, style=style, no_wrap=True, overflow="ellipsis")
+
+    def _waits(self, state: ExperimentState) -> list[str]:
+        """Who has the slots that it waits for, by now or a second ago."""
+        if time.monotonic() >= self._waited_at + _WAITED_EVERY_S:
+            self._waited_at = time.monotonic()
+            with contextlib.suppress(HoldfastError, OSError):
+                self._waited = slots_words(state, self._folder(state.experiment_id))
+        return self._waited
 
     def _bar(self, state: ExperimentState, columns: int) -> str:
         counts = self.counts(state)

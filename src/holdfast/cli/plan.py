@@ -26,6 +26,7 @@ from holdfast.lifecycle.records import ExperimentState
 from holdfast.lifecycle.reuse import Origin
 from holdfast.orchestration.configured import check_number
 from holdfast.orchestration.deadline import Deadline, deadline_of
+from holdfast.orchestration.holding import allocator
 from holdfast.orchestration.intent import Choice, decisions, intend, taking_up
 from holdfast.orchestration.marking import digests_of
 from holdfast.orchestration.reuse import Ancestor, Found
@@ -180,6 +181,9 @@ def _plan(
         selection=selection,
         force=force,
     )
+    slots = allocator(experiment)
+    if slots is not None and any(each.action == "run" for each in decided):
+        slots.look()
     return Plan(
         experiment=experiment,
         state=state,

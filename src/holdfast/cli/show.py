@@ -25,6 +25,7 @@ from holdfast.errors import ConfigError, HoldfastError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import codes, forms, reasons, text, waiting
+from holdfast.reading.contention import slots_words
 from holdfast.reading.evidence import Params, failures, last_words, parameters, params_words
 from holdfast.reading.progress import HEADER, MOST, alike, attempt_of, cells, form, said, standings
 from holdfast.results.changed import Changed, of_state
@@ -42,6 +43,11 @@ SCHEMA: Final = "holdfast.experiment/1"
 
 _RECENT: Final = 8
 
+#: What of the file is shown as it stands there.
+_TABLES: Final = (
+    *("matrix", "env", "limits", "retry", "aggregate", "identity", "outputs", "store"),
+    *("slots", "needs"),
+)
 #: Columns of what stands alone in a line.
 _LONG: Final = 500
 
@@ -91,6 +97,7 @@ def show(where: Where, query: str, whole: bool, as_json: bool) -> int:
         lines += ["", text.bold("failed"), *failed] if failed else []
         lines += _running(state, folder, living, params)
         lines += _waiting(state, folder, params)
+        lines += ["", *waits] if (waits := slots_words(state, folder)) else []
         lines += result_lines(where, state, folder)
         lines += _recent(history, whole)
         words = forms.next_words(state, living)
@@ -181,6 +188,7 @@ def _print_json(
                 "changed_since": list(changed.processes) if changed else [],
                 "mixed": list(codes.marks(aggregate).sentences),
             },
+            "waits": slots_words(state, folder),
             "next_command": None if words is None else where.command(*words),
         },
     )
@@ -244,7 +252,7 @@ def _config(state: ExperimentState, state_dir: Path) -> list[tuple[str, str]]:
         together = "each for itself" if state.ranks.independent else "a gang"
         launchers = text.count(state.num_processes // state.ranks.count, "launcher")
         rows.append(("ranks", f"{state.ranks.count} of each command, {together}; {launchers}"))
-    for key in ("matrix", "env", "limits", "retry", "aggregate", "identity", "outputs", "store"):
+    for key in _TABLES:
         part = config.get(key)
         if isinstance(part, Mapping) and part:
             rules = part.get("rule") if key == "retry" else None

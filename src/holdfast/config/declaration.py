@@ -13,11 +13,12 @@ import cattrs
 from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
-from holdfast.config import matrix, outputs, rules, values
+from holdfast.config import matrix, outputs, rules, slots, values
 from holdfast.config.matrix import MAX_PROCESSES, Matrix, Params
 from holdfast.config.placeholders import may_go
 from holdfast.config.placeholders import problems as placeholder_problems
 from holdfast.config.rules import NO_RULES, Rules
+from holdfast.config.slots import Needs, Slots
 from holdfast.errors import ConfigProblem
 
 __all__ = [
@@ -29,12 +30,14 @@ __all__ = [
     "Declaration",
     "Identity",
     "Limits",
+    "Needs",
     "OnStall",
     "Outputs",
     "Patterns",
     "Ranks",
     "Retry",
     "Seconds",
+    "Slots",
     "SomeSeconds",
     "Store",
     "Written",
@@ -176,6 +179,8 @@ class Declaration:
     identity: Identity = Identity()
     output: Outputs = Outputs()
     store: Store = Store()
+    slots: Slots = attrs.field(factory=lambda: Slots({}))
+    needs: Needs = attrs.field(factory=lambda: Needs({}))
     source: Mapping[str, Any] = attrs.field(repr=False)
 
 
@@ -197,6 +202,9 @@ class Written(TypedDict, total=False):
         identity: See *[identity]*.
         outputs: See *[outputs]*.
         store: See *[store]*.
+        slots: Lists of names, by kind, of what only one process of this machine can use at a time,
+            or `"auto"` for the GPUs that its driver lists; see *Slots*.
+        needs: How many slots of each kind a command holds as long as it runs.
     """
 
     name: str
@@ -211,6 +219,8 @@ class Written(TypedDict, total=False):
     identity: Identity
     outputs: Outputs
     store: Store
+    slots: Slots
+    needs: Needs
 
 
 _TYPES: Final[Mapping[str, Any]] = Written.__annotations__
@@ -253,6 +263,8 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(SomeSeconds, _some_seconds)
     converter.register_structure_hook(Matrix, matrix.structure)
     converter.register_structure_hook(Rules, rules.structure)
+    converter.register_structure_hook(Slots, slots.slots)
+    converter.register_structure_hook(Needs, slots.needs)
     converter.register_structure_hook_func(lambda kind: kind == OnStall, _on_stall)
     converter.register_structure_hook_func(lambda kind: kind == dict[str, str], values.env)
     for record in _TABLES.values():
@@ -302,10 +314,12 @@ def check(
     if not again and "retry" in found and ("limits" in found or "limits" not in given):
         problems.extend(_rules(found["retry"], found.get("limits", Limits())))
     words = _words(found)
+    held = _held(given, found)
     if params is not None:
-        problems.extend(_placeholders(words, params))
+        problems.extend(_placeholders(words, params, held))
     else:
-        problems.extend(_doubtless(words, given.get("matrix", {})))
+        problems.extend(_doubtless(words, given.get("matrix", {}), held))
+    problems.extend(_slots(given, found))
     if "command" in found and may_go(found["command"][0]):
         what = "word 1: the program cannot be left out, as a ? says"
         problems.append(ConfigProblem("command", what))
@@ -328,6 +342,8 @@ def check(
         identity=found.get("identity", Identity()),
         output=found.get("outputs", Outputs()),
         store=found.get("store", Store()),
+        slots=found.get("slots", Slots({})),
+        needs=found.get("needs", Needs({})),
         source={key: _plain(given[key]) for key in TOP_LEVEL if key in given},
     ), []
 
@@ -445,22 +461,45 @@ def _words(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
+def _held(given: Mapping[str, Any], found: Mapping[str, Any]) -> set[str]:
+    """The placeholders of slots: also of a table in which something else is wrong."""
+    needed = found.get("needs", given.get("needs"))
+    return slots.kinds(needed) if isinstance(needed, Mapping) else set()
+
+
+def _slots(given: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[ConfigProblem]:
+    if all(key in found or key not in given for key in ("slots", "needs")):
+        there, mentioned = found.get("slots", Slots({})), given.get("needs", {})
+        yield from slots.problems(there, found.get("needs", Needs({})), found.get("env", {}))
+        yield from slots.unneeded(there, mentioned)
+
+
 def _placeholders(
-    words: Iterable[tuple[str, str, str]], params: tuple[Params, ...]
+    words: Iterable[tuple[str, str, str]], params: tuple[Params, ...], held: set[str]
 ) -> Iterator[ConfigProblem]:
     everywhere = set(params[0]).intersection(*params[1:])
     somewhere = set().union(*params) - everywhere
     for where, which, word in words:
-        for what, hint in placeholder_problems(word, {*everywhere, "index", "count"}, somewhere):
+        known = {*everywhere, "index", "count", *(held if _is_run(where) else ())}
+        for what, hint in placeholder_problems(word, known, somewhere):
             partial = next((key for key in somewhere if what.endswith(f"{{{key}}}")), None)
             if partial is not None:
                 lacking = next(i for i, each in enumerate(params) if partial not in each)
                 what = f"process {lacking} has no {{{partial}}}"
                 hint = f"give it to all, in the lists or by include, or write {{{partial}?}}"
+            if not _is_run(where) and what.startswith("unknown placeholder {slot."):
+                hint = "which slots a process holds is for its command and [env] only"
             yield ConfigProblem(where, which + what, hint)
 
 
-def _doubtless(words: Iterable[tuple[str, str, str]], table: Any) -> Iterator[ConfigProblem]:
+def _is_run(where: str) -> bool:
+    """Whether what stands there is filled in for each attempt, whose slots are known then."""
+    return where == "command" or where.startswith("env.")
+
+
+def _doubtless(
+    words: Iterable[tuple[str, str, str]], table: Any, held: set[str]
+) -> Iterator[ConfigProblem]:
     """What is wrong with placeholders whatever becomes of the *table* of the matrix.
 
     It is not well-formed: only a key that stands nowhere in it is unknown for certain.
@@ -473,7 +512,7 @@ def _doubtless(words: Iterable[tuple[str, str, str]], table: Any) -> Iterator[Co
         known.update(key for key in keys if isinstance(key, str))
         known -= {"include", "exclude"}
     for where, which, word in words:
-        for what, hint in placeholder_problems(word, known):
+        for what, hint in placeholder_problems(word, known | (held if _is_run(where) else set())):
             if isinstance(table, Mapping) or not what.startswith("unknown placeholder"):
                 yield ConfigProblem(where, which + what, hint)
 

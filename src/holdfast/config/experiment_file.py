@@ -11,12 +11,13 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 import attrs
 
 from holdfast import globs
-from holdfast.config import declaration, matrix, outputs, values, work
+from holdfast.config import declaration, matrix, outputs, slots, values, work
 from holdfast.config import overrides as setting
 from holdfast.config.declaration import Aggregation, Declaration, Limits, Ranks, Retry
 from holdfast.config.hashing import compute_config_hash
@@ -36,6 +37,8 @@ _MOST_SHOWN = 80
 
 #: Parameters that are hashed at most to find out in which order of its keys 0.1 stored a matrix.
 _MOST_ORDERED = 10_000
+
+_NONE_HELD: Mapping[str, str] = MappingProxyType({})
 
 #: What a stored configuration has under `format` if its `[env]` has braces: they are placeholders.
 _FORMAT = 2
@@ -67,32 +70,40 @@ class Experiment(Declaration):
         """How many processes there are, at least one."""
         return len(self.params)
 
-    def argv(self, index: int) -> tuple[str, ...]:
-        """The command of process *index*, or of its launcher, filled in. Raises IndexError."""
+    def argv(self, index: int, held: Mapping[str, str] = _NONE_HELD) -> tuple[str, ...]:
+        """The command of process *index*, or of its launcher, filled in. Raises IndexError.
+
+        Args:
+            held: The slots that it holds, by kind; its placeholders of others are left as they are.
+        """
         if not 0 <= index < len(self.params):
             raise IndexError(f"process {index} of {len(self.params)}")
-        known = self._known(index)
+        known = {**self._known(index), **slots.filled(held)}
         filled = (fill(word, known) for word in self.command)
         return tuple(word for word in filled if word is not None)
 
-    def environment(self, index: int | None = None) -> dict[str, str]:
+    def environment(
+        self, index: int | None = None, held: Mapping[str, str] = _NONE_HELD
+    ) -> dict[str, str]:
         """What `[env]` adds to the environment of process *index*, its placeholders filled in.
 
         Args:
             index: None for the aggregation, which gets only what is the same for all.
+            held: As for `argv`.
         """
         if index is None:
             shared = {name: text for name, text in self.env.items() if is_plain(text)}
             filled = {name: fill(text, {}) for name, text in shared.items()}
         else:
-            known = self._known(index)
+            known = {**self._known(index), **slots.filled(held)}
             filled = {name: fill(text, known) for name, text in self.env.items()}
         return {name: text for name, text in filled.items() if text is not None}
 
     def _known(self, index: int) -> dict[str, Any]:
         # Of a launcher, the index of its first rank.
         first = index - index % self.rank_count
-        return {**self.params[index], "index": first, "count": len(self.params)}
+        own = {"index": first, "count": len(self.params)}
+        return {**self.params[index], **own, **slots.unfilled(self.needs)}
 
     @property
     def rank_count(self) -> int:
@@ -207,8 +218,8 @@ class Experiment(Declaration):
     def work(self, state_dir: Path) -> dict[str, Any]:
         """What defines the work, JSON-like: two experiments with equal work are one.
 
-        The name, limits, retries, aggregation, identity and store are not in it, nor whether the
-        parameters came from a matrix or a number of processes, nor the order of a matrix's keys.
+        The name, limits, retries, aggregation, identity, store and slots are not in it, nor whether
+        the parameters came from a matrix or a number of processes, nor the order of its keys.
         The directory is taken relative to *state_dir*, so that a project can move as a whole, and
         two projects that share one never match.
         """
@@ -310,10 +321,10 @@ class Experiment(Declaration):
         return config
 
     def differs_in(self, config: Mapping[str, Any]) -> list[str]:
-        """Which of limits, retry and aggregate *config*, of the same work, declares otherwise."""
+        """In which tables *config*, of the same work, declares otherwise how it is run."""
         return [
             key
-            for key in ("limits", "retry", "aggregate")
+            for key in ("limits", "retry", "aggregate", "slots", "needs")
             if self.source.get(key) != config.get(key)
         ]
 

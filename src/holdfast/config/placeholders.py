@@ -91,6 +91,10 @@ def problems(
         key, optional, _ = piece[1].partition("?")
         if key in known or (optional and key in sometimes):
             continue
+        if key.startswith("slot."):
+            hint = f"write [needs] {key[5:]} = 1" if key[5:].isidentifier() else ""
+            yield f"unknown placeholder {{{key}}}", hint
+            continue
         close = values.closest(key, [*known, *(sometimes if optional else ())])
         if close is not None:
             yield f"unknown placeholder {{{key}}}", f"did you mean {{{close}}}?"

@@ -13,6 +13,7 @@ __all__ = [
     "HoldfastError",
     "NoLocksWarning",
     "ObserverWarning",
+    "SlotWarning",
     "Spell",
     "UnreadableStateWarning",
     "flat",
@@ -123,6 +124,10 @@ class EngineWarning(UserWarning):
 
 class AttemptWarning(UserWarning):
     """An attempt cannot be judged or does not end: it is left as it is, and the others go on."""
+
+
+class SlotWarning(UserWarning):
+    """Processes wait for slots that somebody else holds; they start as soon as they are free."""
 
 
 class ObserverWarning(UserWarning):

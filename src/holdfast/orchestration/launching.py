@@ -6,7 +6,7 @@ Owns the `HOLDFAST_*` variables, which are the contract with the user's program.
 import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,7 @@ from holdfast.attempts.names import (
     progress_path,
     reports_dir,
 )
-from holdfast.attempts.records import Attempt
+from holdfast.attempts.records import Attempt, Slot, by_kind
 from holdfast.attempts.reports import TORCHELASTIC
 from holdfast.config.experiment_file import Experiment, Limits
 from holdfast.errors import StateWriteError
@@ -78,8 +78,13 @@ class Launcher:
         count = None if ranks is None else ranks.count
         return AttemptName.of_process(self.experiment_id, index, attempt, ranks=count)
 
-    def process(self, name: AttemptName, state: ExperimentState) -> Attempt:
+    def process(
+        self, name: AttemptName, state: ExperimentState, slots: Sequence[Slot] = ()
+    ) -> Attempt:
         """The attempt *name* of a process, or of a launcher; makes what it may write to.
+
+        Args:
+            slots: What it holds.
 
         Raises:
             StateWriteError: It cannot be made.
@@ -97,10 +102,12 @@ class Launcher:
                 raise StateWriteError.of(directory, "making the directory", err) from err
         params = json.dumps(dict(self.experiment.params[index]))
         whole = {} if len(params) > PARAMS_LIMIT else {environment.PARAMS: params}
+        held = by_kind(slots)
         return self.attempt(
             name,
-            self.experiment.argv(index),
+            self.experiment.argv(index, held),
             {
+                **_of_slots(held, self.experiment.env),
                 **whole,
                 environment.PARAMS_FILE: str(self._write_params(index, params)),
                 environment.RESULT: str(acceptance.path_of(self.folder, name)),
@@ -110,6 +117,7 @@ class Launcher:
                 **(self._of_launcher(name, state) if name.is_launcher else self._of_one(index)),
             },
             limits_of_attempt(self.experiment.limits, state, name),
+            slots,
         )
 
     def _stop_at(self, state: ExperimentState) -> dict[str, str]:
@@ -163,11 +171,13 @@ class Launcher:
         argv: tuple[str, ...],
         env: Mapping[str, str],
         limits: Limits | None = None,
+        slots: Sequence[Slot] = (),
     ) -> Attempt:
         """An attempt with the variables that all of them get, and *env*.
 
         Args:
             limits: Its own; default those of the experiment.
+            slots: What it holds.
         """
         experiment = self.experiment
         limits = limits or experiment.limits
@@ -175,7 +185,7 @@ class Launcher:
             name=name,
             argv=argv,
             env={
-                **experiment.environment(name.index),
+                **experiment.environment(name.index, by_kind(slots)),
                 environment.EXPERIMENT_ID: self.experiment_id,
                 environment.STATE_DIR: str(self.state_dir),
                 environment.COUNT: str(len(experiment.params)),
@@ -186,4 +196,16 @@ class Launcher:
             timeout_s=limits.timeout_s,
             grace_s=limits.grace_s,
             folder=self.folder,
+            slots=tuple(slots),
         )
+
+
+def _of_slots(held: Mapping[str, str], env: Mapping[str, str]) -> dict[str, str]:
+    """What says which slots it holds; *env* is the user's own."""
+    found = {f"{environment.SLOT}{kind.upper()}": names for kind, names in held.items()}
+    if environment.GPU in held:
+        found[environment.CUDA_VISIBLE_DEVICES] = held[environment.GPU]
+        # CUDA would number the fastest first; slots are numbered as the driver does.
+        if environment.CUDA_DEVICE_ORDER not in {*env, *os.environ}:
+            found[environment.CUDA_DEVICE_ORDER] = "PCI_BUS_ID"
+    return found

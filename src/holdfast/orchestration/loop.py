@@ -7,6 +7,7 @@ the user's own aggregation are attempts of one and the same loop.
 
 import contextlib
 import errno
+import math
 import os
 import warnings
 from collections import defaultdict
@@ -17,13 +18,14 @@ from holdfast.attempts.files import disk_problem
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import Attempt
 from holdfast.engines import Handle
-from holdfast.errors import AttemptWarning, DiskWarning, EngineWarning
+from holdfast.errors import AttemptWarning, DiskWarning, EngineWarning, SlotWarning
 from holdfast.lifecycle.events import Action, Event, Launch, ProcessLaunched
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.accepting import Accepting
 from holdfast.orchestration.beside import Beside
 from holdfast.orchestration.deadline import Passing, deadline_of
 from holdfast.orchestration.early import EarlyRanks
+from holdfast.orchestration.holding import Holding
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.marking import Marks
 from holdfast.orchestration.requests import LOOK_EVERY_S, Requests
@@ -83,6 +85,7 @@ class Loop:
 
         *note* is told what people want to know at once.
         """
+        self._holding = Holding(watch)
         self._marks = marks
         self._claim = claim
         self._watch = watch
@@ -114,7 +117,11 @@ class Loop:
             StateWriteError: The disk refused. What runs goes on, and is adopted by a resume.
             OwnershipLostError: A newer owner took over.
         """
-        scheduler = Scheduler(self._claim.state, policy, self._marks.start, held)
+        with contextlib.closing(self._holding) as holding:
+            return self._drive(policy, held, holding)
+
+    def _drive(self, policy: Policy, held: Iterable[int], holding: Holding) -> ExperimentState:
+        scheduler = Scheduler(self._claim.state, policy, holding.marked(self._marks.start), held)
         facts: list[Event] = []
         watch = self._watch
         deadline = deadline_of(self._claim.state, policy.limits)
@@ -128,6 +135,7 @@ class Loop:
             if self.requests.held:
                 scheduler.hold(self._claim.state, self.requests.held)
                 self.requests.held.clear()
+            holding.waits = False
             plan = scheduler.plan(
                 self._claim.state,
                 facts,
@@ -135,8 +143,10 @@ class Loop:
                 stopping=stopping,
                 why=str(deadline) if stopping is Reason.DEADLINE else None,
                 slots=Slots(idle=watch.idle, blocked=watch.blocked_processes),
+                room=holding.room,
             )
             self._carry_out(plan)
+            holding.settle()
             self._warn_of(_LEFT, self._watch.blocked)
             if self._claim.state.status is not ExperimentStatus.RUNNING:
                 return self._claim.state
@@ -145,10 +155,19 @@ class Loop:
                 # Nobody asked for them to stop: they gave way to the failure of another.
                 self._stopping_others = Reason.PREEMPTED if plan.stop_others else Reason.DEADLINE
                 watch.stop(force=False, why=self._stopping_others)
-            found = self._learn(plan.wait_s)
+            found = self._learn(self._pause_s(plan))
             facts = self._accepting.facts(found, self._interrupts.reason or self._stopping_others)
             facts += self._early.facts(self._claim.state, facts)
             facts = self._marks.ended(self._claim.state, facts)
+
+    def _pause_s(self, plan: Plan) -> float | None:
+        """How long nothing is to be planned, unless something happens."""
+        if not self._holding.waits:
+            return plan.wait_s
+        # Else a run seems to hang.
+        for words in self._holding.news():
+            warnings.warn(words, SlotWarning, stacklevel=4)
+        return min(self._holding.pause_s(), math.inf if plan.wait_s is None else plan.wait_s)
 
     def code_of(self, command: Sequence[str]) -> Code:
         """What code a command runs with that is no process of the experiment."""
@@ -278,7 +297,8 @@ class Loop:
         if launches:
             # A launcher starts all the ranks of its gang.
             names = dict.fromkeys(launcher.name(each.process, each.attempt) for each in launches)
-            self._watch.submit([launcher.process(name, self._claim.state) for name in names])
+            state, slots = self._claim.state, self._holding.of
+            self._watch.submit([launcher.process(name, state, slots(name)) for name in names])
             self._note_launched()
 
     def _note_launched(self) -> None:

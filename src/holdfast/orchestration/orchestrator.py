@@ -35,6 +35,7 @@ from holdfast.orchestration import exits, outcomes, partial, reuse, selecting, t
 from holdfast.orchestration.aggregating import conclude
 from holdfast.orchestration.capacity import usable_cpus
 from holdfast.orchestration.configured import check_number, configuration
+from holdfast.orchestration.holding import allocator
 from holdfast.orchestration.intent import Choice, Intent, intend, taking_up
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.orchestration.launching import Launcher
@@ -171,6 +172,8 @@ class Orchestrator:
                 intent = intending()
                 state, claim = intent.state, None
                 if state is None:
+                    if (slots := allocator(experiment)) is not None:
+                        slots.check()  # a need that cannot be met makes no experiment
                     state = self._create(experiment, experiment_id, intent.reuse)
                     claim = held.enter_context(self._claim(state.experiment_id))
             if state.status is ExperimentStatus.AGGREGATED:
@@ -400,6 +403,8 @@ class Orchestrator:
         with self._interrupts() as interrupts:
             watch = self._watch(claim, experiment)
             marks = self._marks(claim, experiment, digests, intent.works)
+            if not claim.state.can_aggregate() and (slots := allocator(experiment)) is not None:
+                slots.check()
             loop = Loop(claim, watch, interrupts, self._on_change, marks, self._note)
             taken = self._take_over(claim, watch, loop, marks, selection, changed)
             if taken is None:

@@ -8,7 +8,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -112,13 +112,13 @@ class Scheduler:
         self,
         state: ExperimentState,
         policy: Policy,
-        marks: Callable[[ExperimentState, int], Mapping[str, object]] = lambda *_: {},
+        marks: Callable[[ExperimentState, int], Mapping[str, Any]] = lambda *_: {},
         held: Iterable[int] = (),
     ) -> None:
         """Take up the work where *state* left it.
 
         Args:
-            marks: What else the start of a process records.
+            marks: What else the start of a process records: its facts, and `evidence`.
             held: Processes that are not to be started; see `hold`.
         """
         self._policy = policy
@@ -318,7 +318,7 @@ class Scheduler:
 
     def _starts(self, state: ExperimentState, ranks: Sequence[int], at: datetime) -> list[Event]:
         """The starts of all that one command is to run, in its next attempt."""
-        facts: dict[str, object] = {}
+        facts: dict[str, Any] = {}
         if state.ranks is not None:
             facts["attempt"] = 1 + max(state.processes[i].attempt for i in state.gang(ranks[0]))
         return [_request(at, "start", i, **facts, **self._marks(state, i)) for i in ranks]
@@ -332,8 +332,12 @@ class Scheduler:
         return max(0.0, (self._delayed[0][0] - now).total_seconds())
 
 
-def _request(at: datetime, event: str, process: int, **facts: object) -> Requested:
-    return Requested(entity="process", event=event, at=at, process=process, facts=facts)
+def _request(
+    at: datetime, event: str, process: int, evidence: str | None = None, **facts: Any
+) -> Requested:
+    return Requested(
+        entity="process", event=event, at=at, process=process, evidence=evidence, facts=facts
+    )
 
 
 def _lived_s(process: ProcessProgress, fact: ProcessExited | ProcessLost) -> float:

@@ -6,7 +6,7 @@ a certain end, *blocked* cannot be judged. It waits for nothing; `holdfast.orche
 
 import contextlib
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal
 
@@ -182,6 +182,11 @@ class Watch:
             self._unsubmitted.clear()
             self.handles.update({handle.name: handle for handle in found})
             self.launched += found
+
+    @property
+    def unsubmitted(self) -> Collection[AttemptName]:
+        """What no engine has taken yet."""
+        return self._unsubmitted.keys()
 
     @contextlib.contextmanager
     def _engine(self) -> Iterator[None]:

@@ -16,15 +16,23 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING or __package__:
-    from holdfast.engines.local import descendants, hearing, publishing, spawning, system
+    from holdfast.engines.local import (
+        descendants,
+        hearing,
+        holding,
+        publishing,
+        spawning,
+        system,
+    )
 else:  # in the starter, where there is no package
     import descendants
     import hearing
+    import holding
     import publishing
     import spawning
     import system
 if TYPE_CHECKING:  # importing typing would double what a shim holds in memory
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from mmap import mmap
     from typing import Any
 
@@ -63,6 +71,7 @@ class Shim:
         slot: Which byte of the shared flags is ours; None if there were too many shims.
         mark: Carried by everything that it starts; names the attempt.
         group: The cgroup that we were born in, and nothing but us yet; None where there is none.
+        slots: Descriptors of the slots that it holds.
     """
 
     def __init__(
@@ -73,6 +82,7 @@ class Shim:
         slot: int | None,
         mark: str,
         group: "cgroup.Cgroup | None" = None,
+        slots: "Sequence[int]" = (),
     ) -> None:
         self.job = job
         self.shared = shared
@@ -84,6 +94,7 @@ class Shim:
         self.family = descendants.Family(adopts=adopts, group=group)
         self.mark = mark
         self.group = group
+        self.slots = slots
         self.identity = {
             **{key: value for key, value in facts.items() if value is not None},
             "pid": os.getpid(),
@@ -115,7 +126,12 @@ class Shim:
         # Before the command runs: an outcome that finds no room would be lost with the shim.
         if not self._patiently(self.publisher.reserve):
             return GAVE_UP
+        if self.slots and not self._patiently(lambda: holding.sign(self.slots, self._holder())):
+            return GAVE_UP
         self._execute()
+        # What could not be stopped holds them still, and is found by the mark that they name.
+        if self.slots and not self.left:
+            holding.let_go(self.slots)
         self.over = True
         return DONE if self._conclude() else GAVE_UP
 
@@ -145,7 +161,16 @@ class Shim:
     # --- the right to run
 
     def _become_live(self) -> bool:
-        live = {
+        live = self._named()
+        begun = self.publisher.become_live(
+            lambda locked, inode: _bytes({**live, "locked": locked, "inode": inode})
+        )
+        self.identity["locked"] = self.publisher.locked
+        return begun
+
+    def _named(self) -> "dict[str, Any]":
+        """Which attempt it is, who we are, and how everything that it starts is found."""
+        named = {
             **self.identity,
             "mark": self.mark,
             "attempt": self.job["name"],
@@ -153,12 +178,11 @@ class Shim:
             "started_at": system.timestamp(time.time()),
         }
         if self.group is not None:
-            live["cgroup"] = self.group.address
-        begun = self.publisher.become_live(
-            lambda locked, inode: _bytes({**live, "locked": locked, "inode": inode})
-        )
-        self.identity["locked"] = self.publisher.locked
-        return begun
+            named["cgroup"] = self.group.address
+        return named
+
+    def _holder(self) -> bytes:
+        return _bytes({**self._named(), "dir": os.fsdecode(self.job["dir"])})
 
     # --- the command
 

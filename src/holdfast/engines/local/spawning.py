@@ -36,6 +36,8 @@ INHERITED = dict(os.environb)
 
 for _name in (*environment.OF_ONE, *environment.OF_A_RANK):
     INHERITED.pop(_name.encode(), None)
+for _each in [each for each in INHERITED if each.startswith(environment.SLOT.encode())]:
+    del INHERITED[_each]
 
 #: What Linux takes for one argument or variable, with its end: 32 pages, whatever their size.
 _MOST_BYTES = 32 * os.sysconf("SC_PAGE_SIZE")

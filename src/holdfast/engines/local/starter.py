@@ -6,11 +6,13 @@ ends when its socket closes, and of no signal that can be blocked; its shims go 
 only.
 
 Frames in both directions: four bytes of length, then JSON, whose strings carry bytes as Latin-1.
+Behind a frame that asks for attempts come the descriptors of the slots that each of them holds.
 """
 
 # The parts of `signal` in C: it makes enums of all that are blocked, 0.1 ms for every attempt.
 import _signal  # type: ignore[import-not-found]
 import contextlib
+import fcntl
 import gc
 import json
 import mmap
@@ -28,12 +30,17 @@ else:  # by file, not by package: importing holdfast would bring its dependencie
     import shim
     import system
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import FrameType
     from typing import Any
 
 _BYTES = ("dir", "cwd", "python")
 _SLOTS = 65536
 _CHILD = (int(signal.SIGCHLD),)
+#: Descriptors in one message; the kernel takes 253.
+MOST_AT_ONCE = 200
+#: Shells and scripts use the low ones by number, and would let go of a slot without knowing.
+_LOWEST_HELD = 64
 
 
 class _Children:
@@ -130,7 +137,7 @@ def main(fd: int) -> None:
                 return
             if "launch" in message:
                 jobs = message["launch"]
-                send(fd, {"launched": [_fork(job, hello, close, children) for job in jobs]})
+                send(fd, {"launched": [_launch(fd, job, hello, close, children) for job in jobs]})
             for pid, level in message.get("stop", ()):
                 children.stop(pid, level)
 
@@ -146,8 +153,67 @@ def _awake(number: int, frame: "FrameType | None") -> None:
     """Have a handler: Python writes to the wake-up pipe for signals that have one."""
 
 
+def _launch(
+    fd: int,
+    job: "dict[str, Any]",
+    hello: "dict[str, Any]",
+    close: "tuple[int, ...]",
+    children: _Children,
+) -> "list[int | str | None]":
+    wanted = job.get("slots", 0)
+    if not wanted:
+        return _fork(job, hello, close, children)
+    slots = _descriptors(fd, wanted)
+    try:
+        if len(slots) != wanted:
+            return [None, None, "its slots cannot be handed over: too many open files (ulimit -n)"]
+        return _fork(job, hello, close, children, slots)
+    finally:
+        # Its shim has them now: ours would keep them held when that has let them go.
+        for slot in slots:
+            os.close(slot)
+
+
+def _descriptors(fd: int, wanted: int) -> "list[int]":
+    """The next *wanted* descriptors from the engine; fewer if it is gone, or we have no room."""
+    # Not at the top: who has no slots needs none of it.
+    import _socket
+
+    found: list[int] = []
+    stream = _socket.socket(fileno=fd)
+    try:
+        for at in range(0, wanted, MOST_AT_ONCE):
+            number = min(MOST_AT_ONCE, wanted - at)
+            room = _socket.CMSG_SPACE(4 * number)
+            told, ancillary, _, _ = stream.recvmsg(1, room, getattr(_socket, "MSG_CMSG_CLOEXEC", 0))
+            for _, _, data in ancillary:
+                found += map(_raised, memoryview(data[: len(data) // 4 * 4]).cast("i"))
+            if not told:
+                break
+    except ConnectionResetError:
+        pass  # the engine was killed in between
+    finally:
+        stream.detach()
+    return found
+
+
+def _raised(fd: int) -> int:
+    """*fd* under a high number, closed on exec."""
+    try:
+        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST_HELD)
+    except OSError:
+        os.set_inheritable(fd, False)
+        return fd
+    os.close(fd)
+    return high
+
+
 def _fork(
-    job: "dict[str, Any]", hello: "dict[str, Any]", close: "tuple[int, ...]", children: _Children
+    job: "dict[str, Any]",
+    hello: "dict[str, Any]",
+    close: "tuple[int, ...]",
+    children: _Children,
+    slots: "Sequence[int]" = (),
 ) -> "list[int | str | None]":
     slot, mark = children.slot(), _mark(job)
     # All that a shim must not be ended by is blocked in us already; the rest, before it is born.
@@ -159,7 +225,7 @@ def _fork(
             children.free(slot)
             return [None, None, str(err)]
         if pid == 0:
-            _become_shim(job, hello, close, slot, mark, group)
+            _become_shim(job, hello, close, slot, mark, group, slots)
     finally:
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _CHILD)
     children.slots[pid], children.marks[pid] = slot, mark
@@ -186,6 +252,7 @@ def _become_shim(
     slot: int | None,
     mark: str,
     group: "cgroup.Cgroup | None",
+    slots: "Sequence[int]",
 ) -> None:
     """Never returns."""
     status, starter = shim.BROKEN, os.getppid()
@@ -199,7 +266,7 @@ def _become_shim(
         job["env"] = {
             name.encode("latin-1"): value.encode("latin-1") for name, value in job["env"].items()
         }
-        status = shim.Shim(job, hello["facts"], hello["shared"], slot, mark, group).main()
+        status = shim.Shim(job, hello["facts"], hello["shared"], slot, mark, group, slots).main()
         if group is not None and os.getppid() != starter:
             group.leave()  # nobody is left who would remove it after our end
             group.remove()

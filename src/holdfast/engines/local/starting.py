@@ -21,7 +21,7 @@ from holdfast.encoding import to_bytes
 from holdfast.engines.local.hearing import ALL, KILL, STOP
 from holdfast.engines.local.interpreter import stands_in
 from holdfast.engines.local.shim import DONE, GAVE_UP, NOT_FIRST
-from holdfast.engines.local.starter import receive, send
+from holdfast.engines.local.starter import MOST_AT_ONCE, receive, send
 from holdfast.errors import EngineError
 
 __all__ = ["BOOT", "Ended", "Launched", "Starter", "places"]
@@ -107,6 +107,9 @@ class Starter:
             EngineError: It does not answer.
         """
         send(self.fileno(), {"launch": [_job(attempt) for attempt in wanted]})
+        for attempt in wanted:
+            if attempt.slots:
+                self._hand_over([slot.fd for slot in attempt.slots])
         while self.alive:
             if not self._readable(_REPLY_WITHIN_S):
                 self.close()
@@ -115,6 +118,18 @@ class Starter:
             if "launched" in message:
                 return [Launched(*entry) for entry in message["launched"]]
         return None
+
+    def _hand_over(self, descriptors: Sequence[int]) -> None:
+        """Behind the message with its job, give the starter what an attempt is to inherit."""
+        try:
+            for at in range(0, len(descriptors), MOST_AT_ONCE):
+                socket.send_fds(self._socket, [b"\0"], descriptors[at : at + MOST_AT_ONCE])
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it is gone, which is noticed where its answer is waited for
+        except OSError as err:
+            # It waits for what does not come: another one is asked.
+            self.close()
+            raise EngineError("local", f"slots cannot be handed to the starter: {err}") from err
 
     def stop(self, pids: Iterable[int], *, force: bool) -> None:
         """Ask those shims to stop their commands, *force*: to kill them. It needs no disk."""
@@ -208,6 +223,7 @@ def _place(cgroups: Subtree | None) -> dict[str, str] | None:
 
 def _job(attempt: Attempt) -> dict[str, Any]:
     return {
+        **({"slots": len(attempt.slots)} if attempt.slots else {}),
         "name": str(attempt.name),
         "experiment": attempt.name.experiment_id,
         "dir": _bytes(os.path.abspath(attempts_dir(attempt.folder))),
