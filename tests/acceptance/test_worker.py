@@ -231,6 +231,29 @@ thread.join()
 # --- forks and threads
 
 
+def test_a_fork_has_the_signals_as_they_were(attempt):
+    """A handler in Python would not run in a child that has just begun to wait."""
+    code = """
+import os, signal
+import holdfast
+heard = []
+signal.signal(signal.SIGUSR1, lambda *_: heard.append("USR1"))
+with holdfast.process() as process:
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    pid = os.fork()
+    if not pid:
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        signal.raise_signal(signal.SIGUSR1)
+        assert heard == ["USR1"]
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    signal.raise_signal(signal.SIGUSR1)
+    assert process.should_stop
+assert heard == ["USR1"]
+"""
+    attempt.done(attempt.start(code), 0, "")
+
+
 def test_a_forked_child_writes_nothing_and_dies_of_signals(attempt):
     """Data loaders are forked: their parent speaks, and may stop them with TERM."""
     code = """

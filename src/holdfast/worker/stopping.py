@@ -31,6 +31,20 @@ _LOOK_EVERY_S = 1.0
 
 _monotonic = time.monotonic
 
+#: Whose handlers a fork is to be without.
+_installed: "list[Stop]" = []
+
+
+def _in_fork() -> None:
+    # A handler in Python runs between two steps of the program: a child that has just begun to
+    # wait, for a lock or in `sleep`, would hear its parent's TERM only when it has waited.
+    for stop in list(_installed):
+        stop.restore()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_fork)
+
 
 class Stop:
     """What asks one process to stop.
@@ -61,6 +75,7 @@ class Stop:
     def install(self) -> None:
         """Listen to signals, in the main thread; in any other, nothing is heard of them."""
         hidden = _caught_unseen()
+        _installed.append(self)
         for number in (_TERM, *_WARNINGS):
             before = signal.getsignal(number)
             # Ignored on purpose (`nohup`); or handled by something that is not Python, which would
@@ -84,6 +99,8 @@ class Stop:
                 except ValueError:
                     break  # another thread leaves: ours goes on as what was there before
         self._pid = -1  # whoever chains to us gets what was before us
+        if self in _installed:
+            _installed.remove(self)
 
     def look(self) -> bool:
         """Whether it should stop."""
