@@ -527,7 +527,17 @@ def stop_a_thousand(held: Shell, *, killed: bool) -> None:
 
 # -- elsewhere --------------------------------------------------------------------------------
 
-UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+#: Mounts of its own are a copy, and hold those of other tests, too.
+LET_GO = """
+awk '$5 ~ "/pytest-" { print $5 }' /proc/self/mountinfo | while read -r mount; do
+    umount -l "$mount"
+done
+exec "$@"
+"""
+UNSHARE = [
+    *("unshare", "--pid", "--fork", "--mount-proc", "--kill-child"),
+    *("sh", "-c", LET_GO, "sh"),
+]
 
 
 @pytest.fixture
