@@ -12,7 +12,7 @@ from holdfast.drill.eyes import Began, Event, Wrote
 from holdfast.drill.strikes import Measured, Strike
 from holdfast.drill.tree import Member
 
-__all__ = ["IN_ATTEMPTS", "SOON_S", "Aim"]
+__all__ = ["IN_ATTEMPTS", "SOON_S", "Aim", "unit_of"]
 
 #: Who needs an attempt to be there.
 IN_ATTEMPTS: Final = ("shim", "process", "attempt")
@@ -20,6 +20,14 @@ IN_ATTEMPTS: Final = ("shim", "process", "attempt")
 SOON_S: Final = 0.005
 #: How often to look who is to be struck at the next write.
 _READY_S: Final = 0.03
+
+
+def unit_of(path: str) -> str | None:
+    """The process whose checkpoint or result *path* is; None where its name does not tell."""
+    kind, _, rest = path.partition("/")
+    if kind == CHECKPOINTS:
+        return rest.partition("/")[0]
+    return rest.partition(".")[0] if kind == RESULTS else None
 
 
 @attrs.define
@@ -95,12 +103,12 @@ class Aim:
         """Which of the attempts that run are hit: if possible the one whose write it was."""
         if self.victim in live:
             return [self.victim]
-        parts = [] if self.wrote is None else self.wrote.split("/")
-        if parts and parts[0] in (CHECKPOINTS, RESULTS):
+        unit = None if self.wrote is None else unit_of(self.wrote)
+        if unit is not None:
             # Of a rank nobody knows whose; of another process, it is one that a dead shim left.
-            wrote = [name for name in live if name.unit in parts or f"{name}.json" in parts]
+            wrote = [name for name in live if name.unit == unit]
             live = wrote or [name for name in live if name.is_launcher]
-        if parts and self.strike.target == "attempt":
+        if self.wrote is not None and self.strike.target == "attempt":
             return live
         return [self.rng.choice(live)] if live else []
 

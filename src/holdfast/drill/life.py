@@ -11,9 +11,9 @@ from typing import Final
 import attrs
 
 from holdfast.attempts.files import live_state
-from holdfast.attempts.names import CHECKPOINTS, RESULTS, AttemptName
+from holdfast.attempts.names import AttemptName
 from holdfast.drill import tree
-from holdfast.drill.aiming import IN_ATTEMPTS, SOON_S, Aim
+from holdfast.drill.aiming import IN_ATTEMPTS, SOON_S, Aim, unit_of
 from holdfast.drill.eyes import Began, Ended, Event, Eyes
 from holdfast.drill.kills import Kill, Stray
 from holdfast.drill.runs import Runs
@@ -337,11 +337,11 @@ class Life:
         if self._torn is None or aim.wrote is None:
             return False
         file, size = self._torn
-        own = aim.wrote.split("/")[0] in (CHECKPOINTS, RESULTS)
+        unit = unit_of(aim.wrote)
         spared = {
             member
             for name, (shim, _) in self._shims.items()
-            if own and name not in names
+            if unit is not None and name not in names
             for member in tree.below(shim.pid)
         }
         until = time.monotonic() + _GONE_WITHIN_S
@@ -350,7 +350,9 @@ class Life:
                 return False
             self._watch(SOON_S)
         self._watch(0)
-        if any(path != aim.wrote for path in self.eyes.since):
+        others = {path for path in self.eyes.since if path != aim.wrote}
+        # What another process writes of its own meanwhile makes no difference to this one.
+        if any(unit is None or unit_of(path) in (None, unit) for path in others):
             return False
         try:
             if not 0 < file.lstat().st_size <= size:

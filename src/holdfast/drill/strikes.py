@@ -15,15 +15,19 @@ __all__ = ["SWEEPS", "TARGETS", "Measured", "Moment", "Strike", "Target", "drawn
 Target = Literal["orchestrator", "shim", "process", "attempt", "everything", "TERM", "INT"]
 Moment = Literal["clock", "attempt", "write"]
 
-TARGETS: Final[tuple[Target, ...]] = ("attempt", "shim", "everything", "process", "orchestrator")
+#: Twice whose death tears what is being written: most faults of programs show there.
+TARGETS: Final[tuple[Target, ...]] = (
+    *("attempt", "process", "attempt", "process"),
+    *("everything", "shim", "orchestrator"),
+)
 #: What `--sweeps` adds: signals to all, as a batch system or a terminal sends them.
 SWEEPS: Final[tuple[Target, ...]] = ("TERM", "INT")
 #: Where faults show: what is written is torn by the death of who writes, and by no other.
 _MOMENTS: Final[dict[Target, tuple[Moment, ...]]] = {
-    "attempt": ("write", "write", "attempt"),
+    "attempt": ("write", "write", "write", "attempt"),
     "shim": ("attempt", "attempt", "write"),
-    "everything": ("write", "attempt", "clock"),
-    "process": ("write", "write", "attempt"),
+    "everything": ("write", "write", "attempt", "clock"),
+    "process": ("write", "write", "write", "attempt"),
     "orchestrator": ("attempt", "clock", "write"),
     "TERM": ("attempt", "clock"),
     "INT": ("attempt", "clock"),
@@ -80,7 +84,7 @@ class Strike:
 
 
 def drawn(seed: int, measured: Measured, *, sweeps: bool) -> Iterator[Strike]:
-    """Kills without end, each target as often as the others."""
+    """Kills without end, each target as often as it stands in the list."""
     rng = random.Random(seed)
     targets = TARGETS + (SWEEPS if sweeps else ())
     most = {"attempt": len(measured.attempts_s), "write": measured.writes, "clock": 0}
