@@ -1,14 +1,14 @@
 """Run, resume, aggregate: from a configuration to its result, over any number of crashes.
 
-Owns which experiment a call is about and what its end means; `holdfast.orchestration.loop` runs it,
-`holdfast.orchestration.takeover` takes up what was left.
+Owns which experiment a call is about, and what there is to show of one that is done;
+`holdfast.orchestration.course` takes it from how it was left to its end.
 """
 
 import contextlib
 import functools
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,34 +21,24 @@ from holdfast.config.limiting import NewLimits
 from holdfast.encoding import portable
 from holdfast.engines import Engine
 from holdfast.errors import (
-    AggregationError,
-    ConfigProblem,
     InvalidRequestError,
     ResultLostError,
     UnreadableStateWarning,
-    WorkingDirectoryGoneError,
 )
 from holdfast.lifecycle.decisions import decide
-from holdfast.lifecycle.events import Event, ProcessExited, Requested
 from holdfast.lifecycle.records import ExperimentState, Ranks
-from holdfast.orchestration import exits, outcomes, partial, reuse, selecting, takeover
-from holdfast.orchestration.aggregating import conclude
-from holdfast.orchestration.capacity import usable_cpus
+from holdfast.orchestration import outcomes, partial, selecting, takeover
 from holdfast.orchestration.configured import check_number, configuration
+from holdfast.orchestration.course import Course, Terms
 from holdfast.orchestration.holding import allocator
 from holdfast.orchestration.intent import Choice, Intent, intend, taking_up
 from holdfast.orchestration.interrupts import Interrupts
-from holdfast.orchestration.launching import Launcher
-from holdfast.orchestration.loop import Loop
-from holdfast.orchestration.marking import Marks, digests_of
-from holdfast.orchestration.outcomes import NOTHING_INHERITED, Inherited, Outcome
-from holdfast.orchestration.scheduling import Policy
+from holdfast.orchestration.marking import digests_of
+from holdfast.orchestration.outcomes import Outcome
 from holdfast.orchestration.selecting import EVERYTHING, Selection
-from holdfast.orchestration.takeover import Takeover
-from holdfast.orchestration.watch import Watch
 from holdfast.provenance.digests import Digests
 from holdfast.results import acceptance, aggregation
-from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
+from holdfast.status import SETTLED, ExperimentStatus
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager, utc_now
 from holdfast.store.observing import Observer
@@ -106,17 +96,22 @@ class Orchestrator:
                 is gone, before the attempt is taken for lost.
         """
         self._manager = manager
-        self._engine = engine
         self._clock = clock
-        self._monotonic = monotonic
-        self._on_change = on_change
         self._on_step = on_step
-        self._on_note = on_note
-        self._on_hold = on_hold
-        self._on_begin = on_begin
         self._force = force
         self._wait_s = wait_s
-        self._gone_grace_s = gone_grace_s
+        self._terms = Terms(
+            manager=manager,
+            engine=engine,
+            clock=clock,
+            monotonic=monotonic,
+            on_change=on_change,
+            on_note=on_note,
+            on_hold=on_hold,
+            on_begin=on_begin,
+            force=force,
+            gone_grace_s=gone_grace_s,
+        )
 
     def run(
         self,
@@ -277,20 +272,8 @@ class Orchestrator:
             # Its owner may have finished it while we waited for the claim.
             if (shown := self._complete(state)) is not None:
                 return shown
-            watch = self._watch(claim, experiment)
-            marks = self._marks(claim, experiment, digests_of(self._manager.state_dir))
-            loop = Loop(claim, watch, interrupts, self._on_change, marks, self._note)
-            if state.status not in SETTLED and state.can_aggregate():
-                taken = self._take_over(claim, watch, loop, marks)
-                if taken is None:
-                    return self._ended(state, watch, interrupts)
-                done = Requested(entity="experiment", event="complete", at=self._clock())
-                claim.record_many([*taken.events, done])
-            if claim.state.status not in SETTLED:
-                # Refused by the machine, with all its reasons.
-                claim.record("aggregate")
-            inherited = Inherited(skipped=state.processes_completed)
-            return self._concluded(claim, watch, loop, interrupts, inherited)
+            digests = digests_of(self._manager.state_dir)
+            return Course(self._terms, claim, experiment, digests, interrupts).aggregate()
 
     def stop(
         self, experiment_id: str, *, grace_s: float | None = None, force: bool = False
@@ -312,19 +295,9 @@ class Orchestrator:
         # No context: nothing is started, and Ctrl-C ends the waiting alone.
         interrupts = self._interrupts()
         with self._claim(experiment_id) as claim:
-            watch = self._watch(claim, experiment)
-            marks = self._marks(claim, experiment, digests_of(self._manager.state_dir))
-            loop = Loop(claim, watch, interrupts, self._on_change, marks, self._note)
-            taken = self._take_over(claim, watch, loop, marks, verify=False)
-            if taken is not None:
-                watch.adopt_others(name for name, _ in self._manager.survivors(experiment_id))
-                evidence = f"asked by {claim.state.owner}; {_evidence(claim)}"
-                loop.requests.stop(evidence, force=force, grace_s=grace_s)
-                self._record(claim, taken.facts)
-                if claim.state.status is ExperimentStatus.RUNNING:
-                    loop.drive(_policy(experiment, None))
-                loop.drain()
-            return self._ended(claim.state, watch, interrupts)
+            digests = digests_of(self._manager.state_dir)
+            course = Course(self._terms, claim, experiment, digests, interrupts)
+            return course.stop(force=force, grace_s=grace_s)
 
     def _refuse_aggregation(self, state: ExperimentState) -> None:
         """Refuse without a claim, which later messages would name as an owner."""
@@ -362,28 +335,7 @@ class Orchestrator:
         )
 
     def _interrupts(self) -> Interrupts:
-        return Interrupts(self._engine.wake)
-
-    def _watch(self, claim: Claim, experiment: Experiment) -> Watch:
-        return Watch(
-            engine=self._engine,
-            launcher=Launcher(
-                experiment_id=claim.state.experiment_id,
-                experiment=experiment,
-                folder=claim.folder,
-                state_dir=self._manager.state_dir,
-                # Not the one that is stored: a project can be moved, or copied, with its state.
-                cwd=str(experiment.cwd),
-            ),
-            clock=self._clock,
-            state=lambda: claim.state,
-            fence=claim.check_fence,
-            monotonic=self._monotonic,
-            gone_grace_s=self._gone_grace_s,
-            force=self._force,
-        )
-
-    # -- to its end -------------------------------------------------------------------------------
+        return Interrupts(self._terms.engine.wake)
 
     def _carry_on(
         self,
@@ -401,192 +353,12 @@ class Orchestrator:
         if claim.state.status is ExperimentStatus.AGGREGATED:
             return self._shown(claim.state)
         with self._interrupts() as interrupts:
-            watch = self._watch(claim, experiment)
-            marks = self._marks(claim, experiment, digests, intent.works)
-            if not claim.state.can_aggregate() and (slots := allocator(experiment)) is not None:
-                slots.check()
-            loop = Loop(claim, watch, interrupts, self._on_change, marks, self._note)
-            taken = self._take_over(claim, watch, loop, marks, selection, changed)
-            if taken is None:
-                return self._ended(claim.state, watch, interrupts)
-            inherited = Inherited(
-                skipped=taken.skipped,
-                adopted=taken.adopted,
-                running=taken.running,
-                held=taken.held,
+            course = Course(self._terms, claim, experiment, digests, interrupts, intent.works)
+            return course.run(
+                intent, selection=selection, changed=changed, jobs=jobs, aggregate=aggregate
             )
-            if taken.starts:
-                _check_directory(claim.state, experiment, self._manager.state_dir)
-                # Before anything is recorded: a declared file that is gone starts nothing.
-                _ = marks.works
-            found = claim.state
-            if self._on_begin is not None:
-                self._on_begin(claim)
-            self._record(claim, taken.events)
-            if not selection.is_everything:
-                if self._on_hold is not None:
-                    self._on_hold(taken.held)
-                for words in partial.notes(selection, found, taken):
-                    self._note(words)
-            if changed is not None:
-                recorded = claim.state.status is ExperimentStatus.RUNNING
-                self._note(changed.told(recorded=recorded, running=taken.running))
-            if intent.changed and claim.state.status is ExperimentStatus.RUNNING:
-                self._note(intent.changed.since(claim.state.num_processes))
-            inherited = self._reuse(claim, marks, loop, intent.search, inherited)
-            policy = _policy(experiment, jobs)
-            again_run: set[int | None] = set()
-            while True:
-                if claim.state.status is ExperimentStatus.RUNNING:
-                    loop.drive(policy, taken.held)
-                done = claim.state.status is ExperimentStatus.COMPLETED
-                if not done or not aggregate or interrupts.count:
-                    return self._ended(claim.state, watch, interrupts, inherited)
-                try:
-                    return self._concluded(claim, watch, loop, interrupts, inherited)
-                except ResultLostError:
-                    again = self._take_over(claim, watch, loop, marks)
-                    requeued = {
-                        event.process
-                        for event in (() if again is None else again.events)
-                        if isinstance(event, Requested) and event.event == "requeue"
-                    }
-                    # Something goes on changing it: running it once more would not help, for hours.
-                    if again is None or not requeued or requeued & again_run:
-                        raise
-                    again_run |= requeued
-                self._record(claim, again.events)
 
-    def _marks(
-        self,
-        claim: Claim,
-        experiment: Experiment,
-        digests: Digests,
-        works: Sequence[str] | None = None,
-    ) -> Marks:
-        state_dir = self._manager.state_dir
-        return Marks(experiment, state_dir, claim.folder, digests, self._monotonic, works)
-
-    def _note(self, words: str) -> None:
-        if self._on_note is not None:
-            self._on_note(words)
-
-    def _reuse(
-        self,
-        claim: Claim,
-        marks: Marks,
-        loop: Loop,
-        search: reuse.Search | None,
-        inherited: Inherited,
-    ) -> Inherited:
-        """Complete what others have finished, before anything is started."""
-        state = claim.state
-        held = inherited.held
-        pending = [i for i in state.processes.indices(ProcessStatus.PENDING) if i not in held]
-        if state.reuse is None or state.status is not ExperimentStatus.RUNNING or not pending:
-            return inherited
-        looking = search or marks.search(self._manager, state.reuse, state.experiment_id)
-        copying = reuse.Copying(
-            marks.experiment, claim.folder, marks.digests, claim.check_fence, self._clock
-        )
-        found = loop.beside(lambda going_on: copying.run(looking, pending, going_on))
-        self._record(claim, copying.events)
-        if found is not None:
-            for words in reuse.told(found, claim.state):
-                self._note(words)
-        return attrs.evolve(inherited, reused=len(copying.events))
-
-    def _take_over(
-        self,
-        claim: Claim,
-        watch: Watch,
-        loop: Loop,
-        marks: Marks,
-        selection: Selection = EVERYTHING,
-        changed: NewLimits | None = None,
-        *,
-        verify: bool = True,
-    ) -> Takeover | None:
-        """Look at what was left, say what follows, and watch what runs; nothing is recorded yet.
-
-        None if a signal came before the engine could be asked.
-        """
-        state, experiment = claim.state, watch.launcher.experiment
-        known = loop.known() if state.processes_running else {}
-        if known is None:
-            return None
-        at = self._clock()
-        found = loop.beside(
-            lambda going_on: takeover.survey(
-                *(state, claim.folder, at),
-                known=known,
-                take=loop.taking,
-                later=exits.takes_long,
-                verify=verify,
-                going_on=going_on,
-            )
-        )
-        assert found is not None
-        ended = marks.ended(state, list(found.facts.values()))
-        found = attrs.evolve(
-            found, facts={fact.process: fact for fact in ended if isinstance(fact, ProcessExited)}
-        )
-        taken = takeover.plan(
-            state,
-            found,
-            at,
-            experiment.limits,
-            experiment.retry,
-            selection=selection,
-            changed=changed,
-            evidence=_evidence(claim),
-            force=self._force,
-        )
-        watch.adopt(taken.adopt, known)
-        for name in taken.settle:
-            assert name.index is not None
-            watch.settle(name, state.processes[name.index].identity)
-        return taken
-
-    def _record(self, claim: Claim, events: Sequence[Event]) -> None:
-        if events:
-            claim.record_many(events)
-            self._changed(claim)
-
-    def _changed(self, claim: Claim) -> None:
-        if self._on_change is not None:
-            self._on_change(claim.state)
-
-    def _concluded(
-        self, claim: Claim, watch: Watch, loop: Loop, interrupts: Interrupts, inherited: Inherited
-    ) -> Outcome:
-        try:
-            found = conclude(claim, watch, loop, interrupts)
-        except AggregationError as err:
-            if claim.state.status is ExperimentStatus.AGGREGATED:
-                raise
-            claim.record("fail", reason=Reason.EXIT, error_message=f"aggregation: {err.problem}")
-            found = None
-        self._changed(claim)
-        if found is None:
-            return self._ended(claim.state, watch, interrupts, inherited)
-        return outcomes.aggregated(claim.state, found, inherited)
-
-    def _ended(
-        self,
-        state: ExperimentState,
-        watch: Watch,
-        interrupts: Interrupts,
-        inherited: Inherited = NOTHING_INHERITED,
-    ) -> Outcome:
-        return outcomes.unfinished(
-            state,
-            interrupts.first,
-            inherited,
-            blocked={str(name): why for name, why in watch.blocked.items()},
-            stopped=interrupts.requested
-            or (interrupts.partly and state.status is ExperimentStatus.INTERRUPTED),
-        )
+    # -- what there is to show --------------------------------------------------------------------
 
     def _complete(self, state: ExperimentState) -> Outcome | None:
         """What there is to show of an aggregated experiment; None if something is to be made."""
@@ -623,43 +395,7 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def _check_directory(state: ExperimentState, experiment: Experiment, state_dir: Path) -> None:
-    """Make sure that the processes have a directory to run in, before any is started for nothing.
-
-    Raises:
-        WorkingDirectoryGoneError: It is gone; with the ways out.
-    """
-    gone = experiment.cwd
-    if state.status is ExperimentStatus.INITIALISED or gone.is_dir():
-        return
-    problem = ConfigProblem(
-        "working directory",
-        f"{gone} is gone, and no other beside or above {state_dir.absolute()} is the one that it "
-        f"was made for",
-    )
-    file = None if state.config_path is None else Path(state.config_path).name
-    raise WorkingDirectoryGoneError(state.experiment_id, [problem], gone, file)
-
-
-def _evidence(claim: Claim) -> str:
-    if claim.verdict is not None:
-        return str(claim.verdict)
-    return f"its last owner ({claim.previous or 'not recorded'}) let it go"
-
-
 def _check_jobs(jobs: object) -> None:
     # 0 would count as not given, and 1.5 as 2.
     if jobs is not None and (type(jobs) is not int or jobs < 1):
         raise InvalidRequestError("jobs", f"must be a whole number of 1 or more, got {jobs!r:.80}")
-
-
-def _policy(experiment: Experiment, jobs: int | None) -> Policy:
-    return Policy(
-        jobs=jobs or experiment.limits.jobs or max(1, usable_cpus() // experiment.rank_count),
-        max_attempts=experiment.retry.max_attempts,
-        max_interruptions=experiment.retry.max_interruptions,
-        backoff_s=experiment.retry.backoff_s,
-        rules=experiment.retry.rules,
-        limits=experiment.limits,
-        fail_fast=experiment.limits.fail_fast,
-    )
