@@ -90,14 +90,14 @@ def test_a_stopped_shim_without_an_owner_is_told_by_who_would_adopt_it(sh: Shell
 
 
 def test_the_doctor_names_attempts_that_run_without_an_owner(sh: Shell) -> None:
-    """Nothing is wrong with them: a hint, exit code 0, and the command that adopts them works."""
+    """Nothing is wrong with them: a hint, exit code 0, and the command that stops them works."""
     orphaned(sh)
     out, err = sh("doctor")
     assert "nothing is wrong" not in err
     assert "hint  attempt " in out
     assert "2 attempts run on without an owner: 0.1, 1.1 (0.1: its lock is held)" in out
-    command = next(line for line in out.splitlines() if "resume" in line).partition("Ctrl-C: ")[2]
-    sh.let_go()
+    line = next(line for line in out.splitlines() if "`resume`" in line)
+    command = line.partition("takes it over instead: ")[2]
     sh(*shlex.split(command)[3:])
     assert sh("doctor")[0] == ""
 
