@@ -1,6 +1,7 @@
 """The loop with an engine of another kind, whose every word the test decides."""
 
 import errno
+import functools
 import itertools
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -455,6 +457,73 @@ def test_a_request_is_heard_while_an_engine_is_away(manager: StateManager) -> No
     with pytest.warns(EngineWarning):
         outcome = orchestrator(manager, engine).resume("exp_a")
     assert (code_of(outcome), outcome.stopped) == (130, True)
+
+
+def test_a_part_is_asked_for_before_what_runs_of_it_is_taken_over(manager: StateManager) -> None:
+    """Results are checked, or an engine is away: what is adopted afterwards is stopped, too."""
+    engine = AwayEngine()
+    left(manager, engine, leave)
+    stopped = exit_of("0.1", exit_code=0, stop_requested="user")
+    ask = functools.partial(manager.request_stop, "exp_a", only=[0])
+    engine.story = [nothing, lambda _: ask(), come_back, *[nothing] * 10, stopped]
+    with pytest.warns(EngineWarning):
+        outcome = orchestrator(manager, engine).resume("exp_a")
+    assert engine.cancelled == [False]
+    assert (code_of(outcome), outcome.state.reason) == (130, Reason.USER)
+    assert outcome.state.processes[0].status is ProcessStatus.PENDING
+    asked = attempts_dir(manager.folder("exp_a")) / "0.1.stop"
+    assert json.loads(asked.read_text())["reason"] == "user"
+
+
+PARTS = {"command": ["true"], "processes": 2, "limits": {"grace": 5, "deadline": 100, "jobs": 2}}
+
+
+def timed(manager: StateManager, engine: PaperEngine) -> Orchestrator:
+    """Its clocks go as the engine's."""
+    now = utc_now()
+    return Orchestrator(
+        manager,
+        engine,
+        clock=lambda: now + timedelta(seconds=engine.now),
+        monotonic=lambda: engine.now,
+    )
+
+
+def to(seconds: float) -> Callable[[PaperEngine], None]:
+    def jump(engine: PaperEngine) -> None:
+        engine.now = seconds
+
+    return jump
+
+
+def test_a_deadline_is_no_request_although_a_part_was_stopped_on_one(manager: StateManager) -> None:
+    """`run` and `wait` tell the same, and the history does not put it down to who asked."""
+
+    def ask(_: PaperEngine) -> None:
+        manager.request_stop(manager.list_experiments()[0], only=[0])
+
+    whys = ("user", "deadline")
+    ends = [exit_of(f"{i}.1", exit_code=0, stop_requested=why) for i, why in enumerate(whys)]
+    engine = PaperEngine([word("running"), ask, nothing, ends[0], to(101), nothing, ends[1]])
+    outcome = timed(manager, engine).run(PARTS)
+    assert (outcome.state.reason, code_of(outcome)) == (Reason.DEADLINE, 3)
+    [step] = [
+        each for each in manager.history(outcome.state.experiment_id) if each.event == "interrupt"
+    ]
+    assert step.evidence is None
+
+
+def test_who_asks_while_the_time_runs_out_is_answered(manager: StateManager) -> None:
+    """What runs has a grace period left until its deadline; the end is the user's."""
+
+    def ask(_: PaperEngine) -> None:
+        manager.request_stop(manager.list_experiments()[0])
+
+    ends = [exit_of(f"{i}.1", exit_code=0, stop_requested="user") for i in range(2)]
+    engine = PaperEngine([word("running"), to(96), ask, *[nothing] * 6, *ends])
+    outcome = timed(manager, engine).run(PARTS)
+    assert (outcome.state.reason, code_of(outcome)) == (Reason.USER, 130)
+    assert outcome.state.error_message is None
 
 
 class NoLocks(Files):

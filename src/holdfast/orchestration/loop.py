@@ -129,9 +129,10 @@ class Loop:
         stopping: Reason | None = None
         while True:
             now, monotonic_s = watch.clock(), watch.monotonic()
-            if stopping is None and self._interrupts.reason is None:
-                stopping = Reason.DEADLINE if time.closed(now, monotonic_s) else None
-            stopping = stopping or self._interrupts.reason
+            if stopping is None and time.closed(now, monotonic_s):
+                stopping = Reason.DEADLINE
+            # Who asks while the time runs out gets the answer of one who asked before.
+            stopping = self._interrupts.reason or stopping
             if self.requests.held:
                 scheduler.hold(self._claim.state, self.requests.held)
                 self.requests.held.clear()

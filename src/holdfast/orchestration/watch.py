@@ -348,12 +348,26 @@ class Watch:
         everything = [*self.handles, *self.blocked, *self.settling]
         self.ask(everything, force=force, why=why, grace_s=grace_s)
 
-    def stop_some(self, firsts: Container[int], *, force: bool, grace_s: float | None) -> None:
-        """As `stop`, on behalf of a user, of the commands whose first processes these are."""
+    def stop_some(
+        self,
+        firsts: Container[int],
+        but: set[AttemptName],
+        *,
+        force: bool,
+        grace_s: float | None,
+    ) -> None:
+        """As `stop`, on behalf of a user, of the commands whose first processes these are.
+
+        Args:
+            but: Attempts that were asked to before; those that are asked now are added.
+        """
+        there = [*self._unsubmitted, *self.handles, *self.blocked, *self.settling]
+        some = [name for name in there if name.index in firsts and name not in but]
+        if not some:
+            return
         self._fence()
-        self._settle_unsubmitted([name for name in self._unsubmitted if name.index in firsts])
-        everything = [*self.handles, *self.blocked, *self.settling]
-        some = [name for name in everything if name.index is not None and name.index in firsts]
+        but.update(some)
+        self._settle_unsubmitted([name for name in some if name in self._unsubmitted])
         self.ask(some, force=force, why=Reason.USER, grace_s=grace_s)
 
     def _settle_unsubmitted(self, names: Sequence[AttemptName]) -> None:
