@@ -242,8 +242,14 @@ def test_an_owner_whose_life_is_unknown_is_given_its_time(manager: StateManager)
     assert manager.load(ID).reason is Reason.USER
 
 
-def test_a_stranger_that_sleeps_is_not_woken(manager: StateManager) -> None:
-    """A file may name anybody: who is continued is who holds the lock of this very folder."""
+@pytest.mark.parametrize("only", [None, (0,)])
+def test_a_stranger_that_sleeps_is_not_woken(
+    manager: StateManager, only: tuple[int, ...] | None
+) -> None:
+    """A file may name anybody: who is continued is who holds the lock of this very folder.
+
+    And who sleeps has held nothing back, although it does not run.
+    """
     with python("import sys; print('up', flush=True); sys.stdin.read()") as stranger:
         hear(stranger.stdout, "up")
         stranger.send_signal(signal.SIGSTOP)
@@ -259,7 +265,7 @@ def test_a_stranger_that_sleeps_is_not_woken(manager: StateManager) -> None:
         with (manager.folder(ID) / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the owner is somebody else
             clock = Clock()
-            made, said = stopping(manager, clock)
+            made, said = stopping(manager, clock, request=StopRequest(grace_s=1.0, only=only))
             found = ended(made, clock)
         assert stat.read_text().rpartition(")")[2].split()[0] == "T"
         stranger.kill()
@@ -273,7 +279,7 @@ def test_what_was_never_started_has_nothing_to_stop(manager: StateManager) -> No
     clock = Clock()
     before = manager.load(ID)
     assert ended(stopping(manager, clock)[0], clock).kind == "nothing"
-    with pytest.raises(InvalidRequestError, match="they are 0 to 0"):
+    with pytest.raises(InvalidRequestError, match="not there: 1; exp_7 has process 0"):
         stopping(manager, clock, request=StopRequest(only=(1,)))[0].ask()
     assert manager.load(ID) == before
     assert before.owner is None

@@ -14,6 +14,7 @@ from holdfast.attempts.names import AttemptName
 from holdfast.lifecycle.events import Event, Requested
 from holdfast.lifecycle.records import summarise
 from holdfast.orchestration.interrupts import Interrupts
+from holdfast.orchestration.selecting import commands_of
 from holdfast.orchestration.watch import Watch
 from holdfast.status import Reason
 from holdfast.store.claim import Claim
@@ -115,12 +116,11 @@ class Requests:
     def _hold(self, request: StopRequest, only: tuple[int, ...]) -> None:
         """Have these stopped and not be started, with the other ranks of their launchers."""
         state = self._claim.state
-        there = {index for index in only if index < state.num_processes}
+        there = commands_of(state, (index for index in only if index < state.num_processes))
         if not there:
             return
         self._evidence = self._evidence or _asked_by(request)
-        ranks = sorted({rank for index in there for rank in state.gang(index)})
-        which = f"{processes(len(ranks))} {summarise(ranks)}"
+        which = f"{processes(len(there))} {summarise(sorted(there))}"
         self._note(f"asked by {request.by} to stop {which}; the others go on")
         self.held.update(there)
         self._interrupts.partly = True

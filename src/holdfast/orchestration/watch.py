@@ -401,8 +401,8 @@ class Watch:
         """Ask these attempts to stop, within *grace_s* if that is given; *force* kills them."""
         for name in names:
             self.asked[name] = self.monotonic()
-            if grace_s is not None:
-                self._graces[name] = grace_s
+            if grace_s is not None or force:
+                self._graces[name] = 0.0 if force else grace_s or 0.0
             if name in self.settling:
                 self.settling[name].grace_s = self._grace_s(name)
                 continue
