@@ -228,10 +228,11 @@ class Orchestrator:
             return self._shown(state)
         with contextlib.ExitStack() as held:
             digests = held.enter_context(digests_of(self._manager.state_dir))
+            given = limits or {}
             if partial.is_idle(self._manager, state, selection, digests, self._clock()):
+                self._note_unused(state, given)
                 return outcomes.idle(state, selection)
             experiment, intent = taking_up(self._manager, state, digests, code)
-            given = limits or {}
             if intent.state is None:
                 experiment, _ = limiting.changed(experiment, given, experiment_id)
                 return self.run(experiment, code=code, jobs=jobs, aggregate=aggregate)
@@ -357,6 +358,14 @@ class Orchestrator:
             return course.run(
                 intent, selection=selection, changed=changed, jobs=jobs, aggregate=aggregate
             )
+
+    def _note_unused(self, state: ExperimentState, limits: Mapping[str, Any]) -> None:
+        """Say that *limits* change nothing: there is no event that could record them."""
+        if limits:
+            experiment = configuration(state, self._manager.state_dir)
+            _, new = limiting.changed(experiment, limits, state.experiment_id)
+            if new is not None:
+                self._terms.note(f"{new.words}: not recorded, since nothing is to be run")
 
     # -- what there is to show --------------------------------------------------------------------
 
