@@ -526,6 +526,43 @@ def test_who_asks_while_the_time_runs_out_is_answered(manager: StateManager) -> 
     assert outcome.state.error_message is None
 
 
+def test_who_asks_for_everything_is_named_not_who_asked_for_a_part(manager: StateManager) -> None:
+    """Although both did, and the part was first."""
+
+    def ask(engine: PaperEngine) -> None:
+        [experiment_id] = manager.list_experiments()
+        manager.request_stop(experiment_id, only=[0])
+        other = {"level": "stop", "by": {"host": "elsewhere", "pid": 7}}
+        (manager.folder(experiment_id) / "stop.1.2").write_text(json.dumps(other))
+
+    ends = [exit_of(f"{i}.1", exit_code=0, stop_requested="user") for i in range(2)]
+    engine = PaperEngine([word("running"), ask, *[nothing] * 6, *ends])
+    outcome = timed(manager, engine).run(PARTS)
+    assert code_of(outcome) == 130
+    steps = manager.history(outcome.state.experiment_id)
+    [step] = [each for each in steps if each.event == "interrupt"]
+    assert step.evidence == "asked by pid 7 on elsewhere"
+
+
+def test_what_is_named_does_not_wait_for_the_end_of_its_pause(manager: StateManager) -> None:
+    """It can be tried now by no other means; a resume of everything keeps the pause."""
+    config = {**CONFIG, "processes": 2, "retry": {"max_attempts": 2, "backoff": 3600}}
+    fails = [exit_of("0.1", exit_code=3), exit_of("1.1", exit_code=3)]
+    engine = PaperEngine([*fails, interrupt])
+    outcome = orchestrator(manager, engine).run(config, jobs=2)
+    pauses = [each.not_before for each in outcome.state.processes.values()]
+    assert None not in pauses
+    told = orchestrator(manager, engine).resume(outcome.state.experiment_id, failed_only=True)
+    assert "no process has failed for good (processes 0, 1 wait for another attempt" in told.message
+    engine = PaperEngine([exit_of("0.2", exit_code=0)])
+    outcome = orchestrator(manager, engine).resume(outcome.state.experiment_id, only=[0])
+    assert (engine.submitted, outcome.held) == (["0.2"], (1,))
+    assert outcome.state.processes[1].not_before == pauses[1]
+    engine = PaperEngine([nothing, nothing, interrupt])
+    orchestrator(manager, engine).resume(outcome.state.experiment_id)
+    assert engine.submitted == []
+
+
 class NoLocks(Files):
     """A file system without locks, and one that may refuse to list a journal's folder."""
 

@@ -148,7 +148,7 @@ class Course:
         again_run: set[int | None] = set()
         while True:
             if claim.state.status is ExperimentStatus.RUNNING:
-                self._loop.drive(policy, taken.held)
+                self._loop.drive(policy, taken.held, selection.named(found))
             done = claim.state.status is ExperimentStatus.COMPLETED
             if not done or not aggregate or self._interrupts.count:
                 return self._ended(inherited)

@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from holdfast.attempts.files import disk_problem
@@ -107,21 +107,25 @@ class Loop:
         self._halted_looked_at = -_HALTED_EVERY_S
         self._told: defaultdict[str, set[AttemptName]] = defaultdict(set)
 
-    def drive(self, policy: Policy, held: Iterable[int] = ()) -> ExperimentState:
+    def drive(
+        self, policy: Policy, held: Iterable[int] = (), at_once: Container[int] = ()
+    ) -> ExperimentState:
         """Go on until the experiment is not `running` any more; the state that it is in then.
 
         Args:
             held: Processes that are not to be started.
+            at_once: Processes that do not wait for what is left of a pause.
 
         Raises:
             StateWriteError: The disk refused. What runs goes on, and is adopted by a resume.
             OwnershipLostError: A newer owner took over.
         """
         with contextlib.closing(self._holding) as holding:
-            return self._drive(policy, held, holding)
+            marks = holding.marked(self._marks.start)
+            scheduler = Scheduler(self._claim.state, policy, marks, held, at_once)
+            return self._drive(policy, scheduler, holding)
 
-    def _drive(self, policy: Policy, held: Iterable[int], holding: Holding) -> ExperimentState:
-        scheduler = Scheduler(self._claim.state, policy, holding.marked(self._marks.start), held)
+    def _drive(self, policy: Policy, scheduler: Scheduler, holding: Holding) -> ExperimentState:
         facts: list[Event] = []
         watch = self._watch
         deadline = deadline_of(self._claim.state, policy.limits)

@@ -200,8 +200,9 @@ class Orchestrator:
         in the end, and the next resume goes on with everything.
 
         Args:
-            only: Start these processes alone, also if they had failed; with them go the other ranks
-                of their launchers. None for all.
+            only: Start these processes alone, also if they had failed, and now, although they may
+                wait for the end of a pause; with them go the other ranks of their launchers. None
+                for all.
             failed_only: Start only those that had failed.
             limits: Keys of `[limits]` that change from now on, for later resumes, too:
                 `{"timeout": "4h"}`; None as a value lifts a limit.

@@ -92,10 +92,13 @@ class Requests:
 
         A part that is held back can be interrupted for another reason, such as a deadline.
         """
-        if self._evidence is None or self._interrupts.first is not None:
+        evidence = self._evidence
+        if evidence is None and self._parts:
+            evidence = _asked_by(self._parts[0].request)
+        if evidence is None or self._interrupts.first is not None:
             return events
         return tuple(
-            attrs.evolve(each, evidence=self._evidence)
+            attrs.evolve(each, evidence=evidence)
             if isinstance(each, Requested)
             and (each.entity, each.event, each.reason) == _INTERRUPTED_BY_USER
             else each
@@ -119,7 +122,6 @@ class Requests:
         there = commands_of(state, (index for index in only if index < state.num_processes))
         if not there:
             return
-        self._evidence = self._evidence or _asked_by(request)
         which = f"{processes(len(there))} {summarise(sorted(there))}"
         self._note(f"asked by {request.by} to stop {which}; the others go on")
         self.held.update(there)

@@ -50,6 +50,10 @@ class Selection:
         ]
         return commands_of(state, found)
 
+    def named(self, state: ExperimentState) -> frozenset[int]:
+        """Those that somebody means by their numbers, by whole commands: now, without a pause."""
+        return commands_of(state, self.only or ())
+
     def held(self, state: ExperimentState, lost: Container[int] = ()) -> frozenset[int]:
         """The processes of *state* that are not to be started."""
         if self.is_everything:
