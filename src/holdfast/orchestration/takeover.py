@@ -441,7 +441,9 @@ def _history(before: ProcessProgress, now: ProcessProgress, fact: ProcessExited 
         return f"{attempt} {_ended_words(fact)}"
     if now.status is ProcessStatus.COMPLETED:
         return f"completed in {attempt}" if now.origin is None else f"reused from {now.origin}"
-    if before.status is ProcessStatus.FAILED:
+    # One that failed keeps its end while it waits for the next attempt.
+    waits = before.status is ProcessStatus.PENDING and before.completed_at is not None
+    if before.status is ProcessStatus.FAILED or waits:
         return f"failed: {before.error_message or f'exit code {before.exit_code}'}"
     if before.attempt == 0:
         return "never tried"
