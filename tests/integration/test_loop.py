@@ -506,7 +506,7 @@ def test_a_deadline_is_no_request_although_a_part_was_stopped_on_one(manager: St
     ends = [exit_of(f"{i}.1", exit_code=0, stop_requested=why) for i, why in enumerate(whys)]
     engine = PaperEngine([word("running"), ask, nothing, ends[0], to(101), nothing, ends[1]])
     outcome = timed(manager, engine).run(PARTS)
-    assert (outcome.state.reason, code_of(outcome)) == (Reason.DEADLINE, 3)
+    assert (outcome.state.reason, code_of(outcome), outcome.held) == (Reason.DEADLINE, 3, (0,))
     [step] = [
         each for each in manager.history(outcome.state.experiment_id) if each.event == "interrupt"
     ]

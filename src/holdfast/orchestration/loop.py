@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from holdfast.attempts.files import disk_problem
@@ -80,10 +80,12 @@ class Loop:
         on_change: Callable[[ExperimentState], None] | None,
         marks: Marks,
         note: Callable[[str], None] = lambda _: None,
+        hold: Callable[[Collection[int]], None] = lambda _: None,
     ) -> None:
         """Take the work up as *claim* has it; *watch* has what runs already.
 
-        *note* is told what people want to know at once.
+        *note* is told what people want to know at once, *hold* which processes somebody wants to
+        wait for another run.
         """
         self._holding = Holding(watch)
         self._marks = marks
@@ -96,7 +98,7 @@ class Loop:
         self._accepting = Accepting(watch, self._beside, lambda: claim.state, self.taking)
         self._early = EarlyRanks(watch, self.taking)
         self._stalls = Stalls(watch)
-        self.requests = Requests(claim, watch, interrupts, note)
+        self.requests = Requests(claim, watch, interrupts, note, hold)
         self._answered = 0
         self._asked_at = 0.0
         self._stopping_others: Reason | None = None

@@ -87,7 +87,8 @@ class Orchestrator:
                 its own, which the loop never waits for; see `Claim.on_step`.
             on_note: Called with what people want to know before anything is started: what is reused
                 from where, what is held back, which code has changed, and who asks to stop it.
-            on_hold: Called with the processes that are not to be started, before anything is.
+            on_hold: Called with the processes that are not to be started, before anything is, and
+                when somebody asks for some of them to stop.
             on_begin: Called once the experiment is owned and nothing keeps it from being run,
                 before anything is recorded.
             force: Take owners and attempts whose death cannot be proven for dead.

@@ -5,7 +5,7 @@ here: these processes are asked to stop, and held back from then on.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 import attrs
@@ -44,13 +44,19 @@ class Requests:
     """
 
     def __init__(
-        self, claim: Claim, watch: Watch, interrupts: Interrupts, note: Callable[[str], None]
+        self,
+        claim: Claim,
+        watch: Watch,
+        interrupts: Interrupts,
+        note: Callable[[str], None],
+        hold: Callable[[Collection[int]], None],
     ) -> None:
-        """Look for what is asked of the owner *claim*; *note* tells its user."""
+        """Look for what is asked of the owner *claim*; *note* and *hold* tell its user."""
         self._claim = claim
         self._watch = watch
         self._interrupts = interrupts
         self._note = note
+        self._tell_held = hold
         self._look_at = 0.0
         self._kill_at: float | None = None
         self._evidence: str | None = None
@@ -125,6 +131,7 @@ class Requests:
         which = f"{processes(len(there))} {summarise(sorted(there))}"
         self._note(f"asked by {request.by} to stop {which}; the others go on")
         self.held.update(there)
+        self._tell_held(there)
         self._interrupts.partly = True
         self._parts.append(_Part(frozenset(state.gang(each).start for each in there), request))
 
