@@ -1,6 +1,8 @@
 """The loop with an engine of another kind, whose every word the test decides."""
 
+import contextlib
 import errno
+import fcntl
 import functools
 import itertools
 import json
@@ -16,6 +18,7 @@ from typing import Any
 import attrs
 import pytest
 
+from holdfast import liveness
 from holdfast.attempts.files import live_state
 from holdfast.attempts.names import AttemptName, attempts_dir, prepare
 from holdfast.attempts.records import Attempt
@@ -39,6 +42,7 @@ from holdfast.orchestration.watch import Watch
 from holdfast.provenance.digests import Digests
 from holdfast.results.going_on import GaveUpError
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.store.encoding import identity_to_json
 from holdfast.store.files import Files
 from holdfast.store.manager import StateManager, utc_now
 
@@ -437,6 +441,38 @@ def test_what_was_not_submitted_when_it_is_to_stop_never_begins(manager: StateMa
     assert outcome.state.processes[0].status is ProcessStatus.PENDING
     name = AttemptName.of_process(outcome.state.experiment_id, 0, 1)
     assert live_state(manager.folder(name.experiment_id), name).kind == "revoked"
+
+
+@pytest.mark.parametrize("only", [None, [0]])
+def test_what_began_although_its_engine_failed_is_asked_to_stop(
+    manager: StateManager, only: list[int] | None
+) -> None:
+    """By a file, as everything that runs: else its shim takes the signal for a stranger's."""
+    locks = contextlib.ExitStack()
+
+    def begin(engine: PaperEngine) -> None:
+        [experiment_id] = manager.list_experiments()
+        name = AttemptName.of_process(experiment_id, 0, 1)
+        folder = manager.folder(experiment_id)
+        engine.handles[name] = Handle(name=name, folder=folder)
+        engine.words[name] = "running"
+        prepare(folder)
+        locks.callback(os.close, os.open(attempts_dir(folder), os.O_RDONLY))  # at work there
+        me = {**identity_to_json(liveness.me()), "mark": "0" * 32}
+        live = locks.enter_context((attempts_dir(folder) / "0.1.live").open("w"))
+        fcntl.flock(live, fcntl.LOCK_EX)
+        live.write(json.dumps(me))
+        live.flush()
+        manager.request_stop(experiment_id, only=only)
+
+    end = exit_of("0.1", exit_code=0, stop_requested="user")
+    engine = AwayEngine([begin, *[nothing] * 8, come_back, *[nothing] * 600, end])
+    engine.away = True
+    with locks, pytest.warns(EngineWarning):
+        outcome = orchestrator(manager, engine).run({**CONFIG, "limits": {"grace": 3600}})
+    assert (code_of(outcome), engine.cancelled, engine.submitted) == (130, [False], [])
+    asked = attempts_dir(manager.folder(outcome.state.experiment_id)) / "0.1.stop"
+    assert json.loads(asked.read_text())["reason"] == "user"
 
 
 def test_a_request_is_heard_while_an_engine_is_away(manager: StateManager) -> None:
