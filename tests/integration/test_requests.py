@@ -273,6 +273,28 @@ def test_a_stranger_that_sleeps_is_not_woken(
     assert any("cannot be woken" in each and "does not hold the lock" in each for each in said)
 
 
+def test_an_owner_that_was_woken_is_given_time_to_hear(manager: StateManager) -> None:
+    """Until then it may start what is to be held back, although that does not run."""
+    manager.create(ID)
+    clock = Clock()
+    with owner(manager.state_dir, ID) as process:
+        stat = Path(f"/proc/{process.pid}/stat")
+        process.send_signal(signal.SIGSTOP)
+        until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+        made, said = stopping(manager, clock, request=StopRequest(only=(0,)))
+        assert made.ask() is None
+        clock.now = 1.0
+        assert made.step() is None
+        assert "it was woken to hear this" in said[-1]
+        until(lambda: stat.read_text().rpartition(")")[2].split()[0] != "T")
+        clock.now = 2.0
+        assert made.step() is None
+        clock.now = 2.5
+        found = made.step()
+    assert found is not None
+    assert (found.kind, found.only) == ("partly", (0,))
+
+
 def test_what_was_never_started_has_nothing_to_stop(manager: StateManager) -> None:
     """Nor do processes that there are not: that is a mistake."""
     manager.create(ID)

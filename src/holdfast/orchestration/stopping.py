@@ -89,6 +89,7 @@ class Stopping:
     _epoch: int | None = None
     _owner: ProcessIdentity | None = None
     _asked_at: float = 0.0
+    _asleep_at: float = float("-inf")
     _grace_s: float = _GRACE_S
     _deaf_at: float = 0.0
     _only: tuple[int, ...] | None = None
@@ -212,7 +213,9 @@ class Stopping:
     def _wait_for_owner(self, seen: Standing) -> Stopped | None:
         now, state = self.monotonic(), seen.state
         self._tell("asked", self._whom(seen))
-        heard = now - self._asked_at >= _HEARD_WITHIN_S and not seen.halted
+        if seen.halted:
+            self._asleep_at = now
+        heard = now - max(self._asked_at, self._asleep_at) >= _HEARD_WITHIN_S
         if self._only is not None and heard and not any(_runs(state, i) for i in self._only):
             return Stopped(kind="partly", state=state, only=self._only)
         if now >= self._deaf_at:
