@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -270,6 +271,21 @@ def test_an_interrupted_part_says_how_to_go_on_with_it(parts: Parts) -> None:
     parts.remove("hold.3", "hold.4")
     parts.sh("resume", "--only", "3-4", parts.sh.only_id())
     assert parts.statuses == "cfcccc"
+
+
+def test_a_part_that_a_deadline_ended_says_how_to_go_on_with_it(parts: Parts) -> None:
+    """What it was about is pending by then: `retry` would find nothing, and change no limit."""
+    parts.failed(1, 3, 4)
+    _, err = parts.sh("retry", "@last", "--only", "3-4", "--set", "limits.deadline=1ms", code=3)
+    given = re.search(r"resume --only 3-4 (--set limits.deadline=[^ ]+) exp", err)
+    assert given is not None, err
+    _, err = parts.sh("retry", "@last", "--only", "3-4", "--set", "limits.deadline=1h")
+    assert "limits.deadline 1ms → 1h: not recorded, since nothing is to be run\n" in err
+    assert parts.state.config["limits"]["deadline"] == "1ms"
+    parts.sh("retry", "@last", "--only", "3", "--set", "limits.deadline=1x", code=2)
+    parts.sh("resume", "--only", "3-4", "--set", "limits.deadline=1h", "@last")
+    assert parts.statuses == "cfcccc"
+    parts.is_sound()
 
 
 def test_somebody_else_runs_it(parts: Parts) -> None:

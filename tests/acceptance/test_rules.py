@@ -201,7 +201,9 @@ def test_a_pause_outlives_the_run_that_began_it(sh: Shell) -> None:
     due = process(sh)["not_before"]
     plan, _ = sh("run", "-n", "rules.toml", env={"COLUMNS": "200"})
     moment = datetime.fromisoformat(due)
-    assert f"not before {moment:%Y-%m-%d %H:%M:%S}Z" in plan
+    assert f"failed: exit code 3; not before {moment:%Y-%m-%d %H:%M:%S}Z" in plan
+    plan, _ = sh("resume", "-n", "@last", "--only", "0", env={"COLUMNS": "200"})
+    assert "failed: exit code 3\n" in plan  # what is named does not wait
     resumed = sh.start("resume", "@last")
     hear(resumed.stderr, "resuming")
     page, _ = sh("show", "@last", env={"COLUMNS": "200"})

@@ -215,7 +215,7 @@ def test_what_a_dead_orchestrator_left_is_stopped(held: Shell) -> None:
     first, _ = attempts(held)
     until(lambda: live_state(held.states / held.only_id(), first).kind == "free")
     _, err = held("stop", "held")
-    assert "nobody drives it, and 1 attempt runs on: they are asked themselves" in err
+    assert "nobody drives it, and 1 attempt runs on: asking it to stop" in err
     assert "interrupted (user), 1 of 4 processes completed" in err
     assert alive(held.path) == []
     state = StateManager(held.states).load(held.only_id())
@@ -432,8 +432,10 @@ def test_one_process_is_named_as_everywhere(held: Shell) -> None:
 def test_a_process_that_there_is_not_cannot_be_stopped(held: Shell) -> None:
     """Nothing is asked for then."""
     run = running(held)
-    _, err = held("stop", "--only", "1,7", "held", code=1)
-    assert "/7 is no process of it: they are 0 to 3" in err
+    for command in ("stop", "resume"):
+        _, err = held(command, "--only", "1,7", "held", code=2)
+        assert "--only names processes that are not there: 7; " in err
+        assert err.endswith(" has 0 to 3\n")
     assert run.poll() is None
 
 
@@ -441,9 +443,11 @@ def test_a_launcher_stops_whole(held: Shell) -> None:
     """One of its ranks is meant, and all of them stop and wait."""
     run = held.start("run", "--ranks", "2", "--set", "limits.grace=5s", "--", "sleep", "60")
     until(lambda: held.states.exists() and any(held.states.glob("*/attempts/launcher-0.1.live")))
-    held("stop", "--only", "1", "@last")
-    run.communicate(timeout=30)
+    _, err = held("stop", "--only", "1", "@last")
+    assert "to stop processes 0, 1 within 5 s" in err
+    _, said = run.communicate(timeout=30)
     assert run.returncode == 130
+    assert "to stop processes 0, 1; the others go on" in said
     state = StateManager(held.states).load(held.only_id())
     assert [str(each.status) for each in state.processes.values()] == ["pending", "pending"]
 
@@ -491,6 +495,19 @@ def test_a_stop_while_what_a_dead_shim_left_is_settled(held: Shell) -> None:
     for name in attempts(held):
         os.kill(shim_of(held, name), signal.SIGKILL)
     held("stop", "--grace", "200ms", "held")
+    is_over(held, run)
+
+
+def test_a_part_of_what_a_dead_shim_left_is_killed(held: Shell) -> None:
+    """At once, not after the grace period of half a minute."""
+    (held.path / "deaf").touch()
+    run = running(held, "--set", "limits.jobs=4")
+    held.began(4)
+    for name in attempts(held)[:2]:
+        os.kill(shim_of(held, name), signal.SIGKILL)
+    _, err = held("stop", "--kill", "--only", "0,1", "held")
+    assert "processes 0-1 wait for the next resume" in err
+    held("stop", "--kill", "held")
     is_over(held, run)
 
 

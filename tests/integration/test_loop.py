@@ -1,6 +1,9 @@
 """The loop with an engine of another kind, whose every word the test decides."""
 
+import contextlib
 import errno
+import fcntl
+import functools
 import itertools
 import json
 import os
@@ -8,12 +11,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
+from holdfast import liveness
 from holdfast.attempts.files import live_state
 from holdfast.attempts.names import AttemptName, attempts_dir, prepare
 from holdfast.attempts.records import Attempt
@@ -37,6 +42,7 @@ from holdfast.orchestration.watch import Watch
 from holdfast.provenance.digests import Digests
 from holdfast.results.going_on import GaveUpError
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.store.encoding import identity_to_json
 from holdfast.store.files import Files
 from holdfast.store.manager import StateManager, utc_now
 
@@ -437,6 +443,38 @@ def test_what_was_not_submitted_when_it_is_to_stop_never_begins(manager: StateMa
     assert live_state(manager.folder(name.experiment_id), name).kind == "revoked"
 
 
+@pytest.mark.parametrize("only", [None, [0]])
+def test_what_began_although_its_engine_failed_is_asked_to_stop(
+    manager: StateManager, only: list[int] | None
+) -> None:
+    """By a file, as everything that runs: else its shim takes the signal for a stranger's."""
+    locks = contextlib.ExitStack()
+
+    def begin(engine: PaperEngine) -> None:
+        [experiment_id] = manager.list_experiments()
+        name = AttemptName.of_process(experiment_id, 0, 1)
+        folder = manager.folder(experiment_id)
+        engine.handles[name] = Handle(name=name, folder=folder)
+        engine.words[name] = "running"
+        prepare(folder)
+        locks.callback(os.close, os.open(attempts_dir(folder), os.O_RDONLY))  # at work there
+        me = {**identity_to_json(liveness.me()), "mark": "0" * 32}
+        live = locks.enter_context((attempts_dir(folder) / "0.1.live").open("w"))
+        fcntl.flock(live, fcntl.LOCK_EX)
+        live.write(json.dumps(me))
+        live.flush()
+        manager.request_stop(experiment_id, only=only)
+
+    end = exit_of("0.1", exit_code=0, stop_requested="user")
+    engine = AwayEngine([begin, *[nothing] * 8, come_back, *[nothing] * 600, end])
+    engine.away = True
+    with locks, pytest.warns(EngineWarning):
+        outcome = orchestrator(manager, engine).run({**CONFIG, "limits": {"grace": 3600}})
+    assert (code_of(outcome), engine.cancelled, engine.submitted) == (130, [False], [])
+    asked = attempts_dir(manager.folder(outcome.state.experiment_id)) / "0.1.stop"
+    assert json.loads(asked.read_text())["reason"] == "user"
+
+
 def test_a_request_is_heard_while_an_engine_is_away(manager: StateManager) -> None:
     """Before anything was submitted, and before the engine could say what it has."""
 
@@ -455,6 +493,110 @@ def test_a_request_is_heard_while_an_engine_is_away(manager: StateManager) -> No
     with pytest.warns(EngineWarning):
         outcome = orchestrator(manager, engine).resume("exp_a")
     assert (code_of(outcome), outcome.stopped) == (130, True)
+
+
+def test_a_part_is_asked_for_before_what_runs_of_it_is_taken_over(manager: StateManager) -> None:
+    """Results are checked, or an engine is away: what is adopted afterwards is stopped, too."""
+    engine = AwayEngine()
+    left(manager, engine, leave)
+    stopped = exit_of("0.1", exit_code=0, stop_requested="user")
+    ask = functools.partial(manager.request_stop, "exp_a", only=[0])
+    engine.story = [nothing, lambda _: ask(), come_back, *[nothing] * 10, stopped]
+    with pytest.warns(EngineWarning):
+        outcome = orchestrator(manager, engine).resume("exp_a")
+    assert engine.cancelled == [False]
+    assert (code_of(outcome), outcome.state.reason) == (130, Reason.USER)
+    assert outcome.state.processes[0].status is ProcessStatus.PENDING
+    asked = attempts_dir(manager.folder("exp_a")) / "0.1.stop"
+    assert json.loads(asked.read_text())["reason"] == "user"
+
+
+PARTS = {"command": ["true"], "processes": 2, "limits": {"grace": 5, "deadline": 100, "jobs": 2}}
+
+
+def timed(manager: StateManager, engine: PaperEngine) -> Orchestrator:
+    """Its clocks go as the engine's."""
+    now = utc_now()
+    return Orchestrator(
+        manager,
+        engine,
+        clock=lambda: now + timedelta(seconds=engine.now),
+        monotonic=lambda: engine.now,
+    )
+
+
+def to(seconds: float) -> Callable[[PaperEngine], None]:
+    def jump(engine: PaperEngine) -> None:
+        engine.now = seconds
+
+    return jump
+
+
+def test_a_deadline_is_no_request_although_a_part_was_stopped_on_one(manager: StateManager) -> None:
+    """`run` and `wait` tell the same, and the history does not put it down to who asked."""
+
+    def ask(_: PaperEngine) -> None:
+        manager.request_stop(manager.list_experiments()[0], only=[0])
+
+    whys = ("user", "deadline")
+    ends = [exit_of(f"{i}.1", exit_code=0, stop_requested=why) for i, why in enumerate(whys)]
+    engine = PaperEngine([word("running"), ask, nothing, ends[0], to(101), nothing, ends[1]])
+    outcome = timed(manager, engine).run(PARTS)
+    assert (outcome.state.reason, code_of(outcome), outcome.held) == (Reason.DEADLINE, 3, (0,))
+    [step] = [
+        each for each in manager.history(outcome.state.experiment_id) if each.event == "interrupt"
+    ]
+    assert step.evidence is None
+
+
+def test_who_asks_while_the_time_runs_out_is_answered(manager: StateManager) -> None:
+    """What runs has a grace period left until its deadline; the end is the user's."""
+
+    def ask(_: PaperEngine) -> None:
+        manager.request_stop(manager.list_experiments()[0])
+
+    ends = [exit_of(f"{i}.1", exit_code=0, stop_requested="user") for i in range(2)]
+    engine = PaperEngine([word("running"), to(96), ask, *[nothing] * 6, *ends])
+    outcome = timed(manager, engine).run(PARTS)
+    assert (outcome.state.reason, code_of(outcome)) == (Reason.USER, 130)
+    assert outcome.state.error_message is None
+
+
+def test_who_asks_for_everything_is_named_not_who_asked_for_a_part(manager: StateManager) -> None:
+    """Although both did, and the part was first."""
+
+    def ask(engine: PaperEngine) -> None:
+        [experiment_id] = manager.list_experiments()
+        manager.request_stop(experiment_id, only=[0])
+        other = {"level": "stop", "by": {"host": "elsewhere", "pid": 7}}
+        (manager.folder(experiment_id) / "stop.1.2").write_text(json.dumps(other))
+
+    ends = [exit_of(f"{i}.1", exit_code=0, stop_requested="user") for i in range(2)]
+    engine = PaperEngine([word("running"), ask, *[nothing] * 6, *ends])
+    outcome = timed(manager, engine).run(PARTS)
+    assert code_of(outcome) == 130
+    steps = manager.history(outcome.state.experiment_id)
+    [step] = [each for each in steps if each.event == "interrupt"]
+    assert step.evidence == "asked by pid 7 on elsewhere"
+
+
+def test_what_is_named_does_not_wait_for_the_end_of_its_pause(manager: StateManager) -> None:
+    """It can be tried now by no other means; a resume of everything keeps the pause."""
+    config = {**CONFIG, "processes": 2, "retry": {"max_attempts": 2, "backoff": 3600}}
+    fails = [exit_of("0.1", exit_code=3), exit_of("1.1", exit_code=3)]
+    engine = PaperEngine([*fails, interrupt])
+    outcome = orchestrator(manager, engine).run(config, jobs=2)
+    pauses = [each.not_before for each in outcome.state.processes.values()]
+    assert None not in pauses
+    told = orchestrator(manager, engine).resume(outcome.state.experiment_id, failed_only=True)
+    assert "no process has failed for good (processes 0, 1 wait for another attempt" in told.message
+    engine = PaperEngine([exit_of("0.2", exit_code=0)])
+    outcome = orchestrator(manager, engine).resume(outcome.state.experiment_id, only=[0])
+    assert (engine.submitted, outcome.held) == (["0.2"], (1,))
+    assert outcome.state.processes[1].not_before == pauses[1]
+    engine = PaperEngine([nothing, nothing, interrupt])
+    orchestrator(manager, engine).resume(outcome.state.experiment_id)
+    assert engine.submitted == []
 
 
 class NoLocks(Files):

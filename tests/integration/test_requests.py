@@ -242,8 +242,14 @@ def test_an_owner_whose_life_is_unknown_is_given_its_time(manager: StateManager)
     assert manager.load(ID).reason is Reason.USER
 
 
-def test_a_stranger_that_sleeps_is_not_woken(manager: StateManager) -> None:
-    """A file may name anybody: who is continued is who holds the lock of this very folder."""
+@pytest.mark.parametrize("only", [None, (0,)])
+def test_a_stranger_that_sleeps_is_not_woken(
+    manager: StateManager, only: tuple[int, ...] | None
+) -> None:
+    """A file may name anybody: who is continued is who holds the lock of this very folder.
+
+    And who sleeps has held nothing back, although it does not run.
+    """
     with python("import sys; print('up', flush=True); sys.stdin.read()") as stranger:
         hear(stranger.stdout, "up")
         stranger.send_signal(signal.SIGSTOP)
@@ -259,12 +265,34 @@ def test_a_stranger_that_sleeps_is_not_woken(manager: StateManager) -> None:
         with (manager.folder(ID) / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the owner is somebody else
             clock = Clock()
-            made, said = stopping(manager, clock)
+            made, said = stopping(manager, clock, request=StopRequest(grace_s=1.0, only=only))
             found = ended(made, clock)
         assert stat.read_text().rpartition(")")[2].split()[0] == "T"
         stranger.kill()
     assert found.kind == "running"
     assert any("cannot be woken" in each and "does not hold the lock" in each for each in said)
+
+
+def test_an_owner_that_was_woken_is_given_time_to_hear(manager: StateManager) -> None:
+    """Until then it may start what is to be held back, although that does not run."""
+    manager.create(ID)
+    clock = Clock()
+    with owner(manager.state_dir, ID) as process:
+        stat = Path(f"/proc/{process.pid}/stat")
+        process.send_signal(signal.SIGSTOP)
+        until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+        made, said = stopping(manager, clock, request=StopRequest(only=(0,)))
+        assert made.ask() is None
+        clock.now = 1.0
+        assert made.step() is None
+        assert "it was woken to hear this" in said[-1]
+        until(lambda: stat.read_text().rpartition(")")[2].split()[0] != "T")
+        clock.now = 2.0
+        assert made.step() is None
+        clock.now = 2.5
+        found = made.step()
+    assert found is not None
+    assert (found.kind, found.only) == ("partly", (0,))
 
 
 def test_what_was_never_started_has_nothing_to_stop(manager: StateManager) -> None:
@@ -273,7 +301,7 @@ def test_what_was_never_started_has_nothing_to_stop(manager: StateManager) -> No
     clock = Clock()
     before = manager.load(ID)
     assert ended(stopping(manager, clock)[0], clock).kind == "nothing"
-    with pytest.raises(InvalidRequestError, match="they are 0 to 0"):
+    with pytest.raises(InvalidRequestError, match="not there: 1; exp_7 has process 0"):
         stopping(manager, clock, request=StopRequest(only=(1,)))[0].ask()
     assert manager.load(ID) == before
     assert before.owner is None

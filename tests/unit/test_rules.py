@@ -16,6 +16,7 @@ from holdfast.lifecycle.records import ExperimentState, ProcessProgress, Ranks
 from holdfast.orchestration.deadline import Passing, deadline_of
 from holdfast.orchestration.rules import Rules, limits_of
 from holdfast.orchestration.scheduling import Plan, Policy, Scheduler
+from holdfast.reading.waiting import limits_words
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
 NOW = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)
@@ -365,6 +366,18 @@ def test_a_fact_that_could_not_be_read_again_is_refused(facts: dict[str, Any]) -
     """Before it is recorded."""
     with pytest.raises(InvalidRequestError):
         Requested(entity="process", event="requeue", at=NOW, process=0, facts=facts)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "words"), [("60m", "limits.timeout 1h → 2h"), ("4h", ""), (None, ""), ("x", "")]
+)
+def test_a_limit_that_was_changed_since_is_not_shown_as_the_rule_left_it(
+    timeout: str | None, words: str
+) -> None:
+    """`resume --set` came after the rule, and counts."""
+    process = ProcessProgress(limits={"timeout_s": {"from": 3600.0, "to": 7200.0}})
+    state = ExperimentState(experiment_id="e", config={"limits": {"timeout": timeout}})
+    assert limits_words(state, process) == words
 
 
 # -- the deadline ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from holdfast.cli.loading import quietly
 from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.reading import forms, text
-from holdfast.status import ProcessStatus
+from holdfast.status import ExperimentStatus, ProcessStatus
 
 if TYPE_CHECKING:
     from holdfast.lifecycle.changes import Change
@@ -176,7 +176,7 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
 
 def _again(outcome: "Outcome") -> tuple[str, ...]:
     """What goes on with a part of an experiment that was interrupted; empty if it is done."""
-    if not outcome.held or (outcome.signal is None and not outcome.stopped):
+    if not outcome.held or outcome.state.status is not ExperimentStatus.INTERRUPTED:
         return ()
     held = set(outcome.held)
     open_ones = outcome.state.processes.indices(ProcessStatus.PENDING, ProcessStatus.FAILED)
@@ -184,7 +184,8 @@ def _again(outcome: "Outcome") -> tuple[str, ...]:
     if not left:
         return ()
     only = text.ranges(left).replace(" ", "")
-    return ("resume", "--only", only, outcome.state.experiment_id)
+    verb, *rest = forms.next_words(outcome.state, None) or ("resume", outcome.state.experiment_id)
+    return (verb, "--only", only, *rest)
 
 
 def _print_table(lines: list[str]) -> None:

@@ -8,7 +8,7 @@ from holdfast.cli.addressing import named, resolve_unit
 from holdfast.cli.app import experiments_argument, force_option, in_state_dir, json_option
 from holdfast.cli.durations import duration
 from holdfast.cli.failures import OWNED, report
-from holdfast.cli.indices import only_option
+from holdfast.cli.indices import only_option, selected
 from holdfast.cli.waiting import pause
 from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
@@ -70,6 +70,8 @@ def stop(
         if len(queries) > 1:
             text.say("nothing was stopped")
         return code
+    if only is not None:
+        selected(manager, found[0], only)
     request = StopRequest(level="kill" if kill else "stop", grace_s=grace, only=only)
     ending = _Ending(where)
     with LocalEngine() as engine:

@@ -1,11 +1,17 @@
 """`--only 3,7` and `0-4,9`: processes as they are typed."""
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-__all__ = ["only_option"]
+from holdfast.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from holdfast.orchestration.selecting import Selection
+    from holdfast.store.manager import StateManager
+
+__all__ = ["only_option", "selected"]
 
 _C = TypeVar("_C", bound=Callable[..., Any])
 
@@ -38,3 +44,24 @@ def _range(words: str) -> range:
 def only_option(about: str) -> Callable[[_C], _C]:
     """`--only`, which gives ascending indices, or None."""
     return click.option("--only", metavar="INDICES", callback=_indices, help=about)
+
+
+def selected(
+    manager: "StateManager",
+    experiment_id: str,
+    only: Sequence[int] | None,
+    *,
+    failed_only: bool = False,
+) -> "Selection":
+    """The processes of an experiment that are meant.
+
+    Raises:
+        click.UsageError: It has not all of them.
+        ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for a load.
+    """
+    from holdfast.orchestration.selecting import select
+
+    try:
+        return select(manager.load(experiment_id), only, failed_only=failed_only)
+    except InvalidRequestError as err:
+        raise click.UsageError(f"--{err}") from err

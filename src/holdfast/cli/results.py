@@ -105,7 +105,7 @@ def process_page(
         ("started", text.when(process.started_at)),
         ("ended", text.when(process.completed_at)),
         ("not before", text.when(process.not_before)),
-        ("limits", limits_words(process)),
+        ("limits", limits_words(state, process)),
         ("progress", _progress(standing)),
         ("work", text.short((process.work or "")[:_SHORT])),
         ("code", _code(folder, process.code)),

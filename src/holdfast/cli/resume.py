@@ -10,7 +10,7 @@ from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.app import experiment_argument, force_option, in_state_dir, json_option
 from holdfast.cli.conduct import conduct
 from holdfast.cli.detached import NOTHING_TO_DETACH, detach_option
-from holdfast.cli.indices import only_option
+from holdfast.cli.indices import only_option, selected
 from holdfast.cli.run import (
     choice,
     code_options,
@@ -20,7 +20,6 @@ from holdfast.cli.run import (
     settings_of,
 )
 from holdfast.cli.where import Where
-from holdfast.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from holdfast.orchestration.intent import Choice
@@ -159,12 +158,7 @@ def _go_on(
     if dry_run and detach:
         raise click.UsageError(NOTHING_TO_DETACH)
     if only is not None or dry_run:
-        from holdfast.orchestration.selecting import select
-
-        try:
-            selection = select(manager.load(experiment_id), only, failed_only=failed_only)
-        except InvalidRequestError as err:
-            raise click.UsageError(f"--{err}") from err
+        selection = selected(manager, experiment_id, only, failed_only=failed_only)
         if dry_run:
             from holdfast.cli.plan import plan, print_plan
 

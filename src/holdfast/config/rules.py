@@ -23,6 +23,7 @@ __all__ = [
     "Rule",
     "Rules",
     "Setting",
+    "in_force",
     "problems",
     "structure",
 ]
@@ -74,6 +75,24 @@ class Setting:
 
     def __str__(self) -> str:
         return f"x{self.factor:g}" if self.factor is not None else written(self.seconds or 0.0)
+
+
+def in_force(
+    limits: object, replaced: Mapping[str, Mapping[str, float | None]] | None
+) -> dict[str, Mapping[str, float | None]]:
+    """What rules have set for the next attempts of a process, as far as it counts.
+
+    A limit that was configured otherwise since counts as it is configured in *limits*.
+    """
+    return {
+        name: each
+        for name, each in (replaced or {}).items()
+        if getattr(limits, name, _UNKNOWN) == each["from"]
+    }
+
+
+#: What no limit is, of a name that a newer version may have written.
+_UNKNOWN: Final = object()
 
 
 @attrs.frozen(kw_only=True)

@@ -107,8 +107,9 @@ class Course:
         )
         self._marks = Marks(experiment, state_dir, claim.folder, digests, terms.monotonic, works)
         self._loop = Loop(
-            *(claim, self._watch, interrupts, terms.on_change, self._marks, terms.note)
+            *(claim, self._watch, interrupts, terms.on_change, self._marks, terms.note, self._hold)
         )
+        self._held: frozenset[int] = frozenset()
 
     def run(
         self,
@@ -148,7 +149,7 @@ class Course:
         again_run: set[int | None] = set()
         while True:
             if claim.state.status is ExperimentStatus.RUNNING:
-                self._loop.drive(policy, taken.held)
+                self._loop.drive(policy, taken.held, selection.named(found))
             done = claim.state.status is ExperimentStatus.COMPLETED
             if not done or not aggregate or self._interrupts.count:
                 return self._ended(inherited)
@@ -210,14 +211,19 @@ class Course:
         terms = self._terms
         running = self._claim.state.status is ExperimentStatus.RUNNING
         if not selection.is_everything:
-            if terms.on_hold is not None:
-                terms.on_hold(taken.held)
+            self._hold(taken.held)
             for words in partial.notes(selection, found, taken):
                 terms.note(words)
         if changed is not None:
             terms.note(changed.told(recorded=running, running=taken.running))
         if intent.changed and running:
             terms.note(intent.changed.since(found.num_processes))
+
+    def _hold(self, processes: Collection[int]) -> None:
+        """Have these held back, too, for all who are told of that."""
+        self._held |= frozenset(processes)
+        if self._terms.on_hold is not None:
+            self._terms.on_hold(self._held)
 
     def _reuse(self, search: reuse.Search | None, inherited: Inherited) -> Inherited:
         """Complete what others have finished, before anything is started."""
@@ -311,11 +317,13 @@ class Course:
 
     def _ended(self, inherited: Inherited = NOTHING_INHERITED) -> Outcome:
         state, interrupts = self._claim.state, self._interrupts
+        pending = ProcessStatus.PENDING
+        held = {i for i in self._held if state.processes[i].status is pending} | inherited.held
         by_user = state.status is ExperimentStatus.INTERRUPTED and state.reason is Reason.USER
         return outcomes.unfinished(
             state,
             interrupts.first,
-            inherited,
+            attrs.evolve(inherited, held=frozenset(held)),
             blocked={str(name): why for name, why in self._watch.blocked.items()},
             stopped=interrupts.requested or (interrupts.partly and by_user),
         )

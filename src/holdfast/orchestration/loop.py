@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from holdfast.attempts.files import disk_problem
@@ -80,10 +80,12 @@ class Loop:
         on_change: Callable[[ExperimentState], None] | None,
         marks: Marks,
         note: Callable[[str], None] = lambda _: None,
+        hold: Callable[[Collection[int]], None] = lambda _: None,
     ) -> None:
         """Take the work up as *claim* has it; *watch* has what runs already.
 
-        *note* is told what people want to know at once.
+        *note* is told what people want to know at once, *hold* which processes somebody wants to
+        wait for another run.
         """
         self._holding = Holding(watch)
         self._marks = marks
@@ -96,7 +98,7 @@ class Loop:
         self._accepting = Accepting(watch, self._beside, lambda: claim.state, self.taking)
         self._early = EarlyRanks(watch, self.taking)
         self._stalls = Stalls(watch)
-        self.requests = Requests(claim, watch, interrupts, note)
+        self.requests = Requests(claim, watch, interrupts, note, hold)
         self._answered = 0
         self._asked_at = 0.0
         self._stopping_others: Reason | None = None
@@ -107,21 +109,25 @@ class Loop:
         self._halted_looked_at = -_HALTED_EVERY_S
         self._told: defaultdict[str, set[AttemptName]] = defaultdict(set)
 
-    def drive(self, policy: Policy, held: Iterable[int] = ()) -> ExperimentState:
+    def drive(
+        self, policy: Policy, held: Iterable[int] = (), at_once: Container[int] = ()
+    ) -> ExperimentState:
         """Go on until the experiment is not `running` any more; the state that it is in then.
 
         Args:
             held: Processes that are not to be started.
+            at_once: Processes that do not wait for what is left of a pause.
 
         Raises:
             StateWriteError: The disk refused. What runs goes on, and is adopted by a resume.
             OwnershipLostError: A newer owner took over.
         """
         with contextlib.closing(self._holding) as holding:
-            return self._drive(policy, held, holding)
+            marks = holding.marked(self._marks.start)
+            scheduler = Scheduler(self._claim.state, policy, marks, held, at_once)
+            return self._drive(policy, scheduler, holding)
 
-    def _drive(self, policy: Policy, held: Iterable[int], holding: Holding) -> ExperimentState:
-        scheduler = Scheduler(self._claim.state, policy, holding.marked(self._marks.start), held)
+    def _drive(self, policy: Policy, scheduler: Scheduler, holding: Holding) -> ExperimentState:
         facts: list[Event] = []
         watch = self._watch
         deadline = deadline_of(self._claim.state, policy.limits)
@@ -129,9 +135,10 @@ class Loop:
         stopping: Reason | None = None
         while True:
             now, monotonic_s = watch.clock(), watch.monotonic()
-            if stopping is None and self._interrupts.reason is None:
-                stopping = Reason.DEADLINE if time.closed(now, monotonic_s) else None
-            stopping = stopping or self._interrupts.reason
+            if stopping is None and time.closed(now, monotonic_s):
+                stopping = Reason.DEADLINE
+            # Who asks while the time runs out gets the answer of one who asked before.
+            stopping = self._interrupts.reason or stopping
             if self.requests.held:
                 scheduler.hold(self._claim.state, self.requests.held)
                 self.requests.held.clear()

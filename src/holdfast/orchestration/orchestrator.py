@@ -87,7 +87,8 @@ class Orchestrator:
                 its own, which the loop never waits for; see `Claim.on_step`.
             on_note: Called with what people want to know before anything is started: what is reused
                 from where, what is held back, which code has changed, and who asks to stop it.
-            on_hold: Called with the processes that are not to be started, before anything is.
+            on_hold: Called with the processes that are not to be started, before anything is, and
+                when somebody asks for some of them to stop.
             on_begin: Called once the experiment is owned and nothing keeps it from being run,
                 before anything is recorded.
             force: Take owners and attempts whose death cannot be proven for dead.
@@ -200,8 +201,9 @@ class Orchestrator:
         in the end, and the next resume goes on with everything.
 
         Args:
-            only: Start these processes alone, also if they had failed; with them go the other ranks
-                of their launchers. None for all.
+            only: Start these processes alone, also if they had failed, and now, although they may
+                wait for the end of a pause; with them go the other ranks of their launchers. None
+                for all.
             failed_only: Start only those that had failed.
             limits: Keys of `[limits]` that change from now on, for later resumes, too:
                 `{"timeout": "4h"}`; None as a value lifts a limit.
@@ -228,10 +230,11 @@ class Orchestrator:
             return self._shown(state)
         with contextlib.ExitStack() as held:
             digests = held.enter_context(digests_of(self._manager.state_dir))
+            given = limits or {}
             if partial.is_idle(self._manager, state, selection, digests, self._clock()):
+                self._note_unused(state, given)
                 return outcomes.idle(state, selection)
             experiment, intent = taking_up(self._manager, state, digests, code)
-            given = limits or {}
             if intent.state is None:
                 experiment, _ = limiting.changed(experiment, given, experiment_id)
                 return self.run(experiment, code=code, jobs=jobs, aggregate=aggregate)
@@ -357,6 +360,14 @@ class Orchestrator:
             return course.run(
                 intent, selection=selection, changed=changed, jobs=jobs, aggregate=aggregate
             )
+
+    def _note_unused(self, state: ExperimentState, limits: Mapping[str, Any]) -> None:
+        """Say that *limits* change nothing: there is no event that could record them."""
+        if limits:
+            experiment = configuration(state, self._manager.state_dir)
+            _, new = limiting.changed(experiment, limits, state.experiment_id)
+            if new is not None:
+                self._terms.note(f"{new.words}: not recorded, since nothing is to be run")
 
     # -- what there is to show --------------------------------------------------------------------
 

@@ -160,7 +160,7 @@ def idle(state: ExperimentState, selection: Selection) -> Outcome:
     elif state.status is ExperimentStatus.FAILED:
         what = f"no process has failed ({state.error_message})"
     else:
-        what = "no process has failed"
+        what = f"no process has failed{_waiting(state)}"
     message = f"{state.experiment_id}: nothing to do: {what}; {_completed(state)}"
     return Outcome(state=state, message=message, idle=True)
 
@@ -199,6 +199,16 @@ def unfinished(
         inherited=inherited,
         blocked=blocked,
     )
+
+
+def _waiting(state: ExperimentState) -> str:
+    """What has failed, and is pending again."""
+    pending = state.processes.indices(ProcessStatus.PENDING)
+    found = [i for i in pending if state.processes[i].not_before is not None]
+    if not found:
+        return ""
+    verb = "waits" if len(found) == 1 else "wait"
+    return f" for good ({_named(found)} {verb} for another attempt; `resume --only` starts it now)"
 
 
 def _results(state: ExperimentState) -> str:

@@ -5,14 +5,16 @@ here: these processes are asked to stop, and held back from then on.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 import attrs
 
+from holdfast.attempts.names import AttemptName
 from holdfast.lifecycle.events import Event, Requested
 from holdfast.lifecycle.records import summarise
 from holdfast.orchestration.interrupts import Interrupts
+from holdfast.orchestration.selecting import commands_of
 from holdfast.orchestration.watch import Watch
 from holdfast.status import Reason
 from holdfast.store.claim import Claim
@@ -24,6 +26,15 @@ __all__ = ["LOOK_EVERY_S", "Requests", "processes"]
 LOOK_EVERY_S: Final = 0.5
 
 
+@attrs.frozen
+class _Part:
+    """Commands that somebody wants to stop, by their first processes, and what was asked to."""
+
+    firsts: frozenset[int]
+    request: StopRequest
+    asked: set[AttemptName] = attrs.field(factory=set)
+
+
 class Requests:
     """The requests to one run.
 
@@ -33,16 +44,23 @@ class Requests:
     """
 
     def __init__(
-        self, claim: Claim, watch: Watch, interrupts: Interrupts, note: Callable[[str], None]
+        self,
+        claim: Claim,
+        watch: Watch,
+        interrupts: Interrupts,
+        note: Callable[[str], None],
+        hold: Callable[[Collection[int]], None],
     ) -> None:
-        """Look for what is asked of the owner *claim*; *note* tells its user."""
+        """Look for what is asked of the owner *claim*; *note* and *hold* tell its user."""
         self._claim = claim
         self._watch = watch
         self._interrupts = interrupts
         self._note = note
+        self._tell_held = hold
         self._look_at = 0.0
         self._kill_at: float | None = None
         self._evidence: str | None = None
+        self._parts: list[_Part] = []
         self.held: set[int] = set()
         self.grace_s: float | None = None
 
@@ -68,15 +86,27 @@ class Requests:
                 self._note(f"asked by {request.by} to {what}")
                 self.stop(_asked_by(request), force=request.force, grace_s=request.grace_s)
             else:
-                self._stop_some(request, request.only)
+                self._hold(request, request.only)
+        for part in self._parts:
+            # Again and again: a request can come before what runs already is taken over.
+            self._watch.stop_some(
+                part.firsts, part.asked, force=part.request.force, grace_s=part.request.grace_s
+            )
 
     def signed(self, events: tuple[Event, ...]) -> tuple[Event, ...]:
-        """*events*, with who asked for the interruption, if it is one of them."""
-        if self._evidence is None or self._interrupts.first is not None:
+        """*events*, with who asked for the interruption, if it is one of them.
+
+        A part that is held back can be interrupted for another reason, such as a deadline.
+        """
+        evidence = self._evidence
+        if evidence is None and self._parts:
+            evidence = _asked_by(self._parts[0].request)
+        if evidence is None or self._interrupts.first is not None:
             return events
         return tuple(
-            attrs.evolve(each, evidence=self._evidence)
-            if isinstance(each, Requested) and (each.entity, each.event) == _INTERRUPT
+            attrs.evolve(each, evidence=evidence)
+            if isinstance(each, Requested)
+            and (each.entity, each.event, each.reason) == _INTERRUPTED_BY_USER
             else each
             for each in events
         )
@@ -92,21 +122,21 @@ class Requests:
                 self._kill_at = at if self._kill_at is None else min(at, self._kill_at)
         self._interrupts.ask(Reason.USER, force=force)
 
-    def _stop_some(self, request: StopRequest, only: tuple[int, ...]) -> None:
+    def _hold(self, request: StopRequest, only: tuple[int, ...]) -> None:
+        """Have these stopped and not be started, with the other ranks of their launchers."""
         state = self._claim.state
-        there = sorted(index for index in only if index < state.num_processes)
+        there = commands_of(state, (index for index in only if index < state.num_processes))
         if not there:
             return
-        self._evidence = self._evidence or _asked_by(request)
-        which = f"{processes(len(there))} {summarise(there)}"
+        which = f"{processes(len(there))} {summarise(sorted(there))}"
         self._note(f"asked by {request.by} to stop {which}; the others go on")
         self.held.update(there)
+        self._tell_held(there)
         self._interrupts.partly = True
-        firsts = {state.gang(index).start for index in there}
-        self._watch.stop_some(firsts, force=request.force, grace_s=request.grace_s)
+        self._parts.append(_Part(frozenset(state.gang(each).start for each in there), request))
 
 
-_INTERRUPT: Final = ("experiment", "interrupt")
+_INTERRUPTED_BY_USER: Final = ("experiment", "interrupt", Reason.USER)
 
 
 def processes(count: int) -> str:

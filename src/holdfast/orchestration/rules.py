@@ -14,7 +14,7 @@ import attrs
 from holdfast.attempts.names import AttemptName
 from holdfast.config.durations import written
 from holdfast.config.experiment_file import Limits, Retry
-from holdfast.config.rules import Rule
+from holdfast.config.rules import Rule, in_force
 from holdfast.lifecycle.changes import Change
 from holdfast.lifecycle.events import Again, Event, ProcessExited, ProcessLost, Requested
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
@@ -37,15 +37,9 @@ _ENDS: Final = (ProcessExited, ProcessLost)
 
 
 def limits_of(limits: Limits, process: ProcessProgress) -> Limits:
-    """The limits of the next attempt of *process*: what rules have set, else the experiment's.
-
-    A limit that was configured otherwise since counts as it is configured.
-    """
-    replaced: dict[str, Any] = {
-        name: each["to"]
-        for name, each in (process.limits or {}).items()
-        if getattr(limits, name, _UNKNOWN) == each["from"]
-    }
+    """The limits of the next attempt of *process*: what rules have set, else the experiment's."""
+    found = in_force(limits, process.limits)
+    replaced: dict[str, Any] = {name: each["to"] for name, each in found.items()}
     return attrs.evolve(limits, **replaced) if replaced else limits
 
 
@@ -56,10 +50,6 @@ def limits_of_attempt(limits: Limits, state: ExperimentState, name: AttemptName)
         if process.status is ProcessStatus.RUNNING and process.attempt == name.attempt:
             return limits_of(limits, process)
     return limits
-
-
-#: What no limit is, of a name that a newer version may have written.
-_UNKNOWN: Final = object()
 
 
 @attrs.frozen(kw_only=True)

@@ -6,7 +6,7 @@ it out.
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -114,12 +114,14 @@ class Scheduler:
         policy: Policy,
         marks: Callable[[ExperimentState, int], Mapping[str, Any]] = lambda *_: {},
         held: Iterable[int] = (),
+        at_once: Container[int] = (),
     ) -> None:
         """Take up the work where *state* left it.
 
         Args:
             marks: What else the start of a process records: its facts, and `evidence`.
             held: Processes that are not to be started; see `hold`.
+            at_once: Processes that do not wait for what is left of a pause after their last end.
         """
         self._policy = policy
         self._rules = policy.judge
@@ -144,7 +146,7 @@ class Scheduler:
                 else:
                     self._retryable.append(index)
             elif process.status is ProcessStatus.PENDING:
-                self._put(state, index)
+                self._put(state, index, at_once=index in at_once)
 
     def hold(self, state: ExperimentState, processes: Iterable[int]) -> None:
         """Start the commands of *processes* no more: they stay pending until another run.
@@ -281,13 +283,13 @@ class Scheduler:
             if any(rank.status is ProcessStatus.PENDING for rank in ranks):
                 self._put(state, first)
 
-    def _put(self, state: ExperimentState, index: int) -> None:
+    def _put(self, state: ExperimentState, index: int, *, at_once: bool = False) -> None:
         """Have the command of a process wait for its start, once, whichever of its ranks it is."""
         first = state.gang(index).start
         if first in self._given_up or first in self._queued or first in self._held:
             return
         self._queued.add(first)
-        waits = self._rules.waits(state, first)
+        waits = None if at_once else self._rules.waits(state, first)
         if waits is None:
             heapq.heappush(self._ready, first)
         else:

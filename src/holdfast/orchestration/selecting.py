@@ -13,7 +13,7 @@ from holdfast.errors import InvalidRequestError
 from holdfast.lifecycle.records import ExperimentState, summarise
 from holdfast.status import ProcessStatus
 
-__all__ = ["EVERYTHING", "Selection", "select"]
+__all__ = ["EVERYTHING", "Selection", "commands_of", "select"]
 
 
 _UNFINISHED: Final = frozenset(ProcessStatus) - {ProcessStatus.COMPLETED}
@@ -48,7 +48,11 @@ class Selection:
             for index in (range(state.num_processes) if self.only is None else self.only)
             if state.processes[index].status in asked or (index in lost and not self.failed_only)
         ]
-        return frozenset(rank for index in found for rank in state.gang(index))
+        return commands_of(state, found)
+
+    def named(self, state: ExperimentState) -> frozenset[int]:
+        """Those that somebody means by their numbers, by whole commands: now, without a pause."""
+        return commands_of(state, self.only or ())
 
     def held(self, state: ExperimentState, lost: Container[int] = ()) -> frozenset[int]:
         """The processes of *state* that are not to be started."""
@@ -58,6 +62,11 @@ class Selection:
 
 
 EVERYTHING: Final = Selection()
+
+
+def commands_of(state: ExperimentState, indices: Iterable[int]) -> frozenset[int]:
+    """*indices*, with the other ranks of their launchers: these start and stop together."""
+    return frozenset(rank for index in indices for rank in state.gang(index))
 
 
 def select(

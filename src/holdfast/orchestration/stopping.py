@@ -19,7 +19,6 @@ from holdfast.errors import (
     ConfigError,
     DiskError,
     EngineError,
-    InvalidRequestError,
     UnknownLivenessError,
 )
 from holdfast.identity import ProcessIdentity
@@ -28,6 +27,7 @@ from holdfast.orchestration.configured import configuration
 from holdfast.orchestration.orchestrator import Orchestrator
 from holdfast.orchestration.requests import processes
 from holdfast.orchestration.rules import limits_of
+from holdfast.orchestration.selecting import commands_of, select
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store.manager import StateManager
 from holdfast.store.requests import StopRequest
@@ -89,8 +89,10 @@ class Stopping:
     _epoch: int | None = None
     _owner: ProcessIdentity | None = None
     _asked_at: float = 0.0
+    _asleep_at: float = float("-inf")
     _grace_s: float = _GRACE_S
     _deaf_at: float = 0.0
+    _only: tuple[int, ...] | None = None
     _told: set[str] = attrs.field(factory=set)
     _asked: set[str] = attrs.field(factory=set)
 
@@ -110,11 +112,9 @@ class Stopping:
             ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for a load.
         """
         seen = self._lookout.look()
-        number = seen.state.num_processes
-        beyond = [index for index in self.request.only or () if index >= number]
-        if beyond:
-            what = f"is no process of it: they are 0 to {number - 1}"
-            raise InvalidRequestError(f"{self.experiment_id}/{beyond[0]}", what)
+        selection = select(seen.state, self.request.only)
+        if selection.only is not None:
+            self._only = tuple(sorted(commands_of(seen.state, selection.only)))
         self._asked_at = self.monotonic()
         self._deaf_at = self._asked_at + _DEAF_EVERY_S
         self._grace_s = self._grace_of(seen.state)
@@ -123,17 +123,13 @@ class Stopping:
             self._owner = seen.state.owner
             return None
         if seen.survivors:
-            self._tell("left", self._left(seen))
+            if meant := self._meant(seen):
+                self._tell("left", _left(meant))
             self._ask_shims(seen)
             return None
         if seen.state.status is ExperimentStatus.RUNNING and self.request.only is None:
             return self._take_over(seen)  # nothing runs: that is but a record
         return Stopped(kind="nothing", state=seen.state)
-
-    def _left(self, seen: Standing) -> str:
-        count = len(seen.survivors)
-        what = "1 attempt runs" if count == 1 else f"{count:,} attempts run"
-        return f"nobody drives it, and {what} on: they are asked themselves"
 
     def _grace_of(self, state: ExperimentState) -> float:
         if self.request.force:
@@ -165,11 +161,9 @@ class Stopping:
 
     def _meant(self, seen: Standing) -> list[Survivor]:
         """The attempts among those that survive which are to stop."""
-        if self.request.only is None:
+        if self._only is None:
             return list(seen.survivors)
-        state = seen.state
-        firsts = {state.gang(i).start for i in self.request.only if i < state.num_processes}
-        return [each for each in seen.survivors if each.name.index in firsts]
+        return [each for each in seen.survivors if each.name.index in self._only]
 
     @property
     def driven(self) -> bool:
@@ -203,7 +197,7 @@ class Stopping:
             return self._wait_for_shims(seen)
         if seen.survivors or seen.state.status is ExperimentStatus.RUNNING:
             if self._epoch is not None and seen.survivors:
-                self._tell("left", f"{self._owner} has died: {self._left(seen)}")
+                self._tell("left", f"{self._owner} has died: {_left(seen.survivors)}")
             return self._take_over(seen)
         return Stopped(kind="stopped", state=seen.state)
 
@@ -219,11 +213,11 @@ class Stopping:
     def _wait_for_owner(self, seen: Standing) -> Stopped | None:
         now, state = self.monotonic(), seen.state
         self._tell("asked", self._whom(seen))
-        only = self.request.only
-        if only is not None and now - self._asked_at >= _HEARD_WITHIN_S:
-            going_on = [i for i in only if i < state.num_processes and _runs(state, i)]
-            if not going_on:
-                return Stopped(kind="partly", state=state, only=only)
+        if seen.halted:
+            self._asleep_at = now
+        heard = now - max(self._asked_at, self._asleep_at) >= _HEARD_WITHIN_S
+        if self._only is not None and heard and not any(_runs(state, i) for i in self._only):
+            return Stopped(kind="partly", state=state, only=self._only)
         if now >= self._deaf_at:
             self._deaf_at = now + _DEAF_EVERY_S
             if seen.halted:
@@ -245,8 +239,8 @@ class Stopping:
 
     def _whom(self, seen: Standing) -> str:
         what = "it"
-        if self.request.only is not None:
-            what = f"{processes(len(self.request.only))} {summarise(list(self.request.only))}"
+        if self._only is not None:
+            what = f"{processes(len(self._only))} {summarise(list(self._only))}"
         how = f"to stop {what} within {self._grace_s:g} s"
         if self.request.force:
             how = f"to kill {what}"
@@ -272,7 +266,7 @@ class Stopping:
         left = self._meant(seen)
         if not left:
             words = ["nobody drives the rest"] if seen.survivors else []
-            return Stopped(kind="partly", state=seen.state, only=self.request.only, words=words)
+            return Stopped(kind="partly", state=seen.state, only=self._only, words=words)
         if not self._late:
             return None
         words = [f"attempt {each.name} is not over: {each.verdict}" for each in left]
@@ -319,5 +313,11 @@ class Stopping:
             self.say(f"{self.experiment_id}: {words}")
 
 
+def _left(survivors: Sequence[Survivor]) -> str:
+    count = len(survivors)
+    what = "1 attempt runs" if count == 1 else f"{count:,} attempts run"
+    return f"nobody drives it, and {what} on: asking {'it' if count == 1 else 'them'} to stop"
+
+
 def _runs(state: ExperimentState, index: int) -> bool:
-    return any(state.processes[rank].status is ProcessStatus.RUNNING for rank in state.gang(index))
+    return state.processes[index].status is ProcessStatus.RUNNING

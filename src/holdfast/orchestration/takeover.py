@@ -257,7 +257,7 @@ def plan(
     step = apply_many(state, found.facts.values())
     events, _ = rules.followed(step.state, found.facts.values(), step.changes, at)
     ended = step.state
-    held = selection.held(ended, found.lost)
+    held, named = selection.held(ended, found.lost), selection.named(state)
     open_again = not selection.is_everything or limits.fail_fast
     events += _reopening(ended, found.lost, at, evidence, held, changed, open_again=open_again)
     after = apply_many(state, events).state
@@ -276,6 +276,7 @@ def plan(
             _decide(
                 *(index, state.processes[index], foreseen, found, again, at),
                 held=index in held,
+                waits=index not in named,
                 force=force,
             )
             for index in foreseen.process_progress
@@ -383,6 +384,7 @@ def _decide(
     at: datetime,
     *,
     held: bool,
+    waits: bool = True,
     force: bool,
 ) -> Decision:
     """What becomes of a process, which was *before* as recorded.
@@ -390,6 +392,7 @@ def _decide(
     Args:
         state: As is foreseen.
         again: What of it failed and is tried again.
+        waits: Whether it waits for what is left of a pause.
     """
     if held:
         made = _decide(index, before, state, found, (index,), at, held=False, force=force)
@@ -407,7 +410,7 @@ def _decide(
         return Decision("skip", why, completed=True)
     if now.status is ProcessStatus.FAILED and index not in again:
         return Decision("skip", f"{why}; no attempt left")
-    if now.not_before is not None and now.not_before > at:
+    if waits and now.not_before is not None and now.not_before > at:
         why = f"{why}; not before {now.not_before:%Y-%m-%d %H:%M:%S}Z"
     return Decision("run", why)
 
@@ -438,7 +441,9 @@ def _history(before: ProcessProgress, now: ProcessProgress, fact: ProcessExited 
         return f"{attempt} {_ended_words(fact)}"
     if now.status is ProcessStatus.COMPLETED:
         return f"completed in {attempt}" if now.origin is None else f"reused from {now.origin}"
-    if before.status is ProcessStatus.FAILED:
+    # One that failed keeps its end while it waits for the next attempt.
+    waits = before.status is ProcessStatus.PENDING and before.completed_at is not None
+    if before.status is ProcessStatus.FAILED or waits:
         return f"failed: {before.error_message or f'exit code {before.exit_code}'}"
     if before.attempt == 0:
         return "never tried"

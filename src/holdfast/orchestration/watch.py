@@ -5,6 +5,7 @@ a certain end, *blocked* cannot be judged. It waits for nothing; `holdfast.orche
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -49,6 +50,10 @@ _STOPPED_WITHIN_S: Final = 10.0
 #: Not sooner than this is a disk asked again that just refused, and not for longer.
 _UNREAD_EVERY_S: Final = 1.0
 _UNREAD_WITHIN_S: Final = 30.0
+
+
+def _nothing() -> None:
+    pass
 
 
 @attrs.frozen
@@ -103,6 +108,8 @@ class Watch:
     unreached: dict[AttemptName, str] = attrs.field(factory=dict)
     launched: list[Handle] = attrs.field(factory=list)
     _graces: dict[AttemptName, float] = attrs.field(factory=dict)
+    #: What was asked of attempts that settled, should one of them turn out to run.
+    _orders: dict[AttemptName, Callable[[], None]] = attrs.field(factory=dict)
     _shims: dict[AttemptName, ProcessIdentity | None] = attrs.field(factory=dict)
     _texts: dict[AttemptName, str] = attrs.field(factory=dict)
     _unsubmitted: dict[AttemptName, Attempt] = attrs.field(factory=dict)
@@ -312,9 +319,8 @@ class Watch:
         elif isinstance(seen, Running):
             handle = Handle(name=name, folder=self.launcher.folder, identity=seen.identity)
             self.handles[name] = handle
-            if self._stopping:
-                self.asked.setdefault(name, self.monotonic())
-                self._to_cancel.add(name)
+            # It began after all, and nothing that could be heard was asked of it yet.
+            self._orders.pop(name, _nothing)()
         elif isinstance(seen, Undecided):
             self.blocked[name] = seen.evidence
         else:
@@ -348,12 +354,26 @@ class Watch:
         everything = [*self.handles, *self.blocked, *self.settling]
         self.ask(everything, force=force, why=why, grace_s=grace_s)
 
-    def stop_some(self, firsts: Container[int], *, force: bool, grace_s: float | None) -> None:
-        """As `stop`, on behalf of a user, of the commands whose first processes these are."""
+    def stop_some(
+        self,
+        firsts: Container[int],
+        but: set[AttemptName],
+        *,
+        force: bool,
+        grace_s: float | None,
+    ) -> None:
+        """As `stop`, on behalf of a user, of the commands whose first processes these are.
+
+        Args:
+            but: Attempts that were asked to before; those that are asked now are added.
+        """
+        there = [*self._unsubmitted, *self.handles, *self.blocked, *self.settling]
+        some = [name for name in there if name.index in firsts and name not in but]
+        if not some:
+            return
         self._fence()
-        self._settle_unsubmitted([name for name in self._unsubmitted if name.index in firsts])
-        everything = [*self.handles, *self.blocked, *self.settling]
-        some = [name for name in everything if name.index is not None and name.index in firsts]
+        but.update(some)
+        self._settle_unsubmitted([name for name in some if name in self._unsubmitted])
         self.ask(some, force=force, why=Reason.USER, grace_s=grace_s)
 
     def _settle_unsubmitted(self, names: Sequence[AttemptName]) -> None:
@@ -387,10 +407,13 @@ class Watch:
         """Ask these attempts to stop, within *grace_s* if that is given; *force* kills them."""
         for name in names:
             self.asked[name] = self.monotonic()
-            if grace_s is not None:
-                self._graces[name] = grace_s
+            if grace_s is not None or force:
+                self._graces[name] = 0.0 if force else grace_s or 0.0
             if name in self.settling:
                 self.settling[name].grace_s = self._grace_s(name)
+                self._orders[name] = functools.partial(
+                    self.ask, [name], force=force, why=why, grace_s=grace_s
+                )
                 continue
             # Where the disk takes no request, the engine has ways of its own.
             with contextlib.suppress(StateWriteError):

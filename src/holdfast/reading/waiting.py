@@ -1,5 +1,6 @@
 """What waits for its next attempt: until when, why, and which limits rules have set for it."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from holdfast.config.durations import written
-from holdfast.config.rules import SETTABLE
+from holdfast.config.rules import SETTABLE, in_force
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import reasons, text
 from holdfast.status import ProcessStatus
@@ -41,7 +42,7 @@ def waits(state: ExperimentState, folder: Path, now: datetime) -> dict[int, Wait
         and process.not_before > now
     )
     return {
-        index: Wait(until, _why(folder, state, index, process), limits_words(process))
+        index: Wait(until, _why(folder, state, index, process), limits_words(state, process))
         for index, process, until in islice(waiting, MOST)
     }
 
@@ -54,12 +55,18 @@ def _why(folder: Path, state: ExperimentState, index: int, process: ProcessProgr
     return f"failure {process.failures}: {ended}"
 
 
-def limits_words(process: ProcessProgress) -> str:
-    """`limits.timeout 1h → 2h`; empty where no rule has set any."""
+def limits_words(state: ExperimentState, process: ProcessProgress) -> str:
+    """`limits.timeout 1h → 2h`; empty where no rule has set any that counts."""
+    if not process.limits:
+        return ""
+    from holdfast.config.declaration import check_limits
+
+    table = state.config.get("limits")
+    limits, _ = check_limits(table if isinstance(table, Mapping) else {})
     keys = {name: key for key, name in SETTABLE.items()}
     return ", ".join(
         f"{text.short(keys.get(name, name))} {_seconds(each['from'])} → {_seconds(each['to'])}"
-        for name, each in (process.limits or {}).items()
+        for name, each in in_force(limits, process.limits).items()
     )
 
 
