@@ -141,3 +141,18 @@ def test_a_dry_run_says_that_there_are_not_so_many(sh: Shell) -> None:
     assert not (sh.path / "state").exists()
     sh("run", "first.toml", "--set", "needs.gpu=0")
     assert not (sh.path / "state").exists()
+
+
+def test_what_runs_is_taken_over_although_its_slots_are_no_more(holding: Shell) -> None:
+    """A need that cannot be met refuses what is to be started, and nothing is."""
+    (holding.path / "second.toml").write_text(FILE.replace("2", "1").replace('"0"', '"1"'))
+    run = holding.start("run", "second.toml")
+    holding.began(2)
+    run.kill()
+    run.wait()
+    env = {"CUDA_VISIBLE_DEVICES": "3"}
+    assert "adopt" in holding("resume", "@last", "-n", env=env)[0]
+    resumed = holding.start("resume", "@last", env=env)
+    holding.let_go()
+    assert resumed.wait(30) == 0
+    assert "taken over" in (resumed.stderr.read() if resumed.stderr else "")

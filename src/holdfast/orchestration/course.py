@@ -127,8 +127,6 @@ class Course:
             jobs: As for `Orchestrator.run`, as is *aggregate*.
         """
         claim, experiment, terms = self._claim, self._experiment, self._terms
-        if not claim.state.can_aggregate() and (slots := allocator(experiment)) is not None:
-            slots.check()
         taken = self._take_over(selection, changed)
         if taken is None:
             return self._ended()
@@ -136,6 +134,8 @@ class Course:
             skipped=taken.skipped, adopted=taken.adopted, running=taken.running, held=taken.held
         )
         if taken.starts:
+            if (slots := allocator(experiment)) is not None:
+                slots.check()
             _check_directory(claim.state, experiment, terms.manager.state_dir)
             # Before anything is recorded: a declared file that is gone starts nothing.
             _ = self._marks.works
