@@ -19,7 +19,6 @@ from holdfast.errors import (
     ConfigError,
     DiskError,
     EngineError,
-    InvalidRequestError,
     UnknownLivenessError,
 )
 from holdfast.identity import ProcessIdentity
@@ -28,6 +27,7 @@ from holdfast.orchestration.configured import configuration
 from holdfast.orchestration.orchestrator import Orchestrator
 from holdfast.orchestration.requests import processes
 from holdfast.orchestration.rules import limits_of
+from holdfast.orchestration.selecting import select
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store.manager import StateManager
 from holdfast.store.requests import StopRequest
@@ -110,11 +110,7 @@ class Stopping:
             ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for a load.
         """
         seen = self._lookout.look()
-        number = seen.state.num_processes
-        beyond = [index for index in self.request.only or () if index >= number]
-        if beyond:
-            what = f"is no process of it: they are 0 to {number - 1}"
-            raise InvalidRequestError(f"{self.experiment_id}/{beyond[0]}", what)
+        select(seen.state, self.request.only)
         self._asked_at = self.monotonic()
         self._deaf_at = self._asked_at + _DEAF_EVERY_S
         self._grace_s = self._grace_of(seen.state)
