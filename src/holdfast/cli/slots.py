@@ -56,7 +56,7 @@ def slots(where: Where, freed: str | None, as_json: bool) -> int:
         return 0
     rows = [
         (
-            text.one_line(f"{each.slot.kind}.{each.slot.name}"),
+            text.one_line(each.slot),
             each.kind,
             text.one_line(_whose(each)),
             "" if each.kind == "free" or each.since is None else text.age(each.since),
@@ -89,7 +89,7 @@ def _ways_out(where: Where, found: list[Standing]) -> Iterator[str]:
 def _free(name: str) -> int:
     slot = listing.find(name)
     if slot is None:
-        known = ", ".join(f"{each.kind}.{each.name}" for each in places.all_known()) or "none"
+        known = ", ".join(map(str, places.all_known())) or "none"
         raise click.UsageError(f"no slot {name} was ever held here; known: {known}")
     try:
         found = listing.free(slot)
@@ -100,13 +100,13 @@ def _free(name: str) -> int:
     elif found.kind == "unknown":
         text.say(f"{name} is free from now on; it was not known whether {_whose(found)} lives")
     else:
-        text.say(f"{slot.kind} {found}: it is not freed", "error")
+        text.say(f"{found}: it is not freed", "error")
         return ERROR
     return 0
 
 
 def _name(each: Standing) -> str:
-    return text.one_line(f"{each.slot.kind}.{each.slot.name}")
+    return text.one_line(each.slot)
 
 
 def _whose(each: Standing) -> str:
