@@ -144,9 +144,10 @@ def test_what_it_is_sorted_by_is_shown(lab: Shell) -> None:
         (["--where", "lr"], "no condition; one is NAME OP VALUE, such as 'lr > 0.1'"),
         (["--where", "created > soon"], "neither how long ago"),
         (["--where", "duration > soon"], "a duration such as"),
+        (["--where", "status = runing"], "'runing' is no status; one of initialised, running"),
         (["--since", "soon"], "--since: 'soon' is neither how long ago, such as 2d"),
         (["--older-than", "soon"], "--older-than: 'soon'"),
-        (["--tag", "a b"], "'a b' can be no tag"),
+        (["--tag", "a b"], "'a b' is not a tag"),
         (["--state", "done"], "aggregated"),
         (["-n", "0"], "0"),
     ],
@@ -163,7 +164,7 @@ def test_a_mistake_is_named_with_what_may_have_been_meant(
 def test_an_empty_answer_says_of_how_many(lab: Shell) -> None:
     """And is no error."""
     out, err = lab("ls", "--where", "lr > 99")
-    assert (out, err) == ("", "no experiment is like that, of 6 in .experiment_state\n")
+    assert (out, err) == ("", "none matches, of 6 experiments in .experiment_state\n")
 
 
 def test_a_result_that_is_lost_satisfies_nothing(tmp_path: Path) -> None:
@@ -369,7 +370,7 @@ def test_nothing_selected_is_no_error(aged: Shell) -> None:
     out, err = aged("rm", "--older-than", "30d")
     assert (out, err) == (
         "",
-        "nothing to delete: no experiment is like that, of 4 in .experiment_state\n",
+        "nothing to delete: none matches, of 4 experiments in .experiment_state\n",
     )
 
 
