@@ -146,7 +146,7 @@ def drill(
     if kept:
         _say_kept(made, room)
     if verdict == "not equal" and made.struck:
-        text.say(f"see it again: {command}")
+        text.say(f"to see it again: {command}")
     return CODES[verdict]
 
 
@@ -154,8 +154,8 @@ def _say_kept(made: "Drill", room: Path) -> None:
     text.say(f"kept, with the logs of all runs: {room}")
     if (room / "undisturbed").exists() and made.struck:
         killed = room / "killed" if (room / "killed").exists() else made.folders.home
-        there = quoted(str(killed.relative_to(room)))
-        text.say(f"compare, there: diff -r -x .experiment_state undisturbed {there}")
+        both = " ".join(quoted(str(each)) for each in (room / "undisturbed", killed))
+        text.say(f"to compare: diff -r -x .experiment_state {both}")
 
 
 class _StoppedError(Exception):

@@ -98,8 +98,8 @@ def _remove_selected(
     if running:
         text.say(f"{_some(running)} left alone: running, or so it is recorded")
     if not left:
-        among = f"{len(listing.experiments):,} in {text.one_line(where.state_dir)}"
-        text.say(f"nothing to delete: no experiment is like that, of {among}")
+        among = text.count(len(listing.experiments), "experiment")
+        text.say(f"nothing to delete: none matches, of {among} in {text.one_line(where.state_dir)}")
         say_if_absent(where.state_dir)
         return unreadable
     asks = _is_watched() and not yes
