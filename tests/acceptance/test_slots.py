@@ -120,7 +120,7 @@ def test_what_nobody_can_judge_is_freed_by_hand(holding: Shell) -> None:
     path.write_text(json.dumps({**signed, "pid_namespace": "pid:[1]"}))
     waiting = holding.start("run", "second.toml")
     until(lambda: len(list(holding.states.glob("exp_*.json"))) == 2)
-    until(lambda: "waits for gpu: 0 may be used by" in holding("show", "second")[0])
+    until(lambda: "waits for gpu: gpu.0 may be used by" in holding("show", "second")[0])
     _, err = holding("slots")
     assert "gpu.0: once you are sure that nothing uses it: " in err
     assert "slots --free gpu.0" in err

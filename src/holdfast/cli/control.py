@@ -13,7 +13,7 @@ from holdfast.cli.waiting import pause
 from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError, InvalidRequestError
 from holdfast.reading import forms, text
-from holdfast.status import ProcessStatus
+from holdfast.status import ExperimentStatus, ProcessStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,10 +60,12 @@ def stop(
     from holdfast.store.requests import StopRequest
 
     manager = where.manager()
-    if len(queries) == 1 and only is None:
+    if len(queries) == 1:
         which, unit = resolve_unit(manager, queries[0])
         found, code = [which], 0
-        only = None if unit is None else (int(unit),)
+        if unit is not None and only is not None:
+            raise click.UsageError(f"{queries[0]} is one process; --only goes with an experiment")
+        only = only if unit is None else (int(unit),)
     else:
         found, code = named(where, queries)
     if code:
@@ -185,7 +187,8 @@ def _tell(where: Where, experiment_id: str, stopped: "Stopped") -> None:
     how = forms.brief(state)
     command = forms.next_words(state, None)
     if stopped.kind == "nothing":
-        how = f"nothing is running: {how}"
+        dead = "; its orchestrator died" if state.status is ExperimentStatus.RUNNING else ""
+        how = f"nothing is running{dead}: {how}"
     elif stopped.kind == "partly":
         how = f"{_part(state, stopped.only or ())}; the experiment: {how}"
         command = command if stopped.words else None
