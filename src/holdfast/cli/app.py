@@ -89,7 +89,7 @@ _GROUPS: Final = {
     },
     "Keep in order": {
         "tag": ("annotating", "tag", "Tag experiments, or print their tags."),
-        "note": ("annotating", "note", "Note down something about an experiment, or print it."),
+        "note": ("annotating", "note", "Write a note about an experiment, or print it."),
         "rm": ("removal", "rm", "Delete experiments with their results and logs."),
         "cleanup": ("maintain", "cleanup", "Mark experiments whose owner is dead as interrupted."),
         "doctor": ("doctor", "doctor", "Look for damage and leftovers; mend what loses nothing."),

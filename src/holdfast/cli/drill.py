@@ -41,7 +41,7 @@ _NAMED: Final = 5
     "--seed",
     type=click.IntRange(min=0),
     metavar="S",
-    help="What is killed, and when: the same again; default: another one each time.",
+    help="Kill as a drill with this seed did; default: another one each time.",
 )
 @click.option("--sweeps", is_flag=True, help="TERM and Ctrl-C to all of its processes, too.")
 @click.option(

@@ -66,7 +66,7 @@ class Listed(NamedTuple):
     "--sort",
     "key",
     metavar="NAME",
-    help="Sort by this, e.g. created, duration, a parameter or a result; -NAME is downwards.",
+    help="Sort by this, e.g. created, duration, a parameter or a result; -NAME sorts downwards.",
 )
 @click.option(
     "-n",

@@ -33,12 +33,12 @@ _STYLES: Final[dict[str, text.Style]] = {
     "--free",
     "freed",
     metavar="KIND.NAME",
-    help="Take for free what cannot be judged. Make sure yourself that nothing uses it.",
+    help="Free a slot that is unknown. Make sure yourself that nothing uses it.",
 )
 @json_option
 @click.make_pass_decorator(Where)
 def slots(where: Where, freed: str | None, as_json: bool) -> int:
-    """List the slots of this machine (GPUs, say) that experiments of yours hold or have held.
+    """List the slots of this machine (GPUs, say) that your experiments hold or have held.
 
     A slot is held as long as anything of its attempt runs. One is left if its shim was killed and
     processes of it run on: `holdfast stop` (or a resume) of their experiment ends them. It is

@@ -38,7 +38,7 @@ _LEAST_ROWS: Final = 3
 @some_experiments_argument
 @in_state_dir
 def watch(where: Where, queries: tuple[str, ...]) -> int:
-    """Show how experiments go that anybody runs, until they are over; without an ID, all that run.
+    """Show how experiments go, whoever runs them, until they are over; without an ID, all that run.
 
     Ctrl-C ends the watching alone: they go on.
     """
