@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -343,9 +344,9 @@ def test_a_dry_run_says_what_would_go_and_how_much(aged: Shell) -> None:
     """And deletes nothing."""
     out, err = aged("rm", "--state", "aggregated", "--state", "failed", "-n")
     first, second = out.splitlines()
-    assert "would be deleted: 3 processes, 3 results, 0.0 MB" in first
-    assert "2 results, 0.0 MB, 2 never shown nor aggregated" in second
-    assert err.startswith("2 experiments would be deleted, 0.0 MB")
+    assert re.search(r"would be deleted: 3 processes, 3 results, \d+\.\d KB$", first)
+    assert re.search(r"2 results, \d+\.\d KB, 2 never shown nor aggregated$", second)
+    assert re.match(r"2 experiments would be deleted, \d+\.\d KB$", err, re.MULTILINE)
     assert len(statuses(aged)) == 4
 
 
@@ -380,7 +381,7 @@ def test_on_a_terminal_a_selection_is_always_asked_about(
 ) -> None:
     """With what would go, before anything does; `-y` is for those who know."""
     terminal = Terminal(aged, "rm", "--tag", "tmp")
-    terminal.read(r"2 experiments would be deleted, 0\.0 MB\s+Delete\? \[y/N\]: ")
+    terminal.read(r"2 experiments would be deleted, \d+\.\d KB\s+Delete\? \[y/N\]: ")
     assert len(statuses(aged)) == 4
     os.write(terminal.fd, f"{answer}\n".encode())
     assert terminal.exit_code() == (1 if answer == "n" else 0)

@@ -201,18 +201,12 @@ def _announce(made: "Drill") -> None:
     if survey is None:
         text.say("in place: its own files are written to, in every run")
         return
-    size = _size(survey.size)
+    size = text.size(survey.size)
     text.say(f"copies {text.count(survey.files, 'file')}, {size}, twice to {room}")
     for path in copying.shared(made.experiment, survey)[:_NAMED]:
         text.say(f"shared with the original, not copied: {path}")
     free = shutil.disk_usage(room).free
     if free < 2 * survey.size:
-        raise click.UsageError(f"{room.parent} has {_size(free)} left; TMPDIR names another place")
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+        raise click.UsageError(
+            f"{room.parent} has {text.size(free)} left; TMPDIR names another place"
+        )
