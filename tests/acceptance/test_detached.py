@@ -232,6 +232,20 @@ def test_watch_shows_what_anybody_runs_until_it_is_over(away: Shell) -> None:
     assert err.splitlines()[-1].endswith("aggregated, 3 of 3 processes completed")
 
 
+def test_watch_says_that_nobody_drives_what_it_shows(away: Shell) -> None:
+    """Its processes run on, and what is recorded is `running`: that alone would mislead."""
+    run = away.start("run", "e.toml")
+    away.began(2)
+    watching = away.start("watch")
+    hear(watching.stderr, "0 of 3 completed, 2 running")
+    run.kill()
+    hear(watching.stderr, "0 of 3 completed, 2 running; nobody drives it")
+    away.let_go()
+    _, err = watching.communicate(timeout=60)
+    assert "running, 0 of 3 processes completed; nobody drives it" in err
+    away("resume", "@last")
+
+
 def test_ctrl_c_leaves_what_is_watched_running(away: Shell) -> None:
     """On a terminal, live; exit 0."""
     away("run", "--detach", "e.toml")

@@ -207,7 +207,7 @@ def test_a_dry_run_of_what_runs_says_that_a_run_would_be_refused(sh: Shell) -> N
     sh.hold()
     run = sh.start("run", "e.toml")
     sh.began(2)
-    assert "not as long as its owner runs it: alive" in sh("run", "e.toml", "-n", code=5)[1]
+    assert "not while its owner runs it: alive" in sh("run", "e.toml", "-n", code=5)[1]
     assert sh.json("run", "e.toml", "-n", code=5)["liveness"]["kind"] == "alive"
     run.kill()
     run.communicate()

@@ -237,7 +237,7 @@ def test_a_deadline_ends_all_and_a_resume_starts_nothing(sh: Shell) -> None:
     (sh.path / "work.py").write_text(WORKER)
     (sh.path / "d.toml").write_text(DEADLINE.format(deadline="2500ms"))
     _, err = sh("run", "d.toml", code=3)
-    assert "limits.deadline has come: stopping 2 processes" in err
+    assert "limits.deadline has passed: stopping 2 processes" in err
     found: dict[str, Any] = sh.json("show", "@last")  # type: ignore[assignment]
     experiment = found["experiment"]
     assert (experiment["status"], experiment["reason"]) == ("interrupted", "deadline")

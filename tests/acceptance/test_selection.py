@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -144,9 +145,10 @@ def test_what_it_is_sorted_by_is_shown(lab: Shell) -> None:
         (["--where", "lr"], "no condition; one is NAME OP VALUE, such as 'lr > 0.1'"),
         (["--where", "created > soon"], "neither how long ago"),
         (["--where", "duration > soon"], "a duration such as"),
+        (["--where", "status = runing"], "'runing' is no status; one of initialised, running"),
         (["--since", "soon"], "--since: 'soon' is neither how long ago, such as 2d"),
         (["--older-than", "soon"], "--older-than: 'soon'"),
-        (["--tag", "a b"], "'a b' can be no tag"),
+        (["--tag", "a b"], "'a b' is not a tag"),
         (["--state", "done"], "aggregated"),
         (["-n", "0"], "0"),
     ],
@@ -163,7 +165,7 @@ def test_a_mistake_is_named_with_what_may_have_been_meant(
 def test_an_empty_answer_says_of_how_many(lab: Shell) -> None:
     """And is no error."""
     out, err = lab("ls", "--where", "lr > 99")
-    assert (out, err) == ("", "no experiment is like that, of 6 in .experiment_state\n")
+    assert (out, err) == ("", "none matches, of 6 experiments in .experiment_state\n")
 
 
 def test_a_result_that_is_lost_satisfies_nothing(tmp_path: Path) -> None:
@@ -342,9 +344,9 @@ def test_a_dry_run_says_what_would_go_and_how_much(aged: Shell) -> None:
     """And deletes nothing."""
     out, err = aged("rm", "--state", "aggregated", "--state", "failed", "-n")
     first, second = out.splitlines()
-    assert "would be deleted: 3 processes, 3 results, 0.0 MB" in first
-    assert "2 results, 0.0 MB, 2 never shown nor aggregated" in second
-    assert err.startswith("2 experiments would be deleted, 0.0 MB")
+    assert re.search(r"would be deleted: 3 processes, 3 results, \d+\.\d KB$", first)
+    assert re.search(r"2 results, \d+\.\d KB, 2 never shown nor aggregated$", second)
+    assert re.match(r"2 experiments would be deleted, \d+\.\d KB$", err, re.MULTILINE)
     assert len(statuses(aged)) == 4
 
 
@@ -369,7 +371,7 @@ def test_nothing_selected_is_no_error(aged: Shell) -> None:
     out, err = aged("rm", "--older-than", "30d")
     assert (out, err) == (
         "",
-        "nothing to delete: no experiment is like that, of 4 in .experiment_state\n",
+        "nothing to delete: none matches, of 4 experiments in .experiment_state\n",
     )
 
 
@@ -379,7 +381,7 @@ def test_on_a_terminal_a_selection_is_always_asked_about(
 ) -> None:
     """With what would go, before anything does; `-y` is for those who know."""
     terminal = Terminal(aged, "rm", "--tag", "tmp")
-    terminal.read(r"2 experiments would be deleted, 0\.0 MB\s+Delete\? \[y/N\]: ")
+    terminal.read(r"2 experiments would be deleted, \d+\.\d KB\s+Delete\? \[y/N\]: ")
     assert len(statuses(aged)) == 4
     os.write(terminal.fd, f"{answer}\n".encode())
     assert terminal.exit_code() == (1 if answer == "n" else 0)

@@ -76,7 +76,7 @@ def test_who_has_a_slot_and_who_waits_for_it(holding: Shell) -> None:
     row = holding("slots")[0].splitlines()[1].split()
     assert row[:4] == ["gpu.0", "held", first, "0.1"]
     with_second = holding.start("run", "second.toml")
-    words = f"waits for gpu: 0 is held by {first} 0.1 since "
+    words = f"waits for gpu: gpu.0 is held by {first} 0.1 since "
     until(lambda: len(list(holding.states.glob("exp_*.json"))) == 2)
     until(lambda: words in holding("show", "second")[0])
     assert 'slots      gpu = ["0"]\nneeds      gpu = 1\n' in holding("show", "second")[0]
@@ -86,7 +86,7 @@ def test_who_has_a_slot_and_who_waits_for_it(holding: Shell) -> None:
     with_second.send_signal(signal.SIGINT)
     assert words in with_second.communicate(timeout=30)[1]
     terminal = Terminal(holding, "resume", "second", columns=120)
-    terminal.read("waits for gpu: 0 is held by ")
+    terminal.read("waits for gpu: gpu.0 is held by ")
     holding.let_go()
     assert terminal.exit_code() == 0
 
@@ -120,7 +120,7 @@ def test_what_nobody_can_judge_is_freed_by_hand(holding: Shell) -> None:
     path.write_text(json.dumps({**signed, "pid_namespace": "pid:[1]"}))
     waiting = holding.start("run", "second.toml")
     until(lambda: len(list(holding.states.glob("exp_*.json"))) == 2)
-    until(lambda: "waits for gpu: 0 may be used by" in holding("show", "second")[0])
+    until(lambda: "waits for gpu: gpu.0 may be used by" in holding("show", "second")[0])
     _, err = holding("slots")
     assert "gpu.0: once you are sure that nothing uses it: " in err
     assert "slots --free gpu.0" in err

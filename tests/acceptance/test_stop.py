@@ -133,10 +133,10 @@ def test_what_is_stopped_already_stays_as_it_is(held: Shell) -> None:
     is_over(held, run)
     before = StateManager(held.states).load(held.only_id())
     _, err = held("stop", "held")
-    assert "nothing of it runs: interrupted (user)" in err
+    assert "nothing is running: interrupted (user)" in err
     held.let_go()
     held("resume", "held")
-    assert "nothing of it runs: aggregated" in held("stop", "held")[1]
+    assert "nothing is running: aggregated" in held("stop", "held")[1]
     assert before.revision < StateManager(held.states).load(held.only_id()).revision
 
 
@@ -387,7 +387,7 @@ def test_some_processes_are_stopped_and_the_rest_goes_on(held: Shell) -> None:
     """They wait for the next resume; the experiment ends interrupted, and says what waits."""
     run = running(held)
     _, err = held("stop", "--only", "0,3", "held")
-    assert "processes 0, 3 wait for the next resume; all of it: running" in err
+    assert "processes 0, 3 wait for the next resume; the experiment: running" in err
     assert run.poll() is None
     held.began(3)  # 2 has the place of 0
     (held.path / "go.1").touch()
@@ -403,6 +403,19 @@ def test_some_processes_are_stopped_and_the_rest_goes_on(held: Shell) -> None:
     assert "held back: process" in (state.error_message or "")
     held.let_go()
     held("resume", "held")
+
+
+def test_a_process_that_failed_by_itself_is_not_said_to_wait(held: Shell) -> None:
+    """It ended before it heard the request: whoever asked learns that."""
+    (held.path / "work.py").write_text(f"{WORKER}\nsys.exit(int(index) == 0)\n")
+    run = running(held)
+    (held.path / "go.0").touch()
+    held.began(3)
+    _, err = held("stop", "--only", "0,1", "held")
+    assert "process 1 waits for the next resume; process 0 has failed; the experiment: " in err
+    held.let_go()
+    run.communicate(timeout=30)
+    assert run.returncode == 3
 
 
 def test_a_part_of_what_nobody_drives(held: Shell) -> None:

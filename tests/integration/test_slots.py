@@ -204,7 +204,7 @@ def test_another_experiment_waits_and_says_for_whom(held, manager, tmp_path):
         outcome = run(manager, config(PROVING, slots={"gpu": ["0"]}))
     assert not outcome.failed
     (words,) = [str(each.message) for each in told if each.category is SlotWarning]
-    assert words.startswith("waits for gpu: 0 is held by ")
+    assert words.startswith("waits for gpu: gpu.0 is held by ")
     assert " 0.1 since " in words
 
 

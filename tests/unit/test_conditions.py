@@ -133,5 +133,6 @@ def test_durations_are_compared_with_durations():
     """`duration > 2h`, and a number of seconds."""
     assert condition("duration > 2h").of_kind("duration", NOW).holds(7201.0)
     assert not condition("duration > 2h").of_kind("duration", NOW).holds(7199.0)
+    assert condition("duration > 20").of_kind("duration", NOW).holds(21.0)
     with pytest.raises(ValueError, match="a duration"):
         condition("duration > long").of_kind("duration", NOW)

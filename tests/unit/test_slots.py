@@ -55,7 +55,10 @@ def problems(**config: Any) -> str:
     ("config", "told"),
     [
         ({"needs": {"gpu": 1}}, "needs.gpu: there are no slots.gpu"),
-        ({"slots": {"gpu": ["0"]}, "needs": {"gpu": 2}}, "2 are never to be had: slots.gpu has 1"),
+        (
+            {"slots": {"gpu": ["0"]}, "needs": {"gpu": 2}},
+            "2 can never be had: slots.gpu has only 1",
+        ),
         ({"slots": {"gpu": ["0"]}}, "slots.gpu: no process needs any"),
         ({"slots": {"gpu": []}, "needs": {"gpu": 1}}, "slots.gpu: is empty"),
         ({"slots": {"gpu": ["0", 0]}, "needs": {"gpu": 1}}, "entry 2: 0 is there twice"),
@@ -306,7 +309,7 @@ def test_what_a_dead_shim_left_still_has_its_slot(home):
         left.stdout.readline()
         allocator = Allocator(lambda: {"gpu": [slot]}, {"gpu": 1})
         assert allocator.take(1) == []
-        told = f"0 is used by what exp_7 3.1 left: {left.pid} (python"
+        told = f"gpu.0 is used by what exp_7 3.1 left: {left.pid} (python"
         assert str(allocator.taken[0]).startswith(told)
         assert listing.free(slot).kind == "left"
         left.stdin.close()
@@ -444,6 +447,8 @@ def test_a_run_does_not_wait_for_the_attempt_that_it_is_part_of(home, monkeypatc
     slot = places.place("gpu", "0")
     signed(slot, liveness.me(), "a" * 32)
     monkeypatch.setenv("HOLDFAST_SESSION", "b" * 32 + ":" + "a" * 32)
-    with pytest.raises(ConfigError, match=r"0 is held by exp_7 3\.1, which this run is part of"):
+    with pytest.raises(
+        ConfigError, match=r"gpu\.0 is held by exp_7 3\.1, which this run is part of"
+    ):
         devices.pool({"gpu": ["0"]}, {"gpu": 1}, "file")
     assert len(devices.pool({"gpu": ["0", "1"]}, {"gpu": 1}, "file")["gpu"]) == 1

@@ -31,7 +31,7 @@ __all__ = ["note", "said_about", "tag"]
 @click.argument("words", metavar="[TEXT]...", nargs=-1)
 @in_state_dir
 def note(where: Where, query: str, words: tuple[str, ...], clear: bool) -> int:
-    """Note down something about an experiment, or print what was noted.
+    """Write a note about an experiment, or print it.
 
     TEXT takes the place of the note that there is; - reads it from stdin. Nobody who runs the
     experiment is disturbed.
@@ -57,8 +57,8 @@ def note(where: Where, query: str, words: tuple[str, ...], clear: bool) -> int:
 
 
 @click.command()
-@tag_option("-a", "--add", about="A tag that they get")
-@tag_option("-r", "--remove", about="A tag that they lose")
+@tag_option("-a", "--add", about="Add this tag")
+@tag_option("-r", "--remove", about="Remove this tag")
 @some_experiments_argument
 @in_state_dir
 def tag(where: Where, queries: tuple[str, ...], add: list[str], remove: list[str]) -> int:

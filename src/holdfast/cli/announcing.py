@@ -42,7 +42,7 @@ class Announcing(LocalEngine):
         elif self._signals:
             words = f"stopping {number}; once more (Ctrl-C) kills them at once"
         elif set(why.values()) == {Reason.DEADLINE}:
-            words = f"limits.deadline has come: stopping {number}"
+            words = f"limits.deadline has passed: stopping {number}"
         elif Reason.USER in why.values():
             words = f"stopping {number}"
         else:

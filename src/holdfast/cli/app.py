@@ -54,36 +54,71 @@ _ALIASES: Final = {
     "version": "--version",
 }
 
-#: `{command: (module, attribute, one line of help)}` in the order of the help.
-_COMMANDS: Final = {
-    "run": ("run", "run", "Run an experiment file, or go on where it stopped."),
-    "resume": ("resume", "resume", "Go on with an experiment, as it was configured."),
-    "retry": ("resume", "retry", "Try the failed processes of an experiment again, no others."),
-    "explain": ("explain", "explain", "Say what a run would do with each process, and why."),
-    "ls": ("listing", "ls", "List the experiments."),
-    "show": ("show", "show", "Show one experiment: what failed and why, what runs, what to do."),
-    "note": ("annotating", "note", "Note down something about an experiment, or print it."),
-    "tag": ("annotating", "tag", "Tag experiments, or print their tags."),
-    "diff": ("diff", "diff", "Say what differs between two experiments: code, results, all."),
-    "logs": ("logs", "logs", "Print what processes wrote to stdout and stderr."),
-    "watch": ("watching", "watch", "Show how experiments go, whoever runs them."),
-    "stop": ("control", "stop", "Stop experiments, whoever runs them and wherever."),
-    "wait": ("waiting", "wait", "Wait until experiments are over; exit as `run` would have."),
-    "cleanup": ("maintain", "cleanup", "Mark experiments whose owner is dead as interrupted."),
-    "aggregate": ("maintain", "aggregate", "Aggregate results without running any process."),
-    "export": ("export", "export", "Print everything about each process, as CSV or JSON lines."),
-    "rm": ("removal", "rm", "Delete experiments with their results and logs."),
-    "slots": ("slots", "slots", "List what only one process can use (GPUs), and who does."),
-    "doctor": ("doctor", "doctor", "Look for damage and leftovers; mend what loses nothing."),
-    "drill": ("drill", "drill", "Kill an experiment again and again, in a copy: does it survive?"),
-    "diagram": ("maintain", "diagram", "Print a state machine as a diagram."),
-    "rank": ("ranks", "rank", "Run a command as one rank of a launcher (mpirun, srun, a script)."),
-    "progress": ("ranks", "progress", "Tell how far a process is; typed by the process itself."),
-    "result": ("ranks", "result", "Deliver the result of a process, checked and on the disk."),
-    "demo": ("run", "demo", "Run a real little experiment, and leave its files to play with."),
-    "completion": ("completion", "completion", "Make bash, zsh or fish complete what is typed."),
-    "guide": ("guide", "guide", "Read the guide: tutorial, reference, recipes, file formats."),
+#: `{group: {command: (module, attribute, one line of help)}}` in the order of the help.
+_GROUPS: Final = {
+    "Run": {
+        "run": ("run", "run", "Run an experiment file, or go on where it stopped."),
+        "resume": ("resume", "resume", "Go on with an experiment, as it was configured."),
+        "retry": ("resume", "retry", "Try the failed processes of an experiment again, no others."),
+        "stop": ("control", "stop", "Stop experiments, whoever runs them and wherever."),
+        "wait": ("waiting", "wait", "Wait until experiments are over; exit as `run` would have."),
+        "aggregate": ("maintain", "aggregate", "Aggregate results without running any process."),
+        "explain": ("explain", "explain", "Say what a run would do with each process, and why."),
+        "drill": (
+            "drill",
+            "drill",
+            "Kill a copy of an experiment again and again: does it survive?",
+        ),
+    },
+    "Look": {
+        "ls": ("listing", "ls", "List the experiments."),
+        "show": (
+            "show",
+            "show",
+            "Show one experiment: what failed and why, what runs, what to do.",
+        ),
+        "watch": ("watching", "watch", "Show how experiments go, whoever runs them."),
+        "logs": ("logs", "logs", "Print what processes wrote to stdout and stderr."),
+        "export": (
+            "export",
+            "export",
+            "Print everything about each process, as CSV or JSON lines.",
+        ),
+        "diff": ("diff", "diff", "Say what differs between two experiments: code, results, all."),
+        "slots": ("slots", "slots", "List what only one process can use (GPUs), and who does."),
+    },
+    "Keep in order": {
+        "tag": ("annotating", "tag", "Tag experiments, or print their tags."),
+        "note": ("annotating", "note", "Write a note about an experiment, or print it."),
+        "rm": ("removal", "rm", "Delete experiments with their results and logs."),
+        "cleanup": ("maintain", "cleanup", "Mark experiments whose owner is dead as interrupted."),
+        "doctor": ("doctor", "doctor", "Look for damage and leftovers; mend what loses nothing."),
+    },
+    "From within a process": {
+        "progress": (
+            "ranks",
+            "progress",
+            "Report how far a process is; run by the process itself.",
+        ),
+        "result": ("ranks", "result", "Deliver the result of a process, checked and on the disk."),
+        "rank": (
+            "ranks",
+            "rank",
+            "Run a command as one rank of a launcher (mpirun, srun, a script).",
+        ),
+    },
+    "Learn": {
+        "demo": ("run", "demo", "Run a real little experiment, and leave its files to play with."),
+        "guide": ("guide", "guide", "Read the guide: tutorial, reference, recipes, file formats."),
+        "diagram": ("maintain", "diagram", "Print a state machine as a diagram."),
+        "completion": (
+            "completion",
+            "completion",
+            "Make bash, zsh or fish complete what is typed.",
+        ),
+    },
 }
+_COMMANDS: Final = {name: each for group in _GROUPS.values() for name, each in group.items()}
 
 
 _C = TypeVar("_C", bound=Callable[..., Any])
@@ -231,8 +266,12 @@ class _Commands(click.Group):
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, about) for name, (_, _, about) in _COMMANDS.items()])
+        width = max(map(len, _COMMANDS))
+        for title, group in _GROUPS.items():
+            with formatter.section(title):
+                # One column for all groups.
+                rows = [(name.ljust(width), about) for name, (_, _, about) in group.items()]
+                formatter.write_dl(rows)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:  # as when a shell completes
@@ -261,9 +300,9 @@ class ClosedPipe(Exception):  # noqa: N818 (nothing went wrong: the reader has s
 
 
 _EPILOG: Final = """\
-\b
 ID is an experiment's id, any unique beginning of it, its name if no other has it, or @last,
-the newest one; ID/INDEX is one process of it (logs, show, export, resume, retry).
+the newest one; ID/INDEX is one process of it (resume, retry, stop, show, logs, export).
+
 Experiments are where -C or HOLDFAST_STATE_DIR says, else in .experiment_state
 here, beside FILE, or above.
 

@@ -11,9 +11,9 @@ from holdfast.cli.failures import OWNED, report
 from holdfast.cli.indices import only_option, selected
 from holdfast.cli.waiting import pause
 from holdfast.cli.where import Where
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, InvalidRequestError
 from holdfast.reading import forms, text
-from holdfast.status import ProcessStatus
+from holdfast.status import ExperimentStatus, ProcessStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,10 +60,12 @@ def stop(
     from holdfast.store.requests import StopRequest
 
     manager = where.manager()
-    if len(queries) == 1 and only is None:
+    if len(queries) == 1:
         which, unit = resolve_unit(manager, queries[0])
         found, code = [which], 0
-        only = None if unit is None else (int(unit),)
+        if unit is not None and only is not None:
+            raise click.UsageError(f"{queries[0]} is one process; --only goes with an experiment")
+        only = only if unit is None else (int(unit),)
     else:
         found, code = named(where, queries)
     if code:
@@ -129,6 +131,8 @@ class _Ending:
     def _settle(self, experiment_id: str, step: "Callable[[], Stopped | None]") -> None:
         try:
             stopped = step()
+        except InvalidRequestError as err:
+            raise click.UsageError(f"--{err}") from err
         except HoldfastError as err:
             self.code = max(self.code, report(err, self._where))
             del self.pending[experiment_id]
@@ -159,18 +163,25 @@ def _form(stopped: "Stopped") -> dict[str, object]:
 
 def _part(state: "ExperimentState", only: "Sequence[int]") -> str:
     """What became of some processes that were to stop."""
-    done = [i for i in only if state.processes[i].status is ProcessStatus.COMPLETED]
-    rest = [i for i in only if i not in done]
+    became: dict[tuple[str, str], list[int]] = {}
+    for index in only:
+        kind = _BECAME.get(state.processes[index].status, _HELD_BACK)
+        became.setdefault(kind, []).append(index)
     words = []
-    if rest:
-        one = len(rest) == 1
-        which = f"process{'' if one else 'es'} {text.ranges(rest)}"
-        words.append(f"{which} {'waits' if one else 'wait'} for the next resume")
-    if done:
-        one = len(done) == 1
-        which = f"process{'' if one else 'es'} {text.ranges(done)}"
-        words.append(f"{which} {'is' if one else 'are'} completed")
+    for kind in (_HELD_BACK, *_BECAME.values()):
+        if found := became.get(kind):
+            one = len(found) == 1
+            which = f"process{'' if one else 'es'} {text.ranges(found)}"
+            words.append(f"{which} {kind[0] if one else kind[1]}")
     return "; ".join(words)
+
+
+#: Of one process, and of several: they may end by themselves before the request is heard.
+_HELD_BACK: Final = ("waits for the next resume", "wait for the next resume")
+_BECAME: Final = {
+    ProcessStatus.COMPLETED: ("is completed", "are completed"),
+    ProcessStatus.FAILED: ("has failed", "have failed"),
+}
 
 
 def _tell(where: Where, experiment_id: str, stopped: "Stopped") -> None:
@@ -178,16 +189,17 @@ def _tell(where: Where, experiment_id: str, stopped: "Stopped") -> None:
     how = forms.brief(state)
     command = forms.next_words(state, None)
     if stopped.kind == "nothing":
-        how = f"nothing of it runs: {how}"
+        dead = "; its orchestrator died" if state.status is ExperimentStatus.RUNNING else ""
+        how = f"nothing is running{dead}: {how}"
     elif stopped.kind == "partly":
-        how = f"{_part(state, stopped.only or ())}; all of it: {how}"
+        how = f"{_part(state, stopped.only or ())}; the experiment: {how}"
         command = command if stopped.words else None
     elif stopped.kind == "again":
         owner = state.owner
         how = f"it was stopped, and {owner} has taken it up since"
         command = ("stop", experiment_id)
     elif stopped.kind == "unproven":
-        how = "nothing of it runs that can be seen, but its owner cannot be proven dead"
+        how = "nothing is seen running, but its owner cannot be proven dead"
         command = ("stop", "--force", experiment_id)
     elif stopped.kind == "running":
         how = f"it has not stopped: {how}"

@@ -35,7 +35,7 @@ _CHUNK: Final = 1 << 16
 
 def detach_option(command: _C) -> _C:
     """`--detach`."""
-    about = "Return once it runs; it goes on without the terminal, and its words are in a log."
+    about = "Return once it runs; it goes on without the terminal, and writes to a log."
     return click.option("--detach", is_flag=True, help=about)(command)
 
 
@@ -141,7 +141,7 @@ def _tell(where: Where, word: dict[str, Any], *, as_json: bool) -> None:
         return
     text.emit([experiment_id])
     who = text.one_line(experiment_id)
-    text.say(f"{who} runs without this terminal, by pid {word['pid']}")
+    text.say(f"{who} runs without this terminal, as pid {word['pid']}")
     for each, command in commands.items():
         text.say(f"  to {each}: {command}")
-    text.say(f"  its words: {text.one_line(word['log'])}")
+    text.say(f"  log: {text.one_line(word['log'])}")

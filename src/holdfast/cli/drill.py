@@ -41,7 +41,7 @@ _NAMED: Final = 5
     "--seed",
     type=click.IntRange(min=0),
     metavar="S",
-    help="What is killed, and when: the same again; default: another one each time.",
+    help="Kill as a drill with this seed did; default: another one each time.",
 )
 @click.option("--sweeps", is_flag=True, help="TERM and Ctrl-C to all of its processes, too.")
 @click.option(
@@ -146,7 +146,7 @@ def drill(
     if kept:
         _say_kept(made, room)
     if verdict == "not equal" and made.struck:
-        text.say(f"see it again: {command}")
+        text.say(f"to see it again: {command}")
     return CODES[verdict]
 
 
@@ -154,8 +154,8 @@ def _say_kept(made: "Drill", room: Path) -> None:
     text.say(f"kept, with the logs of all runs: {room}")
     if (room / "undisturbed").exists() and made.struck:
         killed = room / "killed" if (room / "killed").exists() else made.folders.home
-        there = quoted(str(killed.relative_to(room)))
-        text.say(f"compare, there: diff -r -x .experiment_state undisturbed {there}")
+        both = " ".join(quoted(str(each)) for each in (room / "undisturbed", killed))
+        text.say(f"to compare: diff -r -x .experiment_state {both}")
 
 
 class _StoppedError(Exception):
@@ -201,18 +201,12 @@ def _announce(made: "Drill") -> None:
     if survey is None:
         text.say("in place: its own files are written to, in every run")
         return
-    size = _size(survey.size)
+    size = text.size(survey.size)
     text.say(f"copies {text.count(survey.files, 'file')}, {size}, twice to {room}")
     for path in copying.shared(made.experiment, survey)[:_NAMED]:
         text.say(f"shared with the original, not copied: {path}")
     free = shutil.disk_usage(room).free
     if free < 2 * survey.size:
-        raise click.UsageError(f"{room.parent} has {_size(free)} left; TMPDIR names another place")
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+        raise click.UsageError(
+            f"{room.parent} has {text.size(free)} left; TMPDIR names another place"
+        )

@@ -66,7 +66,7 @@ class Listed(NamedTuple):
     "--sort",
     "key",
     metavar="NAME",
-    help="Sort by this, e.g. created, duration, a parameter or a result; -NAME is downwards.",
+    help="Sort by this, e.g. created, duration, a parameter or a result; -NAME sorts downwards.",
 )
 @click.option(
     "-n",
@@ -114,15 +114,15 @@ def ls(
     elif found:
         text.emit(_lines(found, key, where.command("ls", "--json")))
     elif selection is not None and listing.experiments:
-        among = f"{len(listing.experiments):,} in {text.one_line(where.state_dir)}"
-        text.say(f"no experiment is like that, of {among}")
+        among = text.count(len(listing.experiments), "experiment")
+        text.say(f"none matches, of {among} in {text.one_line(where.state_dir)}")
     elif not unreadable:
         text.say(f"no experiments in {text.one_line(where.state_dir)}")
         say_if_absent(where.state_dir)
     text.flush()
     if not as_json:
         if len(found) < len(states):
-            text.say(f"{len(found):,} of {len(states):,}; without --limit, all")
+            text.say(f"{len(found):,} of {len(states):,} shown; all without --limit")
         _say_what_to_do(where, found)
     return say_unreadable(where, unreadable)
 

@@ -270,7 +270,7 @@ def print_plan(where: Where, made: Plan, *, as_json: bool) -> int:
         for line in _summary(made, aggregates=aggregates):
             text.say(line)
         if owned:
-            text.say(f"not as long as its owner runs it: {living}")
+            text.say(f"not while its owner runs it: {living}")
     return ends if made.problem is None else report(made.problem, where)
 
 

@@ -98,8 +98,8 @@ def _remove_selected(
     if running:
         text.say(f"{_some(running)} left alone: running, or so it is recorded")
     if not left:
-        among = f"{len(listing.experiments):,} in {text.one_line(where.state_dir)}"
-        text.say(f"nothing to delete: no experiment is like that, of {among}")
+        among = text.count(len(listing.experiments), "experiment")
+        text.say(f"nothing to delete: none matches, of {among} in {text.one_line(where.state_dir)}")
         say_if_absent(where.state_dir)
         return unreadable
     asks = _is_watched() and not yes
@@ -109,7 +109,7 @@ def _remove_selected(
         code = next((refused for refused, _ in foretold if refused), 0)
         would = [size for refused, size in foretold if not refused]
         text.say(
-            f"{text.count(len(would), 'experiment')} would be deleted, {sum(would) / 1e6:,.1f} MB"
+            f"{text.count(len(would), 'experiment')} would be deleted, {text.size(sum(would))}"
         )
         if dry_run:
             return code or unreadable
@@ -209,7 +209,7 @@ def _foretell(where: Where, experiment_id: str, *, force: bool) -> tuple[int, in
     facts = [
         text.count(state.num_processes, "process"),
         text.count(results, "result"),
-        f"{size / 1e6:,.1f} MB",
+        text.size(size),
     ]
     unseen = seen.unseen(state, folder)
     if unseen:

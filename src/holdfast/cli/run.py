@@ -51,7 +51,7 @@ jobs_option = click.option(
 no_aggregate_option = click.option(
     "--no-aggregate", is_flag=True, help="Stop before the aggregation."
 )
-run_tag_option = tag_option("--tag", "tags", about="A tag that the experiment gets")
+run_tag_option = tag_option("--tag", "tags", about="Tag the experiment so")
 
 _C = TypeVar("_C", bound=Callable[..., Any])
 

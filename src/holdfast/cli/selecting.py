@@ -61,7 +61,7 @@ _OPTIONS = (
         "conditions",
         metavar="'NAME OP VALUE'",
         multiple=True,
-        help="Only with a process of which this holds, e.g. 'lr>0.1'; may be repeated.",
+        help="Only with a process that satisfies it, e.g. 'lr>0.1'; may be repeated.",
     ),
 )
 

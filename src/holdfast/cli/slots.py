@@ -33,12 +33,12 @@ _STYLES: Final[dict[str, text.Style]] = {
     "--free",
     "freed",
     metavar="KIND.NAME",
-    help="Take for free what cannot be judged. Make sure yourself that nothing uses it.",
+    help="Free a slot that is unknown. Make sure yourself that nothing uses it.",
 )
 @json_option
 @click.make_pass_decorator(Where)
 def slots(where: Where, freed: str | None, as_json: bool) -> int:
-    """List the slots of this machine (GPUs, say) that experiments of yours hold or have held.
+    """List the slots of this machine (GPUs, say) that your experiments hold or have held.
 
     A slot is held as long as anything of its attempt runs. One is left if its shim was killed and
     processes of it run on: `holdfast stop` (or a resume) of their experiment ends them. It is
@@ -56,7 +56,7 @@ def slots(where: Where, freed: str | None, as_json: bool) -> int:
         return 0
     rows = [
         (
-            text.one_line(f"{each.slot.kind}.{each.slot.name}"),
+            text.one_line(each.slot),
             each.kind,
             text.one_line(_whose(each)),
             "" if each.kind == "free" or each.since is None else text.age(each.since),
@@ -89,7 +89,7 @@ def _ways_out(where: Where, found: list[Standing]) -> Iterator[str]:
 def _free(name: str) -> int:
     slot = listing.find(name)
     if slot is None:
-        known = ", ".join(f"{each.kind}.{each.name}" for each in places.all_known()) or "none"
+        known = ", ".join(map(str, places.all_known())) or "none"
         raise click.UsageError(f"no slot {name} was ever held here; known: {known}")
     try:
         found = listing.free(slot)
@@ -100,13 +100,13 @@ def _free(name: str) -> int:
     elif found.kind == "unknown":
         text.say(f"{name} is free from now on; it was not known whether {_whose(found)} lives")
     else:
-        text.say(f"{slot.kind} {found}: it is not freed", "error")
+        text.say(f"{found}: it is not freed", "error")
         return ERROR
     return 0
 
 
 def _name(each: Standing) -> str:
-    return text.one_line(f"{each.slot.kind}.{each.slot.name}")
+    return text.one_line(each.slot)
 
 
 def _whose(each: Standing) -> str:

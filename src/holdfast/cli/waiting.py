@@ -44,7 +44,7 @@ def pause(seconds: float) -> None:
     "--timeout",
     metavar="TIME",
     callback=duration,
-    help="Give up then, with exit code 124.",
+    help="Give up after so long, with exit code 124.",
 )
 @json_option
 @experiments_argument

@@ -38,7 +38,7 @@ _LEAST_ROWS: Final = 3
 @some_experiments_argument
 @in_state_dir
 def watch(where: Where, queries: tuple[str, ...]) -> int:
-    """Show how experiments go that anybody runs, until they are over; without an ID, all that run.
+    """Show how experiments go, whoever runs them, until they are over; without an ID, all that run.
 
     Ctrl-C ends the watching alone: they go on.
     """
@@ -120,15 +120,15 @@ class _Shown(Progress):
 
     def step(self, state: ExperimentState, changes: Sequence[Change]) -> None:
         """As it is now: where no display shows it, tell what changed."""
-        if self._state is not None and self._state.revision == state.revision:
-            return
-        super().step(state, changes)
+        if self._state is None or self._state.revision != state.revision:
+            super().step(state, changes)
         counted = (
             state.status, state.processes_completed, state.processes_failed,
-            state.processes_running,
+            state.processes_running, self.driven,
         )  # fmt: skip
         if self._live is None and counted != self._counted:
-            text.say(f"{self._title(state)}: {self.counts(state)}")
+            alone = self._alone(state, "; ")
+            text.say(f"{self._title(state)}: {self.counts(state)}{alone}")
         self._counted = counted
 
     def _tell(self, words: str) -> None:
@@ -141,11 +141,16 @@ class _Shown(Progress):
         name = f" ({text.one_line(state.name)})" if state.name else ""
         return f"{text.one_line(state.experiment_id)}{name}"
 
+    def _alone(self, state: ExperimentState, before: str) -> str:
+        """That its owner died, behind *before*; nothing of what was recorded to its end."""
+        recorded = state.status not in (ExperimentStatus.RUNNING, ExperimentStatus.COMPLETED)
+        return "" if self.driven or recorded else f"{before}nobody drives it"
+
     def leave(self, where: Where) -> None:
         """Say how it stands once nobody watches any more."""
         if self._state is None:
             return
-        how = forms.brief(self._state)
+        how = f"{forms.brief(self._state)}{self._alone(self._state, '; ')}"
         if not self.over:
             text.say(f"{self._title(self._state)} goes on: {how}")
             return
@@ -159,7 +164,7 @@ class _Shown(Progress):
 
         if self._state is None:
             return
-        alone = "" if self.driven or self.over else ": nobody drives it"
+        alone = self._alone(self._state, ": ")
         yield Text(f"{self._title(self._state)}{alone}", style="bold", no_wrap=True)
         yield from super().__rich_console__(console, options)
 

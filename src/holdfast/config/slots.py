@@ -104,7 +104,7 @@ def problems(there: Slots, needed: Needs, env: Collection[str]) -> Iterator[Conf
             continue
         names = there[kind]
         if names is not None and need > len(names):
-            what = f"{need} are never to be had: slots.{kind} has {len(names)}"
+            what = f"{need} can never be had: slots.{kind} has only {len(names)}"
             yield ConfigProblem(f"needs.{kind}", what)
         for name in _TAKEN if kind == _GPU else ():
             if name in env:

@@ -190,7 +190,7 @@ class AlreadyOwnedError(HoldfastError):
     def _message(self) -> str:
         text = f"{flat(self.experiment_id)} is owned by {self.owner or 'another process'}"
         if self.since is not None:
-            text += f" since {self.since.isoformat(sep=' ', timespec='seconds')}"
+            text += f" since {self.since:%Y-%m-%d %H:%M:%S}Z"
         return text if self.verdict is None else f"{text}: {self.verdict}"
 
     def _step(self, command: Spell, again: str | None) -> str:

@@ -11,17 +11,17 @@ __all__ = ["TOPICS", "page"]
 
 #: `{topic: what it is about}`, in the order to read them in.
 TOPICS: Final = {
-    "tutorial": "from the first command to an experiment of your own, killed and resumed",
-    "experiment-file": "every key of experiment.toml, and what a process finds and leaves",
+    "tutorial": "from a first command to your own experiment, killed and resumed",
+    "experiment-file": "every key of experiment.toml; retry rules, slots, outputs",
     "commands": "every command with its options, and the exit codes",
     "machines": "the two state machines, state by state",
     "python": "the same from Python: run, read, record, observe",
-    "ranks": "inside a process: progress, checkpoints, stops; torchrun, mpirun, other languages",
-    "recipes": "short answers: retries, checkpoints, batch systems, disk space, other tools",
-    "promises": "what survives what, the test that proves it, and what is not promised",
-    "costs": "what a transition, a listing, a process costs, against the machine's limit",
+    "ranks": "inside a process: progress, checkpoints; torchrun, mpirun",
+    "recipes": "short answers: retries, drills, stopping, tags, batch systems",
+    "promises": "what survives what, with its test, and what is not promised",
+    "costs": "what each step costs, against the machine's limit",
     "decisions": "why it is as it is",
-    "storage": "the files, byte by byte: enough to write a reader in another language",
+    "storage": "the files, byte by byte, for readers in other languages",
 }
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
 
 from holdfast.config.durations import parse_duration
+from holdfast.status import ExperimentStatus
 
 __all__ = ["MISSING", "Condition", "Kind", "condition", "moment"]
 
@@ -31,8 +32,8 @@ _WORDS: Final = {"true": True, "false": False, "null": None, "none": None} | {
 #: Stands for a value where there is none: no condition holds for it.
 MISSING: Final = object()
 
-#: What words are compared as: by the type of the value, or as a time or a duration.
-Kind = Literal["any", "time", "duration"]
+#: What words are compared as: by the type of the value, or as a time, a duration or a status.
+Kind = Literal["any", "time", "duration", "status"]
 
 
 class Condition(NamedTuple):
@@ -75,7 +76,16 @@ class Condition(NamedTuple):
         """The same for what is of that *kind*. Raises ValueError: it is compared with none."""
         if kind == "time":
             return self._replace(value=moment(self.text, now))
-        return self if kind == "any" else self._replace(value=parse_duration(self.text))
+        if kind == "any":
+            return self
+        if kind == "status":
+            if self.text not in list(ExperimentStatus):
+                raise ValueError(
+                    f"{self.text!r} is no status; one of {', '.join(ExperimentStatus)}"
+                )
+            return self
+        is_number = _kind(self.value) == "number"  # of seconds
+        return self._replace(value=parse_duration(self.value if is_number else self.text))
 
 
 _ORDERED: Final = frozenset({"number", "text", "time"})

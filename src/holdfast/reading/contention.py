@@ -10,7 +10,7 @@ __all__ = ["slots_words"]
 
 
 def slots_words(state: ExperimentState, folder: Path) -> list[str]:
-    """`waits for gpu: 0 is held by exp_7 3.1 since 2024-01-15 12:34:56Z`, a line for each kind.
+    """`waits for gpu: gpu.0 is held by exp_7 3.1 since …`, a line for each kind.
 
     Empty if nothing is left to be started, or nobody but itself has any.
     """

@@ -54,7 +54,7 @@ def _or_missing(field: str) -> Callable[[Summary], Any]:
 BUILT_IN: Final = {
     "id": _BuiltIn(_or_missing("experiment_id")),
     "name": _BuiltIn(_or_missing("name")),
-    "status": _BuiltIn(_or_missing("status")),
+    "status": _BuiltIn(_or_missing("status"), "status"),
     "reason": _BuiltIn(_or_missing("reason")),
     "processes": _BuiltIn(_or_missing("num_processes")),
     "done": _BuiltIn(_or_missing("processes_completed")),

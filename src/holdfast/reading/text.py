@@ -33,6 +33,7 @@ __all__ = [
     "ranges",
     "say",
     "short",
+    "size",
     "table",
     "terminal_width",
     "when",
@@ -327,6 +328,15 @@ def count(number: int, noun: str) -> str:
     if number == 1:
         return f"1 {noun}"
     return f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def size(number: float) -> str:
+    """*number* bytes: `952 bytes`, `8.6 KB`."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
 
 
 def ranges(indices: Iterable[int]) -> str:

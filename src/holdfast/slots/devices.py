@@ -65,7 +65,7 @@ def pool(
             listed = ", ".join(slot.name for slot in found[kind]) or "none"
             what = f"a process needs {need}, and there are {len(found[kind])}: {listed}"
             for slot, each in around.items():
-                what += f"; {slot.name} is held by {each.experiment_id} {each.attempt}, which"
+                what += f"; {slot} is held by {each.experiment_id} {each.attempt}, which"
                 what += " this run is part of and would wait for"
             problems.append(ConfigProblem(where, what))
     if problems:

@@ -49,22 +49,22 @@ class Standing:
         return None if self.holder is None else self.holder.started_at
 
     def __str__(self) -> str:
-        """`0 is held by exp_7 3.1 since 2024-01-15 12:34:56Z`."""
+        """`gpu.0 is held by exp_7 3.1 since 2024-01-15 12:34:56Z`."""
         if self.kind == "free":
-            return f"{self.slot.name} is free"
+            return f"{self.slot} is free"
         if self.holder is None:
-            return f"{self.slot.name} is held by a run that is about to start something"
+            return f"{self.slot} is held by a run that is about to start something"
         whose = f"{self.holder.experiment_id} {self.holder.attempt}"
         since = "" if self.since is None else f" since {self.since:%Y-%m-%d %H:%M:%S}Z"
         if self.kind == "held":
-            return f"{self.slot.name} is held by {whose}{since}"
+            return f"{self.slot} is held by {whose}{since}"
         if self.kind == "left":
-            return f"{self.slot.name} is used by what {whose} left: {self.why}"
-        return f"{self.slot.name} may be used by {whose}{since}: {self.why}"
+            return f"{self.slot} is used by what {whose} left: {self.why}"
+        return f"{self.slot} may be used by {whose}{since}: {self.why}"
 
 
 def waits(found: Iterable[Standing]) -> list[str]:
-    """`waits for gpu: 0 is held by exp_7 3.1 since 2024-01-15 12:34:56Z`, a line for each kind."""
+    """`waits for gpu: gpu.0 is held by exp_7 3.1 since …`, a line for each kind."""
     kinds: dict[str, list[Standing]] = {}
     for each in found:
         kinds.setdefault(each.slot.kind, []).append(each)

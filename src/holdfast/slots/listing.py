@@ -55,7 +55,7 @@ def waited_for(declared: Mapping[str, Collection[str] | None]) -> list[Standing]
 
 def find(text: str) -> Place | None:
     """The slot that *text* names, as in `gpu.0`; None if no such slot was ever held."""
-    return next((each for each in places.all_known() if f"{each.kind}.{each.name}" == text), None)
+    return next((each for each in places.all_known() if str(each) == text), None)
 
 
 def free(slot: Place) -> Standing:

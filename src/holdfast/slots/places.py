@@ -43,7 +43,7 @@ class Place:
     path: Path
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name}"
+        return f"{self.kind}.{self.name}"
 
 
 def directory() -> Path:

@@ -104,8 +104,8 @@ def checked_tag(tag: str) -> str:
     composed = unicodedata.normalize("NFC", tag)
     if re.fullmatch(_TAG, composed) is None:
         raise ValueError(
-            f"{tag!r} can be no tag: it begins with a letter or digit, and has no more than 64 of "
-            f"these and . _ : / @ + = -"
+            f"{tag!r} is not a tag: write up to 64 letters, digits and . _ : / @ + = - without "
+            f"spaces, a letter or digit first"
         )
     return composed
 
