@@ -11,7 +11,7 @@ from holdfast.cli.failures import OWNED, report
 from holdfast.cli.indices import only_option, selected
 from holdfast.cli.waiting import pause
 from holdfast.cli.where import Where
-from holdfast.errors import HoldfastError, InvalidRequestError
+from holdfast.errors import HoldfastError
 from holdfast.reading import forms, text
 from holdfast.status import ExperimentStatus, ProcessStatus
 
@@ -131,8 +131,6 @@ class _Ending:
     def _settle(self, experiment_id: str, step: "Callable[[], Stopped | None]") -> None:
         try:
             stopped = step()
-        except InvalidRequestError as err:
-            raise click.UsageError(f"--{err}") from err
         except HoldfastError as err:
             self.code = max(self.code, report(err, self._where))
             del self.pending[experiment_id]
