@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
 import stat
 import subprocess
 import sys
@@ -126,6 +127,19 @@ def test_a_relative_place_is_ignored(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_STATE_HOME", "state")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert places.directory().is_relative_to(tmp_path / ".local" / "state")
+
+
+@pytest.mark.parametrize("told", ["", "rel/ative"])
+def test_a_home_that_is_no_place_is_none_for_slots(monkeypatch, told):
+    """As in a container whose user has no name there; who only looks sees that none is held."""
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    if told:
+        monkeypatch.setenv("HOME", told)
+    with pytest.raises(DiskError, match="HOME is no"):
+        places.directory()
+    assert listing.waited_for({"gpu": None}) == []
 
 
 @pytest.mark.parametrize("kind", ["directory", "link", "fifo"])
@@ -256,7 +270,7 @@ def signed(slot: Place, identity: ProcessIdentity, mark: str = "m" * 32) -> None
 
 
 def kind_of(slot: Place) -> str:
-    (found,) = [each for each in listing.listing() if each.slot == slot]
+    (found,) = [each for each in listing.listing()[0] if each.slot == slot]
     return found.kind
 
 
@@ -325,7 +339,7 @@ def test_who_has_inherited_a_lock_of_the_dead_is_named(home):
     assert fd is not None
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[fd]) as heir:
         os.close(fd)
-        (found,) = listing.listing()
+        (found,) = listing.listing()[0]
         assert (found.kind, found.why) == ("left", f"{heir.pid} (cat) has inherited its lock")
         assert found.released
         assert heir.stdin is not None
