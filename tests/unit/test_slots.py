@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pwd
+import resource
 import stat
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from holdfast import liveness
 from holdfast.attempts.family import Census
 from holdfast.attempts.records import by_kind
 from holdfast.config.experiment_file import Experiment
+from holdfast.engines.local import holding
 from holdfast.errors import ConfigError, DiskError
 from holdfast.identity import ProcessIdentity
 from holdfast.liveness import Observer
@@ -225,6 +227,28 @@ def test_sets_are_whole_and_no_slot_is_in_two(needs, data):
         assert Allocator(lambda: pool, needs).take(1) == []
 
 
+def test_without_room_for_who_holds_it_no_slot_is_taken(home):
+    """On a full disk: its shim would wait for room, and nobody say so."""
+    slot = places.place("gpu", "0")
+    allocator = Allocator(lambda: {"gpu": [slot]}, {"gpu": 1})
+    allocator.check()
+    assert slot.path.read_bytes() == b""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(DiskError, match=r"gpu\.0: making room for who holds it failed"):
+            allocator.check()
+        with pytest.raises(DiskError, match=r"gpu\.0: making room for who holds it failed"):
+            allocator.take(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (held,) = allocator.take(1)
+    assert places.holder(slot) is None  # nobody has signed it
+    holding.sign([each.fd for each in held.slots], b"{}")
+    assert slot.path.read_bytes() == b"{}"
+    held.close()
+
+
 def test_a_set_says_what_it_is(home):
     """As the start of an attempt records it."""
     (held,) = Allocator(lambda: pool_of({"gpu": 2, "seat": 1}), {"gpu": 2, "seat": 1}).take(1)
@@ -297,7 +321,7 @@ def test_a_free_lock_alone_frees_no_slot(home, identity, kind):
     assert (kind_of(slot) if not found else "free") == kind
     for each in found:
         each.close()
-        assert slot.path.read_text() == ""
+        assert slot.path.read_text().strip() == ""
     assert [each.kind for each in allocator.taken] == ([] if found else [kind])
     if kind == "unknown":
         assert "may be used by exp_7 3.1 since 2024-01-15 12:34:56Z" in str(allocator.taken[0])

@@ -18,9 +18,11 @@ from holdfast.attempts.files import Signature, signature
 from holdfast.errors import DiskError
 from holdfast.liveness import Observer
 
-__all__ = ["Place", "all_known", "directory", "holder", "lock", "peek", "place", "signed"]
+__all__ = ["Place", "all_known", "clear", "directory", "holder", "lock", "peek", "place", "signed"]
 
 _MAX_BYTES: Final = 64 * 1024
+#: What a signature takes; one of the longest has a path of 4,096 bytes in it.
+_ROOM: Final = 8 * 1024
 _FILE: Final = re.compile(r"([a-z][a-z0-9_]*)\.([A-Za-z0-9][A-Za-z0-9._:%-]*)")
 #: How often a file is locked that somebody moves away at that moment.
 _MOST_TRIES: Final = 20
@@ -140,6 +142,17 @@ def _opened(path: Path, flags: int) -> int:
         os.close(fd)
         raise OSError(errno.ENOTDIR, "something else has its name")
     return fd
+
+
+def clear(fd: int) -> None:
+    """Have it name nobody, with room for whoever signs it: its shim would wait for that in silence.
+
+    Raises:
+        OSError: There is no room.
+    """
+    if os.pwrite(fd, b" " * _ROOM, 0) != _ROOM:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.ftruncate(fd, _ROOM)
 
 
 def signed(fd: int) -> Signature | None:
