@@ -33,7 +33,7 @@ ODD = 'it\'s "odd" & $HOME; `x`'
 @pytest.fixture
 def sh(sh: Shell) -> Shell:
     manager = StateManager(sh.states)
-    for number, name in enumerate(["my run", ODD, "a:b=c", "größe", "twice", "twice"]):
+    for number, name in enumerate(["my run", ODD, "a:b=c", "größe", "~root", "twice", "twice"]):
         manager.create(f"exp_{number}", name=name)
     manager.create("200 per cent/first")
     manager.annotate("exp_0", add=["baseline", "v1:a=b"])
@@ -84,6 +84,7 @@ WORDS = {
     "show a\t": ["show", "a:b=c"],
     "show a:b\t": ["show", "a:b=c"],
     "show gr\t": ["show", "größe"],
+    "show \\~r\t": ["show", "~root"],
     "show 200\t": ["show", "200 per cent/first"],
     "show twi\t": ["show", "twi"],
     "ls --tag b\t": ["ls", "--tag", "baseline"],

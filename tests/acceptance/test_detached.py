@@ -57,6 +57,15 @@ def test_a_detached_run_goes_on_and_says_how_to_meet_it(away: Shell) -> None:
     assert away.json("doctor")["findings"] == []
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_who_cannot_be_given_the_id_is_told_what_runs(away: Shell) -> None:
+    """It has begun by then: without a word, nobody would know."""
+    done = away.shell("holdfast run --detach e.toml > /dev/full")
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert f"to stop: python -m holdfast stop {away.only_id()}" in done.stderr
+
+
 def test_it_outlives_its_terminal(away: Shell) -> None:
     """SIGHUP goes to whatever the terminal holds: nothing of this."""
     terminal = Terminal(

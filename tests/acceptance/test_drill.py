@@ -274,3 +274,13 @@ def test_a_drill_that_is_stopped_leaves_nothing(drill: Drills, number: int):
     assert abs(program.returncode) in (number, 128 + number)
     assert drill.alive() == []
     assert list(drill.rooms.iterdir()) == []
+
+
+def test_a_drill_that_is_killed_leaves_no_process(drill: Drills):
+    """It cannot end its run any more: that ends by itself, and with it all that it started."""
+    drill.write({"e.toml": 'command = ["sleep", "1000"]\nlimits = {{grace = 0}}\nprocesses = 2\n'})
+    program = drill.start()
+    until(lambda: "sleep\x001000\x00" in drill.alive())
+    program.kill()
+    program.communicate(timeout=60)
+    until(lambda: drill.alive() == [])

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,24 @@ def test_a_planted_state_directory_runs_nothing(project: Project, linked: bool) 
             assert "12345" in err
             assert "-C " in err
     assert not (project.home / "owned").exists()
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run(["unshare", "-U", "--map-user=54321", "true"], check=False).returncode != 0,
+    reason="needs user namespaces",
+)
+def test_a_user_without_a_home_runs_and_looks(project: Project) -> None:
+    """As in a container that runs as a user whom it does not know."""
+    del project.sh.env["HOME"]
+    nameless = ["unshare", "-U", "--map-user=54321", sys.executable, "-m", "holdfast"]
+    for words in (["run", "e.toml"], ["ls"]):
+        done = subprocess.run(
+            [*nameless, *words],
+            cwd=project.home / "proj",
+            env=project.sh.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr

@@ -156,3 +156,16 @@ def test_what_runs_is_taken_over_although_its_slots_are_no_more(holding: Shell) 
     holding.let_go()
     assert resumed.wait(30) == 0
     assert "taken over" in (resumed.stderr.read() if resumed.stderr else "")
+
+
+def test_one_that_cannot_be_read_hides_no_other(holding: Shell) -> None:
+    """It is named, and the exit code tells."""
+    found = Path(slots(holding)[0]["path"])
+    odd = found.with_name("gpu.1")
+    odd.mkdir()
+    out, err = holding("slots", code=6)
+    assert "gpu.0  held" in out
+    assert f"{odd}: opening failed" in err
+    told = json.loads(holding("slots", "--json", code=6)[0])
+    assert [each["name"] for each in told["slots"]] == ["0"]
+    assert [each["path"] for each in told["unreadable"]] == [str(odd)]

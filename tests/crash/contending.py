@@ -254,7 +254,7 @@ def _judge(where: Path, contenders: list[_Contender], found: Contention) -> None
         for summary in StateManager(each.states).listing().experiments:
             if summary.status is not ExperimentStatus.AGGREGATED:
                 found.unfinished.append(f"{each.folder.name} {summary.experiment_id}")
-    for standing in listing.listing():
+    for standing in listing.listing()[0]:
         fd = places.lock(standing.slot)
         if fd is not None:
             os.close(fd)

@@ -78,7 +78,7 @@ def results(manager: StateManager, outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def states() -> dict[str, str]:
-    return {f"{each.slot.kind}.{each.slot.name}": each.kind for each in listing.listing()}
+    return {f"{each.slot.kind}.{each.slot.name}": each.kind for each in listing.listing()[0]}
 
 
 def test_processes_share_slots_and_never_at_a_time(manager):
@@ -187,7 +187,7 @@ def test_another_experiment_waits_and_says_for_whom(held, manager, tmp_path):
     held("first")
     _, shim = began()
     assert states() == {"gpu.0": "held"}
-    (found,) = listing.listing()
+    (found,) = listing.listing()[0]
     assert found.holder is not None
     assert found.holder.attempt == "0.1"
     assert found.holder.identity.pid == shim

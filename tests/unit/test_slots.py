@@ -4,6 +4,8 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
+import resource
 import stat
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from holdfast import liveness
 from holdfast.attempts.family import Census
 from holdfast.attempts.records import by_kind
 from holdfast.config.experiment_file import Experiment
+from holdfast.engines.local import holding
 from holdfast.errors import ConfigError, DiskError
 from holdfast.identity import ProcessIdentity
 from holdfast.liveness import Observer
@@ -128,6 +131,19 @@ def test_a_relative_place_is_ignored(monkeypatch, tmp_path):
     assert places.directory().is_relative_to(tmp_path / ".local" / "state")
 
 
+@pytest.mark.parametrize("told", ["", "rel/ative"])
+def test_a_home_that_is_no_place_is_none_for_slots(monkeypatch, told):
+    """As in a container whose user has no name there; who only looks sees that none is held."""
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    if told:
+        monkeypatch.setenv("HOME", told)
+    with pytest.raises(DiskError, match="HOME is no"):
+        places.directory()
+    assert listing.waited_for({"gpu": None}) == []
+
+
 @pytest.mark.parametrize("kind", ["directory", "link", "fifo"])
 def test_what_is_no_file_is_no_lock(home, kind):
     """It is named, and neither followed nor waited for."""
@@ -211,6 +227,28 @@ def test_sets_are_whole_and_no_slot_is_in_two(needs, data):
         assert Allocator(lambda: pool, needs).take(1) == []
 
 
+def test_without_room_for_who_holds_it_no_slot_is_taken(home):
+    """On a full disk: its shim would wait for room, and nobody say so."""
+    slot = places.place("gpu", "0")
+    allocator = Allocator(lambda: {"gpu": [slot]}, {"gpu": 1})
+    allocator.check()
+    assert slot.path.read_bytes() == b""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(DiskError, match=r"gpu\.0: making room for who holds it failed"):
+            allocator.check()
+        with pytest.raises(DiskError, match=r"gpu\.0: making room for who holds it failed"):
+            allocator.take(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (held,) = allocator.take(1)
+    assert places.holder(slot) is None  # nobody has signed it
+    holding.sign([each.fd for each in held.slots], b"{}")
+    assert slot.path.read_bytes() == b"{}"
+    held.close()
+
+
 def test_a_set_says_what_it_is(home):
     """As the start of an attempt records it."""
     (held,) = Allocator(lambda: pool_of({"gpu": 2, "seat": 1}), {"gpu": 2, "seat": 1}).take(1)
@@ -256,7 +294,7 @@ def signed(slot: Place, identity: ProcessIdentity, mark: str = "m" * 32) -> None
 
 
 def kind_of(slot: Place) -> str:
-    (found,) = [each for each in listing.listing() if each.slot == slot]
+    (found,) = [each for each in listing.listing()[0] if each.slot == slot]
     return found.kind
 
 
@@ -283,7 +321,7 @@ def test_a_free_lock_alone_frees_no_slot(home, identity, kind):
     assert (kind_of(slot) if not found else "free") == kind
     for each in found:
         each.close()
-        assert slot.path.read_text() == ""
+        assert slot.path.read_text().strip() == ""
     assert [each.kind for each in allocator.taken] == ([] if found else [kind])
     if kind == "unknown":
         assert "may be used by exp_7 3.1 since 2024-01-15 12:34:56Z" in str(allocator.taken[0])
@@ -325,7 +363,7 @@ def test_who_has_inherited_a_lock_of_the_dead_is_named(home):
     assert fd is not None
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[fd]) as heir:
         os.close(fd)
-        (found,) = listing.listing()
+        (found,) = listing.listing()[0]
         assert (found.kind, found.why) == ("left", f"{heir.pid} (cat) has inherited its lock")
         assert found.released
         assert heir.stdin is not None

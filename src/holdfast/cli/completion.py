@@ -183,7 +183,8 @@ def _quoted(word: str, quote: str) -> str:
     """*word* for bash to read where *quote* is open, if any is."""
     if quote == "'":
         return word.replace("'", "'\\''")
-    special = r'[\\$`"!]' if quote else r"[^\w@%+=:,./~^-]"
+    # A tilde in front would be somebody's home.
+    special = r'[\\$`"!]' if quote else r"^~|[^\w@%+=:,./~^-]"
     return re.sub(special, r"\\\g<0>", word)
 
 

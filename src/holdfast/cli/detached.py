@@ -139,9 +139,9 @@ def _tell(where: Where, word: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         forms.print_json("holdfast.detached/1", {**word, "commands": commands})
         return
-    text.emit([experiment_id])
     who = text.one_line(experiment_id)
     text.say(f"{who} runs without this terminal, as pid {word['pid']}")
     for each, command in commands.items():
         text.say(f"  to {each}: {command}")
     text.say(f"  log: {text.one_line(word['log'])}")
+    text.emit([experiment_id])  # last: where stdout is closed or full, it runs all the same

@@ -141,7 +141,9 @@ def _placeless(experiment: "Experiment", state_dir: Path) -> bytes:
 
 def _places(folder: Path) -> Iterator[Path]:
     """The state directories in *folder* and above, up to home, a mount point, another's folder."""
-    here, home = Path(os.path.realpath(folder)), Path(os.path.realpath(Path.home()))
+    # Not `Path.home`, which raises where nobody knows it: then nothing is above it.
+    home = Path(os.path.realpath(os.path.expanduser("~")))  # noqa: PTH111
+    here = Path(os.path.realpath(folder))
     while True:
         if (here / STATE_DIR).is_dir():
             yield Path(os.path.relpath(here / STATE_DIR))

@@ -9,6 +9,7 @@ import click
 
 from holdfast.cli.app import json_option
 from holdfast.cli.failures import ERROR
+from holdfast.cli.listing import say_unreadable
 from holdfast.cli.where import Where
 from holdfast.errors import DiskError
 from holdfast.reading import forms, text
@@ -46,14 +47,23 @@ def slots(where: Where, freed: str | None, as_json: bool) -> int:
     """
     if freed is not None:
         return _free(freed)
-    found = listing.listing()
+    found, refused = listing.listing()
+    unreadable = [(err.path, err) for err in refused]
     if as_json:
-        content = {"directory": str(places.directory()), "slots": list(map(_form, found))}
+        content = {
+            "directory": str(places.directory()),
+            "slots": list(map(_form, found)),
+            "unreadable": forms.unreadable(unreadable),
+        }
         forms.print_json(SCHEMA, content)
-        return 0
-    if not found:
+    elif found:
+        _show(where, found)
+    elif not unreadable:
         text.say(f"no slot was ever held here (in {text.one_line(places.directory())})")
-        return 0
+    return say_unreadable(where, unreadable)
+
+
+def _show(where: Where, found: list[Standing]) -> None:
     rows = [
         (
             text.one_line(each.slot),
@@ -70,7 +80,6 @@ def slots(where: Where, freed: str | None, as_json: bool) -> int:
     text.flush()
     for words in dict.fromkeys(_ways_out(where, found)):
         text.say(words)
-    return 0
 
 
 def _ways_out(where: Where, found: list[Standing]) -> Iterator[str]:

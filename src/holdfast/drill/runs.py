@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 
+from holdfast.drill import tree
 from holdfast.store.manager import StateManager
 
 __all__ = ["Runs"]
@@ -59,6 +60,7 @@ class Runs:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,  # Ctrl-C is for the drill alone
+                preexec_fn=tree.bound(),  # there are no threads
             )
         self.fd = None
         with contextlib.suppress(OSError, AttributeError):

@@ -1,11 +1,12 @@
 """The processes that descend from this one: who they are, which are holdfast's own, ending them."""
 
 import contextlib
+import ctypes
 import os
 import random
 import re
 import signal
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ __all__ = [
     "Member",
     "adopt",
     "below",
+    "bound",
     "end",
     "is_dying",
     "is_own",
@@ -33,6 +35,7 @@ __all__ = [
 _PROC: Final = Path("/proc")
 _OWN: Final = os.fsencode(BOOT)
 _RELEASED: Final = f"{environment.SESSION}=".encode()
+_PR_SET_PDEATHSIG: Final = 1  # of linux/prctl.h
 _EXITING: Final = 0x4  # PF_EXITING of linux/sched.h
 _KILL: Final = 1 << (signal.SIGKILL - 1)
 _PENDING: Final = re.compile(rb"^S(?:ig|hd)Pnd:\s*([0-9a-f]+)$", re.MULTILINE)
@@ -64,6 +67,23 @@ def adopt() -> bool:
     make = adoption()
     listed = (_PROC / f"self/task/{os.getpid()}/children").exists()
     return make is not None and listed and make()
+
+
+def bound() -> Callable[[], None]:
+    """What has a child, which calls it before its exec, get TERM once we are no more.
+
+    A drill that was killed cannot end what it has started; a run that is told to stop can.
+    """
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    number, zero = ctypes.c_ulong(signal.SIGTERM), ctypes.c_ulong(0)
+    parent = os.getpid()
+
+    def bind() -> None:
+        prctl(_PR_SET_PDEATHSIG, number, zero, zero, zero)
+        if os.getppid() != parent:  # it was over before that
+            os._exit(128 + signal.SIGTERM)
+
+    return bind
 
 
 def member_of(pid: int) -> Member | None:

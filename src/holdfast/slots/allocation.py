@@ -14,6 +14,7 @@ import attrs
 from holdfast.attempts.family import Census
 from holdfast.attempts.files import Signature
 from holdfast.attempts.records import Slot, by_kind
+from holdfast.errors import DiskError
 from holdfast.slots import holders, places
 from holdfast.slots.holders import Standing
 from holdfast.slots.places import Place
@@ -58,6 +59,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_fork)
 
 
+def _clear(slot: Place, fd: int) -> None:
+    try:
+        places.clear(fd)
+    except OSError as err:
+        raise DiskError.of(slot.path, "making room for who holds it", err) from err
+
+
 class Allocator:
     """Takes what each attempt of an experiment needs.
 
@@ -75,7 +83,7 @@ class Allocator:
         self.taken: list[Standing] = []
 
     def check(self) -> None:
-        """As `look`, and make sure that all of it can be locked.
+        """As `look`, and make sure that all of it can be locked and signed.
 
         Raises:
             DiskError: As for `take`; later, that may pass.
@@ -83,7 +91,13 @@ class Allocator:
         for there in self.look().values():
             for slot in there:
                 fd = places.lock(slot)
-                if fd is not None:
+                if fd is None:
+                    continue
+                try:
+                    if not os.fstat(fd).st_size:
+                        _clear(slot, fd)
+                        os.ftruncate(fd, 0)
+                finally:
                     os.close(fd)
 
     def take(
@@ -95,7 +109,7 @@ class Allocator:
             is_over: Whether an attempt is known to be, of which nothing can be seen from here.
 
         Raises:
-            DiskError: A lock cannot be made, opened or locked.
+            DiskError: A lock cannot be made, opened, locked or signed.
         """
         self.taken = []
         if wanted < 1:
@@ -141,6 +155,8 @@ class Allocator:
             free = standing.kind == "free" or (
                 standing.kind == "unknown" and holder is not None and is_over(holder)
             )
+            if free:
+                _clear(slot, fd)  # until our shim signs it, it would name the one before
         except BaseException:
             os.close(fd)
             raise
@@ -148,7 +164,4 @@ class Allocator:
             self.taken.append(standing)
             os.close(fd)
             return None
-        if holder is not None:
-            with contextlib.suppress(OSError):
-                os.ftruncate(fd, 0)  # until our shim signs it, it would name the one before
         return Slot(kind=slot.kind, name=slot.name, path=slot.path, fd=fd)

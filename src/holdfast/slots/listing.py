@@ -9,6 +9,7 @@ import attrs
 
 from holdfast.attempts.family import Census
 from holdfast.attempts.looking import listed
+from holdfast.errors import DiskError
 from holdfast.slots import holders, places
 from holdfast.slots.holders import Standing
 from holdfast.slots.places import Place
@@ -16,35 +17,44 @@ from holdfast.slots.places import Place
 __all__ = ["find", "free", "listing", "waited_for"]
 
 
-def listing() -> list[Standing]:
-    """Every slot that was ever held by this user on this host.
+def listing() -> tuple[list[Standing], list[DiskError]]:
+    """Every slot that was ever held by this user on this host, and what cannot be read.
 
     Raises:
-        DiskError: Their files cannot be read.
+        DiskError: Their directory cannot be read.
     """
     census = functools.cache(Census)
-    found = []
+    found, unreadable = [], []
     for slot in places.all_known():
-        with places.peek(slot) as (is_free, holder):
-            each = holders.standing(slot, holder, census, locked=not is_free)
+        try:
+            with places.peek(slot) as (is_free, holder):
+                each = holders.standing(slot, holder, census, locked=not is_free)
+        except DiskError as err:
+            unreadable.append(err)
+            continue
         if each.kind == "held" and holder is None:
             with contextlib.suppress(OSError):
                 info = slot.path.lstat()
                 who = [process for process, _ in census().holders((info.st_dev, info.st_ino))]
                 each = attrs.evolve(each, why=f"locked by {listed(who)}" if who else each.why)
         found.append(each)
-    return found
+    return found, unreadable
 
 
 def waited_for(declared: Mapping[str, Collection[str] | None]) -> list[Standing]:
     """Those of *declared* that somebody has, by what is written: no lock is touched for a look.
+
+    None where that cannot be read: whoever asks shows something else besides.
 
     Args:
         declared: Names by kind; None for whatever there is of it.
     """
     census = functools.cache(Census)
     found = []
-    for slot in places.all_known():
+    known: list[Place] = []
+    with contextlib.suppress(DiskError):
+        known = places.all_known()
+    for slot in known:
         names = declared.get(slot.kind, ())
         if names is None or slot.name in names:
             each = holders.standing(slot, places.holder(slot), census, locked=None)

@@ -18,13 +18,16 @@ from holdfast.attempts.files import Signature, signature
 from holdfast.errors import DiskError
 from holdfast.liveness import Observer
 
-__all__ = ["Place", "all_known", "directory", "holder", "lock", "peek", "place", "signed"]
+__all__ = ["Place", "all_known", "clear", "directory", "holder", "lock", "peek", "place", "signed"]
 
 _MAX_BYTES: Final = 64 * 1024
+#: What a signature takes; one of the longest has a path of 4,096 bytes in it.
+_ROOM: Final = 8 * 1024
 _FILE: Final = re.compile(r"([a-z][a-z0-9_]*)\.([A-Za-z0-9][A-Za-z0-9._:%-]*)")
 #: How often a file is locked that somebody moves away at that moment.
 _MOST_TRIES: Final = 20
 _PASSES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
+_NAMED: Final = "name a place on this machine with XDG_STATE_HOME"
 _ELSEWHERE: Final = "mend that, or name a place on another disk with XDG_STATE_HOME"
 
 
@@ -47,11 +50,19 @@ class Place:
 
 
 def directory() -> Path:
-    """Where the locks of this host are: not in what a logout empties."""
+    """Where the locks of this host are: not in what a logout empties.
+
+    Raises:
+        DiskError: Nobody knows.
+    """
     home = Path(os.environ.get("XDG_STATE_HOME") or "")
-    # Relative ones are to be ignored: they would name another place in every directory.
+    # Relative ones would name another place in every directory: two runs would not see each other.
     if not home.is_absolute():
-        home = Path.home() / ".local" / "state"
+        # Not `Path.home`, which raises where a container runs as a user that it does not know.
+        home = Path(os.path.expanduser("~"), ".local", "state")  # noqa: PTH111
+    if not home.is_absolute():
+        what = "HOME is no absolute path" if os.environ.get("HOME") else "HOME is not set"
+        raise DiskError(home, "finding the place of the slots", what, advice=_NAMED)
     return home / "holdfast" / "slots" / _escaped(Observer.here().host or "localhost")
 
 
@@ -131,6 +142,17 @@ def _opened(path: Path, flags: int) -> int:
         os.close(fd)
         raise OSError(errno.ENOTDIR, "something else has its name")
     return fd
+
+
+def clear(fd: int) -> None:
+    """Have it name nobody, with room for whoever signs it: its shim would wait for that in silence.
+
+    Raises:
+        OSError: There is no room.
+    """
+    if os.pwrite(fd, b" " * _ROOM, 0) != _ROOM:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.ftruncate(fd, _ROOM)
 
 
 def signed(fd: int) -> Signature | None:

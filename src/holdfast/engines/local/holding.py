@@ -21,10 +21,11 @@ def sign(slots: "Sequence[int]", holder: bytes) -> bool:
         OSError: The file system refused for now.
     """
     for fd in slots:
-        # Whoever has the lock may find a torn one: then nothing runs yet by that name.
-        os.ftruncate(fd, 0)
+        # Whoever has the lock may find a torn one: then nothing runs yet by that name. Over what
+        # the run has written there to make room: to empty it first would give that away.
         if os.pwrite(fd, holder, 0) != len(holder):
             raise OSError(errno.ENOSPC, "short write")
+        os.ftruncate(fd, len(holder))
         os.set_inheritable(fd, True)
     return True
 
