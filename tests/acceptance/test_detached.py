@@ -39,6 +39,10 @@ def log(sh: Shell, number: int = 1) -> str:
     return (sh.states / sh.only_id() / f"detached.{number}.log").read_text()
 
 
+#: As it is called here: an environment has both names for its Python.
+PROGRAM = f"{Path(sys.executable).name} -m holdfast"
+
+
 # -- detached ---------------------------------------------------------------------------------
 
 
@@ -47,7 +51,7 @@ def test_a_detached_run_goes_on_and_says_how_to_meet_it(away: Shell) -> None:
     out, err = away("run", "--detach", "e.toml")
     assert out.split() == [away.only_id()]
     for verb in ("watch", "wait", "stop"):
-        assert f"to {verb}: python -m holdfast {verb} {away.only_id()}" in err
+        assert f"to {verb}: {PROGRAM} {verb} {away.only_id()}" in err
     assert "detached.1.log" in err
     assert StateManager(away.states).liveness(away.only_id()).kind == "alive"
     away.let_go()
@@ -63,7 +67,7 @@ def test_who_cannot_be_given_the_id_is_told_what_runs(away: Shell) -> None:
     done = away.shell("holdfast run --detach e.toml > /dev/full")
     assert done.returncode == 1
     assert "No space left" in done.stderr
-    assert f"to stop: python -m holdfast stop {away.only_id()}" in done.stderr
+    assert f"to stop: {PROGRAM} stop {away.only_id()}" in done.stderr
 
 
 def test_it_outlives_its_terminal(away: Shell) -> None:

@@ -4,9 +4,10 @@ import contextlib
 import errno
 import itertools
 import json
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -209,21 +210,20 @@ def test_a_delete_that_is_interrupted_leaves_no_tags_for_the_next(
         assert not (copy / ".annotations" / f"{ID}.json").exists()
 
 
-def _add(state_dir: Path, names: list[str]) -> None:
-    for name in names:
-        StateManager(state_dir).annotate(ID, add=[name])
+WRITER = """
+import sys
+from holdfast.store.manager import StateManager
+for name in sys.argv[2:]:
+    StateManager(sys.argv[1]).annotate("exp_7", add=[name])
+"""
 
 
 def test_writers_at_once_lose_nothing_of_each_other(annotated: StateManager) -> None:
-    """Each of four processes adds ten tags, and one killed in the midst is no obstacle."""
-    spawn = multiprocessing.get_context("spawn")
+    """Each of four processes adds ten tags."""
     shares = [[f"{who}.{number}" for number in range(10)] for who in "abcd"]
-    writers = [spawn.Process(target=_add, args=(annotated.state_dir, share)) for share in shares]
-    for each in writers:
-        each.start()
-    for each in writers:
-        each.join(60)
-    assert [each.exitcode for each in writers] == [0, 0, 0, 0]
+    words = [[sys.executable, "-c", WRITER, str(annotated.state_dir), *each] for each in shares]
+    writers = [subprocess.Popen(each) for each in words]
+    assert [each.wait(60) for each in writers] == [0, 0, 0, 0]
     assert {*annotated.annotations(ID).tags} == {"old", "kept", *itertools.chain(*shares)}
 
 
