@@ -258,7 +258,9 @@ def test_a_listing_does_not_hide_an_aggregation_that_was_left(sh: Shell) -> None
     run.communicate()
     out, err = sh("ls")
     assert "completed, 1 run on" in out
-    assert "may run on without an owner" in err
+    assert "may run on without an owner; stop what runs: " in err
+    for verb in ("stop", "resume"):
+        assert f"-m holdfast {verb} {sh.only_id()}" in err
     (sh.path / "hold").unlink()
     sh("resume", "@last")
     assert [each["attempts_alive"] for each in sh.json("ls")["experiments"]] == [0]

@@ -293,11 +293,11 @@ def _lines(found: list[Listed], key: str | None, more: str) -> list[str]:
 def _say_what_to_do(where: Where, found: list[Listed]) -> None:
     for state, _, alive, *_ in found:
         if alive:
-            command = where.command("resume", state.experiment_id)
             number = text.count(alive, "attempt")
             text.say(
                 f"{number} of {text.one_line(state.experiment_id)} may run on without an owner; "
-                f"take over, or stop: {command}"
+                f"stop what runs: {where.command('stop', state.experiment_id)}\n"
+                f"  or take it over: {where.command('resume', state.experiment_id)}"
             )
     stale = [each.state for each in found if each.living is not None and each.living.kind == "dead"]
     if len(stale) == 1:
