@@ -58,19 +58,7 @@ def _part_options(command: _C) -> _C:
 @experiment_argument
 @in_state_dir
 def resume(
-    where: Where,
-    query: str,
-    keep_results: bool,
-    rerun_changed: bool,
-    only: tuple[int, ...] | None,
-    jobs: int | None,
-    settings: tuple[str, ...],
-    no_aggregate: bool,
-    tags: Sequence[str],
-    dry_run: bool,
-    detach: bool,
-    force: bool,
-    as_json: bool,
+    where: Where, query: str, keep_results: bool, rerun_changed: bool, **options: Any
 ) -> int:
     """Go on with an experiment, with the configuration that it was made with.
 
@@ -78,30 +66,32 @@ def resume(
     again. With --only, or of ID/INDEX, the others wait for the next resume.
     """
     code = choice(keep_results, rerun_changed)
-    return _go_on(
-        *(where, query, only, settings),
-        failed_only=False,
-        code=code,
-        jobs=jobs,
-        aggregate=not no_aggregate,
-        tags=tags,
-        dry_run=dry_run,
-        detach=detach,
-        force=force,
-        as_json=as_json,
-    )
+    return _go_on(where, query, failed_only=False, code=code, **options)
 
 
 @click.command()
 @_part_options
 @experiment_argument
 @in_state_dir
-def retry(
+def retry(where: Where, query: str, **options: Any) -> int:
+    """Try the failed processes of an experiment again, all of them or some, and no others.
+
+    Each has its whole budget of attempts again. What was never tried, or was interrupted, waits
+    for the next resume. ID/INDEX is that process alone.
+    """
+    # What is finished has nothing to be tried again.
+    return _go_on(where, query, failed_only=True, code="keep", **options)
+
+
+def _go_on(
     where: Where,
     query: str,
-    only: tuple[int, ...] | None,
+    *,
+    failed_only: bool,
+    code: "Choice | None",
+    only: Sequence[int] | None,
+    settings: Sequence[str],
     jobs: int | None,
-    settings: tuple[str, ...],
     no_aggregate: bool,
     tags: Sequence[str],
     dry_run: bool,
@@ -109,41 +99,7 @@ def retry(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Try the failed processes of an experiment again, all of them or some, and no others.
-
-    Each has its whole budget of attempts again. What was never tried, or was interrupted, waits
-    for the next resume. ID/INDEX is that process alone.
-    """
-    return _go_on(
-        *(where, query, only, settings),
-        failed_only=True,
-        code="keep",  # what is finished has nothing to be tried again
-        jobs=jobs,
-        aggregate=not no_aggregate,
-        tags=tags,
-        dry_run=dry_run,
-        detach=detach,
-        force=force,
-        as_json=as_json,
-    )
-
-
-def _go_on(
-    where: Where,
-    query: str,
-    only: Sequence[int] | None,
-    settings: Sequence[str],
-    *,
-    failed_only: bool,
-    code: "Choice | None",
-    jobs: int | None,
-    aggregate: bool,
-    tags: Sequence[str],
-    dry_run: bool,
-    detach: bool,
-    force: bool,
-    as_json: bool,
-) -> int:
+    """Go on with what *query* names; all but two are the options that both commands have."""
     limits = _limits_of(settings)
     manager = where.manager()
     experiment_id, unit = resolve_unit(manager, query)
@@ -180,7 +136,7 @@ def _go_on(
             limits=limits,
             code=code,
             jobs=jobs,
-            aggregate=aggregate,
+            aggregate=not no_aggregate,
         ),
         force=force,
         as_json=as_json,
