@@ -13,7 +13,7 @@ import attrs
 from holdfast.attempts.names import AttemptName, attempts_dir, prepare
 from holdfast.attempts.records import Attempt
 from holdfast.cli.program import guarded
-from holdfast.engines import EngineWord, Handle
+from holdfast.engines.contract import EngineWord, Handle
 
 
 @attrs.define

@@ -11,7 +11,7 @@ from typing import Any
 from holdfast import liveness
 from holdfast.attempts.names import AttemptName, attempts_dir, output_path, prepare
 from holdfast.attempts.records import Attempt
-from holdfast.engines import Handle
+from holdfast.engines.contract import Handle
 from holdfast.engines.local.engine import LocalEngine
 from waiting import until
 

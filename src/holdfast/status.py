@@ -48,6 +48,7 @@ class Reason(StrEnum):
     LAUNCH_ERROR = "launch_error"
     REUSED = "reused"
     DEADLINE = "deadline"
+    TIME_LIMIT = "time_limit"
 
 
 #: Statuses in which no process may move: every process is completed there, and stays so.

@@ -19,6 +19,7 @@ __all__ = [
     "optional",
     "optional_number",
     "optional_text",
+    "quantities",
     "replaced_limits",
     "some_text",
     "text",
@@ -92,11 +93,19 @@ def replaced_limits(_: object, attribute: _Attribute, value: Any) -> None:
     for name, each in value.items():
         if type(name) is not str or not isinstance(each, Mapping) or each.keys() != {"from", "to"}:
             raise TypeError(f"{attribute.name} must say from and to of each, got {value!r:.80}")
-        if not _is_seconds(each["to"]) or not (each["from"] is None or _is_seconds(each["from"])):
+        if not _is_quantity(each["to"]) or not (each["from"] is None or _is_quantity(each["from"])):
             raise TypeError(f"{attribute.name} must be seconds, got {each!r:.80}")
 
 
-def _is_seconds(value: Any) -> bool:
+def quantities(_: object, attribute: _Attribute, value: Any) -> None:
+    """Numbers from 0 by name. Raises TypeError."""
+    _of(Mapping, attribute, value)
+    for name, each in value.items():
+        if type(name) is not str or not _is_quantity(each):
+            raise TypeError(f"{attribute.name} must be numbers from 0, got {value!r:.80}")
+
+
+def _is_quantity(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value < math.inf
 
 

@@ -18,7 +18,7 @@ from holdfast.attempts.names import attempts_dir
 from holdfast.attempts.records import CgroupAddress
 from holdfast.attempts.settling import Lost
 from holdfast.doctor import strays
-from holdfast.engines import Handle
+from holdfast.engines.contract import Handle
 from holdfast.engines.local.cgroup import Cgroup
 from holdfast.engines.local.engine import LocalEngine
 from settled import settled

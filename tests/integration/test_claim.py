@@ -27,7 +27,7 @@ from holdfast.errors import (
     UnreadableStateWarning,
 )
 from holdfast.lifecycle.edges import edges
-from holdfast.lifecycle.events import Launch, ProcessExited, ProcessLaunched, Requested
+from holdfast.lifecycle.events import Launch, PhaseReported, ProcessExited, Requested
 from holdfast.lifecycle.machines import ExperimentMachine, ProcessMachine
 from holdfast.lifecycle.records import ExperimentState, Origin
 from holdfast.lifecycle.reuse import Proof
@@ -129,6 +129,7 @@ _PROCESS_SCRIPTS = {
     "failed": [request("start"), request("start", 0), request("fail", 0)],
 }
 _FACTS: dict[str, Any] = {
+    "phase": {"phase": "running"},
     "complete": {"exit_code": 0},
     "requeue": {"proven_dead": True, "max_attempts": 9, "result_lost": True},
     "reuse": {
@@ -221,8 +222,8 @@ def test_a_note_costs_no_line_of_its_own(claim: Claim, manager: StateManager) ->
     before = journal.read_bytes()
     me = liveness.me()
 
-    def launched(index: int) -> ProcessLaunched:
-        return ProcessLaunched(process=index, attempt=1, at=datetime.now(UTC), identity=me)
+    def launched(index: int) -> PhaseReported:
+        return PhaseReported(process=index, attempt=1, at=datetime.now(UTC), identity=me)
 
     claim.note(launched(0))
     assert journal.read_bytes() == before
@@ -309,7 +310,7 @@ def test_a_tick_writes_what_was_noted(state_dir: Path, fixed_clock: TickingClock
     with manager.claim(ID) as claim:
         claim.record_many([request("start"), request("start", 0)])
         claim.note(
-            ProcessLaunched(process=0, attempt=1, at=datetime.now(UTC), identity=liveness.me())
+            PhaseReported(process=0, attempt=1, at=datetime.now(UTC), identity=liveness.me())
         )
         claim.tick()
         assert manager.load(ID).process_progress[0].identity is None

@@ -234,7 +234,7 @@ def test_who_waits_for_the_lock_of_a_deleted_experiment_is_told_that_it_is_gone(
     ("unit", "before", "number"),
     [("0", (), 1), (AGGREGATE, (), 1), (AGGREGATE, ("aggregate.1.exit", "aggregate.2.exit"), 3)],
 )
-def test_an_attempt_that_has_not_begun_cannot_begin_while_it_is_deleted(
+def test_an_attempt_that_phase_goes_on_cannot_begin_while_it_is_deleted(
     manager: StateManager, tmp_path: Path, unit: str, before: tuple[str, ...], number: int
 ) -> None:
     """A late shim finds that it was revoked, in the folder that it was given."""

@@ -18,7 +18,7 @@ import pytest
 from doctored import NOW, append, edit, symptoms
 from holdfast.doctor import examine, strays, volume
 from holdfast.errors import StateCorruptError
-from holdfast.lifecycle.events import Change, ProcessExited, ProcessLaunched, Requested
+from holdfast.lifecycle.events import Change, PhaseReported, ProcessExited, Requested
 from holdfast.lifecycle.records import ResultRef
 from holdfast.liveness import me
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
@@ -40,7 +40,7 @@ def busy(manager: StateManager, experiment_id: str = ID) -> None:
         claim.record("resume")
         for index in range(3):
             claim.record("start", index)
-        claim.note(ProcessLaunched(process=0, attempt=1, at=NOW, identity=me()))
+        claim.note(PhaseReported(process=0, attempt=1, at=NOW, identity=me()))
         claim.record("fail", 1, error_message="no")
         claim.record("requeue", 1, max_attempts=2)
         claim.record("requeue", 2, proven_dead=True)

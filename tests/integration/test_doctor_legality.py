@@ -18,8 +18,8 @@ from holdfast.lifecycle.events import (
     Again,
     Change,
     Event,
+    PhaseReported,
     ProcessExited,
-    ProcessLaunched,
     ProcessLost,
     Requested,
 )
@@ -61,6 +61,8 @@ _LIVED = ProcessProgress(
     origin=Origin(experiment_id="exp_1", process=1, attempt=1),
     limits={"grace_s": {"from": 30.0, "to": 60.0}},
 )
+#: How an engine with a queue finds an attempt again.
+HANDLE = {"engine": "slurm", "data": {"job": 12}, "requested": {"cpus": 2}}
 #: What a rule sets.
 LIMITS = {"timeout_s": {"from": 3600.0, "to": 7200.0}}
 #: A value that nothing here has.
@@ -89,6 +91,10 @@ _OTHER: dict[str, Any] = {
     "origin": Origin(experiment_id="other", process=7, attempt=7),
     "limits": {"grace_s": {"from": None, "to": 7.0}},
     "not_before": NOW + timedelta(days=1),
+    "phase": "held",
+    "handle": {"engine": "other", "data": {}},
+    "usage": {"cpu_s": 77.0},
+    "submitted_at": NOW + timedelta(days=1),
     **dict.fromkeys(("work", "code"), "other"),
     **dict.fromkeys(("name", "config_hash", "config_path", "cwd", "experiment_id"), "other"),
     **dict.fromkeys(("started_at", "completed_at", "finished_at"), NOW + timedelta(days=1)),
@@ -99,13 +105,13 @@ _ONLY_TOLD: dict[tuple[str, str], set[str]] = {
     ("pending", "start"): {"work", "code"},
     ("pending", "reuse"): {"host", "result", "outputs", "work", "code", "origin"},
     ("running", "complete"): {
-        *("started_at", "completed_at", "host", "result", "outputs", "work", "code")
+        *("started_at", "completed_at", "host", "result", "outputs", "work", "code", "usage")
     },
     ("running", "fail"): {
-        *("started_at", "completed_at", "exit_code", "signal", "host", "error_message")
+        *("started_at", "completed_at", "exit_code", "signal", "host", "error_message", "usage")
     },
     ("failed", "requeue"): {"not_before", "limits"},
-    ("running", "requeue"): {"error_message", "not_before", "limits"},
+    ("running", "requeue"): {"error_message", "not_before", "limits", "usage"},
     ("completed", "requeue"): {"error_message", "not_before", "limits"},
 }
 _ENDS = {"completed", "aggregated", "failed", "interrupted"}
@@ -114,10 +120,21 @@ _ENDS = {"completed", "aggregated", "failed", "interrupted"}
 def only_told(change: Change) -> set[str]:
     if change.process is not None:
         told = _ONLY_TOLD.get((change.source, change.event), set())
+        if change.event == "phase":
+            return _of_phase(change)
         # Who asks for it does not wait.
         by_user = change.event == "requeue" and "failures" in change.fields
         return told - {"not_before"} if by_user else told
     return {"error_message"} if change.target in _ENDS and change.event != "released" else set()
+
+
+def _of_phase(change: Change) -> set[str]:
+    """When it really began, and what its engine says of it; that it never waited is no belief."""
+    if change.fields.get("phase") is None:
+        return {"started_at"}
+    if change.fields["phase"] == "running":
+        return {"started_at", "handle", "host"}
+    return {"handle", "host", "phase"}
 
 
 def before(entity: Entity, status: str) -> ExperimentState:
@@ -158,6 +175,9 @@ def asked() -> Iterator[tuple[ExperimentState, Event]]:
                 more = [{"work": WORK, "proof": PROOF}]
                 more.append({**more[0], "host": "here", "result": RESULT, "outputs": OUTPUTS})
                 more[-1]["code"] = "c" * 32
+            if event == "phase":
+                more = [{"phase": "running", "since": NOW}]
+                more.append({"phase": "running", "identity": HERE})
             if event == "requeue":
                 later = {"not_before": NOW + timedelta(minutes=5), "process_limits": LIMITS}
                 more = [{"max_attempts": 2}, {"requested_by_user": True, "max_attempts": 2}]
@@ -185,8 +205,16 @@ def asked() -> Iterator[tuple[ExperimentState, Event]]:
     state = before("process", "running")
     began, ended = NOW - timedelta(minutes=5), NOW - timedelta(minutes=1)
     of: dict[str, Any] = {"process": 1, "attempt": 2, "at": NOW}
-    yield state, ProcessLaunched(**of, identity=HERE)
-    yield state, ProcessLaunched(**of, identity=None)
+    yield state, PhaseReported(**of, identity=HERE)
+    yield state, PhaseReported(**of, identity=None)
+    waiting = attrs.evolve(state.processes[1], identity=None, host=None)
+    queued = attrs.evolve(state, process_progress={0: state.processes[0], 1: waiting})
+    yield queued, PhaseReported(**of, phase="queued", handle=HANDLE)
+    queued = apply.apply(queued, PhaseReported(**of, phase="queued", handle=HANDLE)).state
+    yield queued, PhaseReported(**of, phase="held", evidence="JobHeldUser")
+    yield queued, PhaseReported(**of, phase="running", host="n1", since=ended)
+    yield queued, ProcessLost(**of, evidence="gone", usage={"queued_s": 7.0})
+    yield queued, ProcessExited(**of, exit_code=0, engine_end="timeout", usage={"cpu_s": 1.0})
     yield state, ProcessLost(**of, evidence="gone")
     again = Again(not_before=NOW + timedelta(minutes=5), limits=LIMITS)
     yield state, ProcessLost(**of, evidence="gone", again=again)
@@ -237,7 +265,7 @@ def test_every_event_of_both_machines_is_tried() -> None:
     """Those that move nothing, too."""
     entities: tuple[Entity, ...] = ("experiment", "process")
     declared = {(entity, *edge) for entity in entities for edge in table(entity)}
-    notes = {("process", "running", "launched"), ("experiment", "running", "released")}
+    notes = {("experiment", "running", "released")}
     assert {(each.entity, each.source, each.event) for _, each in STEPS} == declared | notes
 
 
@@ -281,7 +309,11 @@ def test_no_field_can_be_left_out_that_would_have_changed(
         # Without the end that its own clock knew, an attempt ended when that was learnt; a requeue
         # that leaves the failures alone is one that nobody asked for, and limits that stay are
         # limits that nobody changed.
-        fine = only_told(change) - {"completed_at"} | (
+        # Whether it waits, and that it began, is told by these fields alone.
+        told = {"completed_at"}
+        if change.event == "phase":
+            told = {each for each in ("phase", "started_at") if getattr(record, each) is None}
+        fine = only_told(change) - told | (
             {"failures"} if change.event == "requeue" else {"config"}
         )
         assert legal == (getattr(record, name) == value or name in fine), name
@@ -290,7 +322,7 @@ def test_no_field_can_be_left_out_that_would_have_changed(
 @pytest.mark.parametrize(("state", "change"), STEPS, ids=NAMES)
 def test_history_gives_the_reason_that_is_stored(state: ExperimentState, change: Change) -> None:
     """A step that stores none may have been given one; a note moves nothing for any."""
-    free = change.fields.get("reason") is None or change.event == "launched"
+    free = change.fields.get("reason") is None or change.event == "phase"
     for reason in {None, *Reason} - {change.reason}:
         wrong = attrs.evolve(change, reason=reason)
         assert free == (list(enactment.problems(state, wrong)) == [])
@@ -389,8 +421,9 @@ def test_a_note_moves_nothing(
     manager: StateManager, state_dir: Path, name: str, value: object
 ) -> None:
     """`launched` says who runs it, and nothing else."""
-    launched = ProcessLaunched(process=1, attempt=1, at=NOW, identity=HERE)
-    (right,) = apply.apply(manager.load(ID), launched).changes
+    launched = PhaseReported(process=1, attempt=1, at=NOW, identity=HERE)
+    (made,) = apply.apply(manager.load(ID), launched).changes
+    right = attrs.evolve(made, event="launched")
     append(manager, ID, attrs.evolve(right, fields={**right.fields, name: value}))
     assert illegal(state_dir) == [
         f"revision 5: launched of process 1 sets {name}, which it never does"

@@ -18,7 +18,7 @@ from holdfast.attempts.looking import Ended, Running
 from holdfast.attempts.names import AttemptName, error_path, output_path
 from holdfast.attempts.records import Attempt, ExitRecord
 from holdfast.attempts.settling import Lost
-from holdfast.engines import Engine, Handle
+from holdfast.engines.contract import Engine, Handle
 from holdfast.engines.local.engine import LocalEngine
 from holdfast.status import Reason
 from processes import hear

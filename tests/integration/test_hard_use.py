@@ -20,7 +20,7 @@ from holdfast.errors import (
     InvalidTransitionError,
     ObserverWarning,
 )
-from holdfast.lifecycle.events import ProcessLaunched, Requested
+from holdfast.lifecycle.events import PhaseReported, Requested
 from holdfast.status import ProcessStatus
 from holdfast.store import observing, uninterrupted
 from holdfast.store.claim import Claim
@@ -441,7 +441,7 @@ def test_a_note_that_cannot_apply_is_refused_at_once_and_poisons_nothing(claim, 
         claim.note(Requested(entity="process", event="complete", process=0, at=now))
     claim.record("start", 0)
     claim.note(("start", 1))
-    claim.note(ProcessLaunched(process=1, attempt=1, at=now, identity=None))
+    claim.note(PhaseReported(process=1, attempt=1, at=now, identity=None))
     with pytest.raises(InvalidTransitionError):
         claim.note(("start", 1))
     with pytest.raises(InvalidTransitionError):

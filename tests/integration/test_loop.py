@@ -24,7 +24,7 @@ from holdfast.attempts.names import AttemptName, attempts_dir, prepare
 from holdfast.attempts.records import Attempt
 from holdfast.cli.failures import code_of
 from holdfast.config.experiment_file import Experiment
-from holdfast.engines import EngineWord, Handle
+from holdfast.engines.contract import EngineWord, Handle
 from holdfast.errors import (
     AttemptWarning,
     ClaimClosedError,

@@ -25,7 +25,7 @@ from holdfast.attempts.looking import Ended, Running, Undecided
 from holdfast.attempts.names import AttemptName, output_path, prepare
 from holdfast.attempts.records import Attempt, ExitRecord
 from holdfast.attempts.settling import Lost
-from holdfast.engines import Handle
+from holdfast.engines.contract import Handle
 from holdfast.engines.local.engine import LocalEngine
 from holdfast.errors import EngineError
 from holdfast.identity import ProcessIdentity

@@ -19,7 +19,7 @@ import pytest
 from holdfast import liveness
 from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName, attempts_dir, file_path, prepare
-from holdfast.engines import Handle
+from holdfast.engines.contract import Handle
 from holdfast.engines.local.engine import LocalEngine
 from holdfast.engines.local.hearing import ALL, STOPS, WAKE
 from holdfast.engines.local.shim import WINDOW_S

@@ -22,8 +22,8 @@ from holdfast.lifecycle.events import (
     Event,
     Ignored,
     Launch,
+    PhaseReported,
     ProcessExited,
-    ProcessLaunched,
     ProcessLost,
     Requested,
 )
@@ -103,7 +103,7 @@ def test_half_of_what_a_gang_did_is_no_fact() -> None:
 def test_whom_a_launcher_is_moves_nobody() -> None:
     """Its identity is noted of one rank after the other."""
     state = apply_many(of(1, 2), asks("start", 0, 1)).state
-    noted = apply(state, ProcessLaunched(process=0, attempt=1, at=NOW, identity=None))
+    noted = apply(state, PhaseReported(process=0, attempt=1, at=NOW, identity=None))
     assert len(noted.changes) == 1
 
 

@@ -20,8 +20,8 @@ from holdfast.lifecycle.events import (
     Fact,
     Ignored,
     Launch,
+    PhaseReported,
     ProcessExited,
-    ProcessLaunched,
     ProcessLost,
     Requested,
     Step,
@@ -64,7 +64,7 @@ attempts = st.integers(0, 4)
 times = st.integers(0, 1000).map(later)
 facts: st.SearchStrategy[Fact] = st.one_of(
     st.builds(
-        ProcessLaunched,
+        PhaseReported,
         process=indices,
         attempt=attempts,
         at=times,
@@ -366,7 +366,7 @@ def test_a_fact_of_a_settled_experiment_is_ignored(settled: ExperimentStatus) ->
     for fact in (
         ProcessExited(process=0, attempt=1, at=NOW, exit_code=0),
         ProcessLost(process=0, attempt=1, at=NOW, evidence="gone"),
-        ProcessLaunched(process=0, attempt=1, at=NOW, identity=None),
+        PhaseReported(process=0, attempt=1, at=NOW, identity=None),
     ):
         step = apply.apply(state, fact)
         assert step.state is state
@@ -396,7 +396,7 @@ def test_a_lost_attempt_is_requeued_with_its_evidence_and_not_charged() -> None:
 def test_a_launch_is_annotated_without_moving_the_process() -> None:
     """Who runs the attempt is kept while it runs."""
     who = ProcessIdentity(host="node1", pid=4711)
-    step = apply.apply(running(), ProcessLaunched(process=0, attempt=1, at=NOW, identity=who))
+    step = apply.apply(running(), PhaseReported(process=0, attempt=1, at=NOW, identity=who))
     assert step.state.processes[0].identity == who
     assert step.state.processes[0].host == "node1"
     assert (step.changes[0].source, step.changes[0].target) == ("running", "running")

@@ -40,6 +40,7 @@ EXPERIMENT_MOVES = {
 PROCESS_MOVES = {
     ("pending", "start"): "running",
     ("pending", "reuse"): "completed",
+    ("running", "phase"): "running",
     ("running", "complete"): "completed",
     ("running", "fail"): "failed",
     ("running", "requeue"): "pending",
@@ -47,7 +48,7 @@ PROCESS_MOVES = {
     ("completed", "requeue"): "pending",
 }
 EXPERIMENT_EVENTS = ("start", "complete", "aggregate", "fail", "interrupt", "retry", "resume")
-PROCESS_EVENTS = ("start", "complete", "fail", "reuse", "requeue")
+PROCESS_EVENTS = ("start", "phase", "complete", "fail", "reuse", "requeue")
 #: With one that nobody declared.
 EVENTS = (*PROCESS_EVENTS, "finish")
 
@@ -57,7 +58,7 @@ PROOF = Proof(origin=ORIGIN, work=WORK, status=ProcessStatus.COMPLETED)
 #: Facts with which every guard of a process passes.
 WILLING = {
     **{"exit_code": 0, "proven_dead": True, "result_lost": True, "requested_by_user": True},
-    **{"work": WORK, "proof": PROOF},
+    **{"work": WORK, "proof": PROOF, "phase": "running"},
 }
 
 #: For every guard, a record's fields and facts with which it passes and with which it refuses.
@@ -67,6 +68,7 @@ OUTCOMES = {
         *({}, {"experiment_status": "completed"}),
     ),
     "gang_moves_together": ({}, {}, {}, {"ranks_left": (1,)}),
+    "phase_goes_on": ({}, {"phase": "running"}, {"phase": "running"}, {"phase": "queued"}),
     "exited_cleanly": ({}, {"exit_code": 0}, {}, {"exit_code": 1}),
     "attempts_left": ({"failures": 1}, {"max_attempts": 2}, {"failures": 1}, {"max_attempts": 1}),
     "requested_by_user": ({}, {"requested_by_user": True}, {}, {}),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from holdfast.errors import InvalidRequestError
 from holdfast.identity import ProcessIdentity
-from holdfast.lifecycle.events import ProcessExited, ProcessLaunched, ProcessLost, Requested
+from holdfast.lifecycle.events import PhaseReported, ProcessExited, ProcessLost, Requested
 from holdfast.lifecycle.records import ExperimentState, Origin, ProcessProgress, ResultRef
 from holdfast.lifecycle.reuse import Proof
 from holdfast.status import ProcessStatus
@@ -74,7 +74,7 @@ def test_what_a_process_takes_is_what_is_read_again(name: str, value: Any) -> No
     ("make", "name"),
     [
         (make, field.name)
-        for make in (Requested, ProcessLaunched, ProcessExited, ProcessLost)
+        for make in (Requested, PhaseReported, ProcessExited, ProcessLost)
         for field in attrs.fields(make)
         if field.name in ("error_message", "evidence", "host", "exit_code", "signal", "attempt")
         or field.name
@@ -86,7 +86,7 @@ def test_an_event_of_a_wrong_kind_is_refused_by_its_name(make: type, name: str) 
     needed: dict[str, Any] = {"at": NOW, "process": 0}
     more = {"entity": "process", "event": "start"} if make is Requested else {"attempt": 1}
     more |= {"evidence": "gone"} if make is ProcessLost else {}
-    more |= {"identity": None} if make is ProcessLaunched else {}
+    more |= {"identity": None} if make is PhaseReported else {}
     make(**needed, **more)
     for wrong in (1.5, [], b"bytes"):
         with pytest.raises(TypeError, match=f"^{name} must be"):

@@ -62,6 +62,8 @@ class Attempt:
         grace_s: Seconds between TERM and KILL when it is stopped.
         folder: The experiment's folder, in which `attempts/` is.
         slots: What it holds; open until the engine has taken the attempt.
+        resources: What rules have set for this attempt, instead of what the engine is told of all:
+            `time_s`, `memory_bytes`.
     """
 
     name: AttemptName
@@ -72,6 +74,7 @@ class Attempt:
     grace_s: float = 30.0
     folder: Path = attrs.field(converter=Path)
     slots: tuple[Slot, ...] = ()
+    resources: Mapping[str, float] = attrs.field(factory=dict)
 
 
 @attrs.frozen

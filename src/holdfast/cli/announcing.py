@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from holdfast.attempts.files import requested
 from holdfast.attempts.names import AttemptName
-from holdfast.engines import Handle
+from holdfast.engines.contract import Handle
 from holdfast.engines.local.engine import LocalEngine
 from holdfast.reading import text
 from holdfast.status import Reason

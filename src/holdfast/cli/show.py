@@ -56,7 +56,7 @@ _STEP: Final = (
     "at", "entity", "index", "event", "source", "target", "actor", "reason", "evidence",
 )  # fmt: skip
 #: What a reader of the history does not look for: who came and went.
-_QUIET: Final = frozenset({"launched"})
+_QUIET: Final = frozenset({"launched", "phase"})
 #: Events that say their usual reason.
 _PLAIN: Final = frozenset({("complete", "exit"), ("reuse", "reused")})
 

@@ -53,6 +53,7 @@ _COLUMN, _ROW = 312.0, 136.0
 _MARGIN = 30.0
 _LANE = 11.0  # Half the distance between an arrow and the one that comes back.
 _LABEL = 9.0
+_CORNER = 28.0  # How far an arrow that leads back to its box goes round the corner.
 _LINE = 15.0
 _NOTE = 20.0
 _MARKER = 46.0
@@ -116,6 +117,9 @@ def draw(
         body += _end(centres[status])
     taken = {(line.source, line.target) for line in arrows}
     for line in arrows:
+        if line.source == line.target:
+            body += _loop(line, centres[line.source])
+            continue
         both_ways = (line.target, line.source) in taken
         rise = places[line.source].bends.get(line.target, 0.0) * _ROW
         # An arrow that bows round the others meets none that comes back.
@@ -211,6 +215,15 @@ def _arrow(
         bow = at
     outside = _outside(side, at, middle, lane, rise)
     return [*_curve(start, bow, end), *_label(line.words, at, outside)]
+
+
+def _loop(line: Line, at: Point) -> list[str]:
+    """An arrow round the lower right corner of the box that it leaves and leads back to."""
+    right, bottom = at[0] + _WIDTH / 2, at[1] + _HEIGHT / 2
+    start, end = (right - _CORNER, bottom), (right, bottom - _CORNER / 2.5)
+    bow = (right + _CORNER * 1.3, bottom + _CORNER * 1.3)
+    words = (right + _CORNER * 0.55, bottom + _CORNER * 0.3)
+    return [*_curve(start, bow, end), *_label(line.words, words, (1.0, 0.4))]
 
 
 def _outside(side: Point, at: Point, middle: Point, lane: float, rise: float) -> Point:

@@ -13,14 +13,16 @@ import attrs
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle import apply
 from holdfast.lifecycle.changes import Change
-from holdfast.lifecycle.events import ProcessLaunched, Requested
+from holdfast.lifecycle.events import Requested
+from holdfast.lifecycle.processes import RUNS
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.lifecycle.reuse import Proof
 from holdfast.status import ProcessStatus
 
 __all__ = ["NOTES", "problems", "who"]
 
-#: Recorded beside the machines' events, of what; they move nothing.
+#: Recorded beside the machines' events, of what; they move nothing. `launched` was 0.1's word for
+#: the phase of what runs.
 NOTES: Final[Mapping[tuple[str, str], str]] = {
     ("process", "launched"): "a process that is not running",
     ("experiment", "released"): "an experiment that nobody owns",
@@ -28,7 +30,7 @@ NOTES: Final[Mapping[tuple[str, str], str]] = {
 #: What the events of an attempt's end keep of them, from where nobody else looked.
 _FACTS: Final = (
     *("exit_code", "signal", "host", "result", "outputs", "work", "code"),
-    "not_before",
+    *("not_before", "usage"),
 )
 #: An attempt's own clock knows better than the lifecycle when it began and ended.
 _BY_ITS_OWN_CLOCK: Final[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
@@ -93,12 +95,10 @@ def _enacted(state: ExperimentState, change: Change) -> Change | None:
         facts["limits"] = config.get("limits")
     if index is not None:
         assert isinstance(record, ProcessProgress)
-        if change.event == "launched":
-            launched = ProcessLaunched(
-                process=index, attempt=record.attempt, at=change.at, identity=kept("identity")
-            )
-            step = apply.apply(state, launched)
-            return attrs.evolve(step.changes[0], reason=change.reason) if step.changes else None
+        if change.event in ("launched", "phase"):
+            if change.event == "launched" and record.status is not ProcessStatus.RUNNING:
+                return None
+            return _phase(state, change, record)
         facts = {name: kept(name) for name in _FACTS}
         facts["process_limits"] = kept("limits")
         if state.ranks is not None:
@@ -125,3 +125,17 @@ def _enacted(state: ExperimentState, change: Change) -> Change | None:
         facts=facts,
     )
     return apply.apply(state, asked).changes[0]
+
+
+def _phase(state: ExperimentState, change: Change, record: ProcessProgress) -> Change:
+    def kept(name: str) -> Any:
+        return change.fields.get(name, getattr(record, name))
+
+    facts = {name: kept(name) for name in ("identity", "host", "handle")}
+    facts["phase"] = kept("phase") or RUNS
+    facts["since"] = change.fields.get("started_at")
+    asked = Requested(
+        entity="process", event="phase", at=change.at, process=change.process, facts=facts
+    )
+    made = apply.apply(state, asked).changes[0]
+    return attrs.evolve(made, event=change.event, reason=change.reason)

@@ -13,6 +13,7 @@ __all__ = [
     "ConfigError",
     "ConfigProblem",
     "EngineError",
+    "EngineRefusedError",
     "ResultInvalidError",
     "ResultLostError",
     "WorkerError",
@@ -106,6 +107,15 @@ class EngineError(HoldfastError):
     engine: str
     problem: str
     _says = "{engine} engine: {problem}"
+
+
+class EngineRefusedError(EngineError):
+    """An engine refused what it will go on refusing: there is no such partition, account, quota.
+
+    *problem* is what it said itself.
+    """
+
+    _says = "{engine} refused: {problem}"
 
 
 class WorkerError(HoldfastError):

@@ -23,8 +23,8 @@ from holdfast.lifecycle.events import (
     Fact,
     Ignored,
     Launch,
+    PhaseReported,
     ProcessExited,
-    ProcessLaunched,
     Requested,
     Step,
     Stop,
@@ -89,7 +89,7 @@ def _gangs(state: ExperimentState, events: Iterable[Event]) -> Callable[[Event],
         return tuple(rank for rank in gang if rank not in together[word])
 
     def left(event: Event) -> tuple[int, ...]:
-        if event.process is None or isinstance(event, ProcessLaunched):
+        if event.process is None or isinstance(event, PhaseReported):
             return ()
         return missing(_word(event), state.gang(event.process))
 
@@ -176,9 +176,12 @@ def _fact(state: ExperimentState, fact: Fact, left: tuple[int, ...]) -> Step:
         return Step(state, (), (Ignored(late or ""),))
     if isinstance(fact, ProcessExited):
         return _exited(state, process, fact)
-    if isinstance(fact, ProcessLaunched):
-        return _launched(state, fact)
-    facts = {"proven_dead": True, "experiment_status": state.status, **_again(fact.again)}
+    if isinstance(fact, PhaseReported):
+        return _phase(state, process, fact)
+    facts = {
+        **{"proven_dead": True, "experiment_status": state.status, "usage": fact.usage},
+        **_again(fact.again),
+    }
     edge = decisions.decide(
         "process",
         process,
@@ -205,20 +208,27 @@ def _too_late(state: ExperimentState, process: ProcessProgress | None, fact: Fac
     return None
 
 
-def _launched(state: ExperimentState, fact: ProcessLaunched) -> Step:
-    change = Change(
-        entity="process",
+def _phase(state: ExperimentState, process: ProcessProgress, fact: PhaseReported) -> Step:
+    facts = {
+        "phase": fact.phase,
+        "identity": fact.identity,
+        "handle": fact.handle,
+        "host": fact.host,
+        "since": fact.since,
+        "experiment_status": state.status,
+    }
+    # An engine may tell late what has changed since.
+    refused = decisions.refusals("process", process, "phase", facts)
+    if refused:
+        what = f"{fact.process}.{fact.attempt}: {type(fact).__name__}"
+        return Step(state, (), (Ignored(f"{what}: {refused[0].why}"),))
+    edge = decisions.decide(
+        *("process", process, "phase", facts),
+        experiment_id=state.experiment_id,
         process=fact.process,
-        event="launched",
-        source=ProcessStatus.RUNNING.value,
-        target=ProcessStatus.RUNNING.value,
-        at=fact.at,
-        fields={
-            "identity": fact.identity,
-            "host": None if fact.identity is None else fact.identity.host,
-        },
     )
-    return Step(replay(state, change), (change,), ())
+    occasion = Told(fact.at, None, None, facts)
+    return _moved(state, process, fact.process, edge, occasion, fact.evidence)
 
 
 #: Any process whose attempt runs: how an attempt ended is all that the guards of its end look at.
@@ -249,6 +259,8 @@ def _facts(fact: ProcessExited) -> dict[str, Any]:
         "outputs": fact.outputs,
         "code": fact.code,
         "work": fact.work,
+        "engine_end": fact.engine_end,
+        "usage": fact.usage,
         **_again(fact.again),
     }
 
@@ -265,7 +277,7 @@ def _exited(state: ExperimentState, process: ProcessProgress, fact: ProcessExite
     edge = decisions.ended(process, facts, experiment_id=state.experiment_id, process=fact.process)
     evidence = fact.evidence
     if edge.event == "requeue":
-        if fact.interrupted_by is not None:
+        if fact.interrupted_by is not None or fact.engine_end is not None:
             # Why it is not completed although its exit code may be 0, in the guard's own words.
             found = decisions.refusals("process", process, "complete", facts)
             told = (*(refusal.why for refusal in found), evidence)

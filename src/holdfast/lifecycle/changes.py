@@ -18,7 +18,7 @@ class Change:
     """What one event did to one record: what a journal keeps.
 
     Attributes:
-        event: The machine's event, or `launched`, which moves nothing (*source* is *target*).
+        event: The machine's event; in journals of 0.1 `launched`, too, which is a `phase` now.
         at: When; becomes the experiment's `last_updated`.
         fields: The fields of the record that were set, typed, `status` among them if it moved.
     """

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from holdfast.lifecycle.processes import RUNS
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.status import Entity, ExperimentStatus, ProcessStatus, Reason
 
@@ -96,7 +97,31 @@ def _started(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict
         **dict.fromkeys(_OF_AN_ATTEMPT),
         **_other(process, **{name: occasion.facts.get(name) for name in ("work", "code")}),
         **_other(process, outputs=(), origin=None, not_before=None),
+        **_other(process, phase=None, submitted_at=None, handle=None, usage=None),
     }
+
+
+def _phased(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict[str, Any]:
+    facts = occasion.facts
+    phase = facts["phase"]
+    identity = facts.get("identity") or process.identity
+    handle = facts.get("handle") or process.handle
+    host = facts.get("host") if identity is None else identity.host
+    found = {"identity": identity, "host": host or process.host}
+    if phase != RUNS:
+        taken = process.submitted_at or process.started_at or occasion.at
+        return found | _other(
+            process, phase=phase, handle=handle, submitted_at=taken, started_at=None
+        )
+    # Where nothing ever waits, there are no phases.
+    queues = handle is not None or process.phase is not None
+    began = facts.get("since") or process.started_at or occasion.at
+    return found | _other(process, phase=RUNS if queues else None, handle=handle, started_at=began)
+
+
+def _over(process: ProcessProgress, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of an attempt that has ended, and what it has no more."""
+    return _other(process, phase=None, handle=None, usage=facts.get("usage"))
 
 
 def _other(process: ProcessProgress, **fields: Any) -> dict[str, Any]:
@@ -120,6 +145,7 @@ def _completed(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> di
             outputs=facts.get("outputs") or (),
             **{name: facts.get(name) or getattr(process, name) for name in ("code", "work")},
         ),
+        **_over(process, facts),
     }
 
 
@@ -153,6 +179,7 @@ def _failed(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dict[
         "error_message": occasion.error_message,
         "host": facts.get("host") or process.host,
         "identity": None,
+        **_over(process, facts),
     }
 
 
@@ -175,16 +202,19 @@ def _requeued(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dic
         found.update(reason=Reason.RESULT_LOST, result=None, exit_code=None)
         return found | _other(process, outputs=(), origin=None)
     reason = occasion.reason
+    if reason is None and facts.get("engine_end") is not None:
+        reason = Reason.TIME_LIMIT if facts["engine_end"] == "timeout" else Reason.PREEMPTED
     if reason is None and facts.get("interrupted_by") is not None:
         reason = Reason.PREEMPTED
     found.update(reason=reason, interruptions=process.interruptions + 1)
-    return found
+    return found | _over(process, facts) | _other(process, submitted_at=None)
 
 
 _EFFECTS: Final[Mapping[tuple[Entity, str], Callable[[Any, "Edge", Occasion], dict[str, Any]]]] = {
     **{("experiment", event): _opened for event in ("start", "retry", "resume")},
     **{("experiment", event): _closed for event in ("complete", "aggregate", "fail", "interrupt")},
     ("process", "start"): _started,
+    ("process", "phase"): _phased,
     ("process", "complete"): _completed,
     ("process", "reuse"): _reused,
     ("process", "fail"): _failed,

@@ -12,6 +12,7 @@ import attrs
 from holdfast.errors import InvalidRequestError
 from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle.changes import Change
+from holdfast.lifecycle.processes import PHASES, RUNS
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
 from holdfast.lifecycle.reuse import Proof
 from holdfast.status import Entity, Reason
@@ -22,6 +23,7 @@ from holdfast.validators import (
     optional,
     optional_number,
     optional_text,
+    quantities,
     replaced_limits,
     text,
 )
@@ -33,8 +35,8 @@ __all__ = [
     "Fact",
     "Ignored",
     "Launch",
+    "PhaseReported",
     "ProcessExited",
-    "ProcessLaunched",
     "ProcessLost",
     "Requested",
     "Step",
@@ -75,6 +77,11 @@ _FACTS: Final[dict[str, type]] = {
     "outputs": tuple,
     "proof": Proof,
     "limits": Mapping,
+    "phase": str,
+    "handle": Mapping,
+    "since": datetime,
+    "usage": Mapping,
+    "engine_end": str,
 }
 
 
@@ -107,7 +114,12 @@ _KINDS: Final = {
     **{datetime: "a time", Mapping: "a mapping"},
 }
 #: Facts of which the record takes not everything of their type, and its field.
-_OF_A_RECORD: Final = {"not_before": "not_before", "process_limits": "limits"}
+_OF_A_RECORD: Final = {
+    "not_before": "not_before",
+    "process_limits": "limits",
+    "since": "started_at",
+    "usage": "usage",
+}
 
 
 def _check_field(name: str, value: Any) -> None:
@@ -142,7 +154,8 @@ class Requested:
             `result_error`, `max_attempts`, `not_before` and `process_limits` (of a requeue),
             `requested_by_user`, `proven_dead`, `result_lost`, `result`, `identity`, `host`,
             `attempt` (the launcher's), `work`, `code`, `outputs`, `proof`, `limits` (those that
-            change as an experiment is opened, in the shape of the file). `experiment_id`,
+            change as an experiment is opened, in the shape of the file), `phase`, `handle` and
+            `since` (of a phase), `usage`, `engine_end`. `experiment_id`,
             `experiment_status` and `ranks_left` are always taken from the state that the event is
             applied to.
     """
@@ -162,13 +175,28 @@ class Requested:
 
 
 @attrs.frozen(kw_only=True)
-class ProcessLaunched:
-    """The attempt's shim is running: who it is."""
+class PhaseReported:
+    """How far the attempt is: it waits in a queue, is held there, or runs.
+
+    Attributes:
+        identity: Of one that runs: its shim, where it is known.
+        handle: How its engine finds it again, `Handle.record`; None if that is as before.
+        host: Where it runs, if *identity* does not say it.
+        since: Of one that runs: when it really began; None for no other time than is recorded, or,
+            of one that waited, *at*.
+    """
 
     process: int = attrs.field(validator=number)
     attempt: int = attrs.field(validator=number)
     at: datetime = attrs.field(validator=aware)
-    identity: ProcessIdentity | None = attrs.field(validator=optional(ProcessIdentity))
+    phase: str = attrs.field(default=RUNS, validator=attrs.validators.in_(PHASES))
+    identity: ProcessIdentity | None = attrs.field(
+        default=None, validator=optional(ProcessIdentity)
+    )
+    handle: Mapping[str, Any] | None = attrs.field(default=None, validator=optional(Mapping))
+    host: str | None = attrs.field(default=None, validator=optional_text)
+    since: datetime | None = attrs.field(default=None, validator=aware)
+    evidence: str | None = attrs.field(default=None, validator=optional_text)
 
 
 @attrs.frozen(kw_only=True)
@@ -211,6 +239,9 @@ class ProcessExited:
             is not as it was then.
         result_error: Why the file that it wrote is not a result; fails the attempt.
         again: If it is tried again at once: from when on, and how.
+        engine_end: How its engine ended it (`timeout`, `cancelled`, `preempted`), where that leaves
+            its exit unproven.
+        usage: What it asked for and used; as in the record of a process.
         started_at: When the command began and (*ended_at*) ended, by the attempt's own clock; *at*
             is when that was learnt, which may be much later.
     """
@@ -237,6 +268,10 @@ class ProcessExited:
     ended_at: datetime | None = attrs.field(default=None, validator=aware)
     result_error: str | None = attrs.field(default=None, validator=optional_text)
     again: Again | None = None
+    engine_end: str | None = attrs.field(default=None, validator=optional_text)
+    usage: Mapping[str, float] | None = attrs.field(
+        default=None, validator=attrs.validators.optional(quantities)
+    )
 
     @reason.default
     def _what_ended_it(self) -> Reason:
@@ -263,9 +298,12 @@ class ProcessLost:
     evidence: str = attrs.field(validator=text)
     reason: Reason = Reason.LOST
     again: Again | None = None
+    usage: Mapping[str, float] | None = attrs.field(
+        default=None, validator=attrs.validators.optional(quantities)
+    )
 
 
-Fact = ProcessLaunched | ProcessExited | ProcessLost
+Fact = PhaseReported | ProcessExited | ProcessLost
 Event = Requested | Fact
 
 #: What stands for an event where the time is known: `"start"`, `("start", 3)`, and

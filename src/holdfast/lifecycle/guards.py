@@ -7,6 +7,7 @@ transition asks which of them is declared in `machines`; `decisions` asks.
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
+from holdfast.lifecycle.processes import PHASES, RUNS
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, summarise
 from holdfast.lifecycle.reuse import Proof
 from holdfast.status import SETTLED, Entity, ProcessStatus, Reason
@@ -75,6 +76,17 @@ def gang_moves_together(process: ProcessProgress, facts: Facts) -> str | None:
 
 
 @_of("process")
+def phase_goes_on(process: ProcessProgress, facts: Facts) -> str | None:
+    """A phase never goes back: what runs does not wait in a queue again."""
+    phase = facts.get("phase")
+    if phase not in PHASES:
+        return f"a phase is one of {', '.join(PHASES)}, not {phase!s:.40}"
+    if phase == RUNS or (process.phase != RUNS and process.identity is None):
+        return None
+    return f"its command has begun, and is not {phase} any more"
+
+
+@_of("process")
 def exited_cleanly(process: ProcessProgress, facts: Facts) -> str | None:
     """The attempt ended by itself with exit code 0, and what it wrote is a result."""
     if facts.get("timed_out"):
@@ -91,6 +103,8 @@ def exited_cleanly(process: ProcessProgress, facts: Facts) -> str | None:
         )
     if facts.get("launch_error"):
         return f"it could not be started: {facts['launch_error']}"
+    if facts.get("engine_end"):
+        return f"its engine ended it ({facts['engine_end']}), so that its exit proves nothing"
     if signal is not None:
         return f"signal {signal} ended it, and only exit code 0 completes a process"
     if code is None:
@@ -130,12 +144,14 @@ def is_orphaned(process: ProcessProgress, facts: Facts) -> str | None:
 
 @_of("process")
 def was_interrupted(process: ProcessProgress, facts: Facts) -> str | None:
-    """It was asked to stop, or a signal from outside reached it around its end; no timeout."""
+    """It was asked to stop, or its engine or a signal from outside ended it; no timeout."""
     if facts.get("timed_out"):
         return "it was stopped at its timeout, which is a failure"
     if facts.get("stop_requested") == Reason.STALL:
         return "it was stopped because it had stalled"
     if facts.get("stop_requested") or facts.get("interrupted_by") is not None:
+        return None
+    if facts.get("engine_end"):
         return None
     return "nothing interrupted the attempt"
 

@@ -48,6 +48,7 @@ class ProcessMachine(RecordMachine[ProcessProgress]):
     _ = States.from_enum(ProcessStatus, initial=ProcessStatus.PENDING, use_enum_instance=True)
 
     start = _.PENDING.to(_.RUNNING, cond=_ALWAYS)
+    phase = _.RUNNING.to(_.RUNNING, cond=[*_ALWAYS, "phase_goes_on"])
     complete = _.RUNNING.to(_.COMPLETED, cond=[*_ALWAYS, "exited_cleanly"])
     fail = _.RUNNING.to(_.FAILED, cond=_ALWAYS)
     reuse = _.PENDING.to(_.COMPLETED, cond=[*_ALWAYS, "same_work_proven"])

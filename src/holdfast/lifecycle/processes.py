@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import attrs
 
@@ -19,11 +19,25 @@ from holdfast.validators import (
     optional,
     optional_number,
     optional_text,
+    quantities,
     replaced_limits,
     text,
 )
 
-__all__ = ["Origin", "ProcessProgress", "ProcessTable", "Ranks", "ResultRef"]
+__all__ = [
+    "PHASES",
+    "RUNS",
+    "Origin",
+    "ProcessProgress",
+    "ProcessTable",
+    "Ranks",
+    "ResultRef",
+]
+
+#: The phase of an attempt whose command has begun.
+RUNS: Final = "running"
+#: How far an attempt is that an engine with a queue has.
+PHASES: Final = ("queued", "held", RUNS)
 
 _CHUNK: Final = 64
 
@@ -79,9 +93,16 @@ class ProcessProgress:
         attempt: Number of the last attempt that was started; 0 before the first.
         failures: Failed attempts that count against the retry budget.
         interruptions: Attempts that ended through no fault of theirs; never charged.
-        started_at: When the last attempt was started; None while pending.
+        phase: While running, how far the attempt is: `queued` (its engine has it), `held` (and will
+            not start it by itself), `running`. None of an engine without a queue.
+        submitted_at: When an engine with a queue was given the last attempt; else None.
+        started_at: When the last attempt began; None while it is pending, or waits in a queue.
         completed_at: When the last attempt ended; None until then.
         identity: The attempt's shim, while running and known.
+        handle: While an engine with a queue has it, how that finds it again: `{"engine": "slurm",
+            "data": …, "requested": …}`. None of the local engine.
+        usage: What the last attempt that ended asked for and used, as far as it is known:
+            `queued_s`, `requested_cpus`, `requested_memory_bytes`, `max_rss_bytes`, `cpu_s`.
         result: The proven result file; None when the process wrote none.
         outputs: The proven files that `[outputs]` declares.
         work: Identity of what the last attempt did, 32 hex digits; None where it is not known.
@@ -101,11 +122,19 @@ class ProcessProgress:
     signal: int | None = attrs.field(default=None, validator=optional_number)
     reason: Reason | None = attrs.field(default=None, converter=_reason)
     error_message: str | None = attrs.field(default=None, validator=optional_text)
+    phase: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.in_(PHASES))
+    )
+    submitted_at: datetime | None = attrs.field(default=None, validator=aware)
     started_at: datetime | None = attrs.field(default=None, validator=aware)
     completed_at: datetime | None = attrs.field(default=None, validator=aware)
     host: str | None = attrs.field(default=None, validator=optional_text)
     identity: ProcessIdentity | None = attrs.field(
         default=None, validator=optional(ProcessIdentity)
+    )
+    handle: Mapping[str, Any] | None = attrs.field(default=None, validator=optional(Mapping))
+    usage: Mapping[str, float] | None = attrs.field(
+        default=None, validator=attrs.validators.optional(quantities)
     )
     result: ResultRef | None = attrs.field(default=None, validator=optional(ResultRef))
     outputs: tuple[ResultRef, ...] = attrs.field(default=(), validator=all_of(ResultRef))

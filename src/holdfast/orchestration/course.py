@@ -12,7 +12,7 @@ import attrs
 
 from holdfast.config.experiment_file import Experiment
 from holdfast.config.limiting import NewLimits
-from holdfast.engines import Engine
+from holdfast.engines.contract import Engine
 from holdfast.errors import (
     AggregationError,
     ConfigProblem,

@@ -17,9 +17,10 @@ from typing import Final, TypeVar
 from holdfast.attempts.files import disk_problem
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import Attempt
-from holdfast.engines import Handle
+from holdfast.engines.contract import Handle
 from holdfast.errors import AttemptWarning, DiskWarning, EngineWarning, SlotWarning
-from holdfast.lifecycle.events import Action, Event, Launch, ProcessLaunched
+from holdfast.lifecycle.events import Action, Event, Launch, PhaseReported
+from holdfast.lifecycle.processes import RUNS
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.accepting import Accepting
 from holdfast.orchestration.beside import Beside
@@ -314,11 +315,13 @@ class Loop:
                 continue
             for index in self._claim.state.gang(handle.name.index):
                 self._claim.note(
-                    ProcessLaunched(
+                    PhaseReported(
                         process=index,
                         attempt=handle.name.attempt,
                         at=self._watch.clock(),
+                        phase=RUNS if handle.record is None else "queued",
                         identity=handle.identity,
+                        handle=handle.record,
                     )
                 )
         self._watch.launched.clear()

@@ -19,7 +19,7 @@ from holdfast.config import limiting
 from holdfast.config.experiment_file import Experiment
 from holdfast.config.limiting import NewLimits
 from holdfast.encoding import portable
-from holdfast.engines import Engine
+from holdfast.engines.contract import Engine
 from holdfast.errors import (
     InvalidRequestError,
     ResultLostError,

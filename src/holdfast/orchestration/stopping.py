@@ -13,7 +13,7 @@ import attrs
 
 from holdfast.attempts import files
 from holdfast.attempts.surviving import Survivor, survivors
-from holdfast.engines import Engine, Handle
+from holdfast.engines.contract import Engine, Handle
 from holdfast.errors import (
     AlreadyOwnedError,
     ConfigError,

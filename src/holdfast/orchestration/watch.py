@@ -21,7 +21,7 @@ from holdfast.attempts.records import Attempt
 from holdfast.attempts.settling import Lost, Settling
 from holdfast.attempts.surviving import Halted, halted_shim
 from holdfast.config.experiment_file import Limits
-from holdfast.engines import Engine, EngineWord, Handle
+from holdfast.engines.contract import Engine, EngineWord, Handle
 from holdfast.errors import (
     ClaimClosedError,
     DiskError,

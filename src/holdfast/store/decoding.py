@@ -15,6 +15,7 @@ from holdfast.errors import SchemaTooNewError, StateCorruptError
 from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle.changes import Change
 from holdfast.lifecycle.drafts import reader
+from holdfast.lifecycle.processes import PHASES
 from holdfast.lifecycle.records import (
     SCHEMA_VERSION,
     ExperimentState,
@@ -105,6 +106,16 @@ def _limits(value: Any) -> Any:
     return ProcessProgress(limits=value).limits
 
 
+def _usage(value: Any) -> Any:
+    return ProcessProgress(usage=value).usage
+
+
+def _phase(value: Any) -> str | None:
+    if value is not None and value not in PHASES:
+        raise ValueError(f"expected one of {', '.join(PHASES)}, found {value!r:.40}")
+    return value  # type: ignore[no-any-return]
+
+
 _ranks: Final = reader(Ranks, {"count": _of(int), "independent": _of(bool)})
 _progress: Final = reader(
     ProcessProgress,
@@ -119,8 +130,11 @@ _progress: Final = reader(
         "result": _maybe(_result),
         "outputs": _outputs,
         "origin": _maybe(_origin),
-        "not_before": _maybe_time,
+        **dict.fromkeys(("not_before", "submitted_at"), _maybe_time),
+        "phase": _phase,
+        "handle": _maybe(_of(dict)),
         "limits": _limits,
+        "usage": _usage,
     },
 )
 

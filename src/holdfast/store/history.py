@@ -21,7 +21,7 @@ class Transition:
 
     Attributes:
         index: The process; None for the experiment.
-        event: The machine's, or one that moves nothing: `claimed`, `launched`, `released`.
+        event: The machine's, or one of none: `claimed`, `released`, and `launched` of 0.1.
         actor: Who recorded it: `pid N on HOST`.
         evidence: What proved it, e.g. why an owner was known to be dead.
     """

@@ -20,7 +20,7 @@ from holdfast import liveness
 from holdfast.attempts import cgroups, looking
 from holdfast.attempts.names import AttemptName, names, prepare
 from holdfast.attempts.records import Attempt
-from holdfast.engines import EngineWord, Handle
+from holdfast.engines.contract import LOCAL, EngineWord, Handle
 from holdfast.engines.local import reaching
 from holdfast.errors import DiskError, EngineError, UnsupportedPlatformError
 
@@ -85,6 +85,10 @@ class LocalEngine:
         UnsupportedPlatformError: On Windows.
     """
 
+    name = LOCAL
+    outlives = False
+    shares_files = True
+
     def __init__(self, *, cgroup: Path | bool = True) -> None:
         if not (hasattr(os, "fork") and hasattr(os, "posix_spawn")):
             raise UnsupportedPlatformError("fork, posix_spawn and process groups")
@@ -146,6 +150,14 @@ class LocalEngine:
             EngineError: It cannot be started, or the engine is closed.
         """
         self._running_starter()
+
+    def check(self, attempts: Sequence[Attempt]) -> Sequence[str]:
+        """See `Engine.check`: nothing is to be asked beforehand."""
+        return ()
+
+    def room(self) -> int | None:
+        """See `Engine.room`."""
+        return None
 
     def _running_starter(self) -> "Starter":
         if self._closed:

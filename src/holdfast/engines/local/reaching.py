@@ -12,7 +12,7 @@ from holdfast.attempts.family import Census, holds_lock, send, send_to_marked
 from holdfast.attempts.files import live_state, requested
 from holdfast.attempts.looking import Running, Undecided, glance
 from holdfast.attempts.records import LiveState
-from holdfast.engines import Handle
+from holdfast.engines.contract import Handle
 from holdfast.identity import ProcessIdentity
 from holdfast.liveness import Observer
 
