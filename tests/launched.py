@@ -78,7 +78,8 @@ def nothing_is_left(sh: Shell) -> None:
     """Nothing runs, no two attempts did at a time, and every step that was recorded was legal."""
     assert alive(sh.path) == []
     assert said(sh, "overlap") == []
-    assert [found for found in doctor.examine(sh.states) if found.severity == "problem"] == []
+    problems = [found for found in doctor.examine(sh.states) if found.severity == "problem"]
+    assert problems == [], problems
 
 
 def shim_of(sh: Shell, unit: str) -> int:

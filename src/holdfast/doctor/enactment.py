@@ -134,6 +134,8 @@ def _phase(state: ExperimentState, change: Change, record: ProcessProgress) -> C
     facts = {name: kept(name) for name in ("identity", "host", "handle")}
     facts["phase"] = kept("phase") or RUNS
     facts["since"] = change.fields.get("started_at")
+    # A launcher's word is of all its ranks, noted one by one.
+    state = attrs.evolve(state, ranks=None)
     asked = Requested(
         entity="process", event="phase", at=change.at, process=change.process, facts=facts
     )
