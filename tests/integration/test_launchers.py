@@ -128,8 +128,6 @@ def sh(tmp_path: Path) -> Iterator[Shell]:
             OMP_NUM_THREADS="1",
             OMPI_ALLOW_RUN_AS_ROOT="1",
             OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
-            # It kills a second after it has asked, which a rank under load may need to answer.
-            PRTE_MCA_odls_base_sigkill_timeout="20",
         )
         yield shell
 

@@ -974,7 +974,7 @@ def test_an_orchestrator_tells_every_step(bench: Bench) -> None:
         events.extend((change.process, change.event) for change in changes)
 
     bench.orchestrator(on_step=watch).run(bench.config(processes=2))
-    moves = [each for each in events if each[1] != "launched"]
+    moves = [each for each in events if each[1] != "phase"]
     assert moves[0] == (None, "start")
     assert moves[-2:] == [(None, "complete"), (None, "aggregate")]
     assert sorted(moves[1:-2]) == [(0, "complete"), (0, "start"), (1, "complete"), (1, "start")]

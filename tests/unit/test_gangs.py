@@ -553,6 +553,17 @@ def test_somebody_is_charged_for_a_launcher_that_fails(folder: Path) -> None:
     assert facts[2].exit_code == 3
 
 
+def test_a_rank_that_its_launcher_killed_with_the_others_is_not_charged(folder: Path) -> None:
+    """`holdfast rank` outlives whatever ends its command: nothing said means that it was killed."""
+    report(folder, 7, "begun", pid=7)
+    (reports_dir(folder, NAME) / "7.0-9-9-h.out").touch()
+    assert ending(told(folder, independent=True, signal=9)[3]) == "fail"
+    report(folder, 6, "exit", exit_code=None, signal=9)
+    fact = told(folder, independent=True, signal=9)[3]
+    assert ending(fact) == "requeue"
+    assert (fact.evidence or "").startswith("it was killed with its launcher before it was done")
+
+
 def test_a_rank_that_is_failed_for_good_takes_no_blame(folder: Path) -> None:
     """Its launcher starts it all the same, and stops the others: they would run for ever."""
     report(folder, 4, "said", error={"type": "E", "message": "bad"})

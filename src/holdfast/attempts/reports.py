@@ -47,6 +47,7 @@ class Report:
         index: The process that it is.
         incarnation: Tells it from the same rank before a restart within the attempt.
         begun: Whether its program said that it began, and so says how it ends.
+        wrapped: Whether `holdfast rank` runs it, and so outlives whatever ends its command alone.
         said: What its program said at its end; None if it did not come to that.
         error: What went wrong, in its own words.
         why: Why it stopped by itself.
@@ -59,6 +60,7 @@ class Report:
     index: int
     incarnation: str
     begun: bool = False
+    wrapped: bool = False
     said: Literal["completed", "stopped", "error"] | None = None
     error: str | None = None
     why: str | None = None
@@ -88,10 +90,20 @@ class Report:
         Where its launcher failed, too, that is no news. One that exits with 0 may be a shell that
         waits for its ranks and looks at none of their exit codes.
         """
-        ended = self.said is not None or self.exit_code is not None or self.signal is not None
-        if ended or not self.begun:
+        if self._ended or not self.begun:
             return None
         return "it began and never said how it ended, as if killed; its launcher exited with 0"
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether `holdfast rank` itself was killed, as launchers do in a hurry with the others
+        when one has failed: whatever its command did, it would have been said.
+        """
+        return self.wrapped and not self._ended
+
+    @property
+    def _ended(self) -> bool:
+        return self.said is not None or self.exit_code is not None or self.signal is not None
 
     @property
     def failure(self) -> str | None:
@@ -181,6 +193,7 @@ def _report(path: Path, index: int, incarnations: Sequence[str]) -> Report:
         index=index,
         incarnation=incarnation,
         begun=_number(_read(path / f"{stem}.begun").get("pid")) is not None,
+        wrapped=(path / f"{stem}.out").exists(),
         said=kind,
         error=_error(error) if isinstance(error, dict) else _unstarted(ended),
         why=_text(said.get("why")),

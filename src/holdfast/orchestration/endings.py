@@ -67,7 +67,7 @@ def of_rank(
         return attrs.evolve(fact, error_message=describe(record))
     if report is not None and report.stopped and ending(fact) == "complete":
         return _gave_way(fact, report, "it")
-    if report is not None and report.stopped and blamed:
+    if report is not None and blamed and (report.stopped or report.cut_off):
         evidence = "; ".join(filter(None, (how, fact.evidence)))
         return _gave_way(attrs.evolve(fact, evidence=evidence), report, "it")
     if report is not None and report.failure is not None:
@@ -166,6 +166,8 @@ def _gave_way(fact: ProcessExited, report: Report, who: str) -> ProcessExited:
     cause = report.why or ("a request" if report.asked is None else f"signal {report.asked}")
     how = "stopped by itself" if report.said == "stopped" else "was stopped"
     words = f"{who} {how} before it was done ({cause})"
+    if report.cut_off:
+        words = f"{who} was killed with its launcher before it was done"
     evidence = "; ".join(filter(None, (words, fact.evidence)))
     return attrs.evolve(fact, stop_reason=fact.stop_reason or Reason.PREEMPTED, evidence=evidence)
 
