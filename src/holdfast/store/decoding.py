@@ -290,7 +290,7 @@ def _change_parsers(entity: Entity) -> dict[str, Parser]:
         **dict.fromkeys(
             (
                 *("started_at", "completed_at", "finished_at", "created_at", "last_updated"),
-                "not_before",
+                *("not_before", "submitted_at"),
             ),
             _maybe_time,
         ),
