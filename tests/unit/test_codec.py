@@ -14,6 +14,7 @@ from holdfast.errors import SchemaTooNewError, StateCorruptError
 from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle import records
 from holdfast.lifecycle.events import Change
+from holdfast.lifecycle.processes import PHASES
 from holdfast.lifecycle.records import (
     REUSE_POLICIES,
     ExperimentState,
@@ -74,28 +75,37 @@ limits = st.dictionaries(
     texts, st.fixed_dictionaries({"from": st.none() | seconds, "to": seconds}), max_size=2
 )
 reasons = st.none() | st.sampled_from(Reason)
-processes = st.builds(
-    ProcessProgress,
-    status=st.sampled_from(ProcessStatus),
-    attempt=counts,
-    failures=counts,
-    interruptions=counts,
-    exit_code=st.none() | st.integers(0, 255),
-    signal=st.none() | st.integers(1, 64),
-    reason=reasons,
-    error_message=st.none() | texts,
-    started_at=st.none() | moments,
-    completed_at=st.none() | moments,
-    host=st.none() | texts,
-    identity=st.none() | identities,
-    result=st.none() | results,
-    outputs=outputs,
-    work=st.none() | texts,
-    code=st.none() | texts,
-    origin=st.none() | origins,
-    not_before=st.none() | moments,
-    limits=st.none() | limits,
+usage = st.dictionaries(texts, seconds, max_size=3)
+handles = st.fixed_dictionaries(
+    {"engine": texts, "data": st.dictionaries(texts, json_values, max_size=2)}
 )
+#: Every field of a process. One that a record gets is to be added: else a test fails.
+PROCESS: dict[str, st.SearchStrategy[Any]] = {
+    "status": st.sampled_from(ProcessStatus),
+    "attempt": counts,
+    "failures": counts,
+    "interruptions": counts,
+    "exit_code": st.none() | st.integers(0, 255),
+    "signal": st.none() | st.integers(1, 64),
+    "reason": reasons,
+    "error_message": st.none() | texts,
+    "phase": st.none() | st.sampled_from(PHASES),
+    "submitted_at": st.none() | moments,
+    "started_at": st.none() | moments,
+    "completed_at": st.none() | moments,
+    "host": st.none() | texts,
+    "identity": st.none() | identities,
+    "handle": st.none() | handles,
+    "usage": st.none() | usage,
+    "result": st.none() | results,
+    "outputs": outputs,
+    "work": st.none() | texts,
+    "code": st.none() | texts,
+    "origin": st.none() | origins,
+    "not_before": st.none() | moments,
+    "limits": st.none() | limits,
+}
+processes = st.builds(ProcessProgress, **PROCESS)
 states = st.builds(
     ExperimentState,
     experiment_id=st.text(min_size=1, max_size=12),
@@ -124,6 +134,11 @@ states = st.builds(
 )
 
 
+def test_every_field_of_a_process_is_tried() -> None:
+    """A field that nobody parses would come back as text."""
+    assert PROCESS.keys() == attrs.fields_dict(ProcessProgress).keys()
+
+
 @given(states)
 def test_a_state_survives_its_view(state: ExperimentState) -> None:
     """decode∘encode is the identity, through the very bytes that the view holds."""
@@ -140,24 +155,6 @@ def test_a_state_survives_a_journal_line(state: ExperimentState) -> None:
     assert decoding.state_from_json(json.loads(text), PATH) == state
 
 
-_PROCESS_FIELDS: dict[str, st.SearchStrategy[Any]] = {
-    "status": st.sampled_from(ProcessStatus),
-    "attempt": counts,
-    "failures": counts,
-    "exit_code": st.none() | st.integers(),
-    "reason": reasons,
-    "error_message": st.none() | texts,
-    "started_at": st.none() | moments,
-    "completed_at": st.none() | moments,
-    "identity": st.none() | identities,
-    "result": st.none() | results,
-    "outputs": outputs,
-    "work": st.none() | texts,
-    "code": st.none() | texts,
-    "origin": st.none() | origins,
-    "not_before": st.none() | moments,
-    "limits": st.none() | limits,
-}
 _EXPERIMENT_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "status": st.sampled_from(ExperimentStatus),
     "reason": reasons,
@@ -169,7 +166,7 @@ _EXPERIMENT_FIELDS: dict[str, st.SearchStrategy[Any]] = {
 
 
 def changes(process: int | None) -> st.SearchStrategy[Change]:
-    known = _EXPERIMENT_FIELDS if process is None else _PROCESS_FIELDS
+    known = _EXPERIMENT_FIELDS if process is None else PROCESS
     return st.builds(
         Change,
         entity=st.just("experiment" if process is None else "process"),
