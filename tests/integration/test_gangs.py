@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from holdfast.status import ExperimentStatus
+from holdfast.store.manager import StateManager
 from launched import command_of, each, launching, nothing_is_left, said, shim_of, state_of
 from shell import Shell
 from waiting import until
@@ -246,9 +247,11 @@ def test_a_killed_orchestrator_leaves_a_gang_that_is_adopted(sh: Shell) -> None:
     program = begin(sh)
     program.kill()
     program.communicate()
+    resume = sh.start("resume", "@last")
+    manager, exp = StateManager(sh.states), sh.only_id()
+    until(lambda: "resume" in {step.event for step in manager.history(exp)})
     (sh.path / "hold").unlink()
-    _, err = sh("resume", "@last")
-    assert "(4 processes taken over)" in err
+    assert "(4 processes taken over)" in ended(sh, resume, 0)
     assert len(said(sh, "start")) == 4
     assert each(state_of(sh), "attempt") == [1] * 4
     nothing_is_left(sh)
