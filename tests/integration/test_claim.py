@@ -303,6 +303,28 @@ def test_the_view_is_at_most_a_second_behind(state_dir: Path, fixed_clock: Ticki
     assert manager.load(ID).last_updated is not None
 
 
+def test_a_view_that_takes_long_to_write_is_written_less_often(
+    state_dir: Path, fixed_clock: TickingClock
+) -> None:
+    """It costs a tenth of the time at most, whatever the number of processes."""
+
+    class Slow(Files):
+        def rename(self, source: str, target: str, dir_fd: int) -> None:
+            if target == f"{ID}.json":
+                fixed_clock.advance(2.0)
+            super().rename(source, target, dir_fd)
+
+    manager = StateManager(state_dir, clock=fixed_clock, files=Slow())
+    manager.create(ID, num_processes=4)
+    with manager.claim(ID) as claim:
+        claim.record("start")
+        claim.record("start", 0)
+        for advanced, revision in ((15.0, 1), (5.1, 2)):
+            fixed_clock.advance(advanced)
+            claim.tick()
+            assert view(state_dir)["revision"] == revision
+
+
 def test_a_tick_writes_what_was_noted(state_dir: Path, fixed_clock: TickingClock) -> None:
     """Who runs the attempts is to be seen within a second, even if nothing else happens."""
     manager = StateManager(state_dir, clock=fixed_clock)

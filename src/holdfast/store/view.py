@@ -36,6 +36,9 @@ __all__ = [
 #: 100,000 processes with all their fields are about 50 MB.
 SIZE_LIMIT: Final = 512 << 20
 _AGE_S: Final = 1.0
+#: A view of 100,000 processes takes a second to write: that is to be a tenth of the time at most.
+_PAUSES: Final = 10.0
+_OLDEST_S: Final = 60.0
 
 
 def temporary_name() -> str:
@@ -203,7 +206,8 @@ def is_file(place: Place, known: os.stat_result) -> bool:
 
 
 class Refresher:
-    """Keeps the view of an owned experiment at the latest a second behind its journal.
+    """Keeps the view of an owned experiment at the latest a second behind its journal; ten times as
+    long as it takes to write, if that is more.
 
     Attributes:
         problem: Why the last refresh failed; None if it did not.
@@ -221,14 +225,15 @@ class Refresher:
         self._is_newest = is_newest
         self._now = now
         self._at = now()
+        self._age_s = _AGE_S
         self._revision = written
         self.problem: OSError | None = None
 
     def is_old(self) -> bool:
-        """Whether the last refresh is more than a second ago."""
+        """Whether the last refresh is long enough ago."""
         age = (self._now() - self._at).total_seconds()
         # A clock that was set back must not silence the view for hours.
-        return not 0 <= age < _AGE_S
+        return not 0 <= age < self._age_s
 
     def lacks(self, state: ExperimentState) -> bool:
         """Whether the view is of another revision than *state*."""
@@ -250,3 +255,6 @@ class Refresher:
             self.problem = err
         else:
             self._revision, self.problem = state.revision, None
+        finally:
+            took_s = (self._now() - self._at).total_seconds()
+            self._age_s = max(_AGE_S, min(_PAUSES * took_s, _OLDEST_S))
