@@ -26,8 +26,14 @@ if TYPE_CHECKING:
     Job = dict[str, Any]
 
 __all__ = [
+    "ANOTHERS",
+    "BROKEN",
+    "DIRECTORY",
+    "FAILED",
+    "SUCCEEDED",
     "BadWaveError",
     "encode",
+    "encoded",
     "is_token",
     "jobs_of",
     "node_file",
@@ -41,6 +47,10 @@ __all__ = [
     "sync_folder",
     "tasks_file",
 ]
+
+#: How a node ends, which has run a task. `ANOTHERS`: at least one attempt was not its to run, or
+#: something of it may run on, so that this end proves nothing. `BROKEN`: it could not do its work.
+SUCCEEDED, FAILED, ANOTHERS, BROKEN = 0, 1, 3, 70
 
 #: In the folder of an experiment: the waves of its attempts.
 WAVES = "waves"
@@ -58,7 +68,8 @@ _LONGEST_S = 100 * 365 * 86400
 #: How it is said that what has the name is no regular file: a link, a socket, a device.
 _NO_FILE = {errno.ELOOP, errno.EMLINK, errno.ENXIO}
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+#: How a directory is opened.
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class BadWaveError(Exception):
@@ -92,9 +103,9 @@ def open_waves(folder: "str | bytes") -> int:
     Raises:
         OSError: There is none.
     """
-    outer = os.open(folder, _DIRECTORY)
+    outer = os.open(folder, DIRECTORY)
     try:
-        return os.open(WAVES, _DIRECTORY | os.O_NOFOLLOW, dir_fd=outer)
+        return os.open(WAVES, DIRECTORY | os.O_NOFOLLOW, dir_fd=outer)
     finally:
         os.close(outer)
 
@@ -109,9 +120,9 @@ def encode(about: "Mapping[str, Any]", tasks: "Sequence[Sequence[Job]]") -> byte
         about: What is known of it as a whole: `engine`, `token`, `experiment`, `made_at`.
         tasks: The jobs of each, which its node runs at the same time.
     """
-    names = _line([[job["name"] for job in jobs] for jobs in tasks])
-    lines = [_line(list(jobs)) for jobs in tasks]
-    header = _line({"format": _FORMAT, **about, "tasks": len(lines), "names": len(names)})
+    names = encoded([[job["name"] for job in jobs] for jobs in tasks])
+    lines = [encoded(list(jobs)) for jobs in tasks]
+    header = encoded({"format": _FORMAT, **about, "tasks": len(lines), "names": len(names)})
     at = len(header) + len(names) + _ENTRY_BYTES * len(lines)
     index = []
     for line in lines:
@@ -120,18 +131,19 @@ def encode(about: "Mapping[str, Any]", tasks: "Sequence[Sequence[Job]]") -> byte
     return b"".join([header, names, *index, *lines])
 
 
-def _line(content: "Any") -> bytes:
+def encoded(content: "Any") -> bytes:
+    """*content* as a line of JSON."""
     return json.dumps(content, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 def publish(
-    folder: int, name: str, content: "Callable[[int], bytes]", *, durable: bool = True
+    folder: int, name: str, content: "bytes | Callable[[int], bytes]", *, durable: bool = True
 ) -> bool:
     """Link a file that is whole, and on the disk if *durable*; False if the name is taken.
 
     Args:
         folder: Descriptor of the directory.
-        content: What it says, given its inode.
+        content: What it says, or makes that of its inode.
 
     Raises:
         OSError: The file system refused.
@@ -141,7 +153,7 @@ def publish(
     fd = os.open(temporary, flags, 0o666, dir_fd=folder)
     try:
         mine = os.fstat(fd)
-        view = memoryview(content(mine.st_ino))
+        view = memoryview(content(mine.st_ino) if callable(content) else content)
         while view:
             view = view[os.write(fd, view) :]
         if durable:

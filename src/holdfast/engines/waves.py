@@ -91,7 +91,7 @@ def write(
     }
     content = files.encode(about, [[job_of(attempt) for attempt in task] for task in tasks])
     prepare(folder)
-    _publish(folder, files.tasks_file(wave.name), lambda _: content)
+    _publish(folder, files.tasks_file(wave.name), content)
     return wave
 
 
@@ -108,7 +108,7 @@ def record(folder: Path, wave: str, data: Mapping[str, Any]) -> bool:
         StateWriteError: The file system refused.
     """
     content = json.dumps(dict(data)).encode("ascii")
-    return _publish(folder, f"{wave}.submitted", lambda _: content)
+    return _publish(folder, f"{wave}.submitted", content)
 
 
 def waves(folder: Path) -> list[Wave]:
@@ -251,7 +251,7 @@ def _opened(folder: Path) -> Iterator[int | None]:
         os.close(directory)
 
 
-def _publish(folder: Path, name: str, content: Callable[[int], bytes]) -> bool:
+def _publish(folder: Path, name: str, content: bytes | Callable[[int], bytes]) -> bool:
     path = folder / files.WAVES
     try:
         with contextlib.suppress(FileExistsError):

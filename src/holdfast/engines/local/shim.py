@@ -1,6 +1,6 @@
 """The shim: outlives a dead orchestrator, runs one attempt, and owns the truth about it.
 
-A fork of `starter.py`, in an interpreter without site-packages: the standard library only, and few
+A fork of the starter, in an interpreter without site-packages: the standard library only, and few
 modules of it, because every attempt has one of these in memory for as long as it runs. Of what
 others wrote it reads one number, a grace period; `holdfast.attempts` reads what it writes.
 `hearing` listens, `descendants` knows what the command started, `system` asks the kernel.

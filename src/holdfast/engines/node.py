@@ -1,0 +1,98 @@
+"""The entry point of a node: runs one task of a wave there, and ends when the task has.
+
+A scheduler's job is `python -m holdfast.engines.node FOLDER WAVE TASK`, or this file by its path,
+with any Python: nothing but the standard library is needed. Its exit status says what became of the
+commands, and `.exit` beside each attempt decides.
+"""
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main", "run_in_child"]
+
+_USAGE = "usage: node.py FOLDER WAVE TASK [--keep-going]"
+
+
+def main(argv: "Sequence[str] | None" = None) -> int:
+    """Run one task, and return one of the exit statuses of `tasks` once nothing of it is left.
+
+    For a process of its own, of which nothing else is used afterwards: it hears no signal but for
+    its commands, and has neither standard streams nor its working directory any more.
+
+    Args:
+        argv: `FOLDER WAVE TASK`, and `--keep-going` for a status that says nothing of commands that
+            failed.
+    """
+    import _signal  # type: ignore[import-not-found]
+
+    # Before anything else is loaded: what a batch system sends to all must not end who answers for
+    # the others.
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, _signal.valid_signals())
+    words = list(sys.argv[1:] if argv is None else argv)
+    keep_going = "--keep-going" in words
+    places = [word for word in words if word != "--keep-going"]
+    if len(places) != 3 or not (places[2].isascii() and places[2].isdigit()):
+        return _complain(_USAGE)
+    if sys.version_info < (3, 11):  # noqa: UP036 (whatever Python a node has)
+        return _complain(f"{sys.executable} is older than Python 3.11")
+    # Only now, because an older one cannot even read them.
+    from holdfast.engines import running, tasks
+
+    status = running.Task(places[0], places[1], int(places[2])).run()
+    return tasks.SUCCEEDED if keep_going and status == tasks.FAILED else status
+
+
+def run_in_child(folder: str, wave: str, task: int) -> int:
+    """Run a task in a process of its own, in whatever thread of whatever program, and wait for it.
+
+    Returns:
+        One of the exit statuses of `tasks`, or minus the signal that ended it.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    import _signal
+    import subprocess
+
+    # What comes before it has begun would end it.
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    try:
+        child = subprocess.Popen(
+            [sys.executable, os.path.abspath(__file__), os.fspath(folder), wave, str(task)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # a terminal's Ctrl-C is for the orchestrator to handle
+        )
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+    return child.wait()
+
+
+def _complain(text: str) -> int:
+    sys.stderr.write(f"holdfast node: {text}\n")
+    return os.EX_SOFTWARE
+
+
+if __name__ == "__main__":
+    if not __package__:
+        # By its path: the package that this file is of, and nothing else that lies beside it.
+        _here = os.path.dirname(os.path.abspath(__file__))
+        sys.path[:] = [place for place in sys.path if place != _here]
+        sys.path.insert(0, os.path.dirname(os.path.dirname(_here)))
+        import holdfast.engines  # noqa: F401
+
+        del sys.path[0]
+    try:
+        _status = main()
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        _status = os.EX_SOFTWARE
+    # What an interpreter does at its end has signals end it.
+    sys.stderr.flush()
+    os._exit(_status)
