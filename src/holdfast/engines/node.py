@@ -5,6 +5,7 @@ with any Python: nothing but the standard library is needed. Its exit status say
 commands, and `.exit` beside each attempt decides.
 """
 
+import contextlib
 import os
 import sys
 
@@ -73,7 +74,8 @@ def run_in_child(folder: str, wave: str, task: int) -> int:
 
 
 def _complain(text: str) -> int:
-    sys.stderr.write(f"holdfast node: {text}\n")
+    with contextlib.suppress(OSError):  # a scheduler may give it no streams at all
+        os.write(2, os.fsencode(f"holdfast node: {text}\n"))
     return os.EX_SOFTWARE
 
 
@@ -91,8 +93,6 @@ if __name__ == "__main__":
     except Exception:
         import traceback
 
-        traceback.print_exc()
-        _status = os.EX_SOFTWARE
-    # What an interpreter does at its end has signals end it.
-    sys.stderr.flush()
+        _status = _complain(traceback.format_exc())
+    # What an interpreter does at its end lets signals end it.
     os._exit(_status)

@@ -61,9 +61,22 @@ class Task:
         except (tasks.BadWaveError, OSError) as err:
             self._say(f"task {self._number} of {self._wave} cannot be run: {err}")
             return tasks.BROKEN
-        self._launch(ready)
-        self._watch()
+        try:
+            self._launch(ready)
+            self._watch()
+        except Exception:
+            # A fault of ours. Our end would still be taken for that of all attempts.
+            import traceback
+
+            self._say(traceback.format_exc())
+            self._outlast()
+            return tasks.BROKEN
         return self._status([job["name"] for job in ready])
+
+    def _outlast(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
 
     def _keep_to_itself(self) -> None:
         """Have no shim inherit a stream or a directory that somebody waits for."""
@@ -135,20 +148,25 @@ class Task:
     def _watch(self) -> None:
         """Until all shims have ended, and nothing is left of those that were killed."""
         shims = self._children.slots
+        for number in self._children.heard:
+            self._hear(number)
         while True:
             for pid, status in self._children.reap():
                 self._ended(self._jobs[pid], status)
             left = self._left is not None and self._left.anything(set(shims))
             if not shims and not left:
                 return
-            heard = hearing.wait(_PAUSE_S if left else _LOOK_EVERY_S)
-            if heard in hearing.STOPS and heard not in self._told:
-                self._told.add(heard)
-                self._children.signal(heard)
-            elif heard in hearing.WARNINGS:
-                if heard in _WARNINGS:
-                    self._warn(heard)
-                self._children.signal(heard)
+            self._hear(hearing.wait(_PAUSE_S if left else _LOOK_EVERY_S))
+
+    def _hear(self, number: int) -> None:
+        """Pass on what is meant for the commands; their shims know what to make of it."""
+        if number in hearing.STOPS and number not in self._told:
+            self._told.add(number)
+            self._children.signal(number)
+        elif number in hearing.WARNINGS:
+            if number in _WARNINGS:
+                self._warn(number)
+            self._children.signal(number)
 
     def _warn(self, number: int) -> None:
         """Have programs that ask see that they should stop: below a launcher none gets a signal."""

@@ -38,7 +38,10 @@ class Children:
         subtree: Where cgroups are made, as `cgroup.Cgroups` takes it.
         completing: Descriptor to which shims say that nothing of their attempt runs any more.
         close: Descriptors that no shim may keep.
-        heard: Signals that are not blocked in us, and must not reach a shim before it is one.
+        unblocked: Signals that are not blocked in us, and must not reach a shim before it is one.
+
+    Attributes:
+        heard: The signals that came while all this was made, and are to be passed on.
     """
 
     def __init__(
@@ -49,16 +52,16 @@ class Children:
         subtree: "dict[str, Any] | None",
         completing: int,
         close: "tuple[int, ...]",
-        heard: "tuple[int, ...]" = (),
+        unblocked: "tuple[int, ...]" = (),
     ) -> None:
         # A request by way of it needs no disk, which may be full or read-only.
         self.flags = mmap.mmap(-1, _SLOTS)
         self.slots: dict[int, int | None] = {}
         self._marks: dict[int, str] = {}
         self._cgroups = cgroup.Cgroups(subtree)
-        self._facts, self._proc, self._close, self._heard = facts, proc, close, heard
+        self._facts, self._proc, self._close, self._unblocked = facts, proc, close, unblocked
         self.shared = shim.Shared(self.flags, completing)
-        shim.rehearse(facts, self.shared)
+        self.heard = shim.rehearse(facts, self.shared)
         self._free: list[int] = []
         self._used = 0
 
@@ -90,8 +93,8 @@ class Children:
         slot, mark = self._slot(), _mark(job)
         # All that a shim must not be ended by is blocked in us already; the rest, before it is
         # born.
-        if self._heard:
-            _signal.pthread_sigmask(_signal.SIG_BLOCK, self._heard)
+        if self._unblocked:
+            _signal.pthread_sigmask(_signal.SIG_BLOCK, self._unblocked)
         try:
             try:
                 pid, group = self._cgroups.fork(mark)
@@ -101,8 +104,8 @@ class Children:
             if pid == 0:
                 self._become_shim(job, slot, mark, group, slots)
         finally:
-            if self._heard:
-                _signal.pthread_sigmask(_signal.SIG_UNBLOCK, self._heard)
+            if self._unblocked:
+                _signal.pthread_sigmask(_signal.SIG_UNBLOCK, self._unblocked)
         self.slots[pid], self._marks[pid] = slot, mark
         return [pid, system.start_ticks(pid) if self._proc else None, None]
 

@@ -53,7 +53,7 @@ def main(fd: int) -> None:
         subtree=hello["cgroup"],
         completing=completing_w,
         close=(fd, wake_r, wake_w, completing_r),
-        heard=(int(signal.SIGCHLD),),
+        unblocked=(int(signal.SIGCHLD),),
     )
     # What is frozen is never touched by a collector, so its memory stays shared with every shim.
     gc.freeze()
