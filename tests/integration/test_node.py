@@ -384,6 +384,17 @@ def test_a_folder_that_is_gone_is_reported(tmp_path):
         assert "No such file" in it.run(exits=tasks.BROKEN)
 
 
+def test_words_that_no_command_can_be_given_fail_their_attempt_alone(tmp_path):
+    """The others of its job run; the exit record says what is wrong with it."""
+    with job(tmp_path, "true\0", "true", env={"A": "x"}) as it:
+        it.run(exits=tasks.FAILED)
+        assert "null" in it.said(0)["error"]
+        assert it.said(1)["exit_code"] == 0
+    with job(tmp_path / "second", "true", env={"A=B": "x"}) as it:
+        it.run(exits=tasks.FAILED)
+        assert it.said(0)["error"]
+
+
 def test_a_closed_stderr_keeps_nothing_from_running(tmp_path):
     """A scheduler may give a job no streams at all."""
     with job(tmp_path, "true") as it:

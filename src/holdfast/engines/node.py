@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main", "run_in_child"]
+__all__ = ["main"]
 
 _USAGE = "usage: node.py FOLDER WAVE TASK [--keep-going]"
 
@@ -45,32 +45,6 @@ def main(argv: "Sequence[str] | None" = None) -> int:
 
     status = running.Task(places[0], places[1], int(places[2])).run()
     return tasks.SUCCEEDED if keep_going and status == tasks.FAILED else status
-
-
-def run_in_child(folder: str, wave: str, task: int) -> int:
-    """Run a task in a process of its own, in whatever thread of whatever program, and wait for it.
-
-    Returns:
-        One of the exit statuses of `tasks`, or minus the signal that ended it.
-
-    Raises:
-        OSError: It cannot be started.
-    """
-    import _signal
-    import subprocess
-
-    # What comes before it has begun would end it.
-    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
-    try:
-        child = subprocess.Popen(
-            [sys.executable, os.path.abspath(__file__), os.fspath(folder), wave, str(task)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,  # a terminal's Ctrl-C is for the orchestrator to handle
-        )
-    finally:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
-    return child.wait()
 
 
 def _complain(text: str) -> int:

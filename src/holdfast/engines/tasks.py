@@ -307,8 +307,7 @@ def _wrong(job: "Job") -> "Iterator[str]":
     if not isinstance(argv, list) or not argv or not all(map(_is_word, argv)):
         yield "argv"
     if not isinstance(env, dict) or not all(
-        _is_word(name) and name and "=" not in name and _is_word(value)
-        for name, value in env.items()
+        _is_word(name) and _is_word(value) for name, value in env.items()
     ):
         yield "env"
     if cwd is not None and not _is_word(cwd):
@@ -324,8 +323,8 @@ def _is_name(text: "Any") -> bool:
 
 
 def _is_word(text: "Any") -> bool:
-    """Whether it stands for bytes that the operating system takes."""
-    return isinstance(text, str) and "\0" not in text and (text.isascii() or max(text) < "\u0100")
+    """Whether it stands for bytes; those that no command can be given, its shim complains of."""
+    return isinstance(text, str) and (text.isascii() or max(text) < "\u0100")
 
 
 def _is_duration(number: "Any") -> bool:
