@@ -7,11 +7,14 @@ in, and what everything else on the machine expects.
 
 import os
 import sys
-from typing import Final
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # a node has no other use for it, and it is most of what that would load
+    from typing import Final
 
 __all__ = ["local", "portable", "spoken", "to_bytes"]
 
-_UTF8: Final = sys.getfilesystemencoding().replace("-", "").lower() == "utf8"
+_UTF8: "Final" = sys.getfilesystemencoding().replace("-", "").lower() == "utf8"
 
 
 def to_bytes(text: str) -> bytes:

@@ -13,6 +13,7 @@
 | `powercut` | ext4 and xfs shut down under load, without a flush of their journals |
 | `hammer` | writers killed at random |
 | `fuzzing` | files of others, mutated towards new lines |
+| `jobs` | the same sweeps over a node with eight commands |
 | `trees`, `sweeps` | whole trees under real runs, swept by TERM as batch systems do |
 | `work`, `chaos` | experiments of which every part is killed, stopped and swept, in the end whole |
 | `campaigns`, `figures` | all of it, short and long, with figures |

@@ -22,6 +22,7 @@ from .checking import Survey, Verdict, scratch, survey
 from .effects import Tree
 from .figures import LONG, SHORT, Figures, Scale
 from .hammer import hammer
+from .jobs import swept_jobs
 from .lives import killed_then_cut, lives
 from .powercut import FILE_SYSTEMS, cut_power, unavailable
 from .recording import STRACE, record
@@ -33,7 +34,7 @@ from .workloads import WORKLOADS, argv, warm_up
 __all__ = [
     "EXPERIMENTS", "LONG", "SHORT", "Figures", "Scale", "errors_from_inside", "errors_from_outside",
     "hammered", "havoc", "interleavings", "killed_twice", "mutated", "power_cuts",
-    "real_power_cuts", "swept",
+    "real_power_cuts", "swept", "swept_by_batch",
 ]  # fmt: skip
 
 
@@ -293,6 +294,21 @@ def swept(scale: Scale) -> Figures:
     )  # fmt: skip
 
 
+def swept_by_batch(scale: Scale) -> Figures:
+    """Jobs on a node, swept by TERM in every order, some before their commands have begun."""
+    done = swept_jobs(scale.batch_jobs)
+    text = (
+        f"{done.sweeps:,} jobs, {done.signals:,} signals ({done.slow:,} too slow to count), "
+        f"{done.interrupted:,} interrupted, {done.went_on:,} went on and {done.saved:,} saved; "
+        f"{done.false} false completions, {done.charged} charged failures, {done.hangs} hangs, "
+        f"{done.codes} wrong exit codes, {done.strays} strays, {done.unfinished} unfinished"
+    )
+    return Figures(
+        "sweeps of jobs on a node", text, done.losses, done.problems,
+        {"sweeps": done.sweeps, "slow": done.slow, "went_on": done.went_on, "saved": done.saved},
+    )  # fmt: skip
+
+
 def havoc(scale: Scale) -> Figures:
     """Experiments of all kinds of processes, of which every part is killed, stopped and swept."""
     done = chaos(scale.experiments, scale.events, sizes=scale.sizes, work_s=scale.work_s)
@@ -322,5 +338,6 @@ EXPERIMENTS: dict[str, Callable[[Scale], Figures]] = {
     **{kind: partial(real_power_cuts, kind) for kind in FILE_SYSTEMS},
     "hammer": hammered,
     "sweeps": swept,
+    "jobs": swept_by_batch,
     "chaos": havoc,
 }

@@ -20,6 +20,7 @@ class Scale:
         cuts: Power cuts per real file system.
         transitions: Acknowledged under the hammer.
         sweeps: Sweeps in each order, with the orchestrator and without.
+        batch_jobs: Jobs of a batch system that are swept in each order.
         experiments: Experiments in chaos, and *sizes*, how many processes each has.
         events: What is done to each of them.
         work_s: About how long one of them takes if left alone.
@@ -36,6 +37,7 @@ class Scale:
     cuts: int = 3
     transitions: int = 20_000
     sweeps: int = 4
+    batch_jobs: int = 34
     experiments: int = 2
     sizes: tuple[int, int] = (20, 40)
     events: int = 10
@@ -46,8 +48,8 @@ class Scale:
 SHORT = Scale()
 LONG = Scale(
     lives=20, limit=200, live=1.0, kills=None, faults=None, injections=None, schedules=1500,
-    cuts=100, transitions=1_000_000, sweeps=1000, experiments=50, sizes=(40, 200), events=21,
-    work_s=8.0, jobs=2,
+    cuts=100, transitions=1_000_000, sweeps=1000, batch_jobs=1000, experiments=50, sizes=(40, 200),
+    events=21, work_s=8.0, jobs=2,
 )  # fmt: skip
 
 

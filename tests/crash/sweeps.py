@@ -23,7 +23,10 @@ from holdfast.store.manager import StateManager
 from .checking import scratch
 from .trees import ORDERS, Order, belonging, cli, sweep, tree
 
-__all__ = ["SCRIPTS", "Swept", "sweeps"]
+__all__ = [
+    "CATCHES", "HANGS_AFTER_S", "OLD_S", "SCRIPT", "SCRIPTS", "SLOWEST_S", "SPREAD_S", "Swept",
+    "sweeps",
+]  # fmt: skip
 
 #: Slurm, systemd and closing containers take less.
 SPREAD_S: Final = 0.3
@@ -36,7 +39,7 @@ HANGS_AFTER_S: Final = 120.0
 #: So many of one experiment; after more, the pauses between its attempts grow.
 _IN_A_ROW: Final = 3
 
-_CATCHES = """
+CATCHES: Final = """
 import os, signal, sys
 who = sys.argv[1]
 def save(*_):
@@ -59,7 +62,7 @@ SCRIPTS: Final = {
     "is deaf": "trap '' TERM; sleep 600; sleep 600",
 }
 
-_SCRIPT = """
+SCRIPT: Final = """
 say() { echo "$1 $HOLDFAST_INDEX $HOLDFAST_ATTEMPT" >>log; }
 if [ -e go ]; then say done; exit 0; fi
 say began
@@ -116,8 +119,8 @@ class _Chain:
     def __attrs_post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         cases = [f"{index}) {text} ;;" for index, text in enumerate(SCRIPTS.values())]
-        (self.folder / "script.sh").write_text(_SCRIPT.replace("{cases}", "\n".join(cases)))
-        (self.folder / "catches.py").write_text(_CATCHES)
+        (self.folder / "script.sh").write_text(SCRIPT.replace("{cases}", "\n".join(cases)))
+        (self.folder / "catches.py").write_text(CATCHES)
         (self.folder / "e.toml").write_text(
             f'name = "swept"\ncommand = ["sh", "script.sh"]\nprocesses = {len(SCRIPTS)}\n'
             f"[limits]\njobs = {len(SCRIPTS)}\ngrace = 0.3\n"

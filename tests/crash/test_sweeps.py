@@ -33,3 +33,19 @@ def test_a_thousand_sweeps_in_each_order_make_no_false_word() -> None:
     _no_false_word(figures)
     assert figures.numbers["sweeps"] == 6 * LONG.sweeps
     assert figures.numbers["slow"] < LONG.sweeps // 10
+
+
+def test_a_sweep_of_a_job_on_a_node_makes_no_false_word_of_any_end() -> None:
+    """A scheduler signals the node too, and first or last: it ends after all its commands."""
+    figures = campaigns.swept_by_batch(SHORT)
+    _no_false_word(figures)
+    assert figures.numbers["sweeps"] == 3 * SHORT.batch_jobs
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_a_thousand_sweeps_of_jobs_in_each_order_make_no_false_word() -> None:
+    """The long form of the same."""
+    figures = campaigns.swept_by_batch(LONG)
+    _no_false_word(figures)
+    assert figures.numbers["slow"] < LONG.batch_jobs // 10

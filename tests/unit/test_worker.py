@@ -446,6 +446,19 @@ def test_the_time_limit_ahead_is_a_stop(tmp_path):
             assert said_by(process)["why"] == "time"
 
 
+@pytest.mark.parametrize(("ranks", "file"), [(None, "3.1.warn"), (2, "launcher-4.1.warn")])
+def test_a_warning_that_a_node_passes_on_is_a_stop(tmp_path, ranks, file):
+    """Of this attempt alone, and also for ranks, whose launcher would die of the signal."""
+    attempt = Attempt(tmp_path, ranks, **({"RANK": "1", "WORLD_SIZE": "2"} if ranks else {}))
+    (attempt.attempts / file.replace(".1.", ".2.")).touch()
+    with Process(who_am_i(attempt.env)) as process:
+        assert not process.should_stop
+    (attempt.attempts / file).touch()
+    with Process(who_am_i(attempt.env)) as process:
+        assert process.should_stop
+        assert process._stop.why == "warning"
+
+
 # --- checkpoints
 
 

@@ -16,6 +16,7 @@ from typing import Final
 from holdfast.attempts.names import ATTEMPTS, CHECKPOINTS, PARAMS, RESULTS
 from holdfast.doctor.findings import Finding, hint, kind_of, problem, to_read
 from holdfast.doctor.leftovers import SHIMS, TEMPORARY
+from holdfast.engines.tasks import WAVES
 from holdfast.errors import cause
 from holdfast.provenance import code
 from holdfast.store import annotations, deletion, requests
@@ -43,7 +44,10 @@ _ANNOTATIONS: Final[_Forms] = (
 _FOLDER: Final[dict[str, _Forms]] = {
     ".": (
         (re.compile(rf"{LOCK}|shown|aggregate\.json|view-replaced-[0-9a-f]{{8}}"), _FILE),
-        (re.compile(rf"{JOURNALS}|{ATTEMPTS}|{RESULTS}|{PARAMS}|{code.FOLDER}"), _DIRECTORY),
+        (
+            re.compile(rf"{JOURNALS}|{ATTEMPTS}|{RESULTS}|{PARAMS}|{WAVES}|{code.FOLDER}"),
+            _DIRECTORY,
+        ),
         (re.compile(r"aggregation\.[0-9]+"), _DIRECTORY),
         (requests.NAME, _FILE),
         (re.compile(r"detached\.[0-9]+\.log"), _FILE),
@@ -53,8 +57,12 @@ _FOLDER: Final[dict[str, _Forms]] = {
     ),
     JOURNALS: ((re.compile(r"[0-9]+\.jsonl"), _FILE), (TEMPORARY, _FILE)),
     ATTEMPTS: (
-        (re.compile(r"([0-9]+|aggregate)\.[0-9]+\.(live|stop|kill|exit|out|err)"), _FILE),
+        (re.compile(r"([0-9]+|aggregate)\.[0-9]+\.(live|stop|kill|warn|exit|out|err)"), _FILE),
         (SHIMS, _FILE),
+    ),
+    WAVES: (
+        (re.compile(r"w[0-9a-f]{12}\.(tasks|submitted|[0-9]+\.node)|token(\.[0-9]+)?"), _FILE),
+        (TEMPORARY, _FILE),
     ),
     PARAMS: ((re.compile(r"[0-9]+\.json"), _FILE),),
     RESULTS: ((re.compile(r"([0-9]+|aggregate)\.[0-9]+\.json"), _FILE),),
@@ -67,7 +75,7 @@ def closed(place: Place) -> dict[str, Finding]:
     found: dict[str, Finding] = {}
     try:
         with place.top.open_dir(place.stem) as folder:
-            for below in (JOURNALS, ATTEMPTS, RESULTS, code.FOLDER):
+            for below in (JOURNALS, ATTEMPTS, WAVES, RESULTS, code.FOLDER):
                 try:
                     with folder.open_dir(below) as directory:
                         # What can be listed need not be entered.

@@ -3,19 +3,17 @@
 import contextlib
 import errno
 import os
-import sys
 from functools import cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import attrs
 
+from holdfast import host
 from holdfast.identity import ProcessIdentity
 from holdfast.liveness import start_times
 
 __all__ = ["Observer", "ProcessFacts"]
-
-_MACHINE_ID_FILES: Final = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
 
 class ProcessFacts(NamedTuple):
@@ -143,58 +141,11 @@ def _look_with_psutil(pid: int) -> ProcessFacts | None:
     return ProcessFacts(started, zombie, session, stopped)
 
 
-def _text(path: str) -> str | None:
-    try:
-        return Path(path).read_text("ascii").strip() or None
-    except (OSError, ValueError):
-        return None
-
-
-def _darwin_ids() -> tuple[str | None, str | None]:
-    """Machine id and boot session of a Mac."""
-    import ctypes
-    import uuid
-
-    libc = ctypes.CDLL(None)
-    machine = boot = None
-    raw = ctypes.create_string_buffer(16)
-    if libc.gethostuuid(raw, (ctypes.c_long * 2)(1, 0)) == 0:
-        machine = str(uuid.UUID(bytes=raw.raw))
-    text = ctypes.create_string_buffer(64)
-    size = ctypes.c_size_t(64)
-    if libc.sysctlbyname(b"kern.bootsessionuuid", text, ctypes.byref(size), None, 0) == 0:
-        boot = text.value.decode("ascii")
-    return machine, boot
-
-
-def _host() -> str:
-    if hasattr(os, "uname"):
-        return os.uname().nodename
-    import platform  # a millisecond, where every command has only a few
-
-    return platform.node()
-
-
 @cache
 def _here(pid: int) -> Observer:
-    namespace = None
-    proc: Path | None = None
-    if sys.platform == "darwin":
-        machine_id, boot_id = _darwin_ids()
-    else:
-        machine_id = next(filter(None, map(_text, _MACHINE_ID_FILES)), None)
-        boot_id = _text("/proc/sys/kernel/random/boot_id")
-        with contextlib.suppress(OSError):
-            namespace = str(Path("/proc/self/ns/pid").readlink())
-        with contextlib.suppress(OSError):
-            # In a new pid namespace with the old /proc, its numbers are other processes.
-            if str(Path("/proc/self").readlink()) == str(pid):
-                proc = Path("/proc")
+    proc = Path("/proc") if host.has_proc(pid) else None
     return Observer(
-        host=_host(),
-        machine_id=machine_id,
-        boot_id=boot_id,
-        pid_namespace=namespace,
+        **host.facts(),
         pid=pid,
         proc=proc,
         offset_ns=0 if proc is None else start_times.own_offset_ns(),

@@ -77,7 +77,7 @@ class Process:
                 who.own_checkpoints, who.checkpoints, who.ranks, who.incarnation
             )
         self._tracking = Tracking()
-        self._stop = Stop(who.requests(), who.stop_at)
+        self._stop = Stop(who.requests(), who.stop_at, who.warning())
         self._stop_seen = self._saved = False
         self._depth = 0
         self._params: dict[str, Any] | None = None
@@ -267,7 +267,8 @@ class Process:
             return self
         _current = self
         self._tracking = Tracking()
-        self._stop, self._stop_seen = Stop(self._who.requests(), self._who.stop_at), False
+        self._stop_seen = False
+        self._stop = Stop(self._who.requests(), self._who.stop_at, self._who.warning())
         if not self._who.inside:
             return self
         self._stop.install()

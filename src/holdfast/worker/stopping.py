@@ -51,17 +51,22 @@ class Stop:
 
     Args:
         requests: Files, any of which is a request by being there.
+        warning: A file that warns of the end by being there; None for none.
         at: The time, in seconds since 1970, from which on it should stop; None for never.
 
     Attributes:
-        why: What asked first: `request`, `time` or the name of a signal; None while nothing has.
+        why: What asked first: `request`, `time`, `warning` or the name of a signal; None while
+            nothing has.
         heard: The first signal that came.
         asked: Whether the program has ever asked.
         handled: Whether TERM came, and the program has a handler of its own for it.
     """
 
-    def __init__(self, requests: "tuple[str, ...]", at: "float | None") -> None:
+    def __init__(
+        self, requests: "tuple[str, ...]", at: "float | None", warning: "str | None" = None
+    ) -> None:
         self._requests = requests
+        self._warning = warning
         self._at = at
         self._pid = os.getpid()
         self._before: dict[int, Any] = {}
@@ -123,7 +128,11 @@ class Stop:
         self._look_at = now + _LOOK_EVERY_S
         if self._at is not None and time.time() >= self._at:
             return "time"
-        return "request" if self.requested() else None
+        if self.requested():
+            return "request"
+        # Below a launcher nobody gets the signal: it would end the launcher.
+        warned = self._warning is not None and os.path.lexists(self._warning)
+        return "warning" if warned else None
 
     def _hear(self, number: int, frame: "FrameType | None") -> None:
         before = self._before.get(number, signal.SIG_DFL)

@@ -78,10 +78,19 @@ class Who:
 
     def requests(self) -> "tuple[str, ...]":
         """The files that ask the attempt to stop, one of which may be there."""
+        attempt = self._attempt()
+        return () if attempt is None else (f"{attempt}.stop", f"{attempt}.kill")
+
+    def warning(self) -> "str | None":
+        """The file by which a node passes on that a batch system is about to stop the attempt."""
+        attempt = self._attempt()
+        return None if attempt is None else f"{attempt}.warn"
+
+    def _attempt(self) -> "str | None":
+        """What the files beside those of the reports are called."""
         if self.reports is None or not self.reports.endswith(".reports"):
-            return ()
-        attempt = self.reports.removesuffix(".reports")
-        return f"{attempt}.stop", f"{attempt}.kill"
+            return None
+        return self.reports.removesuffix(".reports")
 
 
 def who_am_i(env: "Mapping[str, str]") -> Who:

@@ -70,6 +70,7 @@ class Family:
         released: Whether `living` has just seen something that is released.
         alone: Whether `anything_left` has just seen that nothing but us is in the cgroup.
         childless: Whether the command itself never waited for a child.
+        apart: Children that are left out, with all that descends from them.
         killed: Orphans that died of a signal, at most 20.
         cpu_s: Of the command and the orphans, and of all that they waited for.
         max_rss: Of the largest of them, in the kernel's unit.
@@ -84,6 +85,7 @@ class Family:
         self.released = False
         self.unsettled = False
         self.childless = False
+        self.apart: set[int] = set()
         self.killed: list[int] = []
         self.orphan_died_of_signal = False
         self.cpu_s = 0.0
@@ -149,7 +151,7 @@ class Family:
 
     def _descend(self, me: int, children: "Callable[[int], Iterable[int]]") -> "list[Member]":
         found: list[Member] = []
-        seen, todo = {me}, [me]
+        seen, todo = {me, *self.apart}, [me]
         self._spared = set()
         while todo:
             for pid in children(todo.pop()):

@@ -82,7 +82,7 @@ class Hearing:
             The first signal among them that asks to stop; None if there is none.
         """
         stop = None
-        heard = _wait(until - time.monotonic())
+        heard = wait(until - time.monotonic())
         while True:
             now = time.monotonic()
             if heard in STOPS:
@@ -91,7 +91,7 @@ class Hearing:
                 self.look_at = 0.0
             elif heard in WARNINGS:
                 self.warnings.append(heard)
-            heard = _wait(0.0)
+            heard = wait(0.0)
             if not heard:
                 break
         self.heard_at = now
@@ -131,8 +131,8 @@ class Hearing:
         return None
 
 
-def _wait(seconds: float) -> int:
-    """The next signal, 0 if none comes within *seconds*."""
+def wait(seconds: float) -> int:
+    """The next signal, 0 if none comes within *seconds*, or within one; all are blocked."""
     if hasattr(signal, "sigtimedwait"):
         heard = signal.sigtimedwait(ALL, min(max(seconds, 0.0), _LOOK_EVERY_S))
         return 0 if heard is None else heard.si_signo

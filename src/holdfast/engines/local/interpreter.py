@@ -5,7 +5,6 @@ none of the packages that lie in `.venv`, beside the very file.
 """
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 
@@ -28,6 +27,8 @@ def stands_in(program: str, folder: str, env: Mapping[str, str]) -> bool:
     given = {**os.environ, **env}
     if given.get("VIRTUAL_ENV") or given.get("CONDA_PREFIX"):
         return False
+    import shutil  # only who asks so far pays for it
+
     path = given.get("PATH", os.defpath)
     if shutil.which("python", path=path) is not None:
         return False

@@ -1,6 +1,6 @@
 """The shim: outlives a dead orchestrator, runs one attempt, and owns the truth about it.
 
-A fork of `starter.py`, in an interpreter without site-packages: the standard library only, and few
+A fork of the starter, in an interpreter without site-packages: the standard library only, and few
 modules of it, because every attempt has one of these in memory for as long as it runs. Of what
 others wrote it reads one number, a grace period; `holdfast.attempts` reads what it writes.
 `hearing` listens, `descendants` knows what the command started, `system` asks the kernel.
@@ -400,12 +400,16 @@ class Shared:
         self.memory_events = system.memory_events()
 
 
-def rehearse(facts: "dict[str, Any]", shared: Shared) -> None:
-    """Do in the starter what every shim does, as far as that leaves no trace.
+def rehearse(facts: "dict[str, Any]", shared: Shared) -> "list[int]":
+    """Do in the parent of shims what each of them does, as far as that leaves no trace.
 
     Whatever Python caches on the way, its shims inherit. Otherwise each would look it up again, and
     write it to memory that the kernel has to copy first.
+
+    Returns:
+        The signals that came meanwhile, which nobody else will hear.
     """
+    heard: list[int] = []
     job = {"name": "", "experiment": "", "dir": "/", "grace_s": 0.0, "argv": [b"true"], "env": {}}
     adopt, shared.adopt = shared.adopt, None  # the starter itself adopts nobody
     try:
@@ -413,6 +417,7 @@ def rehearse(facts: "dict[str, Any]", shared: Shared) -> None:
             one = Shim(job, facts, shared, None, "")
             one.family.adopts = True
             one._hear(0.0)
+            heard += [*filter(None, [one.interrupted_by]), *one.hearing.warnings]
             one._given_up()
             one._clear()
             one._content()
@@ -423,6 +428,7 @@ def rehearse(facts: "dict[str, Any]", shared: Shared) -> None:
         pass  # every shim meets it, and says so where somebody hears
     finally:
         shared.adopt = adopt
+    return heard
 
 
 def _bytes(content: "dict[str, Any]") -> bytes:

@@ -17,9 +17,8 @@ from holdfast.attempts import environment
 from holdfast.attempts.cgroups import Subtree
 from holdfast.attempts.names import attempts_dir
 from holdfast.attempts.records import Attempt
-from holdfast.encoding import to_bytes
 from holdfast.engines.local.hearing import ALL, KILL, STOP
-from holdfast.engines.local.interpreter import stands_in
+from holdfast.engines.local.jobs import job_of, settled, text_of
 from holdfast.engines.local.shim import DONE, GAVE_UP, NOT_FIRST
 from holdfast.engines.local.starter import MOST_AT_ONCE, receive, send
 from holdfast.errors import EngineError
@@ -218,25 +217,10 @@ def places() -> list[str]:
 def _place(cgroups: Subtree | None) -> dict[str, str] | None:
     if cgroups is None:
         return None
-    return {"dir": _bytes(str(cgroups.directory)), **attrs.asdict(cgroups.address)}
+    return {"dir": text_of(str(cgroups.directory)), **attrs.asdict(cgroups.address)}
 
 
 def _job(attempt: Attempt) -> dict[str, Any]:
-    return {
-        **({"slots": len(attempt.slots)} if attempt.slots else {}),
-        "name": str(attempt.name),
-        "experiment": attempt.name.experiment_id,
-        "dir": _bytes(os.path.abspath(attempts_dir(attempt.folder))),
-        "argv": [_bytes(word) for word in attempt.argv],
-        "env": {_bytes(name): _bytes(value) for name, value in attempt.env.items()},
-        "cwd": _bytes(os.path.abspath(attempt.cwd or os.curdir)),
-        "timeout_s": attempt.timeout_s,
-        "grace_s": attempt.grace_s,
-        "python": _bytes(sys.executable),
-        "stands_in": stands_in(attempt.argv[0], attempt.cwd or os.curdir, attempt.env),
-    }
-
-
-def _bytes(text: str) -> str:
-    # The starter's locale may differ: what the operating system gets is encoded here, once.
-    return text if text.isascii() else to_bytes(text).decode("latin-1")
+    experiment, attempts = attempt.name.experiment_id, str(attempts_dir(attempt.folder))
+    job = settled(job_of(attempt), experiment, attempts)
+    return {**job, "slots": len(attempt.slots)} if attempt.slots else job
