@@ -423,6 +423,14 @@ def test_a_time_limit_without_a_checkpoint_is_a_failure(folder: Path) -> None:
     assert {ending(fact) for fact in told(folder, exit_code=0)} == {"requeue"}
 
 
+def test_a_batch_systems_warning_is_its_time_limit_ahead(folder: Path) -> None:
+    """Who heeds it ends before: the job's own word is then that all went well."""
+    report(folder, 6, "said", stopped=True, why="warning", saved=False)
+    facts = told(folder, exit_code=0)
+    assert {ending(fact) for fact in facts} == {"requeue"}
+    assert {fact.stop_reason for fact in facts} == {Reason.TIME_LIMIT}
+
+
 def test_a_failed_rank_counts_before_those_that_gave_way_to_it(folder: Path) -> None:
     """A shell that forks and waits ends with 0 whatever they did."""
     report(folder, 5, "said", error={"type": "ValueError", "message": "bad"})

@@ -169,7 +169,9 @@ def _gave_way(fact: ProcessExited, report: Report, who: str) -> ProcessExited:
     if report.cut_off:
         words = f"{who} was killed with its launcher before it was done"
     evidence = "; ".join(filter(None, (words, fact.evidence)))
-    return attrs.evolve(fact, stop_reason=fact.stop_reason or Reason.PREEMPTED, evidence=evidence)
+    # Batch systems warn of their time limit; who heeds that ends before it, as if of itself.
+    reason = Reason.TIME_LIMIT if report.why == "warning" else Reason.PREEMPTED
+    return attrs.evolve(fact, stop_reason=fact.stop_reason or reason, evidence=evidence)
 
 
 def failure(

@@ -120,8 +120,10 @@ class Stop:
 
     def _found(self) -> "str | None":
         if self.heard is not None:
-            # holdfast sends TERM, too; its file says whose it is.
-            return "request" if self.requested() else _name(self.heard)
+            # holdfast sends TERM, too, and a node a warning; their files say whose it is.
+            if self.requested():
+                return "request"
+            return "warning" if self._warned() and self.heard != _TERM else _name(self.heard)
         now = _monotonic()
         if now < self._look_at:
             return None
@@ -131,8 +133,10 @@ class Stop:
         if self.requested():
             return "request"
         # Below a launcher nobody gets the signal: it would end the launcher.
-        warned = self._warning is not None and os.path.lexists(self._warning)
-        return "warning" if warned else None
+        return "warning" if self._warned() else None
+
+    def _warned(self) -> bool:
+        return self._warning is not None and os.path.lexists(self._warning)
 
     def _hear(self, number: int, frame: "FrameType | None") -> None:
         before = self._before.get(number, signal.SIG_DFL)
