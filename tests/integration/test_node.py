@@ -16,6 +16,7 @@ from holdfast.engines import node, running, tasks
 from holdfast.engines.waves import node_of
 from holdfast.liveness import Observer
 from nodes import EXPERIMENT, alive, job, leave_ignored
+from processes import hear
 from waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -201,6 +202,21 @@ def test_what_is_released_outlives_node_and_shim(tmp_path):
         os.kill(pid, signal.SIGKILL)
 
 
+def test_what_a_batch_script_has_started_is_left_alone(tmp_path):
+    """A monitor, say: it is no part of any attempt, and the scheduler ends it with the job."""
+    script = 'sleep 60 & echo $! > "$0"; exec "$@"'
+    python = ("sh", "-c", script, str(tmp_path / "pid"), sys.executable, node.__file__)
+    with job(tmp_path, "echo $$; sleep 600", grace_s=0.3) as it:
+        started = it.start(python=python, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = int(it.out(0))
+        os.kill(it.shim(0), signal.SIGKILL)
+        assert started.wait(60) == tasks.FAILED
+        pid = int((tmp_path / "pid").read_text())
+        assert alive(pid)
+        assert not alive(command)
+        os.kill(pid, signal.SIGKILL)
+
+
 # --- signals
 
 
@@ -375,6 +391,18 @@ def test_a_task_that_cannot_be_read_runs_nothing(tmp_path):
         path.write_bytes(path.read_bytes().replace(b'"true"', b'"evil"'))
         assert "checksum" in it.run(exits=tasks.BROKEN)
         assert not list(it.attempts.iterdir())
+
+
+def test_a_wave_that_shows_late_is_waited_for(tmp_path):
+    """As on a network file system."""
+    with job(tmp_path, "true") as it:
+        waves = it.folder / "waves"
+        hidden = waves.rename(it.folder / "hidden")
+        started = it.start()
+        hear(started.stderr, "not there yet")
+        hidden.rename(waves)
+        it.ended(started)
+        assert it.said(0)["exit_code"] == 0
 
 
 def test_a_folder_that_is_gone_is_reported(tmp_path):

@@ -30,6 +30,7 @@ _WARNINGS = frozenset(
     if hasattr(signal, name)
 )
 _LOOK_EVERY_S, _PAUSE_S = 1.0, 0.05
+_VISIBLE_WITHIN_S, _LOOK_AGAIN_S = 3.0, 0.2
 
 
 class Task:
@@ -57,7 +58,7 @@ class Task:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._keep_to_itself()
         try:
-            ready = self._read()
+            ready = self._read_once_visible()
         except (tasks.BadWaveError, OSError) as err:
             self._say(f"task {self._number} of {self._wave} cannot be run: {err}")
             return tasks.BROKEN
@@ -91,6 +92,22 @@ class Task:
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):
             os.write(self._log, os.fsencode(f"holdfast node: {text}\n"))
+
+    def _read_once_visible(self) -> "list[dict[str, Any]]":
+        """As `_read`: what this host missed before, its file system may miss for a while."""
+        give_up_at = math.inf
+        while True:
+            try:
+                return self._read()
+            except FileNotFoundError as err:
+                if give_up_at == math.inf:
+                    self._say(f"{err.filename!r} is not there yet")
+                    give_up_at = time.monotonic() + _VISIBLE_WITHIN_S
+                if time.monotonic() >= give_up_at or hearing.wait(_LOOK_AGAIN_S) in hearing.STOPS:
+                    raise
+            for below in ("..", "", tasks.WAVES):
+                with contextlib.suppress(OSError):
+                    os.listdir(os.path.join(self._folder, below))  # it asks the server again
 
     def _read(self) -> "list[dict[str, Any]]":
         """The jobs of the task, with what only this host knows."""
@@ -220,7 +237,9 @@ class _Left:
 
     def __init__(self) -> None:
         self._family = descendants.Family(adopts=True)
-        self._expected = True  # at the beginning too: what our program was before may have had some
+        # What a batch script has started before its `exec` is the scheduler's to end.
+        self._others = {member[0] for member in self._family.living() or ()}
+        self._expected = False
         self._grace_s = 0.0
         self._told: set[tuple[int, int]] = set()
         self._kill_at = self._give_up_at = math.inf
@@ -234,7 +253,7 @@ class _Left:
         """Stop what is neither one of *shims* nor answered for by one; whether any is left."""
         if self.gave_up or (shims and not self._expected):
             return False
-        self._family.apart = shims
+        self._family.apart = shims | self._others
         # Looked at twice: a process that forks and ends meanwhile can hide its child once.
         if not (self._family.living() or self._family.living()):
             self._expected = False

@@ -410,12 +410,15 @@ def rehearse(facts: "dict[str, Any]", shared: Shared) -> "list[int]":
         The signals that came meanwhile, which nobody else will hear.
     """
     heard: list[int] = []
+    parent = _has_children()
     job = {"name": "", "experiment": "", "dir": "/", "grace_s": 0.0, "argv": [b"true"], "env": {}}
     adopt, shared.adopt = shared.adopt, None  # the starter itself adopts nobody
     try:
         for _ in range(_REHEARSALS):
             one = Shim(job, facts, shared, None, "")
             one.family.adopts = True
+            # A batch script may have left us children, which are no part of any attempt.
+            one.family.empty = parent
             one._hear(0.0)
             heard += [*filter(None, [one.interrupted_by]), *one.hearing.warnings]
             one._given_up()
@@ -429,6 +432,14 @@ def rehearse(facts: "dict[str, Any]", shared: Shared) -> "list[int]":
     finally:
         shared.adopt = adopt
     return heard
+
+
+def _has_children() -> bool:
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _bytes(content: "dict[str, Any]") -> bytes:
