@@ -30,16 +30,26 @@ def alive(pid: int) -> bool:
 class Job:
     """A wave of one task, and the nodes that run it.
 
+    Args:
+        units: What each script is an attempt of; by default processes 0, 1 and so on.
+
     Attributes:
         folder: Of the experiment.
         nodes: Those that were started.
     """
 
-    def __init__(self, folder: Path, scripts: Sequence[str], **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        scripts: Sequence[str],
+        units: Sequence[str] | None = None,
+        **options: Any,
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.attempts = folder / "attempts"
-        self.names = [AttemptName(EXPERIMENT, str(i), 1) for i in range(len(scripts))]
+        units = units or [str(i) for i in range(len(scripts))]
+        self.names = [AttemptName(EXPERIMENT, unit, 1) for unit in units]
         wanted = [
             Attempt(
                 name=name,
@@ -59,7 +69,7 @@ class Job:
         return {
             "HOLDFAST_EXPERIMENT_ID": EXPERIMENT,
             "HOLDFAST_STATE_DIR": str(self.folder.parent),
-            "HOLDFAST_INDEX": name.unit,
+            "HOLDFAST_LAUNCHER" if name.is_launcher else "HOLDFAST_INDEX": str(name.index),
             "HOLDFAST_ATTEMPT": str(name.attempt),
             "HOLDFAST_REPORTS": str(self.attempts / f"{name}.reports"),
             "HOLDFAST_RESULT": str(self.folder / "results" / f"{name}.json"),

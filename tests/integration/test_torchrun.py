@@ -20,6 +20,7 @@ from holdfast.attempts.names import AttemptName
 from holdfast.status import ExperimentStatus
 from holdfast.store.manager import StateManager
 from launched import alive, command_of, launching, shim_of
+from nodes import job
 from shell import Shell
 from waiting import until
 
@@ -174,3 +175,34 @@ def test_what_a_dead_shim_and_a_dead_orchestrator_left_is_stopped_first(sh: Shel
     assert set(ranks) <= set(alive(sh.path))
     ended(sh, sh.start("resume", "@last"), 0)
     completed_in_attempt_2(sh)
+
+
+WARNED = """
+import holdfast
+with holdfast.process() as process:
+    print("up", flush=True)
+    while not process.should_stop:
+        pass
+    print("saved", process.rank, flush=True)
+"""
+
+
+def test_a_warning_of_a_batch_system_reaches_every_rank_and_does_not_end_torchrun(tmp_path):
+    """USR1 would kill it, and leave its ranks behind: they see the node's file instead."""
+    torchrun = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2"
+    with job(
+        tmp_path,
+        f"exec {torchrun} rank.py",
+        units=["launcher-0"],
+        env={"HOLDFAST_RANKS": "2"},
+    ) as it:
+        (it.folder / "rank.py").write_text(WARNED)
+        started = it.start()
+        until(lambda: it.path(0, "out").exists() and it.out(0, "").count("up") == 2, 300)
+        started.send_signal(signal.SIGUSR1)
+        until(lambda: it.out(0, "").count("saved") == 2, 60)
+        it.ended(started)
+        assert it.said(0)["exit_code"] == 0
+        assert it.said(0)["stopped"] == []
+        said = sorted(json.loads(p.read_text())["why"] for p in it.attempts.rglob("*.said"))
+        assert said == ["warning", "warning"]
