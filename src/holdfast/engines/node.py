@@ -28,23 +28,35 @@ def main(argv: "Sequence[str] | None" = None) -> int:
         argv: `FOLDER WAVE TASK`, and `--keep-going` for a status that says nothing of commands that
             failed.
     """
+    # Before anything else: an older one, which a node may have, cannot even read the rest.
+    if sys.version_info < (3, 11):  # noqa: UP036
+        return _complain(f"{sys.executable} is older than Python 3.11")
     import _signal  # type: ignore[import-not-found]
 
-    # Before anything else is loaded: what a batch system sends to all must not end who answers for
-    # the others.
+    # Now, and the rest is loaded later: what a batch system sends to all must not end who answers
+    # for the others.
     _signal.pthread_sigmask(_signal.SIG_SETMASK, _signal.valid_signals())
     words = list(sys.argv[1:] if argv is None else argv)
     keep_going = "--keep-going" in words
     places = [word for word in words if word != "--keep-going"]
     if len(places) != 3 or not (places[2].isascii() and places[2].isdigit()):
         return _complain(_USAGE)
-    if sys.version_info < (3, 11):  # noqa: UP036 (whatever Python a node has)
-        return _complain(f"{sys.executable} is older than Python 3.11")
-    # Only now, because an older one cannot even read them.
+    if not __package__:
+        _be_of_the_package()
     from holdfast.engines import running, tasks
 
     status = running.Task(places[0], places[1], int(places[2])).run()
     return tasks.SUCCEEDED if keep_going and status == tasks.FAILED else status
+
+
+def _be_of_the_package() -> None:
+    """Run by its path, have the package that this file is of, and nothing that lies beside it."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [place for place in sys.path if place != here]
+    sys.path.insert(0, os.path.dirname(os.path.dirname(here)))
+    import holdfast.engines  # noqa: F401
+
+    del sys.path[0]
 
 
 def _complain(text: str) -> int:
@@ -54,14 +66,6 @@ def _complain(text: str) -> int:
 
 
 if __name__ == "__main__":
-    if not __package__:
-        # By its path: the package that this file is of, and nothing else that lies beside it.
-        _here = os.path.dirname(os.path.abspath(__file__))
-        sys.path[:] = [place for place in sys.path if place != _here]
-        sys.path.insert(0, os.path.dirname(os.path.dirname(_here)))
-        import holdfast.engines  # noqa: F401
-
-        del sys.path[0]
     try:
         _status = main()
     except Exception:
