@@ -92,6 +92,11 @@ class Plan:
     wait_s: float | None = None
     stop_others: bool = False
 
+    @property
+    def starts(self) -> bool:
+        """Whether anything is started."""
+        return any(isinstance(each, Requested) and each.event == "start" for each in self.events)
+
 
 _NOTHING_IDLE: Final = Slots()
 _ENDS: Final = (ProcessExited, ProcessLost)

@@ -20,10 +20,10 @@ from typing import Final, Literal
 import attrs
 
 from holdfast.attempts.records import ExitRecord
-from holdfast.engines.contract import ALIVE, EngineWord
+from holdfast.engines.contract import ALIVE, LOCAL, EngineWord
 from holdfast.status import Reason
 
-__all__ = ["ENDED_BY", "Meaning", "meaning"]
+__all__ = ["ENDED_BY", "LOST", "Meaning", "meaning"]
 
 #: Ends that the engine itself brought about, and what for.
 ENDED_BY: Final = {
@@ -51,7 +51,8 @@ class Meaning:
         reason: What it is lost for, or fails of, if not as its exit record says.
         fails: Whether that is a failure of its own.
         proof: Why what cannot be seen from here is over, too.
-        words: What it is blocked by, and what would unblock it, of one that is doubtful.
+        words: Who says so, where it does not end as its record says; of one that is doubtful, what
+            it is blocked by and what would unblock it.
     """
 
     kind: Literal["goes_on", "ending", "counts", "over", "doubtful", "nothing"]
@@ -62,6 +63,8 @@ class Meaning:
     words: str = ""
 
 
+#: Of an attempt of which only files tell.
+LOST: Final = Meaning(kind="over")
 _GOES_ON: Final = Meaning(kind="goes_on")
 _ENDING: Final = Meaning(kind="ending")
 _COUNTS: Final = Meaning(kind="counts")
@@ -81,13 +84,13 @@ def meaning(
     if word.kind == "completing":
         return _ENDING
     if record is not None:
-        return _beside(word, record)
+        return _beside(word, record, engine)
     if word.kind in ALIVE:
         return _GOES_ON
     if word.kind == "unknown":
         return _NOTHING
     # What is known here of a local attempt is all that there is to know.
-    proof = None if engine == "local" else f"{engine} says that it is over{_told(word)}"
+    proof = None if engine == LOCAL else f"{engine} says that it is over{_told(word)}"
     if word.kind == "node_fail" and not _booted_since(word, began):
         return Meaning(kind="doubtful", words=_in_doubt(word, began, engine))
     if word.kind == "out_of_memory":
@@ -95,16 +98,18 @@ def meaning(
     return Meaning(kind="over", reason=ENDED_BY.get(word.kind), proof=proof)
 
 
-def _beside(word: EngineWord, record: ExitRecord) -> Meaning:
+def _beside(word: EngineWord, record: ExitRecord, engine: str) -> Meaning:
+    words = f"{engine} says so{_told(word)}"
     if word.kind == "out_of_memory" and record.signal == _KILL:
-        return Meaning(kind="counts", reason=Reason.OUT_OF_MEMORY)
+        return Meaning(kind="counts", reason=Reason.OUT_OF_MEMORY, words=words)
     if word.kind not in ENDED_BY or _explains_itself(record) or _came_before(record, word.at):
         return _COUNTS
-    return Meaning(kind="counts", engine_end=word.kind, reason=ENDED_BY[word.kind])
+    reason = ENDED_BY[word.kind]
+    return Meaning(kind="counts", engine_end=word.kind, reason=reason, words=words)
 
 
 def _explains_itself(record: ExitRecord) -> bool:
-    """Whether its shim knows why it ended: our own limit, a request of ours, a launch that failed."""
+    """Whether its shim knows why it ended: our limit, our request, a failed launch."""
     ours = record.stop_requested is not None or record.timed_out or record.out_of_memory
     return ours or record.error is not None
 
