@@ -22,6 +22,7 @@ from holdfast.errors import DiskError, StateReadError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.apply import apply_many, ending
 from holdfast.lifecycle.events import Event, ProcessExited, Requested
+from holdfast.lifecycle.handed import handed_over
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
 from holdfast.orchestration import exits
 from holdfast.orchestration.known import (
@@ -274,7 +275,16 @@ def plan(
     ended = step.state
     held, named = selection.held(ended, found.lost), selection.named(state)
     open_again = not selection.is_everything or limits.fail_fast
-    events += _reopening(ended, found.lost, at, evidence, held, changed, open_again=open_again)
+    events += _reopening(
+        ended,
+        found.lost,
+        at,
+        evidence,
+        held,
+        changed,
+        open_again=open_again,
+        went_on=bool(handed_over(state)),
+    )
     after = apply_many(state, events).state
     left = {attempt_of(state, i): i for i in found.looks if i not in found.facts}
     foreseen = apply_many(after, found.said.values()).state
@@ -359,6 +369,7 @@ def _reopening(
     changed: NewLimits | None,
     *,
     open_again: bool,
+    went_on: bool,
 ) -> list[Event]:
     """The events that make an experiment run again.
 
@@ -366,6 +377,7 @@ def _reopening(
         open_again: Whether failed processes are tried again although the experiment has not failed.
             Under `fail_fast` it had failed in all but name when it was left, and a resume means
             that process, too; and whoever names some means those.
+        went_on: Whether an engine had attempts of it, which need no owner.
     """
     events: list[Event] = []
 
@@ -390,8 +402,10 @@ def _reopening(
     if state.status is ExperimentStatus.INITIALISED:
         opened_by("start")
     elif state.status is ExperimentStatus.RUNNING:
-        ask("interrupt", reason=Reason.STALE, evidence=evidence)
-        opened_by("resume")
+        # An engine has gone on with it: only what is changed needs an event.
+        if changed or not went_on:
+            ask("interrupt", reason=Reason.STALE, evidence=evidence)
+            opened_by("resume")
     elif state.status is ExperimentStatus.INTERRUPTED:
         opened_by("resume")
     elif state.status is ExperimentStatus.FAILED:
