@@ -57,6 +57,7 @@ class Hearing:
     grace_s: float
     #: Since when nothing has been seen of what is over.
     _over_since: dict[AttemptName, float] = attrs.field(factory=dict)
+    _waiting: dict[AttemptName, bool] = attrs.field(factory=dict)
     _tried: set[AttemptName] = attrs.field(factory=set)
     _exits: Container[AttemptName] = ()
     _listed_at: float = float("-inf")
@@ -90,7 +91,9 @@ class Hearing:
         """
         name = word.name
         if word.kind in ALIVE and (word.kind == "completing" or name not in self._exits):
-            self.forget(name)
+            self._over_since.pop(name, None)
+            if not self.is_local:
+                self._waiting[name] = word.kind in ("queued", "held")
             return meaning(word, None, None, engine=self.engine.name), None
         ended = self._outcome(name)
         means = self.mean(word, None if ended is None else ended.record)
@@ -137,8 +140,11 @@ class Hearing:
         return self.monotonic() >= due and (self.is_local or self._listed_at >= due)
 
     def waits(self, name: AttemptName) -> bool:
-        """Whether it waits in the queue of its engine, as far as is recorded."""
-        return self._recorded(name).phase not in (None, RUNS)
+        """Whether it waits in the queue of its engine, as far as was heard, or is recorded."""
+        if self.is_local:
+            return False
+        heard = self._waiting.get(name)
+        return self._recorded(name).phase not in (None, RUNS) if heard is None else heard
 
     def _recorded(self, name: AttemptName) -> ProcessProgress:
         state = self.state()
@@ -149,8 +155,9 @@ class Hearing:
         return ProcessProgress()
 
     def forget(self, name: AttemptName) -> None:
-        """It goes on, or is done with."""
+        """Its words count no more."""
         self._over_since.pop(name, None)
+        self._waiting.pop(name, None)
 
     @property
     def in_doubt(self) -> bool:

@@ -90,7 +90,6 @@ class Loop:
         self._answered = 0
         self._asked_at = 0.0
         self._stopping_others: Reason | None = None
-        self._shown: ExperimentState | None = None
         self._leaving = Leaving(watch, interrupts)
 
     def drive(
@@ -131,9 +130,9 @@ class Loop:
             now, monotonic_s = watch.clock(), watch.monotonic()
             if stopping is None and time.closed(now, monotonic_s):
                 stopping = Reason.DEADLINE
-            why = str(deadline) if stopping is Reason.DEADLINE else None
-            if watch.refused is not None and stopping is None:
-                stopping, why = Reason.LAUNCH_ERROR, str(watch.refused)
+            if watch.refused is not None:
+                stopping = stopping or Reason.LAUNCH_ERROR
+            why = {Reason.DEADLINE: deadline, Reason.LAUNCH_ERROR: watch.refused}
             # Who asks while the time runs out gets the answer of one who asked before.
             stopping = self._interrupts.reason or stopping
             if self.requests.held:
@@ -145,7 +144,7 @@ class Loop:
                 facts,
                 now,
                 stopping=stopping,
-                why=None if self._interrupts.reason else why,
+                why=str(why[stopping]) if stopping in why else None,
                 slots=Slots(idle=watch.idle, blocked=watch.blocked_processes),
                 room=holding.room,
             )
@@ -282,7 +281,6 @@ class Loop:
         """Wait for something to happen, and learn what did."""
         watch = self._watch
         self._claim.tick()
-        self._show()
         self._warnings.look()
         self.requests.hear()
         self._stop_if_asked()
@@ -304,8 +302,7 @@ class Loop:
             return
         recorded = self._claim.record_many(self.requests.signed(plan.events))
         self._act(recorded.actions)
-        if self._on_change is not None:
-            self._on_change(self._claim.state)
+        self._changed()
 
     def _act(self, actions: Sequence[Action]) -> None:
         # Not the stops: nothing that is watched runs any more when an experiment ends, and what
@@ -321,21 +318,22 @@ class Loop:
 
     def _note_phases(self) -> None:
         watch, state = self._watch, self._claim.state
-        for fact in self._phases.launched(state, watch.launched):
-            self._claim.note(fact)
+        facts: list[Event] = list(self._phases.launched(state, watch.launched))
         watch.launched.clear()
-        if watch.heard:
-            for fact in self._phases.heard(state, watch.take_heard()):
+        if watch.hearing.is_local:
+            for fact in facts:
                 self._claim.note(fact)
-
-    def _show(self) -> None:
-        """Show what was recorded without a plan: how far attempts are in the queue of an engine."""
-        state, before = self._claim.state, self._shown
-        self._shown = state
-        if before is None or state is before or self._watch.hearing.is_local:
             return
+        if watch.heard:
+            facts += self._phases.heard(state, watch.take_heard())
+        if facts:
+            # Durable at once: what an engine has is to be found again, and said of it when it ends.
+            self._claim.record_many(facts)
+            self._changed()
+
+    def _changed(self) -> None:
         if self._on_change is not None:
-            self._on_change(state)
+            self._on_change(self._claim.state)
 
     def _stop_if_asked(self) -> None:
         if self._leaving.by_signal:

@@ -199,7 +199,7 @@ class Watch:
 
     def adopt_others(self, names: Iterable[AttemptName]) -> None:
         """Watch what of *names* is not watched yet."""
-        watched = {*self.handles, *self.settling}
+        watched = {*self.handles, *self.settling, *self._elsewhere}
         self.adopt([name for name in names if name not in watched], {})
 
     def settle(
@@ -362,6 +362,10 @@ class Watch:
         elif means.kind == "counts" and ended is not None:
             found.append(Learnt(name, ended, word.text, means))
             self._forget(name)
+        elif means.kind == "doubtful" and not self.engine.shares_files:
+            # That nothing of it is here proves nothing either.
+            self._kept[name] = self.handles.pop(name, None) or self._kept[name]
+            self.blocked[name] = means.words
         elif means.kind == "over" or (means.kind == "doubtful" and name in self.handles):
             handle = self.handles.get(name) or self._kept[name]
             early = self.hearing.is_early(name)
@@ -555,7 +559,7 @@ class Watch:
                     self.ask, [name], force=force, why=why, grace_s=grace_s
                 )
                 continue
-            if not self.hearing.waits(name):
+            if name in self._elsewhere or not self.hearing.waits(name):
                 self._request(name, force=force, why=why, grace_s=grace_s)
         self._to_cancel.update(name for name in names if name in self.handles or name in self._kept)
         self._cancel()

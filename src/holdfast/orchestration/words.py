@@ -128,9 +128,10 @@ def _booted_since(word: EngineWord, began: datetime | None) -> bool:
 
 def _in_doubt(word: EngineWord, began: datetime | None, engine: str) -> str:
     node = "its node" if word.host is None else f"node {word.host}"
+    text = f" ({word.text})" if word.text else ""
     since = "" if began is None else f" since {began:%Y-%m-%d %H:%M:%S}Z"
     return (
-        f"{node} failed, and nothing proves that it was restarted{since}: to go on, have {engine} "
+        f"{node} failed{text}, and nothing proves that it was restarted{since}: to go on, have {engine} "
         f"report a boot after that, or, if the node is off, resume with --force"
     )
 
