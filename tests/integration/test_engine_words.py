@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -10,11 +11,18 @@ import pytest
 from holdfast import doctor
 from holdfast.attempts.files import live_state
 from holdfast.cli.failures import code_of
-from holdfast.errors import AttemptNotOverError, AttemptWarning, EngineRefusedError, EngineWarning
+from holdfast.engines.local.engine import LocalEngine
+from holdfast.errors import (
+    AttemptNotOverError,
+    AttemptWarning,
+    EngineError,
+    EngineRefusedError,
+    EngineWarning,
+)
 from holdfast.lifecycle.handed import handed_over
 from holdfast.orchestration.orchestrator import Outcome
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
-from holdfast.store.manager import StateManager
+from holdfast.store.manager import StateManager, utc_now
 from scripted import ScriptedEngine, Step, conduct, ended, everything, say
 
 CONFIG: dict[str, Any] = {"command": ["true"], "processes": 1, "limits": {"grace": 5}}
@@ -159,8 +167,10 @@ def test_what_was_cancelled_in_the_queue_is_settled_at_once(manager: StateManage
 def test_out_of_memory_is_a_failure_of_its_own(manager: StateManager) -> None:
     """Charged, with or without a record of the kill."""
     engine = ScriptedEngine(
-        [runs("0.1"), say("0.1", "out_of_memory"), *wait(40), runs("1.1")]
-        + [ended("1.1", "out_of_memory", exit_code=None, signal=9)]
+        [
+            *[runs("0.1"), say("0.1", "out_of_memory"), *wait(40), runs("1.1")],
+            ended("1.1", "out_of_memory", exit_code=None, signal=9),
+        ]
     )
     outcome = run(manager, engine, 2, jobs=1)
     found = list(outcome.state.processes.values())
@@ -374,9 +384,8 @@ def test_a_signal_leaves_attempts_to_an_engine_that_outlives_us(
 
 def test_a_signal_before_anything_is_with_the_engine_interrupts(manager: StateManager) -> None:
     """Nothing is left to it: the experiment ends as it does everywhere."""
-    engine = ScriptedEngine(away="busy")
+    engine = ScriptedEngine([interrupt], away="busy")
     with pytest.warns(EngineWarning, match="busy"):
-        engine.story = [interrupt]
         outcome = run(manager, engine)
     assert code_of(outcome) == 130
     assert outcome.state.status is ExperimentStatus.INITIALISED
@@ -510,14 +519,71 @@ def test_attempts_of_another_engine_are_left_alone_until_they_end(manager: State
     slurm, dask = ScriptedEngine(), ScriptedEngine(name="dask")
     run(manager, slurm, 2, leave=True)
     ended("0.1")(slurm)
-    with pytest.warns(AttemptWarning, match=r"slurm \(job 2\) has it: `resume --engine slurm`"):
-        outcome = resume(manager, dask)
-    assert outcome.blocked.keys() == {"1.1"}
+    told: list[str] = []
+    outcome = conduct(manager, dask, on_note=told.append).resume("exp_a")
+    assert told == ["slurm has attempt 1.1: `resume --engine slurm` takes it up"]
+    words = "slurm (job 2) has it: `resume --engine slurm` takes it up"
+    assert outcome.blocked == {"1.1": words}
     assert outcome.state.processes[0].status is ProcessStatus.COMPLETED
     assert dask.submitted == []
     assert live_state(manager.folder("exp_a"), slurm.named("1.1")).kind == "absent"
     slurm.story = [ended("1.1")]
     assert code_of(resume(manager, slurm)) == 0
+
+
+# -- aggregating ----------------------------------------------------------------------------------
+
+TOTAL = {**CONFIG, "aggregate": {"command": ["sh", "-c", "echo {} > $HOLDFAST_RESULT"]}}
+
+
+def test_an_aggregation_runs_on_an_engine_of_its_own(manager: StateManager) -> None:
+    """Here by default, and not in the queue that its processes were in."""
+    engine, made = ScriptedEngine([ended("0.1")]), []
+
+    def local() -> LocalEngine:
+        made.append(LocalEngine())
+        return made[-1]
+
+    outcome = conduct(
+        manager, engine, aggregation_engine=local, clock=utc_now, monotonic=time.monotonic
+    ).run(TOTAL)
+    assert (code_of(outcome), outcome.state.status) == (0, "aggregated")
+    assert (engine.submitted, len(made)) == (["0.1"], 1)
+    with pytest.raises(EngineError, match="closed"):
+        made[0].start()
+
+
+def test_an_aggregation_that_waits_in_a_queue_is_left_and_found_there(
+    manager: StateManager,
+) -> None:
+    """Ctrl-C leaves it alone, and a resume does not submit it twice."""
+    engine = ScriptedEngine([ended("0.1"), interrupt])
+    outcome = conduct(manager, engine).run(TOTAL, experiment_id="exp_a")
+    assert code_of(outcome) == 130
+    assert outcome.state.status is ExperimentStatus.COMPLETED
+    assert engine.submitted == ["0.1", "aggregate.1"]
+    folder = manager.folder("exp_a")
+
+    def aggregate(engine: ScriptedEngine) -> None:
+        (folder / "results/aggregate.1.json").write_text("{}")
+        ended("aggregate.1")(engine)
+
+    engine.story = [aggregate]
+    assert code_of(resume(manager, engine)) == 0
+    assert engine.submitted == ["0.1", "aggregate.1"]
+
+
+def test_an_aggregation_that_comes_to_its_time_limit_is_tried_again(manager: StateManager) -> None:
+    """Its exit 0 proves nothing either."""
+    engine = ScriptedEngine([ended("0.1"), *wait(1, ended("aggregate.1", "timeout"))])
+
+    def aggregate(engine: ScriptedEngine) -> None:
+        (manager.folder("exp_a") / "results/aggregate.2.json").write_text("{}")
+        ended("aggregate.2")(engine)
+
+    engine.story += wait(3, aggregate)
+    outcome = conduct(manager, engine).run(TOTAL, experiment_id="exp_a")
+    assert (code_of(outcome), engine.submitted[1:]) == (0, ["aggregate.1", "aggregate.2"])
 
 
 # -- deleting -------------------------------------------------------------------------------------

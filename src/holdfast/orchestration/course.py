@@ -36,7 +36,7 @@ from holdfast.orchestration.marking import Marks
 from holdfast.orchestration.outcomes import NOTHING_INHERITED, Inherited, Outcome
 from holdfast.orchestration.policies import policy, samples
 from holdfast.orchestration.selecting import EVERYTHING, Selection
-from holdfast.orchestration.takeover import Takeover
+from holdfast.orchestration.takeover import Takeover, alone
 from holdfast.orchestration.watch import Watch
 from holdfast.provenance.digests import Digests
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
@@ -319,6 +319,8 @@ class Course:
             self._watch.adopt([name], {name: known.handle(name, claim.folder, process)})
         for name, whose in taken.alone.items():
             self._watch.block(name, whose)
+        for words in alone(taken.alone):
+            self._terms.note(words)
         for name in taken.settle:
             assert name.index is not None
             self._watch.settle(name, state.processes[name.index].identity)

@@ -245,10 +245,13 @@ def takes_long(folder: Path, name: AttemptName, record: ExitRecord, take: Taking
     return large or take.weight(take.processes(name)) >= _LONG
 
 
-def ends_by(record: ExitRecord) -> str:
-    """What such an end is to a process: `complete`, `requeue` or `fail`."""
+def ends_by(record: ExitRecord, means: Meaning = LOST) -> str:
+    """What such an end is to a process, beside what its engine says: `complete`, `requeue` or
+    `fail`.
+    """
     at = datetime.min.replace(tzinfo=UTC)
-    return ending(_fact(0, 0, record, at, record.stop_requested))
+    fact = _fact(0, 0, record, at, record.stop_requested)
+    return ending(attrs.evolve(fact, engine_end=means.engine_end))
 
 
 def _fact(

@@ -5,7 +5,7 @@ without an exit record, only after a grace period, and once the folder was liste
 shared file system a file can be seen long after it was made.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +13,7 @@ import attrs
 
 from holdfast.attempts import files
 from holdfast.attempts.looking import Ended, glance
-from holdfast.attempts.names import AttemptName, names
+from holdfast.attempts.names import AttemptName, listed
 from holdfast.attempts.records import ExitRecord
 from holdfast.engines.contract import ALIVE, LOCAL, Engine, EngineWord
 from holdfast.lifecycle.processes import RUNS
@@ -59,7 +59,7 @@ class Hearing:
     _over_since: dict[AttemptName, float] = attrs.field(factory=dict)
     _waiting: dict[AttemptName, bool] = attrs.field(factory=dict)
     _tried: set[AttemptName] = attrs.field(factory=set)
-    _exits: Container[AttemptName] = ()
+    _there: frozenset[str] = frozenset()
     _listed_at: float = float("-inf")
     _list_again_at: float = float("-inf")
 
@@ -78,7 +78,7 @@ class Hearing:
         if self.is_local or now < self._list_again_at:
             return
         # Listed even where nothing is expected: on NFS, that is what makes others' files seen.
-        self._exits = frozenset(names(self.folder, self.experiment_id, "exit"))
+        self._there = frozenset(listed(self.folder))
         took_s = self.monotonic() - now
         self._listed_at = now
         self._list_again_at = now + max(_LIST_EVERY_S, _PART * took_s)
@@ -90,7 +90,7 @@ class Hearing:
             DiskError: The files of the attempt cannot be read at this moment.
         """
         name = word.name
-        if word.kind in ALIVE and (word.kind == "completing" or name not in self._exits):
+        if word.kind in ALIVE and (word.kind == "completing" or not self._has_ended(name)):
             self._over_since.pop(name, None)
             if not self.is_local:
                 self._waiting[name] = word.kind in ("queued", "held")
@@ -122,10 +122,13 @@ class Hearing:
     def _outcome(self, name: AttemptName) -> Ended | None:
         # A look at each of 10,000 that wait for the end of their grace would be all there is time
         # for.
-        if not (self.is_local or name in self._exits or self._is_due(name)):
+        if not (self.is_local or self._has_ended(name) or self._is_due(name)):
             return None
         seen = glance(self.folder, name)
         return seen if isinstance(seen, Ended) else None
+
+    def _has_ended(self, name: AttemptName) -> bool:
+        return f"{name}.exit" in self._there
 
     def _is_clear(self, name: AttemptName) -> bool:
         """Whether what is over without an outcome has had its time to show one."""

@@ -182,7 +182,8 @@ class Loop:
         """Run one attempt that is no process of the experiment, or go on with one that runs.
 
         Returns:
-            How it ended; None if it does not end although it was asked to stop.
+            How it ended; None if it does not end although it was asked to stop, or is left to its
+            engine.
 
         Raises:
             StateWriteError, OwnershipLostError: As for `drive`.
@@ -197,7 +198,7 @@ class Loop:
                 if learnt.name == name:
                     return learnt
             self._warnings.of_blocked()
-            if name in self._watch.blocked:
+            if name in self._watch.blocked or self._leaving.by_signal:
                 return None
 
     def known(self) -> Known | None:

@@ -5,7 +5,7 @@
 opinion on what a takeover does.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -45,6 +45,7 @@ __all__ = [
     "Decision",
     "Survey",
     "Takeover",
+    "alone",
     "foresee",
     "lost_results",
     "others_words",
@@ -327,6 +328,22 @@ def _alone(left: Mapping[AttemptName, int], found: Survey) -> dict[AttemptName, 
         for name, seen in looks.items()
         if isinstance(seen, Entrusted) and not seen.ours
     }
+
+
+def alone(left: Mapping[AttemptName, str]) -> list[str]:
+    """What people are told of attempts that other engines have: a line for each of these."""
+    by_engine: dict[str, list[AttemptName]] = {}
+    for name, words in left.items():
+        by_engine.setdefault(words.partition(" ")[0], []).append(name)
+    return [
+        f"{engine} has {_attempts(names)}: `resume --engine {engine}` takes "
+        f"{'it' if len(names) == 1 else 'them'} up"
+        for engine, names in by_engine.items()
+    ]
+
+
+def _attempts(names: Sequence[AttemptName]) -> str:
+    return f"attempt {names[0]}" if len(names) == 1 else f"{len(names):,} attempts"
 
 
 def others_words(whose: str) -> str:

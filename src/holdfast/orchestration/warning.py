@@ -44,7 +44,8 @@ class Warnings:
 
     def of_blocked(self) -> None:
         """Say which attempts are left as they are."""
-        self._warn_of(_LEFT, self._watch.blocked)
+        blocked, elsewhere = self._watch.blocked, self._watch.elsewhere
+        self._warn_of(_LEFT, {each: why for each, why in blocked.items() if each not in elsewhere})
 
     def of_unreached(self) -> None:
         """Say which attempts do not hear that they are to stop."""
@@ -124,6 +125,13 @@ class Warnings:
 
     def _warn_of(self, what: str, found: Mapping[AttemptName, object]) -> None:
         """Say once of each attempt *what* is the matter with it, and why."""
-        for name in found.keys() - self._told[what]:
-            self._told[what].add(name)
-            warnings.warn(f"attempt {name} {what}: {found[name]}", AttemptWarning, stacklevel=5)
+        told = self._told[what]
+        alike: defaultdict[str, list[AttemptName]] = defaultdict(list)
+        for name in found.keys() - told:
+            alike[str(found[name])].append(name)
+        for why, names in alike.items():
+            told.update(names)
+            # A node that fails takes hundreds along.
+            more = f" (and {len(names) - 1:,} more)" if len(names) > 1 else ""
+            words = f"attempt {min(names)}{more} {what}: {why}"
+            warnings.warn(words, AttemptWarning, stacklevel=5)

@@ -98,6 +98,8 @@ class Watch:
         launched: Handles of attempts that the engine started since somebody took them from here.
         heard: Of an engine with a queue, what it says of those that go on, by attempt, since
             somebody took it from here.
+        elsewhere: Of those that are blocked, the ones that another engine has: nothing that can be
+            seen here decides but their outcome.
     """
 
     engine: Engine
@@ -120,6 +122,7 @@ class Watch:
     unreached: dict[AttemptName, str] = attrs.field(factory=dict)
     launched: list[Handle] = attrs.field(factory=list)
     heard: dict[AttemptName, EngineWord] = attrs.field(factory=dict)
+    elsewhere: set[AttemptName] = attrs.field(factory=set)
     _last: dict[AttemptName, EngineWord] = attrs.field(factory=dict)
     _graces: dict[AttemptName, float] = attrs.field(factory=dict)
     #: What was asked of attempts that settled, should one of them turn out to run.
@@ -129,8 +132,6 @@ class Watch:
     _words: dict[AttemptName, EngineWord] = attrs.field(factory=dict)
     _kept: dict[AttemptName, Handle] = attrs.field(factory=dict)
     _early: set[AttemptName] = attrs.field(factory=set)
-    #: Attempts that another engine has, which nothing that can be seen here decides but their end.
-    _elsewhere: set[AttemptName] = attrs.field(factory=set)
     _unsubmitted: dict[AttemptName, Attempt] = attrs.field(factory=dict)
     _unread_since: dict[AttemptName, float] = attrs.field(factory=dict)
     _again: list[Learnt] = attrs.field(factory=list)
@@ -195,11 +196,11 @@ class Watch:
     def block(self, name: AttemptName, why: str) -> None:
         """Leave an attempt alone that another engine has, until it ends."""
         self.blocked[name] = why
-        self._elsewhere.add(name)
+        self.elsewhere.add(name)
 
     def adopt_others(self, names: Iterable[AttemptName]) -> None:
         """Watch what of *names* is not watched yet."""
-        watched = {*self.handles, *self.settling, *self._elsewhere}
+        watched = {*self.handles, *self.settling, *self.elsewhere}
         self.adopt([name for name in names if name not in watched], {})
 
     def settle(
@@ -364,7 +365,8 @@ class Watch:
             self._forget(name)
         elif means.kind == "doubtful" and not self.engine.shares_files:
             # That nothing of it is here proves nothing either.
-            self._kept[name] = self.handles.pop(name, None) or self._kept[name]
+            if name in self.handles:
+                self._kept[name] = self.handles.pop(name)
             self.blocked[name] = means.words
         elif means.kind == "over" or (means.kind == "doubtful" and name in self.handles):
             handle = self.handles.get(name) or self._kept[name]
@@ -475,7 +477,7 @@ class Watch:
             with contextlib.suppress(DiskError, OSError):
                 seen = look(self.launcher.folder, name, shim=shim, census=census)
                 if isinstance(seen, Undecided) or not (
-                    isinstance(seen, Ended) or name not in self._elsewhere
+                    isinstance(seen, Ended) or name not in self.elsewhere
                 ):
                     continue
                 del self.blocked[name]
@@ -559,7 +561,7 @@ class Watch:
                     self.ask, [name], force=force, why=why, grace_s=grace_s
                 )
                 continue
-            if name in self._elsewhere or not self.hearing.waits(name):
+            if name in self.elsewhere or not self.hearing.waits(name):
                 self._request(name, force=force, why=why, grace_s=grace_s)
         self._to_cancel.update(name for name in names if name in self.handles or name in self._kept)
         self._cancel()

@@ -131,8 +131,8 @@ def _in_doubt(word: EngineWord, began: datetime | None, engine: str) -> str:
     text = f" ({word.text})" if word.text else ""
     since = "" if began is None else f" since {began:%Y-%m-%d %H:%M:%S}Z"
     return (
-        f"{node} failed{text}, and nothing proves that it was restarted{since}: to go on, have {engine} "
-        f"report a boot after that, or, if the node is off, resume with --force"
+        f"{node} failed{text}, and nothing proves that it was restarted{since}: to go on, have "
+        f"{engine} report a boot after that, or, if the node is off, resume with --force"
     )
 
 
