@@ -16,28 +16,32 @@ from pathlib import Path
 from typing import Any
 
 Lines = list[tuple[int, dict[str, Any]]]
-TIMES = ("created_at", "started_at", "completed_at", "not_before", "finished_at", "last_updated")
+TIMES = (
+    *("created_at", "started_at", "completed_at", "not_before", "finished_at", "last_updated"),
+    "submitted_at",
+)
 STATE = {
     **{"status": "initialised", "num_processes": 0, "epoch": 0, "revision": 0, "schema_version": 1},
     **dict.fromkeys(("name", "reason", "error_message", "config_hash", "config_path", "cwd")),
-    **dict.fromkeys(("owner", "subprocess_pid", "ranks", "reuse", *TIMES[:2], *TIMES[4:])),
+    **dict.fromkeys(("owner", "subprocess_pid", "ranks", "reuse", *TIMES[:2], *TIMES[4:6])),
 }
 PROCESS = {
     **{"status": "pending", "attempt": 0, "failures": 0, "interruptions": 0},
     **dict.fromkeys(("exit_code", "signal", "reason", "error_message", "host", "identity")),
     **dict.fromkeys(("result", "started_at", "completed_at", "work", "code", "origin")),
-    **dict.fromkeys(("not_before", "limits")),
+    **dict.fromkeys(("not_before", "limits", "phase", "submitted_at", "handle", "usage")),
     "outputs": [],
 }
 KINDS = {
     **dict.fromkeys(("exit_code", "signal", "subprocess_pid"), int),
     **dict.fromkeys(("owner", "identity", "result", "ranks", "origin", "limits"), dict),
+    **dict.fromkeys(("handle", "usage"), dict),
 }
 FILE = {"path": "", "size": 0, "sha256": ""}
 ORIGIN = {"experiment_id": "", "process": 0, "attempt": 0}
 REASONS = {
     *("exit", "signal", "timeout", "out_of_memory", "preempted", "stall", "user", "stale", "lost"),
-    *("result_lost", "launch_error", "reused", "perhaps_memory", "deadline", None),
+    *("result_lost", "launch_error", "reused", "perhaps_memory", "deadline", "time_limit", None),
 }
 EXPERIMENT = ("initialised", "running", "completed", "aggregated", "failed", "interrupted")
 KEYS = {*STATE, "experiment_id", "config", "process_progress", "extra"}
@@ -153,6 +157,11 @@ def check(record: dict[str, Any], defaults: dict[str, Any], statuses: tuple[str,
         refuse("an unknown policy")
     for each in record.get("outputs", ()):
         inner(each, FILE)
+    if record.get("phase") not in (None, "queued", "held", "running"):
+        refuse("an unknown phase")
+    for number in (record.get("usage") or {}).values():
+        if type(number) not in (int, float) or number < 0:
+            refuse("no quantity")
     for limit in (record.get("limits") or {}).values():
         seconds = [limit["to"], *([] if limit["from"] is None else [limit["from"]])]
         if limit.keys() != {"from", "to"} or any(type(n) not in (int, float) for n in seconds):

@@ -13,7 +13,7 @@ import attrs
 from holdfast.attempts.names import AttemptName, attempts_dir, prepare
 from holdfast.attempts.records import Attempt
 from holdfast.cli.program import guarded
-from holdfast.engines.contract import EngineWord, Handle
+from holdfast.engines.contract import LOCAL, EngineWord, Handle
 
 
 @attrs.define
@@ -29,6 +29,16 @@ class InstantEngine:
     now: float = 0.0
     begin: Callable[[Attempt], None] = lambda _: None
     submitted: list[AttemptName] = attrs.field(factory=list)
+
+    name = LOCAL
+    outlives = False
+    shares_files = True
+
+    def check(self, attempts: Sequence[Attempt]) -> Sequence[str]:
+        return ()
+
+    def room(self) -> int | None:
+        return None
 
     def submit(self, experiment_id: str, attempts: Sequence[Attempt]) -> list[Handle]:
         for attempt in attempts:

@@ -24,7 +24,7 @@ from holdfast.attempts.names import AttemptName, attempts_dir, prepare
 from holdfast.attempts.records import Attempt
 from holdfast.cli.failures import code_of
 from holdfast.config.experiment_file import Experiment
-from holdfast.engines.contract import EngineWord, Handle
+from holdfast.engines.contract import LOCAL, EngineWord, Handle
 from holdfast.errors import (
     AttemptWarning,
     ClaimClosedError,
@@ -59,6 +59,16 @@ class PaperEngine:
     submitted: list[str] = attrs.field(factory=list)
     cancelled: list[bool] = attrs.field(factory=list)
     now: float = 0.0
+
+    name = LOCAL
+    outlives = False
+    shares_files = True
+
+    def check(self, attempts: Sequence[Attempt]) -> Sequence[str]:
+        return ()
+
+    def room(self) -> int | None:
+        return None
 
     def submit(self, experiment_id: str, attempts: Sequence[Attempt]) -> list[Handle]:
         for attempt in attempts:
@@ -402,7 +412,7 @@ def nothing(_: PaperEngine) -> None:
 
 def test_an_engine_that_cannot_be_reached_is_waited_for(manager: StateManager) -> None:
     """Told once, asked again at longer and longer intervals; nothing fails, nothing is lost."""
-    engine = AwayEngine([leave, *[nothing] * 40, come_back, exit_of("0.1", exit_code=0)])
+    engine = AwayEngine([leave, *[nothing] * 80, come_back, exit_of("0.1", exit_code=0)])
     with pytest.warns(EngineWarning, match="the controller does not answer") as told:
         outcome = orchestrator(manager, engine).run(CONFIG)
     assert (code_of(outcome), engine.submitted, len(told)) == (0, ["0.1"], 1)

@@ -39,7 +39,7 @@ class One:
 
     failures: int = 0
     interruptions: int = 0
-    in_a_row: int = 0
+    in_a_row: Counter[str] = attrs.field(factory=Counter)
     timeout: float | None = None
     pause: tuple[float, float] = (0.0, 0.0)
     over: str = ""
@@ -67,7 +67,7 @@ class Model:
         one.pause = (0.0, 0.0)
         if how in FAILURES:
             one.failures += 1
-            one.in_a_row = 0
+            one.in_a_row.clear()
             if one.failures >= asked.get("max_attempts", retry["max_attempts"]):
                 one.over = "failed"
                 return one.over
@@ -75,13 +75,13 @@ class Model:
             one.pause = (0.75 * pause, 1.25 * pause) if rule else (pause, pause)
         elif how == "user":
             one.interruptions += 1
-            one.in_a_row = 0
+            one.in_a_row.clear()
         else:
             one.interruptions += 1
             if lived_s >= LONG_S and how != "stall":
-                one.in_a_row = 0
-            one.in_a_row += seen
-            count, most = one.in_a_row, retry["max_interruptions"]
+                one.in_a_row[how] = 0
+            one.in_a_row[how] += seen
+            count, most = one.in_a_row[how], retry["max_interruptions"]
             if "max_attempts" in asked:
                 count, most = one.interruptions, asked["max_attempts"]
             if count >= most:
@@ -90,8 +90,8 @@ class Model:
                 pause = asked["backoff"] * 2 ** (one.interruptions - 1)
                 pause = min(pause, max(asked["backoff"], 3600))
                 one.pause = (0.75 * pause, 1.25 * pause)
-            elif one.in_a_row > 1:
-                pause = min(2.0 ** (one.in_a_row - 2), 60)
+            elif one.in_a_row[how] > 1:
+                pause = min(2.0 ** (one.in_a_row[how] - 2), 60)
                 one.pause = (pause, pause)
         self.set(one, asked.get("set", {}).get("limits.timeout"))
         return "again"
@@ -113,7 +113,7 @@ class Model:
     def resumed(self) -> None:
         """Whoever goes on counts interruptions in a row anew."""
         for one in self.ones.values():
-            one.in_a_row = 0
+            one.in_a_row.clear()
 
 
 # -- histories ------------------------------------------------------------------------------------

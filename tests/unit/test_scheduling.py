@@ -246,8 +246,7 @@ def test_interruptions_in_a_row_wait_longer_and_longer_and_have_a_limit() -> Non
     assert turns.turn()[0] == [0]
     at, pauses = 0.0, []
     for attempt in range(1, 5):
-        lost = ProcessLost(process=0, attempt=attempt, at=later(at), evidence="its lock is free")
-        begun, plan = turns.turn(lost if attempt % 2 else interrupted(attempt, at), at=at)
+        begun, plan = turns.turn(interrupted(attempt, at), at=at)
         if begun == [1]:  # its sibling goes on meanwhile
             turns.turn(exited(1, at=at), at=at)
         pauses.append(0.0 if begun == [0] else plan.wait_s)
@@ -264,6 +263,39 @@ def test_interruptions_in_a_row_wait_longer_and_longer_and_have_a_limit() -> Non
     # Whoever goes on, gives a new budget.
     state = apply.apply(state, Requested(entity="experiment", event="resume", at=NOW)).state
     assert Turns(state, Policy(jobs=1)).turn()[0] == [0]
+
+
+def test_interruptions_are_counted_by_what_they_were_for() -> None:
+    """Three that preempt and three that lose it are not six that come to their time limit."""
+    turns = Turns(started(1), Policy(jobs=1, max_interruptions=3))
+    turns.turn()
+    limit = attrs.evolve(interrupted(1, 0), interrupted_by=None, engine_end="timeout")
+    kinds = [
+        lambda n, at: interrupted(n, at),
+        lambda n, at: ProcessLost(process=0, attempt=n, at=later(at), evidence="it is gone"),
+        lambda n, at: attrs.evolve(limit, attempt=n, at=later(at)),
+    ]
+    for attempt in range(1, 7):
+        at = attempt * 100.0
+        turns.turn(kinds[attempt % 3](attempt, at), at=at)
+        turns.turn(at=at + 90)
+    process = turns.state.processes[0]
+    assert (turns.state.status, process.status, process.attempt) == ("running", "running", 7)
+    turns.turn(kinds[2](7, 700.0), at=700.0)
+    assert (turns.state.status, turns.state.reason) == ("interrupted", "time_limit")
+    assert turns.state.processes[0].failures == 0
+
+
+def test_what_comes_to_its_time_limit_every_time_is_given_up_however_long_that_is() -> None:
+    """It lived as long as it was let, which says nothing about how far it got."""
+    turns = Turns(started(1), Policy(jobs=1, max_interruptions=2))
+    turns.turn()
+    for attempt in range(1, 3):
+        at = attempt * 86_400.0
+        end = interrupted(attempt, at, lived_s=86_000)
+        turns.turn(attrs.evolve(end, interrupted_by=None, engine_end="timeout"), at=at)
+        turns.turn(at=at + 60)
+    assert (turns.state.status, turns.state.reason) == ("interrupted", "time_limit")
 
 
 def test_what_stalls_every_time_is_given_up_however_long_its_limit_is() -> None:

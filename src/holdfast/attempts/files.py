@@ -34,6 +34,7 @@ from holdfast.syncing import sync
 
 __all__ = [
     "Signature",
+    "began_at",
     "disk_problem",
     "live_state",
     "open_output",
@@ -299,6 +300,22 @@ def signature(data: bytes) -> Signature | None:
         )
     except (ValueError, TypeError, KeyError, OverflowError):
         return Signature("?", "?", ProcessIdentity(), "", None, None, None)
+
+
+def began_at(folder: Path, name: AttemptName) -> datetime | None:
+    """When the attempt began, by the clock of where it did; None if its `.live` does not tell.
+
+    Raises:
+        StateReadError: It cannot be read at this moment.
+    """
+    path = file_path(folder, name, "live")
+    try:
+        found = signature(_read_file(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as err:
+        raise StateReadError.of(path, "reading", err) from err
+    return None if found is None else found.started_at
 
 
 _SIGNED: Final = {"experiment_id": str, "attempt": str}

@@ -79,10 +79,18 @@ class Gone:
 
 @attrs.frozen
 class Undecided:
-    """Nothing can be proven from here: it must not be started again."""
+    """Nothing can be proven from here: it must not be started again.
+
+    Attributes:
+        ended: Its outcome, where only what its shim could not stop is in doubt.
+        distant: Whether it is only too far away: on another host, or in another pid namespace. What
+            runs it can know better, then.
+    """
 
     verdict: Verdict
     identity: ProcessIdentity | None = None
+    ended: ExitRecord | None = None
+    distant: bool = False
 
     @property
     def evidence(self) -> str:
@@ -149,8 +157,13 @@ def _glance(
     if ended is not None:
         return ended, live
     if verdict.kind == "unknown":
-        return Undecided(verdict, live.identity), live
+        return Undecided(verdict, live.identity, distant=_is_distant(live.identity, here)), live
     return Gone(str(verdict)), live
+
+
+def _is_distant(who: ProcessIdentity | None, here: Observer) -> bool:
+    """Whether nothing of it could be seen from here; also if nobody knows where it ran."""
+    return who is None or not here.shares_pids_with(who)
 
 
 def _of_shim(live: LiveState, here: Observer) -> Verdict:
@@ -178,7 +191,10 @@ def _ended(folder: Path, name: AttemptName, here: Observer) -> Look | None:
         return Ended(record)
     words = f"it ended, but processes that it started could not be stopped: {listed(left)}"
     return Undecided(
-        Verdict(kind="unknown", method="pid", compared=words, observer=str(here)), record.identity
+        Verdict(kind="unknown", method="pid", compared=words, observer=str(here)),
+        record.identity,
+        ended=record,
+        distant=_is_distant(record.identity, here),
     )
 
 
@@ -248,7 +264,7 @@ def _family(
     elsewhere = identity is None or identity.pid_namespace != here.pid_namespace
     if held is None and elsewhere:
         words = "but whether what it started still runs is unknown from here"
-        return _doubt(verdict, words, identity)
+        return attrs.evolve(_doubt(verdict, words, identity), distant=True)
     if held:
         inodes = output_inodes(folder, name)
         holders = dict(each for inode in inodes for each in census.holders(inode))

@@ -25,6 +25,7 @@ __all__ = [
     "error_path",
     "file_path",
     "last_aggregation",
+    "listed",
     "names",
     "next_aggregation",
     "output_path",
@@ -180,13 +181,7 @@ def names(folder: Path, experiment_id: str, suffix: Suffix = "live") -> list[Att
     Raises:
         StateReadError: They cannot be listed at this moment.
     """
-    path = attempts_dir(folder)
-    try:
-        found = [entry.name for entry in os.scandir(path)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as err:
-        raise StateReadError.of(path, "listing", err) from err
+    found = listed(folder)
     ending = f".{suffix}"
     parsed = (
         AttemptName.parse(experiment_id, file[: -len(ending)])
@@ -194,6 +189,21 @@ def names(folder: Path, experiment_id: str, suffix: Suffix = "live") -> list[Att
         if file.endswith(ending)
     )
     return sorted(name for name in parsed if name is not None)
+
+
+def listed(folder: Path) -> list[str]:
+    """The names of all files of attempts, in no order; none if there is no directory of them.
+
+    Raises:
+        StateReadError: They cannot be listed at this moment.
+    """
+    path = attempts_dir(folder)
+    try:
+        return [entry.name for entry in os.scandir(path)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as err:
+        raise StateReadError.of(path, "listing", err) from err
 
 
 def last_aggregation(folder: Path, experiment_id: str) -> AttemptName | None:

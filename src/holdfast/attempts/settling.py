@@ -29,9 +29,14 @@ _KILLED_WITHIN_S: Final = 5.0
 
 @attrs.frozen
 class Lost:
-    """The attempt is proven dead without an outcome, and nothing of it is left."""
+    """The attempt is proven dead without an outcome, and nothing of it is left.
+
+    Attributes:
+        began: Whether it may have begun: not one that was revoked before.
+    """
 
     evidence: str
+    began: bool = True
 
 
 @attrs.define(kw_only=True)
@@ -42,6 +47,8 @@ class Settling:
         shim: Who was recorded as its shim.
         grace_s: Seconds between TERM and KILL for what it left.
         force: Take it for dead if that is unknown.
+        proof: Why it is over, in the words of the engine that ran it: what is only too far away to
+            be judged from here is. Who holds its lock, or can be seen to run, lives all the same.
         fence: Called before anything is done; what it raises keeps it from being done.
         began: When it was begun with, in seconds of a monotonic clock.
     """
@@ -53,6 +60,7 @@ class Settling:
     force: bool
     fence: Callable[[], None]
     began: float
+    proof: str | None = None
     _revoked: bool = False
     _term_at: float | None = None
     _kill_at: float | None = None
@@ -82,6 +90,9 @@ class Settling:
         if isinstance(found, Ended | Running):
             return found
         if isinstance(found, Undecided):
+            if found.distant and self.proof is not None:
+                self.fence()
+                return self._proven(found, self.proof)
             if now - self.began < _CLEAR_WITHIN_S:
                 return None
             return Lost(f"taken for dead by --force: {found.evidence}") if self.force else found
@@ -96,7 +107,12 @@ class Settling:
             evidence = "it never began, and was revoked"
         if self._stopped:
             evidence += f"; processes it left were stopped: {listed(self._stopped.values())}"
-        return Lost(evidence)
+        return Lost(evidence, began=not self._revoked)
+
+    def _proven(self, found: Undecided, proof: str) -> Look | Lost:
+        if found.ended is not None:
+            return Ended(found.ended)
+        return Lost(f"{proof}; from here: {found.evidence}")
 
     def _stop(self, found: Gone, mark: str, now: float, *, kill: bool) -> Look | Lost | None:
         self.fence()

@@ -9,6 +9,7 @@ from holdfast.attempts.surviving import Survivor, survivors
 from holdfast.doctor.findings import Finding, hint
 from holdfast.errors import DiskError
 from holdfast.identity import VerdictKind
+from holdfast.lifecycle.handed import handed_over
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus
 from holdfast.store.place import Opened, Place
@@ -43,6 +44,9 @@ def examine(
     # What is no file of a shim's is named as that.
     places = [file_path(folder, each.name, "live") for each in alive]
     alive = [a for a, at in zip(alive, places, strict=True) if at.is_file() and not at.is_symlink()]
+    # What an engine with a queue has goes on without an owner as a matter of course.
+    handed = {(i, state.processes[i].attempt) for i in handed_over(state)}
+    alive = [each for each in alive if (each.name.index, each.name.attempt) not in handed]
     if alive and not owned:
         yield _unowned(folder, state, alive)
 

@@ -90,12 +90,18 @@ class Accepting:
                 *(state, folder, name, found.record, watch.clock()),
                 stopping=stopping,
                 asked=asked,
+                means=learnt.means,
                 take=take,
             )
         evidence = found.evidence
-        if learnt.text and learnt.text != evidence:
+        if learnt.text and learnt.text not in evidence:
             evidence = f"the engine says that it is gone ({learnt.text}); {evidence}"
-        return lambda: exits.lost(state, folder, name, watch.clock(), evidence, take)
+        means = learnt.means if found.began else attrs.evolve(learnt.means, fails=False)
+        return lambda: exits.lost(
+            *(state, folder, name, watch.clock(), evidence, take),
+            means=means,
+            stopping=stopping if name in watch.asked else None,
+        )
 
     def give_up(self, stopped_at: float, *, now: bool) -> None:
         """Leave to the next resume what is not through yet and would be all that is waited for.

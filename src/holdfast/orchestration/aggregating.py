@@ -16,6 +16,7 @@ from holdfast.attempts.names import (
     last_aggregation,
     next_aggregation,
 )
+from holdfast.engines.contract import Handle
 from holdfast.errors import AggregationError, ResultLostError, StateReadError
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration import exits
@@ -115,14 +116,20 @@ def _run(
         AggregationError: It failed, or was interrupted from outside too often.
     """
     launcher = watch.launcher
-    last = last_aggregation(folder, state.experiment_id)
+    last, known = last_aggregation(folder, state.experiment_id), dict[AttemptName, Handle]()
+    if not watch.hearing.is_local:
+        if (asked := loop.known()) is None:
+            return None
+        # What waits in a queue has no files yet.
+        known, coming = dict(asked.handles), next_aggregation(folder, state.experiment_id)
+        last = coming if coming in known else last
     if last is not None:
         belongs = loop.beside(
             lambda going_on: aggregation.made_from(folder, built, last, going_on), reading=True
         )
         if belongs is None:
             return None
-        learnt = _take_up(folder, last, watch, loop, stop=not belongs)
+        learnt = _take_up(folder, last, watch, loop, known, stop=not belongs)
         if learnt is None:
             return None
         if belongs and _end(learnt) == "complete":
@@ -138,6 +145,8 @@ def _run(
             return None
         learnt = loop.run(launcher.attempt(name, command, inputs))
         end = None if learnt is None else _end(learnt)
+        if watch.refused is not None:
+            raise AggregationError(state.experiment_id, str(watch.refused))
         if end == "complete":
             return name
         if learnt is None or (interrupts.count and end != "fail"):
@@ -150,14 +159,24 @@ def _run(
 
 
 def _take_up(
-    folder: Path, name: AttemptName, watch: Watch, loop: Loop, *, stop: bool
+    folder: Path,
+    name: AttemptName,
+    watch: Watch,
+    loop: Loop,
+    known: Mapping[AttemptName, Handle],
+    *,
+    stop: bool,
 ) -> Learnt | None:
-    """How an attempt ended that somebody left; None if it does not end although it was asked to."""
+    """How an attempt ended that somebody left; None if it does not end although it was asked to.
+
+    Args:
+        known: What an engine with a queue has.
+    """
     seen = look(folder, name)
     if isinstance(seen, Ended):
         return Learnt(name, seen)
-    if isinstance(seen, Running):
-        watch.adopt([name], watch.known() or {})
+    if isinstance(seen, Running) or name in known:
+        watch.adopt([name], known or watch.known() or {})
         if stop:
             watch.ask([name], force=False, why=Reason.USER)
     else:
@@ -167,7 +186,9 @@ def _take_up(
 
 def _end(learnt: Learnt) -> str | None:
     """By which event it would end a process; None if it was lost."""
-    return exits.ends_by(learnt.found.record) if isinstance(learnt.found, Ended) else None
+    if isinstance(learnt.found, Ended):
+        return exits.ends_by(learnt.found.record, learnt.means)
+    return "fail" if learnt.means.fails and learnt.found.began else None
 
 
 def _described(learnt: Learnt) -> str:

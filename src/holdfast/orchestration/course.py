@@ -4,18 +4,21 @@
 becomes of what was left, `holdfast.orchestration.loop` runs it.
 """
 
-from collections.abc import Callable, Collection, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from holdfast.config.experiment_file import Experiment
 from holdfast.config.limiting import NewLimits
-from holdfast.engines.contract import Engine
+from holdfast.engines.contract import LOCAL, Engine
 from holdfast.errors import (
     AggregationError,
     ConfigProblem,
+    EngineRefusedError,
     ResultLostError,
     WorkingDirectoryGoneError,
 )
@@ -23,17 +26,17 @@ from holdfast.lifecycle.events import Event, ProcessExited, Requested
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration import exits, outcomes, partial, reuse, takeover
 from holdfast.orchestration.aggregating import conclude
-from holdfast.orchestration.capacity import usable_cpus
 from holdfast.orchestration.holding import allocator
 from holdfast.orchestration.intent import Intent
 from holdfast.orchestration.interrupts import Interrupts
+from holdfast.orchestration.known import NOBODY, recorded_as_running
 from holdfast.orchestration.launching import Launcher
 from holdfast.orchestration.loop import Loop
 from holdfast.orchestration.marking import Marks
 from holdfast.orchestration.outcomes import NOTHING_INHERITED, Inherited, Outcome
-from holdfast.orchestration.scheduling import Policy
+from holdfast.orchestration.policies import policy, samples
 from holdfast.orchestration.selecting import EVERYTHING, Selection
-from holdfast.orchestration.takeover import Takeover
+from holdfast.orchestration.takeover import Takeover, alone
 from holdfast.orchestration.watch import Watch
 from holdfast.provenance.digests import Digests
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
@@ -56,7 +59,8 @@ class Terms:
     on_hold: Callable[[Collection[int]], None] | None
     on_begin: Callable[[Claim], None] | None
     force: bool
-    gone_grace_s: float
+    gone_grace_s: float | None
+    aggregation_engine: Callable[[], Engine] | None = None
 
     def note(self, words: str) -> None:
         """Tell people what they want to know at once."""
@@ -88,13 +92,20 @@ class Course:
         self._experiment = experiment
         self._interrupts = interrupts
         state_dir = terms.manager.state_dir
-        self._watch = Watch(
-            engine=terms.engine,
+        self._marks = Marks(experiment, state_dir, claim.folder, digests, terms.monotonic, works)
+        self._watch, self._loop = self._on(terms.engine)
+        self._held: frozenset[int] = frozenset()
+
+    def _on(self, engine: Engine) -> tuple[Watch, Loop]:
+        """What runs attempts of it on *engine*."""
+        terms, claim, experiment = self._terms, self._claim, self._experiment
+        watch = Watch(
+            engine=engine,
             launcher=Launcher(
                 experiment_id=claim.state.experiment_id,
                 experiment=experiment,
                 folder=claim.folder,
-                state_dir=state_dir,
+                state_dir=terms.manager.state_dir,
                 # Not the one that is stored: a project can be moved, or copied, with its state.
                 cwd=str(experiment.cwd),
             ),
@@ -102,14 +113,11 @@ class Course:
             state=lambda: claim.state,
             fence=claim.check_fence,
             monotonic=terms.monotonic,
-            gone_grace_s=terms.gone_grace_s,
+            gone_grace_s=terms.gone_grace_s if engine is terms.engine else None,
             force=terms.force,
         )
-        self._marks = Marks(experiment, state_dir, claim.folder, digests, terms.monotonic, works)
-        self._loop = Loop(
-            *(claim, self._watch, interrupts, terms.on_change, self._marks, terms.note, self._hold)
-        )
-        self._held: frozenset[int] = frozenset()
+        told = terms.on_change, self._marks, terms.note, self._hold
+        return watch, Loop(claim, watch, self._interrupts, *told)
 
     def run(
         self,
@@ -119,12 +127,13 @@ class Course:
         changed: NewLimits | None = None,
         jobs: int | None,
         aggregate: bool,
+        leave: bool = False,
     ) -> Outcome:
         """Start what is left, or what of it is selected, and see it to its end.
 
         Args:
             changed: Limits that are to be recorded.
-            jobs: As for `Orchestrator.run`, as is *aggregate*.
+            jobs: As for `Orchestrator.run`, as are *aggregate* and *leave*.
         """
         claim, experiment, terms = self._claim, self._experiment, self._terms
         taken = self._take_over(selection, changed)
@@ -139,20 +148,22 @@ class Course:
             _check_directory(claim.state, experiment, terms.manager.state_dir)
             # Before anything is recorded: a declared file that is gone starts nothing.
             _ = self._marks.works
+            if not self._may_start():
+                return self._ended()
         found = claim.state
         if terms.on_begin is not None:
             terms.on_begin(claim)
         self._record(taken.events)
         self._tell(found, taken, intent, selection, changed)
         inherited = self._reuse(intent.search, inherited)
-        policy = _policy(experiment, jobs)
+        plan = policy(experiment, jobs, terms.engine)
         again_run: set[int | None] = set()
         while True:
             if claim.state.status is ExperimentStatus.RUNNING:
-                self._loop.drive(policy, taken.held, selection.named(found))
+                self._loop.drive(plan, taken.held, selection.named(found), leave=leave)
             done = claim.state.status is ExperimentStatus.COMPLETED
-            if not done or not aggregate or self._interrupts.count:
-                return self._ended(inherited)
+            if leave or not done or not aggregate or self._interrupts.count:
+                return self._ended(inherited, leave=leave)
             try:
                 return self._concluded(inherited)
             except ResultLostError:
@@ -195,9 +206,25 @@ class Course:
             loop.requests.stop(evidence, force=force, grace_s=grace_s)
             self._record(taken.facts)
             if claim.state.status is ExperimentStatus.RUNNING:
-                loop.drive(_policy(self._experiment, None))
+                loop.drive(policy(self._experiment, None, self._terms.engine))
             loop.drain()
         return self._ended()
+
+    def _may_start(self) -> bool:
+        """Whether the engine takes what is to be started; False if a signal came before it could
+        say so.
+
+        Raises:
+            EngineRefusedError: It never will.
+        """
+        engine, experiment = self._terms.engine, self._experiment
+        if engine.name != LOCAL and experiment.needs:
+            words = "[needs] are slots of this machine, and attempts run elsewhere"
+            raise EngineRefusedError(engine.name, words)
+        told = self._loop.checked(list(samples(self._watch.launcher, self._claim.state)))
+        for words in told or ():
+            self._terms.note(words)
+        return told is not None
 
     def _tell(
         self,
@@ -256,7 +283,7 @@ class Course:
         """
         claim, experiment, loop = self._claim, self._experiment, self._loop
         state = claim.state
-        known = loop.known() if state.processes_running else {}
+        known = loop.known() if state.processes_running else NOBODY
         if known is None:
             return None
         at = self._terms.clock()
@@ -286,7 +313,14 @@ class Course:
             evidence=_evidence(claim),
             force=self._terms.force,
         )
-        self._watch.adopt(taken.adopt, known)
+        adopted = recorded_as_running(state)
+        for name in taken.adopt:
+            process = state.processes[adopted[name][0]]
+            self._watch.adopt([name], {name: known.handle(name, claim.folder, process)})
+        for name, whose in taken.alone.items():
+            self._watch.block(name, whose)
+        for words in alone(taken.alone):
+            self._terms.note(words)
         for name in taken.settle:
             assert name.index is not None
             self._watch.settle(name, state.processes[name.index].identity)
@@ -304,7 +338,7 @@ class Course:
     def _concluded(self, inherited: Inherited) -> Outcome:
         claim = self._claim
         try:
-            found = conclude(claim, self._watch, self._loop, self._interrupts)
+            found = self._conclude()
         except AggregationError as err:
             if claim.state.status is ExperimentStatus.AGGREGATED:
                 raise
@@ -315,8 +349,20 @@ class Course:
             return self._ended(inherited)
         return outcomes.aggregated(claim.state, found, inherited)
 
-    def _ended(self, inherited: Inherited = NOTHING_INHERITED) -> Outcome:
+    def _conclude(self) -> Mapping[str, Any] | None:
+        """Aggregate, where that has a command, on the engine that is meant for it."""
+        terms, interrupts = self._terms, self._interrupts
+        if self._experiment.aggregate.command is None or terms.aggregation_engine is None:
+            return conclude(self._claim, self._watch, self._loop, interrupts)
+        with contextlib.closing(terms.aggregation_engine()) as engine:
+            interrupts.wake_also(engine.wake)
+            return conclude(self._claim, *self._on(engine), interrupts)
+
+    def _ended(self, inherited: Inherited = NOTHING_INHERITED, *, leave: bool = False) -> Outcome:
         state, interrupts = self._claim.state, self._interrupts
+        engine, left = self._terms.engine, 0
+        if state.status is ExperimentStatus.RUNNING and (leave or engine.outlives):
+            left = len(recorded_as_running(state).keys() - self._watch.blocked.keys())
         pending = ProcessStatus.PENDING
         held = {i for i in self._held if state.processes[i].status is pending} | inherited.held
         by_user = state.status is ExperimentStatus.INTERRUPTED and state.reason is Reason.USER
@@ -326,6 +372,8 @@ class Course:
             attrs.evolve(inherited, held=frozenset(held)),
             blocked={str(name): why for name, why in self._watch.blocked.items()},
             stopped=interrupts.requested or (interrupts.partly and by_user),
+            left=left,
+            engine=engine.name,
         )
 
 
@@ -351,15 +399,3 @@ def _evidence(claim: Claim) -> str:
     if claim.verdict is not None:
         return str(claim.verdict)
     return f"its last owner ({claim.previous or 'not recorded'}) let it go"
-
-
-def _policy(experiment: Experiment, jobs: int | None) -> Policy:
-    return Policy(
-        jobs=jobs or experiment.limits.jobs or max(1, usable_cpus() // experiment.rank_count),
-        max_attempts=experiment.retry.max_attempts,
-        max_interruptions=experiment.retry.max_interruptions,
-        backoff_s=experiment.retry.backoff_s,
-        rules=experiment.retry.rules,
-        limits=experiment.limits,
-        fail_fast=experiment.limits.fail_fast,
-    )

@@ -42,6 +42,8 @@ class EarlyRanks:
         self._looked_at = now
         found: list[Event] = []
         for name in self._watch.handles:
+            if self._watch.hearing.waits(name):
+                continue
             folder = self._watch.launcher.folder
             with contextlib.suppress(DiskError, OSError):  # there is another look in a second
                 written = reports_dir(folder, name).stat().st_mtime_ns

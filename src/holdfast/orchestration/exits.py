@@ -19,7 +19,7 @@ from holdfast.attempts.records import ExitRecord
 from holdfast.attempts.reports import Report, reported
 from holdfast.lifecycle.apply import ending
 from holdfast.lifecycle.events import ProcessExited, ProcessLost
-from holdfast.lifecycle.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.orchestration.endings import (
     describe,
     failure,
@@ -29,6 +29,7 @@ from holdfast.orchestration.endings import (
     with_all,
 )
 from holdfast.orchestration.taking import Taking
+from holdfast.orchestration.words import LOST, Meaning
 from holdfast.results import acceptance
 from holdfast.status import ProcessStatus, Reason
 
@@ -42,6 +43,7 @@ __all__ = [
     "takes_long",
 ]
 
+_NO_RECORD: Final = ExitRecord()
 #: Bytes of what was left that are checked in about two milliseconds.
 _LONG: Final = 1 << 16
 
@@ -58,6 +60,7 @@ def exited(
     *,
     stopping: Reason | None = None,
     asked: bool = False,
+    means: Meaning = LOST,
     take: Taking,
 ) -> list[ProcessExited]:
     """The facts that *record* tells, with the results and outputs that the attempt left.
@@ -68,6 +71,7 @@ def exited(
         stopping: Why this orchestrator asks its attempts to stop, where it does: it knows better
             than the request, of which there may have been several.
         asked: Whether it has asked this one.
+        means: What the word of its engine means beside the record.
         take: What to do with these.
 
     Raises:
@@ -76,6 +80,18 @@ def exited(
     assert name.index is not None
     why = _stop_reason(folder, name, record, stopping, asked=asked)
     fact = _fact(name.index, name.attempt, record, at, why)
+    usage = _usage(state.processes[name.index], record) or None
+    if means.reason is None or why is not None:
+        fact = attrs.evolve(fact, usage=usage)
+    else:
+        evidence = "; ".join(filter(None, (means.words, fact.evidence)))
+        fact = attrs.evolve(
+            fact,
+            usage=usage,
+            evidence=evidence,
+            engine_end=means.engine_end,
+            reason=fact.reason if means.engine_end else means.reason,
+        )
     found = reported(folder, name)
     if not name.is_launcher:
         return [of_one(folder, name, fact, record, found.get(name.index), take)]
@@ -130,10 +146,17 @@ def lost(
     at: datetime,
     evidence: str,
     take: Taking,
+    *,
+    means: Meaning = LOST,
+    stopping: Reason | None = None,
 ) -> list[ProcessExited | ProcessLost]:
     """The facts of an attempt that is proven dead and left no exit record.
 
     What an independent rank had acknowledged, its launcher's death does not take back.
+
+    Args:
+        means: What the word of its engine means.
+        stopping: Why this orchestrator asked this attempt to stop; None if it did not.
 
     Raises:
         DiskError: As for `exited`.
@@ -148,10 +171,43 @@ def lost(
                 process=index, attempt=name.attempt, at=at, exit_code=0, evidence=evidence
             )
             facts.append(with_all(folder, fact, report, take))
-        else:
-            fate = ProcessLost(process=index, attempt=name.attempt, at=at, evidence=evidence)
-            facts.append(fate)
+            continue
+        # Who cancels it does that because we asked for it.
+        reason = (means.reason and stopping) or means.reason or Reason.LOST
+        usage = _usage(state.processes[index]) or None
+        fate = ProcessLost(
+            process=index,
+            attempt=name.attempt,
+            at=at,
+            evidence=evidence,
+            reason=reason,
+            usage=usage,
+        )
+        facts.append(_failed(fate) if means.fails else fate)
     return facts
+
+
+def _failed(fate: ProcessLost) -> ProcessExited:
+    """An end of its own, of which only its engine tells."""
+    return ProcessExited(
+        process=fate.process,
+        attempt=fate.attempt,
+        at=fate.at,
+        reason=fate.reason,
+        error_message=fate.evidence,
+        usage=fate.usage,
+    )
+
+
+def _usage(process: ProcessProgress, record: ExitRecord = _NO_RECORD) -> dict[str, float]:
+    """What an attempt asked for and used, as far as that is known."""
+    asked = (process.handle or {}).get("requested") or {}
+    found = {f"requested_{each}": asked.get(each) for each in ("cpus", "memory_bytes")}
+    found |= {"max_rss_bytes": record.max_rss_bytes, "cpu_s": record.cpu_s}
+    began = record.started_at or process.started_at
+    if process.submitted_at is not None and began is not None:
+        found["queued_s"] = max(0.0, (began - process.submitted_at).total_seconds())
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _is_long(folder: Path, name: AttemptName, report: Report) -> bool:
@@ -189,10 +245,13 @@ def takes_long(folder: Path, name: AttemptName, record: ExitRecord, take: Taking
     return large or take.weight(take.processes(name)) >= _LONG
 
 
-def ends_by(record: ExitRecord) -> str:
-    """What such an end is to a process: `complete`, `requeue` or `fail`."""
+def ends_by(record: ExitRecord, means: Meaning = LOST) -> str:
+    """What such an end is to a process, beside what its engine says: `complete`, `requeue` or
+    `fail`.
+    """
     at = datetime.min.replace(tzinfo=UTC)
-    return ending(_fact(0, 0, record, at, record.stop_requested))
+    fact = _fact(0, 0, record, at, record.stop_requested)
+    return ending(attrs.evolve(fact, engine_end=means.engine_end))
 
 
 def _fact(

@@ -49,7 +49,7 @@ class Interrupts:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         """*wake* ends the loop's wait; it is called from a signal handler."""
-        self._wake = wake
+        self._wakes = [wake]
         self._before: dict[int, Any] = {}
         self.count = 0
         self.first: signal.Signals | None = None
@@ -70,6 +70,10 @@ class Interrupts:
         """
         self.reason = self.reason or reason
         self.count = max(self.count, 2 if force else 1)
+
+    def wake_also(self, wake: Callable[[], None]) -> None:
+        """End another wait, too: that for a second engine."""
+        self._wakes.append(wake)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
@@ -99,7 +103,8 @@ class Interrupts:
         if self.reason is None:
             self.first = signal.Signals(number)
             self.reason = _REASONS[self.first]
-        self._wake()
+        for wake in self._wakes:
+            wake()
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

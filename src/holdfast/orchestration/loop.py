@@ -6,21 +6,15 @@ the user's own aggregation are attempts of one and the same loop.
 """
 
 import contextlib
-import errno
 import math
-import os
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from typing import Final, TypeVar
 
-from holdfast.attempts.files import disk_problem
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import Attempt
-from holdfast.engines.contract import Handle
-from holdfast.errors import AttemptWarning, DiskWarning, EngineWarning, SlotWarning
-from holdfast.lifecycle.events import Action, Event, Launch, PhaseReported
-from holdfast.lifecycle.processes import RUNS
+from holdfast.errors import SlotWarning
+from holdfast.lifecycle.events import Action, Event, Launch
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.accepting import Accepting
 from holdfast.orchestration.beside import Beside
@@ -28,11 +22,14 @@ from holdfast.orchestration.deadline import Passing, deadline_of
 from holdfast.orchestration.early import EarlyRanks
 from holdfast.orchestration.holding import Holding
 from holdfast.orchestration.interrupts import Interrupts
+from holdfast.orchestration.known import Known
+from holdfast.orchestration.leaving import Leaving
 from holdfast.orchestration.marking import Marks
+from holdfast.orchestration.phases import Phases
 from holdfast.orchestration.requests import LOOK_EVERY_S, Requests
 from holdfast.orchestration.scheduling import Plan, Policy, Scheduler, Slots
-from holdfast.orchestration.stalls import Stalls
 from holdfast.orchestration.taking import Taking
+from holdfast.orchestration.warning import Warnings
 from holdfast.orchestration.watch import Learnt, Watch
 from holdfast.provenance.code import Code
 from holdfast.results.going_on import GaveUpError, GoingOn
@@ -52,17 +49,6 @@ _HEARD_WITHIN_S: Final = 0.1
 
 #: How long an end that nothing depends on waits to be recorded together with something else.
 _COMPANY_S: Final = 0.01
-
-#: How often the disk is tried.
-_DISK_EVERY_S: Final = 2.0
-#: How often shims are checked for a SIGSTOP: some 20 µs each.
-_HALTED_EVERY_S: Final = 5.0
-
-#: What may be the matter with an attempt.
-_LEFT: Final = "is left as it is"
-_UNTOLD: Final = "cannot be told to stop at once"
-_UNWATCHED: Final = "goes unwatched"
-_STALLED: Final = "has stalled"
 
 
 class Loop:
@@ -98,31 +84,37 @@ class Loop:
         self.taking = Taking(experiment=marks.experiment, digests=marks.digests)
         self._accepting = Accepting(watch, self._beside, lambda: claim.state, self.taking)
         self._early = EarlyRanks(watch, self.taking)
-        self._stalls = Stalls(watch)
+        self._warnings = Warnings(watch)
+        self._phases = Phases(watch.clock)
         self.requests = Requests(claim, watch, interrupts, note, hold)
         self._answered = 0
         self._asked_at = 0.0
         self._stopping_others: Reason | None = None
-        self._disk_looked_at = -_DISK_EVERY_S
-        self._disk_problem: int | None = None
-        self._told_unread = False
-        self._told_engine = False
-        self._halted_looked_at = -_HALTED_EVERY_S
-        self._told: defaultdict[str, set[AttemptName]] = defaultdict(set)
+        self._leaving = Leaving(watch, interrupts)
 
     def drive(
-        self, policy: Policy, held: Iterable[int] = (), at_once: Container[int] = ()
+        self,
+        policy: Policy,
+        held: Iterable[int] = (),
+        at_once: Container[int] = (),
+        *,
+        leave: bool = False,
     ) -> ExperimentState:
         """Go on until the experiment is not `running` any more; the state that it is in then.
+
+        It still is if attempts are left to an engine that goes on without us: for a signal, or to
+        *leave* them there.
 
         Args:
             held: Processes that are not to be started.
             at_once: Processes that do not wait for what is left of a pause.
+            leave: Go on only until everything that may start now is submitted.
 
         Raises:
             StateWriteError: The disk refused. What runs goes on, and is adopted by a resume.
             OwnershipLostError: A newer owner took over.
         """
+        self._leaving.wanted = leave
         with contextlib.closing(self._holding) as holding:
             marks = holding.marked(self._marks.start)
             scheduler = Scheduler(self._claim.state, policy, marks, held, at_once)
@@ -138,6 +130,9 @@ class Loop:
             now, monotonic_s = watch.clock(), watch.monotonic()
             if stopping is None and time.closed(now, monotonic_s):
                 stopping = Reason.DEADLINE
+            if watch.refused is not None:
+                stopping = stopping or Reason.LAUNCH_ERROR
+            why = {Reason.DEADLINE: deadline, Reason.LAUNCH_ERROR: watch.refused}
             # Who asks while the time runs out gets the answer of one who asked before.
             stopping = self._interrupts.reason or stopping
             if self.requests.held:
@@ -149,14 +144,16 @@ class Loop:
                 facts,
                 now,
                 stopping=stopping,
-                why=str(deadline) if stopping is Reason.DEADLINE else None,
+                why=str(why[stopping]) if stopping in why else None,
                 slots=Slots(idle=watch.idle, blocked=watch.blocked_processes),
                 room=holding.room,
             )
             self._carry_out(plan)
             holding.settle()
-            self._warn_of(_LEFT, self._watch.blocked)
+            self._warnings.of_blocked()
             if self._claim.state.status is not ExperimentStatus.RUNNING:
+                return self._claim.state
+            if self._stopping_others is None and self._leaving.is_due(plan):
                 return self._claim.state
             late = stopping is Reason.DEADLINE and time.over(now, monotonic_s)
             if self._stopping_others is None and (plan.stop_others or late):
@@ -185,7 +182,8 @@ class Loop:
         """Run one attempt that is no process of the experiment, or go on with one that runs.
 
         Returns:
-            How it ended; None if it does not end although it was asked to stop.
+            How it ended; None if it does not end although it was asked to stop, or is left to its
+            engine.
 
         Raises:
             StateWriteError, OwnershipLostError: As for `drive`.
@@ -199,25 +197,36 @@ class Loop:
             for learnt in self._turn(None):
                 if learnt.name == name:
                     return learnt
-            self._warn_of(_LEFT, self._watch.blocked)
-            if name in self._watch.blocked:
+            self._warnings.of_blocked()
+            if name in self._watch.blocked or self._leaving.by_signal:
                 return None
 
-    def known(self) -> Mapping[AttemptName, Handle] | None:
+    def known(self) -> Known | None:
         """What the engine has of the experiment; None if a signal came before it could be asked.
 
         An engine that cannot be reached is waited for: whether what it has is to be adopted or
         started, only it can tell.
         """
+        return self._answer(lambda: self._watch.everything(self._claim.state))
+
+    def checked(self, attempts: Sequence[Attempt]) -> Sequence[str] | None:
+        """What people should know before such *attempts* are started; None as for `known`.
+
+        Raises:
+            EngineRefusedError: The engine takes none of them, ever.
+        """
+        return self._answer(lambda: self._watch.check(attempts))
+
+    def _answer(self, ask: Callable[[], T | None]) -> T | None:
         watch = self._watch
         while not self._interrupts.count:
             if watch.engine_trouble.over(watch.monotonic()):
-                found = watch.known()
+                found = ask()
                 if found is not None:
                     return found
             self._claim.tick()
             self.requests.hear()
-            self._warn_of_engine()
+            self._warnings.of_engine()
             watch.engine.wait(_TURN_S)
         return None
 
@@ -273,10 +282,10 @@ class Loop:
         """Wait for something to happen, and learn what did."""
         watch = self._watch
         self._claim.tick()
-        self._warn()
+        self._warnings.look()
         self.requests.hear()
         self._stop_if_asked()
-        self._warn_of(_UNTOLD, watch.unreached)
+        self._warnings.of_unreached()
         watch.give_up()
         if self._answered:
             self._accepting.give_up(self._asked_at, now=self._answered > 1)
@@ -284,7 +293,7 @@ class Loop:
         longest_s = _STOPPING_TURN_S if self._answered else _TURN_S
         watch.engine.wait(watch.pause_s(longest_s if wait_s is None else min(wait_s, longest_s)))
         found = watch.collect()
-        self._note_launched()
+        self._note_phases()
         return found
 
     # -- what a plan asks for ---------------------------------------------------------------------
@@ -294,8 +303,7 @@ class Loop:
             return
         recorded = self._claim.record_many(self.requests.signed(plan.events))
         self._act(recorded.actions)
-        if self._on_change is not None:
-            self._on_change(self._claim.state)
+        self._changed()
 
     def _act(self, actions: Sequence[Action]) -> None:
         # Not the stops: nothing that is watched runs any more when an experiment ends, and what
@@ -307,26 +315,30 @@ class Loop:
             names = dict.fromkeys(launcher.name(each.process, each.attempt) for each in launches)
             state, slots = self._claim.state, self._holding.of
             self._watch.submit([launcher.process(name, state, slots(name)) for name in names])
-            self._note_launched()
+            self._note_phases()
 
-    def _note_launched(self) -> None:
-        for handle in self._watch.launched:
-            if handle.name.index is None:
-                continue
-            for index in self._claim.state.gang(handle.name.index):
-                self._claim.note(
-                    PhaseReported(
-                        process=index,
-                        attempt=handle.name.attempt,
-                        at=self._watch.clock(),
-                        phase=RUNS if handle.record is None else "queued",
-                        identity=handle.identity,
-                        handle=handle.record,
-                    )
-                )
-        self._watch.launched.clear()
+    def _note_phases(self) -> None:
+        watch, state = self._watch, self._claim.state
+        facts: list[Event] = list(self._phases.launched(state, watch.launched))
+        watch.launched.clear()
+        if watch.hearing.is_local:
+            for fact in facts:
+                self._claim.note(fact)
+            return
+        if watch.heard:
+            facts += self._phases.heard(state, watch.take_heard())
+        if facts:
+            # Durable at once: what an engine has is to be found again, and said of it when it ends.
+            self._claim.record_many(facts)
+            self._changed()
+
+    def _changed(self) -> None:
+        if self._on_change is not None:
+            self._on_change(self._claim.state)
 
     def _stop_if_asked(self) -> None:
+        if self._leaving.by_signal:
+            return
         asked = min(self._interrupts.count, 2)
         if asked <= self._answered or self._interrupts.reason is None:
             return
@@ -334,81 +346,3 @@ class Loop:
         self._answered = asked
         grace_s = self.requests.grace_s
         self._watch.stop(force=asked > 1, why=self._interrupts.reason, grace_s=grace_s)
-
-    # -- warnings ---------------------------------------------------------------------------------
-
-    def _warn(self) -> None:
-        self._warn_of_disk()
-        self._warn_of_unread()
-        self._warn_of_engine()
-        self._warn_of_halted()
-        stalled = self._stalls.look()
-        self._told[_STALLED] &= stalled.keys()  # told again if it stalls again
-        self._warn_of(_STALLED, stalled)
-
-    def _warn_of_disk(self) -> None:
-        """Say so when attempts that end may be waiting for the disk: else a run seems to hang."""
-        now = self._watch.monotonic()
-        if not self._watch.handles or now - self._disk_looked_at < _DISK_EVERY_S:
-            return
-        self._disk_looked_at = now
-        folder, before = self._watch.launcher.folder, self._disk_problem
-        with contextlib.suppress(OSError):
-            problem = disk_problem(folder)
-            self._disk_problem = None if problem is None else problem.errno
-        if self._disk_problem is None or before is not None:
-            return
-        if self._disk_problem in (errno.ENOSPC, errno.EDQUOT):
-            what, mend = f"no room left on the disk of {folder}", "free some"
-        elif self._disk_problem == errno.EFBIG:
-            what = f"a file-size limit keeps {folder} from being written to"
-            mend = "lift it (`ulimit -f`, or `prlimit` for what runs already)"
-        else:
-            why = os.strerror(self._disk_problem)
-            what, mend = f"the disk of {folder} refuses to be written to ({why})", "mend it"
-        warnings.warn(
-            f"{what}: processes that end wait until they can record it; {mend}, and everything "
-            f"goes on",
-            DiskWarning,
-            stacklevel=4,
-        )
-
-    def _warn_of_unread(self) -> None:
-        """Say so when an outcome is there but cannot be read: else a run seems to hang."""
-        problem, told = self._watch.unread, self._told_unread
-        self._told_unread = problem is not None
-        if problem is None or told:
-            return
-        warnings.warn(
-            f"{problem.path}: {problem.operation} failed ({problem.cause}): how its process ended "
-            f"is unknown; it is checked again every second",
-            DiskWarning,
-            stacklevel=4,
-        )
-
-    def _warn_of_engine(self) -> None:
-        problem, told = self._watch.engine_trouble.error, self._told_engine
-        self._told_engine = problem is not None
-        if problem is not None and not told:
-            warnings.warn(
-                f"{problem}; what runs goes on, and the engine is asked again, at most a minute "
-                f"apart",
-                EngineWarning,
-                stacklevel=4,
-            )
-
-    def _warn_of_halted(self) -> None:
-        """Say so when a shim was stopped: else its process seems to outlive its timeout."""
-        now = self._watch.monotonic()
-        if now - self._halted_looked_at < _HALTED_EVERY_S:
-            return
-        self._halted_looked_at = now
-        found = self._watch.halted()
-        self._told[_UNWATCHED] &= found.keys()  # told again if it is stopped again
-        self._warn_of(_UNWATCHED, found)
-
-    def _warn_of(self, what: str, found: Mapping[AttemptName, object]) -> None:
-        """Say once of each attempt *what* is the matter with it, and why."""
-        for name in found.keys() - self._told[what]:
-            self._told[what].add(name)
-            warnings.warn(f"attempt {name} {what}: {found[name]}", AttemptWarning, stacklevel=4)

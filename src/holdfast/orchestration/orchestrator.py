@@ -74,7 +74,8 @@ class Orchestrator:
         on_begin: Callable[[Claim], None] | None = None,
         force: bool = False,
         wait_s: float = 2.0,
-        gone_grace_s: float = 2.0,
+        gone_grace_s: float | None = None,
+        aggregation_engine: Callable[[], Engine] | None = None,
     ) -> None:
         """Drive experiments of *manager* on *engine*.
 
@@ -94,7 +95,10 @@ class Orchestrator:
             force: Take owners and attempts whose death cannot be proven for dead.
             wait_s: How long to wait for a claim that another program holds for a moment.
             gone_grace_s: How long an exit record may come after the engine's word that an attempt
-                is gone, before the attempt is taken for lost.
+                is over, before the attempt is taken for lost; None for 2 seconds of the local
+                engine, and 30 of others, whose files may be seen late.
+            aggregation_engine: Gives the engine for the aggregation's own command, which is closed
+                after that; None for *engine* itself.
         """
         self._manager = manager
         self._clock = clock
@@ -112,6 +116,7 @@ class Orchestrator:
             on_begin=on_begin,
             force=force,
             gone_grace_s=gone_grace_s,
+            aggregation_engine=aggregation_engine,
         )
 
     def run(
@@ -123,6 +128,7 @@ class Orchestrator:
         code: Choice | None = None,
         jobs: int | None = None,
         aggregate: bool = True,
+        leave: bool = False,
     ) -> Outcome:
         """Run the experiment that *config* describes, or go on with the one that does already.
 
@@ -134,10 +140,14 @@ class Orchestrator:
             fresh: Make a new experiment whatever there is, and run all of it.
             code: What becomes of finished work whose code has changed since: `keep` its results, or
                 `rerun` what changed, in a new experiment that reuses the rest.
-            jobs: At most so many processes at a time; default as configured, else all CPUs.
+            jobs: At most so many processes at a time; default as configured, else as many as the
+                engine takes, of the local one all CPUs.
             aggregate: Whether to go on to the aggregation once all processes are completed.
+            leave: Only submit all that may be submitted, and leave it to the engine: retries,
+                `fail_fast` and the aggregation wait for the next run or resume.
 
         Raises:
+            EngineRefusedError: The engine never takes it; nothing was recorded.
             ConfigError: *config* cannot be used.
             InvalidRequestError: *jobs* is no whole number, or less than 1.
             CodeChangedError: Finished work ran with other code, and *code* is None.
@@ -180,7 +190,7 @@ class Orchestrator:
                 # Without the lock: waiting for an owner must not hold up runs of other files.
                 claim = held.enter_context(self._claim(state.experiment_id))
             return self._carry_on(
-                *(claim, experiment, digests, intent), jobs=jobs, aggregate=aggregate
+                *(claim, experiment, digests, intent), jobs=jobs, aggregate=aggregate, leave=leave
             )
 
     def resume(
@@ -193,6 +203,7 @@ class Orchestrator:
         code: Choice | None = None,
         jobs: int | None = None,
         aggregate: bool = True,
+        leave: bool = False,
     ) -> Outcome:
         """Go on with an experiment, with the configuration that it was made with.
 
@@ -210,8 +221,10 @@ class Orchestrator:
             code: As for `run`, of an experiment that is finished.
             jobs: As for `run`.
             aggregate: As for `run`.
+            leave: As for `run`.
 
         Raises:
+            EngineRefusedError: As for `run`.
             ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: It cannot be loaded.
             ConfigError: It was made without a configuration that can be run; or *limits* are none.
             InvalidRequestError: *only* names no processes of it, or excludes *code*; or *jobs* is
@@ -237,7 +250,8 @@ class Orchestrator:
             experiment, intent = taking_up(self._manager, state, digests, code)
             if intent.state is None:
                 experiment, _ = limiting.changed(experiment, given, experiment_id)
-                return self.run(experiment, code=code, jobs=jobs, aggregate=aggregate)
+                how = {"code": code, "jobs": jobs, "aggregate": aggregate, "leave": leave}
+                return self.run(experiment, **how)  # type: ignore[arg-type]
             if aggregated:
                 return self._shown(state)
             limiting.changed(experiment, given, experiment_id)  # refused before it is claimed
@@ -251,6 +265,7 @@ class Orchestrator:
                 changed=changed,
                 jobs=jobs,
                 aggregate=aggregate,
+                leave=leave,
             )
 
     def aggregate(self, experiment_id: str) -> Outcome:
@@ -351,6 +366,7 @@ class Orchestrator:
         changed: NewLimits | None = None,
         jobs: int | None,
         aggregate: bool,
+        leave: bool,
     ) -> Outcome:
         # Somebody else may have finished it while we waited for the claim.
         if claim.state.status is ExperimentStatus.AGGREGATED:
@@ -358,7 +374,12 @@ class Orchestrator:
         with self._interrupts() as interrupts:
             course = Course(self._terms, claim, experiment, digests, interrupts, intent.works)
             return course.run(
-                intent, selection=selection, changed=changed, jobs=jobs, aggregate=aggregate
+                intent,
+                selection=selection,
+                changed=changed,
+                jobs=jobs,
+                aggregate=aggregate,
+                leave=leave,
             )
 
     def _note_unused(self, state: ExperimentState, limits: Mapping[str, Any]) -> None:

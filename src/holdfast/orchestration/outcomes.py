@@ -57,6 +57,9 @@ class Outcome:
         idle: Whether nothing was left to do of what it was asked for: the experiment was not
             touched.
         blocked: Attempts that were left as they are, each with the reason.
+        left: How many attempts are left to the engine, which goes on without this program: the
+            experiment is still `running`.
+        engine: Whose they are.
         lost: Processes whose results are lost, of an experiment whose aggregate is missing, too:
             nothing but a new run makes them again.
     """
@@ -70,6 +73,8 @@ class Outcome:
     already_done: bool = False
     idle: bool = False
     blocked: Mapping[str, str] = attrs.field(factory=dict)
+    left: int = 0
+    engine: str = "local"
     lost: tuple[int, ...] = ()
 
     @property
@@ -172,6 +177,8 @@ def unfinished(
     *,
     blocked: Mapping[str, str],
     stopped: bool = False,
+    left: int = 0,
+    engine: str = "local",
 ) -> Outcome:
     """An end that leaves something to do.
 
@@ -179,9 +186,12 @@ def unfinished(
         signalled: The signal that ended it.
         stopped: Whether a request did.
         blocked: Attempts that cannot be judged, and why.
+        left: How many attempts are left to *engine*.
     """
     count = _completed(state)
-    if state.status is ExperimentStatus.COMPLETED:
+    if left:
+        message = f"{_left(state, left, engine)}; {count}"
+    elif state.status is ExperimentStatus.COMPLETED:
         message = f"{count}, not aggregated"
     elif state.status is ExperimentStatus.FAILED:
         message = f"failed: {state.error_message}"
@@ -198,7 +208,18 @@ def unfinished(
         message=f"{state.experiment_id}: {message}",
         inherited=inherited,
         blocked=blocked,
+        left=left,
+        engine=engine,
     )
+
+
+def _left(state: ExperimentState, left: int, engine: str) -> str:
+    attempts = "1 attempt is" if left == 1 else f"{left:,} attempts are"
+    waits = state.processes_pending
+    rest = (
+        f", and {waits:,} {'waits' if waits == 1 else 'wait'} for the next resume" if waits else ""
+    )
+    return f"{attempts} left to {engine}{rest}"
 
 
 def _waiting(state: ExperimentState) -> str:

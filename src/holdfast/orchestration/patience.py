@@ -35,6 +35,10 @@ class Patience:
         """It answered."""
         self.error, self._failures, self._again_at = None, 0, float("-inf")
 
+    def left_s(self, now: float) -> float:
+        """How long it is not to be asked."""
+        return max(0.0, self._again_at - now)
+
     def over(self, now: float) -> bool:
         """Whether it may be asked again."""
         return now >= self._again_at

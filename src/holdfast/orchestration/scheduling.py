@@ -5,7 +5,6 @@ it out.
 """
 
 import heapq
-from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -19,13 +18,11 @@ from holdfast.lifecycle.apply import apply_many
 from holdfast.lifecycle.changes import Change
 from holdfast.lifecycle.events import Event, ProcessExited, ProcessLost, Requested
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, summarise
+from holdfast.orchestration.rows import Rows
 from holdfast.orchestration.rules import Decision, Rules
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
 __all__ = ["Plan", "Policy", "Scheduler", "Slots"]
-
-#: An attempt that lived so long got somewhere: the count of interruptions in a row starts anew.
-_LIVED_S: Final = 600.0
 
 
 @attrs.frozen(kw_only=True)
@@ -92,6 +89,11 @@ class Plan:
     wait_s: float | None = None
     stop_others: bool = False
 
+    @property
+    def starts(self) -> bool:
+        """Whether anything is started."""
+        return any(isinstance(each, Requested) and each.event == "start" for each in self.events)
+
 
 _NOTHING_IDLE: Final = Slots()
 _ENDS: Final = (ProcessExited, ProcessLost)
@@ -130,7 +132,7 @@ class Scheduler:
         self._delayed: list[tuple[datetime, int, datetime]] = []
         self._queued: set[int] = set()
         self._retryable: list[int] = []
-        self._in_a_row: Counter[int] = Counter()
+        self._rows = Rows()
         self._given_up: dict[int, str] = {}
         self._held: set[int] = set()
         self._running: set[int] = set()
@@ -188,7 +190,7 @@ class Scheduler:
         if stopping is None and not (self._policy.fail_fast and failed):
             self._count_interruptions(state, facts, step.changes)
             events, decided = self._rules.followed(
-                step.state, facts, step.changes, now, self._in_a_row.__getitem__
+                step.state, facts, step.changes, now, self._rows.now
             )
             step = apply_many(state, events) if decided else step
             self._give_up(step.state, step.changes, decided)
@@ -239,16 +241,12 @@ class Scheduler:
             fact, first = ended[index], state.gang(index).start
             foreign = isinstance(fact, ProcessLost) or fact.stop_reason is not Reason.USER
             if change.target != ProcessStatus.PENDING or not foreign:
-                self._in_a_row.pop(first, None)
+                self._rows.forget(first)
                 continue
             if first in counted:
                 continue  # its launcher was interrupted once
             counted.add(first)
-            # One that stalled lived as long as its limit makes it, and got nowhere for that long.
-            stalled = change.reason is Reason.STALL
-            if not stalled and _lived_s(state.processes[index], fact) >= _LIVED_S:
-                self._in_a_row.pop(first, None)
-            self._in_a_row[first] += 1
+            self._rows.count(first, change.reason, _lived_s(state.processes[index], fact))
 
     def _give_up(
         self, state: ExperimentState, changes: Sequence[Change], decided: Mapping[int, Decision]

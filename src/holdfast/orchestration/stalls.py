@@ -89,7 +89,8 @@ class Stalls:
         return f"{words}; {then}"
 
     def _look_at_files(self, now: float) -> None:
-        running = {name: self._reports.get(name) for name in self._watch.handles}
+        waits = self._watch.hearing.waits
+        running = {n: self._reports.get(n) for n in self._watch.handles if not waits(n)}
         for name in self._reports.keys() - running.keys():
             self._see(name)  # it is over: once more, to cut what it left
         reports = {}

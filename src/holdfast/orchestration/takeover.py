@@ -5,7 +5,7 @@
 opinion on what a takeover does.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -22,16 +22,36 @@ from holdfast.errors import DiskError, StateReadError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.apply import apply_many, ending
 from holdfast.lifecycle.events import Event, ProcessExited, Requested
+from holdfast.lifecycle.handed import handed_over
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, ResultRef
 from holdfast.orchestration import exits
+from holdfast.orchestration.known import (
+    NOBODY,
+    Entrusted,
+    Known,
+    attempt_of,
+    recorded_as_running,
+)
 from holdfast.orchestration.rules import Rules
 from holdfast.orchestration.selecting import EVERYTHING, Selection
 from holdfast.orchestration.taking import Lost, Taking
+from holdfast.orchestration.words import LOST, meaning
 from holdfast.results import acceptance
 from holdfast.results.going_on import GaveUpError, GoingOn, always
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
 
-__all__ = ["Action", "Decision", "Survey", "Takeover", "foresee", "lost_results", "plan", "survey"]
+__all__ = [
+    "Action",
+    "Decision",
+    "Survey",
+    "Takeover",
+    "alone",
+    "foresee",
+    "lost_results",
+    "others_words",
+    "plan",
+    "survey",
+]
 
 Action = Literal["run", "skip", "reuse", "adopt", "hold", "blocked"]
 
@@ -48,7 +68,7 @@ class Survey:
         lost: Completed processes whose recorded result, or an output, is missing or altered.
     """
 
-    looks: Mapping[int, Look]
+    looks: Mapping[int, Look | Entrusted]
     facts: Mapping[int, ProcessExited]
     said: Mapping[int, ProcessExited]
     lost: Mapping[int, Lost]
@@ -77,6 +97,7 @@ class Takeover:
         state: What the experiment is afterwards.
         adopt: Attempts that run and are watched from now on.
         settle: Attempts to be brought to a certain end, beside everything else that goes on.
+        alone: Attempts that another engine has, and who that is.
         decisions: What is done with each process.
         held: Processes that are not to be started, whatever becomes of them.
         skipped: How many processes were completed before, and stay so.
@@ -89,6 +110,7 @@ class Takeover:
     state: ExperimentState
     adopt: tuple[AttemptName, ...]
     settle: tuple[AttemptName, ...]
+    alone: Mapping[AttemptName, str] = attrs.field(factory=dict)
     decisions: tuple[Decision, ...]
     held: frozenset[int] = frozenset()
     skipped: int
@@ -106,7 +128,7 @@ def survey(
     folder: Path,
     at: datetime,
     *,
-    known: Container[AttemptName] = (),
+    known: Known = NOBODY,
     take: Taking,
     later: exits.Later = exits.never,
     verify: bool = True,
@@ -116,29 +138,38 @@ def survey(
 
     Args:
         at: Now.
-        known: Attempts that the engine has queued or running: what waits in a scheduler's queue
-            has no files yet, and is not taken for one that never began.
+        known: What the engine has: what waits in a scheduler's queue has no files yet, and is not
+            taken for one that never began.
         verify: Whether to read every recorded result and output.
 
     Raises:
         StateReadError: A recorded result or output could not be read.
     """
-    looks: dict[int, Look] = {}
+    looks: dict[int, Look | Entrusted] = {}
     facts: dict[int, ProcessExited] = {}
     said: dict[int, ProcessExited] = {}
     census = Census()
-    for name, ranks in _recorded_as_running(state).items():
-        shim = state.processes[ranks[0]].identity
+    for name, ranks in recorded_as_running(state).items():
+        process = state.processes[ranks[0]]
+        shim, means = process.identity, LOST
+        found: Look | Entrusted
         try:
             found = look(folder, name, shim=shim, census=census)
-            if isinstance(found, Unbegun) and name in known:
+            if isinstance(found, Unbegun) and name in known.handles:
                 found = Running(shim, _unclear("alive", "the engine has it"))
+            whose = known.entrusted(name, process, begun=not isinstance(found, Unbegun))
+            if whose is not None and not isinstance(found, Ended):
+                found = whose
+            elif whose is not None and isinstance(found, Ended) and name in known.words:
+                word = known.words[name]
+                means = meaning(word, found.record, None, engine=str(known.engine))
+                found = whose if means.kind == "ending" else found
             if (
                 isinstance(found, Ended)
                 and going_on()
                 and not later(folder, name, found.record, take)
             ):
-                told = exits.exited(state, folder, name, found.record, at, take=take)
+                told = exits.exited(state, folder, name, found.record, at, means=means, take=take)
                 facts.update({fact.process: fact for fact in told})
             elif isinstance(found, Gone | Unbegun):
                 fates = exits.lost(state, folder, name, at, "", attrs.evolve(take, durably=False))
@@ -151,20 +182,6 @@ def survey(
     verify = verify and state.status is not ExperimentStatus.AGGREGATED
     lost = lost_results(state, folder, going_on, take) if verify else {}
     return Survey(looks=looks, facts=facts, said=said, lost=lost)
-
-
-def _recorded_as_running(state: ExperimentState) -> dict[AttemptName, list[int]]:
-    """The attempts that may run, with the processes that each of them does."""
-    found: dict[AttemptName, list[int]] = {}
-    if state.status not in SETTLED:
-        for index in state.processes.indices(ProcessStatus.RUNNING):
-            found.setdefault(_attempt(state, index), []).append(index)
-    return found
-
-
-def _attempt(state: ExperimentState, index: int) -> AttemptName:
-    attempt = state.processes[index].attempt
-    return AttemptName.of_process(state.experiment_id, index, attempt, ranks=state.rank_count)
 
 
 def _unclear(kind: Literal["alive", "unknown"], words: str) -> Verdict:
@@ -259,19 +276,30 @@ def plan(
     ended = step.state
     held, named = selection.held(ended, found.lost), selection.named(state)
     open_again = not selection.is_everything or limits.fail_fast
-    events += _reopening(ended, found.lost, at, evidence, held, changed, open_again=open_again)
+    events += _reopening(
+        ended,
+        found.lost,
+        at,
+        evidence,
+        held,
+        changed,
+        open_again=open_again,
+        went_on=bool(handed_over(state)),
+    )
     after = apply_many(state, events).state
-    left = {_attempt(state, i): i for i in found.looks if i not in found.facts}
+    left = {attempt_of(state, i): i for i in found.looks if i not in found.facts}
     foreseen = apply_many(after, found.said.values()).state
     failed = foreseen.processes.indices(ProcessStatus.FAILED)
     again = {request.process for request in rules.retries(foreseen, failed, at)}
-    running = {name for name, index in left.items() if isinstance(found.looks[index], Running)}
+    running = {name for name, index in left.items() if _goes_on(found.looks[index])}
+    alone = {} if force else _alone(left, found)
     return Takeover(
         facts=tuple(found.facts.values()),
         events=tuple(events),
         state=after,
         adopt=tuple(name for name in left if name in running),
-        settle=tuple(name for name in left if name not in running),
+        settle=tuple(name for name in left if name not in running and name not in alone),
+        alone=alone,
         decisions=tuple(
             _decide(
                 *(index, state.processes[index], foreseen, found, again, at),
@@ -283,9 +311,45 @@ def plan(
         ),
         held=held,
         skipped=state.processes_completed - len(found.lost),
-        adopted=sum(isinstance(each, Ended | Running) for each in found.looks.values()),
-        running=sum(isinstance(each, Running) for each in found.looks.values()),
+        adopted=sum(isinstance(each, Ended) or _goes_on(each) for each in found.looks.values()),
+        running=sum(_goes_on(each) for each in found.looks.values()),
     )
+
+
+def _goes_on(found: Look | Entrusted) -> bool:
+    return isinstance(found, Running) or (isinstance(found, Entrusted) and found.ours)
+
+
+def _alone(left: Mapping[AttemptName, int], found: Survey) -> dict[AttemptName, str]:
+    """The attempts that are not ours to judge, and why not."""
+    looks = {name: found.looks[index] for name, index in left.items()}
+    return {
+        name: others_words(seen.words)
+        for name, seen in looks.items()
+        if isinstance(seen, Entrusted) and not seen.ours
+    }
+
+
+def alone(left: Mapping[AttemptName, str]) -> list[str]:
+    """What people are told of attempts that other engines have: a line for each of these."""
+    by_engine: dict[str, list[AttemptName]] = {}
+    for name, words in left.items():
+        by_engine.setdefault(words.partition(" ")[0], []).append(name)
+    return [
+        f"{engine} has {_attempts(names)}: `resume --engine {engine}` takes "
+        f"{'it' if len(names) == 1 else 'them'} up"
+        for engine, names in by_engine.items()
+    ]
+
+
+def _attempts(names: Sequence[AttemptName]) -> str:
+    return f"attempt {names[0]}" if len(names) == 1 else f"{len(names):,} attempts"
+
+
+def others_words(whose: str) -> str:
+    """Why an attempt of another engine is left alone, and what takes it up."""
+    engine = whose.partition(" ")[0]
+    return f"{whose} has it: `resume --engine {engine}` takes it up"
 
 
 def foresee(
@@ -322,6 +386,7 @@ def _reopening(
     changed: NewLimits | None,
     *,
     open_again: bool,
+    went_on: bool,
 ) -> list[Event]:
     """The events that make an experiment run again.
 
@@ -329,6 +394,7 @@ def _reopening(
         open_again: Whether failed processes are tried again although the experiment has not failed.
             Under `fail_fast` it had failed in all but name when it was left, and a resume means
             that process, too; and whoever names some means those.
+        went_on: Whether an engine had attempts of it, which need no owner.
     """
     events: list[Event] = []
 
@@ -353,8 +419,10 @@ def _reopening(
     if state.status is ExperimentStatus.INITIALISED:
         opened_by("start")
     elif state.status is ExperimentStatus.RUNNING:
-        ask("interrupt", reason=Reason.STALE, evidence=evidence)
-        opened_by("resume")
+        # An engine has gone on with it: only what is changed needs an event.
+        if changed or not went_on:
+            ask("interrupt", reason=Reason.STALE, evidence=evidence)
+            opened_by("resume")
     elif state.status is ExperimentStatus.INTERRUPTED:
         opened_by("resume")
     elif state.status is ExperimentStatus.FAILED:
@@ -415,8 +483,16 @@ def _decide(
     return Decision("run", why)
 
 
-def _of_look(process: ProcessProgress, found: Look, *, force: bool) -> Decision:
+def _of_look(process: ProcessProgress, found: Look | Entrusted, *, force: bool) -> Decision:
     attempt = f"attempt {process.attempt}"
+    if isinstance(found, Entrusted):
+        if found.ours:
+            phase = "" if found.phase is None else f", {found.phase}"
+            return Decision("adopt", f"{attempt} is with {found.words}{phase}: to be taken over")
+        if force:
+            words = f"{attempt} is with {found.words}, and is taken for dead (--force)"
+            return Decision("run", words)
+        return Decision("blocked", f"{attempt}: {others_words(found.words)}")
     if isinstance(found, Running):
         who = "" if found.identity is None else f" ({found.identity})"
         halt = halted(found)

@@ -15,7 +15,7 @@ import attrs
 
 from holdfast.attempts import files
 from holdfast.attempts.family import Census
-from holdfast.attempts.looking import Ended, Look, Running, Undecided, glance, look
+from holdfast.attempts.looking import Ended, Look, Running, Undecided, look
 from holdfast.attempts.names import AttemptName, attempts_dir
 from holdfast.attempts.records import Attempt
 from holdfast.attempts.settling import Lost, Settling
@@ -26,15 +26,19 @@ from holdfast.errors import (
     ClaimClosedError,
     DiskError,
     EngineError,
+    EngineRefusedError,
     OwnershipLostError,
     StateReadError,
     StateWriteError,
 )
 from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle.records import ExperimentState
+from holdfast.orchestration.hearing import Hearing, grace_s
+from holdfast.orchestration.known import Known, ask
 from holdfast.orchestration.launching import Launcher
 from holdfast.orchestration.patience import Patience
 from holdfast.orchestration.rules import limits_of_attempt
+from holdfast.orchestration.words import LOST, Meaning
 from holdfast.status import Reason
 
 __all__ = ["Learnt", "Watch"]
@@ -47,6 +51,8 @@ _STEP_WITHIN_S: Final = 0.2
 _BLOCKED_EVERY_S: Final = 5.0
 #: How long after its grace period an attempt may take to vanish before the run ends without it.
 _STOPPED_WITHIN_S: Final = 10.0
+#: Beyond that, how long an engine may take to hear of an end that comes to pass elsewhere.
+_HEARD_WITHIN_S: Final = 60.0
 #: Not sooner than this is a disk asked again that just refused, and not for longer.
 _UNREAD_EVERY_S: Final = 1.0
 _UNREAD_WITHIN_S: Final = 30.0
@@ -62,11 +68,13 @@ class Learnt:
 
     Attributes:
         text: The engine's own word, where it adds something.
+        means: What that means beside what was found.
     """
 
     name: AttemptName
     found: Ended | Lost
     text: str = ""
+    means: Meaning = LOST
 
 
 @attrs.define(kw_only=True)
@@ -76,10 +84,11 @@ class Watch:
     Attributes:
         state: How the experiment stands, for the limits that rules have set.
         fence: Raises if a newer owner took over, and what runs is not ours any more.
-        gone_grace_s: How long an attempt may be gone without an exit record before it is judged:
-            on a shared file system the record can be seen later than the engine's word.
+        gone_grace_s: How long an attempt may be over without an exit record before it is judged;
+            None for what is right for its engine.
         force: Take for dead what cannot be judged.
         engine_trouble: The engine's errors, which are waited out.
+        refused: What the engine refused for good; nothing more is submitted then.
         unread: Why the last look could not tell how an attempt ended; None if none failed.
         completing: Attempts whose command has ended and whose outcome is about to come.
         blocked: Attempts that cannot be judged, or that do not end, and why.
@@ -87,6 +96,10 @@ class Watch:
         asked: When this orchestrator asked attempts to stop.
         unreached: Those that cannot be reached now, and why.
         launched: Handles of attempts that the engine started since somebody took them from here.
+        heard: Of an engine with a queue, what it says of those that go on, by attempt, since
+            somebody took it from here.
+        elsewhere: Of those that are blocked, the ones that another engine has: nothing that can be
+            seen here decides but their outcome.
     """
 
     engine: Engine
@@ -95,9 +108,10 @@ class Watch:
     state: Callable[[], ExperimentState]
     fence: Callable[[], None]
     monotonic: Callable[[], float] = time.monotonic
-    gone_grace_s: float = 2.0
+    gone_grace_s: float | None = None
     force: bool = False
     engine_trouble: Patience = attrs.field(factory=Patience)
+    refused: EngineRefusedError | None = None
     unread: DiskError | None = None
     handles: dict[AttemptName, Handle] = attrs.field(factory=dict)
     settling: dict[AttemptName, Settling] = attrs.field(factory=dict)
@@ -107,13 +121,18 @@ class Watch:
     asked: dict[AttemptName, float] = attrs.field(factory=dict)
     unreached: dict[AttemptName, str] = attrs.field(factory=dict)
     launched: list[Handle] = attrs.field(factory=list)
+    heard: dict[AttemptName, EngineWord] = attrs.field(factory=dict)
+    elsewhere: set[AttemptName] = attrs.field(factory=set)
+    _last: dict[AttemptName, EngineWord] = attrs.field(factory=dict)
     _graces: dict[AttemptName, float] = attrs.field(factory=dict)
     #: What was asked of attempts that settled, should one of them turn out to run.
     _orders: dict[AttemptName, Callable[[], None]] = attrs.field(factory=dict)
     _shims: dict[AttemptName, ProcessIdentity | None] = attrs.field(factory=dict)
-    _texts: dict[AttemptName, str] = attrs.field(factory=dict)
+    #: The last words on what is on its way to an end, or is blocked, and its handles.
+    _words: dict[AttemptName, EngineWord] = attrs.field(factory=dict)
+    _kept: dict[AttemptName, Handle] = attrs.field(factory=dict)
+    _early: set[AttemptName] = attrs.field(factory=set)
     _unsubmitted: dict[AttemptName, Attempt] = attrs.field(factory=dict)
-    _gone_since: dict[AttemptName, float] = attrs.field(factory=dict)
     _unread_since: dict[AttemptName, float] = attrs.field(factory=dict)
     _again: list[Learnt] = attrs.field(factory=list)
     _settle_s: float = _SETTLE_EVERY_S[0]
@@ -122,6 +141,18 @@ class Watch:
     _killing: bool = False
     _to_cancel: set[AttemptName] = attrs.field(factory=set)
     _taken_away: bool = False
+
+    @functools.cached_property
+    def hearing(self) -> Hearing:
+        """What the engine says, and when that counts."""
+        return Hearing(
+            engine=self.engine,
+            folder=self.launcher.folder,
+            experiment_id=self.launcher.experiment_id,
+            state=self.state,
+            monotonic=self.monotonic,
+            grace_s=grace_s(self.engine, self.gone_grace_s),
+        )
 
     # -- what is ours -----------------------------------------------------------------------------
 
@@ -134,25 +165,62 @@ class Watch:
             return self.engine.find(self.launcher.experiment_id, self.launcher.folder)
         return None
 
+    def everything(self, state: ExperimentState) -> Known | None:
+        """What the engine knows of all that *state* has running; None as for `known`."""
+        with self._engine():
+            return ask(self.engine, self.launcher.folder, state)
+        return None
+
+    def check(self, attempts: Sequence[Attempt]) -> Sequence[str] | None:
+        """What people should know before such *attempts* are submitted; None as for `known`.
+
+        Raises:
+            EngineRefusedError: The engine takes none of them, ever.
+        """
+        try:
+            found = self.engine.check(attempts)
+        except EngineRefusedError:
+            raise
+        except EngineError as err:
+            self.engine_trouble.failed(err, self.monotonic())
+            return None
+        self.engine_trouble.passed()
+        return found
+
     def adopt(self, names: Iterable[AttemptName], known: Mapping[AttemptName, Handle]) -> None:
         """Watch attempts that an orchestrator before us launched."""
         for name in names:
             # One that ended since then is not known: its exit record will be found.
             self.handles[name] = known.get(name) or Handle(name=name, folder=self.launcher.folder)
 
+    def block(self, name: AttemptName, why: str) -> None:
+        """Leave an attempt alone that another engine has, until it ends."""
+        self.blocked[name] = why
+        self.elsewhere.add(name)
+
     def adopt_others(self, names: Iterable[AttemptName]) -> None:
         """Watch what of *names* is not watched yet."""
-        watched = {*self.handles, *self.settling}
+        watched = {*self.handles, *self.settling, *self.elsewhere}
         self.adopt([name for name in names if name not in watched], {})
 
-    def settle(self, name: AttemptName, shim: ProcessIdentity | None, text: str = "") -> None:
+    def settle(
+        self,
+        name: AttemptName,
+        shim: ProcessIdentity | None,
+        word: EngineWord | None = None,
+        *,
+        proof: str | None = None,
+    ) -> None:
         """Have an attempt come to a certain end that is gone, or never began.
 
         Args:
             shim: Who was recorded as its shim.
-            text: What the engine says of it.
+            word: What the engine says of it.
+            proof: See `Settling`.
         """
-        self._shims[name], self._texts[name] = shim, text
+        self._shims[name] = shim
+        if word is not None:
+            self._words[name] = word
         self._settle_s = _SETTLE_EVERY_S[0]
         self.settling[name] = Settling(
             folder=self.launcher.folder,
@@ -162,6 +230,7 @@ class Watch:
             force=self.force,
             fence=self.fence,
             began=self.monotonic(),
+            proof=proof,
         )
 
     def limits(self, name: AttemptName) -> Limits:
@@ -185,10 +254,21 @@ class Watch:
             return
         wanted = list(self._unsubmitted.values())
         with self._engine():
-            found = self.engine.submit(self.launcher.experiment_id, wanted)
+            try:
+                found = self.engine.submit(self.launcher.experiment_id, wanted)
+            except EngineRefusedError as err:
+                self.refused = err
+                found = self._taken_all_the_same(err)
             self._unsubmitted.clear()
             self.handles.update({handle.name: handle for handle in found})
             self.launched += found
+
+    def _taken_all_the_same(self, refusal: EngineRefusedError) -> list[Handle]:
+        """What the engine took before it refused the rest, which is settled: none of it begins."""
+        taken = self.known() or {}
+        for name in self._unsubmitted.keys() - taken.keys():
+            self.settle(name, None, EngineWord(name, "gone", str(refusal)))
+        return [taken[name] for name in self._unsubmitted if name in taken]
 
     @property
     def unsubmitted(self) -> Collection[AttemptName]:
@@ -233,13 +313,11 @@ class Watch:
         """
         self.unread = None
         found, self._again = self._again, []
-        if self._to_cancel:
+        if self._to_cancel and self.engine_trouble.over(self.monotonic()):
             self._cancel()
         self._submit()
-        if self.handles and self.engine_trouble.over(self.monotonic()):
-            with self._engine():
-                for word in self.engine.poll(list(self.handles.values())):
-                    self._hear(word, found)
+        if handles := [*self.handles.values(), *self._doubtful()]:
+            self._hear_all(handles, found)
         self._step(found)
         self._look_at_blocked(found)
         return found
@@ -249,35 +327,85 @@ class Watch:
         self._again.append(learnt)
         self.unread = problem
 
+    def _doubtful(self) -> list[Handle]:
+        """The handles of what is blocked and the engine may know better by now."""
+        if not self._kept or self._stopping or not self._is_blocked_due():
+            return []
+        return [handle for name, handle in self._kept.items() if name in self.blocked]
+
+    def _poll(self, handles: Sequence[Handle]) -> list[EngineWord]:
+        if self.engine_trouble.over(self.monotonic()):
+            with self._engine():
+                return self.engine.poll(handles)
+        # Outcomes come all the same.
+        return [EngineWord(each.name, "unknown") for each in handles]
+
+    def _hear_all(self, handles: Sequence[Handle], found: list[Learnt]) -> None:
+        try:
+            self.hearing.begin()
+        except DiskError as err:
+            self.unread = err
+        for word in self._poll(handles):
+            try:
+                self._hear(word, found)
+            except DiskError as err:
+                # It may hold a success, and what it is about may even run: every turn looks again.
+                self.unread = err
+
     def _hear(self, word: EngineWord, found: list[Learnt]) -> None:
         name = word.name
-        if word.kind in ("queued", "running", "completing"):
-            self._gone_since.pop(name, None)
-            # Where the first failure ends all, nothing is begun beside an end that looks like one.
-            fail_fast = self.launcher.experiment.limits.fail_fast
-            if word.kind == "completing" and (word.clean or not fail_fast):
-                self.completing.add(name)
-            return
-        try:
-            seen = glance(self.launcher.folder, name)
-        except DiskError as err:
-            # It may hold a success, and what it is about may even run: every turn looks again.
-            self.unread = err
-            return
-        if isinstance(seen, Ended):
-            found.append(Learnt(name, seen, word.text))
+        if word.handle is not None:
+            kept = self.handles if name in self.handles else self._kept
+            kept[name] = word.handle
+        means, ended = self.hearing.hear(word)
+        if means.kind in ("goes_on", "ending"):
+            self._go_on(word, means)
+        elif means.kind == "counts" and ended is not None:
+            found.append(Learnt(name, ended, word.text, means))
             self._forget(name)
-        elif word.kind == "gone":
-            now = self.monotonic()
-            if now - self._gone_since.setdefault(name, now) >= self.gone_grace_s:
-                shim = self.handles[name].identity
-                self._forget(name)
-                self.settle(name, shim, word.text)
+        elif means.kind == "doubtful" and not self.engine.shares_files:
+            # That nothing of it is here proves nothing either.
+            if name in self.handles:
+                self._kept[name] = self.handles.pop(name)
+            self.blocked[name] = means.words
+        elif means.kind == "over" or (means.kind == "doubtful" and name in self.handles):
+            handle = self.handles.get(name) or self._kept[name]
+            early = self.hearing.is_early(name)
+            self._forget(name)
+            self._kept[name] = handle
+            if early:
+                self._early.add(name)
+            self.settle(name, handle.identity, word, proof=None if early else means.proof)
+
+    def _go_on(self, word: EngineWord, means: Meaning) -> None:
+        name = word.name
+        if name in self.blocked:
+            del self.blocked[name]
+            self.handles[name] = self._kept.pop(name)
+        if not self.hearing.is_local:
+            if self._last.get(name) != word:
+                self._last[name] = self.heard[name] = word
+        # Where the first failure ends all, nothing is begun beside an end that looks like one.
+        elif means.kind == "ending" and (
+            word.clean or not self.launcher.experiment.limits.fail_fast
+        ):
+            self.completing.add(name)
+
+    def take_heard(self) -> list[tuple[EngineWord, Handle]]:
+        """What was `heard`, with the handles, of attempts that still go on."""
+        found = [
+            (word, self.handles[name]) for name, word in self.heard.items() if name in self.handles
+        ]
+        self.heard.clear()
+        return found
 
     def _forget(self, name: AttemptName) -> None:
+        self._last.pop(name, None)
         self.handles.pop(name, None)
+        self._kept.pop(name, None)
+        self.blocked.pop(name, None)
         self.completing.discard(name)
-        self._gone_since.pop(name, None)
+        self.hearing.forget(name)
 
     def _step(self, found: list[Learnt]) -> None:
         """Everything that settles, one step each: all are signalled before any is waited for."""
@@ -314,31 +442,49 @@ class Watch:
             self.blocked[name] = f"{problem.path}: {problem.operation} failed: {problem.cause}"
 
     def _settled(self, name: AttemptName, seen: Look | Lost, found: list[Learnt]) -> None:
+        word = self._words.pop(name, None)
         if isinstance(seen, Ended | Lost):
-            found.append(Learnt(name, seen, self._texts.get(name, "")))
+            self._kept.pop(name, None)
+            record = seen.record if isinstance(seen, Ended) else None
+            means = LOST if word is None else self.hearing.mean(word, record)
+            found.append(Learnt(name, seen, "" if word is None else word.text, means))
         elif isinstance(seen, Running):
-            handle = Handle(name=name, folder=self.launcher.folder, identity=seen.identity)
-            self.handles[name] = handle
+            handle = self._kept.pop(name, None) or Handle(name=name, folder=self.launcher.folder)
+            self.handles[name] = attrs.evolve(handle, identity=seen.identity)
             # It began after all, and nothing that could be heard was asked of it yet.
             self._orders.pop(name, _nothing)()
         elif isinstance(seen, Undecided):
-            self.blocked[name] = seen.evidence
+            self._left_undecided(name, seen, word)
         else:
-            self.settle(name, self._shims.get(name), self._texts.get(name, ""))
+            self.settle(name, self._shims.get(name), word)
+
+    def _left_undecided(self, name: AttemptName, seen: Undecided, word: EngineWord | None) -> None:
+        if name in self._early and name in self._kept:
+            # It began after all. Once its outcome has had its time to be seen, the word counts.
+            self._early.discard(name)
+            self.handles[name] = self._kept.pop(name)
+            return
+        means = LOST if word is None else self.hearing.mean(word, None)
+        self.blocked[name] = means.words if means.kind == "doubtful" else seen.evidence
 
     def _look_at_blocked(self, found: list[Learnt]) -> None:
-        now = self.monotonic()
-        if not self.blocked or self._stopping or now - self._blocked_at < _BLOCKED_EVERY_S:
+        if not self.blocked or self._stopping or not self._is_blocked_due():
             return
-        self._blocked_at = now
+        self._blocked_at = self.monotonic()
         census = Census()
         for name in list(self.blocked):
             shim = self._shims.get(name)
             with contextlib.suppress(DiskError, OSError):
                 seen = look(self.launcher.folder, name, shim=shim, census=census)
-                if not isinstance(seen, Undecided):
-                    del self.blocked[name]
-                    self._settled(name, seen, found)
+                if isinstance(seen, Undecided) or not (
+                    isinstance(seen, Ended) or name not in self.elsewhere
+                ):
+                    continue
+                del self.blocked[name]
+                self._settled(name, seen, found)
+
+    def _is_blocked_due(self) -> bool:
+        return self.monotonic() - self._blocked_at >= _BLOCKED_EVERY_S
 
     # -- what is to stop --------------------------------------------------------------------------
 
@@ -415,16 +561,27 @@ class Watch:
                     self.ask, [name], force=force, why=why, grace_s=grace_s
                 )
                 continue
-            # Where the disk takes no request, the engine has ways of its own.
-            with contextlib.suppress(StateWriteError):
-                what: Literal["stop", "kill"] = "kill" if force else "stop"
-                files.request(self.launcher.folder, name, what, why, grace_s=grace_s)
-        self._to_cancel.update(name for name in names if name in self.handles)
+            if name in self.elsewhere or not self.hearing.waits(name):
+                self._request(name, force=force, why=why, grace_s=grace_s)
+        self._to_cancel.update(name for name in names if name in self.handles or name in self._kept)
         self._cancel()
+        # What waits in a queue that cannot be reached finds these when it begins.
+        for name in self._to_cancel:
+            if self.hearing.waits(name):
+                self._request(name, force=force, why=why, grace_s=grace_s)
+
+    def _request(
+        self, name: AttemptName, *, force: bool, why: Reason, grace_s: float | None
+    ) -> None:
+        # Where the disk takes no request, the engine has ways of its own.
+        with contextlib.suppress(StateWriteError):
+            what: Literal["stop", "kill"] = "kill" if force else "stop"
+            files.request(self.launcher.folder, name, what, why, grace_s=grace_s)
 
     def _cancel(self) -> None:
         with self._engine():
-            handles = [self.handles[name] for name in self._to_cancel if name in self.handles]
+            known = {**self._kept, **self.handles}
+            handles = [known[name] for name in self._to_cancel if name in known]
             if handles:
                 self.unreached.update(self.engine.cancel(handles, force=self._killing))
             self._to_cancel.clear()
@@ -438,13 +595,15 @@ class Watch:
             if lasted < _STOPPED_WITHIN_S or not waited_for:
                 continue
             grace_s = 0.0 if self._killing else self._grace_s(name)
+            if not self.hearing.is_local:
+                grace_s += _HEARD_WITHIN_S + self.hearing.grace_s
             if lasted < grace_s + _STOPPED_WITHIN_S:
                 continue
             why = self.unreached.get(name)
             asked = f"it was asked to stop {lasted:.0f} s ago and has not ended"
-            self.blocked[name] = f"{asked}: {why}" if why else asked
             self._forget(name)
             self.settling.pop(name, None)
+            self.blocked[name] = f"{asked}: {why}" if why else asked
 
     def _grace_s(self, name: AttemptName) -> float:
         found = self._graces.get(name)
@@ -454,7 +613,8 @@ class Watch:
         """How long to wait for something to happen, *longest_s* at most."""
         now = self.monotonic()
         pauses = [longest_s]
-        pauses += [max(0.0, at + self.gone_grace_s - now) for at in self._gone_since.values()]
+        # What an engine does not answer, no grace period brings to an end.
+        pauses.append(max(self.hearing.pause_s(now), self.engine_trouble.left_s(now)))
         if self.settling:
             pauses.append(self._settle_s)
         if self._again or self.unread is not None:

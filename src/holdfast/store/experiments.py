@@ -24,6 +24,7 @@ from holdfast.errors import (
 )
 from holdfast.identity import Verdict
 from holdfast.ids import sanitize_experiment_id
+from holdfast.lifecycle.handed import handed_over, whereabouts
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import uninterrupted
 from holdfast.store.catalog import finding, scanning
@@ -87,7 +88,8 @@ class Experiments:
             return state
 
     def refuse_survivors(self, experiment_id: str, *, force: bool = False) -> None:
-        """Make sure that no attempt, and nothing that one left, outlived its owner.
+        """Make sure that no attempt, and nothing that one left, outlived its owner, and that no
+        engine is to begin one, as far as is recorded.
 
         Args:
             experiment_id: Which experiment.
@@ -99,6 +101,29 @@ class Experiments:
         """
         for name, verdict in self.survivors(experiment_id):
             if verdict.kind == "alive" or not force:
+                raise AttemptNotOverError(f"{experiment_id}/{name}", None, None, verdict)
+        if not force:
+            self._refuse_handed_over(experiment_id)
+
+    def _refuse_handed_over(self, experiment_id: str) -> None:
+        from holdfast import liveness
+        from holdfast.attempts.names import AttemptName, file_path
+
+        with self._directory.existing(experiment_id) as place:
+            state = scanning.lookup(place, experiment_id)
+            for index in handed_over(state):
+                process = state.processes[index]
+                name = AttemptName.of_process(
+                    experiment_id, index, process.attempt, ranks=state.rank_count
+                )
+                if process.handle is None or file_path(place.folder, name, "exit").exists():
+                    continue
+                verdict = Verdict(
+                    kind="unknown",
+                    method="none",
+                    compared=f"{whereabouts(process.handle)} has it",
+                    observer=str(liveness.me()),
+                )
                 raise AttemptNotOverError(f"{experiment_id}/{name}", None, None, verdict)
 
     @whole

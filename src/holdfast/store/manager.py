@@ -28,6 +28,7 @@ from holdfast.errors import (
     UnreadableStateWarning,
 )
 from holdfast.ids import candidates, sanitize_experiment_id
+from holdfast.lifecycle.handed import handed_over
 from holdfast.lifecycle.records import ExperimentState, Ranks
 from holdfast.status import ExperimentStatus, Reason
 from holdfast.store import uninterrupted, view
@@ -338,7 +339,8 @@ class StateManager(Experiments):
     def cleanup_stale(self, *, dry_run: bool = False, force: bool = False) -> list[str]:
         """Mark running experiments whose owner is proven dead as interrupted, with the evidence.
 
-        Leaves alone what is alive or unknown. Attempts of their processes are judged at resume.
+        Leaves alone what is alive or unknown, and what an engine with a queue has, which goes on
+        without an owner. Attempts of their processes are judged at resume.
 
         Warns:
             UnreadableStateWarning: One could not be read or written; the others were looked at.
@@ -369,6 +371,8 @@ class StateManager(Experiments):
         return found
 
     def _cleanup(self, state: ExperimentState, *, dry_run: bool, force: bool) -> bool:
+        if handed_over(state):
+            return False
         verdict = self.liveness(state.experiment_id)
         if verdict.kind == "alive" or (verdict.kind == "unknown" and not force):
             return False
@@ -380,7 +384,7 @@ class StateManager(Experiments):
             self.claim(state.experiment_id, force=force) as claim,
         ):
             running = claim.state.status is ExperimentStatus.RUNNING
-            if not running or claim.previous != state.owner:
+            if not running or claim.previous != state.owner or handed_over(claim.state):
                 return False
             claim.record("interrupt", reason=Reason.STALE, evidence=str(verdict))
             return True

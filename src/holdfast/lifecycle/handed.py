@@ -1,0 +1,26 @@
+"""What was handed over to an engine with a queue, which has it whether or not anybody watches."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from holdfast.lifecycle.records import ExperimentState
+from holdfast.status import ProcessStatus
+
+__all__ = ["handed_over", "whereabouts"]
+
+
+def handed_over(state: ExperimentState) -> list[int]:
+    """The running processes whose attempts such an engine has, as far as is recorded; ascending.
+
+    An experiment that has any is not stale: its attempts go on, and end, without an owner.
+    """
+    running = state.processes.indices(ProcessStatus.RUNNING)
+    return [index for index in running if state.processes[index].handle is not None]
+
+
+def whereabouts(handle: Mapping[str, Any]) -> str:
+    """Who has it, as people find it there: `slurm (job 12_3)`."""
+    data = handle.get("data")
+    job = data.get("job") if isinstance(data, Mapping) else None
+    engine = str(handle.get("engine"))
+    return engine if job is None else f"{engine} (job {job})"

@@ -1,0 +1,597 @@
+"""A run on an engine with a queue, whose every word the test decides: what comes of each."""
+
+import os
+import signal
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from holdfast import doctor
+from holdfast.attempts.files import live_state
+from holdfast.cli.failures import code_of
+from holdfast.engines.local.engine import LocalEngine
+from holdfast.errors import (
+    AttemptNotOverError,
+    AttemptWarning,
+    EngineError,
+    EngineRefusedError,
+    EngineWarning,
+)
+from holdfast.lifecycle.handed import handed_over
+from holdfast.orchestration.orchestrator import Outcome
+from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.store.manager import StateManager, utc_now
+from scripted import ScriptedEngine, Step, conduct, ended, everything, say
+
+CONFIG: dict[str, Any] = {"command": ["true"], "processes": 1, "limits": {"grace": 5}}
+
+
+def run(manager: StateManager, engine: ScriptedEngine, number: int = 1, **more: Any) -> Outcome:
+    config = {**CONFIG, "processes": number}
+    return conduct(manager, engine).run(config, experiment_id="exp_a", **more)
+
+
+def resume(manager: StateManager, engine: ScriptedEngine, **more: Any) -> Outcome:
+    force = more.pop("force", False)
+    return conduct(manager, engine, force=force).resume("exp_a", **more)
+
+
+def evidence(manager: StateManager, event: str) -> list[str]:
+    return [step.evidence or "" for step in manager.history("exp_a") if step.event == event]
+
+
+def nothing(engine: ScriptedEngine) -> None:
+    pass
+
+
+def interrupt(engine: ScriptedEngine) -> None:
+    """Ctrl-C."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def wait(seconds: float, then: Step = nothing) -> list[Step]:
+    """So much time passes, half a second at a time, then that happens."""
+    return [nothing] * round(2 * seconds) + [then]
+
+
+def runs(number: str) -> Step:
+    """It begins on another host, where its lock and its processes cannot be seen."""
+    return everything(
+        lambda engine: engine.live(number) and None, say(number, "running", host="n1")
+    )
+
+
+# -- how far they are -----------------------------------------------------------------------------
+
+
+def test_queued_held_and_running_are_recorded_with_their_times(manager: StateManager) -> None:
+    """The start that counts is the real one; how long it waited is kept, and what it used."""
+    engine = ScriptedEngine(
+        [
+            *[*wait(2), say("0.1", "held", "JobHeldUser"), *wait(2), runs("0.1")],
+            *wait(60, ended("0.1", max_rss_bytes=1 << 20, cpu_s=3.5)),
+        ]
+    )
+    outcome = run(manager, engine)
+    assert code_of(outcome) == 0
+    process = outcome.state.processes[0]
+    assert process.host == "n1"
+    assert process.usage is not None
+    assert process.submitted_at is not None
+    assert process.started_at is not None
+    waited = (process.started_at - process.submitted_at).total_seconds()
+    assert process.usage == {
+        **{"queued_s": waited, "requested_cpus": 2, "requested_memory_bytes": 1 << 30},
+        **{"max_rss_bytes": 1 << 20, "cpu_s": 3.5},
+    }
+    assert 4 <= waited <= 6
+    assert (process.phase, process.handle) == (None, None)
+    assert "JobHeldUser" in evidence(manager, "phase")
+    assert [found for found in doctor.examine(manager.state_dir) if found.severity != "hint"] == []
+
+
+def test_a_record_counts_while_its_engine_still_says_that_it_runs(manager: StateManager) -> None:
+    """Its poll is a minute old; the folder is not."""
+    engine = ScriptedEngine([runs("0.1"), lambda e: e.exit("0.1", exit_code=0)])
+    outcome = run(manager, engine)
+    assert code_of(outcome) == 0
+    assert engine.now < 5
+
+
+def test_an_outcome_waits_as_long_as_its_job_is_completing(manager: StateManager) -> None:
+    """What it says in the end decides: exit 0 beside a time limit is none."""
+    engine = ScriptedEngine(
+        [
+            *[runs("0.1"), lambda e: e.exit("0.1", exit_code=0), say("0.1", "completing")],
+            *wait(20, lambda e: e.say("0.1", "timeout", at=e.time - timedelta(seconds=20))),
+            *[runs("0.2"), ended("0.2")],
+        ]
+    )
+    # Both at once: else the record is seen while the job runs.
+    engine.story[1:3] = [everything(*engine.story[1:3])]
+    outcome = run(manager, engine)
+    process = outcome.state.processes[0]
+    assert (process.attempt, process.interruptions, process.failures) == (2, 1, 0)
+    [requeue] = [step for step in manager.history("exp_a") if step.event == "requeue"]
+    assert requeue.reason is Reason.TIME_LIMIT
+    assert "so that its exit proves nothing" in (requeue.evidence or "")
+
+
+# -- without a record -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        *[("completed", "lost"), ("failed", "lost"), ("gone", "lost")],
+        *[("timeout", "time_limit"), ("preempted", "preempted"), ("cancelled", "preempted")],
+    ],
+)
+def test_what_left_no_outcome_is_lost_after_a_grace(
+    manager: StateManager, kind: Any, reason: str
+) -> None:
+    """Not charged, and run again; its lock on another host is free, which alone proves nothing."""
+    engine = ScriptedEngine(
+        [runs("0.1"), say("0.1", kind, "so it says"), *wait(40), runs("0.2"), ended("0.2")]
+    )
+    outcome = run(manager, engine)
+    process = outcome.state.processes[0]
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1", "0.2"])
+    assert (process.failures, process.interruptions) == (0, 1)
+    [requeue] = [step for step in manager.history("exp_a") if step.event == "requeue"]
+    assert requeue.reason == reason
+    assert "so it says" in (requeue.evidence or "")
+    assert (requeue.at - engine.time).total_seconds() < 0
+
+
+def test_a_record_that_is_seen_late_beats_the_word(manager: StateManager) -> None:
+    """On NFS it took half a minute; nothing ran twice."""
+    engine = ScriptedEngine(
+        [runs("0.1"), say("0.1", "failed"), *wait(25, lambda e: e.exit("0.1", exit_code=0))]
+    )
+    outcome = run(manager, engine)
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1"])
+
+
+def test_what_was_cancelled_in_the_queue_is_settled_at_once(manager: StateManager) -> None:
+    """It never began, and cannot any more: there is nothing to wait for."""
+    engine = ScriptedEngine([*wait(3, say("0.1", "cancelled")), *wait(3, ended("0.2"))])
+    outcome = run(manager, engine)
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1", "0.2"])
+    assert engine.now < 15
+    assert live_state(manager.folder("exp_a"), engine.named("0.1")).kind == "revoked"
+
+
+def test_out_of_memory_is_a_failure_of_its_own(manager: StateManager) -> None:
+    """Charged, with or without a record of the kill."""
+    engine = ScriptedEngine(
+        [
+            *[runs("0.1"), say("0.1", "out_of_memory"), *wait(40), runs("1.1")],
+            ended("1.1", "out_of_memory", exit_code=None, signal=9),
+        ]
+    )
+    outcome = run(manager, engine, 2, jobs=1)
+    found = list(outcome.state.processes.values())
+    assert [each.reason for each in found] == [Reason.OUT_OF_MEMORY] * 2
+    assert [each.failures for each in found] == [1, 1]
+    assert outcome.state.status is ExperimentStatus.FAILED
+
+
+def test_unknown_decides_nothing_for_ever_but_a_record_does(manager: StateManager) -> None:
+    """An engine that has forgotten it for a day has not ended it."""
+    engine = ScriptedEngine(
+        [runs("0.1"), say("0.1", "unknown"), *wait(86_400 / 10, ended("0.1", "unknown"))]
+    )
+    outcome = run(manager, engine)
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1"])
+
+
+def test_a_held_lock_is_alive_whatever_the_engine_says(manager: StateManager) -> None:
+    """A job id that was reused says `failed`; the shim still holds its lock on shared storage."""
+    import fcntl
+
+    held: list[Any] = []
+
+    def lock(engine: ScriptedEngine) -> None:
+        file = engine.live("0.1").open("rb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        held.append(file)
+
+    def let_go(engine: ScriptedEngine) -> None:
+        engine.exit("0.1", exit_code=0)
+        held[0].close()
+
+    engine = ScriptedEngine(
+        [lock, say("0.1", "running"), *wait(2, say("0.1", "failed")), *wait(300, let_go)]
+    )
+    outcome = run(manager, engine)
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1"])
+
+
+# -- a node is gone -------------------------------------------------------------------------------
+
+
+def test_a_failed_node_blocks_its_attempts_alone_until_it_has_booted(manager: StateManager) -> None:
+    """Its siblings go on; once a boot is reported, it is run again."""
+
+    def reboot(engine: ScriptedEngine) -> None:
+        engine.say("0.1", "node_fail", host="n1", booted_at=engine.time)
+
+    engine = ScriptedEngine(
+        [
+            *[everything(runs("0.1"), runs("1.1")), say("0.1", "node_fail", host="n1")],
+            *wait(60, reboot),
+            *wait(60, everything(runs("0.2"))),
+            *wait(2, ended("0.2")),
+            *wait(2, ended("1.1")),
+        ]
+    )
+    with pytest.warns(AttemptWarning, match="node n1 failed, and nothing proves") as told:
+        outcome = run(manager, engine, 2)
+    assert len(told) == 1
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1", "1.1", "0.2"])
+    assert outcome.state.processes[0].interruptions == 1
+    assert "says that it is over (node_fail" in evidence(manager, "requeue")[0]
+
+
+def test_what_is_blocked_is_named_and_taken_up_by_a_later_resume(manager: StateManager) -> None:
+    """The run ends without it, and says what would unblock it; nothing of it is run twice."""
+    engine = ScriptedEngine(
+        [
+            *[everything(runs("0.1"), runs("1.1")), say("0.1", "node_fail", host="n1")],
+            *wait(10, ended("1.1")),
+        ]
+    )
+    with pytest.warns(AttemptWarning, match="nothing proves"):
+        outcome = run(manager, engine, 2)
+    assert outcome.state.status is ExperimentStatus.INTERRUPTED
+    assert outcome.state.processes[0].status is ProcessStatus.RUNNING
+    assert "report a boot after that" in outcome.blocked["0.1"]
+    with pytest.warns(AttemptWarning, match="nothing proves"):
+        again = resume(manager, engine)
+    assert (again.blocked.keys(), engine.submitted) == ({"0.1"}, ["0.1", "1.1"])
+    engine.say("0.1", "node_fail", host="n1", booted_at=engine.time)
+    engine.story = [*wait(40), runs("0.2"), ended("0.2")]
+    last = resume(manager, engine)
+    assert (code_of(last), engine.submitted) == (0, ["0.1", "1.1", "0.2"])
+
+
+def test_force_takes_what_is_blocked_for_dead(manager: StateManager) -> None:
+    """The node is off, and somebody has seen that."""
+    engine = ScriptedEngine([runs("0.1"), say("0.1", "node_fail", host="n1")])
+    with pytest.warns(AttemptWarning, match="nothing proves"):
+        run(manager, engine)
+    engine.story = [*wait(40), runs("0.2"), ended("0.2")]
+    outcome = resume(manager, engine, force=True)
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1", "0.2"])
+    assert "--force" in evidence(manager, "requeue")[0]
+
+
+def test_a_failed_node_that_never_began_it_blocks_nothing(manager: StateManager) -> None:
+    """Its right to begin is taken from it, which needs no proof."""
+    engine = ScriptedEngine([say("0.1", "node_fail", host="n1"), *wait(3, ended("0.2"))])
+    outcome = run(manager, engine)
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1", "0.2"])
+
+
+# -- errors of the engine -------------------------------------------------------------------------
+
+
+def test_an_engine_that_is_away_ends_no_run_and_outcomes_come_all_the_same(
+    manager: StateManager,
+) -> None:
+    """Said once, asked at longer and longer intervals, and exit records count meanwhile."""
+
+    def leave(engine: ScriptedEngine) -> None:
+        engine.away = "the controller does not answer"
+
+    engine = ScriptedEngine([runs("0.1"), leave, *wait(600, lambda e: e.exit("0.1", exit_code=0))])
+    with pytest.warns(EngineWarning, match="the controller does not answer") as told:
+        outcome = run(manager, engine)
+    assert (code_of(outcome), len(told), engine.submitted) == (0, 1, ["0.1"])
+    assert engine.asked < 40
+
+
+def test_a_submission_that_cannot_be_made_now_is_made_later(manager: StateManager) -> None:
+    """Nothing is lost by it, and nothing is submitted twice."""
+    engine = ScriptedEngine([*wait(100, lambda e: setattr(e, "away", None)), *wait(40)])
+    engine.story += [runs("0.1"), ended("0.1")]
+    checks = engine.check
+
+    def check(attempts: Any) -> Any:
+        found = checks(attempts)
+        engine.away = "busy"
+        return found
+
+    engine.check = check  # type: ignore[method-assign]
+    with pytest.warns(EngineWarning, match="busy"):
+        outcome = run(manager, engine)
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1"])
+
+
+def test_what_is_refused_beforehand_changes_nothing(manager: StateManager) -> None:
+    """The scheduler's own words, and not a line recorded beyond what makes the experiment."""
+    engine = ScriptedEngine(refuses="sbatch: error: invalid partition specified: nope")
+    with pytest.raises(EngineRefusedError, match="invalid partition specified: nope"):
+        run(manager, engine)
+    state = manager.load("exp_a")
+    assert state.status is ExperimentStatus.INITIALISED
+    assert {each.status for each in state.processes.values()} == {ProcessStatus.PENDING}
+    assert engine.submitted == []
+    engine.refuses, engine.story = None, [ended("0.1")]
+    assert code_of(resume(manager, engine)) == 0
+
+
+def test_notes_of_the_engine_are_told_before_anything_starts(manager: StateManager) -> None:
+    """Such as a grace period that does not fit under the scheduler's own."""
+    told: list[str] = []
+    engine = ScriptedEngine([ended("0.1")], notes=("the grace period is cut to 28 s",))
+    conduct(manager, engine, on_note=told.append).run(CONFIG)
+    assert "the grace period is cut to 28 s" in told
+    assert [str(each.name) for each in engine.checked] == ["0.1"]
+
+
+def test_what_is_refused_later_is_pending_again_and_the_rest_goes_on(manager: StateManager) -> None:
+    """A quota that was reached: what runs ends in peace, then the experiment says why."""
+    engine = ScriptedEngine([runs("0.1"), *wait(30, ended("0.1"))], takes=1, refuses="over quota")
+    outcome = run(manager, engine, 3)
+    state = outcome.state
+    assert (state.status, state.reason) == ("interrupted", "launch_error")
+    assert "over quota" in str(state.error_message)
+    assert [each.status for each in state.processes.values()] == ["completed", "pending", "pending"]
+    assert engine.cancelled == []
+    engine.takes = engine.refuses = None
+    engine.story = [ended("1.2"), ended("2.2")]
+    assert code_of(resume(manager, engine)) == 0
+
+
+# -- signals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_attempts_to_an_engine_that_outlives_us(
+    manager: StateManager, number: signal.Signals, code: int
+) -> None:
+    """Jobs that waited for days are not lost to a closed terminal; what is known is recorded."""
+    engine = ScriptedEngine(
+        [
+            *[everything(runs("0.1"), runs("1.1")), ended("0.1")],
+            *[say("2.1", "held", "why"), lambda _: os.kill(os.getpid(), number)],
+        ]
+    )
+    outcome = run(manager, engine, 3)
+    assert (code_of(outcome), outcome.left, outcome.engine) == (code, 2, "slurm")
+    assert "2 attempts are left to slurm" in outcome.message
+    assert engine.cancelled == []
+    state = manager.load("exp_a")
+    assert state.status is ExperimentStatus.RUNNING
+    assert [each.phase for each in state.processes.values()] == [None, "running", "held"]
+    assert handed_over(state) == [1, 2]
+    assert state.owner is not None
+    assert state.owner.released
+    assert not list((manager.folder("exp_a") / "attempts").glob("*.stop"))
+    assert manager.cleanup_stale() == manager.cleanup_stale(force=True) == []
+    engine.story = [ended("1.1"), ended("2.1")]
+    again = resume(manager, engine)
+    assert (code_of(again), engine.submitted) == (0, ["0.1", "1.1", "2.1"])
+    # Nobody has interrupted it.
+    assert [step.event for step in manager.history("exp_a") if step.index is None] == [
+        *("claimed", "start", "released", "claimed", "complete", "aggregate", "released"),
+    ]
+
+
+def test_a_signal_before_anything_is_with_the_engine_interrupts(manager: StateManager) -> None:
+    """Nothing is left to it: the experiment ends as it does everywhere."""
+    engine = ScriptedEngine([interrupt], away="busy")
+    with pytest.warns(EngineWarning, match="busy"):
+        outcome = run(manager, engine)
+    assert code_of(outcome) == 130
+    assert outcome.state.status is ExperimentStatus.INITIALISED
+
+
+def test_stop_really_stops_what_was_left(manager: StateManager) -> None:
+    """A request is meant: requests for what runs, and the engine cancels all of it."""
+    engine = ScriptedEngine([runs("0.1"), interrupt])
+    run(manager, engine, 2)
+
+    def hear(engine: ScriptedEngine) -> None:
+        assert (manager.folder("exp_a") / "attempts/0.1.stop").exists()
+        engine.exit("0.1", exit_code=0, stop_requested="user")
+        engine.say("0.1", "cancelled")
+        engine.say("1.1", "cancelled")
+
+    engine.story = [nothing, hear]
+    outcome = conduct(manager, engine).stop("exp_a")
+    assert outcome.state.status is ExperimentStatus.INTERRUPTED
+    assert {name for name, _ in engine.cancelled} == {"0.1", "1.1"}
+    assert {each.status for each in outcome.state.processes.values()} == {ProcessStatus.PENDING}
+    assert not (manager.folder("exp_a") / "attempts/1.1.stop").exists()
+    assert engine.now < 20
+
+
+# -- submit and leave -----------------------------------------------------------------------------
+
+
+def test_everything_is_submitted_and_left(manager: StateManager) -> None:
+    """Nobody stays; a later resume collects, retries and aggregates."""
+    engine = ScriptedEngine()
+    config = {**CONFIG, "processes": 3, "retry": {"max_attempts": 2, "backoff": 1}}
+    outcome = conduct(manager, engine).run(config, experiment_id="exp_a", leave=True)
+    assert (code_of(outcome), outcome.left, outcome.ok) == (0, 3, True)
+    assert engine.submitted == ["0.1", "1.1", "2.1"]
+    state = manager.load("exp_a")
+    assert (state.status, handed_over(state)) == ("running", [0, 1, 2])
+    assert [each.phase for each in state.processes.values()] == ["queued"] * 3
+    # They run without anybody.
+    engine.now += 3600
+    ended("0.1")(engine)
+    ended("1.1", "failed", exit_code=1)(engine)
+    runs("2.1")(engine)
+    engine.now += 60
+    again = conduct(manager, engine).resume("exp_a", leave=True)
+    assert (again.left, engine.submitted[3:]) == (2, ["1.2"])
+    engine.story = [ended("1.2"), ended("2.1")]
+    last = resume(manager, engine)
+    assert code_of(last) == 0
+    assert last.state.status is ExperimentStatus.AGGREGATED
+    assert engine.submitted == ["0.1", "1.1", "2.1", "1.2"]
+
+
+def test_what_jobs_hold_back_waits_for_the_next_resume(manager: StateManager) -> None:
+    """As many as may be at a time are submitted, and no more: nobody is there to go on."""
+    engine = ScriptedEngine()
+    outcome = run(manager, engine, 5, leave=True, jobs=2)
+    assert (outcome.left, engine.submitted) == (2, ["0.1", "1.1"])
+    assert "3 wait for the next resume" in outcome.message
+
+
+def test_an_engine_says_how_much_it_takes(manager: StateManager) -> None:
+    """Not the CPUs of the machine that submits."""
+    engine = ScriptedEngine(limit=3)
+    assert run(manager, engine, 200, leave=True).left == 3
+    engine = ScriptedEngine()
+    assert conduct(manager, engine).run({**CONFIG, "processes": 200}, leave=True).left == 200
+
+
+def test_a_time_limit_that_nobody_watched_completes_nothing(manager: StateManager) -> None:
+    """The record says exit 0, the engine says why: asked before the record is believed."""
+    engine = ScriptedEngine()
+    run(manager, engine, leave=True)
+    ended("0.1", "timeout")(engine)
+    engine.story = [runs("0.2"), ended("0.2")]
+    outcome = resume(manager, engine)
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1", "0.2"])
+    [requeue] = [step for step in manager.history("exp_a") if step.event == "requeue"]
+    assert requeue.reason is Reason.TIME_LIMIT
+
+
+def test_a_crash_between_submission_and_record_loses_and_doubles_nothing(
+    manager: StateManager,
+) -> None:
+    """What the engine took, it is asked for; nothing is submitted again."""
+
+    class DiedError(Exception):
+        pass
+
+    def die() -> None:
+        raise DiedError
+
+    engine = ScriptedEngine(dies=die)
+    with pytest.raises(DiedError):
+        run(manager, engine, 3)
+    assert handed_over(manager.load("exp_a")) == []
+    engine.dies = lambda: None
+    # One is over by now, of which the engine's list says nothing any more.
+    ended("1.1", "timeout", exit_code=0)(engine)
+    engine.story = [everything(runs("0.1"), runs("2.1")), ended("0.1"), ended("2.1"), ended("1.2")]
+    outcome = resume(manager, engine)
+    assert (code_of(outcome), outcome.adopted) == (0, 3)
+    assert engine.submitted == ["0.1", "1.1", "2.1", "1.2"]
+
+
+def test_a_crash_before_submission_begins_what_was_recorded_anew(manager: StateManager) -> None:
+    """Nobody has it, it never began, and it cannot any more."""
+
+    class DiedError(Exception):
+        pass
+
+    def die(attempts: Any) -> Any:
+        raise DiedError
+
+    engine = ScriptedEngine()
+    submit = engine.submit
+    engine.submit = lambda *_: die(None)  # type: ignore[method-assign]
+    with pytest.raises(DiedError):
+        run(manager, engine)
+    engine.submit = submit  # type: ignore[method-assign]
+    engine.story = wait(3, ended("0.2"))
+    outcome = resume(manager, engine)
+    assert (code_of(outcome), engine.submitted) == (0, ["0.2"])
+
+
+# -- another engine's -----------------------------------------------------------------------------
+
+
+def test_attempts_of_another_engine_are_left_alone_until_they_end(manager: StateManager) -> None:
+    """Blocked, with who has them; an exit record counts all the same."""
+    slurm, dask = ScriptedEngine(), ScriptedEngine(name="dask")
+    run(manager, slurm, 2, leave=True)
+    ended("0.1")(slurm)
+    told: list[str] = []
+    outcome = conduct(manager, dask, on_note=told.append).resume("exp_a")
+    assert told == ["slurm has attempt 1.1: `resume --engine slurm` takes it up"]
+    words = "slurm (job 2) has it: `resume --engine slurm` takes it up"
+    assert outcome.blocked == {"1.1": words}
+    assert outcome.state.processes[0].status is ProcessStatus.COMPLETED
+    assert dask.submitted == []
+    assert live_state(manager.folder("exp_a"), slurm.named("1.1")).kind == "absent"
+    slurm.story = [ended("1.1")]
+    assert code_of(resume(manager, slurm)) == 0
+
+
+# -- aggregating ----------------------------------------------------------------------------------
+
+TOTAL = {**CONFIG, "aggregate": {"command": ["sh", "-c", "echo {} > $HOLDFAST_RESULT"]}}
+
+
+def test_an_aggregation_runs_on_an_engine_of_its_own(manager: StateManager) -> None:
+    """Here by default, and not in the queue that its processes were in."""
+    engine, made = ScriptedEngine([ended("0.1")]), []
+
+    def local() -> LocalEngine:
+        made.append(LocalEngine())
+        return made[-1]
+
+    outcome = conduct(
+        manager, engine, aggregation_engine=local, clock=utc_now, monotonic=time.monotonic
+    ).run(TOTAL)
+    assert (code_of(outcome), outcome.state.status) == (0, "aggregated")
+    assert (engine.submitted, len(made)) == (["0.1"], 1)
+    with pytest.raises(EngineError, match="closed"):
+        made[0].start()
+
+
+def test_an_aggregation_that_waits_in_a_queue_is_left_and_found_there(
+    manager: StateManager,
+) -> None:
+    """Ctrl-C leaves it alone, and a resume does not submit it twice."""
+    engine = ScriptedEngine([ended("0.1"), interrupt])
+    outcome = conduct(manager, engine).run(TOTAL, experiment_id="exp_a")
+    assert code_of(outcome) == 130
+    assert outcome.state.status is ExperimentStatus.COMPLETED
+    assert engine.submitted == ["0.1", "aggregate.1"]
+    folder = manager.folder("exp_a")
+
+    def aggregate(engine: ScriptedEngine) -> None:
+        (folder / "results/aggregate.1.json").write_text("{}")
+        ended("aggregate.1")(engine)
+
+    engine.story = [aggregate]
+    assert code_of(resume(manager, engine)) == 0
+    assert engine.submitted == ["0.1", "aggregate.1"]
+
+
+def test_an_aggregation_that_comes_to_its_time_limit_is_tried_again(manager: StateManager) -> None:
+    """Its exit 0 proves nothing either."""
+    engine = ScriptedEngine([ended("0.1"), *wait(1, ended("aggregate.1", "timeout"))])
+
+    def aggregate(engine: ScriptedEngine) -> None:
+        (manager.folder("exp_a") / "results/aggregate.2.json").write_text("{}")
+        ended("aggregate.2")(engine)
+
+    engine.story += wait(3, aggregate)
+    outcome = conduct(manager, engine).run(TOTAL, experiment_id="exp_a")
+    assert (code_of(outcome), engine.submitted[1:]) == (0, ["aggregate.1", "aggregate.2"])
+
+
+# -- deleting -------------------------------------------------------------------------------------
+
+
+def test_what_an_engine_is_to_begin_is_not_deleted(manager: StateManager) -> None:
+    """It would find its folder gone."""
+    run(manager, ScriptedEngine(), leave=True)
+    with pytest.raises(AttemptNotOverError, match=r"slurm \(job 1\) has it"):
+        manager.delete("exp_a")
+    manager.delete("exp_a", force=True)
