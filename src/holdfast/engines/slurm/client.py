@@ -1,0 +1,221 @@
+"""Runs Slurm's commands: each with a timeout, none where the controller is known to be down.
+
+Owns what their errors mean. What they print is read in `parsing`.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from holdfast.engines.slurm import parsing
+from holdfast.engines.slurm.parsing import FORMAT, Job, Node
+from holdfast.errors import EngineError, EngineRefusedError
+
+__all__ = ["SLURM", "Client", "LimitReached", "NobodyKnows"]
+
+#: What this engine is called.
+SLURM: Final = "slurm"
+
+#: A controller that is down answers `ping` at once; all others wait for it some ten seconds.
+_PING_S: Final = 5.0
+#: A busy one takes its time, and a submission that is cut short may have been accepted.
+_ASK_S: Final = 20.0
+_SUBMIT_S: Final = 30.0
+
+#: What passes. Whatever else `sbatch` says will be said again.
+_PASSES: Final = re.compile(
+    r"unable to contact slurm controller|socket timed out|temporar|zero bytes|connection refused"
+    r"|connection reset|transport endpoint|authentication|munge|standby mode|fetch_config"
+    r"|communication|message receive|send failure|try again|unexpected message",
+    re.IGNORECASE,
+)
+#: Of these, the controller may have the job even so.
+_MAY_BE_DONE: Final = re.compile(r"timed out|zero bytes|message receive|reset", re.IGNORECASE)
+#: That there are too many of the user's jobs, or of all users', until some have ended.
+_LIMIT: Final = re.compile(
+    r"Max(?:Submit|Job)|job submit limit|sleeping and retrying|MaxJobCount|too many jobs",
+    re.IGNORECASE,
+)
+#: What changes the meaning of what we ask, or is of the job that we may be ourselves.
+_NOT_OURS: Final = re.compile(
+    r"(?:SQUEUE|SCANCEL|SINFO|SCONTROL)_.*|SBATCH_(?:WAIT|ARRAY_INX|CLUSTERS|TEST_ONLY|DEBUG|EXPORT)"
+    r"|SLURM_(?!CONF$|CONF_SERVER$).*"
+)
+
+
+class LimitReached(Exception):  # noqa: N818
+    """There is no room for so many jobs now; in Slurm's own words."""
+
+
+class NobodyKnows(Exception):  # noqa: N818
+    """Whether the controller has taken the job."""
+
+
+class Client:
+    """Slurm's commands.
+
+    Attributes:
+        calls: How many were run.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def ping(self) -> None:
+        """Ask whether anybody is there.
+
+        Raises:
+            EngineError: Nobody is.
+        """
+        status, out, err = self._run(["scontrol", "ping"], _PING_S)
+        if words := parsing.down(out):
+            raise EngineError(SLURM, _one_line(err if status and err else words))
+
+    def jobs(self) -> list[Job]:
+        """Every job of this user that the controller knows, and those that have ended lately.
+
+        Raises:
+            EngineError: It does not answer.
+        """
+        # Without `-r`: elements that wait are one line, however many they are. With `-a`, for jobs
+        # in partitions that are hidden.
+        words = ["squeue", "-h", "-a", "-t", "all", "-u", str(os.getuid()), "-o", FORMAT]
+        return parsing.jobs(self._answer(words))
+
+    def config(self) -> dict[str, str]:
+        """The configuration. Raises EngineError."""
+        return parsing.config(self._answer(["scontrol", "show", "config"]))
+
+    def job(self, number: int) -> Mapping[str, str] | None:
+        """What the controller knows of a job; None if it knows none of that number.
+
+        Raises:
+            EngineError: It does not answer.
+        """
+        status, out, err = self._run(["scontrol", "show", "job", str(number)], _ASK_S)
+        if status == 0:
+            return parsing.fields(out)
+        if "Invalid job id" in err:
+            return None
+        raise EngineError(SLURM, _one_line(err))
+
+    def node(self, name: str) -> Node | None:
+        """What the controller knows of a node; None if it knows none. Raises EngineError."""
+        status, out, err = self._run(["scontrol", "show", "node", name], _ASK_S)
+        if status == 0:
+            return parsing.node(out)
+        if "not found" in f"{out}{err}":
+            return None
+        raise EngineError(SLURM, _one_line(err))
+
+    def submit(self, options: Sequence[str], script: str) -> int:
+        """Submit *script*; the number of the job.
+
+        Raises:
+            EngineRefusedError: It will never be taken.
+            LimitReached: Not before others have ended.
+            NobodyKnows: The answer was lost.
+            EngineError: It was not taken this time.
+        """
+        words = ["sbatch", "--parsable", *options]
+        try:
+            status, out, err = self._run(words, _SUBMIT_S, script)
+        except subprocess.TimeoutExpired as expired:
+            said = expired.stderr or b""
+            text = said.decode(errors="replace") if isinstance(said, bytes) else said
+            # Waits for room in there, and has not been given a job.
+            if _LIMIT.search(text):
+                raise LimitReached(_one_line(text)) from None
+            raise NobodyKnows(f"sbatch does not answer within {_SUBMIT_S:.0f} s") from None
+        number = re.match(r"\s*(\d+)(?:;|\s|$)", out)
+        if status == 0 and number is not None:
+            return int(number[1])
+        said_both = _one_line(err or out) or f"sbatch ended with {status}"
+        if status == 0 or _MAY_BE_DONE.search(said_both):
+            raise NobodyKnows(said_both)
+        _refuse(said_both)
+        return 0
+
+    def could(self, options: Sequence[str], script: str) -> str:
+        """What Slurm says when it is asked whether it would take *script*.
+
+        Raises:
+            EngineRefusedError: Never.
+            LimitReached: Not now.
+            EngineError: It does not answer.
+        """
+        try:
+            status, out, err = self._run(["sbatch", "--test-only", *options], _SUBMIT_S, script)
+        except subprocess.TimeoutExpired:
+            raise EngineError(SLURM, f"sbatch does not answer within {_SUBMIT_S:.0f} s") from None
+        if status != 0:
+            _refuse(_one_line(err or out) or f"sbatch ended with {status}")
+        return _one_line(err or out)
+
+    def cancel(self, words: Sequence[str]) -> None:
+        """`scancel` *words*; that there is no such job any more is fine.
+
+        Raises:
+            EngineError: The controller does not answer.
+        """
+        status, _, err = self._run(["scancel", *words], _ASK_S)
+        if status != 0 and not re.search(r"Invalid job id|already complet", err, re.IGNORECASE):
+            raise EngineError(SLURM, _one_line(err) or f"scancel ended with {status}")
+
+    def version(self) -> str:
+        """Of the commands. Raises EngineError."""
+        return self._answer(["sbatch", "--version"]).strip()
+
+    def _answer(self, words: Sequence[str]) -> str:
+        status, out, err = self._run(words, _ASK_S)
+        if status != 0:
+            raise EngineError(SLURM, _one_line(err) or f"{words[0]} ended with {status}")
+        return out
+
+    def _run(
+        self, words: Sequence[str], timeout_s: float, given: str | None = None
+    ) -> tuple[int, str, str]:
+        self.calls += 1
+        env = {name: value for name, value in os.environ.items() if not _NOT_OURS.fullmatch(name)}
+        if words[0] != "sbatch":  # whose environment is that of its jobs
+            # Seconds since 1970, and lists of elements that are whole.
+            env |= {"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
+        try:
+            done = subprocess.run(
+                words,
+                input=given,
+                stdin=subprocess.DEVNULL if given is None else None,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout_s,
+                env=env,
+                check=False,
+                process_group=0,  # a terminal's Ctrl-C must not cut a submission short
+            )
+        except subprocess.TimeoutExpired as expired:
+            if words[0] == "sbatch":
+                raise
+            problem = f"{words[0]} does not answer within {timeout_s:.0f} s"
+            raise EngineError(SLURM, problem) from expired
+        except FileNotFoundError as err:
+            problem = f"there is no {words[0]} on PATH: is this a host that submits to Slurm?"
+            raise EngineRefusedError(SLURM, problem) from err
+        except OSError as err:
+            raise EngineError(SLURM, f"cannot run {words[0]}: {err}") from err
+        return done.returncode, done.stdout, done.stderr
+
+
+def _refuse(said: str) -> None:
+    if _LIMIT.search(said):
+        raise LimitReached(said)
+    if _PASSES.search(said):
+        raise EngineError(SLURM, said)
+    raise EngineRefusedError(SLURM, said)
+
+
+def _one_line(text: str) -> str:
+    lines = [re.sub(r"^s\w+: (?:error|fatal): ", "", line.strip()) for line in text.splitlines()]
+    return "; ".join(line for line in lines if line)
