@@ -1,10 +1,10 @@
 """A throw-away Slurm cluster on this machine, loopback only: what the `slurm` tests run against.
 
     apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge
-    eval "$(python tests/slurm_mini.py start)"     # exports SLURM_CONF: sbatch, squeue and holdfast find it
+    eval "$(python tests/slurm_mini.py start)"
     python tests/slurm_mini.py stop
 
-Two virtual nodes, no cgroups, no database. `SLURM_MINI_DIR` and `SLURM_MINI_PORT` (as many more as
+The first exports SLURM_CONF, by which `sbatch`, `squeue` and holdfast find it. Two virtual nodes, no cgroups, no database. `SLURM_MINI_DIR` and `SLURM_MINI_PORT` (as many more as
 there are nodes) choose another place, for clusters side by side.
 """
 
@@ -75,7 +75,7 @@ NodeName=n[1-{nodes}] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{first}-{l
 PartitionName=debug Nodes=n[1-{nodes}] Default=YES MaxTime=INFINITE State=UP PriorityTier=1
 PartitionName=urgent Nodes=n[1-{nodes}] MaxTime=INFINITE State=UP PriorityTier=10
 PartitionName=short Nodes=n[1-{nodes}] MaxTime=60 State=UP PriorityTier=1
-"""
+"""  # noqa: E501
 
 
 def missing() -> str:
@@ -200,9 +200,11 @@ class Cluster:
         wanted = f"SLURM_CONF={self.conf}".encode()
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/comm").read_text().strip() == "slurmstepd":
-                    if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                        found.append(int(pid))
+                comm, environ = Path(f"/proc/{pid}/comm"), Path(f"/proc/{pid}/environ")
+                if comm.read_text() == "slurmstepd\n" and wanted in environ.read_bytes().split(
+                    b"\0"
+                ):
+                    found.append(int(pid))
         return found
 
     def pid(self, name: str) -> int | None:
@@ -238,7 +240,7 @@ class Cluster:
 
 
 def free_port(count: int, first: int) -> int:
-    """The first of *count* ports in a row that nobody listens on, below those given out at random."""
+    """The first of *count* ports in a row that nobody has, below those given out at random."""
     for start in [*range(first, 30000, 20), *range(10000, first, 20)]:
         with contextlib.ExitStack() as stack:
             try:

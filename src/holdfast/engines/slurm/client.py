@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from holdfast.engines.slurm import parsing
-from holdfast.engines.slurm.parsing import FORMAT, Job, Node
+from holdfast.engines.slurm.parsing import FORMAT, Node
 from holdfast.errors import EngineError, EngineRefusedError
 
 __all__ = ["SLURM", "Client", "LimitReached", "NobodyKnows"]
@@ -69,12 +69,12 @@ class Client:
         Raises:
             EngineError: Nobody is.
         """
-        status, out, err = self._run(["scontrol", "ping"], _PING_S)
+        _, out, err = self._run(["scontrol", "ping"], _PING_S)
         if words := parsing.down(out):
-            raise EngineError(SLURM, _one_line(err if status and err else words))
+            raise EngineError(SLURM, _one_line(err) or words)
 
-    def jobs(self) -> list[Job]:
-        """Every job of this user that the controller knows, and those that have ended lately.
+    def queue(self) -> str:
+        """Every job of this user that the controller knows, also what has ended lately; `FORMAT`.
 
         Raises:
             EngineError: It does not answer.
@@ -82,7 +82,7 @@ class Client:
         # Without `-r`: elements that wait are one line, however many they are. With `-a`, for jobs
         # in partitions that are hidden.
         words = ["squeue", "-h", "-a", "-t", "all", "-u", str(os.getuid()), "-o", FORMAT]
-        return parsing.jobs(self._answer(words))
+        return self._answer(words)
 
     def config(self) -> dict[str, str]:
         """The configuration. Raises EngineError."""

@@ -53,7 +53,7 @@ class Limits:
         )
 
     def grace_s(self, wanted_s: float) -> float:
-        """The grace period that fits: else Slurm kills a shim that has not published its outcome."""
+        """The grace period that fits: else Slurm kills a shim before it publishes its outcome."""
         longest_s = max(self.kill_wait_s - _PUBLISHED_WITHIN_S, _SHORTEST_GRACE_S)
         return min(wanted_s, longest_s)
 

@@ -82,7 +82,7 @@ class Node:
 
     @property
     def answers(self) -> bool:
-        """Whether it does its duty, so that nothing of a job that Slurm does not know runs there."""
+        """Whether it is there to be told what to end."""
         words = set(re.split(r"[+]", self.state.rstrip("*~#!%$@^-").upper()))
         return "*" not in self.state and not words & {"DOWN", "FAIL", "UNKNOWN", "NOT_RESPONDING"}
 
@@ -186,7 +186,9 @@ def duration(text: str) -> float | None:
     found = _DURATION.fullmatch(text.strip())
     if found is None:
         return None
-    days, hours, minutes, seconds, days_only, hours_only = (int(each or 0) for each in found.groups())
+    days, hours, minutes, seconds, days_only, hours_only = (
+        int(each or 0) for each in found.groups()
+    )
     total = ((days + days_only) * 24 + hours + hours_only) * 3600 + minutes * 60 + seconds
     return float(total)
 
