@@ -4,8 +4,9 @@
     eval "$(python tests/slurm_mini.py start)"
     python tests/slurm_mini.py stop
 
-The first exports SLURM_CONF, by which `sbatch`, `squeue` and holdfast find it. Two virtual nodes, no cgroups, no database. `SLURM_MINI_DIR` and `SLURM_MINI_PORT` (as many more as
-there are nodes) choose another place, for clusters side by side.
+The first exports SLURM_CONF, by which `sbatch`, `squeue` and holdfast find it. Two virtual nodes,
+no cgroups, no database. `SLURM_MINI_DIR` and `SLURM_MINI_PORT` (and as many more as there are
+nodes) choose another place, for clusters side by side.
 """
 
 import contextlib

@@ -261,7 +261,7 @@ def place(cluster: str) -> Path | None:
     """Where the answers of a cluster are kept; None where the user has no such place."""
     home = Path(os.environ.get("XDG_STATE_HOME") or "")
     if not home.is_absolute():
-        home = Path(os.path.expanduser("~"), ".local", "state")  # noqa: PTH111
+        home = Path(os.path.expanduser("~"), ".local", "state")
     if not home.is_absolute():
         return None
     safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in cluster)

@@ -149,6 +149,10 @@ def script(wanted: EngineOptions, folder: Path, wave: str) -> str:
     task = f'{shlex.quote(str(folder))} {wave} "${{SLURM_ARRAY_TASK_ID:-0}}"'
     return (
         "#!/bin/sh\n"
+        # Heard by the node once it has begun, and not what ends it before that.
+        "trap '' USR1\n"
+        # Else the job would be part of the attempt that has submitted it, and end with it.
+        "unset HOLDFAST_SESSION\n"
         f"node={node}\n"
         f'[ -e "$node" ] && exec {python} "$node" {task}\n'
         f"exec {python} -P -m holdfast.engines.node {task}\n"

@@ -123,8 +123,7 @@ class Client:
         try:
             status, out, err = self._run(words, _SUBMIT_S, script)
         except subprocess.TimeoutExpired as expired:
-            said = expired.stderr or b""
-            text = said.decode(errors="replace") if isinstance(said, bytes) else said
+            text = bytes(expired.stderr or b"").decode(errors="replace")
             # Waits for room in there, and has not been given a job.
             if _LIMIT.search(text):
                 raise LimitReached(_one_line(text)) from None

@@ -4,6 +4,7 @@ Nothing here decides what becomes of it. Where Slurm has lost a job or cannot be
 `unknown`, until it is proven that nothing of it runs or can begin.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -11,15 +12,16 @@ from typing import Final
 import attrs
 
 from holdfast.attempts.names import AttemptName
+from holdfast.engines import waves
 from holdfast.engines.contract import EngineWord, Handle
 from holdfast.engines.slurm.asking import Answer
-from holdfast.engines.slurm.batch import Marks
+from holdfast.engines.slurm.batch import Marks, marks
 from holdfast.engines.slurm.client import Client
 from holdfast.engines.slurm.folders import Begun, Folder
 from holdfast.engines.slurm.parsing import Job, Node
 from holdfast.engines.slurm.sending import KNOWN_WITHIN_S, Sent, refused
 from holdfast.engines.slurm.wording import word_of
-from holdfast.errors import EngineError
+from holdfast.errors import EngineError, StateReadError
 
 __all__ = ["Looking"]
 
@@ -150,6 +152,8 @@ class Looking:
             return EngineWord(name, "queued", sent.waits or "it is being submitted")
         if answer.asked_at <= sent.sent_at:
             self.wants_answer = True
+            if begun is not None:
+                return EngineWord(name, "running", "it has begun", host=_host(begun))
             return EngineWord(name, "queued", "it was handed to Slurm")
         if sent.number is None:
             if answer.asked_at < sent.made_at + KNOWN_WITHIN_S:
@@ -166,7 +170,7 @@ class Looking:
                 return EngineWord(name, "unknown", text)
         text = "Slurm does not know it any more"
         if begun is not None:
-            return self._left(handle, text, begun)
+            return self._left(handle, sent, task, text, begun)
         return EngineWord(name, "gone", text)
 
     def _number(self, sent: Sent, answer: Answer) -> _Number | None:
@@ -177,23 +181,37 @@ class Looking:
                 job = self._client.job(sent.number)
             except EngineError:
                 return None
-            marks = None if job is None else batch_marks(job)
-            if marks == sent.marks:
+            if job is not None and marks(*_signs(job)) == sent.marks:
                 self.wants_answer = True  # the answer is older
                 return None
             found = self._numbers[sent.marks] = _Number(job is not None, self._clock())
         return found
 
-    def _left(self, handle: Handle, text: str, begun: Begun) -> EngineWord:
-        """One that began and that Slurm has forgotten: over, if its node is there to know."""
-        where = str(handle.data.get("node") or "")
-        node = self._node(where) if where else None
-        if node is not None and not node.answers:
-            text = f"{text}, and its node {node.name} is {node.state}"
-            return EngineWord(
-                handle.name, "node_fail", text, host=_host(begun), booted_at=node.booted_at
-            )
-        return EngineWord(handle.name, "gone", text, host=_host(begun))
+    def _left(self, handle: Handle, sent: Sent, task: int, text: str, begun: Begun) -> EngineWord:
+        """One that began and that Slurm has forgotten: over, if its node is there to know.
+
+        A failed node, too, is forgotten after a while, and what it runs may live on.
+        """
+        name, host = handle.name, _host(begun)
+        node = self._node_of(handle, sent, task, host)
+        if node is None:
+            return EngineWord(name, "unknown", f"{text}, and nobody knows its node", host=host)
+        if node.answers:
+            return EngineWord(name, "gone", text, host=host)
+        text = f"{text}, and its node {node.name} is {node.state}"
+        return EngineWord(name, "node_fail", text, host=host, booted_at=node.booted_at)
+
+    def _node_of(self, handle: Handle, sent: Sent, task: int, host: str | None) -> Node | None:
+        said = None
+        with contextlib.suppress(StateReadError):
+            said = waves.node_of(handle.folder, sent.marks.wave, task)
+        told = (said or {}).get("host")
+        names = [handle.data.get("node"), told, host]
+        for name in dict.fromkeys(each for each in names if isinstance(each, str) and each):
+            for form in dict.fromkeys((name, name.partition(".")[0])):
+                if (found := self._node(form)) is not None:
+                    return found
+        return None
 
     def _node_failed(self, word: EngineWord, where: str) -> EngineWord:
         node = self._node(where) if where else None
@@ -214,11 +232,9 @@ class Looking:
         return found
 
 
-def batch_marks(job: Mapping[str, str]) -> Marks | None:
-    """Those that `scontrol show job` shows."""
-    from holdfast.engines.slurm.batch import marks
-
-    return marks(job.get("JobName", ""), job.get("Comment", ""))
+def _signs(job: Mapping[str, str]) -> tuple[str, str]:
+    """The name and the comment that `scontrol show job` shows."""
+    return job.get("JobName", ""), job.get("Comment", "")
 
 
 def _host(begun: Begun | None) -> str | None:
