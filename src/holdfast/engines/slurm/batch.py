@@ -10,7 +10,6 @@ from typing import Final
 
 import attrs
 
-from holdfast.attempts.records import Attempt
 from holdfast.engines import tasks
 from holdfast.engines.options import EngineOptions
 from holdfast.engines.slurm.client import SLURM
@@ -64,11 +63,11 @@ class Asked:
     gpus: int | None = None
 
     @classmethod
-    def of(cls, wanted: EngineOptions, attempt: Attempt) -> "Asked":
-        """What *attempt* is to have."""
-        memory = attempt.resources.get("memory_bytes", wanted.memory_bytes)
+    def of(cls, wanted: EngineOptions, rules: Mapping[str, float]) -> "Asked":
+        """What an attempt is to have for which rules have set *rules*."""
+        memory = rules.get("memory_bytes", wanted.memory_bytes)
         return cls(
-            time_s=attempt.resources.get("time_s", wanted.time_s),
+            time_s=rules.get("time_s", wanted.time_s),
             cpus=wanted.cpus,
             memory_bytes=None if memory is None else int(memory),
             gpus=wanted.gpus,

@@ -19,10 +19,10 @@ import attrs
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import Attempt
 from holdfast.engines import waves
-from holdfast.engines.contract import EngineWord, Handle, WordKind
+from holdfast.engines.contract import ALIVE, EngineWord, Handle, WordKind
 from holdfast.engines.options import EngineOptions
 from holdfast.engines.slurm import batch, cancelling, examining
-from holdfast.engines.slurm.asking import Asking, place
+from holdfast.engines.slurm.asking import Answer, Asking, place
 from holdfast.engines.slurm.batch import Asked, Marks
 from holdfast.engines.slurm.client import SLURM, Client, LimitReached
 from holdfast.engines.slurm.folders import Folder
@@ -75,6 +75,8 @@ class SlurmEngine:
         self._known: dict[str, Path] = {}
         self._looking = Looking(self._client, self._clock)
         self._watched: tuple[Path, ...] = ()
+        self._worded: Answer | None = None
+        self._words: dict[AttemptName, tuple[EngineWord, Mapping[str, Any]]] = {}
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_r, False)
         os.set_blocking(self._wake_w, False)
@@ -160,7 +162,7 @@ class SlurmEngine:
     def _by_needs(self, attempts: Iterable[Attempt]) -> dict[Asked, list[Attempt]]:
         found: dict[Asked, list[Attempt]] = {}
         for attempt in attempts:
-            found.setdefault(Asked.of(self._wanted, attempt), []).append(attempt)
+            found.setdefault(Asked.of(self._wanted, attempt.resources), []).append(attempt)
         return found
 
     def _options(self, asked: Asked, attempts: Sequence[Attempt], limits: Limits) -> list[str]:
@@ -189,31 +191,40 @@ class SlurmEngine:
         for folder, some in _by_folder(attempts).items():
             self._known[experiment_id] = folder
             for asked, alike in self._by_needs(some).items():
-                wave = self._write(folder, alike, limits)
-                words = self._options(asked, alike, limits)
-                sent = Sent.of(wave)
-                sent.options, sent.script = words, batch.script(self._wanted, folder, wave.name)
-                sent.left = list(range(len(wave.tasks)))
-                self._sent[sent.marks] = sent
-                self._sending.send(sent, limits)
-                handles |= _handles(sent, limits, asked.requested)
+                for part in self._waves(alike, limits):
+                    sent = self._send(folder, asked, part, limits)
+                    handles |= _handles(sent, limits, asked.requested)
         with contextlib.suppress(EngineError):
             self._asking.hurry()
         return [handles[attempt.name] for attempt in attempts]
 
-    def _write(self, folder: Path, attempts: Sequence[Attempt], limits: Limits) -> waves.Wave:
+    def _waves(self, attempts: Sequence[Attempt], limits: Limits) -> Iterator[list[Attempt]]:
+        """*attempts*, each once, in parts that are an array each."""
+        each = list({attempt.name: attempt for attempt in attempts}.values())
+        size = max(limits.most_tasks, 1) * self._wanted.per_job
+        yield from (each[at : at + size] for at in range(0, len(each), size))
+
+    def _send(
+        self, folder: Path, asked: Asked, attempts: Sequence[Attempt], limits: Limits
+    ) -> Sent:
         fitting = [
-            attrs.evolve(attempt, grace_s=limits.grace_s(attempt.grace_s))
-            for attempt in {attempt.name: attempt for attempt in attempts}.values()
+            attrs.evolve(attempt, grace_s=limits.grace_s(attempt.grace_s)) for attempt in attempts
         ]
         size = self._wanted.per_job
-        return waves.write(
+        wave = waves.write(
             folder,
             engine=SLURM,
             token=waves.token(folder),
             tasks=[fitting[at : at + size] for at in range(0, len(fitting), size)],
             made_at=self._now(),
         )
+        sent = Sent.of(wave)
+        sent.options = self._options(asked, attempts, limits)
+        sent.script = batch.script(self._wanted, folder, wave.name)
+        sent.left = list(range(len(wave.tasks)))
+        self._sent[sent.marks] = sent
+        self._sending.send(sent, limits)
+        return sent
 
     # --- looking
 
@@ -246,24 +257,45 @@ class SlurmEngine:
 
     def poll(self, handles: Sequence[Handle]) -> list[EngineWord]:
         """See `Engine.poll`."""
-        self._watched = tuple({handle.folder: None for handle in handles})
-        for folder in self._watched:
-            self._folder(folder).refresh()
+        self._watched = tuple(_folders(handles))
+        for path in self._watched:
+            self._folder(path).refresh()
         self._refresh()
-        look = self._looking
         answer = None if self._asked is None else self._asked.answer
-        words = []
-        for handle in handles:
-            located = self._located(handle)
-            if located is None:
-                words.append(EngineWord(handle.name, *_never(self._folder(handle.folder), handle)))
-                continue
-            sent, task = located
-            words.append(look.word(handle, sent, task, self._folder(handle.folder), answer))
-        if look.wants_answer and self._asked is not None:
+        if answer is not self._worded:
+            self._worded = answer
+            self._words.clear()
+        fresh = {path: self._folder(path).news for path in self._watched}
+        words = [self._word(handle, answer, fresh) for handle in handles]
+        for news in fresh.values():
+            news.clear()
+        if self._looking.wants_answer and self._asked is not None:
             self._asked.hurry()
-        look.wants_answer = False
+        self._looking.wants_answer = False
         return words
+
+    def _word(
+        self, handle: Handle, answer: Answer | None, fresh: Mapping[Path, set[str]]
+    ) -> EngineWord:
+        """The word for an attempt, the last one as long as nothing has changed.
+
+        The loop asks for all of ten thousand whenever one of them ends.
+        """
+        kept = self._words.get(handle.name)
+        known = str(handle.name) not in fresh[handle.folder]
+        if kept is not None and known and kept[1] == handle.data:
+            return kept[0]
+        folder = self._folder(handle.folder)
+        located = self._located(handle)
+        if located is None:
+            return EngineWord(handle.name, *_never(folder, handle))
+        word = self._looking.word(handle, *located, folder, answer)
+        # By Slurm's own times: it holds until its files or the next answer say something else.
+        if word.kind in ALIVE and word.at is not None:
+            self._words[handle.name] = (word, handle.data)
+        else:
+            self._words.pop(handle.name, None)
+        return word
 
     def _located(self, handle: Handle) -> tuple[Sent, int] | None:
         """The wave and the task of an attempt; None where none of this folder names it."""
@@ -374,6 +406,17 @@ class SlurmEngine:
     def examine(self) -> Iterator[tuple[str, str]]:
         """What a doctor says of the cluster: `ok`, `warning` or `problem`, and in words."""
         return examining.examine(self._client, self._wanted, self._now)
+
+
+def _folders(handles: Iterable[Handle]) -> Iterator[Path]:
+    """Where their files are, each once; most are in one folder."""
+    last, seen = None, set()
+    for handle in handles:
+        if handle.folder is not last:
+            last = handle.folder
+            if last not in seen:
+                seen.add(last)
+                yield last
 
 
 def _by_folder(attempts: Iterable[Attempt]) -> dict[Path, list[Attempt]]:

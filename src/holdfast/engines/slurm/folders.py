@@ -43,6 +43,7 @@ class Folder:
     Attributes:
         ended: Those whose outcome is published, as text.
         begun: Those that have a `.live`.
+        news: Those of which that was not known when it was emptied last.
     """
 
     def __init__(self, path: Path, monotonic: Callable[[], float]) -> None:
@@ -55,6 +56,7 @@ class Folder:
         self._lives: dict[AttemptName, Begun] = {}
         self.ended: frozenset[str] = frozenset()
         self.begun: frozenset[str] = frozenset()
+        self.news: set[str] = set()
 
     def due_in_s(self) -> float:
         """When it is worth a look again."""
@@ -79,9 +81,10 @@ class Folder:
         self._changed, self._listed_at = changed, now
         ended = frozenset(name[:-5] for name in names if name.endswith(".exit"))
         begun = frozenset(name[:-5] for name in names if name.endswith(".live"))
-        news = ended != self.ended or begun != self.begun
+        news = (ended ^ self.ended) | (begun ^ self.begun)
+        self.news |= news
         self.ended, self.begun = ended, begun
-        return news
+        return bool(news)
 
     def live(self, name: AttemptName) -> Begun | None:
         """What the `.live` of an attempt says, read once; None if it has none."""

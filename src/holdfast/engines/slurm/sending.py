@@ -90,7 +90,7 @@ class Sending:
         Raises:
             EngineRefusedError: It will never be taken; then nothing of it was.
         """
-        most = max(limits.most_tasks, 1)
+        most = len(sent.left)
         while sent.left:
             part, array = sent.left[:most], limits.most_tasks > 0
             now = self._clock()
