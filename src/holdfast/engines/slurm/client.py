@@ -6,6 +6,7 @@ Owns what their errors mean. What they print is read in `parsing`.
 import os
 import re
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -23,6 +24,10 @@ _PING_S: Final = 5.0
 #: A busy one takes its time, and a submission that is cut short may have been accepted.
 _ASK_S: Final = 20.0
 _SUBMIT_S: Final = 30.0
+_STEP_S: Final = 0.5
+#: Instead of the status of an `sbatch` that has not ended: it waits for room, or says nothing.
+_WAITS: Final = 1001
+_SILENT: Final = 1002
 
 #: What passes. Whatever else `sbatch` says will be said again.
 _PASSES: Final = re.compile(
@@ -120,14 +125,11 @@ class Client:
             EngineError: It was not taken this time.
         """
         words = ["sbatch", "--parsable", *options]
-        try:
-            status, out, err = self._run(words, _SUBMIT_S, script)
-        except subprocess.TimeoutExpired as expired:
-            text = bytes(expired.stderr or b"").decode(errors="replace")
-            # Waits for room in there, and has not been given a job.
-            if _LIMIT.search(text):
-                raise LimitReached(_one_line(text)) from None
-            raise NobodyKnows(f"sbatch does not answer within {_SUBMIT_S:.0f} s") from None
+        status, out, err = self._run(words, _SUBMIT_S, script)
+        if status == _WAITS:
+            raise LimitReached(_one_line(err))
+        if status == _SILENT:
+            raise NobodyKnows(f"sbatch does not answer within {_SUBMIT_S:.0f} s")
         number = re.match(r"\s*(\d+)(?:;|\s|$)", out)
         if status == 0 and number is not None:
             return int(number[1])
@@ -145,10 +147,9 @@ class Client:
             LimitReached: Not now.
             EngineError: It does not answer.
         """
-        try:
-            status, out, err = self._run(["sbatch", "--test-only", *options], _SUBMIT_S, script)
-        except subprocess.TimeoutExpired:
-            raise EngineError(SLURM, f"sbatch does not answer within {_SUBMIT_S:.0f} s") from None
+        status, out, err = self._run(["sbatch", "--test-only", *options], _SUBMIT_S, script)
+        if status == _SILENT:
+            raise EngineError(SLURM, f"sbatch does not answer within {_SUBMIT_S:.0f} s")
         if status != 0:
             _refuse(_one_line(err or out) or f"sbatch ended with {status}")
         return _one_line(err or out)
@@ -182,29 +183,49 @@ class Client:
             # Seconds since 1970, and lists of elements that are whole.
             env |= {"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 words,
-                input=given,
-                stdin=subprocess.DEVNULL if given is None else None,
-                capture_output=True,
+                stdin=subprocess.PIPE if given is not None else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                timeout=timeout_s,
                 env=env,
-                check=False,
                 process_group=0,  # a terminal's Ctrl-C must not cut a submission short
             )
-        except subprocess.TimeoutExpired as expired:
-            if words[0] == "sbatch":
-                raise
-            problem = f"{words[0]} does not answer within {timeout_s:.0f} s"
-            raise EngineError(SLURM, problem) from expired
         except FileNotFoundError as err:
             problem = f"there is no {words[0]} on PATH: is this a host that submits to Slurm?"
             raise EngineRefusedError(SLURM, problem) from err
         except OSError as err:
             raise EngineError(SLURM, f"cannot run {words[0]}: {err}") from err
-        return done.returncode, done.stdout, done.stderr
+        with process:
+            return _heard(process, words[0], timeout_s, given)
+
+
+def _heard(
+    process: "subprocess.Popen[str]", name: str, timeout_s: float, given: str | None
+) -> tuple[int, str, str]:
+    """Status, output and errors of a command, which is ended when it takes too long."""
+    deadline = time.monotonic() + timeout_s
+    try:
+        while True:
+            try:
+                out, err = process.communicate(given, timeout=_STEP_S)
+                return process.returncode, out, err
+            except subprocess.TimeoutExpired as expired:
+                given = None  # has been sent
+                text = bytes(expired.stderr or b"").decode(errors="replace")
+                # It would go on trying for minutes, with everybody waiting for it.
+                if name == "sbatch" and _LIMIT.search(text):
+                    return _WAITS, "", text
+                if time.monotonic() < deadline:
+                    continue
+                if name == "sbatch":
+                    return _SILENT, "", text
+                problem = f"{name} does not answer within {timeout_s:.0f} s"
+                raise EngineError(SLURM, problem) from expired
+    finally:
+        process.kill()
 
 
 def _refuse(said: str) -> None:
