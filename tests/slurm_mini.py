@@ -144,6 +144,11 @@ class Cluster:
         if self.pid("slurmctld") is not None:
             self.run("scontrol", "reconfigure")
 
+    def saved(self, since: float) -> bool:
+        """Whether the controller has written down what happened before that time."""
+        path = self.dir / "ctld" / "job_state"
+        return path.exists() and path.stat().st_mtime > since
+
     def start_controller(self) -> None:
         if self.pid("slurmctld") is None:
             self.run("slurmctld")
@@ -156,9 +161,14 @@ class Cluster:
     def wait_for_nodes(self, within_s: float = 90.0) -> None:
         deadline = time.monotonic() + within_s
         while True:
-            found = self.run("sinfo", "-h", "-N", "-p", "debug", "-o", "%T", check=False).split()
-            if len(found) == self.nodes and set(found) <= {"idle", "mixed", "allocated"}:
+            lines = self.run("sinfo", "-h", "-N", "-p", "debug", "-o", "%N %T", check=False)
+            found = dict(line.split() for line in lines.splitlines())
+            if len(found) == self.nodes and set(found.values()) <= {"idle", "mixed", "allocated"}:
                 return
+            for name, state in found.items():
+                # By a controller that has forgotten what runs there, and gave its number away.
+                if state.startswith(("drain", "down")) and not state.endswith("*"):
+                    self.run("scontrol", "update", f"NodeName={name}", "State=RESUME", check=False)
             if time.monotonic() > deadline:
                 raise TimeoutError(f"nodes are {found}; see {self.dir}/log")
             time.sleep(0.1)

@@ -103,7 +103,8 @@ def number_of(engine: SlurmEngine, handles: Sequence[Handle]) -> str:
 
 
 def queue(slurm: Cluster) -> str:
-    return slurm.run("squeue", "-h", "-t", "all", "-o", "%i %T %j")
+    """What has not ended."""
+    return slurm.run("squeue", "-h", "-o", "%i %T %j")
 
 
 def test_killed_between_submission_and_record(
@@ -187,7 +188,7 @@ def test_a_stranger_has_the_number_of_a_forgotten_job(
     number = handle.data["job"].partition("_")[0]
     slurm.kill("slurmctld")
     slurm.start_controller()
-    until(lambda: "UP" in slurm.run("scontrol", "ping"), 60)
+    until(lambda: "UP" in slurm.run("scontrol", "ping", check=False), 60)
     if f"{number}_" in queue(slurm):
         pytest.skip("the controller had saved the job already")
     stranger = slurm.run("sbatch", "--parsable", "--hold", "--wrap", "sleep 60").strip()
@@ -210,6 +211,8 @@ def test_a_controller_that_is_down_decides_nothing(
     gate = "until [ -e go.$I ]; do sleep 0.1; done; echo 1 >> ran.$I"
     handles = engine.submit(EXPERIMENT, [attempt(tmp_path, gate, index) for index in range(3)])
     hear(engine, handles, "running")
+    now = time.time()
+    until(lambda: slurm.saved(now), 60)
     slurm.kill("slurmctld")
     began = time.monotonic()
     word = hear(engine, handles, "unknown", s=30)
@@ -273,8 +276,8 @@ def test_a_time_limit_is_warned_of_and_never_passes_for_an_end(
     handles = engine.submit(EXPERIMENT, [attempt(tmp_path, script, index) for index in range(8)])
     hear(engine, handles, "running")
     until(lambda: all(live_state(tmp_path, one.name).kind == "held" for one in handles))
-    slurm.run("scontrol", "update", f"JobId={number_of(engine, handles)}", "EndTime=now+20")
-    over(engine, handles, s=120)
+    slurm.run("scontrol", "update", f"JobId={number_of(engine, handles)}", "EndTime=now+45")
+    over(engine, handles, s=150)
     found = engine.poll(handles)
     for word, handle in zip(found, handles, strict=True):
         end = record(handle)
@@ -358,8 +361,9 @@ def test_what_cannot_heal_is_refused_before_anything_is_there(
     with pytest.raises(EngineRefusedError, match=said):
         engine.check([attempt(tmp_path)])
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(EngineRefusedError, match=said):
-        engine.submit(EXPERIMENT, [attempt(tmp_path)])
+    if "nodes" not in options:  # which waits, where sites do not enforce the limits of partitions
+        with pytest.raises(EngineRefusedError, match=said):
+            engine.submit(EXPERIMENT, [attempt(tmp_path)])
     assert ran(tmp_path) == []
 
 
@@ -447,8 +451,7 @@ def test_a_failed_node_is_named_with_its_last_boot(
     engine = make(extra=("--nodelist=n2",))
     gate = "until [ -e go ]; do sleep 0.1; done; echo 1 >> ran.$I"
     (handle,) = engine.submit(EXPERIMENT, [attempt(tmp_path, gate)])
-    word = hear(engine, [handle], "running")
-    assert word.handle is not None
+    hear(engine, [handle], "running")
     until(lambda: live_state(tmp_path, handle.name).kind == "held")
     slurm.signal("slurmd.n2", signal.SIGSTOP)
     slurm.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")

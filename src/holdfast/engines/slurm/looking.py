@@ -150,17 +150,18 @@ class Looking:
             if sent.doubt:
                 return EngineWord(name, "unknown", f"it may have been submitted: {sent.doubt}")
             return EngineWord(name, "queued", sent.waits or "it is being submitted")
-        if answer.asked_at <= sent.sent_at:
+        if answer.asked_at <= sent.sent_at and begun is not None:
             self.wants_answer = True
-            if begun is not None:
-                return EngineWord(name, "running", "it has begun", host=_host(begun))
-            return EngineWord(name, "queued", "it was handed to Slurm")
+            return EngineWord(name, "running", "it has begun", host=_host(begun))
         if sent.number is None:
             if answer.asked_at < sent.made_at + KNOWN_WITHIN_S:
                 self.wants_answer = True
                 return EngineWord(name, "unknown", "it may be on its way to Slurm")
             if begun is None:
                 return EngineWord(name, "gone", "it was never submitted")
+        elif answer.asked_at <= sent.sent_at:
+            self.wants_answer = True
+            return EngineWord(name, "queued", "it was handed to Slurm")
         elif not answer.jobs.get(sent.marks):
             number = self._number(sent, answer)
             if number is None:
@@ -205,8 +206,8 @@ class Looking:
         said = None
         with contextlib.suppress(StateReadError):
             said = waves.node_of(handle.folder, sent.marks.wave, task)
-        told = (said or {}).get("host")
-        names = [handle.data.get("node"), told, host]
+        told = said or {}
+        names = [handle.data.get("node"), told.get("node"), told.get("host"), host]
         for name in dict.fromkeys(each for each in names if isinstance(each, str) and each):
             for form in dict.fromkeys((name, name.partition(".")[0])):
                 if (found := self._node(form)) is not None:

@@ -197,7 +197,9 @@ def down(output: str) -> str:
     """What `scontrol ping` says where no controller is up; empty where one is."""
     if _PING.search(output):
         return ""
-    return " ".join(output.split()) or "scontrol ping says nothing"
+    # Beneath, it asks in capitals for the daemon to be restored to service.
+    lines = [line.strip() for line in output.splitlines() if line.startswith("Slurmctld")]
+    return "; ".join(lines) or "scontrol ping says nothing"
 
 
 def config(output: str) -> dict[str, str]:
