@@ -197,8 +197,8 @@ def test_a_stranger_has_the_number_of_a_forgotten_job(
     for each in (engine, fresh):
         word = hear(each, [handle], "unknown")
         assert "somebody else's now" in word.text
-        each.cancel([handle])
-        each.cancel([handle], force=True)
+        assert handle.name in each.cancel([handle])
+        assert handle.name in each.cancel([handle], force=True)
     assert f"{number} PENDING wrap" in queue(slurm)
     slurm.run("scancel", number)
 
@@ -324,6 +324,29 @@ def test_one_element_is_cancelled_and_its_neighbours_are_not(
     rest = [handle for index, handle in enumerate(handles) if index not in (2, 6)]
     over(engine, rest)
     assert ran(tmp_path) == ["0", "1", "3", "4", "5", "7"]
+
+
+def test_a_shim_that_hears_nothing_is_ended_with_its_job(make: MakeEngine, tmp_path: Path) -> None:
+    """Asked again and again to end at once, a stopped one leaves it to Slurm; no neighbour ends."""
+    engine = make()
+    gate = "until [ -e go ]; do sleep 0.1; done; echo 1 >> ran.$I"
+    handles = engine.submit(EXPERIMENT, [attempt(tmp_path, gate, index) for index in range(3)])
+    hear(engine, handles, "running")
+    until(lambda: all(live_state(tmp_path, one.name).kind == "held" for one in handles))
+    shim = live_state(tmp_path, handles[1].name).identity
+    assert shim is not None
+    assert shim.pid is not None
+    os.kill(shim.pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 90
+    while engine.poll(handles[1:2])[0].kind not in TERMINAL:
+        assert time.monotonic() < deadline
+        assert engine.cancel(handles[1:2], force=True) == {}
+        engine.wait(1)
+    # Slurm wakes what is stopped before it ends a job.
+    assert record(handles[1]).stop_requested == "user"
+    (tmp_path / "go").touch()
+    over(engine, [handles[0], handles[2]])
+    assert ran(tmp_path) == ["0", "2"]
 
 
 def test_a_preempted_job_says_so(make: MakeEngine, slurm: Cluster, tmp_path: Path) -> None:

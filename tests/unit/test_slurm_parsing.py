@@ -94,6 +94,7 @@ def test_no_end_is_dated_by_a_guess() -> None:
     line = QUEUE.splitlines()[0].replace("COMPLETED", "PREEMPTED")
     (job,) = parsing.jobs(line)
     assert word_of(NAME, job).at is None
+    assert word_of(NAME, job, told_s=5).at == at(7)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Stops attempts: what runs by its files, what waits by taking it out of the queue."""
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,8 @@ from holdfast.status import Reason
 __all__ = ["cancel"]
 
 _Place = tuple[Handle, Sent, int]
+#: After which a shim that was asked to kill has not heard it.
+_DEAF_S: Final = 10.0
 _ENDS: Final = frozenset({"queued", "held"})
 
 
@@ -36,6 +39,7 @@ def cancel(
     """See `SlurmEngine.cancel`; *found*: attempts with the wave and the task that they are in."""
     unreached: dict[AttemptName, str] = {}
     waiting: list[_Place] = []
+    deaf: list[_Place] = []
     for place in found:
         handle = place[0]
         folder = folder_of(handle.folder)
@@ -48,18 +52,22 @@ def cancel(
         why = _ask(handle, force=force)
         if begun is None:
             waiting.append(place)
+        elif force:
+            now = time.monotonic()
+            if now - looking.killed.setdefault(handle.name, now) > _DEAF_S:
+                deaf.append(place)
         if why:
             unreached[handle.name] = why
-    if not waiting:
+    if not waiting and not deaf:
         return unreached
     try:
         if asking is None:
             raise EngineError("slurm", "its controller has not answered yet")
         answer = asking.now()
-        out = _out_of_queue(waiting, folder_of, answer, client, looking)
+        lost = _out_of_queue(waiting, deaf, folder_of, answer, client, looking)
     except EngineError as err:
-        return unreached | {place[0].name: err.problem for place in waiting}
-    return unreached | out
+        return unreached | {place[0].name: err.problem for place in (*waiting, *deaf)}
+    return unreached | lost
 
 
 def _ask(handle: Handle, *, force: bool) -> str:
@@ -75,15 +83,17 @@ def _ask(handle: Handle, *, force: bool) -> str:
 
 def _out_of_queue(
     waiting: Sequence[_Place],
+    deaf: Sequence[_Place],
     folder_of: Callable[[Path], Folder],
     answer: Answer,
     client: Client,
     looking: Looking,
 ) -> dict[AttemptName, str]:
-    leaving = {handle.name for handle, _, _ in waiting}
+    leaving = {handle.name for handle, _, _ in (*waiting, *deaf)}
     elements: dict[int, list[int]] = {}
     taken: list[tuple[Sent, int]] = []
-    for handle, sent, task in waiting:
+    lost: dict[AttemptName, str] = {}
+    for handle, sent, task in (*waiting, *deaf):
         folder = folder_of(handle.folder)
         stays = [
             name
@@ -91,22 +101,27 @@ def _out_of_queue(
             if name not in leaving and str(name) not in folder.ended and not _revoked(folder, name)
         ]
         job = looking.element(answer, sent, task)
-        if stays:
+        if folder.live(handle.name) is not None:
+            # Asked more than once: its shim does not hear, and Slurm ends the job that it is in.
+            if job is not None and not stays and task not in elements.get(job.number, ()):
+                elements.setdefault(job.number, []).append(task)
+        elif stays:
             # The others of its job go on: its node passes it over.
             if job is None or kind_of(job) in _ENDS:
                 with contextlib.suppress(DiskError):
                     revoke(handle.folder, handle.name)
-            continue
-        if task in sent.left and not sent.doubt:
+        elif task in sent.left and not sent.doubt:
             sent.left.remove(task)
             taken.append((sent, task))
-        elif job is not None and kind_of(job) in _ENDS and task not in elements.get(job.number, ()):
+        elif job is None:
+            lost[handle.name] = "Slurm does not name a job of its own at this moment"
+        elif kind_of(job) in _ENDS and task not in elements.get(job.number, ()):
             elements.setdefault(job.number, []).append(task)
             taken.append((sent, task))
     for number, some in elements.items():
         _scancel(number, sorted(some), answer, client)
     looking.cancelled.update((sent.marks, task) for sent, task in taken)
-    return {}
+    return lost
 
 
 def _revoked(folder: Folder, name: AttemptName) -> bool:

@@ -93,6 +93,15 @@ class Client:
         """The configuration. Raises EngineError."""
         return parsing.config(self._answer(["scontrol", "show", "config"]))
 
+    def preemption_grace_s(self, config: Mapping[str, str]) -> float | None:
+        """How long before it ends a preempted job may have been told to, in any partition; None
+        where that is said elsewhere, or there is no preemption. Raises EngineError.
+        """
+        if config.get("PreemptType") != "preempt/partition_prio":
+            return None
+        found = re.findall(r"\bGraceTime=(\d+)", self._answer(["scontrol", "show", "partition"]))
+        return max(map(float, found), default=None)
+
     def job(self, number: int) -> Mapping[str, str] | None:
         """What the controller knows of a job; None if it knows none of that number.
 

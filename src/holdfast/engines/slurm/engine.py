@@ -34,7 +34,10 @@ from holdfast.errors import EngineError, EngineRefusedError, StateReadError
 __all__ = ["SlurmEngine"]
 
 _LONGEST_WAIT_S: Final = 3600.0
-_SHORTEST_PAUSE_S: Final = 0.1
+_SHORTEST_TURN_S: Final = 0.1
+#: Between two attempts to reach a controller that has never answered.
+_SHORTEST_PAUSE_S: Final = 2.0
+_LONGEST_PAUSE_S: Final = 30.0
 #: After which it is asked again whether the controller is there before it is told anything.
 _TRUSTED_S: Final = 5.0
 
@@ -68,7 +71,8 @@ class SlurmEngine:
         self._client = Client()
         self._limits: Limits | None = None
         self._asked: Asking | None = None
-        self._heard_at = float("-inf")
+        self._heard_at = self._again_at = float("-inf")
+        self._pause_s = _SHORTEST_PAUSE_S
         self._sending = Sending(self._client, self._wanted, self._clock)
         self._sent: dict[Marks, Sent] = {}
         self._folders: dict[Path, Folder] = {}
@@ -131,12 +135,8 @@ class SlurmEngine:
 
     def room(self) -> int | None:
         """See `Engine.room`: a share of what the controller keeps."""
-        if self._limits is None:
-            with contextlib.suppress(EngineError):
-                self._reached()
-        if self._limits is None:
-            return None
-        return self._limits.room(self._wanted.per_job)
+        self._refresh()
+        return None if self._limits is None else self._limits.room(self._wanted.per_job)
 
     def _reached(self) -> Limits:
         """The limits of the cluster, whose controller answers. Raises EngineError."""
@@ -146,7 +146,8 @@ class SlurmEngine:
             self._client.ping()
             self._heard_at = self._monotonic()
         if self._limits is None:
-            self._limits = Limits.of(self._client.config())
+            config = self._client.config()
+            self._limits = Limits.of(config, self._client.preemption_grace_s(config))
         return self._limits
 
     @property
@@ -289,7 +290,7 @@ class SlurmEngine:
         located = self._located(handle)
         if located is None:
             return EngineWord(handle.name, *_never(folder, handle))
-        word = self._looking.word(handle, *located, folder, answer)
+        word = self._looking.word(handle, *located, folder, answer, self._limits)
         # By Slurm's own times: it holds until its files or the next answer say something else.
         if word.kind in ALIVE and word.at is not None:
             self._words[handle.name] = (word, handle.data)
@@ -322,9 +323,13 @@ class SlurmEngine:
 
     def _refresh(self) -> bool:
         """Ask the controller if it is time to, go on with what waits; whether anything is new."""
+        if self._asked is None and self._monotonic() < self._again_at:
+            return False
         try:
             asking = self._asking
         except EngineError as err:
+            self._again_at = self._monotonic() + self._pause_s
+            self._pause_s = min(self._pause_s * 1.5, _LONGEST_PAUSE_S)
             return self._looking.silent(err.problem)
         changed = asking.refresh()
         if self._limits is not None and self._sending.go_on(asking.answer, self._limits):
@@ -371,14 +376,20 @@ class SlurmEngine:
                     left_s,
                     self._sending.due_in_s(),
                     *(folder.due_in_s() for folder in folders),
-                    *([] if self._asked is None else [self._asked.due_in_s()]),
+                    self._due_in_s(),
                 ]
             )
-            if self._slept(max(pause_s, min(_SHORTEST_PAUSE_S, left_s))):
+            if self._slept(max(pause_s, min(_SHORTEST_TURN_S, left_s))):
                 return
             listed = [folder.refresh() for folder in folders]
             if any(listed) or self._refresh():
                 return
+
+    def _due_in_s(self) -> float:
+        """When the controller may be asked again."""
+        if self._asked is None:
+            return max(self._again_at - self._monotonic(), 0.0)
+        return self._asked.due_in_s()
 
     def _slept(self, seconds: float) -> bool:
         """Sleep; whether it was woken."""

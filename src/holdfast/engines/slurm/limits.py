@@ -25,6 +25,7 @@ class Limits:
         most_jobs: Jobs that the controller keeps, those of all users.
         kill_wait_s: From TERM to KILL of a job that is cancelled, or reaches its time limit.
         remembers_s: How long a job that has ended is shown at least.
+        told_s: How long before its end a preempted job may have been told; None if nobody says.
     """
 
     cluster: str = "cluster"
@@ -34,9 +35,10 @@ class Limits:
     most_jobs: int = 10_000
     kill_wait_s: float = 30.0
     remembers_s: float = 300.0
+    told_s: float | None = None
 
     @classmethod
-    def of(cls, config: Mapping[str, str]) -> Self:
+    def of(cls, config: Mapping[str, str], told_s: float | None = None) -> Self:
         """What `scontrol show config` says; Slurm's own defaults for what it does not."""
         default = cls()
         tasks = int(first_number(config, "MaxArraySize", default.most_tasks))
@@ -50,6 +52,7 @@ class Limits:
             most_jobs=int(first_number(config, "MaxJobCount", default.most_jobs)),
             kill_wait_s=first_number(config, "KillWait", default.kill_wait_s),
             remembers_s=first_number(config, "MinJobAge", default.remembers_s),
+            told_s=told_s,
         )
 
     def grace_s(self, wanted_s: float) -> float:

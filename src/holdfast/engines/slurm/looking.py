@@ -18,6 +18,7 @@ from holdfast.engines.slurm.asking import Answer
 from holdfast.engines.slurm.batch import Marks, marks
 from holdfast.engines.slurm.client import Client
 from holdfast.engines.slurm.folders import Begun, Folder
+from holdfast.engines.slurm.limits import Limits
 from holdfast.engines.slurm.parsing import Job, Node
 from holdfast.engines.slurm.sending import KNOWN_WITHIN_S, Sent, refused
 from holdfast.engines.slurm.wording import word_of
@@ -50,6 +51,7 @@ class Looking:
     Attributes:
         wants_answer: Whether some word waits for a new answer.
         cancelled: Tasks that we took out of the queue.
+        killed: When attempts that run were first asked to end at once.
     """
 
     def __init__(self, client: Client, clock: Callable[[], float]) -> None:
@@ -62,6 +64,7 @@ class Looking:
         self._unreached = ""
         self.wants_answer = False
         self.cancelled: set[tuple[Marks, int]] = set()
+        self.killed: dict[AttemptName, float] = {}
 
     def silent(self, problem: str) -> bool:
         """The controller has never answered; whether that is new."""
@@ -91,13 +94,20 @@ class Looking:
         return found.get(task)
 
     def word(
-        self, handle: Handle, sent: Sent, task: int, folder: Folder, answer: Answer | None
+        self,
+        handle: Handle,
+        sent: Sent,
+        task: int,
+        folder: Folder,
+        answer: Answer | None,
+        limits: Limits | None,
     ) -> EngineWord:
         """The word for an attempt that is one of a task."""
         name = handle.name
+        told_s = None if limits is None else limits.told_s
         job = self.element(answer, sent, task)
         if str(name) in folder.ended:
-            return self._ended(name, job)
+            return self._ended(name, job, told_s)
         begun = folder.live(name) if str(name) in folder.begun else None
         if begun is not None and begun.revoked:
             return EngineWord(name, "gone", "it was revoked before it began")
@@ -106,7 +116,7 @@ class Looking:
         if job is None:
             return self._missing(handle, sent, task, begun, answer)
         better = _better(handle, job, task, begun)
-        word = word_of(name, job, better)
+        word = word_of(name, job, better, told_s=told_s)
         if word.kind in ("queued", "held") and begun is not None:
             # It has begun since the controller was asked.
             return attrs.evolve(word, kind="running", host=_host(begun), at=None)
@@ -114,9 +124,9 @@ class Looking:
             return self._node_failed(word, job.host or str(handle.data.get("node", "")))
         return word
 
-    def _ended(self, name: AttemptName, job: Job | None) -> EngineWord:
+    def _ended(self, name: AttemptName, job: Job | None, told_s: float | None) -> EngineWord:
         if job is not None:
-            word = word_of(name, job)
+            word = word_of(name, job, told_s=told_s)
             if word.kind in ("timeout", "cancelled", "preempted"):
                 return word
             if word.kind in ("running", "completing") and self._near_limit(job):

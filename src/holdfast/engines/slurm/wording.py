@@ -62,8 +62,10 @@ def kind_of(job: Job) -> WordKind:
     return kind
 
 
-def word_of(name: AttemptName, job: Job, handle: Handle | None = None) -> EngineWord:
-    """The word for an attempt whose task is in *job*."""
+def word_of(
+    name: AttemptName, job: Job, handle: Handle | None = None, *, told_s: float | None = None
+) -> EngineWord:
+    """The word for an attempt whose task is in *job*; *told_s*: see `Limits`."""
     kind = kind_of(job)
     said = job.state if not job.reason else f"{job.state} ({job.reason})"
     waits = kind in ("queued", "held")
@@ -72,12 +74,12 @@ def word_of(name: AttemptName, job: Job, handle: Handle | None = None) -> Engine
         kind,
         f"Slurm says {said}" if kind == "unknown" else said,
         host=None if waits else job.host or job.nodes,
-        at=_at(kind, job),
+        at=_at(kind, job, told_s),
         handle=handle,
     )
 
 
-def _at(kind: WordKind, job: Job) -> datetime | None:
+def _at(kind: WordKind, job: Job, told_s: float | None) -> datetime | None:
     if kind in ("queued", "held"):
         return job.submitted_at
     if kind in ("running", "completing"):
@@ -86,5 +88,9 @@ def _at(kind: WordKind, job: Job) -> datetime | None:
         # Its end is when nothing of it was left; TERM it was sent at its limit at the earliest.
         limit = job.started_at + timedelta(seconds=job.limit_s)
         return limit if job.ends_at is None else min(limit, job.ends_at)
-    # With a grace period of the partition, a preempted job ends that much after it was told.
-    return None if kind == "preempted" else job.ends_at
+    if kind == "preempted":
+        # It may have had so long to end by itself.
+        if job.ends_at is None or told_s is None:
+            return None
+        return job.ends_at - timedelta(seconds=told_s)
+    return job.ends_at
