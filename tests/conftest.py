@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import foreign
+import slurm_mini
 from holdfast.store.manager import StateManager
 
 # No deadline: a shared machine stalls for longer than any example takes.
@@ -105,3 +106,27 @@ def _read_by_a_stranger(request: pytest.FixtureRequest) -> Iterator[None]:
     left = request.node.funcargs.get("tmp_path")
     for top in () if left is None else foreign.state_directories(left):
         assert not foreign.disagreements(top)
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> Iterator[slurm_mini.Cluster]:
+    """A Slurm cluster of this test process, with room for many small jobs."""
+    lacking = slurm_mini.missing()
+    if lacking and os.environ.get("CI"):
+        pytest.fail(lacking)
+    elif lacking:
+        pytest.skip(lacking)
+    with slurm_mini.a_cluster(cpus=64) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def slurm(
+    slurm_cluster: slurm_mini.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[slurm_mini.Cluster]:
+    """That cluster, up, found by everything that the test starts; its jobs end with the test."""
+    monkeypatch.setenv("SLURM_CONF", str(slurm_cluster.conf))
+    slurm_cluster.start()
+    yield slurm_cluster
+    slurm_cluster.start()
+    assert slurm_cluster.cancel_all()

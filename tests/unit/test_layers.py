@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "config": {"encoding", "errors", "globs", "status"},
     "provenance": {"encoding", "errors", "syncing"},
     "attempts": {"errors", "identity", "liveness", "status", "syncing"},
-    "engines": {"attempts", "encoding", "errors", "host", "identity", "liveness"},
+    "engines": {"attempts", "encoding", "errors", "host", "identity", "liveness", "status"},
     "slots": {"attempts", "errors", "liveness"},
     "worker": {"attempts", "errors", "syncing"},
     "lifecycle": {"errors", "identity", "liveness", "status", "validators"},

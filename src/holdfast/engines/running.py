@@ -132,6 +132,9 @@ class Task:
             "python": sys.executable,
             "started_at": system.timestamp(time.time()),
         }
+        if "SLURMD_NODENAME" in os.environ:
+            # What its scheduler calls this host, which can be another name.
+            said["node"] = os.environ["SLURMD_NODENAME"]
         name = tasks.node_file(self._wave, self._number)
         try:
             tasks.publish(waves, name, tasks.encoded(said), durable=False)

@@ -1,0 +1,58 @@
+"""What an experiment asks of the engine that runs it, as `[engine]` of its file says."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal, get_args
+
+import attrs
+
+__all__ = ["ENGINES", "EngineName", "EngineOptions"]
+
+EngineName = Literal["local", "slurm", "dask"]
+#: Every engine that can be named.
+ENGINES: Final[tuple[EngineName, ...]] = get_args(EngineName)
+
+_NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
+
+
+@attrs.frozen(kw_only=True)
+class EngineOptions:
+    """What runs the attempts, and what it is asked for. No part of the work.
+
+    A command is one process or, with `ranks`, one launcher.
+
+    Attributes:
+        name: `"local"`, this machine; `"slurm"`; or `"dask"`. `--engine` names another one.
+        partition: Of Slurm, where jobs wait; None for the site's default.
+        account: Of Slurm, who pays; None for the site's default.
+        time_s: Of Slurm, the time limit of a job; None for the partition's default. A job that
+            reaches it is interrupted, not failed.
+        cpus: CPUs of one command; None for as many as the engine gives.
+        memory_bytes: Memory of one command; None for what the engine gives.
+        gpus: Of Slurm, GPUs of one command; None for none.
+        nodes: Of Slurm, nodes of one job, whose command starts its ranks on all of them by `srun`
+            or `torchrun`; None for one.
+        per_job: Of Slurm, how many commands share one job.
+        extra: Of Slurm, further options of `sbatch`, each as one word.
+        python: Of Slurm, the Python that runs holdfast on the nodes; None for this one.
+        grace_s: How long the files of an attempt that is over by the engine's word may take to be
+            seen here.
+        address: Of Dask, the scheduler, as in `"tcp://host:8786"`; None for a cluster on this
+            machine that ends with the run.
+        resources: Of Dask, what one command holds of a worker's resources.
+    """
+
+    name: EngineName = "local"
+    partition: str | None = None
+    account: str | None = None
+    time_s: float | None = None
+    cpus: int | None = None
+    memory_bytes: int | None = None
+    gpus: int | None = None
+    nodes: int | None = None
+    per_job: int = 1
+    extra: tuple[str, ...] = ()
+    python: str | None = None
+    grace_s: float = 30.0
+    address: str | None = None
+    resources: Mapping[str, float] = _NOTHING
