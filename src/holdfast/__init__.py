@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from holdfast.config.experiment_file import Experiment, load_config
     from holdfast.config.hashing import compute_config_hash
     from holdfast.diagrams import diagram
+    from holdfast.engines.executor import ExecutorEngine
     from holdfast.engines.local.engine import LocalEngine
     from holdfast.errors import (
         AggregationError,
@@ -88,6 +89,7 @@ __all__ = [
     "EngineError",
     "EngineRefusedError",
     "EngineWarning",
+    "ExecutorEngine",
     "Experiment",
     "ExperimentExistsError",
     "ExperimentMachine",
@@ -141,6 +143,7 @@ __version__ = "0.1.0"
 # Everything that is not here is an error and lives in `holdfast.errors`.
 _HOMES = {
     "Claim": "store.claim",
+    "ExecutorEngine": "engines.executor",
     "Experiment": "config.experiment_file",
     "ExperimentMachine": "lifecycle.machines",
     "ExperimentState": "lifecycle.records",
