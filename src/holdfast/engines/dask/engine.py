@@ -1,0 +1,434 @@
+"""The Dask engine: every attempt is a task, published under the experiment's name.
+
+A task lasts as long as its attempt. Where files are shared, a worker that is killed, a task that
+Dask runs again and a scheduler that forgets everything change nothing: the attempt's own lock lets
+it run once, and its files tell how it ended.
+"""
+
+import contextlib
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from holdfast.attempts.files import revoke
+from holdfast.attempts.looking import Ended, Running, glance
+from holdfast.attempts.names import AttemptName, prepare
+from holdfast.attempts.parcels import unpack
+from holdfast.attempts.records import Attempt
+from holdfast.engines import carrying, station, waves
+from holdfast.engines.bell import Bell
+from holdfast.engines.contract import EngineWord, Handle
+from holdfast.engines.dask import tasks
+from holdfast.engines.dask.link import Link
+from holdfast.engines.executor import refuse_slots
+from holdfast.engines.options import EngineOptions
+from holdfast.engines.strays import Strays
+from holdfast.errors import DiskError, EngineError, EngineRefusedError
+from holdfast.identity import ProcessIdentity
+
+__all__ = ["DaskEngine"]
+
+_NAME: Final = "dask"
+#: While the scheduler is away: how soon it is asked again.
+_AWAY_S: Final = 0.5
+#: How often somebody looks whether there is a worker for what waits.
+_SHORT_EVERY_S: Final = 5.0
+
+
+@attrs.define(kw_only=True)
+class _Task:
+    """An attempt that a task stands for.
+
+    Attributes:
+        dataset: Under which name it was published, with others.
+        began: What its worker said of it; None while it waits.
+        lost: Whether the connection over which its end would be told was lost.
+    """
+
+    handle: Handle
+    future: Any
+    dataset: str
+    since: datetime
+    began: Mapping[str, Any] | None = None
+    lost: bool = False
+
+
+class DaskEngine:
+    """Runs attempts on the workers of a Dask cluster, each in one of their slots.
+
+    They run on when the engine is closed and when its process is killed, and another `DaskEngine`
+    finds them again. Without an address, neither in the options nor in Dask's own configuration,
+    it starts a cluster in this process, which ends with it.
+
+    Args:
+        options: `address`, and `resources` that each attempt holds of its worker.
+    """
+
+    name = _NAME
+    outlives = False
+    shares_files = True
+
+    def __init__(self, options: EngineOptions | None = None) -> None:
+        options = options or EngineOptions(name="dask")
+        self._resources = dict(options.resources)
+        self._bell = Bell()
+        self._link = Link(options.address, self._resources, self._bell.ring)
+        self._strays = Strays(_NAME)
+        self._tasks: dict[AttemptName, _Task] = {}
+        self._over: dict[AttemptName, str] = {}
+        self._folders: dict[str, Path] = {}
+        self._probed: set[Path] = set()
+        self._short: str = ""
+        self._short_at = -_SHORT_EVERY_S
+        self._away = False
+        self._closed = False
+
+    # -- before anything runs ---------------------------------------------------------------------
+
+    def check(self, attempts: Sequence[Attempt]) -> Sequence[str]:
+        """See `Engine.check`."""
+        refuse_slots(_NAME, attempts)
+        self._link.client()
+        notes = [] if not attempts else self._probe(attempts[0].folder)
+        short = self._shortage()
+        return [*notes, f"{short}: attempts wait until one comes"] if short else notes
+
+    def room(self) -> int | None:
+        """See `Engine.room`: the scheduler has a queue."""
+        return None
+
+    def _probe(self, folder: Path) -> list[str]:
+        """Find out, once, whether the workers see what is written here."""
+        if self._link.own or folder in self._probed:
+            return []
+        nearest = next(each for each in (folder, *folder.parents) if each.is_dir())
+        probe = nearest / f".{os.urandom(8).hex()}.tmp"
+        try:
+            probe.touch(exist_ok=False)
+            try:
+                answers = self._link.run(tasks.look, str(probe))
+            finally:
+                probe.unlink()
+        except OSError as err:
+            raise EngineError(_NAME, f"{nearest} cannot be written to: {err.strerror}") from err
+        blind = sorted(self._blind(answers))
+        if answers:
+            self._probed.add(folder)
+        if not blind:
+            return []
+        self.shares_files = False
+        some = f"{len(blind)} of {len(answers)} workers do not see {nearest}"
+        return [
+            f"{some}: exit records, logs and results come back when an attempt has ended, other "
+            f"files do not, and an attempt may run twice if a worker dies"
+        ]
+
+    @staticmethod
+    def _blind(answers: Mapping[str, Any]) -> Iterator[str]:
+        for worker, answer in answers.items():
+            if isinstance(answer, ImportError):
+                raise EngineRefusedError(_NAME, f"worker {worker}: {answer}")
+            if isinstance(answer, BaseException):
+                continue  # it is dying, or does not answer: its tasks will tell
+            found, seen = answer
+            if found != tasks.version():
+                words = f"worker {worker} has holdfast {found}, and this is {tasks.version()}"
+                raise EngineRefusedError(_NAME, words)
+            if not seen:
+                yield worker
+
+    def _shortage(self) -> str:
+        """Why nothing that waits can begin; empty if it can, as far as is known."""
+        now = time.monotonic()
+        if now - self._short_at >= _SHORT_EVERY_S:
+            self._short_at = now
+            workers = self._link.workers()
+            fit = [
+                each
+                for each in workers.values()
+                if all(each.get(kind, 0) >= count for kind, count in self._resources.items())
+            ]
+            wanted = ", ".join(f"{kind}={count:g}" for kind, count in self._resources.items())
+            none = f"no worker has {wanted}" if workers else "no worker is connected"
+            self._short = "" if fit else none
+        return self._short
+
+    # -- what is there ----------------------------------------------------------------------------
+
+    def submit(self, experiment_id: str, attempts: Sequence[Attempt]) -> list[Handle]:
+        """See `Engine.submit`.
+
+        Raises:
+            EngineError: The scheduler cannot be reached.
+            EngineRefusedError: Workers have no holdfast, or another, or attempts hold slots.
+            StateReadError, StateWriteError: The folder of the attempts refused.
+        """
+        if not attempts:
+            return []
+        refuse_slots(_NAME, attempts)
+        folder = attempts[0].folder
+        prepare(folder)
+        self._folders[experiment_id] = folder
+        token = waves.token(folder)
+        self._link.client()
+        self._probe(folder)
+        names = {str(attempt.name): attempt.name for attempt in attempts}
+        orders = {
+            str(attempt.name): carrying.order(attempt, token, apart=not self.shares_files)
+            for attempt in attempts
+        }
+        dataset = f"{_prefix(token)}{os.urandom(6).hex()}"
+        keys = [f"{_prefix(token)}{name}" for name in orders]
+        futures = self._link.submit(dataset, tasks.attempt, orders, keys)
+        for text, name in names.items():
+            self._add(name, folder, futures[text], dataset)
+        return [self._tasks[attempt.name].handle for attempt in attempts]
+
+    def _add(self, name: AttemptName, folder: Path, future: Any, dataset: str) -> None:
+        data = {"address": self._link.address, "key": future.key}
+        handle = Handle(name=name, folder=folder, engine=_NAME, data=data)
+        self._over.pop(name, None)
+        self._tasks[name] = _Task(
+            handle=handle, future=future, dataset=dataset, since=datetime.now(UTC)
+        )
+
+    def find(self, experiment_id: str, folder: Path | None = None) -> Mapping[AttemptName, Handle]:
+        """See `Engine.find`: what is published, and what runs by the files of *folder*."""
+        folder = folder or self._folders.get(experiment_id)
+        if folder is None:
+            return {}
+        self._folders[experiment_id] = folder
+        self._link.client()
+        self._take_up(experiment_id, folder)
+        self._hear()
+        self._collect()
+        found = dict(self._strays.find(experiment_id, folder))
+        for name, task in self._tasks.items():
+            if name.experiment_id == experiment_id:
+                found[name] = task.handle
+        return found
+
+    def _take_up(self, experiment_id: str, folder: Path) -> None:
+        """Watch what an engine before this one published."""
+        for dataset, futures in self._link.published(_prefix(waves.token(folder))).items():
+            for text, future in futures.items():
+                name = AttemptName.parse(experiment_id, str(text))
+                if name is None or name in self._over:
+                    continue
+                task = self._tasks.get(name)
+                if task is None or task.lost:
+                    self._add(name, folder, future, dataset)
+        for worker, answer in self._link.run(tasks.running, str(folder)).items():
+            for text, identity in answer.items() if isinstance(answer, dict) else ():
+                task = self._tasks.get(AttemptName.parse(experiment_id, text) or _NOBODY)
+                if task is not None:
+                    task.began = {"worker": worker, "identity": identity}
+
+    # -- what becomes of it -----------------------------------------------------------------------
+
+    def poll(self, handles: Sequence[Handle]) -> list[EngineWord]:
+        """See `Engine.poll`.
+
+        Raises:
+            EngineError: The scheduler cannot be reached, and no files tell anything new.
+        """
+        self._hear()
+        away = self._again()
+        self._collect()
+        words = [self._word(handle) for handle in handles]
+        if away is not None and all(word.kind == "unknown" for word in words):
+            raise away
+        return words
+
+    def _hear(self) -> None:
+        """Take in what workers said."""
+        told = {task.handle.data["key"]: task for task in self._tasks.values()}
+        for said in self._link.said():
+            task = told.get(f"{_prefix(said.get('token'))}{said.get('attempt')}")
+            if task is not None:
+                task.began = said
+
+    def _again(self) -> EngineError | None:
+        """Find tasks again whose connection was lost; why that cannot be done now."""
+        lost = [task for task in self._tasks.values() if _is_cancelled(task.future)]
+        for task in lost:
+            task.lost = True
+        self._away = False
+        if not lost:
+            return None
+        folders = {task.handle.name.experiment_id: task.handle.folder for task in lost}
+        try:
+            for experiment_id, folder in folders.items():
+                self._take_up(experiment_id, folder)
+        except (EngineError, DiskError) as err:
+            self._away = True
+            return err if isinstance(err, EngineError) else EngineError(_NAME, str(err))
+        for name, task in list(self._tasks.items()):
+            if task.lost:
+                del self._tasks[name]
+                self._strays.take(task.handle, "the scheduler does not know it any more")
+        return None
+
+    def _collect(self) -> None:
+        """Take in the tasks that are over."""
+        done = [task for task in self._tasks.values() if not task.lost and task.future.done()]
+        if not done:
+            return
+        finished = [task for task in done if task.future.status == "finished"]
+        # Where files are shared there is nothing to fetch, and the type of the value says so.
+        apart = [task for task in finished if task.future.type is not type(None)]
+        values: list[Any] = []
+        if apart:
+            try:
+                values = self._link.gather([task.future for task in apart])
+            except EngineError:
+                return  # of this moment, or lost with its worker: then it runs again
+        for task, value in zip(apart, values, strict=True):
+            if value is not None:
+                self.shares_files = False
+                unpack(task.handle.folder, task.handle.name, value)
+        for task in finished:
+            self._end(task)
+            self._over[task.handle.name] = "its task is over"
+        for task in done:
+            if task.future.status == "error":
+                self._end(task)
+                self._strays.take(task.handle, f"its task failed: {_error(task.future)}")
+        self._forget({task.dataset for task in done})
+
+    def _end(self, task: _Task) -> None:
+        del self._tasks[task.handle.name]
+
+    def _forget(self, datasets: set[str]) -> None:
+        """Have the scheduler forget what is over, with all that was submitted with it."""
+        over = datasets - {task.dataset for task in self._tasks.values()}
+        if over:
+            self._link.unpublish(sorted(over))
+
+    def _word(self, handle: Handle) -> EngineWord:
+        name = handle.name
+        task = self._tasks.get(name)
+        if task is None:
+            if name in self._over:
+                return EngineWord(name, "completed", self._over[name])
+            return self._strays.word(handle)
+        if task.lost:
+            return _by_files(handle)
+        if task.began is None:
+            short = ""
+            with contextlib.suppress(EngineError):
+                short = self._shortage()
+            return EngineWord(name, "held" if short else "queued", short, at=task.since)
+        return _running(task, task.began)
+
+    # -- what is to stop --------------------------------------------------------------------------
+
+    def cancel(
+        self, handles: Sequence[Handle], *, force: bool = False
+    ) -> Mapping[AttemptName, str]:
+        """See `Engine.cancel`: every worker is asked, and what none of them has is dequeued."""
+        self._hear()
+        self._collect()
+        strays = [handle for handle in handles if handle.name not in self._tasks]
+        unreached = dict(self._strays.cancel(strays, force=force))
+        wanted = defaultdict(list)
+        for handle in handles:
+            if handle.name in self._tasks:
+                wanted[handle.folder].append(handle)
+        for folder, some in wanted.items():
+            names = [str(handle.name) for handle in some]
+            answers = self._link.run(tasks.stop, str(folder), names, force)
+            there = {name for each in answers.values() if isinstance(each, list) for name in each}
+            silent = [worker for worker, each in answers.items() if not isinstance(each, list)]
+            waiting = [handle for handle in some if str(handle.name) not in there]
+            if silent:
+                words = f"worker {silent[0]} does not answer"
+                unreached.update((handle.name, words) for handle in waiting)
+            else:
+                self._dequeue(waiting)
+        return unreached
+
+    def _dequeue(self, handles: Sequence[Handle]) -> None:
+        """Take out of the queue what no worker has, and will take any more."""
+        # The mark on the disk first: what begins all the same finds it.
+        out = [handle for handle in handles if revoke(handle.folder, handle.name)]
+        taken = [self._tasks.pop(handle.name) for handle in out]
+        if taken:
+            self._link.cancel([task.future for task in taken])
+            self._forget({task.dataset for task in taken})
+
+    def wait(self, timeout_s: float) -> None:
+        """See `Engine.wait`."""
+        self._strays.wait(self._bell, min(timeout_s, _AWAY_S) if self._away else timeout_s)
+
+    def wake(self) -> None:
+        """See `Engine.wake`."""
+        self._bell.ring()
+
+    def close(self) -> None:
+        """Leave the cluster; attempts run on. Closing again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._link.own:
+            for name, task in self._tasks.items():
+                station.leave(task.handle.folder, [str(name)])
+        self._tasks.clear()
+        self._link.close()
+        self._strays.close()
+        self._bell.close()
+
+
+_NOBODY: Final = AttemptName("", "0", 0)
+
+
+def _prefix(token: Any) -> str:
+    """What the names of all tasks and datasets of one experiment's folder begin with."""
+    return f"{tasks.TOPIC}-{token}-"
+
+
+def _is_cancelled(future: Any) -> bool:
+    return bool(future.cancelled())
+
+
+def _error(future: Any) -> str:
+    err = future.exception()
+    return f"{type(err).__name__}: {err}"
+
+
+def _by_files(handle: Handle) -> EngineWord:
+    """What is known of an attempt while nobody can be asked."""
+    seen = None
+    with contextlib.suppress(DiskError, OSError):
+        seen = glance(handle.folder, handle.name)
+    if isinstance(seen, Ended):
+        return EngineWord(handle.name, "completed", "its outcome is recorded")
+    if isinstance(seen, Running):
+        return EngineWord(handle.name, "running", str(seen.verdict))
+    return EngineWord(handle.name, "unknown", "the scheduler cannot be reached")
+
+
+def _running(task: _Task, began: Mapping[str, Any]) -> EngineWord:
+    identity = None
+    with contextlib.suppress(TypeError, ValueError):
+        identity = ProcessIdentity(**(began.get("identity") or {}))
+    handle = attrs.evolve(
+        task.handle,
+        identity=identity,
+        data={**task.handle.data, "worker": str(began.get("worker"))},
+    )
+    at = began.get("at")
+    return EngineWord(
+        handle.name,
+        "running",
+        f"on worker {began.get('worker')}",
+        host=identity.host if identity and identity.host else None,
+        at=datetime.fromtimestamp(at, UTC) if isinstance(at, int | float) else None,
+        handle=handle,
+    )

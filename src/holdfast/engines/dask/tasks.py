@@ -1,0 +1,68 @@
+"""What a Dask worker runs for the engine, called there by name."""
+
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from holdfast.attempts.parcels import Parcel
+from holdfast.engines import carrying, station
+from holdfast.identity import ProcessIdentity
+
+__all__ = ["TOPIC", "attempt", "look", "running", "stop", "version"]
+
+#: Under which all engines hear what happens on all workers. One for all, because a scheduler keeps
+#: the last thousand events of every topic for as long as it lives.
+TOPIC: Final = "holdfast"
+
+
+def attempt(wanted: carrying.Order) -> Parcel | None:
+    """Run an attempt to its certain end."""
+    from distributed import get_worker, secede
+
+    worker = get_worker()
+
+    def started(identity: ProcessIdentity | None) -> None:
+        said = {
+            "token": wanted.token,
+            "attempt": str(wanted.attempt.name),
+            "at": time.time(),
+            "worker": worker.address,
+            "identity": None if identity is None else attrs.asdict(identity),
+        }
+        worker.log_event(TOPIC, said)
+
+    # Nothing of it runs any more, and its outcome is about to come: another may have its place.
+    return carrying.carry_out(wanted, started, secede)
+
+
+def stop(folder: str, names: Sequence[str], force: bool) -> list[str]:
+    """Ask those to stop that run here, and let none of the others begin here."""
+    return station.stop(Path(folder), names, force=force)
+
+
+def running(folder: str) -> dict[str, dict[str, Any] | None]:
+    """Which attempts of an experiment run here, each with the identity of its shim."""
+    found = station.running(Path(folder))
+    return {name: None if each is None else attrs.asdict(each) for name, each in found.items()}
+
+
+def look(file: str) -> tuple[str, bool]:
+    """Which holdfast is here, and whether *file* can be seen."""
+    path = Path(file)
+    try:
+        # A listing, so that a network file system asks its server again.
+        return version(), path.name in (each.name for each in path.parent.iterdir())
+    except OSError:
+        return version(), False
+
+
+def version() -> str:
+    """Which holdfast this is: what is asked and answered is not the same in all of them."""
+    try:
+        return metadata.version("holdfast")
+    except metadata.PackageNotFoundError:
+        return "from a directory"
