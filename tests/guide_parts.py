@@ -19,7 +19,7 @@ from holdfast import diagrams
 from holdfast.cli import app as cli
 from holdfast.cli.failures import EXIT_CODES
 from holdfast.cli.where import Where
-from holdfast.config import declaration, rules
+from holdfast.config import declaration, engine, rules
 from holdfast.config.matrix import Matrix
 from holdfast.lifecycle.edges import edges
 from holdfast.lifecycle.machines import MACHINES
@@ -48,6 +48,8 @@ _WHOLE: Final = re.MULTILINE | re.DOTALL
 
 # -- the experiment file --------------------------------------------------------------------------
 
+_ENGINES: Final = " or ".join(f'`"{each}"`' for each in get_args(declaration.EngineName))
+
 _VALUES: Final[dict[Any, str]] = {
     str: "text",
     bool: "`true` or `false`",
@@ -61,6 +63,7 @@ _VALUES: Final[dict[Any, str]] = {
     declaration.Seconds: "a duration",
     declaration.SomeSeconds: "a duration",
     declaration.OnStall: '`"tell"` or `"restart"`',
+    declaration.EngineName: _ENGINES,
     rules.Rules: "a list of tables",
     rules.Causes: "a text or a list of texts",
     rules.Codes: "a list of integers",
@@ -89,6 +92,12 @@ def _keys() -> str:
 def _table(title: str, record: type) -> list[str]:
     lines = ["", f"### {title}", "", *_wrapped(_summary(record)), ""]
     about = _attributes(record)
+    if record is declaration.EngineOptions:
+        defaults = {field.name: field.default for field in attrs.fields(record)}
+        for key, (name, kind, *_) in engine.KEYS.items():
+            of = declaration.Seconds if name.endswith("_s") else declaration.EngineName
+            lines += _item(key, kind, about[name], _default(defaults[name], of))
+        return lines
     for field in attrs.fields(record):
         key = {**declaration.KEYS, "settings": "set"}.get(field.name, field.name)
         kind = field.type
@@ -100,9 +109,9 @@ def _table(title: str, record: type) -> list[str]:
 
 
 def _default(value: Any, kind: Any) -> str:
-    if value in (None, attrs.NOTHING, ()):
+    if value in (None, attrs.NOTHING, (), {}):
         return ""
-    if kind is declaration.OnStall:
+    if kind in (declaration.OnStall, declaration.EngineName) and isinstance(value, str):
         return f'; default `"{value}"`'
     if kind is declaration.Seconds:
         return f'; default `"{value:g}s"`'

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "liveness": {"host", "identity"},
     "globs": {"encoding"},
     "syncing": set(),
-    "config": {"encoding", "errors", "globs", "status"},
+    "config": {"encoding", "engines", "errors", "globs", "status"},
     "provenance": {"encoding", "errors", "syncing"},
     "attempts": {"errors", "identity", "liveness", "status", "syncing"},
     "engines": {"attempts", "encoding", "errors", "host", "identity", "liveness", "status"},

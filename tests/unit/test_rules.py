@@ -40,7 +40,7 @@ def problems(*rules: Any, **limits: Any) -> list[str]:
     return [str(each) for each in caught.value.problems]
 
 
-WORDS = "timeout, out_of_memory, perhaps_memory, signal, exit, stall, lost, preempted"
+WORDS = "timeout, out_of_memory, perhaps_memory, signal, exit, stall, lost, preempted, time_limit"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_limit_that_was_lifted_since_keeps_nobody_from_going_on() -> None:
 def test_quotes_around_a_key_to_set_can_be_left_out() -> None:
     """TOML makes a table in a table of it."""
     (rule,) = made({"when": "timeout", "set": {"limits": {"timeout": "4h"}}}).retry.rules
-    assert [(each.key, each.seconds) for each in rule.settings] == [("limits.timeout", 14_400)]
+    assert [(each.key, each.value) for each in rule.settings] == [("limits.timeout", 14_400)]
 
 
 def test_rules_and_deadlines_are_no_part_of_the_work(tmp_path: Any) -> None:

@@ -1,14 +1,19 @@
-"""Having an experiment driven to its end on this machine, shown while it goes, and told after."""
+"""Having an experiment driven to its end, shown while it goes, and told after."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
+from holdfast.cli.engines import Engines
 from holdfast.cli.failures import code_of, told
 from holdfast.cli.loading import quietly
 from holdfast.cli.where import Where
+from holdfast.engines.contract import LOCAL
+from holdfast.engines.options import ENGINES, EngineName
 from holdfast.errors import HoldfastError
 from holdfast.reading import forms, text
+from holdfast.reading.engines import TITLES, engine_of
 from holdfast.status import ExperimentStatus, ProcessStatus
 
 if TYPE_CHECKING:
@@ -21,7 +26,8 @@ __all__ = ["conduct"]
 
 def conduct(
     where: Where,
-    drive: Callable[["Orchestrator"], "Outcome"],
+    drive: Callable[["Orchestrator", bool], "Outcome"],
+    engines: Engines,
     *,
     force: bool,
     as_json: bool,
@@ -29,20 +35,27 @@ def conduct(
     detach: bool = False,
     tags: Sequence[str] = (),
 ) -> int:
-    """Have *drive* run an experiment on this machine, show how it goes, and print its end.
+    """Have *drive* run an experiment, show how it goes, and print its end.
 
     Args:
-        detach: In a child that the terminal does not hold; returns once it has begun.
+        drive: Called with what drives it, and whether that leaves it once all is submitted.
+        engines: What runs it.
+        detach: In a child that the terminal does not hold; returns once it has begun. What an
+            engine has that outlives us needs no child: it is submitted, and left.
         tags: What the experiment is tagged with, as soon as it is known which one it is.
     """
-    on_begin = None
-    if detach:
+    from holdfast.engines.making import make
+
+    on_begin, engine = None, make(engines.processes)
+    leave = detach and engine.outlives
+    if detach and not leave:
         from holdfast.cli import detached
 
+        engine.close()  # what it has opened is no child's
         child = detached.detach(where, as_json=as_json)
         if isinstance(child, int):
             return child
-        on_begin, as_json = child.begun, False
+        on_begin, as_json, engine = child.begun, False, make(engines.processes)
     with quietly():
         from holdfast.cli.announcing import Announcing
         from holdfast.cli.live import Progress
@@ -51,29 +64,37 @@ def conduct(
 
     manager = where.manager()
     with (
+        closing(engine),
         Progress(manager.folder, parameters, notes) as progress,
-        Announcing(progress.stopping) as engine,
     ):
 
         def step(state: "ExperimentState", changes: "Sequence[Change]") -> None:
             if progress.first is None:
-                _say_interpreter(state)
+                if engine.name == LOCAL:
+                    _say_interpreter(state)
                 _tag(where, state, tags)
             progress.step(state, changes)
 
+        def aggregation_engine() -> Announcing:
+            return Announcing(make(engines.aggregation), progress.stopping)
+
         orchestrator = Orchestrator(
             manager,
-            engine,
+            Announcing(engine, progress.stopping),
             on_step=step,
             on_note=progress.note,
             on_hold=progress.hold,
             on_begin=on_begin,
             force=force,
+            gone_grace_s=None if engine.name == LOCAL else engines.processes.grace_s,
+            aggregation_engine=None if engines.one else aggregation_engine,
         )
-        outcome = drive(orchestrator)
+        outcome = drive(orchestrator, leave)
     if progress.first is None:  # nothing was to be done
         _tag(where, outcome.state, tags)
     _print_end(where, outcome, _taken_up(outcome, progress.first), as_json=as_json)
+    if leave and outcome.left and not as_json:
+        text.emit([outcome.state.experiment_id])  # as of what runs in a child
     return code_of(outcome)
 
 
@@ -141,6 +162,7 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
                 "experiment": forms.experiment(state, None),
                 "exit_code": code_of(outcome),
                 **forms.plain(outcome, "message", "skipped", "adopted", "reused", "already_done"),
+                **forms.plain(outcome, "left", "engine"),
                 "held": list(outcome.held),
                 "blocked": dict(outcome.blocked),
                 "next_command": command,
@@ -163,15 +185,49 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
             text.say(note)
     told = text.one_line(outcome.message)
     text.say(told + (f" ({'; '.join(notes)})" if notes else ""))
-    if command is not None:
+    if outcome.left:
+        _say_left(where, outcome)
+    elif command is not None:
         text.say(f"next: {command}")
     if again := _again(outcome):
         text.say(f"or only what this was about: {where.command(*again)}")
-    if outcome.blocked:
+    elsewhere = _elsewhere(outcome)
+    for engine in elsewhere:
+        other = where.command("resume", "--engine", engine, state.experiment_id)
+        text.say(f"or, with what {TITLES[engine]} has: {other}")
+    if outcome.blocked and not elsewhere:
         sure = where.command("resume", "--force", state.experiment_id)
         text.say(f"or, once you are sure that nothing of what was left as it is runs: {sure}")
     if outcome.lost:
         text.say(f"or delete it: {where.command('rm', state.experiment_id)}")
+
+
+def _say_left(where: Where, outcome: "Outcome") -> None:
+    """What goes on without us, what does not, and how to meet it again."""
+    experiment_id, limits = outcome.state.experiment_id, outcome.state.config.get("limits")
+    waits = ["retries"]
+    if isinstance(limits, Mapping) and limits.get("fail_fast"):
+        waits.append("fail_fast")
+    waits = [*waits, "the aggregation"]
+    them = "it goes" if outcome.left == 1 else "they go"
+    rest = f"{', '.join(waits[:-1])} and {waits[-1]}"
+    text.say(f"  {them} on without this program; {rest} wait for a resume")
+    for what, verb in (("go on", "resume"), *((each, each) for each in ("watch", "wait"))):
+        text.say(f"  to {what}: {where.command(verb, experiment_id)}")
+    text.say(
+        f"  to stop {'it' if outcome.left == 1 else 'them'}: {where.command('stop', experiment_id)}"
+    )
+
+
+def _elsewhere(outcome: "Outcome") -> list[EngineName]:
+    """Other engines that have what was left as it is."""
+    processes = outcome.state.processes
+    having = (
+        {engine_of(processes[index]) for index in processes.indices(ProcessStatus.RUNNING)}
+        if outcome.blocked
+        else set()
+    )
+    return [each for each in ENGINES if each in having and each != outcome.engine]
 
 
 def _again(outcome: "Outcome") -> tuple[str, ...]:

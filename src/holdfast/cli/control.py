@@ -1,5 +1,6 @@
 """`holdfast stop`: experiments that others drive, asked to stop, and waited for."""
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -7,6 +8,7 @@ import click
 from holdfast.cli.addressing import named, resolve_unit
 from holdfast.cli.app import experiments_argument, force_option, in_state_dir, json_option
 from holdfast.cli.durations import duration
+from holdfast.cli.engines import stored_engines
 from holdfast.cli.failures import OWNED, report
 from holdfast.cli.indices import only_option, selected
 from holdfast.cli.waiting import pause
@@ -18,6 +20,7 @@ from holdfast.status import ExperimentStatus, ProcessStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from holdfast.engines.contract import Engine
     from holdfast.lifecycle.records import ExperimentState
     from holdfast.orchestration.stopping import Stopped, Stopping
 
@@ -55,7 +58,6 @@ def stop(
         raise click.UsageError("--kill leaves no time for --grace")
     if only is not None and len(queries) > 1:
         raise click.UsageError("--only is about the processes of one experiment")
-    from holdfast.engines.local.engine import LocalEngine
     from holdfast.orchestration.stopping import Stopping
     from holdfast.store.requests import StopRequest
 
@@ -76,8 +78,11 @@ def stop(
         selected(manager, found[0], only)
     request = StopRequest(level="kill" if kill else "stop", grace_s=grace, only=only)
     ending = _Ending(where)
-    with LocalEngine() as engine:
+    with contextlib.ExitStack() as engines:
         for each in found:
+            engine = _engine_of(where, each, engines, ending)
+            if engine is None:
+                continue
             # All are asked before one is waited for: their grace periods run beside each other.
             ending.ask(
                 Stopping(
@@ -100,6 +105,21 @@ def stop(
     return ending.code
 
 
+def _engine_of(
+    where: Where, experiment_id: str, engines: contextlib.ExitStack, ending: "_Ending"
+) -> "Engine | None":
+    """The engine that has its attempts, closed with *engines*; None if there is none to be had."""
+    from holdfast.engines.making import make
+
+    try:
+        engine = make(stored_engines(where.manager(), experiment_id).processes)
+    except HoldfastError as err:
+        ending.refuse(err)
+        return None
+    engines.callback(engine.close)
+    return engine
+
+
 class _Ending:
     """Experiments that come to their end.
 
@@ -114,6 +134,10 @@ class _Ending:
         self.pending: dict[str, Stopping] = {}
         self.ended: dict[str, Stopped] = {}
         self.code = 0
+
+    def refuse(self, err: HoldfastError) -> None:
+        """One cannot even be asked."""
+        self.code = max(self.code, report(err, self._where))
 
     def ask(self, stopping: "Stopping") -> None:
         """Ask one more."""
@@ -132,7 +156,7 @@ class _Ending:
         try:
             stopped = step()
         except HoldfastError as err:
-            self.code = max(self.code, report(err, self._where))
+            self.refuse(err)
             del self.pending[experiment_id]
             return
         if stopped is not None:

@@ -2,31 +2,56 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import click
 
-from holdfast.cli.app import in_state_dir, json_option
+from holdfast.cli.app import complete_file, in_state_dir, json_option
+from holdfast.cli.engines import engine_option
 from holdfast.cli.failures import UNREADABLE, say_if_absent
 from holdfast.cli.where import Where
 from holdfast.doctor import Finding, examine, strays
 from holdfast.errors import StateCorruptError, flat
 from holdfast.reading import forms, text
 
+if TYPE_CHECKING:
+    from holdfast.engines.options import EngineName
+
 __all__ = ["doctor"]
 
 
 @click.command()
 @click.option("--fix", is_flag=True, help="Mend what can be mended without losing anything.")
+@engine_option("Examine that engine instead: can it be reached, does it run a job, do limits fit?")
 @json_option
+@click.argument(
+    "file",
+    metavar="[FILE]",
+    required=False,
+    type=click.Path(path_type=Path),
+    shell_complete=complete_file,
+)
 @in_state_dir
-def doctor(where: Where, fix: bool, as_json: bool) -> int:
+def doctor(
+    where: Where, fix: bool, chosen: "EngineName | None", as_json: bool, file: Path | None
+) -> int:
     """Look for damage, leftovers and unsafe file systems; mend what loses nothing.
+
+    With --engine, no directory is looked at; [engine] of FILE says what is asked of the engine.
 
     Replays every journal through the declared machines, compares every view and result with what
     was recorded, and tries the file system's locks, flushes and clock. Hints are no problems. Exits
     with 6 if a state cannot be read, with 1 if other problems remain or there is no such directory.
     """
+    if chosen is not None:
+        if fix:
+            raise click.UsageError("--fix mends a state directory, and --engine looks at none")
+        from holdfast.cli.examining import examine_engine
+
+        return examine_engine(chosen, file, as_json=as_json)
+    if file is not None:
+        raise click.UsageError("FILE goes with --engine; -C DIR names a state directory")
     try:
         found = examine(where.state_dir, fix=fix)
     except StateCorruptError as err:

@@ -24,9 +24,14 @@ __all__ = ["export"]
 
 _ABOUT: Final = (
     "index", "status", "reason", "attempts", "exit_code", "signal", "host", "started_at",
-    "completed_at", "duration_s", "attempts_duration_s", "work", "code", "reused_from", "error",
-    "tags", "note",
+    "completed_at", "duration_s", "attempts_duration_s", "max_rss_bytes", "cpu_s", "work", "code",
+    "reused_from", "error", "tags", "note",
 )  # fmt: skip
+#: Of an engine with a queue.
+_OF_A_QUEUE: Final = (
+    "phase", "submitted_at", "queued_s", "requested_cpus", "requested_memory_bytes",
+)  # fmt: skip
+_USED: Final = ("max_rss_bytes", "cpu_s", *_OF_A_QUEUE[2:])
 
 _encode: Final = json.JSONEncoder(allow_nan=False).encode
 
@@ -93,7 +98,9 @@ def _lines(state: ExperimentState, found: Mapping[str, Any], said: Annotations) 
 
 def _about(state: ExperimentState, index: int, why: str | None) -> dict[str, Any]:
     names = ("status", "reason", "exit_code", "signal", "started_at", "completed_at", "work")
-    return {**forms.plain(state.processes[index], *names), "error": why}
+    process = state.processes[index]
+    used = {name: (process.usage or {}).get(name) for name in _USED}
+    return {**forms.plain(process, *names, *_OF_A_QUEUE[:2]), **used, "error": why}
 
 
 def _parted(
@@ -109,7 +116,11 @@ def _parted(
 
 def _write_csv(state: ExperimentState, found: Mapping[str, Any], said: Annotations) -> None:
     # Outlines tell which columns there are; the values come one at a time, and are never built.
-    about = _ABOUT if state.ranks is None else ("index", "rank", *_ABOUT[1:])
+    about: tuple[str, ...] = _ABOUT
+    if state.ranks is not None:
+        about = ("index", "rank", *_ABOUT[1:])
+    if any(each.submitted_at is not None for each in state.processes.values()):
+        about += _OF_A_QUEUE
     params: dict[str, None] = {}
     fields: dict[str, None] = {}
     for row in rows.outlines(found["rows"]):

@@ -19,6 +19,7 @@ __all__ = [
     "INTERRUPTED",
     "ON_REQUEST",
     "OWNED",
+    "REFUSED",
     "TERMINATED",
     "TIMED_OUT",
     "UNREADABLE",
@@ -30,7 +31,7 @@ __all__ = [
     "told",
 ]
 
-DONE, ERROR, USAGE, FAILED, UNKNOWN, OWNED, UNREADABLE, ABANDONED = range(8)
+DONE, ERROR, USAGE, FAILED, UNKNOWN, OWNED, UNREADABLE, ABANDONED, REFUSED = range(9)
 #: As `timeout` says it.
 TIMED_OUT: Final = 124
 #: As a shell reports a program that a signal ended.
@@ -57,12 +58,14 @@ EXIT_CODES: Final = {
     "over; also of `run -n`. Or an attempt that cannot be judged was left as it is, and everything "
     "else is done",
     UNREADABLE: "unreadable state",
-    ABANDONED: "of `wait`: nobody runs it although it is not over; its orchestrator died, `resume` "
-    "goes on",
+    ABANDONED: "of `wait`: nobody runs it although it is not over; its orchestrator died, or left "
+    "it to an engine, which has no more of it, and `resume` goes on",
+    REFUSED: "refused by the engine; no such partition, account or quota, in its own words. "
+    "What was not submitted is as it was",
     TIMED_OUT: "of `wait`: not over within --timeout",
     HUNG_UP: "the terminal was closed; SIGHUP ends `holdfast run`, not its processes",
     INTERRUPTED: "interrupted by Ctrl-C, or on request; of Ctrl-C holdfast dies itself, so that a "
-    "shell ends the loop around it, too",
+    "shell ends the loop around it, too. What Slurm has goes on",
     TERMINATED: "stopped by SIGTERM",
 }
 
@@ -75,6 +78,7 @@ _CODES: Final[tuple[tuple[type[errors.HoldfastError], int], ...]] = (
     (errors.AmbiguousExperimentError, UNKNOWN),
     (errors.InvalidIdError, UNKNOWN),
     (errors.AlreadyOwnedError, OWNED),
+    (errors.EngineRefusedError, REFUSED),
     (errors.StateCorruptError, UNREADABLE),
     (errors.SchemaTooNewError, UNREADABLE),
 )

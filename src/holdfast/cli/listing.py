@@ -22,6 +22,7 @@ from holdfast.store.manager import StateManager
 from holdfast.store.strictjson import strict
 
 if TYPE_CHECKING:
+    from holdfast.reading.engines import HandedOver
     from holdfast.reading.progress import Sums
     from holdfast.reading.selection import Selection
     from holdfast.store.annotations import Annotated, Annotations
@@ -42,6 +43,9 @@ STYLES: Final[dict[str, text.Style]] = {
 #: Processes whose reports one listing looks for.
 _MOST_LOOKS: Final = 500
 
+#: What nobody drives, but for what was left running.
+_LEFT: Final = (ExperimentStatus.INTERRUPTED, ExperimentStatus.FAILED)
+
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -58,6 +62,8 @@ class Listed(NamedTuple):
     value: Any = None
     #: What its running processes report, where they do.
     sums: "Sums | None" = None
+    #: What an engine with a queue has of it.
+    having: "HandedOver | None" = None
 
 
 @click.command()
@@ -87,6 +93,7 @@ def ls(
     """List the experiments, the newest last.
 
     DONE counts completed processes, REUSED those that another experiment had completed before.
+    What goes on in an engine's queue or on its nodes, without an owner, is `submitted`.
     Checks whether the owner of each running experiment is alive, and whether processes run on that
     nobody owns. PROG, ETA and BEAT are what running processes report: steps, time left, age of the
     newest report. Files that cannot be read are named, and the exit code is 6 then.
@@ -170,6 +177,7 @@ def _form(each: Listed, key: str | None) -> dict[str, Any]:
         **each.said._asdict(),
         "attempts_alive": each.alive,
         "progress": None if each.sums is None else each.sums.form(),
+        "handed_over": None if each.having is None else each.having.form(),
         **({} if key is None else {"sort": _sort_form(each.value)}),
     }
 
@@ -185,7 +193,22 @@ def _listed(manager: StateManager, state: Summary, value: Any, annotated: "Annot
     said = annotated.of(state)
     if state.status is ExperimentStatus.AGGREGATED:
         return Listed(state, None, 0, said, value)  # most are, and need no look
-    return Listed(state, _owner(manager, state), _alive(manager, state), said, value)
+    living = _owner(manager, state)
+    having = None if living is not None and living.kind == "alive" else _having(manager, state)
+    return Listed(state, living, _alive(manager, state), said, value, having=having)
+
+
+def _having(manager: StateManager, state: Summary) -> "HandedOver | None":
+    """What an engine has of an experiment that nobody is seen to drive."""
+    if not state.processes_running:
+        return None
+    from holdfast.reading.engines import handed_over
+
+    try:
+        found = manager.load(state.experiment_id)
+        return handed_over(found, manager.folder(state.experiment_id))
+    except HoldfastError:  # deleted since, or damaged
+        return None
 
 
 def _owner(manager: StateManager, state: Summary) -> Verdict | None:
@@ -198,7 +221,7 @@ def _owner(manager: StateManager, state: Summary) -> Verdict | None:
 
 
 def _alive(manager: StateManager, state: Summary) -> int:
-    stands = state.status in (ExperimentStatus.INTERRUPTED, ExperimentStatus.FAILED)
+    stands = state.status in _LEFT
     completed = state.status is ExperimentStatus.COMPLETED
     if not completed and not (stands and state.processes_running):
         return 0
@@ -220,19 +243,28 @@ def _with_sums(manager: StateManager, found: list[Listed]) -> list[Listed]:
         most = min(left, found[at].state.processes_running)
         if not most:
             continue
+        from holdfast.reading.engines import handed_over
         from holdfast.reading.progress import sums
 
         left -= most
         experiment_id = found[at].state.experiment_id
         with contextlib.suppress(HoldfastError):  # deleted since, or damaged
-            state = manager.load(experiment_id)
-            summed = sums(state, manager.folder(experiment_id), now, most=most)
-            found[at] = found[at]._replace(sums=summed)
+            state, folder = manager.load(experiment_id), manager.folder(experiment_id)
+            having = handed_over(state, folder)
+            summed = sums(
+                state, folder, now, most=most, waits=None if having is None else having.waits
+            )
+            found[at] = found[at]._replace(sums=summed, having=having)
     return found
 
 
 def _status(each: Listed) -> str:
-    words = forms.status_words(each.state, each.living)
+    from holdfast.reading.engines import is_left
+
+    words = forms.status_words(each.state, each.living, each.having)
+    if each.having is not None:
+        left = each.living is None or is_left(each.state, each.living)
+        return ", ".join(filter(None, (words, str(each.having) if left else each.having.waiting)))
     return f"{words}, {each.alive} run on" if each.alive else words
 
 
@@ -291,15 +323,33 @@ def _lines(found: list[Listed], key: str | None, more: str) -> list[str]:
 
 
 def _say_what_to_do(where: Where, found: list[Listed]) -> None:
-    for state, _, alive, *_ in found:
-        if alive:
+    from holdfast.reading.engines import is_left
+
+    for each in found:
+        state, alive = each.state, each.alive
+        if each.having is not None and each.living is None:
+            text.say(
+                f"{each.having.title} has {each.having} of {text.one_line(state.experiment_id)}; "
+                f"stop that: {where.command('stop', state.experiment_id)}\n"
+                f"  or take it over: {where.command('resume', state.experiment_id)}"
+            )
+        elif alive:
             number = text.count(alive, "attempt")
             text.say(
                 f"{number} of {text.one_line(state.experiment_id)} may run on without an owner; "
                 f"stop what runs: {where.command('stop', state.experiment_id)}\n"
                 f"  or take it over: {where.command('resume', state.experiment_id)}"
             )
-    stale = [each.state for each in found if each.living is not None and each.living.kind == "dead"]
+    unowned = [each for each in found if is_left(each.state, each.living)]
+    for each in unowned:
+        if each.having is not None and each.having.ended:
+            who = each.state.experiment_id
+            text.say(
+                f"{each.having.ended:,} of {each.having.number:,} that {each.having.title} had of "
+                f"{text.one_line(who)} have ended; take that in: {where.command('resume', who)}"
+            )
+    dead = [each for each in unowned if each.living is not None and each.living.kind == "dead"]
+    stale = [each.state for each in dead if each.having is None]
     if len(stale) == 1:
         command = where.command("resume", stale[0].experiment_id)
         text.say(f"the owner of {text.one_line(stale[0].experiment_id)} is dead; go on: {command}")

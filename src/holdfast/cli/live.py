@@ -23,6 +23,7 @@ from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.endings import describe
 from holdfast.reading import reasons, text
 from holdfast.reading.contention import slots_words
+from holdfast.reading.engines import HandedOver, being_submitted, handed_over, queue_lines
 from holdfast.reading.evidence import Params, last_words, params_words, tail
 from holdfast.reading.progress import (
     HEADER,
@@ -51,6 +52,13 @@ _WAITED_EVERY_S: Final = 1.0
 _MOST_LINES: Final = 50
 #: Columns of process, time, steps, time left and heartbeat; what has words for them takes more.
 _LEAST: Final = (5, 7, 0, 0, 0, 1)
+
+
+#: What ended an attempt that was interrupted, where its own end does not say it.
+_STOPPED: Final = {
+    Reason.STALL: " had stalled",
+    Reason.TIME_LIMIT: " reached the time limit of its job",
+}
 
 
 class Progress:
@@ -88,6 +96,8 @@ class Progress:
         self._noted: list[str] = []
         self._held: Collection[int] = ()
         self._stopping: str | None = None
+        self._had: tuple[int, HandedOver | None] = (-1, None)
+        self._submitting: frozenset[int] = frozenset()
         self._waited: list[str] = []
         self._waited_at = -math.inf
         self._live: Live | None = None
@@ -141,7 +151,10 @@ class Progress:
         if state.can_aggregate():
             text.say(f"aggregating {which}: {text.count(state.num_processes, 'process')}")
         elif state.created_at is not None and state.created_at < self._began:
+            having = self._queue(state)
             runs = f", {state.processes_running:,} running" if state.processes_running else ""
+            if having is not None:
+                runs = f", {having.title} has {having}"
             text.say(
                 f"resuming {which}, made {text.age(state.created_at)}: "
                 f"{state.processes_completed:,} of "
@@ -219,8 +232,8 @@ class Progress:
             if record is not None:
                 foreign = record.interrupted_by is not None or record.stop_requested is not None
                 what, how = "interrupted", f": {change.evidence or describe(record)}"
-                if change.reason is Reason.STALL:
-                    what, how = "stopped", " had stalled"
+                if change.reason in _STOPPED:
+                    what, how = "stopped", _STOPPED[change.reason]
                 elif foreign:
                     how = f" was {describe(record)}"
             elif live_state(folder, name).kind in ("absent", "revoked"):
@@ -253,9 +266,11 @@ class Progress:
         """`12 of 20 completed, 1 failed, 2 running, about 3m 05s left`."""
         parts = [f"{state.processes_completed:,} of {state.num_processes:,} completed"]
         held = sum(state.processes[i].status is ProcessStatus.PENDING for i in self._held)
+        running, queue = self._phases(state)
         for number, word in (
             (state.processes_failed, "failed"),
-            (state.processes_running, "running"),
+            (running, "running"),
+            *queue,
             (_waiting(state, self._held), "to be tried again"),
             (held, "held back"),
         ):
@@ -335,7 +350,14 @@ class Progress:
         if not indices or room < 1:
             return []
         now = datetime.now(UTC)
-        reported = bool(self._stand(state, now))
+        queue: list[tuple[str, str]] = []
+        if (having := self._queue(state)) is not None:
+            queue = [(words, "dim") for words in queue_lines(state, having, now)]
+            room -= len(queue)
+        if having is not None or self._submitting:
+            others = {*self._submitting, *(having.waits | having.over if having else ())}
+            indices = [index for index in indices if index not in others]
+        reported = bool(indices and self._stand(state, now))
         found = alike(state, ((i, self._row(state, i, now)) for i in indices[:MOST]))
         shown = found if len(found) <= room - reported else found[: max(room - 1 - reported, 0)]
         rows = [(text.ranges(group), *row) for group, row in shown]
@@ -351,7 +373,24 @@ class Progress:
         left = len(indices) - sum(len(group) for group, _ in shown)
         if left:
             lines.append((f"  … and {left:,} more running", "cyan"))
-        return lines[:room]
+        return [*lines[: max(room, 0)], *queue]
+
+    def _queue(self, state: ExperimentState) -> HandedOver | None:
+        # Frames are many, and so may be processes.
+        if self._had[0] != state.revision:
+            self._had = state.revision, handed_over(state)
+            self._submitting = frozenset(being_submitted(state))
+        return self._had[1]
+
+    def _phases(self, state: ExperimentState) -> tuple[int, list[tuple[int, str]]]:
+        """How many run, and what becomes of the others that an engine has."""
+        having, running = self._queue(state), state.processes_running
+        found = [(len(self._submitting), "being submitted")]
+        if having is not None:
+            counts = having.counts
+            found += [(counts["queued"], "queued"), (counts["held"], "held in the queue")]
+            found.append((having.ended, "ended since"))
+        return running - sum(number for number, _ in found), found
 
     def _row(self, state: ExperimentState, index: int, now: datetime) -> tuple[str, ...]:
         process = state.processes[index]

@@ -1,5 +1,6 @@
 """What keeps a state directory in order, runs no process of an experiment, and the diagrams."""
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,7 @@ from holdfast.cli.app import (
     in_state_dir,
     json_option,
 )
+from holdfast.cli.engines import stored_engines
 from holdfast.cli.failures import OWNED, exit_code, report, say_if_absent, told
 from holdfast.cli.listing import say_unreadable
 from holdfast.cli.where import Where
@@ -25,6 +27,7 @@ from holdfast.reading import forms, text
 from holdfast.status import ExperimentStatus
 
 if TYPE_CHECKING:
+    from holdfast.reading.engines import HandedOver
     from holdfast.store.manager import StateManager
 
 __all__ = ["aggregate", "cleanup", "diagram"]
@@ -39,7 +42,8 @@ def cleanup(where: Where, dry_run: bool, force: bool, as_json: bool) -> int:
     """Mark running experiments whose owner is proven dead as interrupted, with the evidence.
 
     Those of a living owner are left alone. Those whose owner may be alive are named, and the exit
-    code is 5, unless --force.
+    code is 5, unless --force. Those of which an engine still has something are named, too: they go
+    on, and are not stale.
     """
     manager = where.manager()
     listing = manager.listing()
@@ -51,15 +55,17 @@ def cleanup(where: Where, dry_run: bool, force: bool, as_json: bool) -> int:
                 verdicts[state.experiment_id] = manager.liveness(state.experiment_id)
             except ExperimentNotFoundError:
                 continue
+    submitted = _submitted(manager, verdicts)
     marked = _marked(where, dry_run=dry_run, force=force) if verdicts else []
-    doubtful = [each for each, living in verdicts.items() if living.kind == "unknown" and not force]
+    unknown = [each for each, living in verdicts.items() if living.kind == "unknown" and not force]
+    doubtful = [each for each in unknown if each not in submitted]
     refused: dict[str, HoldfastError] = {}
     if not dry_run:
-        left = [each for each in verdicts if each not in (*marked, *doubtful)]
+        left = [each for each in verdicts if each not in (*marked, *doubtful, *submitted)]
         reasons = ((each, _why_left(manager, each, force=force)) for each in left)
         refused = {each: why for each, why in reasons if why is not None}
     if as_json:
-        content = _document(verdicts, marked, refused, dry_run=dry_run)
+        content = _document(verdicts, marked, refused, submitted, dry_run=dry_run)
         forms.print_json(
             "holdfast.cleanup/1", {**content, "unreadable": forms.unreadable(unreadable)}
         )
@@ -69,6 +75,12 @@ def cleanup(where: Where, dry_run: bool, force: bool, as_json: bool) -> int:
             for each in marked
             for line in _cleaned(where, each, verdicts.get(each), dry_run=dry_run)
         )
+        for each, having in submitted.items():
+            text.say(
+                f"{text.one_line(each)} is not stale: {having.title} has {having}\n"
+                f"  to go on with it: {where.command('resume', each)}\n"
+                f"  to stop it: {where.command('stop', each)}"
+            )
         if not marked and not refused:
             text.say("nothing to clean up")
             say_if_absent(where.state_dir)
@@ -84,10 +96,26 @@ def cleanup(where: Where, dry_run: bool, force: bool, as_json: bool) -> int:
     return say_unreadable(where, unreadable) or failed or (OWNED if doubtful else 0)
 
 
+def _submitted(manager: "StateManager", verdicts: dict[str, Verdict]) -> "dict[str, HandedOver]":
+    """What goes on although nobody is proven to drive it, since an engine has some of it."""
+    from holdfast.reading.engines import handed_over
+
+    found = {}
+    for each, living in verdicts.items():
+        if living.kind == "alive":
+            continue
+        with contextlib.suppress(HoldfastError):  # deleted since, or damaged
+            having = handed_over(manager.load(each), manager.folder(each))
+            if having is not None:
+                found[each] = having
+    return found
+
+
 def _document(
     verdicts: dict[str, Verdict],
     marked: list[str],
     refused: dict[str, HoldfastError],
+    submitted: "dict[str, HandedOver]",
     *,
     dry_run: bool,
 ) -> dict[str, object]:
@@ -102,6 +130,7 @@ def _document(
                 "experiment_id": each,
                 "liveness": forms.verdict(living),
                 "error": str(refused[each]) if each in refused else None,
+                "handed_over": submitted[each].form() if each in submitted else None,
             }
             for each, living in verdicts.items()
             if each not in marked
@@ -168,7 +197,8 @@ def aggregate(where: Where, query: str, partial: bool, force: bool, as_json: boo
     try:
         return conduct(
             where,
-            lambda orchestrator: orchestrator.aggregate(experiment_id),
+            lambda orchestrator, _: orchestrator.aggregate(experiment_id),
+            stored_engines(where.manager(), experiment_id),
             force=force,
             as_json=as_json,
         )

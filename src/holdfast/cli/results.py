@@ -10,11 +10,12 @@ from holdfast.cli.partial import missing_lines, title
 from holdfast.cli.report import aggregate_lines, notes
 from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
-from holdfast.lifecycle.records import ExperimentState
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.orchestration.takeover import lost_results
 from holdfast.provenance import code as records
 from holdfast.reading import forms, progress, reasons, seen, text
 from holdfast.reading.cells import cell, flat
+from holdfast.reading.engines import place, usage_words, waited
 from holdfast.reading.evidence import parameters
 from holdfast.reading.waiting import limits_words
 from holdfast.results import aggregation, rows
@@ -101,11 +102,14 @@ def process_page(
         ("status", str(process.status) + ("" if failed is None else f": {failed}")),
         ("attempts", "" if process.origin and not process.attempt else str(process.attempt)),
         ("reused", "" if process.origin is None else f"from {text.short(process.origin)}"),
+        ("engine", _there(process)),
         ("host", text.short(process.host or "")),
+        ("submitted", text.when(process.submitted_at)),
         ("started", text.when(process.started_at)),
         ("ended", text.when(process.completed_at)),
         ("not before", text.when(process.not_before)),
         ("limits", limits_words(state, process)),
+        ("used", usage_words(process)),
         ("progress", _progress(standing)),
         ("work", text.short((process.work or "")[:_SHORT])),
         ("code", _code(folder, process.code)),
@@ -125,6 +129,12 @@ def process_page(
             seen.mark(folder)
     lines += [f"logs: {where.command('logs', name)}"]
     text.emit(lines)
+
+
+def _there(process: ProcessProgress) -> str:
+    """`queued for 5m: Slurm job 12_3`."""
+    words = waited(process, datetime.now(UTC)), place(process)
+    return ": ".join(filter(None, words))
 
 
 def _progress(standing: progress.Standing | None) -> str:

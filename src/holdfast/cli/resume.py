@@ -10,6 +10,7 @@ from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.app import experiment_argument, force_option, in_state_dir, json_option
 from holdfast.cli.conduct import conduct
 from holdfast.cli.detached import NOTHING_TO_DETACH, detach_option
+from holdfast.cli.engines import engine_option, stored_engines
 from holdfast.cli.indices import only_option, selected
 from holdfast.cli.run import (
     choice,
@@ -22,6 +23,7 @@ from holdfast.cli.run import (
 from holdfast.cli.where import Where
 
 if TYPE_CHECKING:
+    from holdfast.engines.options import EngineName
     from holdfast.orchestration.intent import Choice
 
 __all__ = ["resume", "retry"]
@@ -29,6 +31,8 @@ __all__ = ["resume", "retry"]
 _C = TypeVar("_C", bound=Callable[..., Any])
 
 _EXAMPLE: Final = "limits.timeout=4h"
+
+_engine = engine_option("Where it runs this time, instead of what has it or is configured.")
 
 
 def _part_options(command: _C) -> _C:
@@ -44,7 +48,7 @@ def _part_options(command: _C) -> _C:
         "-n", "--dry-run", is_flag=True, help="Only say what would be run, and why."
     )
     options = (
-        *(json_option, force_option, detach_option, dry_run),
+        *(json_option, force_option, detach_option, _engine, dry_run),
         *(run_tag_option, no_aggregate_option, limits, jobs_option),
     )
     for option in options:
@@ -95,6 +99,7 @@ def _go_on(
     no_aggregate: bool,
     tags: Sequence[str],
     dry_run: bool,
+    chosen: "EngineName | None",
     detach: bool,
     force: bool,
     as_json: bool,
@@ -129,7 +134,7 @@ def _go_on(
             return print_plan(where, made, as_json=as_json)
     return conduct(
         where,
-        lambda orchestrator: orchestrator.resume(
+        lambda orchestrator, leave: orchestrator.resume(
             experiment_id,
             only=only,
             failed_only=failed_only,
@@ -137,7 +142,9 @@ def _go_on(
             code=code,
             jobs=jobs,
             aggregate=not no_aggregate,
+            leave=leave,
         ),
+        stored_engines(manager, experiment_id, chosen),
         force=force,
         as_json=as_json,
         detach=detach,
@@ -164,8 +171,8 @@ def _limits_of(settings: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _meant(key: str) -> str:
-    from holdfast.config.declaration import KEYS, Limits
+    from holdfast.config.declaration import KEYS, LimitsTable
 
-    names = [KEYS.get(field.name, field.name) for field in attrs.fields(Limits)]
+    names = [KEYS.get(field.name, field.name) for field in attrs.fields(LimitsTable)]
     name = key.rpartition(".")[2]
     return f"; did you mean limits.{name}?" if name in names else f" (as in --set {_EXAMPLE})"

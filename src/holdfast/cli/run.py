@@ -17,12 +17,14 @@ from holdfast.cli.app import (
 )
 from holdfast.cli.conduct import conduct
 from holdfast.cli.detached import NOTHING_TO_DETACH, detach_option
+from holdfast.cli.engines import Engines, engine_of_work, engine_option, stored_engines
 from holdfast.cli.where import Where
 from holdfast.encoding import spoken
 from holdfast.reading import text
 
 if TYPE_CHECKING:
     from holdfast.config.experiment_file import Experiment
+    from holdfast.engines.options import EngineName
     from holdfast.lifecycle.records import ExperimentState
     from holdfast.orchestration.intent import Choice
     from holdfast.orchestration.orchestrator import Orchestrator, Outcome
@@ -46,7 +48,8 @@ jobs_option = click.option(
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many commands at a time; default: as configured, else one CPU for each process.",
+    help="How many commands at a time; default: as configured, else one CPU for each process, or "
+    "as many as the engine takes.",
 )
 no_aggregate_option = click.option(
     "--no-aggregate", is_flag=True, help="Stop before the aggregation."
@@ -125,6 +128,7 @@ class _Run(click.Command):
 @no_aggregate_option
 @run_tag_option
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be run, and why.")
+@engine_option("Where it runs, instead of what the file says: local, slurm or dask.")
 @detach_option
 @force_option
 @json_option
@@ -146,6 +150,7 @@ def run(
     no_aggregate: bool,
     tags: list[str],
     dry_run: bool,
+    chosen: "EngineName | None",
     detach: bool,
     force: bool,
     as_json: bool,
@@ -166,7 +171,8 @@ def run(
     if fresh and code is not None:
         raise click.UsageError("--fresh runs everything anew, whatever has changed")
     command: tuple[str, ...] | None = context.meta.get(_COMMAND)
-    where.fresh, where.settings = fresh, settings
+    named = () if chosen is None else (f"engine.name={chosen}",)
+    where.fresh, where.settings = fresh, (*settings, *named)
     experiment = _experiment(
         where, words, command, procs, ranks, settings_of(settings), resumed=resumed
     )
@@ -181,12 +187,22 @@ def run(
             refuse_other_work(
                 where, manager.load(resumed), experiment, file=words[0] if words else "the command"
             )
+    if experiment is None:
+        assert resumed is not None
+        engines = stored_engines(manager, resumed, chosen)
+    else:
+        if chosen is None and not fresh:
+            chosen = engine_of_work(manager, experiment, resumed)
+        experiment = experiment.on(chosen)
+        engines = Engines.of(experiment.engine, experiment.aggregate.engine)
 
-    def drive(orchestrator: "Orchestrator") -> "Outcome":
+    def drive(orchestrator: "Orchestrator", leave: bool) -> "Outcome":
         aggregate = not no_aggregate
         if experiment is None:
             assert resumed is not None
-            return orchestrator.resume(resumed, code=code, jobs=jobs, aggregate=aggregate)
+            return orchestrator.resume(
+                resumed, code=code, jobs=jobs, aggregate=aggregate, leave=leave
+            )
         return orchestrator.run(
             experiment,
             experiment_id=resumed,
@@ -194,6 +210,7 @@ def run(
             code=code,
             jobs=jobs,
             aggregate=aggregate,
+            leave=leave,
         )
 
     if dry_run and detach:
@@ -211,7 +228,12 @@ def run(
         return [words] if other else []
 
     return conduct(
-        where, drive, force=force, as_json=as_json, notes=unlike, detach=detach, tags=tags
+        *(where, drive, engines),
+        force=force,
+        as_json=as_json,
+        notes=unlike,
+        detach=detach,
+        tags=tags,
     )
 
 
@@ -298,7 +320,8 @@ def demo(where: Where, fresh: bool, jobs: int | None) -> int:
     text.say(f"the experiment is in {path}; kill it half way if you like (Ctrl-C, or kill -9)")
     code = conduct(
         where,
-        lambda orchestrator: orchestrator.run(experiment, fresh=fresh, jobs=jobs),
+        lambda orchestrator, _: orchestrator.run(experiment, fresh=fresh, jobs=jobs),
+        Engines.of(experiment.engine, experiment.aggregate.engine),
         force=False,
         as_json=False,
     )

@@ -23,11 +23,22 @@ from holdfast.cli.where import Where
 from holdfast.encoding import local
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.identity import Verdict
+from holdfast.lifecycle.processes import RUNS
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import codes, forms, reasons, text, waiting
 from holdfast.reading.contention import slots_words
+from holdfast.reading.engines import HandedOver, began, handed_over, is_left, place
 from holdfast.reading.evidence import Params, failures, last_words, parameters, params_words
-from holdfast.reading.progress import HEADER, MOST, alike, attempt_of, cells, form, said, standings
+from holdfast.reading.progress import (
+    HEADER,
+    MOST,
+    alike,
+    attempt_of,
+    cells,
+    form,
+    said,
+    standings,
+)
 from holdfast.results.changed import Changed, of_state
 from holdfast.results.spending import attempts_duration_s
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus
@@ -45,8 +56,8 @@ _RECENT: Final = 8
 
 #: What of the file is shown as it stands there.
 _TABLES: Final = (
-    *("matrix", "env", "limits", "retry", "aggregate", "identity", "outputs", "store"),
-    *("slots", "needs"),
+    *("matrix", "env", "limits", "retry", "aggregate", "engine", "identity", "outputs"),
+    *("store", "slots", "needs"),
 )
 #: Columns of what stands alone in a line.
 _LONG: Final = 500
@@ -57,6 +68,8 @@ _STEP: Final = (
 )  # fmt: skip
 #: What a reader of the history does not look for: who came and went.
 _QUIET: Final = frozenset({"launched", "phase"})
+#: Processes in the table of what runs.
+_MOST_RUNNING: Final = 200
 #: Events that say their usual reason.
 _PLAIN: Final = frozenset({("complete", "exit"), ("reuse", "reused")})
 
@@ -91,11 +104,12 @@ def show(where: Where, query: str, whole: bool, as_json: bool) -> int:
         _print_json(where, state, folder, living, params, history, annotations)
     else:
         changed = _outdated(state, folder)
-        lines = _head(state, living, folder, manager.state_dir, annotations)
+        having = handed_over(state, folder)
+        lines = _head(state, living, having, folder, manager.state_dir, annotations)
         lines += _code(state, changed)
         failed = failures(where.command, state, folder, params, sys.stdout)
         lines += ["", text.bold("failed"), *failed] if failed else []
-        lines += _running(state, folder, living, params)
+        lines += _running(state, folder, living, params, having, history)
         lines += _waiting(state, folder, params)
         lines += ["", *waits] if (waits := slots_words(state, folder)) else []
         lines += result_lines(where, state, folder)
@@ -158,8 +172,11 @@ def _print_json(
     except HoldfastError as err:
         text.say(told(err, where), "warning")
         aggregate = None
+    having = handed_over(state, folder)
     spent = attempts_duration_s(state, folder)
-    reported = standings(state, folder, datetime.now(UTC), most=state.processes_running)
+    waits = None if having is None else having.waits
+    now, most = datetime.now(UTC), state.processes_running
+    reported = standings(state, folder, now, most=most, waits=waits)
     words = forms.next_words(state, living)
     changed = _outdated(state, folder)
     forms.print_json(
@@ -189,6 +206,7 @@ def _print_json(
                 "mixed": list(codes.marks(aggregate).sentences),
             },
             "waits": slots_words(state, folder),
+            "handed_over": None if having is None else having.form(),
             "next_command": None if words is None else where.command(*words),
         },
     )
@@ -197,6 +215,7 @@ def _print_json(
 def _head(
     state: ExperimentState,
     living: Verdict,
+    having: HandedOver | None,
     folder: Path,
     state_dir: Path,
     annotations: "Annotations",
@@ -204,7 +223,8 @@ def _head(
     title = text.one_line(state.experiment_id)
     if state.name:
         title += f"  {text.short(state.name, _LONG)}"
-    status = text.paint(state.status, STYLES[state.status], text.coloured(sys.stdout))
+    words = "submitted" if having is not None and is_left(state, living) else state.status
+    status = text.paint(words, STYLES[state.status], text.coloured(sys.stdout))
     if state.reason is not None:
         status += f" ({state.reason})"
     if state.error_message:
@@ -222,6 +242,7 @@ def _head(
         ("note", text.short(annotations.note or "", _LONG)),
         ("owner", _owner(state, living)),
         ("processes", f"{state.num_processes:,}" + (f": {counts}" if counts else "")),
+        *([] if having is None else [(having.engine, str(having))]),
         ("created", _moment(state.created_at)),
         ("started", _moment(state.started_at)),
         ("finished", _moment(state.finished_at)),
@@ -301,38 +322,66 @@ def _moment(at: datetime | None) -> str:
     return "" if at is None else f"{text.when(at)} ({text.age(at)})"
 
 
-def _running(state: ExperimentState, folder: Path, living: Verdict, params: Params) -> list[str]:
+def _running(
+    state: ExperimentState,
+    folder: Path,
+    living: Verdict,
+    params: Params,
+    having: HandedOver | None,
+    history: Sequence[Transition],
+) -> list[str]:
     indices = state.processes.indices(ProcessStatus.RUNNING)
     if not indices:
         return []
+    phases = {} if having is None else having.phases
+    # What runs or has ended, then what is held: a queue can be long, and tells the same of each.
+    order = {RUNS: 0, "held": 1, "queued": 2}
+    indices = sorted(indices, key=lambda index: (order[phases.get(index, RUNS)], index))
+    left, indices = indices[_MOST_RUNNING:], indices[:_MOST_RUNNING]
     now = datetime.now(UTC)
     watched = living.kind == "alive"
     decided = () if watched else _decided(state, folder, now)
-    reported = standings(state, folder, now)
+    reported = standings(state, folder, now, waits=None if having is None else having.waits)
+    said_why = {each.index: each.evidence for each in history if each.event == "phase"}
+    said_why = {index: why for index, why in said_why.items() if why}
     rows, stopped = [], []
     for number, index in enumerate(indices):
         progress = state.processes[index]
-        since = progress.started_at
+        name, phase = attempt_of(state, index), phases.get(index, RUNS)
+        since = progress.started_at or (
+            progress.submitted_at if phase != RUNS else began(folder, name)
+        )
         lasted = "" if since is None else text.duration((now - since).total_seconds())
         who = "" if progress.identity is None else str(progress.identity)
         what = text.short(who if watched else decided[index].why)
-        name = attempt_of(state, index)
+        if (there := place(progress)) and (having is None or index not in having.over):
+            what = f"{phase}: {there}"
+            if phase != RUNS and index in said_why:
+                what += f" ({text.short(said_why[index])})"
         with contextlib.suppress(HoldfastError, OSError):  # nobody can tell at this moment
             if (halt := halted(glance(folder, name))) is not None:
                 stopped.append(f"  process {index}: {halt}")
         standing = reported.get(index)
         says = "" if standing is None else said(standing.progress)
-        if standing is None and number < MOST:
+        if standing is None and number < MOST and phase == RUNS:
             says = last_words(state, folder, index)
         if name.is_launcher:
             what = f"{name.unit}: {what}" if what else name.unit
         words = what, params_words(params, index), text.short(says)
         rows.append((index, (str(progress.attempt), lasted, *cells(standing), *words)))
     title = "running" if watched else "running when the owner was last heard of, and now"
-    last = ("SHIM" if watched else "NOW", "PARAMETERS", "SAYS")
+    if having is not None:
+        title = f"what {having.title} has"
+    where = "WHERE" if having is not None else "SHIM" if watched else "NOW"
+    last = (where, "PARAMETERS", "SAYS")
     header = ("PROCESS", "ATTEMPT", "SINCE", *HEADER, *last)
     table = [(text.ranges(group), *row) for group, row in alike(state, rows)]
-    return ["", text.bold(title), *_table(header, table), *stopped]
+    lines = ["", text.bold(title), *_table(header, table), *stopped]
+    if left:
+        more = sum(phases.get(index, RUNS) != RUNS for index in left)
+        kind = "waiting" if more == len(left) else "running or waiting" if more else "running"
+        lines.append(f"  … and {len(left):,} more {kind}: see --json")
+    return lines
 
 
 def _waiting(state: ExperimentState, folder: Path, params: Params) -> list[str]:

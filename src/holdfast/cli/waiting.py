@@ -24,11 +24,14 @@ from holdfast.reading import forms, text
 from holdfast.status import ExperimentStatus, Reason
 
 if TYPE_CHECKING:
+    from holdfast.cli.abroad import Abroad
     from holdfast.store.standing import Standing
 
 __all__ = ["code_of", "is_over", "pause", "wait"]
 
 _LOOK_EVERY_S: Final = 0.25
+#: Where all that is waited for is in queues, and may be for days.
+_LOOK_ABROAD_EVERY_S: Final = 2.0
 
 
 def pause(seconds: float) -> None:
@@ -52,14 +55,19 @@ def pause(seconds: float) -> None:
 def wait(where: Where, queries: tuple[str, ...], timeout: float | None, as_json: bool) -> int:
     """Wait until nobody runs the experiments, and nothing of them runs; exit as `run` would have.
 
-    Of several, the exit code is the first that is not 0. Ctrl-C ends the waiting alone.
+    What was left to an engine's queue or nodes is waited for until all of it has ended, which
+    `resume` takes in. Of several, the exit code is the first that is not 0. Ctrl-C ends the waiting
+    alone.
     """
+    from holdfast.cli.abroad import Abroad
+
     manager = where.manager()
     found, code = named(where, queries)
     if code:
         return code
     deadline = None if timeout is None else time.monotonic() + timeout
     pending = {each: manager.lookout(each) for each in found}
+    there = {each: Abroad(manager, each) for each in found}
     codes: dict[str, int] = {}
     ended: list[dict[str, object]] = []
     told: set[str] = set()
@@ -73,28 +81,34 @@ def wait(where: Where, queries: tuple[str, ...], timeout: float | None, as_json:
                 codes[each] = report(err, where)
                 del pending[each]
                 continue
-            over = is_over(seen)
+            left = there[each].look(seen)
+            over = is_over(seen) and not left
             if over or late:
                 del pending[each]
                 codes[each] = code_of(seen) if over else TIMED_OUT
                 ended.append(_form(seen, codes[each]))
-                _tell(where, each, seen, late=not over)
+                _tell(where, each, seen, there[each], late=not over)
             elif each not in told:
                 told.add(each)
-                text.say(f"{text.one_line(each)}: {_waits_for(seen)}")
+                text.say(f"{text.one_line(each)}: {_waits_for(seen, there[each])}")
         if not pending:
             break
-        left_s = _LOOK_EVERY_S if deadline is None else deadline - time.monotonic()
-        pause(max(0.0, min(_LOOK_EVERY_S, left_s)))
+        far = all(there[each].left for each in pending)
+        every_s = _LOOK_ABROAD_EVERY_S if far else _LOOK_EVERY_S
+        left_s = every_s if deadline is None else deadline - time.monotonic()
+        pause(max(0.0, min(every_s, left_s)))
+    for abroad in there.values():
+        abroad.close()
     if as_json:
         forms.print_json("holdfast.wait/1", {"experiments": ended})
     return next((codes[each] for each in found if codes[each]), DONE)
 
 
 def is_over(seen: "Standing") -> bool:
-    """Whether nothing is to be waited for.
+    """Whether nothing that is seen from here is to be waited for.
 
-    What nobody drives, and cannot be judged from here, may stay like that for ever.
+    What nobody drives, and cannot be judged from here, may stay like that for ever; of what an
+    engine has, `Abroad` knows more.
     """
     alive = any(each.verdict.kind == "alive" for each in seen.survivors)
     return not seen.owned and not alive
@@ -119,8 +133,11 @@ def code_of(seen: "Standing") -> int:
     return OWNED if state.reason is None else FAILED
 
 
-def _waits_for(seen: "Standing") -> str:
+def _waits_for(seen: "Standing", there: "Abroad") -> str:
     state, count = seen.state, len(seen.survivors)
+    if there.having is not None:
+        how = forms.brief(state, seen.verdict)
+        return f"{how}; waiting for {there.having.title}: {there.having}"
     if not seen.owned:
         what = "1 attempt runs" if count == 1 else f"{count:,} attempts run"
         return f"nobody drives it, and {what} on: waiting for the end of that"
@@ -131,13 +148,17 @@ def _waits_for(seen: "Standing") -> str:
     return text.one_line(f"{forms.brief(state)}; waiting for {who}{may}")
 
 
-def _tell(where: Where, experiment_id: str, seen: "Standing", *, late: bool) -> None:
+def _tell(
+    where: Where, experiment_id: str, seen: "Standing", there: "Abroad", *, late: bool
+) -> None:
     who, state = text.one_line(experiment_id), seen.state
-    words = forms.brief(state)
+    words = forms.brief(state, seen.verdict)
     if late:
         text.say(f"{who}: not over yet: {words}")
         return
-    if state.status in (ExperimentStatus.RUNNING, ExperimentStatus.INITIALISED):
+    if there.having is not None:
+        words = f"{words}; what {there.having.title} had of it has ended, and is to be taken in"
+    elif state.status in (ExperimentStatus.RUNNING, ExperimentStatus.INITIALISED):
         why = "was never started" if state.owner is None else f"its orchestrator: {seen.verdict}"
         words = f"{words}; nobody drives it, {text.one_line(why)}"
     text.say(f"{who}: {words}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from holdfast.cli.abroad import Abroad
 from holdfast.cli.addressing import named
 from holdfast.cli.app import in_state_dir, some_experiments_argument
 from holdfast.cli.failures import report
@@ -18,6 +19,7 @@ from holdfast.errors import HoldfastError
 from holdfast.lifecycle.changes import Change
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import forms, text
+from holdfast.reading.engines import HandedOver
 from holdfast.reading.evidence import parameters
 from holdfast.status import ExperimentStatus
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live
 
+    from holdfast.store.manager import StateManager
     from holdfast.store.standing import Lookout
 
 __all__ = ["watch"]
@@ -51,12 +54,13 @@ def watch(where: Where, queries: tuple[str, ...]) -> int:
     manager = where.manager()
     shown = {each: _Shown(each, manager.folder) for each in found}
     pending = {each: manager.lookout(each) for each in found}
+    there = {each: Abroad(manager, each) for each in found}
     code = 0
     with _Display(list(shown.values())) as display:
         try:
             while True:
                 began = time.monotonic()
-                code = max(code, _look(where, pending, shown))
+                code = max(code, _look(where, pending, shown, there))
                 if not pending:
                     break
                 display.show()
@@ -65,23 +69,37 @@ def watch(where: Where, queries: tuple[str, ...]) -> int:
             pass
     for each in shown.values():
         each.leave(where)
+    for abroad in there.values():
+        abroad.close()
     return code
 
 
 def _running(where: Where) -> list[str]:
     """Whatever somebody drives, or may."""
-    from holdfast.store.standing import is_driven
-
     manager = where.manager()
     running = [
         each.experiment_id
         for each in manager.listing().experiments
         if each.status in (ExperimentStatus.RUNNING, ExperimentStatus.COMPLETED)
     ]
-    return [each for each in running if is_driven(manager.lookout(each))]
+    return [each for each in running if _goes_on(manager, each)]
 
 
-def _look(where: Where, pending: "dict[str, Lookout]", shown: "dict[str, _Shown]") -> int:
+def _goes_on(manager: "StateManager", experiment_id: str) -> bool:
+    """Whether somebody drives it, or may, or an engine has some of it."""
+    try:
+        seen = manager.lookout(experiment_id).look()
+    except HoldfastError:
+        return False
+    return seen.owned or bool(Abroad(manager, experiment_id).look(seen))
+
+
+def _look(
+    where: Where,
+    pending: "dict[str, Lookout]",
+    shown: "dict[str, _Shown]",
+    there: dict[str, Abroad],
+) -> int:
     """Look at what is not over; the exit code if one cannot be looked at any more."""
     code = 0
     for each, lookout in list(pending.items()):
@@ -91,9 +109,10 @@ def _look(where: Where, pending: "dict[str, Lookout]", shown: "dict[str, _Shown]
             code = max(code, report(err, where))
             del pending[each], shown[each]
             continue
-        shown[each].driven = seen.owned
+        left = there[each].look(seen)
+        shown[each].driven, shown[each].having = seen.owned, there[each].having
         shown[each].step(seen.state, ())
-        if is_over(seen):
+        if is_over(seen) and not left:
             shown[each].over = True
             del pending[each]
     return code
@@ -104,6 +123,7 @@ class _Shown(Progress):
 
     Attributes:
         driven: Whether somebody drives it.
+        having: What an engine has of it, if nobody does.
         over: Whether it is not looked at any more.
     """
 
@@ -111,6 +131,7 @@ class _Shown(Progress):
         super().__init__(folder, parameters, lambda _: [])
         self.experiment_id = experiment_id
         self.driven = True
+        self.having: HandedOver | None = None
         self.over = False
         self._counted: tuple[object, ...] = ()
 
@@ -124,12 +145,16 @@ class _Shown(Progress):
             super().step(state, changes)
         counted = (
             state.status, state.processes_completed, state.processes_failed,
-            state.processes_running, self.driven,
+            state.processes_running, self.driven, self.having,
         )  # fmt: skip
         if self._live is None and counted != self._counted:
             alone = self._alone(state, "; ")
             text.say(f"{self._title(state)}: {self.counts(state)}{alone}")
         self._counted = counted
+
+    def _queue(self, state: ExperimentState) -> HandedOver | None:
+        # Without an owner, nobody records what has begun and ended since.
+        return super()._queue(state) if self.having is None else self.having
 
     def _tell(self, words: str) -> None:
         super()._tell(f"{text.one_line(self.experiment_id)}: {words}")
@@ -144,6 +169,8 @@ class _Shown(Progress):
     def _alone(self, state: ExperimentState, before: str) -> str:
         """That its owner died, behind *before*; nothing of what was recorded to its end."""
         recorded = state.status not in (ExperimentStatus.RUNNING, ExperimentStatus.COMPLETED)
+        if self.having is not None:
+            return f"{before}left to {self.having.title}: {self.having}"
         return "" if self.driven or recorded else f"{before}nobody drives it"
 
     def leave(self, where: Where) -> None:

@@ -13,12 +13,13 @@ import cattrs
 from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
-from holdfast.config import matrix, outputs, rules, slots, values
+from holdfast.config import engine, matrix, outputs, rules, slots, values
 from holdfast.config.matrix import MAX_PROCESSES, Matrix, Params
 from holdfast.config.placeholders import may_go
 from holdfast.config.placeholders import problems as placeholder_problems
 from holdfast.config.rules import NO_RULES, Rules
 from holdfast.config.slots import Needs, Slots
+from holdfast.engines.options import EngineName, EngineOptions
 from holdfast.errors import ConfigProblem
 
 __all__ = [
@@ -28,8 +29,11 @@ __all__ = [
     "Argv",
     "Count",
     "Declaration",
+    "EngineName",
+    "EngineOptions",
     "Identity",
     "Limits",
+    "LimitsTable",
     "Needs",
     "OnStall",
     "Outputs",
@@ -54,12 +58,13 @@ OnStall = Literal["tell", "restart"]
 
 
 @attrs.frozen(kw_only=True)
-class Limits:
+class LimitsTable:
     """How much at a time, and how long.
 
     Attributes:
         jobs: Commands at a time: processes, or launchers of `ranks`; None for as many processes as
-            affinity and cgroup leave CPUs, at least one command.
+            affinity and cgroup leave CPUs, at least one command, and for all on Slurm and Dask,
+            whose own limits count.
         timeout_s: Of one attempt; None for no limit.
         grace_s: Time between asking a process to stop (TERM) and killing it (KILL).
         fail_fast: Whether the first failure stops the others.
@@ -76,6 +81,28 @@ class Limits:
     stall_s: SomeSeconds | None = None
     on_stall: OnStall = "tell"
     deadline_s: SomeSeconds | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Limits(LimitsTable):
+    """`[limits]`, and what else bounds an attempt and can be set by a rule.
+
+    Attributes:
+        time_s: `engine.time`; None for no limit, or the engine's own.
+        memory_bytes: `engine.memory`; None as above.
+    """
+
+    time_s: float | None = None
+    memory_bytes: float | None = None
+
+    @classmethod
+    def of(cls, table: LimitsTable, options: EngineOptions) -> "Limits":
+        """Those of both tables together."""
+        given = attrs.asdict(table) | {
+            "time_s": options.time_s,
+            "memory_bytes": options.memory_bytes,
+        }
+        return cls(**given)
 
 
 @attrs.frozen(kw_only=True)
@@ -103,9 +130,11 @@ class Aggregation:
     Attributes:
         command: Argv, without placeholders, that combines the results in `HOLDFAST_RESULTS`; None
             for the built-in table and statistics alone.
+        engine: Where that runs: here, or where the processes do.
     """
 
     command: Argv | None = None
+    engine: EngineName = "local"
 
 
 @attrs.frozen(kw_only=True)
@@ -176,6 +205,7 @@ class Declaration:
     limits: Limits
     retry: Retry
     aggregate: Aggregation
+    engine: EngineOptions = attrs.field(factory=EngineOptions)
     identity: Identity = Identity()
     output: Outputs = Outputs()
     store: Store = Store()
@@ -199,6 +229,7 @@ class Written(TypedDict, total=False):
         limits: See *[limits]*.
         retry: See *[retry]*.
         aggregate: See *[aggregate]*.
+        engine: See *[engine]*.
         identity: See *[identity]*.
         outputs: See *[outputs]*.
         store: See *[store]*.
@@ -213,9 +244,10 @@ class Written(TypedDict, total=False):
     ranks: Ranks
     matrix: Matrix
     env: dict[str, str]
-    limits: Limits
+    limits: LimitsTable
     retry: Retry
     aggregate: Aggregation
+    engine: EngineOptions
     identity: Identity
     outputs: Outputs
     store: Store
@@ -228,7 +260,9 @@ _TYPES: Final[Mapping[str, Any]] = Written.__annotations__
 TOP_LEVEL: Final = tuple(_TYPES)
 
 _TABLES: Final[Mapping[str, Any]] = {
-    key: kind for key, kind in _TYPES.items() if attrs.has(kind) and kind is not Matrix
+    key: kind
+    for key, kind in _TYPES.items()
+    if attrs.has(kind) and kind not in (Matrix, EngineOptions)
 }
 
 #: Attributes carry their unit, keys do not: their values do.
@@ -265,7 +299,9 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(Rules, rules.structure)
     converter.register_structure_hook(Slots, slots.slots)
     converter.register_structure_hook(Needs, slots.needs)
+    converter.register_structure_hook(EngineOptions, engine.structure)
     converter.register_structure_hook_func(lambda kind: kind == OnStall, _on_stall)
+    converter.register_structure_hook_func(lambda kind: kind == EngineName, engine.name)
     converter.register_structure_hook_func(lambda kind: kind == dict[str, str], values.env)
     for record in _TABLES.values():
         renamed = {
@@ -311,8 +347,12 @@ def check(
     problems.extend(wrong)
     if params is not None and "ranks" in found:
         problems.extend(_too_many(found["ranks"].count * len(params)))
-    if not again and "retry" in found and ("limits" in found or "limits" not in given):
-        problems.extend(_rules(found["retry"], found.get("limits", Limits())))
+    options = found.get("engine", EngineOptions())
+    limits = Limits.of(found.get("limits", LimitsTable()), options)
+    if not again and "retry" in found and all(_is_well(e, given, found) for e in _LIMITING):
+        problems.extend(_rules(found["retry"], limits))
+    if not again and "engine" in found:
+        problems.extend(engine.problems(given["engine"], options))
     words = _words(found)
     held = _held(given, found)
     if params is not None:
@@ -336,9 +376,10 @@ def check(
         ranks=found.get("ranks"),
         matrix=found.get("matrix"),
         env=found.get("env", {}),
-        limits=found.get("limits", Limits()),
+        limits=limits,
         retry=found.get("retry", Retry()),
         aggregate=found.get("aggregate", Aggregation()),
+        engine=options,
         identity=found.get("identity", Identity()),
         output=found.get("outputs", Outputs()),
         store=found.get("store", Store()),
@@ -348,10 +389,18 @@ def check(
     ), []
 
 
-def check_limits(table: Mapping[str, Any]) -> tuple[Limits | None, list[ConfigProblem]]:
+#: The tables of what a rule can set.
+_LIMITING: Final = ("limits", "engine")
+
+
+def _is_well(key: str, given: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    return key in found or key not in given
+
+
+def check_limits(table: Mapping[str, Any]) -> tuple[LimitsTable | None, list[ConfigProblem]]:
     """The limits in *table*, in the shape of the file, or everything that is wrong with it."""
     try:
-        found: Limits = _structure(table, Limits)
+        found: LimitsTable = _structure(table, LimitsTable)
     except Exception as err:
         return None, list(_explained("limits", err))
     return found, []
@@ -375,7 +424,7 @@ def _structure(value: Any, kind: Any) -> Any:
     if kind is Ranks and not isinstance(value, Mapping):
         return Ranks(count=Count(values.whole(value, int)))
     # cattrs would say "'str' object has no attribute 'get'", or worse: find the keys of a list.
-    if attrs.has(kind) and kind is not Matrix and not isinstance(value, Mapping):
+    if kind in _TABLES.values() and not isinstance(value, Mapping):
         raise ValueError(f"expected a table, found {values.kind_of(value)}")
     found = _converter().structure(value, kind)
     if kind is str:
@@ -413,6 +462,8 @@ def _meant(key: str, known: Collection[str], matrix_table: Any = None) -> str:
         for field in attrs.fields(table):
             if key == KEYS.get(field.name, field.name):
                 return f"did you mean {section}.{key}?"
+    if key in engine.KEYS:
+        return f"did you mean engine.{key}?"
     if isinstance(matrix_table, Mapping) and (
         hint := values.suggest(key, [each for each in matrix_table if isinstance(each, str)])
     ):
@@ -468,7 +519,7 @@ def _held(given: Mapping[str, Any], found: Mapping[str, Any]) -> set[str]:
 
 
 def _slots(given: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[ConfigProblem]:
-    if all(key in found or key not in given for key in ("slots", "needs")):
+    if all(_is_well(key, given, found) for key in ("slots", "needs")):
         there, mentioned = found.get("slots", Slots({})), given.get("needs", {})
         yield from slots.problems(there, found.get("needs", Needs({})), found.get("env", {}))
         yield from slots.unneeded(there, mentioned)

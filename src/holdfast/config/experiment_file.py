@@ -25,6 +25,7 @@ from holdfast.config.matrix import Params, identity
 from holdfast.config.placeholders import escape, fill, is_plain
 from holdfast.config.shell_words import suspicions
 from holdfast.encoding import local, portable
+from holdfast.engines.options import EngineName
 from holdfast.errors import ConfigError, ConfigProblem, ConfigWarning
 
 __all__ = ["Aggregation", "Experiment", "Limits", "Ranks", "Retry", "load_config"]
@@ -218,8 +219,8 @@ class Experiment(Declaration):
     def work(self, state_dir: Path) -> dict[str, Any]:
         """What defines the work, JSON-like: two experiments with equal work are one.
 
-        The name, limits, retries, aggregation, identity, store and slots are not in it, nor whether
-        the parameters came from a matrix or a number of processes, nor the order of its keys.
+        The name, limits, retries, aggregation, engine, identity, store and slots are not in it, nor
+        whether the parameters came from a matrix or a number, nor the order of its keys.
         The directory is taken relative to *state_dir*, so that a project can move as a whole, and
         two projects that share one never match.
         """
@@ -320,11 +321,23 @@ class Experiment(Declaration):
             config["format"] = _FORMAT
         return config
 
+    def on(self, chosen: EngineName | None) -> Self:
+        """This experiment on the engine that is *chosen*, with what its `[engine]` says of that."""
+        if chosen is None or chosen == self.engine.name:
+            return self
+        written = self.source.get("engine")
+        table = {**(written if isinstance(written, Mapping) else {}), "name": chosen}
+        return attrs.evolve(
+            self,
+            engine=attrs.evolve(self.engine, name=chosen),
+            source={**self.source, "engine": table},
+        )
+
     def differs_in(self, config: Mapping[str, Any]) -> list[str]:
         """In which tables *config*, of the same work, declares otherwise how it is run."""
         return [
             key
-            for key in ("limits", "retry", "aggregate", "slots", "needs")
+            for key in ("limits", "retry", "aggregate", "engine", "slots", "needs")
             if self.source.get(key) != config.get(key)
         ]
 

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from holdfast.config import declaration
-from holdfast.config.declaration import KEYS, Limits
+from holdfast.config.declaration import KEYS, Limits, LimitsTable
 from holdfast.config.experiment_file import Experiment
 from holdfast.errors import ConfigError, ConfigProblem
 
@@ -62,7 +62,7 @@ def changed(
     if limits is None:
         raise ConfigError(title, problems)
     words, values = [], {}
-    for field in attrs.fields(Limits):
+    for field in attrs.fields(LimitsTable):
         key = KEYS.get(field.name, field.name)
         was, now = getattr(experiment.limits, field.name), getattr(limits, field.name)
         if key in given and was != now:
@@ -71,7 +71,8 @@ def changed(
     if not values:
         return experiment, None
     source = {**experiment.source, "limits": {**before, **values}}
-    found = attrs.evolve(experiment, limits=limits, source=source)
+    bounds = Limits.of(limits, experiment.engine)
+    found = attrs.evolve(experiment, limits=bounds, source=source)
     return found, NewLimits(values=values, words="; ".join(words))
 
 

@@ -67,7 +67,7 @@ def _is_axis(path: list[str]) -> bool:
 def _value(path: list[str], text: str, before: Any) -> Any:
     of_texts = isinstance(before, list) and before and all(isinstance(each, str) for each in before)
     value = _parsed(text, bare_words_only=bool(of_texts))
-    if path[0] == "limits" and text.strip() == "none":
+    if path[0] in ("limits", "engine") and text.strip() == "none":
         return None  # TOML has no word for it, and whoever has a limit may want to be rid of it
     if path[0] == "env" or path == ["name"]:
         # What looks like a number is still text there: 0x10 must not become 16.

@@ -10,7 +10,7 @@ from typing import Any, Final, NewType
 
 import attrs
 
-from holdfast.config import values
+from holdfast.config import engine, values
 from holdfast.config.durations import LONGEST_S, written
 from holdfast.errors import ConfigProblem
 from holdfast.status import Reason
@@ -23,6 +23,7 @@ __all__ = [
     "Rule",
     "Rules",
     "Setting",
+    "amount",
     "in_force",
     "problems",
     "structure",
@@ -32,15 +33,19 @@ __all__ = [
 FAILURES: Final = (
     *(Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.PERHAPS_MEMORY, Reason.SIGNAL, Reason.EXIT),
 )
-INTERRUPTIONS: Final = (Reason.STALL, Reason.LOST, Reason.PREEMPTED)
+INTERRUPTIONS: Final = (Reason.STALL, Reason.LOST, Reason.PREEMPTED, Reason.TIME_LIMIT)
 _WORDS: Final = {str(word): word for word in (*FAILURES, *INTERRUPTIONS)}
 
-#: What a rule can set, and the attribute of `[limits]` that it is.
+#: What a rule can set, and the attribute of `Limits` that it is.
 SETTABLE: Final[Mapping[str, str]] = {
     "limits.timeout": "timeout_s",
     "limits.grace": "grace_s",
     "limits.stall": "stall_s",
+    "engine.time": "time_s",
+    "engine.memory": "memory_bytes",
 }
+#: The one that is no time.
+_SIZE: Final = "memory_bytes"
 
 Causes = NewType("Causes", tuple[Reason, ...])
 Codes = NewType("Codes", tuple[int, ...])
@@ -54,27 +59,40 @@ class Setting:
 
     Attributes:
         key: As in the file.
-        factor: By what the limit of the attempt that ended is multiplied; None if *seconds* are
+        factor: By what the limit of the attempt that ended is multiplied; None if a *value* is
             given instead.
+        value: Seconds; of `engine.memory`, bytes.
     """
 
     key: str
     factor: float | None = None
-    seconds: float | None = None
+    value: float | None = None
 
     @property
     def name(self) -> str:
-        """The attribute of `[limits]`."""
+        """The attribute of `Limits`."""
         return SETTABLE[self.key]
 
     def of(self, now: float | None) -> float | None:
         """The limit that follows *now*; None for no limit."""
         if self.factor is None:
-            return self.seconds
-        return None if now is None else min(now * self.factor, LONGEST_S)
+            return self.value
+        most = engine.LARGEST if self.name == _SIZE else LONGEST_S
+        return None if now is None else min(now * self.factor, most)
+
+    def told(self, value: float | None) -> str:
+        """A *value* of this limit, as it may stand in a file."""
+        return amount(self.name, value)
 
     def __str__(self) -> str:
-        return f"x{self.factor:g}" if self.factor is not None else written(self.seconds or 0.0)
+        return f"x{self.factor:g}" if self.factor is not None else self.told(self.value)
+
+
+def amount(name: str, value: float | None) -> str:
+    """A *value* of the limit *name* of `Limits`, as it may stand in a file."""
+    if value is None:
+        return "none"
+    return engine.size_written(value) if name == _SIZE else written(value)
 
 
 def in_force(
@@ -103,16 +121,18 @@ class Rule:
     Attributes:
         when: How the attempt ended, a word or a list of them: `timeout`, `out_of_memory`,
             `perhaps_memory` (killed while the kernel was killing for want of memory), `signal`
-            (which `perhaps_memory` is, too), `exit`; `stall`, `lost`, `preempted`. Required.
+            (which `perhaps_memory` is, too), `exit`; `stall`, `lost`, `preempted`, `time_limit`
+            (of a scheduler, as of Slurm). Required.
         codes: Of `exit`, only these exit codes; without it, all.
-        max_attempts: Failed attempts after which a process stays failed; of `stall`, `lost` and
-            `preempted`, interruptions after which it is left for another run. Neither counts for
-            the other.
+        max_attempts: Failed attempts after which a process stays failed; of `stall`, `lost`,
+            `preempted` and `time_limit`, interruptions after which it is left for another run.
+            Neither counts for the other.
         backoff_s: Pause before the next attempt, give or take a quarter; doubled with each failure,
             or each interruption (then up to an hour).
-        settings: What the next attempts of the process get: `"limits.timeout"`, `"limits.grace"`
-            and `"limits.stall"`, as a duration or as a multiple such as `"x2"` of what the last
-            attempt had. It counts until that limit itself is changed.
+        settings: What the next attempts of the process get: `"limits.timeout"`, `"limits.grace"`,
+            `"limits.stall"` and `"engine.time"`, as a duration or as a multiple such as `"x2"` of
+            what the last attempt had; `"engine.memory"`, as a size or a multiple. It counts until
+            that limit itself is changed.
     """
 
     when: Causes
@@ -176,9 +196,9 @@ def _rule(number: int, table: Any) -> Rule:
 
 
 def _meant(key: str) -> str:
-    if key in SETTABLE or any(key == each.rpartition(".")[2] for each in SETTABLE):
-        full = key if key in SETTABLE else f"limits.{key}"
-        return f'write set = {{"{full}" = …}}'
+    for full in SETTABLE:
+        if key in (full, full.rpartition(".")[2]):
+            return f'write set = {{"{full}" = …}}'
     return values.suggest(key, _KEYS)
 
 
@@ -211,6 +231,7 @@ _OTHERS: Final = {
     "oom": "did you mean out_of_memory?",
     "memory": "did you mean out_of_memory?",
     "killed": "did you mean signal?",
+    "walltime": "did you mean time_limit?",
     "user": "what a person stops goes on with the next resume",
     "launch_error": "what could not be started is tried again as [retry] says",
 }
@@ -266,12 +287,15 @@ def _setting(key: str, value: Any) -> Setting:
             raise ValueError(f"{what}; found {text[:40]}")
         return Setting(key=key, factor=factor)
     if (meant := _AS_PEOPLE_WRITE.fullmatch(text)) is not None:
-        what = f"expected a duration or a multiple, found {text[:40]!r}"
+        kind = "size" if SETTABLE[key] == _SIZE else "duration"
+        what = f"expected a {kind} or a multiple, found {text[:40]!r}"
         raise values.SuggestingError(what, f'write "x{meant[1] or meant[2]}"')
+    if SETTABLE[key] == _SIZE:
+        return Setting(key=key, value=engine.size(value))
     seconds = values.duration(value)
     if seconds == 0 and key != "limits.grace":
         raise ValueError("must be more than 0")
-    return Setting(key=key, seconds=seconds)
+    return Setting(key=key, value=seconds)
 
 
 _PARSERS: Final[Mapping[str, Any]] = {

@@ -53,7 +53,8 @@ class Runs:
                 # -P: no file of the experiment's stands for a module of ours.
                 [
                     *(sys.executable, "-P", "-m", "holdfast", "-C", str(self.state_dir)),
-                    *(words[0], *self.options, *words[1:]),
+                    # What is killed here has to run here.
+                    *(words[0], "--engine=local", *self.options, *words[1:]),
                 ],
                 cwd=self.file.parent,
                 stdin=subprocess.DEVNULL,

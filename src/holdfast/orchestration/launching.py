@@ -197,7 +197,18 @@ class Launcher:
             grace_s=limits.grace_s,
             folder=self.folder,
             slots=tuple(slots),
+            resources=_set_by_rules(limits, experiment.limits),
         )
+
+
+def _set_by_rules(own: Limits, limits: Limits) -> dict[str, float]:
+    """What an attempt with its *own* limits is to get otherwise than the engine is told of all."""
+    given = {name: getattr(own, name) for name in ("time_s", "memory_bytes")}
+    return {
+        name: value
+        for name, value in given.items()
+        if value is not None and value != getattr(limits, name)
+    }
 
 
 def _of_slots(held: Mapping[str, str], env: Mapping[str, str]) -> dict[str, str]:

@@ -12,7 +12,6 @@ from typing import Any, Final
 import attrs
 
 from holdfast.attempts.names import AttemptName
-from holdfast.config.durations import written
 from holdfast.config.experiment_file import Limits, Retry
 from holdfast.config.rules import Rule, in_force
 from holdfast.lifecycle.changes import Change
@@ -142,8 +141,7 @@ class Rules:
             after = each.of(before)
             if after is not None and after != before:
                 found[each.name] = {"from": getattr(self.limits, each.name), "to": after}
-                was = "none" if before is None else written(before)
-                words.append(f"{each.key} {was} → {written(after)}")
+                words.append(f"{each.key} {each.told(before)} → {each.told(after)}")
         return ({**(process.limits or {}), **found} if found else None), words
 
     def _pause_s(self, state: ExperimentState, index: int, rule: Rule | None, row: int) -> float:

@@ -12,6 +12,7 @@ from typing import Final, Literal
 import attrs
 
 from holdfast.attempts import files
+from holdfast.attempts.names import AttemptName
 from holdfast.attempts.surviving import Survivor, survivors
 from holdfast.engines.contract import Engine, Handle
 from holdfast.errors import (
@@ -22,8 +23,10 @@ from holdfast.errors import (
     UnknownLivenessError,
 )
 from holdfast.identity import ProcessIdentity
+from holdfast.lifecycle.handed import handed_over
 from holdfast.lifecycle.records import ExperimentState, summarise
 from holdfast.orchestration.configured import configuration
+from holdfast.orchestration.known import attempt_of
 from holdfast.orchestration.orchestrator import Orchestrator
 from holdfast.orchestration.requests import processes
 from holdfast.orchestration.rules import limits_of
@@ -122,13 +125,18 @@ class Stopping:
             self._epoch = self._lookout.ask(self.request)
             self._owner = seen.state.owner
             return None
-        if seen.survivors:
+        taken = [] if self._only is None else self._take_out(seen.state)
+        if self._only is not None:
+            seen = self._lookout.look()
+        if seen.survivors or self._is_handed_over(seen.state):
             if meant := self._meant(seen):
                 self._tell("left", _left(meant))
             self._ask_shims(seen)
             return None
         if seen.state.status is ExperimentStatus.RUNNING and self.request.only is None:
             return self._take_over(seen)  # nothing runs: that is but a record
+        if taken:
+            return Stopped(kind="partly", state=seen.state, only=self._only)
         return Stopped(kind="nothing", state=seen.state)
 
     def _grace_of(self, state: ExperimentState) -> float:
@@ -156,8 +164,34 @@ class Stopping:
                 grace_s = self.request.grace_s
                 files.request(folder, name, self.request.level, Reason.USER, grace_s=grace_s)
         with contextlib.suppress(EngineError):
-            handles = [Handle(name=name, folder=folder) for name in wanted]
+            kept = {attempt_of(seen.state, i): i for i in handed_over(seen.state)}
+            handles = [
+                Handle.from_record(name, folder, seen.state.processes[kept[name]].handle)
+                if name in kept
+                else Handle(name=name, folder=folder)
+                for name in wanted
+            ]
             self.engine.cancel(handles, force=self.request.force)
+
+    def _is_handed_over(self, state: ExperimentState) -> bool:
+        """Whether all of it is to stop, and an engine has some: who takes it over ends that."""
+        return self.request.only is None and bool(handed_over(state))
+
+    def _take_out(self, state: ExperimentState) -> list[AttemptName]:
+        """Of the processes that are meant, take those out of their queue that wait in one.
+
+        A shim that comes late all the same finds that it must not begin.
+        """
+        folder, waits = self.manager.folder(self.experiment_id), dict[AttemptName, Handle]()
+        for index in handed_over(state):
+            name, process = attempt_of(state, index), state.processes[index]
+            if name.index in (self._only or ()) and files.live_state(folder, name).kind == "absent":
+                waits[name] = Handle.from_record(name, folder, process.handle)
+                files.request(folder, name, self.request.level, Reason.USER)
+        with contextlib.suppress(EngineError):
+            self.engine.cancel(list(waits.values()), force=self.request.force)
+        # None of it has begun if this succeeds, and none of it ever will.
+        return [name for name in waits if files.revoke(folder, name)]
 
     def _meant(self, seen: Standing) -> list[Survivor]:
         """The attempts among those that survive which are to stop."""
@@ -195,7 +229,8 @@ class Stopping:
             return Stopped(kind="again", state=seen.state)
         if self.request.only is not None:
             return self._wait_for_shims(seen)
-        if seen.survivors or seen.state.status is ExperimentStatus.RUNNING:
+        goes_on = seen.survivors or self._is_handed_over(seen.state)
+        if goes_on or seen.state.status is ExperimentStatus.RUNNING:
             if self._epoch is not None and seen.survivors:
                 self._tell("left", f"{self._owner} has died: {_left(seen.survivors)}")
             return self._take_over(seen)

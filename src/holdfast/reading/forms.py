@@ -17,6 +17,7 @@ from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import text
+from holdfast.reading.engines import HandedOver, handed_over, is_left
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import encoding
 
@@ -144,10 +145,18 @@ def unreadable(found: Iterable[tuple[Path, HoldfastError]]) -> list[Json]:
     ]
 
 
-def status_words(state: "ExperimentState | Summary", living: Verdict | None) -> str:
-    """`running`, `running (owner dead)`, `interrupted (user)`, `failed (exit)`."""
+def status_words(
+    state: "ExperimentState | Summary", living: Verdict | None, having: HandedOver | None = None
+) -> str:
+    """`running`, `running (owner dead)`, `submitted`, `interrupted (user)`, `failed (exit)`.
+
+    Args:
+        having: What an engine has of it: without an owner, that goes on all the same.
+    """
     why = None
     if state.status is ExperimentStatus.RUNNING:
+        if having is not None and is_left(state, living):
+            return "submitted"
         if living is not None and living.kind != "alive":
             why = f"owner {living.kind}"
     elif state.status in (ExperimentStatus.INTERRUPTED, ExperimentStatus.FAILED):
@@ -155,10 +164,12 @@ def status_words(state: "ExperimentState | Summary", living: Verdict | None) -> 
     return str(state.status) if why is None else f"{state.status} ({why})"
 
 
-def brief(state: ExperimentState) -> str:
-    """`interrupted (user), 3 of 8 processes completed`."""
+def brief(state: ExperimentState, living: Verdict | None = None) -> str:
+    """`interrupted (user), 3 of 8 processes completed`; with its owner's verdict, `submitted`."""
     number = text.count(state.num_processes, "process")
-    return f"{status_words(state, None)}, {state.processes_completed:,} of {number} completed"
+    having = None if living is None else handed_over(state)
+    words = status_words(state, None if having is None else living, having)
+    return f"{words}, {state.processes_completed:,} of {number} completed"
 
 
 def anew(state: ExperimentState) -> tuple[str, ...]:
@@ -186,7 +197,7 @@ def next_words(state: ExperimentState, living: Verdict | None) -> tuple[str, ...
     running = state.status is ExperimentStatus.RUNNING
     if living is not None and living.kind == "alive":
         return ("logs", "-f", state.experiment_id) if running else None
-    if running and living is not None and living.kind == "unknown":
+    if running and living is not None and living.kind == "unknown" and not is_left(state, living):
         return ("resume", "--force", state.experiment_id)
     if state.num_processes and state.can_aggregate():
         return "aggregate", state.experiment_id

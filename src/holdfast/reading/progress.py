@@ -6,7 +6,7 @@ says how old a report is; what acts on a stall, `holdfast.orchestration.stalls`,
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby, islice
 from pathlib import Path
@@ -17,6 +17,7 @@ import attrs
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.progress import Progress, Sources
 from holdfast.config.durations import parse_duration
+from holdfast.lifecycle.processes import RUNS
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import text
 from holdfast.status import ProcessStatus
@@ -32,6 +33,7 @@ __all__ = [
     "attempt_of",
     "cells",
     "form",
+    "is_waiting",
     "said",
     "standings",
     "sums",
@@ -49,6 +51,11 @@ def attempt_of(state: ExperimentState, index: int) -> AttemptName:
     """The last attempt of process *index*."""
     attempt = state.processes[index].attempt
     return AttemptName.of_process(state.experiment_id, index, attempt, ranks=state.rank_count)
+
+
+def is_waiting(process: ProcessProgress) -> bool:
+    """Whether its attempt has not begun: an engine has it in a queue, or holds it there."""
+    return process.phase is not None and process.phase != RUNS
 
 
 @attrs.frozen(kw_only=True)
@@ -75,6 +82,7 @@ def standings(
     sources: Sources | None = None,
     only: int | None = None,
     most: int = MOST,
+    waits: Container[int] | None = None,
 ) -> dict[int, Standing]:
     """Of the running processes those that report, by index.
 
@@ -82,12 +90,15 @@ def standings(
         sources: What follows their files, for who looks again and again.
         only: The one process that is asked for.
         most: How many processes to look at, the first.
+        waits: Those that have not begun, and report nothing; None for those of which it is not
+            recorded that they have.
     """
     brief, sources = sources is None, sources or Sources(folder)
     running = [
         index
         for index in state.processes.indices(ProcessStatus.RUNNING)
-        if only is None or index == only
+        if (only is None or index == only)
+        and not (is_waiting(state.processes[index]) if waits is None else index in waits)
     ]
     found = {}
     limit_s = _stall_s(state)
@@ -131,7 +142,8 @@ class Looks:
             self._at = self._monotonic()
             if self._sources is None:
                 self._sources = Sources(folder)
-            running = islice(state.processes.indices(ProcessStatus.RUNNING), MOST)
+            indices = state.processes.indices(ProcessStatus.RUNNING)
+            running = islice((i for i in indices if not is_waiting(state.processes[i])), MOST)
             names = {attempt_of(state, index) for index in running}
             for name in self._followed - names:
                 self._sources.forget(name)
@@ -240,11 +252,15 @@ class Estimate:
         Args:
             held: Pending processes that are not to be started.
         """
-        self._widest = max(self._widest, state.processes_running)
-        lasted = {}
+        lasted, waiting = {}, 0
         for index in state.processes.indices(ProcessStatus.RUNNING):
-            since = state.processes[index].started_at
+            process = state.processes[index]
+            if is_waiting(process):
+                waiting += 1
+                continue
+            since = process.started_at
             lasted[index] = 0.0 if since is None else (now - since).total_seconds()
+        self._widest = max(self._widest, len(lasted))
         reported = {
             index: each.remaining_s
             for index, each in (standing or {}).items()
@@ -257,7 +273,9 @@ class Estimate:
         else:
             return None
         left = [reported.get(index, max(mean - s, 0.0)) for index, s in lasted.items()]
-        work = mean * (state.processes_pending - held) + sum(left)
+        if waiting and not lasted:
+            return None  # nobody knows how long a queue takes
+        work = mean * (state.processes_pending - held + waiting) + sum(left)
         # With nothing left to start, the slowest is all that is waited for.
         return max(work / max(self._widest, 1), *left, 0.0)
 
@@ -292,9 +310,16 @@ class Sums:
         }
 
 
-def sums(state: ExperimentState, folder: Path, now: datetime, *, most: int = MOST) -> Sums | None:
-    """The sums of what is reported in *state*; None if nothing is."""
-    found = standings(state, folder, now, most=most)
+def sums(
+    state: ExperimentState,
+    folder: Path,
+    now: datetime,
+    *,
+    most: int = MOST,
+    waits: Container[int] | None = None,
+) -> Sums | None:
+    """The sums of what is reported in *state*; None if nothing is. See `standings`."""
+    found = standings(state, folder, now, most=most, waits=waits)
     if not found:
         return None
     estimate = Estimate()

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import attrs
 
-from holdfast.config.durations import written
-from holdfast.config.rules import SETTABLE, in_force
+from holdfast.config.rules import SETTABLE, amount, in_force
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import reasons, text
 from holdfast.status import ProcessStatus
@@ -59,16 +58,15 @@ def limits_words(state: ExperimentState, process: ProcessProgress) -> str:
     """`limits.timeout 1h → 2h`; empty where no rule has set any that counts."""
     if not process.limits:
         return ""
-    from holdfast.config.declaration import check_limits
+    from holdfast.config import engine
+    from holdfast.config.declaration import Limits, LimitsTable, check_limits
 
     table = state.config.get("limits")
-    limits, _ = check_limits(table if isinstance(table, Mapping) else {})
+    found, _ = check_limits(table if isinstance(table, Mapping) else {})
+    limits = Limits.of(found or LimitsTable(), engine.of(state.config))
     keys = {name: key for key, name in SETTABLE.items()}
     return ", ".join(
-        f"{text.short(keys.get(name, name))} {_seconds(each['from'])} → {_seconds(each['to'])}"
+        f"{text.short(keys.get(name, name))} {amount(name, each['from'])} → "
+        f"{amount(name, each['to'])}"
         for name, each in in_force(limits, process.limits).items()
     )
-
-
-def _seconds(limit: float | None) -> str:
-    return "none" if limit is None else written(limit)

@@ -76,8 +76,8 @@ def spells(folder: Opened) -> Iterator[Spell]:
     """
     with folder.open_dir(JOURNALS) as journals:
         found = chain(journals)
-    # By process: its attempt, when it was started, and by which owner.
-    running: dict[int, tuple[int, datetime, int]] = {}
+    # By process: its attempt, when it began (None as long as it waits in a queue), whose it is.
+    running: dict[int, tuple[int, datetime | None, int]] = {}
     owner = 0
     for each, until in found:
         owner += each.claim is None or not each.claim.compacts
@@ -118,11 +118,16 @@ def chain(journals: Opened) -> list[tuple[journal.Journal, int | None]]:
 
 
 def _ended(
-    change: Change, owner: int, running: dict[int, tuple[int, datetime, int]]
+    change: Change, owner: int, running: dict[int, tuple[int, datetime | None, int]]
 ) -> Spell | None:
     """The attempt that *change* ended; what is *running* is kept up to date."""
     process = change.process
-    if process is None or change.source == change.target:
+    if process is None:
+        return None
+    if change.source == change.target:
+        if process in running and "started_at" in change.fields:
+            attempt, _, starter = running[process]
+            running[process] = attempt, change.fields["started_at"], starter
         return None
     if change.target == ProcessStatus.RUNNING:
         running[process] = change.fields.get("attempt", 0), change.at, owner
@@ -130,11 +135,12 @@ def _ended(
         return None
     attempt, began, starter = running.pop(process)
     started_at, ended_at = (change.fields.get(name) for name in ("started_at", "completed_at"))
+    end = ended_at or change.at
     return Spell(
         process,
         attempt,
-        started_at or began,
-        ended_at or change.at,
+        started_at or began or end,
+        end,
         ended_at is not None or owner == starter,
     )
 

@@ -1,0 +1,96 @@
+"""Which engine a command works with: what was chosen, what has its attempts, what is stored."""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+
+import click
+
+from holdfast.config import engine
+from holdfast.engines.options import ENGINES, EngineName, EngineOptions
+from holdfast.errors import UnreadableStateWarning
+from holdfast.reading.engines import handed_over
+
+if TYPE_CHECKING:
+    from holdfast.config.experiment_file import Experiment
+    from holdfast.lifecycle.records import ExperimentState
+    from holdfast.store.manager import StateManager
+
+__all__ = ["Engines", "engine_of_work", "engine_option", "options_of", "stored_engines"]
+
+_C = TypeVar("_C", bound=Callable[..., Any])
+
+
+class Engines(NamedTuple):
+    """What runs an experiment.
+
+    Attributes:
+        processes: The engine of its processes, and what is asked of that.
+        aggregation: The same for the command of its aggregation.
+    """
+
+    processes: EngineOptions
+    aggregation: EngineOptions
+
+    @property
+    def one(self) -> bool:
+        """Whether one engine does both."""
+        return self.processes == self.aggregation
+
+    @classmethod
+    def of(cls, processes: EngineOptions, aggregates_on: EngineName) -> Self:
+        """Both, with what is configured of either."""
+        return cls(processes, engine.named(processes, aggregates_on))
+
+
+def engine_option(about: str) -> Callable[[_C], _C]:
+    """`--engine`, as `chosen`."""
+    return click.option(
+        "--engine", "chosen", type=click.Choice(ENGINES), metavar="NAME", help=about
+    )
+
+
+def options_of(state: "ExperimentState", chosen: EngineName | None = None) -> EngineOptions:
+    """What goes on with *state*: what was *chosen*, else what has its attempts, else as stored."""
+    options = engine.of(state.config)
+    if chosen is None:
+        having = handed_over(state)
+        chosen = next((each for each in ENGINES if having and each == having.engine), None)
+    return engine.named(options, chosen)
+
+
+def stored_engines(
+    manager: "StateManager", experiment_id: str, chosen: EngineName | None = None
+) -> Engines:
+    """What goes on with an experiment, as `options_of` has it."""
+    with _quietly():
+        state = manager.load(experiment_id)
+    return Engines.of(options_of(state, chosen), engine.of_aggregation(state.config))
+
+
+def engine_of_work(
+    manager: "StateManager", experiment: "Experiment", named: str | None
+) -> EngineName | None:
+    """The engine of what a run of *experiment* goes on with, where its file names none.
+
+    Args:
+        named: The id of that, where it was given.
+    """
+    if engine.is_named(experiment.source):
+        return None
+    from holdfast.orchestration.intent import of_work
+
+    with _quietly():
+        if named is not None:
+            return stored_engines(manager, named).processes.name
+        state = of_work(manager, experiment.config_hashes(manager.state_dir))
+    return None if state is None else options_of(state).name
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # A view that lags behind is rewritten by who goes on with it.
+        warnings.simplefilter("ignore", UnreadableStateWarning)
+        yield
