@@ -60,6 +60,7 @@ class ScriptedEngine:
     takes: int | None = None
     away: str | None = None
     asked: int = 0
+    waited: int = 0
     now: float = 0.0
     dies: Callable[[], None] = lambda: None
     closed: bool = False
@@ -118,6 +119,9 @@ class ScriptedEngine:
         self.now += timeout_s
         if self.story:
             self.story.pop(0)(self)
+            return
+        self.waited += 1
+        assert self.waited < 1000, "its story is over, and it is still waited for"
 
     def wake(self) -> None:
         pass

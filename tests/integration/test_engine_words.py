@@ -20,7 +20,7 @@ from holdfast.errors import (
     EngineWarning,
 )
 from holdfast.lifecycle.handed import handed_over
-from holdfast.orchestration.orchestrator import Outcome
+from holdfast.orchestration.orchestrator import Orchestrator, Outcome
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store.manager import StateManager, utc_now
 from scripted import ScriptedEngine, Step, conduct, ended, everything, say
@@ -256,6 +256,33 @@ def test_what_is_blocked_is_named_and_taken_up_by_a_later_resume(manager: StateM
     engine.story = [*wait(40), runs("0.2"), ended("0.2")]
     last = resume(manager, engine)
     assert (code_of(last), engine.submitted) == (0, ["0.1", "1.1", "0.2"])
+
+
+def test_a_node_that_comes_back_brings_its_attempts_back(manager: StateManager) -> None:
+    """It was only cut off: the controller sees it again, and what ran there had gone on."""
+    engine = ScriptedEngine(
+        [
+            *[everything(runs("0.1"), runs("1.1")), say("0.1", "node_fail", host="n1")],
+            *wait(60, say("0.1", "running", host="n1")),
+            *wait(60, ended("0.1")),
+            *wait(2, ended("1.1")),
+        ]
+    )
+    with pytest.warns(AttemptWarning, match="nothing proves"):
+        outcome = run(manager, engine, 2)
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1", "1.1"])
+
+
+def test_without_shared_files_a_failed_node_proves_nothing_by_what_is_not_there(
+    manager: StateManager,
+) -> None:
+    """Its shim has made its files elsewhere: there is nothing here to revoke."""
+    engine = ScriptedEngine([say("0.1", "running", host="n1")], shares_files=False)
+    engine.story += [say("0.1", "node_fail", host="n1"), *wait(40)]
+    with pytest.warns(AttemptWarning, match="nothing proves"):
+        outcome = run(manager, engine)
+    assert (outcome.blocked.keys(), engine.submitted) == ({"0.1"}, ["0.1"])
+    assert live_state(manager.folder("exp_a"), engine.named("0.1")).kind == "absent"
 
 
 def test_force_takes_what_is_blocked_for_dead(manager: StateManager) -> None:
@@ -531,6 +558,15 @@ def test_attempts_of_another_engine_are_left_alone_until_they_end(manager: State
     assert code_of(resume(manager, slurm)) == 0
 
 
+def test_this_machine_leaves_alone_what_a_scheduler_has(manager: StateManager) -> None:
+    """It has not begun anywhere, and could not be told from what never will, but for its record."""
+    run(manager, ScriptedEngine(), 2, leave=True)
+    with LocalEngine() as engine:
+        outcome = Orchestrator(manager, engine).resume("exp_a")
+    assert outcome.blocked.keys() == {"0.1", "1.1"}
+    assert not list((manager.folder("exp_a") / "attempts").glob("*"))
+
+
 # -- aggregating ----------------------------------------------------------------------------------
 
 TOTAL = {**CONFIG, "aggregate": {"command": ["sh", "-c", "echo {} > $HOLDFAST_RESULT"]}}
@@ -538,19 +574,21 @@ TOTAL = {**CONFIG, "aggregate": {"command": ["sh", "-c", "echo {} > $HOLDFAST_RE
 
 def test_an_aggregation_runs_on_an_engine_of_its_own(manager: StateManager) -> None:
     """Here by default, and not in the queue that its processes were in."""
+    real = {"clock": utc_now, "monotonic": time.monotonic}
     engine, made = ScriptedEngine([ended("0.1")]), []
 
     def local() -> LocalEngine:
         made.append(LocalEngine())
         return made[-1]
 
-    outcome = conduct(
-        manager, engine, aggregation_engine=local, clock=utc_now, monotonic=time.monotonic
-    ).run(TOTAL)
+    outcome = conduct(manager, engine, aggregation_engine=local, **real).run(TOTAL)
     assert (code_of(outcome), outcome.state.status) == (0, "aggregated")
     assert (engine.submitted, len(made)) == (["0.1"], 1)
     with pytest.raises(EngineError, match="closed"):
         made[0].start()
+    engine = ScriptedEngine([ended("0.1")])
+    outcome = conduct(manager, engine, **real).run(TOTAL, fresh=True)
+    assert (outcome.state.status, engine.submitted) == ("aggregated", ["0.1"])
 
 
 def test_an_aggregation_that_waits_in_a_queue_is_left_and_found_there(
@@ -558,7 +596,8 @@ def test_an_aggregation_that_waits_in_a_queue_is_left_and_found_there(
 ) -> None:
     """Ctrl-C leaves it alone, and a resume does not submit it twice."""
     engine = ScriptedEngine([ended("0.1"), interrupt])
-    outcome = conduct(manager, engine).run(TOTAL, experiment_id="exp_a")
+    there = conduct(manager, engine, aggregation_engine=lambda: engine)
+    outcome = there.run(TOTAL, experiment_id="exp_a")
     assert code_of(outcome) == 130
     assert outcome.state.status is ExperimentStatus.COMPLETED
     assert engine.submitted == ["0.1", "aggregate.1"]
@@ -569,7 +608,7 @@ def test_an_aggregation_that_waits_in_a_queue_is_left_and_found_there(
         ended("aggregate.1")(engine)
 
     engine.story = [aggregate]
-    assert code_of(resume(manager, engine)) == 0
+    assert code_of(there.resume("exp_a")) == 0
     assert engine.submitted == ["0.1", "aggregate.1"]
 
 
@@ -582,7 +621,8 @@ def test_an_aggregation_that_comes_to_its_time_limit_is_tried_again(manager: Sta
         ended("aggregate.2")(engine)
 
     engine.story += wait(3, aggregate)
-    outcome = conduct(manager, engine).run(TOTAL, experiment_id="exp_a")
+    there = conduct(manager, engine, aggregation_engine=lambda: engine)
+    outcome = there.run(TOTAL, experiment_id="exp_a")
     assert (code_of(outcome), engine.submitted[1:]) == (0, ["aggregate.1", "aggregate.2"])
 
 

@@ -221,6 +221,8 @@ class Course:
         if engine.name != LOCAL and experiment.needs:
             words = "[needs] are slots of this machine, and attempts run elsewhere"
             raise EngineRefusedError(engine.name, words)
+        if engine.name == LOCAL:
+            return True
         told = self._loop.checked(list(samples(self._watch.launcher, self._claim.state)))
         for words in told or ():
             self._terms.note(words)
@@ -352,9 +354,14 @@ class Course:
     def _conclude(self) -> Mapping[str, Any] | None:
         """Aggregate, where that has a command, on the engine that is meant for it."""
         terms, interrupts = self._terms, self._interrupts
-        if self._experiment.aggregate.command is None or terms.aggregation_engine is None:
+        make = terms.aggregation_engine
+        if make is None and terms.engine.name != LOCAL:
+            from holdfast.engines.local.engine import LocalEngine
+
+            make = LocalEngine
+        if self._experiment.aggregate.command is None or make is None:
             return conclude(self._claim, self._watch, self._loop, interrupts)
-        with contextlib.closing(terms.aggregation_engine()) as engine:
+        with contextlib.closing(make()) as engine:
             interrupts.wake_also(engine.wake)
             return conclude(self._claim, *self._on(engine), interrupts)
 

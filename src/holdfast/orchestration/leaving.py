@@ -30,15 +30,19 @@ class Leaving:
         """
         return self._watch.engine.outlives and self._interrupts.first is not None
 
-    def is_due(self, plan: Plan) -> bool:
-        """Whether the run ends now; *plan* is recorded and carried out."""
+    def is_due(self, plan: Plan, *, stopping: bool) -> bool:
+        """Whether the run ends now; *plan* is recorded and carried out.
+
+        Args:
+            stopping: Whether attempts were asked to stop, for the failure of another.
+        """
         watch = self._watch
         if self.by_signal:
             return True
         # Every engine is asked once, for what has ended already. Where nothing is left to an
         # engine, nobody would go on with what waits for its next attempt.
         learnt, self._learnt = self._learnt, True
-        if not self.wanted or not learnt or not watch.handles or plan.starts:
+        if not self.wanted or stopping or not learnt or not watch.handles or plan.starts:
             return False
         busy = watch.unsubmitted or watch.settling or watch.completing
         return not busy and not watch.hearing.in_doubt and watch.engine_trouble.error is None

@@ -153,7 +153,7 @@ class Loop:
             self._warnings.of_blocked()
             if self._claim.state.status is not ExperimentStatus.RUNNING:
                 return self._claim.state
-            if self._stopping_others is None and self._leaving.is_due(plan):
+            if self._leaving.is_due(plan, stopping=self._stopping_others is not None):
                 return self._claim.state
             late = stopping is Reason.DEADLINE and time.over(now, monotonic_s)
             if self._stopping_others is None and (plan.stop_others or late):

@@ -98,7 +98,7 @@ class Orchestrator:
                 is over, before the attempt is taken for lost; None for 2 seconds of the local
                 engine, and 30 of others, whose files may be seen late.
             aggregation_engine: Gives the engine for the aggregation's own command, which is closed
-                after that; None for *engine* itself.
+                after that; None for this machine.
         """
         self._manager = manager
         self._clock = clock

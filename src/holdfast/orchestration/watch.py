@@ -476,9 +476,11 @@ class Watch:
             shim = self._shims.get(name)
             with contextlib.suppress(DiskError, OSError):
                 seen = look(self.launcher.folder, name, shim=shim, census=census)
-                if isinstance(seen, Undecided) or not (
-                    isinstance(seen, Ended) or name not in self.elsewhere
-                ):
+                if isinstance(seen, Undecided):
+                    continue
+                # What can be seen from here says nothing of another's attempts but how they ended.
+                theirs = name in self.elsewhere or not self.engine.shares_files
+                if theirs and not isinstance(seen, Ended):
                     continue
                 del self.blocked[name]
                 self._settled(name, seen, found)
