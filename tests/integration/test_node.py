@@ -325,12 +325,11 @@ def test_a_node_needs_the_standard_library_only(tmp_path):
 def test_what_a_node_loads_is_of_the_standard_library_or_ours():
     """Nothing else, however it is started."""
     code = (
-        f"import sys; import {node.__name__}, {running.__name__}; "
-        "known = {*sys.stdlib_module_names, *sys.builtin_module_names, 'holdfast', '__main__'}; "
-        "print({name.split('.')[0] for name in sys.modules} - known)"
+        "import sys; names = lambda: {name.split('.')[0] for name in sys.modules};"
+        "before = names();"
+        f"import {node.__name__}, {running.__name__};"
+        "print(names() - before - {*sys.stdlib_module_names, 'holdfast'})"
     )
-    before = "import sys; before = set(sys.modules); "
-    code = before + code.replace("in sys.modules}", "in set(sys.modules) - before}")
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
