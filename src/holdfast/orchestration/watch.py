@@ -7,13 +7,12 @@ a certain end, *blocked* cannot be judged. It waits for nothing; `holdfast.orche
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final
 
 import attrs
 
-from holdfast.attempts import files
 from holdfast.attempts.family import Census
 from holdfast.attempts.looking import Ended, Look, Running, Undecided, look
 from holdfast.attempts.names import AttemptName, attempts_dir
@@ -23,23 +22,20 @@ from holdfast.attempts.surviving import Halted, halted_shim
 from holdfast.config.experiment_file import Limits
 from holdfast.engines.contract import Engine, EngineWord, Handle
 from holdfast.errors import (
-    ClaimClosedError,
     DiskError,
     EngineError,
     EngineRefusedError,
-    OwnershipLostError,
     StateReadError,
-    StateWriteError,
 )
 from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle.records import ExperimentState
+from holdfast.orchestration.asking import Asking
 from holdfast.orchestration.hearing import Hearing, grace_s
 from holdfast.orchestration.known import Known, ask
 from holdfast.orchestration.launching import Launcher
 from holdfast.orchestration.patience import Patience
 from holdfast.orchestration.rules import limits_of_attempt
 from holdfast.orchestration.words import LOST, Meaning
-from holdfast.status import Reason
 
 __all__ = ["Learnt", "Watch"]
 
@@ -49,10 +45,6 @@ _SETTLE_EVERY_S: Final = (0.02, 0.25)
 _STEP_WITHIN_S: Final = 0.2
 #: How often what cannot be judged is checked again.
 _BLOCKED_EVERY_S: Final = 5.0
-#: How long after its grace period an attempt may take to vanish before the run ends without it.
-_STOPPED_WITHIN_S: Final = 10.0
-#: Beyond that, how long an engine may take to hear of an end that comes to pass elsewhere.
-_HEARD_WITHIN_S: Final = 60.0
 #: Not sooner than this is a disk asked again that just refused, and not for longer.
 _UNREAD_EVERY_S: Final = 1.0
 _UNREAD_WITHIN_S: Final = 30.0
@@ -93,8 +85,8 @@ class Watch:
         completing: Attempts whose command has ended and whose outcome is about to come.
         blocked: Attempts that cannot be judged, or that do not end, and why.
         left: Attempts that ended, and whose outcome the next resume takes up.
-        asked: When this orchestrator asked attempts to stop.
-        unreached: Those that cannot be reached now, and why.
+        kept: The handles of what settles, or is blocked.
+        unsubmitted: What no engine has taken yet.
         launched: Handles of attempts that the engine started since somebody took them from here.
         heard: Of an engine with a queue, what it says of those that go on, by attempt, since
             somebody took it from here.
@@ -118,29 +110,20 @@ class Watch:
     blocked: dict[AttemptName, str] = attrs.field(factory=dict)
     completing: set[AttemptName] = attrs.field(factory=set)
     left: set[AttemptName] = attrs.field(factory=set)
-    asked: dict[AttemptName, float] = attrs.field(factory=dict)
-    unreached: dict[AttemptName, str] = attrs.field(factory=dict)
+    kept: dict[AttemptName, Handle] = attrs.field(factory=dict)
+    unsubmitted: dict[AttemptName, Attempt] = attrs.field(factory=dict)
     launched: list[Handle] = attrs.field(factory=list)
     heard: dict[AttemptName, EngineWord] = attrs.field(factory=dict)
     elsewhere: set[AttemptName] = attrs.field(factory=set)
     _last: dict[AttemptName, EngineWord] = attrs.field(factory=dict)
-    _graces: dict[AttemptName, float] = attrs.field(factory=dict)
-    #: What was asked of attempts that settled, should one of them turn out to run.
-    _orders: dict[AttemptName, Callable[[], None]] = attrs.field(factory=dict)
     _shims: dict[AttemptName, ProcessIdentity | None] = attrs.field(factory=dict)
-    #: The last words on what is on its way to an end, or is blocked, and its handles.
+    #: The last words on what is on its way to an end, or is blocked.
     _words: dict[AttemptName, EngineWord] = attrs.field(factory=dict)
-    _kept: dict[AttemptName, Handle] = attrs.field(factory=dict)
     _early: set[AttemptName] = attrs.field(factory=set)
-    _unsubmitted: dict[AttemptName, Attempt] = attrs.field(factory=dict)
     _unread_since: dict[AttemptName, float] = attrs.field(factory=dict)
     _again: list[Learnt] = attrs.field(factory=list)
     _settle_s: float = _SETTLE_EVERY_S[0]
     _blocked_at: float = float("-inf")
-    _stopping: bool = False
-    _killing: bool = False
-    _to_cancel: set[AttemptName] = attrs.field(factory=set)
-    _taken_away: bool = False
 
     @functools.cached_property
     def hearing(self) -> Hearing:
@@ -154,6 +137,11 @@ class Watch:
             grace_s=grace_s(self.engine, self.gone_grace_s),
         )
 
+    @functools.cached_property
+    def asking(self) -> Asking:
+        """What is asked to stop."""
+        return Asking(self)
+
     # -- what is ours -----------------------------------------------------------------------------
 
     def known(self) -> Mapping[AttemptName, Handle] | None:
@@ -161,13 +149,13 @@ class Watch:
 
         None if it cannot be asked at this moment.
         """
-        with self._engine():
+        with self.reached():
             return self.engine.find(self.launcher.experiment_id, self.launcher.folder)
         return None
 
     def everything(self, state: ExperimentState) -> Known | None:
         """What the engine knows of all that *state* has running; None as for `known`."""
-        with self._engine():
+        with self.reached():
             return ask(self.engine, self.launcher.folder, state)
         return None
 
@@ -226,7 +214,7 @@ class Watch:
             folder=self.launcher.folder,
             name=name,
             shim=shim,
-            grace_s=self._grace_s(name),
+            grace_s=self.asking.grace_s(name),
             force=self.force,
             fence=self.fence,
             began=self.monotonic(),
@@ -246,37 +234,33 @@ class Watch:
         Raises:
             StateWriteError: The folder for the attempts cannot be made.
         """
-        self._unsubmitted.update({attempt.name: attempt for attempt in wanted})
+        self.unsubmitted.update({attempt.name: attempt for attempt in wanted})
         self._submit()
 
     def _submit(self) -> None:
-        if not self._unsubmitted or not self.engine_trouble.over(self.monotonic()):
+        if not self.unsubmitted or not self.engine_trouble.over(self.monotonic()):
             return
-        wanted = list(self._unsubmitted.values())
-        with self._engine():
+        wanted = list(self.unsubmitted.values())
+        with self.reached():
             try:
                 found = self.engine.submit(self.launcher.experiment_id, wanted)
             except EngineRefusedError as err:
                 self.refused = err
                 found = self._taken_all_the_same(err)
-            self._unsubmitted.clear()
+            self.unsubmitted.clear()
             self.handles.update({handle.name: handle for handle in found})
             self.launched += found
 
     def _taken_all_the_same(self, refusal: EngineRefusedError) -> list[Handle]:
         """What the engine took before it refused the rest, which is settled: none of it begins."""
         taken = self.known() or {}
-        for name in self._unsubmitted.keys() - taken.keys():
+        for name in self.unsubmitted.keys() - taken.keys():
             self.settle(name, None, EngineWord(name, "gone", str(refusal)))
-        return [taken[name] for name in self._unsubmitted if name in taken]
-
-    @property
-    def unsubmitted(self) -> Collection[AttemptName]:
-        """What no engine has taken yet."""
-        return self._unsubmitted.keys()
+        return [taken[name] for name in self.unsubmitted if name in taken]
 
     @contextlib.contextmanager
-    def _engine(self) -> Iterator[None]:
+    def reached(self) -> Iterator[None]:
+        """Wait out that the engine cannot be reached, whatever it is asked within."""
         try:
             yield
         except EngineError as err:
@@ -313,8 +297,8 @@ class Watch:
         """
         self.unread = None
         found, self._again = self._again, []
-        if self._to_cancel and self.engine_trouble.over(self.monotonic()):
-            self._cancel()
+        if self.asking.to_cancel and self.engine_trouble.over(self.monotonic()):
+            self.asking.cancel()
         self._submit()
         if handles := [*self.handles.values(), *self._doubtful()]:
             self._hear_all(handles, found)
@@ -329,13 +313,13 @@ class Watch:
 
     def _doubtful(self) -> list[Handle]:
         """The handles of what is blocked and the engine may know better by now."""
-        if not self._kept or self._stopping or not self._is_blocked_due():
+        if not self.kept or self.asking.everything or not self._is_blocked_due():
             return []
-        return [handle for name, handle in self._kept.items() if name in self.blocked]
+        return [handle for name, handle in self.kept.items() if name in self.blocked]
 
     def _poll(self, handles: Sequence[Handle]) -> list[EngineWord]:
         if self.engine_trouble.over(self.monotonic()):
-            with self._engine():
+            with self.reached():
                 return self.engine.poll(handles)
         # Outcomes come all the same.
         return [EngineWord(each.name, "unknown") for each in handles]
@@ -355,24 +339,24 @@ class Watch:
     def _hear(self, word: EngineWord, found: list[Learnt]) -> None:
         name = word.name
         if word.handle is not None:
-            kept = self.handles if name in self.handles else self._kept
+            kept = self.handles if name in self.handles else self.kept
             kept[name] = word.handle
         means, ended = self.hearing.hear(word)
         if means.kind in ("goes_on", "ending"):
             self._go_on(word, means)
         elif means.kind == "counts" and ended is not None:
             found.append(Learnt(name, ended, word.text, means))
-            self._forget(name)
+            self.forget(name)
         elif means.kind == "doubtful" and not self.engine.shares_files:
             # That nothing of it is here proves nothing either.
             if name in self.handles:
-                self._kept[name] = self.handles.pop(name)
+                self.kept[name] = self.handles.pop(name)
             self.blocked[name] = means.words
         elif means.kind == "over" or (means.kind == "doubtful" and name in self.handles):
-            handle = self.handles.get(name) or self._kept[name]
+            handle = self.handles.get(name) or self.kept[name]
             early = self.hearing.is_early(name)
-            self._forget(name)
-            self._kept[name] = handle
+            self.forget(name)
+            self.kept[name] = handle
             if early:
                 self._early.add(name)
             self.settle(name, handle.identity, word, proof=None if early else means.proof)
@@ -381,7 +365,7 @@ class Watch:
         name = word.name
         if name in self.blocked:
             del self.blocked[name]
-            self.handles[name] = self._kept.pop(name)
+            self.handles[name] = self.kept.pop(name)
         if not self.hearing.is_local:
             if self._last.get(name) != word:
                 self._last[name] = self.heard[name] = word
@@ -399,10 +383,11 @@ class Watch:
         self.heard.clear()
         return found
 
-    def _forget(self, name: AttemptName) -> None:
+    def forget(self, name: AttemptName) -> None:
+        """Watch it no more."""
         self._last.pop(name, None)
         self.handles.pop(name, None)
-        self._kept.pop(name, None)
+        self.kept.pop(name, None)
         self.blocked.pop(name, None)
         self.completing.discard(name)
         self.hearing.forget(name)
@@ -417,7 +402,7 @@ class Watch:
             self.settling[name] = self.settling.pop(name)
             seen: Look | Lost | None
             try:
-                seen = each.step(self.monotonic(), census, kill=self._killing)
+                seen = each.step(self.monotonic(), census, kill=self.asking.killing)
             except DiskError as err:
                 self._not_now(name, err)
                 continue
@@ -444,31 +429,31 @@ class Watch:
     def _settled(self, name: AttemptName, seen: Look | Lost, found: list[Learnt]) -> None:
         word = self._words.pop(name, None)
         if isinstance(seen, Ended | Lost):
-            self._kept.pop(name, None)
+            self.kept.pop(name, None)
             record = seen.record if isinstance(seen, Ended) else None
             means = LOST if word is None else self.hearing.mean(word, record)
             found.append(Learnt(name, seen, "" if word is None else word.text, means))
         elif isinstance(seen, Running):
-            handle = self._kept.pop(name, None) or Handle(name=name, folder=self.launcher.folder)
+            handle = self.kept.pop(name, None) or Handle(name=name, folder=self.launcher.folder)
             self.handles[name] = attrs.evolve(handle, identity=seen.identity)
             # It began after all, and nothing that could be heard was asked of it yet.
-            self._orders.pop(name, _nothing)()
+            self.asking.orders.pop(name, _nothing)()
         elif isinstance(seen, Undecided):
             self._left_undecided(name, seen, word)
         else:
             self.settle(name, self._shims.get(name), word)
 
     def _left_undecided(self, name: AttemptName, seen: Undecided, word: EngineWord | None) -> None:
-        if name in self._early and name in self._kept:
+        if name in self._early and name in self.kept:
             # It began after all. Once its outcome has had its time to be seen, the word counts.
             self._early.discard(name)
-            self.handles[name] = self._kept.pop(name)
+            self.handles[name] = self.kept.pop(name)
             return
         means = LOST if word is None else self.hearing.mean(word, None)
         self.blocked[name] = means.words if means.kind == "doubtful" else seen.evidence
 
     def _look_at_blocked(self, found: list[Learnt]) -> None:
-        if not self.blocked or self._stopping or not self._is_blocked_due():
+        if not self.blocked or self.asking.everything or not self._is_blocked_due():
             return
         self._blocked_at = self.monotonic()
         census = Census()
@@ -487,129 +472,6 @@ class Watch:
 
     def _is_blocked_due(self) -> bool:
         return self.monotonic() - self._blocked_at >= _BLOCKED_EVERY_S
-
-    # -- what is to stop --------------------------------------------------------------------------
-
-    def stop(self, *, force: bool, why: Reason, grace_s: float | None = None) -> None:
-        """Ask everything that runs to stop, within *grace_s* if that is given; *force* kills.
-
-        Raises:
-            OwnershipLostError, ClaimClosedError: A newer owner runs it; nothing was stopped.
-        """
-        self._fence()
-        self._stopping, self._killing = True, self._killing or force
-        self._settle_unsubmitted(list(self._unsubmitted))
-        everything = [*self.handles, *self.blocked, *self.settling]
-        self.ask(everything, force=force, why=why, grace_s=grace_s)
-
-    def stop_some(
-        self,
-        firsts: Container[int],
-        but: set[AttemptName],
-        *,
-        force: bool,
-        grace_s: float | None,
-    ) -> None:
-        """As `stop`, on behalf of a user, of the commands whose first processes these are.
-
-        Args:
-            but: Attempts that were asked to before; those that are asked now are added.
-        """
-        there = [*self._unsubmitted, *self.handles, *self.blocked, *self.settling]
-        some = [name for name in there if name.index in firsts and name not in but]
-        if not some:
-            return
-        self._fence()
-        but.update(some)
-        self._settle_unsubmitted([name for name in some if name in self._unsubmitted])
-        self.ask(some, force=force, why=Reason.USER, grace_s=grace_s)
-
-    def _settle_unsubmitted(self, names: Sequence[AttemptName]) -> None:
-        for name in names:
-            # The engine may have started it before it failed.
-            self.settle(name, None)
-            del self._unsubmitted[name]
-
-    def _fence(self) -> None:
-        try:
-            self.fence()
-        except DiskError:
-            pass  # a disk that cannot be asked must not keep a user from stopping what runs
-        except ClaimClosedError:
-            if not self._taken_away:
-                raise
-        except OwnershipLostError as err:
-            if err.newer_epoch:
-                raise
-            # The folder was taken away, and nobody else is there to stop what runs.
-            self._taken_away = True
-
-    def ask(
-        self,
-        names: Sequence[AttemptName],
-        *,
-        force: bool,
-        why: Reason,
-        grace_s: float | None = None,
-    ) -> None:
-        """Ask these attempts to stop, within *grace_s* if that is given; *force* kills them."""
-        for name in names:
-            self.asked[name] = self.monotonic()
-            if grace_s is not None or force:
-                self._graces[name] = 0.0 if force else grace_s or 0.0
-            if name in self.settling:
-                self.settling[name].grace_s = self._grace_s(name)
-                self._orders[name] = functools.partial(
-                    self.ask, [name], force=force, why=why, grace_s=grace_s
-                )
-                continue
-            if name in self.elsewhere or not self.hearing.waits(name):
-                self._request(name, force=force, why=why, grace_s=grace_s)
-        self._to_cancel.update(name for name in names if name in self.handles or name in self._kept)
-        self._cancel()
-        # What waits in a queue that cannot be reached finds these when it begins.
-        for name in self._to_cancel:
-            if self.hearing.waits(name):
-                self._request(name, force=force, why=why, grace_s=grace_s)
-
-    def _request(
-        self, name: AttemptName, *, force: bool, why: Reason, grace_s: float | None
-    ) -> None:
-        # Where the disk takes no request, the engine has ways of its own.
-        with contextlib.suppress(StateWriteError):
-            what: Literal["stop", "kill"] = "kill" if force else "stop"
-            files.request(self.launcher.folder, name, what, why, grace_s=grace_s)
-
-    def _cancel(self) -> None:
-        with self._engine():
-            known = {**self._kept, **self.handles}
-            handles = [known[name] for name in self._to_cancel if name in known]
-            if handles:
-                self.unreached.update(self.engine.cancel(handles, force=self._killing))
-            self._to_cancel.clear()
-
-    def give_up(self) -> None:
-        """Leave to the next resume what was asked to stop long ago and does not end."""
-        now = self.monotonic()
-        for name, since in self.asked.items():
-            lasted = now - since
-            waited_for = name in self.handles or name in self.settling
-            if lasted < _STOPPED_WITHIN_S or not waited_for:
-                continue
-            grace_s = 0.0 if self._killing else self._grace_s(name)
-            if not self.hearing.is_local:
-                grace_s += _HEARD_WITHIN_S + self.hearing.grace_s
-            if lasted < grace_s + _STOPPED_WITHIN_S:
-                continue
-            why = self.unreached.get(name)
-            asked = f"it was asked to stop {lasted:.0f} s ago and has not ended"
-            self._forget(name)
-            self.settling.pop(name, None)
-            self.blocked[name] = f"{asked}: {why}" if why else asked
-
-    def _grace_s(self, name: AttemptName) -> float:
-        found = self._graces.get(name)
-        return self.limits(name).grace_s if found is None else found
 
     def pause_s(self, longest_s: float) -> float:
         """How long to wait for something to happen, *longest_s* at most."""
