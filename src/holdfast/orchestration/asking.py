@@ -3,15 +3,13 @@
 import contextlib
 import functools
 from collections.abc import Callable, Container, Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from holdfast.attempts import files
 from holdfast.attempts.names import AttemptName
 from holdfast.errors import ClaimClosedError, DiskError, OwnershipLostError, StateWriteError
+from holdfast.orchestration.watched import Watched
 from holdfast.status import Reason
-
-if TYPE_CHECKING:
-    from holdfast.orchestration.watch import Watch
 
 __all__ = ["Asking"]
 
@@ -33,7 +31,7 @@ class Asking:
         to_cancel: What the engine is yet to be told of.
     """
 
-    def __init__(self, watch: "Watch") -> None:
+    def __init__(self, watch: Watched) -> None:
         """Ask what *watch* watches."""
         self._watch = watch
         self.asked: dict[AttemptName, float] = {}
@@ -42,7 +40,6 @@ class Asking:
         self.killing = False
         self.orders: dict[AttemptName, Callable[[], None]] = {}
         self.to_cancel: set[AttemptName] = set()
-        self._graces: dict[AttemptName, float] = {}
         self._taken_away = False
 
     def stop(self, *, force: bool, why: Reason, grace_s: float | None = None) -> None:
@@ -120,9 +117,9 @@ class Asking:
         for name in names:
             self.asked[name] = watch.monotonic()
             if grace_s is not None or force:
-                self._graces[name] = 0.0 if force else grace_s or 0.0
+                watch.graces[name] = 0.0 if force else grace_s or 0.0
             if name in watch.settling:
-                watch.settling[name].grace_s = self.grace_s(name)
+                watch.settling[name].grace_s = watch.grace_s(name)
                 self.orders[name] = functools.partial(
                     self.ask, [name], force=force, why=why, grace_s=grace_s
                 )
@@ -163,7 +160,7 @@ class Asking:
             waited_for = name in watch.handles or name in watch.settling
             if lasted < _STOPPED_WITHIN_S or not waited_for:
                 continue
-            grace_s = 0.0 if self.killing else self.grace_s(name)
+            grace_s = 0.0 if self.killing else watch.grace_s(name)
             if not watch.hearing.is_local:
                 grace_s += _HEARD_WITHIN_S + watch.hearing.grace_s
             if lasted < grace_s + _STOPPED_WITHIN_S:
@@ -173,8 +170,3 @@ class Asking:
             watch.forget(name)
             watch.settling.pop(name, None)
             watch.blocked[name] = f"{asked}: {why}" if why else asked
-
-    def grace_s(self, name: AttemptName) -> float:
-        """How long an attempt has from the request to stop to the kill."""
-        found = self._graces.get(name)
-        return self._watch.limits(name).grace_s if found is None else found
