@@ -112,7 +112,7 @@ def test_what_never_reports_never_stalls(made: Callable[..., Subject]) -> None:
     subject.path.symlink_to("elsewhere")
     assert subject.after(10_000) == {}
     assert subject.after(10_000) == {}
-    assert subject.watch.asked == {}
+    assert subject.watch.asking.asked == {}
 
 
 def test_a_report_that_was_there_before_counts_from_when_it_was_seen(

@@ -85,7 +85,7 @@ class Accepting:
         name, found, watch, state = learnt.name, learnt.found, self._watch, self._state()
         folder, take = watch.launcher.folder, self._taking
         if isinstance(found, Ended):
-            asked = name in watch.asked
+            asked = name in watch.asking.asked
             return lambda: exits.exited(
                 *(state, folder, name, found.record, watch.clock()),
                 stopping=stopping,
@@ -100,7 +100,7 @@ class Accepting:
         return lambda: exits.lost(
             *(state, folder, name, watch.clock(), evidence, take),
             means=means,
-            stopping=stopping if name in watch.asked else None,
+            stopping=stopping if name in watch.asking.asked else None,
         )
 
     def give_up(self, stopped_at: float, *, now: bool) -> None:

@@ -178,7 +178,7 @@ def _take_up(
     if isinstance(seen, Running) or name in known:
         watch.adopt([name], known or watch.known() or {})
         if stop:
-            watch.ask([name], force=False, why=Reason.USER)
+            watch.asking.ask([name], force=False, why=Reason.USER)
     else:
         watch.settle(name, None)
     return loop.run(name)

@@ -5,7 +5,7 @@ program, said of themselves; what both mean together is decided here, for a laun
 command that is one process.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -79,15 +79,12 @@ def exited(
     """
     assert name.index is not None
     why = _stop_reason(folder, name, record, stopping, asked=asked)
-    fact = _fact(name.index, name.attempt, record, at, why)
     usage = _usage(state.processes[name.index], record) or None
-    if means.reason is None or why is not None:
-        fact = attrs.evolve(fact, usage=usage)
-    else:
+    fact = _fact(name.index, name.attempt, record, at, why, usage)
+    if means.reason is not None and why is None:
         evidence = "; ".join(filter(None, (means.words, fact.evidence)))
         fact = attrs.evolve(
             fact,
-            usage=usage,
             evidence=evidence,
             engine_end=means.engine_end,
             reason=fact.reason if means.engine_end else means.reason,
@@ -201,9 +198,10 @@ def _failed(fate: ProcessLost) -> ProcessExited:
 
 def _usage(process: ProcessProgress, record: ExitRecord = _NO_RECORD) -> dict[str, float]:
     """What an attempt asked for and used, as far as that is known."""
-    asked = (process.handle or {}).get("requested") or {}
-    found = {f"requested_{each}": asked.get(each) for each in ("cpus", "memory_bytes")}
-    found |= {"max_rss_bytes": record.max_rss_bytes, "cpu_s": record.cpu_s}
+    found: dict[str, float | None] = {"max_rss_bytes": record.max_rss_bytes, "cpu_s": record.cpu_s}
+    if process.handle is not None:
+        asked = process.handle.get("requested") or {}
+        found |= {f"requested_{each}": asked.get(each) for each in ("cpus", "memory_bytes")}
     began = record.started_at or process.started_at
     if process.submitted_at is not None and began is not None:
         found["queued_s"] = max(0.0, (began - process.submitted_at).total_seconds())
@@ -255,7 +253,12 @@ def ends_by(record: ExitRecord, means: Meaning = LOST) -> str:
 
 
 def _fact(
-    index: int, attempt: int, record: ExitRecord, at: datetime, stop_reason: Reason | None
+    index: int,
+    attempt: int,
+    record: ExitRecord,
+    at: datetime,
+    stop_reason: Reason | None,
+    usage: Mapping[str, float] | None = None,
 ) -> ProcessExited:
     return ProcessExited(
         process=index,
@@ -272,6 +275,7 @@ def _fact(
         started_at=record.started_at,
         ended_at=record.ended_at,
         evidence=_stopped(record),
+        usage=usage,
     )
 
 

@@ -120,7 +120,7 @@ class Holding:
             held.close()
         self._spare.clear()
         self._promised.clear()
-        for name in self._launched.keys() - self._watch.unsubmitted:
+        for name in self._launched.keys() - self._watch.unsubmitted.keys():
             self._launched.pop(name).close()
 
     def close(self) -> None:

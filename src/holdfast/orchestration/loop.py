@@ -159,7 +159,7 @@ class Loop:
             if self._stopping_others is None and (plan.stop_others or late):
                 # Nobody asked for them to stop: they gave way to the failure of another.
                 self._stopping_others = Reason.PREEMPTED if plan.stop_others else Reason.DEADLINE
-                watch.stop(force=False, why=self._stopping_others)
+                watch.asking.stop(force=False, why=self._stopping_others)
             found = self._learn(self._pause_s(plan))
             facts = self._accepting.facts(found, self._interrupts.reason or self._stopping_others)
             facts += self._early.facts(self._claim.state, facts)
@@ -286,7 +286,7 @@ class Loop:
         self.requests.hear()
         self._stop_if_asked()
         self._warnings.of_unreached()
-        watch.give_up()
+        watch.asking.give_up()
         if self._answered:
             self._accepting.give_up(self._asked_at, now=self._answered > 1)
         # A signal between the look at it above and this wait has left its mark with `wake`.
@@ -345,4 +345,4 @@ class Loop:
         self._asked_at = self._asked_at if self._answered else self._watch.monotonic()
         self._answered = asked
         grace_s = self.requests.grace_s
-        self._watch.stop(force=asked > 1, why=self._interrupts.reason, grace_s=grace_s)
+        self._watch.asking.stop(force=asked > 1, why=self._interrupts.reason, grace_s=grace_s)

@@ -89,7 +89,7 @@ class Requests:
                 self._hold(request, request.only)
         for part in self._parts:
             # Again and again: a request can come before what runs already is taken over.
-            self._watch.stop_some(
+            self._watch.asking.stop_some(
                 part.firsts, part.asked, force=part.request.force, grace_s=part.request.grace_s
             )
 
@@ -116,7 +116,7 @@ class Requests:
         self._evidence = self._evidence or evidence
         if grace_s is not None:
             self.grace_s = grace_s
-            if self._interrupts.count or self._watch.asked:
+            if self._interrupts.count or self._watch.asking.asked:
                 # What was asked to stop before has its grace period already: it can end earlier.
                 at = self._watch.monotonic() + grace_s
                 self._kill_at = at if self._kill_at is None else min(at, self._kill_at)

@@ -70,13 +70,13 @@ class Stalls:
             name: now - report.at
             for name, report in self._reports.items()
             if name in watch.handles
-            and name not in watch.asked
+            and name not in watch.asking.asked
             and name not in watch.completing
             and (limit_s := watch.limits(name).stall_s) is not None
             and now - report.at >= limit_s
         }
         if stalled and self._limits.on_stall == "restart":
-            watch.ask(list(stalled), force=False, why=Reason.STALL)
+            watch.asking.ask(list(stalled), force=False, why=Reason.STALL)
         return {name: self._words(age_s) for name, age_s in stalled.items()}
 
     def _words(self, age_s: float) -> str:

@@ -49,7 +49,7 @@ class Warnings:
 
     def of_unreached(self) -> None:
         """Say which attempts do not hear that they are to stop."""
-        self._warn_of(_UNTOLD, self._watch.unreached)
+        self._warn_of(_UNTOLD, self._watch.asking.unreached)
 
     def look(self) -> None:
         """Warn of what is to be seen now; who is asked to stop for a stall is asked here."""

@@ -6,53 +6,32 @@ a certain end, *blocked* cannot be judged. It waits for nothing; `holdfast.orche
 
 import contextlib
 import functools
-import time
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import Final
 
 import attrs
 
-from holdfast.attempts import files
 from holdfast.attempts.family import Census
 from holdfast.attempts.looking import Ended, Look, Running, Undecided, look
 from holdfast.attempts.names import AttemptName, attempts_dir
-from holdfast.attempts.records import Attempt
-from holdfast.attempts.settling import Lost, Settling
-from holdfast.attempts.surviving import Halted, halted_shim
-from holdfast.config.experiment_file import Limits
-from holdfast.engines.contract import Engine, EngineWord, Handle
+from holdfast.attempts.settling import Lost
+from holdfast.engines.contract import EngineWord, Handle
 from holdfast.errors import (
-    ClaimClosedError,
     DiskError,
-    EngineError,
-    EngineRefusedError,
-    OwnershipLostError,
     StateReadError,
-    StateWriteError,
 )
-from holdfast.identity import ProcessIdentity
-from holdfast.lifecycle.records import ExperimentState
-from holdfast.orchestration.hearing import Hearing, grace_s
-from holdfast.orchestration.known import Known, ask
-from holdfast.orchestration.launching import Launcher
-from holdfast.orchestration.patience import Patience
-from holdfast.orchestration.rules import limits_of_attempt
+from holdfast.orchestration.asking import Asking
+from holdfast.orchestration.watched import Watched
 from holdfast.orchestration.words import LOST, Meaning
-from holdfast.status import Reason
 
 __all__ = ["Learnt", "Watch"]
 
-#: How often what settles is checked: soon at first, since most of it ends at once.
-_SETTLE_EVERY_S: Final = (0.02, 0.25)
+#: How often what settles is checked at least.
+_SETTLE_EVERY_S: Final = 0.25
 #: Of one turn, so that a thousand of them make nobody deaf.
 _STEP_WITHIN_S: Final = 0.2
 #: How often what cannot be judged is checked again.
 _BLOCKED_EVERY_S: Final = 5.0
-#: How long after its grace period an attempt may take to vanish before the run ends without it.
-_STOPPED_WITHIN_S: Final = 10.0
-#: Beyond that, how long an engine may take to hear of an end that comes to pass elsewhere.
-_HEARD_WITHIN_S: Final = 60.0
 #: Not sooner than this is a disk asked again that just refused, and not for longer.
 _UNREAD_EVERY_S: Final = 1.0
 _UNREAD_WITHIN_S: Final = 30.0
@@ -78,230 +57,25 @@ class Learnt:
 
 
 @attrs.define(kw_only=True)
-class Watch:
-    """Everything that runs of one experiment.
+class Watch(Watched):
+    """Learns what becomes of what is watched.
 
     Attributes:
-        state: How the experiment stands, for the limits that rules have set.
-        fence: Raises if a newer owner took over, and what runs is not ours any more.
-        gone_grace_s: How long an attempt may be over without an exit record before it is judged;
-            None for what is right for its engine.
-        force: Take for dead what cannot be judged.
-        engine_trouble: The engine's errors, which are waited out.
-        refused: What the engine refused for good; nothing more is submitted then.
         unread: Why the last look could not tell how an attempt ended; None if none failed.
-        completing: Attempts whose command has ended and whose outcome is about to come.
-        blocked: Attempts that cannot be judged, or that do not end, and why.
-        left: Attempts that ended, and whose outcome the next resume takes up.
-        asked: When this orchestrator asked attempts to stop.
-        unreached: Those that cannot be reached now, and why.
-        launched: Handles of attempts that the engine started since somebody took them from here.
         heard: Of an engine with a queue, what it says of those that go on, by attempt, since
             somebody took it from here.
-        elsewhere: Of those that are blocked, the ones that another engine has: nothing that can be
-            seen here decides but their outcome.
     """
 
-    engine: Engine
-    launcher: Launcher
-    clock: Callable[[], datetime]
-    state: Callable[[], ExperimentState]
-    fence: Callable[[], None]
-    monotonic: Callable[[], float] = time.monotonic
-    gone_grace_s: float | None = None
-    force: bool = False
-    engine_trouble: Patience = attrs.field(factory=Patience)
-    refused: EngineRefusedError | None = None
     unread: DiskError | None = None
-    handles: dict[AttemptName, Handle] = attrs.field(factory=dict)
-    settling: dict[AttemptName, Settling] = attrs.field(factory=dict)
-    blocked: dict[AttemptName, str] = attrs.field(factory=dict)
-    completing: set[AttemptName] = attrs.field(factory=set)
-    left: set[AttemptName] = attrs.field(factory=set)
-    asked: dict[AttemptName, float] = attrs.field(factory=dict)
-    unreached: dict[AttemptName, str] = attrs.field(factory=dict)
-    launched: list[Handle] = attrs.field(factory=list)
     heard: dict[AttemptName, EngineWord] = attrs.field(factory=dict)
-    elsewhere: set[AttemptName] = attrs.field(factory=set)
-    _last: dict[AttemptName, EngineWord] = attrs.field(factory=dict)
-    _graces: dict[AttemptName, float] = attrs.field(factory=dict)
-    #: What was asked of attempts that settled, should one of them turn out to run.
-    _orders: dict[AttemptName, Callable[[], None]] = attrs.field(factory=dict)
-    _shims: dict[AttemptName, ProcessIdentity | None] = attrs.field(factory=dict)
-    #: The last words on what is on its way to an end, or is blocked, and its handles.
-    _words: dict[AttemptName, EngineWord] = attrs.field(factory=dict)
-    _kept: dict[AttemptName, Handle] = attrs.field(factory=dict)
-    _early: set[AttemptName] = attrs.field(factory=set)
-    _unsubmitted: dict[AttemptName, Attempt] = attrs.field(factory=dict)
     _unread_since: dict[AttemptName, float] = attrs.field(factory=dict)
     _again: list[Learnt] = attrs.field(factory=list)
-    _settle_s: float = _SETTLE_EVERY_S[0]
     _blocked_at: float = float("-inf")
-    _stopping: bool = False
-    _killing: bool = False
-    _to_cancel: set[AttemptName] = attrs.field(factory=set)
-    _taken_away: bool = False
 
     @functools.cached_property
-    def hearing(self) -> Hearing:
-        """What the engine says, and when that counts."""
-        return Hearing(
-            engine=self.engine,
-            folder=self.launcher.folder,
-            experiment_id=self.launcher.experiment_id,
-            state=self.state,
-            monotonic=self.monotonic,
-            grace_s=grace_s(self.engine, self.gone_grace_s),
-        )
-
-    # -- what is ours -----------------------------------------------------------------------------
-
-    def known(self) -> Mapping[AttemptName, Handle] | None:
-        """What the engine has queued or running of this experiment, whoever submitted it.
-
-        None if it cannot be asked at this moment.
-        """
-        with self._engine():
-            return self.engine.find(self.launcher.experiment_id, self.launcher.folder)
-        return None
-
-    def everything(self, state: ExperimentState) -> Known | None:
-        """What the engine knows of all that *state* has running; None as for `known`."""
-        with self._engine():
-            return ask(self.engine, self.launcher.folder, state)
-        return None
-
-    def check(self, attempts: Sequence[Attempt]) -> Sequence[str] | None:
-        """What people should know before such *attempts* are submitted; None as for `known`.
-
-        Raises:
-            EngineRefusedError: The engine takes none of them, ever.
-        """
-        try:
-            found = self.engine.check(attempts)
-        except EngineRefusedError:
-            raise
-        except EngineError as err:
-            self.engine_trouble.failed(err, self.monotonic())
-            return None
-        self.engine_trouble.passed()
-        return found
-
-    def adopt(self, names: Iterable[AttemptName], known: Mapping[AttemptName, Handle]) -> None:
-        """Watch attempts that an orchestrator before us launched."""
-        for name in names:
-            # One that ended since then is not known: its exit record will be found.
-            self.handles[name] = known.get(name) or Handle(name=name, folder=self.launcher.folder)
-
-    def block(self, name: AttemptName, why: str) -> None:
-        """Leave an attempt alone that another engine has, until it ends."""
-        self.blocked[name] = why
-        self.elsewhere.add(name)
-
-    def adopt_others(self, names: Iterable[AttemptName]) -> None:
-        """Watch what of *names* is not watched yet."""
-        watched = {*self.handles, *self.settling, *self.elsewhere}
-        self.adopt([name for name in names if name not in watched], {})
-
-    def settle(
-        self,
-        name: AttemptName,
-        shim: ProcessIdentity | None,
-        word: EngineWord | None = None,
-        *,
-        proof: str | None = None,
-    ) -> None:
-        """Have an attempt come to a certain end that is gone, or never began.
-
-        Args:
-            shim: Who was recorded as its shim.
-            word: What the engine says of it.
-            proof: See `Settling`.
-        """
-        self._shims[name] = shim
-        if word is not None:
-            self._words[name] = word
-        self._settle_s = _SETTLE_EVERY_S[0]
-        self.settling[name] = Settling(
-            folder=self.launcher.folder,
-            name=name,
-            shim=shim,
-            grace_s=self._grace_s(name),
-            force=self.force,
-            fence=self.fence,
-            began=self.monotonic(),
-            proof=proof,
-        )
-
-    def limits(self, name: AttemptName) -> Limits:
-        """What counts for an attempt that is recorded as running."""
-        return limits_of_attempt(self.launcher.experiment.limits, self.state(), name)
-
-    def submit(self, wanted: Sequence[Attempt]) -> None:
-        """Have the engine start *wanted*; what it started is in `launched`, at once or later.
-
-        An engine that cannot be reached is asked again, at longer and longer intervals: an attempt
-        that it had started all the same does not run twice.
-
-        Raises:
-            StateWriteError: The folder for the attempts cannot be made.
-        """
-        self._unsubmitted.update({attempt.name: attempt for attempt in wanted})
-        self._submit()
-
-    def _submit(self) -> None:
-        if not self._unsubmitted or not self.engine_trouble.over(self.monotonic()):
-            return
-        wanted = list(self._unsubmitted.values())
-        with self._engine():
-            try:
-                found = self.engine.submit(self.launcher.experiment_id, wanted)
-            except EngineRefusedError as err:
-                self.refused = err
-                found = self._taken_all_the_same(err)
-            self._unsubmitted.clear()
-            self.handles.update({handle.name: handle for handle in found})
-            self.launched += found
-
-    def _taken_all_the_same(self, refusal: EngineRefusedError) -> list[Handle]:
-        """What the engine took before it refused the rest, which is settled: none of it begins."""
-        taken = self.known() or {}
-        for name in self._unsubmitted.keys() - taken.keys():
-            self.settle(name, None, EngineWord(name, "gone", str(refusal)))
-        return [taken[name] for name in self._unsubmitted if name in taken]
-
-    @property
-    def unsubmitted(self) -> Collection[AttemptName]:
-        """What no engine has taken yet."""
-        return self._unsubmitted.keys()
-
-    @contextlib.contextmanager
-    def _engine(self) -> Iterator[None]:
-        try:
-            yield
-        except EngineError as err:
-            self.engine_trouble.failed(err, self.monotonic())
-        else:
-            self.engine_trouble.passed()
-
-    def halted(self) -> dict[AttemptName, Halted]:
-        """The attempts that nobody watches over, since somebody stopped their shims."""
-        found = {name: halted_shim(handle.identity) for name, handle in self.handles.items()}
-        return {name: each for name, each in found.items() if each is not None}
-
-    @property
-    def idle(self) -> int:
-        """How many processes are recorded as running and use no slot."""
-        names = (*self.completing, *self.settling, *self.blocked, *self.left)
-        return sum(name.index is not None for name in names)
-
-    @property
-    def blocked_processes(self) -> list[int]:
-        """The processes that nobody waits for, ascending."""
-        names = (*self.blocked, *self.left)
-        return sorted(name.index for name in names if name.index is not None)
-
-    # -- what is learnt ---------------------------------------------------------------------------
+    def asking(self) -> Asking:
+        """What is asked to stop."""
+        return Asking(self)
 
     def collect(self) -> list[Learnt]:
         """The attempts that are over since the last look.
@@ -313,9 +87,9 @@ class Watch:
         """
         self.unread = None
         found, self._again = self._again, []
-        if self._to_cancel and self.engine_trouble.over(self.monotonic()):
-            self._cancel()
-        self._submit()
+        if self.asking.to_cancel and self.engine_trouble.over(self.monotonic()):
+            self.asking.cancel()
+        self.submit_again()
         if handles := [*self.handles.values(), *self._doubtful()]:
             self._hear_all(handles, found)
         self._step(found)
@@ -329,13 +103,13 @@ class Watch:
 
     def _doubtful(self) -> list[Handle]:
         """The handles of what is blocked and the engine may know better by now."""
-        if not self._kept or self._stopping or not self._is_blocked_due():
+        if not self.kept or self.asking.everything or not self._is_blocked_due():
             return []
-        return [handle for name, handle in self._kept.items() if name in self.blocked]
+        return [handle for name, handle in self.kept.items() if name in self.blocked]
 
     def _poll(self, handles: Sequence[Handle]) -> list[EngineWord]:
         if self.engine_trouble.over(self.monotonic()):
-            with self._engine():
+            with self.reached():
                 return self.engine.poll(handles)
         # Outcomes come all the same.
         return [EngineWord(each.name, "unknown") for each in handles]
@@ -355,36 +129,36 @@ class Watch:
     def _hear(self, word: EngineWord, found: list[Learnt]) -> None:
         name = word.name
         if word.handle is not None:
-            kept = self.handles if name in self.handles else self._kept
+            kept = self.handles if name in self.handles else self.kept
             kept[name] = word.handle
         means, ended = self.hearing.hear(word)
         if means.kind in ("goes_on", "ending"):
             self._go_on(word, means)
         elif means.kind == "counts" and ended is not None:
             found.append(Learnt(name, ended, word.text, means))
-            self._forget(name)
+            self.forget(name)
         elif means.kind == "doubtful" and not self.engine.shares_files:
             # That nothing of it is here proves nothing either.
             if name in self.handles:
-                self._kept[name] = self.handles.pop(name)
+                self.kept[name] = self.handles.pop(name)
             self.blocked[name] = means.words
         elif means.kind == "over" or (means.kind == "doubtful" and name in self.handles):
-            handle = self.handles.get(name) or self._kept[name]
+            handle = self.handles.get(name) or self.kept[name]
             early = self.hearing.is_early(name)
-            self._forget(name)
-            self._kept[name] = handle
+            self.forget(name)
+            self.kept[name] = handle
             if early:
-                self._early.add(name)
+                self.early.add(name)
             self.settle(name, handle.identity, word, proof=None if early else means.proof)
 
     def _go_on(self, word: EngineWord, means: Meaning) -> None:
         name = word.name
         if name in self.blocked:
             del self.blocked[name]
-            self.handles[name] = self._kept.pop(name)
+            self.handles[name] = self.kept.pop(name)
         if not self.hearing.is_local:
-            if self._last.get(name) != word:
-                self._last[name] = self.heard[name] = word
+            if self.last.get(name) != word:
+                self.last[name] = self.heard[name] = word
         # Where the first failure ends all, nothing is begun beside an end that looks like one.
         elif means.kind == "ending" and (
             word.clean or not self.launcher.experiment.limits.fail_fast
@@ -399,14 +173,6 @@ class Watch:
         self.heard.clear()
         return found
 
-    def _forget(self, name: AttemptName) -> None:
-        self._last.pop(name, None)
-        self.handles.pop(name, None)
-        self._kept.pop(name, None)
-        self.blocked.pop(name, None)
-        self.completing.discard(name)
-        self.hearing.forget(name)
-
     def _step(self, found: list[Learnt]) -> None:
         """Everything that settles, one step each: all are signalled before any is waited for."""
         census, began = Census(), self.monotonic()
@@ -417,7 +183,7 @@ class Watch:
             self.settling[name] = self.settling.pop(name)
             seen: Look | Lost | None
             try:
-                seen = each.step(self.monotonic(), census, kill=self._killing)
+                seen = each.step(self.monotonic(), census, kill=self.asking.killing)
             except DiskError as err:
                 self._not_now(name, err)
                 continue
@@ -431,7 +197,7 @@ class Watch:
                 continue
             del self.settling[name]
             self._settled(name, seen, found)
-        self._settle_s = min(self._settle_s * 1.5, _SETTLE_EVERY_S[1])
+        self.settle_s = min(self.settle_s * 1.5, _SETTLE_EVERY_S)
 
     def _not_now(self, name: AttemptName, problem: DiskError) -> None:
         """Its files cannot be read: mostly that passes, but a run must end all the same."""
@@ -442,38 +208,38 @@ class Watch:
             self.blocked[name] = f"{problem.path}: {problem.operation} failed: {problem.cause}"
 
     def _settled(self, name: AttemptName, seen: Look | Lost, found: list[Learnt]) -> None:
-        word = self._words.pop(name, None)
+        word = self.words.pop(name, None)
         if isinstance(seen, Ended | Lost):
-            self._kept.pop(name, None)
+            self.kept.pop(name, None)
             record = seen.record if isinstance(seen, Ended) else None
             means = LOST if word is None else self.hearing.mean(word, record)
             found.append(Learnt(name, seen, "" if word is None else word.text, means))
         elif isinstance(seen, Running):
-            handle = self._kept.pop(name, None) or Handle(name=name, folder=self.launcher.folder)
+            handle = self.kept.pop(name, None) or Handle(name=name, folder=self.launcher.folder)
             self.handles[name] = attrs.evolve(handle, identity=seen.identity)
             # It began after all, and nothing that could be heard was asked of it yet.
-            self._orders.pop(name, _nothing)()
+            self.asking.orders.pop(name, _nothing)()
         elif isinstance(seen, Undecided):
             self._left_undecided(name, seen, word)
         else:
-            self.settle(name, self._shims.get(name), word)
+            self.settle(name, self.shims.get(name), word)
 
     def _left_undecided(self, name: AttemptName, seen: Undecided, word: EngineWord | None) -> None:
-        if name in self._early and name in self._kept:
+        if name in self.early and name in self.kept:
             # It began after all. Once its outcome has had its time to be seen, the word counts.
-            self._early.discard(name)
-            self.handles[name] = self._kept.pop(name)
+            self.early.discard(name)
+            self.handles[name] = self.kept.pop(name)
             return
         means = LOST if word is None else self.hearing.mean(word, None)
         self.blocked[name] = means.words if means.kind == "doubtful" else seen.evidence
 
     def _look_at_blocked(self, found: list[Learnt]) -> None:
-        if not self.blocked or self._stopping or not self._is_blocked_due():
+        if not self.blocked or self.asking.everything or not self._is_blocked_due():
             return
         self._blocked_at = self.monotonic()
         census = Census()
         for name in list(self.blocked):
-            shim = self._shims.get(name)
+            shim = self.shims.get(name)
             with contextlib.suppress(DiskError, OSError):
                 seen = look(self.launcher.folder, name, shim=shim, census=census)
                 if isinstance(seen, Undecided):
@@ -488,129 +254,6 @@ class Watch:
     def _is_blocked_due(self) -> bool:
         return self.monotonic() - self._blocked_at >= _BLOCKED_EVERY_S
 
-    # -- what is to stop --------------------------------------------------------------------------
-
-    def stop(self, *, force: bool, why: Reason, grace_s: float | None = None) -> None:
-        """Ask everything that runs to stop, within *grace_s* if that is given; *force* kills.
-
-        Raises:
-            OwnershipLostError, ClaimClosedError: A newer owner runs it; nothing was stopped.
-        """
-        self._fence()
-        self._stopping, self._killing = True, self._killing or force
-        self._settle_unsubmitted(list(self._unsubmitted))
-        everything = [*self.handles, *self.blocked, *self.settling]
-        self.ask(everything, force=force, why=why, grace_s=grace_s)
-
-    def stop_some(
-        self,
-        firsts: Container[int],
-        but: set[AttemptName],
-        *,
-        force: bool,
-        grace_s: float | None,
-    ) -> None:
-        """As `stop`, on behalf of a user, of the commands whose first processes these are.
-
-        Args:
-            but: Attempts that were asked to before; those that are asked now are added.
-        """
-        there = [*self._unsubmitted, *self.handles, *self.blocked, *self.settling]
-        some = [name for name in there if name.index in firsts and name not in but]
-        if not some:
-            return
-        self._fence()
-        but.update(some)
-        self._settle_unsubmitted([name for name in some if name in self._unsubmitted])
-        self.ask(some, force=force, why=Reason.USER, grace_s=grace_s)
-
-    def _settle_unsubmitted(self, names: Sequence[AttemptName]) -> None:
-        for name in names:
-            # The engine may have started it before it failed.
-            self.settle(name, None)
-            del self._unsubmitted[name]
-
-    def _fence(self) -> None:
-        try:
-            self.fence()
-        except DiskError:
-            pass  # a disk that cannot be asked must not keep a user from stopping what runs
-        except ClaimClosedError:
-            if not self._taken_away:
-                raise
-        except OwnershipLostError as err:
-            if err.newer_epoch:
-                raise
-            # The folder was taken away, and nobody else is there to stop what runs.
-            self._taken_away = True
-
-    def ask(
-        self,
-        names: Sequence[AttemptName],
-        *,
-        force: bool,
-        why: Reason,
-        grace_s: float | None = None,
-    ) -> None:
-        """Ask these attempts to stop, within *grace_s* if that is given; *force* kills them."""
-        for name in names:
-            self.asked[name] = self.monotonic()
-            if grace_s is not None or force:
-                self._graces[name] = 0.0 if force else grace_s or 0.0
-            if name in self.settling:
-                self.settling[name].grace_s = self._grace_s(name)
-                self._orders[name] = functools.partial(
-                    self.ask, [name], force=force, why=why, grace_s=grace_s
-                )
-                continue
-            if name in self.elsewhere or not self.hearing.waits(name):
-                self._request(name, force=force, why=why, grace_s=grace_s)
-        self._to_cancel.update(name for name in names if name in self.handles or name in self._kept)
-        self._cancel()
-        # What waits in a queue that cannot be reached finds these when it begins.
-        for name in self._to_cancel:
-            if self.hearing.waits(name):
-                self._request(name, force=force, why=why, grace_s=grace_s)
-
-    def _request(
-        self, name: AttemptName, *, force: bool, why: Reason, grace_s: float | None
-    ) -> None:
-        # Where the disk takes no request, the engine has ways of its own.
-        with contextlib.suppress(StateWriteError):
-            what: Literal["stop", "kill"] = "kill" if force else "stop"
-            files.request(self.launcher.folder, name, what, why, grace_s=grace_s)
-
-    def _cancel(self) -> None:
-        with self._engine():
-            known = {**self._kept, **self.handles}
-            handles = [known[name] for name in self._to_cancel if name in known]
-            if handles:
-                self.unreached.update(self.engine.cancel(handles, force=self._killing))
-            self._to_cancel.clear()
-
-    def give_up(self) -> None:
-        """Leave to the next resume what was asked to stop long ago and does not end."""
-        now = self.monotonic()
-        for name, since in self.asked.items():
-            lasted = now - since
-            waited_for = name in self.handles or name in self.settling
-            if lasted < _STOPPED_WITHIN_S or not waited_for:
-                continue
-            grace_s = 0.0 if self._killing else self._grace_s(name)
-            if not self.hearing.is_local:
-                grace_s += _HEARD_WITHIN_S + self.hearing.grace_s
-            if lasted < grace_s + _STOPPED_WITHIN_S:
-                continue
-            why = self.unreached.get(name)
-            asked = f"it was asked to stop {lasted:.0f} s ago and has not ended"
-            self._forget(name)
-            self.settling.pop(name, None)
-            self.blocked[name] = f"{asked}: {why}" if why else asked
-
-    def _grace_s(self, name: AttemptName) -> float:
-        found = self._graces.get(name)
-        return self.limits(name).grace_s if found is None else found
-
     def pause_s(self, longest_s: float) -> float:
         """How long to wait for something to happen, *longest_s* at most."""
         now = self.monotonic()
@@ -618,7 +261,7 @@ class Watch:
         # What an engine does not answer, no grace period brings to an end.
         pauses.append(max(self.hearing.pause_s(now), self.engine_trouble.left_s(now)))
         if self.settling:
-            pauses.append(self._settle_s)
+            pauses.append(self.settle_s)
         if self._again or self.unread is not None:
             pauses = [max(min(pauses), _UNREAD_EVERY_S)]
         return min(pauses)
