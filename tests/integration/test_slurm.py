@@ -390,6 +390,20 @@ def test_what_cannot_heal_is_refused_before_anything_is_there(
     assert ran(tmp_path) == []
 
 
+def test_a_host_that_knows_no_cluster_is_told_so(
+    make: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a configuration nor commands: nobody waits for that to heal."""
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "none"))
+    with pytest.raises(EngineRefusedError, match="SLURM_CONF"):
+        make().check([attempt(tmp_path)])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EngineRefusedError, match="no scontrol on PATH"):
+        make().check([attempt(tmp_path)])
+    (word,) = make().poll([Handle(name=AttemptName(EXPERIMENT, "7", 1), folder=tmp_path)])
+    assert word.kind == "gone"
+
+
 def test_a_submit_limit_makes_the_rest_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

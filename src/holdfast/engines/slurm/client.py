@@ -43,6 +43,8 @@ _LIMIT: Final = re.compile(
     r"Max(?:Submit|Job)|job submit limit|sleeping and retrying|MaxJobCount|too many jobs",
     re.IGNORECASE,
 )
+#: That this host has no configuration of Slurm.
+_NO_CLUSTER: Final = re.compile(r"configuration source|cannot stat file|process configuration file")
 #: What changes the meaning of what we ask, or is of the job that we may be ourselves.
 _NOT_OURS: Final = re.compile(
     r"(?:SQUEUE|SCANCEL|SINFO|SCONTROL)_.*|SBATCH_(?:WAIT|ARRAY_INX|CLUSTERS|TEST_ONLY|DEBUG|EXPORT)"
@@ -75,6 +77,8 @@ class Client:
             EngineError: Nobody is.
         """
         _, out, err = self._run(["scontrol", "ping"], _PING_S)
+        if _NO_CLUSTER.search(err):
+            raise EngineRefusedError(SLURM, f"{_one_line(err)}: is SLURM_CONF right?")
         if words := parsing.down(out):
             raise EngineError(SLURM, _one_line(err) or words)
 
@@ -231,8 +235,11 @@ def _heard(
                     continue
                 if name == "sbatch":
                     return _SILENT, "", text
+                said = _one_line(text)
+                if _NO_CLUSTER.search(text):
+                    raise EngineRefusedError(SLURM, f"{said}: is SLURM_CONF right?") from expired
                 problem = f"{name} does not answer within {timeout_s:.0f} s"
-                raise EngineError(SLURM, problem) from expired
+                raise EngineError(SLURM, f"{problem}: {said}" if said else problem) from expired
     finally:
         process.kill()
 
