@@ -6,19 +6,36 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from holdfast.config.experiment_file import load_config
 
-__all__ = ["Block", "blocks", "prose", "run_blocks"]
+__all__ = ["SERVED", "Block", "blocks", "prose", "run_blocks", "section", "without"]
 
 #: What a block may be: run, loaded, parsed, compared with what the block before it printed, or (a
 #: diagram) made by the code.
 LANGUAGES: Final = {"sh", "python", "toml", "json", "text", "mermaid"}
 
 _BLOCK: Final = re.compile(r"^```(\w*)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+#: Sections whose blocks need servers, by page, each with the marker of the tests that have them.
+SERVED: Final = {"engines": {"Dask": "dask"}}
+
+
+def section(page: str, heading: str) -> str:
+    """That part of *page*, with its heading."""
+    start = page.index(f"\n## {heading}\n") + 1
+    return page[start : page.find("\n## ", start) + 1 or None]
+
+
+def without(page: str, headings: Iterable[str]) -> str:
+    """*page* without those sections."""
+    for heading in headings:
+        page = page.replace(section(page, heading), "")
+    return page
 
 
 class Block(NamedTuple):
@@ -98,7 +115,11 @@ def _commands(folder: Path) -> Path:
     if not found.exists():
         found.mkdir(parents=True)
         python = shlex.quote(sys.executable)
-        for name, words in (("python", python), ("holdfast", f"{python} -m holdfast")):
+        for name, words in (
+            ("python", python),
+            ("holdfast", f"{python} -m holdfast"),
+            ("dask", f"{python} -m dask"),
+        ):
             (found / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
             (found / name).chmod(0o755)
     return found

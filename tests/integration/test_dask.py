@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from dask_servers import Cluster, a_cluster, missing
@@ -21,6 +22,8 @@ from holdfast.attempts.settling import Lost
 from holdfast.engines.contract import TERMINAL, EngineWord, Handle
 from holdfast.engines.dask.engine import DaskEngine
 from holdfast.engines.options import EngineOptions
+from holdfast.guide import page
+from pages import run_blocks, section
 from processes import hear, python
 from settled import settled
 from shims import EXPERIMENT, alive, up
@@ -437,3 +440,13 @@ def test_what_runs_apart_is_stopped_too(apart: Cluster, work: Path) -> None:
     assert found is not None
     assert (found.stop_requested, found.signal) == ("user", signal.SIGTERM)
     engine.close()
+
+
+def test_the_page_of_the_guide_does_what_it_says(tmp_path: Path) -> None:
+    """Typed word for word: a cluster of its own, servers by their command lines, a killed run."""
+    try:
+        run_blocks(section(page("engines"), "Dask"), tmp_path)
+    finally:
+        for each in psutil.process_iter(["cwd"]):
+            if str(each.info["cwd"]).startswith(str(tmp_path)):
+                each.kill()  # what a failed one left, or a worker that takes its time to go

@@ -17,6 +17,7 @@ TOPICS: Final = {
     "machines": "the two state machines, state by state",
     "python": "the same from Python: run, read, record, observe",
     "ranks": "inside a process: progress, checkpoints; torchrun, mpirun",
+    "engines": "beyond one machine: Slurm, Dask, pools of your own",
     "recipes": "short answers: retries, drills, stopping, tags, batch systems",
     "promises": "what survives what, with its test, and what is not promised",
     "costs": "what each step costs, against the machine's limit",

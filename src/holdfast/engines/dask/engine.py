@@ -37,8 +37,9 @@ __all__ = ["DaskEngine"]
 _NAME: Final = "dask"
 #: While the scheduler is away: how soon it is asked again.
 _AWAY_S: Final = 0.5
-#: How often somebody looks whether there is a worker for what waits.
-_SHORT_EVERY_S: Final = 5.0
+#: How often somebody looks whether there is a worker for what waits: while there is, and is not.
+_FIT_EVERY_S: Final = 10.0
+_SHORT_EVERY_S: Final = 1.0
 
 
 @attrs.define(kw_only=True)
@@ -85,7 +86,7 @@ class DaskEngine:
         self._folders: dict[str, Path] = {}
         self._probed: set[Path] = set()
         self._short: str = ""
-        self._short_at = -_SHORT_EVERY_S
+        self._short_at = -_FIT_EVERY_S
         self._away = False
         self._closed = False
 
@@ -146,7 +147,7 @@ class DaskEngine:
     def _shortage(self) -> str:
         """Why nothing that waits can begin; empty if it can, as far as is known."""
         now = time.monotonic()
-        if now - self._short_at >= _SHORT_EVERY_S:
+        if now - self._short_at >= (_SHORT_EVERY_S if self._short else _FIT_EVERY_S):
             self._short_at = now
             workers = self._link.workers()
             fit = [

@@ -74,12 +74,13 @@ class Link:
         self.address = self.address or dask.config.get("scheduler-address", None)
         if self.address is None:
             threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-            # In this process: its tasks only wait, and no port is opened for anybody else.
+            # In this process, where its tasks only wait. What it shows, it shows to this host alone.
             self._cluster = LocalCluster(
                 n_workers=1,
                 threads_per_worker=threads,
                 processes=False,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
+                worker_dashboard_address="127.0.0.1:0",
                 memory_limit=0,
                 resources={kind: count * threads for kind, count in self._resources.items()},
             )
