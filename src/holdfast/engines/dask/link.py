@@ -74,7 +74,7 @@ class Link:
         self.address = self.address or dask.config.get("scheduler-address", None)
         if self.address is None:
             threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-            # In this process, where its tasks only wait. What it shows, it shows to this host alone.
+            # In this process, where its tasks only wait; its dashboard is for this host alone.
             self._cluster = LocalCluster(
                 n_workers=1,
                 threads_per_worker=threads,
