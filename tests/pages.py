@@ -22,7 +22,9 @@ _BLOCK: Final = re.compile(r"^```(\w*)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | r
 
 
 #: Sections whose blocks need servers, by page, each with the marker of the tests that have them.
-SERVED: Final = {"engines": {"Dask": "dask"}}
+SERVED: Final = {
+    "engines": {"Slurm in five minutes": "slurm", "torchrun over nodes": "slurm", "Dask": "dask"}
+}
 
 
 def section(page: str, heading: str) -> str:

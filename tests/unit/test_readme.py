@@ -158,7 +158,15 @@ def test_every_command_option_and_topic_that_is_named_exists(name):
 
 
 #: Options of other programs, which pages name.
-FOREIGN = {"--flag", "--joblog"}
+FOREIGN = {
+    "--flag",
+    "--joblog",
+    "--nthreads",
+    "--resources",
+    "--wrap",
+    "--constraint",
+    "--ntasks-per-node",
+}
 
 
 def check_command(words: list[str]) -> None:
