@@ -9,7 +9,7 @@ import click
 
 from holdfast.config import engine
 from holdfast.engines.options import ENGINES, EngineName, EngineOptions
-from holdfast.errors import UnreadableStateWarning
+from holdfast.errors import HoldfastError, UnreadableStateWarning
 from holdfast.reading.engines import handed_over
 
 if TYPE_CHECKING:
@@ -81,11 +81,13 @@ def engine_of_work(
         return None
     from holdfast.orchestration.intent import of_work
 
-    with _quietly():
+    # What keeps it from being found, the run itself will tell, and better.
+    with _quietly(), contextlib.suppress(HoldfastError):
         if named is not None:
             return stored_engines(manager, named).processes.name
         state = of_work(manager, experiment.config_hashes(manager.state_dir))
-    return None if state is None else options_of(state).name
+        return None if state is None else options_of(state).name
+    return None
 
 
 @contextlib.contextmanager
