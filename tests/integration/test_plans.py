@@ -25,7 +25,7 @@ from holdfast.lifecycle.records import ExperimentState, Ranks
 from holdfast.orchestration.intent import Choice
 from holdfast.orchestration.marking import digests_of
 from holdfast.orchestration.orchestrator import Orchestrator
-from holdfast.orchestration.takeover import lost_results
+from holdfast.orchestration.surveying import lost_results
 from holdfast.orchestration.taking import Taking
 from holdfast.results import acceptance
 from holdfast.status import ExperimentStatus, ProcessStatus

@@ -20,7 +20,8 @@ from holdfast.lifecycle.events import Event, Launch, ProcessExited, ProcessLost,
 from holdfast.lifecycle.records import ExperimentState, Ranks
 from holdfast.orchestration.rules import limits_of
 from holdfast.orchestration.scheduling import Policy, Scheduler
-from holdfast.orchestration.takeover import Survey, plan
+from holdfast.orchestration.surveying import Survey
+from holdfast.orchestration.takeover import plan
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 
 EPOCH = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)

@@ -16,7 +16,8 @@ from holdfast.lifecycle.events import Event, Launch, ProcessExited
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, Ranks
 from holdfast.orchestration.scheduling import Policy, Scheduler
 from holdfast.orchestration.selecting import EVERYTHING, Selection, select
-from holdfast.orchestration.takeover import Survey, plan
+from holdfast.orchestration.surveying import Survey
+from holdfast.orchestration.takeover import plan
 from holdfast.orchestration.taking import Lost
 from holdfast.status import ExperimentStatus, ProcessStatus
 

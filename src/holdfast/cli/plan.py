@@ -26,12 +26,12 @@ from holdfast.lifecycle.records import ExperimentState
 from holdfast.lifecycle.reuse import Origin
 from holdfast.orchestration.configured import check_number
 from holdfast.orchestration.deadline import Deadline, deadline_of
+from holdfast.orchestration.fates import Decision
 from holdfast.orchestration.holding import allocator
 from holdfast.orchestration.intent import Choice, decisions, intend, taking_up
 from holdfast.orchestration.marking import digests_of
 from holdfast.orchestration.reuse import Ancestor, Found
 from holdfast.orchestration.selecting import EVERYTHING, Selection
-from holdfast.orchestration.takeover import Decision
 from holdfast.provenance.digests import Digests
 from holdfast.reading import forms, text
 from holdfast.reading.differences import Difference, Near, Nearest, between

@@ -11,7 +11,7 @@ from holdfast.cli.report import aggregate_lines, notes
 from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
-from holdfast.orchestration.takeover import lost_results
+from holdfast.orchestration.surveying import lost_results
 from holdfast.provenance import code as records
 from holdfast.reading import forms, progress, reasons, seen, text
 from holdfast.reading.cells import cell, flat

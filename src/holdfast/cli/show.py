@@ -45,7 +45,7 @@ from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus
 from holdfast.store.history import Transition
 
 if TYPE_CHECKING:
-    from holdfast.orchestration.takeover import Decision
+    from holdfast.orchestration.fates import Decision
     from holdfast.store.annotations import Annotations
 
 __all__ = ["show"]

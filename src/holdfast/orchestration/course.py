@@ -24,8 +24,9 @@ from holdfast.errors import (
 )
 from holdfast.lifecycle.events import Event, ProcessExited, Requested
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.orchestration import exits, outcomes, partial, reuse, takeover
+from holdfast.orchestration import exits, outcomes, partial, reuse, surveying, takeover
 from holdfast.orchestration.aggregating import conclude
+from holdfast.orchestration.fates import alone
 from holdfast.orchestration.holding import allocator
 from holdfast.orchestration.intent import Intent
 from holdfast.orchestration.interrupts import Interrupts
@@ -36,7 +37,7 @@ from holdfast.orchestration.marking import Marks
 from holdfast.orchestration.outcomes import NOTHING_INHERITED, Inherited, Outcome
 from holdfast.orchestration.policies import policy, samples
 from holdfast.orchestration.selecting import EVERYTHING, Selection
-from holdfast.orchestration.takeover import Takeover, alone
+from holdfast.orchestration.takeover import Takeover
 from holdfast.orchestration.watch import Watch
 from holdfast.provenance.digests import Digests
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
@@ -290,7 +291,7 @@ class Course:
             return None
         at = self._terms.clock()
         found = loop.beside(
-            lambda going_on: takeover.survey(
+            lambda going_on: surveying.survey(
                 *(state, claim.folder, at),
                 known=known,
                 take=loop.taking,

@@ -24,10 +24,11 @@ from holdfast.errors import (
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration import reuse
 from holdfast.orchestration.configured import configuration
+from holdfast.orchestration.fates import Decision
 from holdfast.orchestration.marking import works
 from holdfast.orchestration.reuse import Found, Search
 from holdfast.orchestration.selecting import EVERYTHING, Selection
-from holdfast.orchestration.takeover import Decision, foresee
+from holdfast.orchestration.takeover import foresee
 from holdfast.orchestration.taking import Taking
 from holdfast.provenance.digests import Digests
 from holdfast.results import aggregation, changed

@@ -27,7 +27,7 @@ from holdfast.errors import (
 )
 from holdfast.lifecycle.decisions import decide
 from holdfast.lifecycle.records import ExperimentState, Ranks
-from holdfast.orchestration import outcomes, partial, selecting, takeover
+from holdfast.orchestration import outcomes, partial, selecting, surveying
 from holdfast.orchestration.configured import check_number, configuration
 from holdfast.orchestration.course import Course, Terms
 from holdfast.orchestration.holding import allocator
@@ -415,7 +415,7 @@ class Orchestrator:
     def _shown(self, state: ExperimentState) -> Outcome:
         folder = self._manager.folder(state.experiment_id)
         found = aggregation.read(folder)
-        lost = takeover.lost_results(state, folder) if found is None else ()
+        lost = surveying.lost_results(state, folder) if found is None else ()
         return outcomes.shown(state, found, list(lost))
 
 
