@@ -5,10 +5,11 @@ program, said of themselves; what both mean together is decided here, for a laun
 command that is one process.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -17,6 +18,7 @@ from holdfast.attempts.looking import listed
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import ExitRecord
 from holdfast.attempts.reports import Report, reported
+from holdfast.engines.contract import Handle
 from holdfast.lifecycle.apply import ending
 from holdfast.lifecycle.events import ProcessExited, ProcessLost
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 _NO_RECORD: Final = ExitRecord()
+_NOBODY: Final = AttemptName("", "0", 0)
 #: Bytes of what was left that are checked in about two milliseconds.
 _LONG: Final = 1 << 16
 
@@ -198,14 +201,19 @@ def _failed(fate: ProcessLost) -> ProcessExited:
 
 def _usage(process: ProcessProgress, record: ExitRecord = _NO_RECORD) -> dict[str, float]:
     """What an attempt asked for and used, as far as that is known."""
-    found: dict[str, float | None] = {"max_rss_bytes": record.max_rss_bytes, "cpu_s": record.cpu_s}
+    found: dict[str, Any] = {"max_rss_bytes": record.max_rss_bytes, "cpu_s": record.cpu_s}
     if process.handle is not None:
-        asked = process.handle.get("requested") or {}
+        asked = Handle.from_record(_NOBODY, Path(), process.handle).requested
         found |= {f"requested_{each}": asked.get(each) for each in ("cpus", "memory_bytes")}
     began = record.started_at or process.started_at
     if process.submitted_at is not None and began is not None:
         found["queued_s"] = max(0.0, (began - process.submitted_at).total_seconds())
-    return {name: value for name, value in found.items() if value is not None}
+    # Files can be forged, and what they say is no reason to end a run.
+    return {
+        name: value
+        for name, value in found.items()
+        if type(value) in (int, float) and 0 <= value < math.inf
+    }
 
 
 def _is_long(folder: Path, name: AttemptName, report: Report) -> bool:
