@@ -333,10 +333,11 @@ def test_a_limit_is_changed_for_good(parts: Parts) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("retry.max_attempts=3", "--set changes only limits of an experiment that goes on"),
+        ("retry.max_attempts=3", "--set changes only limits and engine of an experiment that"),
         ("command=[ls]", "not command (as in --set limits.timeout=4h)"),
         ("timeout=4h", "not timeout; did you mean limits.timeout?"),
-        ("limits=4h", "only limits of an experiment"),
+        ("limits=4h", "only limits and engine of an experiment"),
+        ("memory=8G", "did you mean engine.memory?"),
         ("limits.timeout", "--set needs KEY=VALUE"),
         ("limits.tiemout=4h", "limits.tiemout: unknown key (did you mean timeout?)"),
         ("limits.timeout=4x", "limits.timeout: expected a duration"),

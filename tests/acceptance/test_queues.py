@@ -261,6 +261,21 @@ def test_what_is_being_submitted_does_not_run_yet(tmp_path: Path) -> None:
     assert being_submitted(here) == []
 
 
+def test_what_an_engine_is_asked_can_change_for_good(sh: Shell) -> None:
+    """Recorded with the resume, as limits are, and legal to the doctor."""
+    (sh.path / "bad").touch()
+    sh("run", "e.toml", code=3)
+    (sh.path / "bad").unlink()
+    _, err = sh("resume", "-n", "--set", "engine.memory=8G", "@last")
+    assert "engine.memory none → 8G" in err
+    _, err = sh("resume", "--set", "engine.memory=8G", "@last")
+    assert "engine.memory none → 8G" in err
+    found = sh.json("show", "@last")
+    assert found["experiment"]["config"]["engine"] == {"memory": "8G"}
+    assert "engine.memory none → 8G" in sh("show", "--history", "@last")[0]
+    sh("doctor")
+
+
 def test_waiting_for_what_was_left_ends_with_it(sh: Shell, submitted: str) -> None:
     """`wait` goes by exit records; the engine is asked now and then, and need not answer."""
     end(sh, 0, 1, 2, 3, 4)

@@ -8,6 +8,7 @@ import pytest
 
 from holdfast.config import engine
 from holdfast.config.experiment_file import Experiment
+from holdfast.config.limiting import changed
 from holdfast.engines.options import EngineOptions
 from holdfast.errors import ConfigError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
@@ -184,6 +185,25 @@ def test_a_mistake_in_what_a_rule_sets_is_told(setting: Any, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ruled({"when": "time_limit", "set": setting})
     assert told in str(caught.value)
+
+
+def test_what_is_asked_can_change_of_an_experiment_that_goes_on() -> None:
+    """More memory for what is left, recorded and told; the rest of the table stays."""
+    before = experiment({"name": "slurm", "time": "4h", "partition": "debug"})
+    after, new = changed(before, {}, "e", {"time": "8h", "memory": "32G", "partition": "debug"})
+    assert new is not None
+    assert new.words == "engine.time 4h → 8h; engine.memory none → 32G"
+    assert new.facts == {"engine": {"time": "8h", "memory": "32G"}}
+    assert (after.engine.time_s, after.limits.time_s) == (28_800, 28_800)
+    assert after.source["engine"] == {
+        "name": "slurm", "time": "8h", "partition": "debug", "memory": "32G"
+    }  # fmt: skip
+    assert "keeps what it was started with" in new.told(recorded=True, running=3)
+    lifted, new = changed(after, {}, "e", {"time": None})
+    assert (lifted.engine.time_s, new and new.words) == (None, "engine.time 8h → none")
+    assert changed(after, {}, "e", {"time": "480m"}) == (after, None)
+    with pytest.raises(ConfigError, match=r"engine.tme: unknown key"):
+        changed(before, {}, "e", {"tme": "8h"})
 
 
 @pytest.mark.parametrize("text", ["1K", "500M", "1.5G", "4G", "2T"])

@@ -2,9 +2,10 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
+import attrs
 import click
 
 from holdfast.config import engine
@@ -61,11 +62,21 @@ def options_of(state: "ExperimentState", chosen: EngineName | None = None) -> En
 
 
 def stored_engines(
-    manager: "StateManager", experiment_id: str, chosen: EngineName | None = None
+    manager: "StateManager",
+    experiment_id: str,
+    chosen: EngineName | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> Engines:
-    """What goes on with an experiment, as `options_of` has it."""
+    """What goes on with an experiment, as `options_of` has it.
+
+    Args:
+        changes: What changes of `[engine]`; what is wrong with it, its resume says.
+    """
     with _quietly():
         state = manager.load(experiment_id)
+    if changes:
+        table = {**(state.config.get("engine") or {}), **changes}
+        state = attrs.evolve(state, config={**state.config, "engine": table})
     return Engines.of(options_of(state, chosen), engine.of_aggregation(state.config))
 
 

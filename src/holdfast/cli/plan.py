@@ -110,13 +110,13 @@ def plan(
     code: Choice | None,
     force: bool,
     selection: Selection = EVERYTHING,
-    limits: Mapping[str, Any] | None = None,
+    limits: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Plan:
     """What a run of *experiment*, or a resume of *resumed*, would do. Raises as they do.
 
     Args:
         selection: What is not held back of *resumed*.
-        limits: What changes of its limits.
+        limits: What changes of its limits, and of what its engine is asked, by table.
     """
     manager = where.manager()
     # What is rerun is a new experiment, and has no name yet.
@@ -163,13 +163,16 @@ def _plan(
     code: Choice | None,
     force: bool,
     selection: Selection = EVERYTHING,
-    limits: Mapping[str, Any] | None = None,
+    limits: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Plan:
     new: NewLimits | None = None
     if experiment is None:
         assert resumed is not None
         experiment, intent = taking_up(manager, manager.load(resumed), digests, code)
-        experiment, new = limiting.changed(experiment, limits or {}, resumed)
+        given = limits or {}
+        experiment, new = limiting.changed(
+            experiment, given.get("limits", {}), resumed, given.get("engine")
+        )
     else:
         intent = intend(manager, experiment, resumed, digests, fresh=fresh, choice=code)
     state = intent.state

@@ -31,6 +31,8 @@ __all__ = ["resume", "retry"]
 _C = TypeVar("_C", bound=Callable[..., Any])
 
 _EXAMPLE: Final = "limits.timeout=4h"
+#: What can change of an experiment that goes on.
+_TABLES: Final = ("limits", "engine")
 
 _engine = engine_option("Where it runs this time, instead of what has it or is configured.")
 
@@ -40,9 +42,10 @@ def _part_options(command: _C) -> _C:
     limits = click.option(
         "--set",
         "settings",
-        metavar="limits.KEY=VALUE",
+        metavar="KEY=VALUE",
         multiple=True,
-        help=f"Change a limit from now on, e.g. {_EXAMPLE} (or none); may be repeated.",
+        help=f"Change a key of limits or engine from now on, e.g. {_EXAMPLE} (or none), "
+        "engine.memory=8G; may be repeated.",
     )
     dry_run = click.option(
         "-n", "--dry-run", is_flag=True, help="Only say what would be run, and why."
@@ -105,7 +108,7 @@ def _go_on(
     as_json: bool,
 ) -> int:
     """Go on with what *query* names; all but two are the options that both commands have."""
-    limits = _limits_of(settings)
+    changes = _changes_of(settings)
     manager = where.manager()
     experiment_id, unit = resolve_unit(manager, query)
     if unit is not None:
@@ -129,7 +132,7 @@ def _go_on(
                 code=code,
                 force=force,
                 selection=selection,
-                limits=limits,
+                limits=changes,
             )
             return print_plan(where, made, as_json=as_json)
     return conduct(
@@ -138,13 +141,14 @@ def _go_on(
             experiment_id,
             only=only,
             failed_only=failed_only,
-            limits=limits,
+            limits=changes.get("limits"),
+            engine=changes.get("engine"),
             code=code,
             jobs=jobs,
             aggregate=not no_aggregate,
             leave=leave,
         ),
-        stored_engines(manager, experiment_id, chosen),
+        stored_engines(manager, experiment_id, chosen, changes.get("engine")),
         force=force,
         as_json=as_json,
         detach=detach,
@@ -152,8 +156,8 @@ def _go_on(
     )
 
 
-def _limits_of(settings: Sequence[str]) -> Mapping[str, Any]:
-    """The limits that `--set` changes, in the shape of the file."""
+def _changes_of(settings: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+    """What `--set` changes, in the shape of the file."""
     if not settings:
         return {}
     from holdfast.config.overrides import apply_overrides
@@ -161,18 +165,22 @@ def _limits_of(settings: Sequence[str]) -> Mapping[str, Any]:
     given = settings_of(settings)
     for key in given:
         table, _, rest = key.partition(".")
-        if table != "limits" or not rest:
+        if table not in _TABLES or not rest:
             raise click.UsageError(
-                f"--set changes only limits of an experiment that goes on, not {key}{_meant(key)}"
+                f"--set changes only limits and engine of an experiment that goes on, not {key}"
+                f"{_meant(key)}"
             )
-    changed, _ = apply_overrides({}, given, ("limits",))
-    limits: Mapping[str, Any] = changed["limits"]
-    return limits
+    changed, _ = apply_overrides({}, given, _TABLES)
+    return changed
 
 
 def _meant(key: str) -> str:
+    from holdfast.config import engine
     from holdfast.config.declaration import KEYS, LimitsTable
 
-    names = [KEYS.get(field.name, field.name) for field in attrs.fields(LimitsTable)]
+    limits = [KEYS.get(field.name, field.name) for field in attrs.fields(LimitsTable)]
     name = key.rpartition(".")[2]
-    return f"; did you mean limits.{name}?" if name in names else f" (as in --set {_EXAMPLE})"
+    for table, names in (("limits", limits), ("engine", engine.KEYS)):
+        if name in names:
+            return f"; did you mean {table}.{name}?"
+    return f" (as in --set {_EXAMPLE})"

@@ -92,7 +92,7 @@ def _enacted(state: ExperimentState, change: Change) -> Change | None:
     facts: dict[str, Any] = {}
     if index is None and isinstance(config := change.fields.get("config"), Mapping):
         # They are merged into the former ones, and none of those is ever taken away.
-        facts["limits"] = config.get("limits")
+        facts |= {table: config.get(table) for table in ("limits", "engine")}
     if index is not None:
         assert isinstance(record, ProcessProgress)
         if change.event in ("launched", "phase"):

@@ -63,10 +63,12 @@ def _opened(state: ExperimentState, edge: "Edge", occasion: Occasion) -> dict[st
     }
     if state.started_at is None:
         found["started_at"] = occasion.at
-    if limits := occasion.facts.get("limits"):
-        before = state.config.get("limits")
-        kept = before if isinstance(before, Mapping) else {}
-        found["config"] = {**state.config, "limits": {**kept, **limits}}
+    config = dict(state.config)
+    for table in ("limits", "engine"):
+        if given := occasion.facts.get(table):
+            before = config.get(table)
+            config[table] = {**(before if isinstance(before, Mapping) else {}), **given}
+            found["config"] = config
     return found
 
 

@@ -77,6 +77,7 @@ _FACTS: Final[dict[str, type]] = {
     "outputs": tuple,
     "proof": Proof,
     "limits": Mapping,
+    "engine": Mapping,
     "phase": str,
     "handle": Mapping,
     "since": datetime,
@@ -153,9 +154,9 @@ class Requested:
             `stop_requested`, `interrupted_by`, `timed_out`, `launch_error`, `reported_error`,
             `result_error`, `max_attempts`, `not_before` and `process_limits` (of a requeue),
             `requested_by_user`, `proven_dead`, `result_lost`, `result`, `identity`, `host`,
-            `attempt` (the launcher's), `work`, `code`, `outputs`, `proof`, `limits` (those that
-            change as an experiment is opened, in the shape of the file), `phase`, `handle` and
-            `since` (of a phase), `usage`, `engine_end`. `experiment_id`,
+            `attempt` (the launcher's), `work`, `code`, `outputs`, `proof`, `limits` and `engine`
+            (what of these changes as an experiment is opened, in the shape of the file), `phase`,
+            `handle` and `since` (of a phase), `usage`, `engine_end`. `experiment_id`,
             `experiment_status` and `ranks_left` are always taken from the state that the event is
             applied to.
     """

@@ -200,6 +200,7 @@ class Orchestrator:
         only: Iterable[int] | None = None,
         failed_only: bool = False,
         limits: Mapping[str, Any] | None = None,
+        engine: Mapping[str, Any] | None = None,
         code: Choice | None = None,
         jobs: int | None = None,
         aggregate: bool = True,
@@ -218,6 +219,8 @@ class Orchestrator:
             failed_only: Start only those that had failed.
             limits: Keys of `[limits]` that change from now on, for later resumes, too:
                 `{"timeout": "4h"}`; None as a value lifts a limit.
+            engine: The same for `[engine]`: `{"time": "8h"}`. It is recorded; what the engine of
+                this orchestrator is asked for, that was made with.
             code: As for `run`, of an experiment that is finished.
             jobs: As for `run`.
             aggregate: As for `run`.
@@ -243,22 +246,24 @@ class Orchestrator:
             return self._shown(state)
         with contextlib.ExitStack() as held:
             digests = held.enter_context(digests_of(self._manager.state_dir))
-            given = limits or {}
+            change = functools.partial(
+                limiting.changed, given=limits or {}, title=experiment_id, options=engine or {}
+            )
             if partial.is_idle(self._manager, state, selection, digests, self._clock()):
-                self._note_unused(state, given)
+                self._note_unused(state, change)
                 return outcomes.idle(state, selection)
             experiment, intent = taking_up(self._manager, state, digests, code)
             if intent.state is None:
-                experiment, _ = limiting.changed(experiment, given, experiment_id)
+                experiment, _ = change(experiment)
                 how = {"code": code, "jobs": jobs, "aggregate": aggregate, "leave": leave}
                 return self.run(experiment, **how)  # type: ignore[arg-type]
             if aggregated:
                 return self._shown(state)
-            limiting.changed(experiment, given, experiment_id)  # refused before it is claimed
+            change(experiment)  # refused before it is claimed
             claim = held.enter_context(self._claim(experiment_id))
             if claim.state.config != state.config:
                 experiment = configuration(claim.state, self._manager.state_dir)
-            experiment, changed = limiting.changed(experiment, given, experiment_id)
+            experiment, changed = change(experiment)
             return self._carry_on(
                 *(claim, experiment, digests, intent),
                 selection=selection,
@@ -382,13 +387,15 @@ class Orchestrator:
                 leave=leave,
             )
 
-    def _note_unused(self, state: ExperimentState, limits: Mapping[str, Any]) -> None:
-        """Say that *limits* change nothing: there is no event that could record them."""
-        if limits:
-            experiment = configuration(state, self._manager.state_dir)
-            _, new = limiting.changed(experiment, limits, state.experiment_id)
-            if new is not None:
-                self._terms.note(f"{new.words}: not recorded, since nothing is to be run")
+    def _note_unused(
+        self,
+        state: ExperimentState,
+        change: Callable[[Experiment], tuple[Experiment, NewLimits | None]],
+    ) -> None:
+        """Say that what was given changes nothing: there is no event that could record it."""
+        _, new = change(configuration(state, self._manager.state_dir))
+        if new is not None:
+            self._terms.note(f"{new.words}: not recorded, since nothing is to be run")
 
     # -- what there is to show --------------------------------------------------------------------
 

@@ -187,7 +187,7 @@ def _reopening(
 
     def opened_by(event: str) -> None:
         if changed:
-            ask(event, evidence=changed.words, facts={"limits": changed.values})
+            ask(event, evidence=changed.words, facts=changed.facts)
         else:
             ask(event)
 
