@@ -1,7 +1,6 @@
 """What Slurm's commands say, and what follows from it: they are scripts here."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -220,14 +219,3 @@ def test_waves_are_read_once_for_all_that_none_of_them_names(
     with SlurmEngine() as engine:
         assert {word.kind for word in engine.poll(handles)} == {"gone"}
     assert len(read) == 1
-
-
-def test_a_wake_that_comes_late_touches_no_file_of_anybodys(tmp_path: Path) -> None:
-    """A signal can come after an engine was closed, whose descriptors are others' by then."""
-    engine = SlurmEngine()
-    engine.close()
-    descriptors = [os.open(tmp_path / "precious", os.O_RDWR | os.O_CREAT) for _ in range(8)]
-    engine.wake()
-    for fd in descriptors:
-        os.close(fd)
-    assert (tmp_path / "precious").read_bytes() == b""
