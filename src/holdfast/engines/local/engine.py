@@ -392,8 +392,10 @@ class LocalEngine:
         self._starter = None
         for name in list(self._watched):
             self._forget(name)
+        # First: a signal that comes now must not wake who has the descriptor next.
+        ring, self._wake_w = self._wake_w, -1
+        os.close(ring)
         os.close(self._wake_r)
-        os.close(self._wake_w)
 
     def _hear(self) -> None:
         """Take in what the starter says; if it is gone, watch its shims like adopted ones."""

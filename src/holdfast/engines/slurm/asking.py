@@ -129,7 +129,9 @@ class Asking:
             EngineError: The controller does not answer.
         """
         self._read()
-        if self._clock() - self._shared.tried_at >= 1.0 or self._shared.problem:
+        # Not what a clock ahead of ours has asked, or what knows nothing of the last submission.
+        fresh = 0 <= self._clock() - self._shared.tried_at < 1.0
+        if not fresh or self._shared.problem or self._wanted_at >= self._shared.asked_at:
             self._ask()
         if self.answer.problem:
             raise EngineError(SLURM, self.answer.problem)
@@ -209,7 +211,7 @@ class Asking:
             if seen == self._seen or info.st_uid != os.getuid() or info.st_size > _MOST_BYTES:
                 return
             self._seen = seen
-            with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
                 shared = _parse(json.loads(file.read(_MOST_BYTES)))
                 if shared.tried_at > self._shared.tried_at or self._shared.tried_at > self._clock():
                     self._take(shared)
@@ -232,12 +234,16 @@ class Asking:
 
 
 def _parse(plain: Any) -> _Shared:
+    """What the file says. Raises TypeError, KeyError or ValueError if that is none such."""
     values = {field.name: plain[field.name] for field in attrs.fields(_Shared)}
     for name, value in values.items():
-        kind = str if name in ("problem", "lines") else (int, float)
-        if not isinstance(value, kind):
+        if type(value) is not (str if name in ("problem", "lines") else float):
             raise TypeError(name)
-    return _Shared(**values)
+    found = _Shared(**values)
+    sane = found.asked_at <= found.tried_at < float("inf") and 0 <= found.pause_s <= _LONGEST_S
+    if not (sane and 0 <= found.questions <= _MOST_QUESTIONS):
+        raise ValueError("it would keep everybody from asking, or from hearing")
+    return found
 
 
 def _ours(output: str) -> Iterator[str]:

@@ -43,6 +43,9 @@ _LIMIT: Final = re.compile(
     r"Max(?:Submit|Job)|job submit limit|sleeping and retrying|MaxJobCount|too many jobs",
     re.IGNORECASE,
 )
+#: Which limit of an account or a QOS it is, ahead of a sentence that is the same for all of them.
+_WHOSE_LIMIT: Final = re.compile(r"\b(?:Assoc|QOS)[A-Z]\w*")
+_PASSING_LIMIT: Final = re.compile(r"Submit|MaxJobs|GrpJobs")
 #: That this host has no configuration of Slurm.
 _NO_CLUSTER: Final = re.compile(r"configuration source|cannot stat file|process configuration file")
 #: What changes the meaning of what we ask, or is of the job that we may be ourselves.
@@ -245,7 +248,9 @@ def _heard(
 
 
 def _refuse(said: str) -> None:
-    if _LIMIT.search(said):
+    named = _WHOSE_LIMIT.search(said)
+    # `QOSMaxWallDurationPerJobLimit` goes on being refused, whatever has ended.
+    if _PASSING_LIMIT.search(named[0]) if named else _LIMIT.search(said):
         raise LimitReached(said)
     if _PASSES.search(said):
         raise EngineError(SLURM, said)

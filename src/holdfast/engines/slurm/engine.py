@@ -5,8 +5,6 @@ that lost its memory gives the numbers of ours to strangers.
 """
 
 import contextlib
-import os
-import select
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,6 +17,7 @@ import attrs
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import Attempt
 from holdfast.engines import waves
+from holdfast.engines.bell import Bell
 from holdfast.engines.contract import ALIVE, EngineWord, Handle, WordKind
 from holdfast.engines.options import EngineOptions
 from holdfast.engines.slurm import batch, cancelling, examining
@@ -29,7 +28,7 @@ from holdfast.engines.slurm.folders import Folder
 from holdfast.engines.slurm.limits import Limits
 from holdfast.engines.slurm.looking import Looking
 from holdfast.engines.slurm.sending import Sending, Sent
-from holdfast.errors import EngineError, EngineRefusedError, StateReadError
+from holdfast.errors import DiskError, EngineError, EngineRefusedError
 
 __all__ = ["SlurmEngine"]
 
@@ -77,13 +76,12 @@ class SlurmEngine:
         self._sent: dict[Marks, Sent] = {}
         self._folders: dict[Path, Folder] = {}
         self._known: dict[str, Path] = {}
+        self._by_name: dict[Path, Mapping[AttemptName, Handle]] = {}
         self._looking = Looking(self._client, self._clock)
         self._watched: tuple[Path, ...] = ()
         self._worded: Answer | None = None
         self._words: dict[AttemptName, tuple[EngineWord, Mapping[str, Any]]] = {}
-        self._wake_r, self._wake_w = os.pipe()
-        os.set_blocking(self._wake_r, False)
-        os.set_blocking(self._wake_w, False)
+        self._bell = Bell()
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -245,8 +243,10 @@ class SlurmEngine:
             if handle.name.experiment_id == experiment_id:
                 found[handle.name] = handle  # of two waves with one name, the later
         words = self.poll(list(found.values()))
-        alive = {"queued", "held", "running", "completing", "unknown"}
-        return {word.name: word.handle or found[word.name] for word in words if word.kind in alive}
+        may_live = {*ALIVE, "unknown"}
+        return {
+            word.name: word.handle or found[word.name] for word in words if word.kind in may_live
+        }
 
     def _named(self, folder: Path) -> Iterator[Handle]:
         """Whatever the waves of *folder* itself name, oldest first."""
@@ -259,6 +259,7 @@ class SlurmEngine:
     def poll(self, handles: Sequence[Handle]) -> list[EngineWord]:
         """See `Engine.poll`."""
         self._watched = tuple(_folders(handles))
+        self._by_name.clear()
         for path in self._watched:
             self._folder(path).refresh()
         self._refresh()
@@ -306,14 +307,21 @@ class SlurmEngine:
         for again in (False, True):
             sent = self._sent.get(marks)
             if sent is None and not again:
-                with contextlib.suppress(StateReadError):
-                    named = {each.name: each for each in self._named(handle.folder)}
-                    if "wave" not in data and handle.name in named:
-                        return self._located(named[handle.name])
+                named = self._all_named(handle.folder)
+                if "wave" not in data and handle.name in named:
+                    return self._located(named[handle.name])
                 continue
             if sent is not None and type(task) is int and 0 <= task < len(sent.tasks):
                 return sent, task
         return None
+
+    def _all_named(self, folder: Path) -> Mapping[AttemptName, Handle]:
+        """What the waves of *folder* name, read once for all that are asked for at a time."""
+        if folder not in self._by_name:
+            self._by_name[folder] = {}
+            with contextlib.suppress(DiskError):
+                self._by_name[folder] = {each.name: each for each in self._named(folder)}
+        return self._by_name[folder]
 
     def _folder(self, path: Path) -> Folder:
         found = self._folders.get(path)
@@ -348,6 +356,7 @@ class SlurmEngine:
         which would kill the shim, too. What waits is taken out of the queue, if Slurm says at this
         moment that it is ours.
         """
+        self._by_name.clear()
         located = {handle.name: self._located(handle) for handle in handles}
         found = [
             (handle, *place) for handle in handles if (place := located[handle.name]) is not None
@@ -379,7 +388,7 @@ class SlurmEngine:
                     self._due_in_s(),
                 ]
             )
-            if self._slept(max(pause_s, min(_SHORTEST_TURN_S, left_s))):
+            if self._bell.wait(max(pause_s, min(_SHORTEST_TURN_S, left_s))):
                 return
             listed = [folder.refresh() for folder in folders]
             if any(listed) or self._refresh():
@@ -391,28 +400,16 @@ class SlurmEngine:
             return max(self._again_at - self._monotonic(), 0.0)
         return self._asked.due_in_s()
 
-    def _slept(self, seconds: float) -> bool:
-        """Sleep; whether it was woken."""
-        poller = select.poll()
-        poller.register(self._wake_r, select.POLLIN)
-        if not poller.poll(int(seconds * 1000) + 1):
-            return False
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_r, 4096)
-        return True
-
     def wake(self) -> None:
         """See `Engine.wake`."""
-        with contextlib.suppress(OSError):
-            os.write(self._wake_w, b"\0")
+        self._bell.ring()
 
     def close(self) -> None:
         """Forget everything; jobs run on. Closing again does nothing."""
         if self._closed:
             return
         self._closed = True
-        os.close(self._wake_r)
-        os.close(self._wake_w)
+        self._bell.close()
 
     def examine(self) -> Iterator[tuple[str, str]]:
         """What a doctor says of the cluster: `ok`, `warning` or `problem`, and in words."""

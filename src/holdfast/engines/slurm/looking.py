@@ -60,6 +60,7 @@ class Looking:
         self._answer: Answer | None = None
         self._elements: dict[Marks, Mapping[int, Job]] = {}
         self._numbers: dict[Marks, _Number] = {}
+        self._number_asked: dict[Marks, Answer] = {}
         self._nodes: dict[str, tuple[float, Node | None]] = {}
         self._unreached = ""
         self.wants_answer = False
@@ -187,7 +188,10 @@ class Looking:
     def _number(self, sent: Sent, answer: Answer) -> _Number | None:
         """Whose the number of its job is; None if that is not known at this moment."""
         found = self._numbers.get(sent.marks)
-        if found is None and sent.number is not None:
+        # Once for each answer: a wave can have ten thousand attempts.
+        again = self._number_asked.get(sent.marks) is not answer
+        if found is None and sent.number is not None and again:
+            self._number_asked[sent.marks] = answer
             try:
                 job = self._client.job(sent.number)
             except EngineError:
