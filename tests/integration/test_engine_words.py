@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from datetime import timedelta
 from typing import Any
@@ -23,7 +24,7 @@ from holdfast.lifecycle.handed import handed_over
 from holdfast.orchestration.orchestrator import Orchestrator, Outcome
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store.manager import StateManager, utc_now
-from scripted import ScriptedEngine, Step, conduct, ended, everything, say
+from scripted import EPOCH, ScriptedEngine, Step, conduct, ended, everything, say
 
 CONFIG: dict[str, Any] = {"command": ["true"], "processes": 1, "limits": {"grace": 5}}
 
@@ -146,6 +147,30 @@ def test_what_left_no_outcome_is_lost_after_a_grace(
     assert (requeue.at - engine.time).total_seconds() < 0
 
 
+def test_the_folder_is_listed_once_more_before_an_attempt_is_given_up(
+    manager: StateManager,
+) -> None:
+    """On NFS, a file that another host has made is seen when its directory is read again."""
+    engine, listed = ScriptedEngine(), []
+    folder = manager.folder("exp_a") / "attempts"
+
+    def hook(event: str, what: tuple[Any, ...]) -> None:
+        if event == "os.scandir" and str(what[0]) == str(folder):
+            listed.append(engine.now)
+
+    sys.addaudithook(hook)
+    over: list[float] = []
+    engine.story = [
+        *[runs("0.1"), everything(say("0.1", "failed"), lambda e: over.append(e.now))],
+        *wait(45, ended("0.2")),
+    ]
+    run(manager, engine)
+    assert engine.submitted == ["0.1", "0.2"]
+    [begun] = [step.at for step in manager.history("exp_a") if step.event == "requeue"]
+    given_up = (begun - EPOCH).total_seconds()
+    assert [each for each in listed if over[0] + 30 <= each <= given_up]
+
+
 def test_a_record_that_is_seen_late_beats_the_word(manager: StateManager) -> None:
     """On NFS it took half a minute; nothing ran twice."""
     engine = ScriptedEngine(
@@ -234,6 +259,24 @@ def test_a_failed_node_blocks_its_attempts_alone_until_it_has_booted(manager: St
     assert (code_of(outcome), engine.submitted) == (0, ["0.1", "1.1", "0.2"])
     assert outcome.state.processes[0].interruptions == 1
     assert "says that it is over (node_fail" in evidence(manager, "requeue")[0]
+
+
+@pytest.mark.parametrize(("recorded_s", "live_s"), [(0, 200), (200, 0)])
+def test_a_boot_before_the_later_of_two_starts_proves_nothing(
+    manager: StateManager, recorded_s: float, live_s: float
+) -> None:
+    """The clock of the controller, or of the node, is slow: it may have begun after that boot."""
+
+    def begin(engine: ScriptedEngine) -> None:
+        engine.live("0.1", began=engine.time + timedelta(seconds=live_s))
+        at = engine.time + timedelta(seconds=recorded_s)
+        engine.say("0.1", "running", host="n1", at=at)
+
+    booted = EPOCH + timedelta(seconds=100)
+    engine = ScriptedEngine([begin, say("0.1", "node_fail", host="n1", booted_at=booted)])
+    with pytest.warns(AttemptWarning, match="nothing proves"):
+        outcome = run(manager, engine)
+    assert outcome.blocked.keys() == {"0.1"}
 
 
 def test_what_is_blocked_is_named_and_taken_up_by_a_later_resume(manager: StateManager) -> None:
@@ -515,6 +558,9 @@ def test_a_crash_between_submission_and_record_loses_and_doubles_nothing(
     engine.story = [everything(runs("0.1"), runs("2.1")), ended("0.1"), ended("2.1"), ended("1.2")]
     outcome = resume(manager, engine)
     assert (code_of(outcome), outcome.adopted) == (0, 3)
+    assert {
+        each.usage and each.usage.get("requested_cpus") for each in outcome.state.processes.values()
+    } == {2}
     assert engine.submitted == ["0.1", "1.1", "2.1", "1.2"]
 
 

@@ -12,7 +12,15 @@ from holdfast.lifecycle.handed import whereabouts
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.status import SETTLED, ProcessStatus
 
-__all__ = ["NOBODY", "Entrusted", "Known", "ask", "attempt_of", "recorded_as_running"]
+__all__ = [
+    "NOBODY",
+    "Entrusted",
+    "Known",
+    "ask",
+    "attempt_of",
+    "recorded_as_running",
+    "together",
+]
 
 
 @attrs.frozen
@@ -67,8 +75,21 @@ class Known:
 
     def handle(self, name: AttemptName, folder: Path, process: ProcessProgress) -> Handle:
         """How the engine finds the attempt *name* again."""
+        recorded = Handle.from_record(name, folder, process.handle, process.identity)
         found = self.handles.get(name)
-        return found or Handle.from_record(name, folder, process.handle, process.identity)
+        return recorded if found is None else together(recorded, found)
+
+
+def together(before: Handle, now: Handle) -> Handle:
+    """*now*, with what only *before* says: who finds an attempt again need not know all of it."""
+    if before.engine != now.engine:
+        return now
+    return attrs.evolve(
+        now,
+        identity=now.identity or before.identity,
+        data={**before.data, **now.data},
+        requested={**before.requested, **now.requested},
+    )
 
 
 NOBODY: Final = Known(engine=None)
@@ -88,7 +109,7 @@ def ask(engine: Engine, folder: Path, state: ExperimentState) -> Known:
         process = state.processes[ranks[0]]
         others = found.entrusted(name, process)
         if others is None or others.ours:
-            wanted.setdefault(name, found.handle(name, folder, process))
+            wanted[name] = found.handle(name, folder, process)
     words = engine.poll(list(wanted.values()))
     return attrs.evolve(found, words={each.name: each for each in words})
 

@@ -73,7 +73,7 @@ class Phases:
                     handle=None if handle.record == before[2] else handle.record,
                     host=word.host,
                     since=word.at if word.kind == RUNS and before[0] != RUNS else None,
-                    evidence=word.text or None,
+                    evidence=(word.text or None) if word.kind != RUNS else None,
                 )
 
 

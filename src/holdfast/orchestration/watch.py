@@ -21,6 +21,7 @@ from holdfast.errors import (
     StateReadError,
 )
 from holdfast.orchestration.asking import Asking
+from holdfast.orchestration.known import together
 from holdfast.orchestration.watched import Watched
 from holdfast.orchestration.words import LOST, Meaning
 
@@ -130,7 +131,7 @@ class Watch(Watched):
         name = word.name
         if word.handle is not None:
             kept = self.handles if name in self.handles else self.kept
-            kept[name] = word.handle
+            kept[name] = together(kept[name], word.handle) if name in kept else word.handle
         means, ended = self.hearing.hear(word)
         if means.kind in ("goes_on", "ending"):
             self._go_on(word, means)
