@@ -122,10 +122,14 @@ def slurm_cluster() -> Iterator[slurm_mini.Cluster]:
 
 @pytest.fixture
 def slurm(
-    slurm_cluster: slurm_mini.Cluster, monkeypatch: pytest.MonkeyPatch
+    slurm_cluster: slurm_mini.Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[slurm_mini.Cluster]:
     """That cluster, up, found by everything that the test starts; its jobs end with the test."""
     monkeypatch.setenv("SLURM_CONF", str(slurm_cluster.conf))
+    # A user of its own: how often the controller is asked is limited for each.
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
     slurm_cluster.start()
     yield slurm_cluster
     slurm_cluster.start()

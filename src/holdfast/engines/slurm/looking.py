@@ -176,7 +176,8 @@ class Looking:
         elif not answer.jobs.get(sent.marks):
             number = self._number(sent, answer)
             if number is None:
-                return EngineWord(name, "unknown", f"Slurm does not say what job {sent.number} is")
+                text = f"Slurm does not say at this moment what became of job {sent.number}"
+                return EngineWord(name, "unknown", text)
             if number.stranger and (begun is not None or now < number.seen_at + _NODES_BACK_S):
                 text = f"Slurm lost its job {sent.number}, which is somebody else's now"
                 return EngineWord(name, "unknown", text)
