@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +48,9 @@ class Cluster:
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self._logs = 0
 
-    def _start(self, *words: str, cwd: Path, hidden: Path | None = None) -> subprocess.Popen[bytes]:
+    def _start(
+        self, *words: str, cwd: Path, hidden: Path | None = None, host: str = ""
+    ) -> subprocess.Popen[bytes]:
         self._logs += 1
         log = self.folder / f"{words[0]}.{self._logs}.log"
         env = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "30s"}
@@ -57,6 +60,8 @@ class Cluster:
         if hidden is not None:
             hide = 'mount -t tmpfs none "$0" && exec "$@"'
             command = ["unshare", "--mount", "sh", "-c", hide, str(hidden), *command]
+        if host:
+            command = [*self._as_host(host), *command]
         with log.open("wb") as out:
             return subprocess.Popen(
                 command,
@@ -67,6 +72,18 @@ class Cluster:
                 env=env,
                 start_new_session=True,
             )
+
+    def _as_host(self, host: str) -> list[str]:
+        """What runs a command as on a host of that name, booted just now."""
+        boot, machine = self.folder / f"{host}.boot", self.folder / f"{host}.machine"
+        boot.unlink(missing_ok=True)  # the mount of one that runs keeps its own
+        boot.write_text(f"{uuid.uuid4()}\n")
+        machine.write_text(f"{uuid.uuid5(uuid.NAMESPACE_DNS, host).hex}\n")
+        mounts = (
+            'hostname "$0" && mount --bind "$1" /proc/sys/kernel/random/boot_id && '
+            'mount --bind "$2" /etc/machine-id && shift 2 && exec "$@"'
+        )
+        return ["unshare", "--mount", "--uts", "sh", "-c", mounts, host, str(boot), str(machine)]
 
     def start_scheduler(self) -> None:
         self.scheduler = self._start(
@@ -82,12 +99,19 @@ class Cluster:
             return one.connect_ex(("127.0.0.1", self.port)) == 0
 
     def start_worker(
-        self, name: str, *, slots: int = 4, resources: str = "", hidden: Path | None = None
+        self,
+        name: str,
+        *,
+        slots: int = 4,
+        resources: str = "",
+        hidden: Path | None = None,
+        host: str = "",
     ) -> None:
         """One more, in a directory of its own.
 
         Args:
             hidden: A directory in whose place it has an empty one.
+            host: The name of the host that it believes to be on, booted at this moment.
         """
         where = self.folder / name
         where.mkdir(exist_ok=True)
@@ -99,6 +123,7 @@ class Cluster:
             *more,
             cwd=where,
             hidden=hidden,
+            host=host,
         )
 
     def wait(self, count: int) -> None:

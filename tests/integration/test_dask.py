@@ -358,6 +358,43 @@ def test_workers_of_another_version_are_refused(
         make().check(attempts(work))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_a_host_that_died_proves_nothing_before_it_is_back(tmp_path: Path, work: Path) -> None:
+    """The worker that runs its task again cannot tell from elsewhere; one on that host can, by the
+    boot that followed.
+    """
+    made = Cluster(tmp_path)
+    engine = DaskEngine(EngineOptions(name="dask", address=made.address))
+    try:
+        made.start_scheduler()
+        made.start_worker("dying", slots=1, host="far")
+        made.wait(1)
+        (handle,) = engine.submit(EXPERIMENT, attempts(work))
+        word = running(engine, handle)
+        assert word.host == "far"
+        up(work)
+        assert word.handle is not None
+        assert word.handle.identity is not None
+        shim = word.handle.identity.pid
+        assert shim is not None
+        command = int(Path(f"/proc/{shim}/task/{shim}/children").read_text().split()[0])
+        made.kill_worker("dying")
+        for pid in (shim, command):
+            os.kill(pid, signal.SIGKILL)
+        # Until somebody takes its task, nobody says that it runs.
+        until(lambda: kinds(engine, [handle]) == ["unknown"], 30)
+        made.start_worker("elsewhere", slots=1, host="other")
+        until(lambda: kinds(engine, [handle]) == ["node_fail"], 60)
+        assert "NotOverError" in engine.poll([handle])[0].text
+        made.start_worker("back", slots=1, host="far")
+        until(lambda: kinds(engine, [handle]) == ["gone"], 60)
+        assert "as worker" in engine.poll([handle])[0].text
+        assert ran(work) == ["0"]
+    finally:
+        engine.close()
+        made.stop()
+
+
 @pytest.fixture
 def apart(tmp_path: Path, work: Path) -> Iterator[Cluster]:
     """Two workers that have a file system of their own where the experiment's folder is."""

@@ -17,29 +17,28 @@ from typing import Any, Final
 import attrs
 
 from holdfast.attempts.files import revoke
-from holdfast.attempts.looking import Ended, Running, glance
 from holdfast.attempts.names import AttemptName, prepare
 from holdfast.attempts.parcels import unpack
 from holdfast.attempts.records import Attempt
 from holdfast.engines import carrying, station, waves
 from holdfast.engines.bell import Bell
-from holdfast.engines.contract import EngineWord, Handle
+from holdfast.engines.contract import EngineWord, Handle, WordKind
 from holdfast.engines.dask import tasks
+from holdfast.engines.dask.judging import Judges, by_files, error_of, running
 from holdfast.engines.dask.link import Link
+from holdfast.engines.dask.workers import Workers
 from holdfast.engines.executor import refuse_slots
 from holdfast.engines.options import EngineOptions
 from holdfast.engines.strays import Strays
-from holdfast.errors import DiskError, EngineError, EngineRefusedError
-from holdfast.identity import ProcessIdentity
+from holdfast.errors import DiskError, EngineError
 
 __all__ = ["DaskEngine"]
 
 _NAME: Final = "dask"
 #: While the scheduler is away: how soon it is asked again.
 _AWAY_S: Final = 0.5
-#: How often somebody looks whether there is a worker for what waits: while there is, and is not.
-_FIT_EVERY_S: Final = 10.0
-_SHORT_EVERY_S: Final = 1.0
+#: How often all tasks are looked at, not only those of which something was told.
+_ALL_EVERY_S: Final = 5.0
 
 
 @attrs.define(kw_only=True)
@@ -48,16 +47,21 @@ class _Task:
 
     Attributes:
         dataset: Under which name it was published, with others.
-        began: What its worker said of it; None while it waits.
+        word: What is said of it; made once, since every turn asks for all of them.
+        heard_at: By the monotonic clock, when its worker was last heard of.
         lost: Whether the connection over which its end would be told was lost.
     """
 
     handle: Handle
     future: Any
     dataset: str
-    since: datetime
-    began: Mapping[str, Any] | None = None
+    word: EngineWord
+    heard_at: float = 0.0
     lost: bool = False
+
+    def began(self, said: Mapping[str, Any]) -> None:
+        """Take in that a worker began it."""
+        self.word, self.heard_at = running(self.handle, said), time.monotonic()
 
 
 class DaskEngine:
@@ -77,16 +81,16 @@ class DaskEngine:
 
     def __init__(self, options: EngineOptions | None = None) -> None:
         options = options or EngineOptions(name="dask")
-        self._resources = dict(options.resources)
         self._bell = Bell()
-        self._link = Link(options.address, self._resources, self._bell.ring)
+        self._link = Link(options.address, options.resources, self._bell.ring)
+        self._workers = Workers(self._link, options.resources)
+        self._judges = Judges(self._link)
         self._strays = Strays(_NAME)
         self._tasks: dict[AttemptName, _Task] = {}
         self._over: dict[AttemptName, str] = {}
         self._folders: dict[str, Path] = {}
-        self._probed: set[Path] = set()
-        self._short: str = ""
-        self._short_at = -_FIT_EVERY_S
+        self._keys: dict[str, AttemptName] = {}
+        self._all_at = 0.0
         self._away = False
         self._closed = False
 
@@ -96,69 +100,23 @@ class DaskEngine:
         """See `Engine.check`."""
         refuse_slots(_NAME, attempts)
         self._link.client()
-        notes = [] if not attempts else self._probe(attempts[0].folder)
-        short = self._shortage()
+        notes = self._probe(attempts[0].folder) if attempts else []
+        short = self._workers.shortage()
         return [*notes, f"{short}: attempts wait until one comes"] if short else notes
+
+    def _probe(self, folder: Path) -> list[str]:
+        note = self._workers.probe(folder)
+        if note:
+            self.shares_files = False
+        return [note] if note else []
+
+    def examine(self) -> Iterator[tuple[str, str]]:
+        """Yield how the cluster is, as `ok`, `warning` or `problem`, and what."""
+        return self._workers.examine()
 
     def room(self) -> int | None:
         """See `Engine.room`: the scheduler has a queue."""
         return None
-
-    def _probe(self, folder: Path) -> list[str]:
-        """Find out, once, whether the workers see what is written here."""
-        if self._link.own or folder in self._probed:
-            return []
-        nearest = next(each for each in (folder, *folder.parents) if each.is_dir())
-        probe = nearest / f".{os.urandom(8).hex()}.tmp"
-        try:
-            probe.touch(exist_ok=False)
-            try:
-                answers = self._link.run(tasks.look, str(probe))
-            finally:
-                probe.unlink()
-        except OSError as err:
-            raise EngineError(_NAME, f"{nearest} cannot be written to: {err.strerror}") from err
-        blind = sorted(self._blind(answers))
-        if answers:
-            self._probed.add(folder)
-        if not blind:
-            return []
-        self.shares_files = False
-        some = f"{len(blind)} of {len(answers)} workers do not see {nearest}"
-        return [
-            f"{some}: exit records, logs and results come back when an attempt has ended, other "
-            f"files do not, and an attempt may run twice if a worker dies"
-        ]
-
-    @staticmethod
-    def _blind(answers: Mapping[str, Any]) -> Iterator[str]:
-        for worker, answer in answers.items():
-            if isinstance(answer, ImportError):
-                raise EngineRefusedError(_NAME, f"worker {worker}: {answer}")
-            if isinstance(answer, BaseException):
-                continue  # it is dying, or does not answer: its tasks will tell
-            found, seen = answer
-            if found != tasks.version():
-                words = f"worker {worker} has holdfast {found}, and this is {tasks.version()}"
-                raise EngineRefusedError(_NAME, words)
-            if not seen:
-                yield worker
-
-    def _shortage(self) -> str:
-        """Why nothing that waits can begin; empty if it can, as far as is known."""
-        now = time.monotonic()
-        if now - self._short_at >= (_SHORT_EVERY_S if self._short else _FIT_EVERY_S):
-            self._short_at = now
-            workers = self._link.workers()
-            fit = [
-                each
-                for each in workers.values()
-                if all(each.get(kind, 0) >= count for kind, count in self._resources.items())
-            ]
-            wanted = ", ".join(f"{kind}={count:g}" for kind, count in self._resources.items())
-            none = f"no worker has {wanted}" if workers else "no worker is connected"
-            self._short = "" if fit else none
-        return self._short
 
     # -- what is there ----------------------------------------------------------------------------
 
@@ -195,8 +153,12 @@ class DaskEngine:
         data = {"address": self._link.address, "key": future.key}
         handle = Handle(name=name, folder=folder, engine=_NAME, data=data)
         self._over.pop(name, None)
+        self._keys[future.key] = name
         self._tasks[name] = _Task(
-            handle=handle, future=future, dataset=dataset, since=datetime.now(UTC)
+            handle=handle,
+            future=future,
+            dataset=dataset,
+            word=EngineWord(name, "queued", at=datetime.now(UTC)),
         )
 
     def find(self, experiment_id: str, folder: Path | None = None) -> Mapping[AttemptName, Handle]:
@@ -208,6 +170,7 @@ class DaskEngine:
         self._link.client()
         self._take_up(experiment_id, folder)
         self._hear()
+        self._all_at = 0.0
         self._collect()
         found = dict(self._strays.find(experiment_id, folder))
         for name, task in self._tasks.items():
@@ -229,7 +192,7 @@ class DaskEngine:
             for text, identity in answer.items() if isinstance(answer, dict) else ():
                 task = self._tasks.get(AttemptName.parse(experiment_id, text) or _NOBODY)
                 if task is not None:
-                    task.began = {"worker": worker, "identity": identity}
+                    task.began({"worker": worker, "identity": identity})
 
     # -- what becomes of it -----------------------------------------------------------------------
 
@@ -240,29 +203,52 @@ class DaskEngine:
             EngineError: The scheduler cannot be reached, and no files tell anything new.
         """
         self._hear()
-        away = self._again()
-        self._collect()
-        words = [self._word(handle) for handle in handles]
+        away = self._collect()
+        short = ""
+        if self._tasks:
+            with contextlib.suppress(EngineError):
+                short = self._workers.shortage()
+        words = [self._word(handle, short) for handle in handles]
+        self._judges.ask([word for word in words if word.kind == "node_fail"], handles)
         if away is not None and all(word.kind == "unknown" for word in words):
             raise away
         return words
 
     def _hear(self) -> None:
         """Take in what workers said."""
-        told = {task.handle.data["key"]: task for task in self._tasks.values()}
         for said in self._link.said():
-            task = told.get(f"{_prefix(said.get('token'))}{said.get('attempt')}")
+            name = self._keys.get(f"{_prefix(said.get('token'))}{said.get('attempt')}")
+            task = None if name is None else self._tasks.get(name)
             if task is not None:
-                task.began = said
+                task.began(said)
 
-    def _again(self) -> EngineError | None:
-        """Find tasks again whose connection was lost; why that cannot be done now."""
-        lost = [task for task in self._tasks.values() if _is_cancelled(task.future)]
+    def _collect(self) -> EngineError | None:
+        """Take in the tasks that are over, and find those again whose connection was lost.
+
+        Returns:
+            Why the latter cannot be done now.
+        """
+        now = time.monotonic()
+        told = self._link.done()
+        if self._away or now - self._all_at >= _ALL_EVERY_S:
+            # One that was told of before it was known here, or whose end was lost and came again.
+            self._all_at = now
+            done = [task for task in self._tasks.values() if task.future.done()]
+        else:
+            names = [self._keys[key] for key in told if key in self._keys]
+            tasks_told = [self._tasks[name] for name in names if name in self._tasks]
+            done = [task for task in tasks_told if task.future.done()]
+        if not done:
+            return None
+        lost = [task for task in done if task.future.cancelled()]
+        self._take_in([task for task in done if not task.future.cancelled()])
+        return self._again(lost)
+
+    def _again(self, lost: Sequence[_Task]) -> EngineError | None:
+        """Find *lost* tasks again, whose connection was; why that cannot be done now."""
+        self._away = False
         for task in lost:
             task.lost = True
-        self._away = False
-        if not lost:
-            return None
         folders = {task.handle.name.experiment_id: task.handle.folder for task in lost}
         try:
             for experiment_id, folder in folders.items():
@@ -270,17 +256,14 @@ class DaskEngine:
         except (EngineError, DiskError) as err:
             self._away = True
             return err if isinstance(err, EngineError) else EngineError(_NAME, str(err))
-        for name, task in list(self._tasks.items()):
-            if task.lost:
-                del self._tasks[name]
+        for task in lost:
+            if self._tasks.get(task.handle.name) is task:
+                self._end(task)
                 self._strays.take(task.handle, "the scheduler does not know it any more")
         return None
 
-    def _collect(self) -> None:
-        """Take in the tasks that are over."""
-        done = [task for task in self._tasks.values() if not task.lost and task.future.done()]
-        if not done:
-            return
+    def _take_in(self, done: Sequence[_Task]) -> None:
+        """Take in what of *done* left, and have the scheduler forget it."""
         finished = [task for task in done if task.future.status == "finished"]
         # Where files are shared there is nothing to fetch, and the type of the value says so.
         apart = [task for task in finished if task.future.type is not type(None)]
@@ -289,7 +272,8 @@ class DaskEngine:
             try:
                 values = self._link.gather([task.future for task in apart])
             except EngineError:
-                return  # of this moment, or lost with its worker: then it runs again
+                self._all_at = 0.0  # of this moment, or lost with its worker: then it runs again
+                return
         for task, value in zip(apart, values, strict=True):
             if value is not None:
                 self.shares_files = False
@@ -300,11 +284,12 @@ class DaskEngine:
         for task in done:
             if task.future.status == "error":
                 self._end(task)
-                self._strays.take(task.handle, f"its task failed: {_error(task.future)}")
+                self._strays.take(task.handle, f"its task failed: {error_of(task.future)}")
         self._forget({task.dataset for task in done})
 
     def _end(self, task: _Task) -> None:
         del self._tasks[task.handle.name]
+        self._keys.pop(task.future.key, None)
 
     def _forget(self, datasets: set[str]) -> None:
         """Have the scheduler forget what is over, with all that was submitted with it."""
@@ -312,21 +297,24 @@ class DaskEngine:
         if over:
             self._link.unpublish(sorted(over))
 
-    def _word(self, handle: Handle) -> EngineWord:
+    def _word(self, handle: Handle, short: str) -> EngineWord:
         name = handle.name
         task = self._tasks.get(name)
         if task is None:
             if name in self._over:
                 return EngineWord(name, "completed", self._over[name])
-            return self._strays.word(handle)
+            word = self._strays.word(handle)
+            return self._judges.word(word) if word.kind == "node_fail" else word
         if task.lost:
-            return _by_files(handle)
-        if task.began is None:
-            short = ""
-            with contextlib.suppress(EngineError):
-                short = self._shortage()
-            return EngineWord(name, "held" if short else "queued", short, at=task.since)
-        return _running(task, task.began)
+            return by_files(handle, "the scheduler cannot be reached")
+        if task.word.kind == "running":
+            worker = "" if task.word.handle is None else task.word.handle.data["worker"]
+            if self._workers.is_gone(worker, task.heard_at):
+                return by_files(handle, f"worker {worker} is gone, and no other has taken it yet")
+        elif task.word.text != short:
+            kind: WordKind = "held" if short else "queued"
+            task.word = attrs.evolve(task.word, kind=kind, text=short)
+        return task.word
 
     # -- what is to stop --------------------------------------------------------------------------
 
@@ -359,7 +347,9 @@ class DaskEngine:
         """Take out of the queue what no worker has, and will take any more."""
         # The mark on the disk first: what begins all the same finds it.
         out = [handle for handle in handles if revoke(handle.folder, handle.name)]
-        taken = [self._tasks.pop(handle.name) for handle in out]
+        taken = [self._tasks[handle.name] for handle in out]
+        for task in taken:
+            self._end(task)
         if taken:
             self._link.cancel([task.future for task in taken])
             self._forget({task.dataset for task in taken})
@@ -381,6 +371,7 @@ class DaskEngine:
             for name, task in self._tasks.items():
                 station.leave(task.handle.folder, [str(name)])
         self._tasks.clear()
+        self._keys.clear()
         self._link.close()
         self._strays.close()
         self._bell.close()
@@ -392,44 +383,3 @@ _NOBODY: Final = AttemptName("", "0", 0)
 def _prefix(token: Any) -> str:
     """What the names of all tasks and datasets of one experiment's folder begin with."""
     return f"{tasks.TOPIC}-{token}-"
-
-
-def _is_cancelled(future: Any) -> bool:
-    return bool(future.cancelled())
-
-
-def _error(future: Any) -> str:
-    err = future.exception()
-    return f"{type(err).__name__}: {err}"
-
-
-def _by_files(handle: Handle) -> EngineWord:
-    """What is known of an attempt while nobody can be asked."""
-    seen = None
-    with contextlib.suppress(DiskError, OSError):
-        seen = glance(handle.folder, handle.name)
-    if isinstance(seen, Ended):
-        return EngineWord(handle.name, "completed", "its outcome is recorded")
-    if isinstance(seen, Running):
-        return EngineWord(handle.name, "running", str(seen.verdict))
-    return EngineWord(handle.name, "unknown", "the scheduler cannot be reached")
-
-
-def _running(task: _Task, began: Mapping[str, Any]) -> EngineWord:
-    identity = None
-    with contextlib.suppress(TypeError, ValueError):
-        identity = ProcessIdentity(**(began.get("identity") or {}))
-    handle = attrs.evolve(
-        task.handle,
-        identity=identity,
-        data={**task.handle.data, "worker": str(began.get("worker"))},
-    )
-    at = began.get("at")
-    return EngineWord(
-        handle.name,
-        "running",
-        f"on worker {began.get('worker')}",
-        host=identity.host if identity and identity.host else None,
-        at=datetime.fromtimestamp(at, UTC) if isinstance(at, int | float) else None,
-        handle=handle,
-    )

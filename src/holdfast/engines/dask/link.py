@@ -8,6 +8,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -21,6 +22,8 @@ _NAME: Final = "dask"
 #: How long a scheduler may take to answer.
 _CONNECT_S: Final = 4
 _ANSWER_S: Final = 15
+#: After it could not be reached, it is not asked again for so long, and longer each time.
+_AGAIN_S: Final = (0.5, 15.0)
 #: Of a larger graph, distributed says that it is large.
 _AT_ONCE: Final = 500
 
@@ -48,6 +51,9 @@ class Link:
         self._client: Any = None
         self._cluster: Any = None
         self._said: deque[Mapping[str, Any]] = deque()
+        self._done: deque[str] = deque()
+        self._refused: EngineError | None = None
+        self._again_at, self._pause_s = 0.0, _AGAIN_S[0]
 
     def client(self) -> Any:
         """The client, connected now.
@@ -59,8 +65,17 @@ class Link:
             return self._client
         if self._client is not None and self._client.status == "connecting":
             raise self._unreachable("the connection was lost")
-        with self._asking():
-            self._connect()
+        if self._refused is not None and time.monotonic() < self._again_at:
+            raise self._refused
+        try:
+            with self._asking():
+                self._connect()
+        except EngineError as err:
+            # Whoever waits for it here hears nothing else meanwhile.
+            self._refused, self._again_at = err, time.monotonic() + self._pause_s
+            self._pause_s = min(self._pause_s * 2, _AGAIN_S[1])
+            raise
+        self._refused, self._pause_s = None, _AGAIN_S[0]
         return self._client
 
     def _connect(self) -> None:
@@ -136,7 +151,18 @@ class Link:
     def watch(self, futures: Mapping[str, Any]) -> None:
         """Have the end of each be told."""
         for future in futures.values():
-            future.add_done_callback(lambda _: self._news())
+            future.add_done_callback(self._is_done)
+
+    def _is_done(self, future: Any) -> None:
+        self._done.append(future.key)
+        self._news()
+
+    def done(self) -> set[str]:
+        """The keys of tasks that are over, or lost with the connection, since the last call."""
+        found = set()
+        while self._done:
+            found.add(self._done.popleft())
+        return found
 
     def published(self, prefix: str) -> dict[str, dict[str, Any]]:
         """What was published under names that begin so: futures, by dataset and name."""

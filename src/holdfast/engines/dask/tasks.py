@@ -1,18 +1,23 @@
 """What a Dask worker runs for the engine, called there by name."""
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
+from holdfast.attempts import looking
+from holdfast.attempts.family import Census
+from holdfast.attempts.names import AttemptName
 from holdfast.attempts.parcels import Parcel
 from holdfast.engines import carrying, station
+from holdfast.errors import DiskError
 from holdfast.identity import ProcessIdentity
 
-__all__ = ["TOPIC", "attempt", "look", "running", "stop", "version"]
+__all__ = ["TOPIC", "attempt", "judge", "look", "running", "stop", "version"]
 
 #: Under which all engines hear what happens on all workers. One for all, because a scheduler keeps
 #: the last thousand events of every topic for as long as it lives.
@@ -48,6 +53,30 @@ def running(folder: str) -> dict[str, dict[str, Any] | None]:
     """Which attempts of an experiment run here, each with the identity of its shim."""
     found = station.running(Path(folder))
     return {name: None if each is None else attrs.asdict(each) for name, each in found.items()}
+
+
+def judge(folder: str, names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """What can be told from this host of attempts that cannot be judged from elsewhere.
+
+    Args:
+        folder: That of their experiment.
+        names: Each as text, with the id of its experiment.
+
+    Returns:
+        `running` or `gone`, and why; nothing of those that cannot be judged from here either.
+    """
+    found, census = {}, Census()
+    for text, experiment_id in names.items():
+        name = AttemptName.parse(experiment_id, text)
+        if name is None:
+            continue
+        with contextlib.suppress(DiskError, OSError):
+            seen = looking.look(Path(folder), name, census=census)
+            if isinstance(seen, looking.Running):
+                found[text] = ("running", str(seen.verdict))
+            elif isinstance(seen, looking.Gone) and not seen.leftovers:
+                found[text] = ("gone", seen.evidence)
+    return found
 
 
 def look(file: str) -> tuple[str, bool]:
