@@ -9,7 +9,7 @@ from holdfast.engines.contract import TERMINAL, Engine, Handle
 from holdfast.errors import EngineError
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading.engines import HandedOver, handed_over, is_left
-from holdfast.reading.progress import attempt_of
+from holdfast.store.attempted import attempt_of
 
 if TYPE_CHECKING:
     from holdfast.store.manager import StateManager

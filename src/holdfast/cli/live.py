@@ -25,18 +25,9 @@ from holdfast.reading import reasons, text
 from holdfast.reading.contention import slots_words
 from holdfast.reading.engines import HandedOver, being_submitted, handed_over, queue_lines
 from holdfast.reading.evidence import Params, last_words, params_words, tail
-from holdfast.reading.progress import (
-    HEADER,
-    MOST,
-    Estimate,
-    Looks,
-    Standing,
-    alike,
-    attempt_of,
-    cells,
-    said,
-)
+from holdfast.reading.progress import HEADER, MOST, Estimate, Looks, Standing, alike, cells, said
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.store.attempted import attempt_of
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

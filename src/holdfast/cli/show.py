@@ -29,19 +29,11 @@ from holdfast.reading import codes, forms, reasons, text, waiting
 from holdfast.reading.contention import slots_words
 from holdfast.reading.engines import HandedOver, began, handed_over, is_left, place
 from holdfast.reading.evidence import Params, failures, last_words, parameters, params_words
-from holdfast.reading.progress import (
-    HEADER,
-    MOST,
-    alike,
-    attempt_of,
-    cells,
-    form,
-    said,
-    standings,
-)
+from holdfast.reading.progress import HEADER, MOST, alike, cells, form, said, standings
 from holdfast.results.changed import Changed, of_state
 from holdfast.results.spending import attempts_duration_s
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus
+from holdfast.store.attempted import attempt_of
 from holdfast.store.history import Transition
 
 if TYPE_CHECKING:

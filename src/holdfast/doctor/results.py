@@ -14,6 +14,7 @@ from holdfast.errors import ConfigError, DiskError, StateCorruptError, cause
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.results import acceptance, aggregation, outputs
 from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.store.attempted import attempt_of
 from holdfast.store.catalog.scanning import entries
 from holdfast.store.place import Place
 
@@ -42,8 +43,7 @@ def _exits(folder: Path, state: ExperimentState) -> Iterator[Finding]:
     """Exit records of running attempts, which are about to be adopted and say nothing."""
     seen: set[AttemptName] = set()
     for index in state.processes.indices(ProcessStatus.RUNNING):
-        attempt = state.processes[index].attempt
-        name = AttemptName.of_process(state.experiment_id, index, attempt, ranks=state.rank_count)
+        name = attempt_of(state, index)
         if name in seen:
             continue  # that of its launcher, told once
         seen.add(name)
@@ -52,7 +52,7 @@ def _exits(folder: Path, state: ExperimentState) -> Iterator[Finding]:
             read_exit(folder, name)
         except StateCorruptError as err:
             repair = "bring it back from a backup before anybody goes on: as it is, resume takes it"
-            repair = f"{repair} for a failure of attempt {attempt}"
+            repair = f"{repair} for a failure of attempt {name.attempt}"
             yield problem("unreadable", path, f"process {index}: {readable(err)}", repair)
         except DiskError as err:
             what = f"process {index}: {readable(err)}"

@@ -146,6 +146,11 @@ class ProcessProgress:
         default=None, validator=attrs.validators.optional(replaced_limits)
     )
 
+    @property
+    def waits(self) -> bool:
+        """Whether its attempt has not begun: an engine has it in a queue, or holds it there."""
+        return self.phase not in (None, RUNS)
+
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """What a notebook shows: the diagram of its machine, with its status marked."""
         words = f"{self.status}, attempt {self.attempt}" if self.attempt else str(self.status)

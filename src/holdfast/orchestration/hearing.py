@@ -16,7 +16,6 @@ from holdfast.attempts.looking import Ended, glance
 from holdfast.attempts.names import AttemptName, listed
 from holdfast.attempts.records import ExitRecord
 from holdfast.engines.contract import ALIVE, LOCAL, Engine, EngineWord
-from holdfast.lifecycle.processes import RUNS
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.orchestration.words import Meaning, meaning
 from holdfast.status import ProcessStatus
@@ -147,7 +146,7 @@ class Hearing:
         if self.is_local:
             return False
         heard = self._waiting.get(name)
-        return self._recorded(name).phase not in (None, RUNS) if heard is None else heard
+        return self._recorded(name).waits if heard is None else heard
 
     def _recorded(self, name: AttemptName) -> ProcessProgress:
         state = self.state()

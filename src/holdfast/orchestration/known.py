@@ -11,6 +11,7 @@ from holdfast.engines.contract import LOCAL, Engine, EngineWord, Handle
 from holdfast.lifecycle.handed import whereabouts
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.status import SETTLED, ProcessStatus
+from holdfast.store.attempted import attempt_of
 
 __all__ = [
     "NOBODY",
@@ -121,9 +122,3 @@ def recorded_as_running(state: ExperimentState) -> dict[AttemptName, list[int]]:
         for index in state.processes.indices(ProcessStatus.RUNNING):
             found.setdefault(attempt_of(state, index), []).append(index)
     return found
-
-
-def attempt_of(state: ExperimentState, index: int) -> AttemptName:
-    """The last attempt of process *index*."""
-    attempt = state.processes[index].attempt
-    return AttemptName.of_process(state.experiment_id, index, attempt, ranks=state.rank_count)

@@ -26,12 +26,12 @@ from holdfast.identity import ProcessIdentity
 from holdfast.lifecycle.handed import handed_over
 from holdfast.lifecycle.records import ExperimentState, summarise
 from holdfast.orchestration.configured import configuration
-from holdfast.orchestration.known import attempt_of
 from holdfast.orchestration.orchestrator import Orchestrator
 from holdfast.orchestration.requests import processes
 from holdfast.orchestration.rules import limits_of
 from holdfast.orchestration.selecting import commands_of, select
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.store.attempted import attempt_of
 from holdfast.store.manager import StateManager
 from holdfast.store.requests import StopRequest
 from holdfast.store.standing import Lookout, Standing

@@ -20,12 +20,12 @@ from holdfast.lifecycle.events import Event, Requested
 from holdfast.lifecycle.handed import handed_over
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.fates import Decision, decide, goes_on, left_alone
-from holdfast.orchestration.known import attempt_of
 from holdfast.orchestration.rules import Rules
 from holdfast.orchestration.selecting import EVERYTHING, Selection
 from holdfast.orchestration.surveying import Survey, survey
 from holdfast.orchestration.taking import Lost, Taking
 from holdfast.status import SETTLED, ExperimentStatus, ProcessStatus, Reason
+from holdfast.store.attempted import attempt_of
 
 __all__ = ["Takeover", "foresee", "plan"]
 

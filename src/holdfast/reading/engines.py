@@ -19,8 +19,8 @@ from holdfast.lifecycle import handed
 from holdfast.lifecycle.processes import PHASES, RUNS
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import text
-from holdfast.reading.progress import attempt_of, is_waiting
 from holdfast.status import ExperimentStatus, ProcessStatus
+from holdfast.store.attempted import attempt_of
 
 if TYPE_CHECKING:
     from holdfast.store.catalog.summary import Summary
@@ -177,7 +177,7 @@ def place(process: ProcessProgress) -> str:
 
 def waited(process: ProcessProgress, now: datetime) -> str:
     """`queued for 5m`, `held for 2h`; empty of what does not wait."""
-    if not is_waiting(process):
+    if not process.waits:
         return ""
     since = process.submitted_at
     lasted = "" if since is None else f" for {text.duration((now - since).total_seconds())}"

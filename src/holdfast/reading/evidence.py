@@ -16,8 +16,8 @@ from holdfast.errors import ConfigError, HoldfastError, Spell, printable
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import reasons, text
 from holdfast.reading.cells import cell
-from holdfast.reading.progress import attempt_of
 from holdfast.status import ExperimentStatus
+from holdfast.store.attempted import attempt_of
 
 __all__ = ["Params", "failures", "last_words", "parameters", "params_words", "tail"]
 

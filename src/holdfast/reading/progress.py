@@ -17,10 +17,10 @@ import attrs
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.progress import Progress, Sources
 from holdfast.config.durations import parse_duration
-from holdfast.lifecycle.processes import RUNS
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import text
 from holdfast.status import ProcessStatus
+from holdfast.store.attempted import attempt_of
 
 __all__ = [
     "HEADER",
@@ -30,10 +30,8 @@ __all__ = [
     "Standing",
     "Sums",
     "alike",
-    "attempt_of",
     "cells",
     "form",
-    "is_waiting",
     "said",
     "standings",
     "sums",
@@ -45,17 +43,6 @@ HEADER: Final = ("PROG", "ETA", "BEAT")
 #: Processes of an experiment whose reports are looked for: more than any table shows.
 MOST: Final = 200
 _LOOK_EVERY_S: Final = 1.0
-
-
-def attempt_of(state: ExperimentState, index: int) -> AttemptName:
-    """The last attempt of process *index*."""
-    attempt = state.processes[index].attempt
-    return AttemptName.of_process(state.experiment_id, index, attempt, ranks=state.rank_count)
-
-
-def is_waiting(process: ProcessProgress) -> bool:
-    """Whether its attempt has not begun: an engine has it in a queue, or holds it there."""
-    return process.phase is not None and process.phase != RUNS
 
 
 @attrs.frozen(kw_only=True)
@@ -98,7 +85,7 @@ def standings(
         index
         for index in state.processes.indices(ProcessStatus.RUNNING)
         if (only is None or index == only)
-        and not (is_waiting(state.processes[index]) if waits is None else index in waits)
+        and not (state.processes[index].waits if waits is None else index in waits)
     ]
     found = {}
     limit_s = _stall_s(state)
@@ -143,7 +130,7 @@ class Looks:
             if self._sources is None:
                 self._sources = Sources(folder)
             indices = state.processes.indices(ProcessStatus.RUNNING)
-            running = islice((i for i in indices if not is_waiting(state.processes[i])), MOST)
+            running = islice((i for i in indices if not state.processes[i].waits), MOST)
             names = {attempt_of(state, index) for index in running}
             for name in self._followed - names:
                 self._sources.forget(name)
@@ -255,7 +242,7 @@ class Estimate:
         lasted, waiting = {}, 0
         for index in state.processes.indices(ProcessStatus.RUNNING):
             process = state.processes[index]
-            if is_waiting(process):
+            if process.waits:
                 waiting += 1
                 continue
             since = process.started_at

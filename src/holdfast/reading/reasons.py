@@ -17,9 +17,9 @@ from holdfast.attempts.reports import output_of
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import text
-from holdfast.reading.progress import attempt_of
 from holdfast.results.aggregation import how_it_ended
 from holdfast.status import ProcessStatus, Reason
+from holdfast.store.attempted import attempt_of
 
 __all__ = ["MOST_READ", "Failure", "error_text", "failure", "failures", "last_bytes"]
 

@@ -9,11 +9,12 @@ from typing import Final, Literal
 
 from holdfast.attempts.files import revoke
 from holdfast.attempts.looking import Unbegun, look
-from holdfast.attempts.names import AttemptName, next_aggregation
+from holdfast.attempts.names import next_aggregation
 from holdfast.errors import ExperimentExistsError, StateWriteError
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import SETTLED, ProcessStatus
 from holdfast.store import annotations, journal, locking, view
+from holdfast.store.attempted import attempt_of
 from holdfast.store.claim import Claim
 from holdfast.store.loading import read
 from holdfast.store.place import Opened, Place
@@ -29,10 +30,7 @@ def revoke_unbegun(claim: Claim) -> None:
     """What was submitted and has no files yet could begin while they are removed."""
     state, folder = claim.state, claim.folder
     submitted = [
-        AttemptName.of_process(
-            state.experiment_id, index, state.processes[index].attempt, ranks=state.rank_count
-        )
-        for index in state.processes.indices(ProcessStatus.RUNNING)
+        attempt_of(state, index) for index in state.processes.indices(ProcessStatus.RUNNING)
     ]
     if state.status in SETTLED:
         submitted.append(next_aggregation(folder, state.experiment_id))

@@ -107,15 +107,14 @@ class Experiments:
 
     def _refuse_handed_over(self, experiment_id: str) -> None:
         from holdfast import liveness
-        from holdfast.attempts.names import AttemptName, file_path
+        from holdfast.attempts.names import file_path
+        from holdfast.store.attempted import attempt_of
 
         with self._directory.existing(experiment_id) as place:
             state = scanning.lookup(place, experiment_id)
             for index in handed_over(state):
                 process = state.processes[index]
-                name = AttemptName.of_process(
-                    experiment_id, index, process.attempt, ranks=state.rank_count
-                )
+                name = attempt_of(state, index)
                 if process.handle is None or file_path(place.folder, name, "exit").exists():
                     continue
                 verdict = Verdict(
