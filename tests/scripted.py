@@ -163,7 +163,10 @@ class ScriptedEngine:
 
     def live(self, number: str, *, began: datetime | None = None, **identity: Any) -> Path:
         """Its shim has begun, on that other host, and nobody holds its lock."""
-        signed = {**ELSEWHERE, **identity, "mark": "m", "attempt": number, "experiment": "exp_a"}
+        folder = self.handles[self.named(number)].folder
+        prepare(folder)
+        mark = f"0.{attempts_dir(folder).stat().st_ino}.{number}"
+        signed = {**ELSEWHERE, "mark": mark, "attempt": number, "experiment": "exp_a", **identity}
         signed["started_at"] = (began or self.time).isoformat()
         return self.put(number, "live", signed)
 

@@ -189,6 +189,18 @@ def test_what_was_cancelled_in_the_queue_is_settled_at_once(manager: StateManage
     assert live_state(manager.folder("exp_a"), engine.named("0.1")).kind == "revoked"
 
 
+def test_what_began_unheard_is_not_taken_for_what_never_did(manager: StateManager) -> None:
+    """It ran between two polls: its outcome has its time to be seen, too."""
+    engine = ScriptedEngine(
+        [
+            *wait(3, everything(lambda e: e.live("0.1") and None, say("0.1", "failed"))),
+            *wait(10, lambda e: e.exit("0.1", exit_code=0)),
+        ]
+    )
+    outcome = run(manager, engine)
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1"])
+
+
 def test_out_of_memory_is_a_failure_of_its_own(manager: StateManager) -> None:
     """Charged, with or without a record of the kill."""
     engine = ScriptedEngine(
@@ -207,10 +219,32 @@ def test_out_of_memory_is_a_failure_of_its_own(manager: StateManager) -> None:
 def test_unknown_decides_nothing_for_ever_but_a_record_does(manager: StateManager) -> None:
     """An engine that has forgotten it for a day has not ended it."""
     engine = ScriptedEngine(
-        [runs("0.1"), say("0.1", "unknown"), *wait(86_400 / 10, ended("0.1", "unknown"))]
+        [
+            *[runs("0.1"), say("0.1", "unknown", "no job of that name")],
+            *wait(86_400 / 10, ended("0.1", "unknown")),
+        ]
     )
-    outcome = run(manager, engine)
+    with pytest.warns(AttemptWarning, match="unknown to its engine") as told:
+        outcome = run(manager, engine)
+    assert [str(each.message) for each in told] == [
+        "attempt 0.1 is unknown to its engine, and waited for: no job of that name"
+    ]
     assert (code_of(outcome), engine.submitted) == (0, ["0.1"])
+
+
+def test_what_a_copy_of_a_running_experiment_cannot_know_is_left_to_the_original(
+    manager: StateManager,
+) -> None:
+    """The copy ends, and says why; with --force it goes on by itself."""
+    engine = ScriptedEngine(
+        [everything(lambda e: e.live("0.1", mark="0.1.0.1") and None, say("0.1", "unknown"))]
+    )
+    with pytest.warns(AttemptWarning, match="its files are a copy"):
+        outcome = run(manager, engine)
+    assert "resume the original" in outcome.blocked["0.1"]
+    engine.story = [*wait(40), ended("0.2")]
+    forced = resume(manager, engine, force=True)
+    assert (code_of(forced), engine.submitted) == (0, ["0.1", "0.2"])
 
 
 def test_a_held_lock_is_alive_whatever_the_engine_says(manager: StateManager) -> None:

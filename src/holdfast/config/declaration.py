@@ -113,7 +113,8 @@ class Retry:
         max_attempts: Failed attempts after which a process stays failed.
         backoff_s: Pause before the second attempt; doubled before each further one.
         max_interruptions: Attempts of a process in a row that may be interrupted from outside
-            before the experiment is left `interrupted`.
+            before the experiment is left `interrupted`; counted apart by what they were for
+            (`preempted`, `lost`, `time_limit`).
         rules: What is done otherwise after certain ends; see *[[retry.rule]]*.
     """
 

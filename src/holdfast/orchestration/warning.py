@@ -26,6 +26,7 @@ _LEFT: Final = "is left as it is"
 _UNTOLD: Final = "cannot be told to stop at once"
 _UNWATCHED: Final = "goes unwatched"
 _STALLED: Final = "has stalled"
+_UNKNOWN: Final = "is unknown to its engine, and waited for"
 
 
 class Warnings:
@@ -57,6 +58,7 @@ class Warnings:
         self._warn_of_unread()
         self.of_engine()
         self._warn_of_halted()
+        self._warn_of(_UNKNOWN, self._watch.wondering.long)
         stalled = self._stalls.look()
         self._told[_STALLED] &= stalled.keys()  # told again if it stalls again
         self._warn_of(_STALLED, stalled)

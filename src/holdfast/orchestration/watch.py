@@ -23,6 +23,7 @@ from holdfast.errors import (
 from holdfast.orchestration.asking import Asking
 from holdfast.orchestration.known import together
 from holdfast.orchestration.watched import Watched
+from holdfast.orchestration.wondering import COPIED
 from holdfast.orchestration.words import LOST, Meaning
 
 __all__ = ["Learnt", "Watch"]
@@ -151,9 +152,26 @@ class Watch(Watched):
             if early:
                 self.early.add(name)
             self.settle(name, handle.identity, word, proof=None if early else means.proof)
+        elif word.kind == "unknown" and not self.hearing.is_local:
+            self._wonder(word)
+
+    def _wonder(self, word: EngineWord) -> None:
+        name = word.name
+        if self.engine_trouble.error is not None or name not in self.handles:
+            return  # that is told, and says nothing of this one
+        lasted_s = self.wondering.about(word)
+        handle = self.handles[name]
+        if self.force and lasted_s >= self.hearing.grace_s:
+            self.forget(name)
+            self.kept[name] = handle
+            self.settle(name, handle.identity, word)
+        elif not self.force and not lasted_s and self.wondering.is_copied(name):
+            self.forget(name)
+            self.kept[name], self.blocked[name] = handle, COPIED
 
     def _go_on(self, word: EngineWord, means: Meaning) -> None:
         name = word.name
+        self.wondering.forget(name)
         if name in self.blocked:
             del self.blocked[name]
             self.handles[name] = self.kept.pop(name)

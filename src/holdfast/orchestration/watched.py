@@ -27,6 +27,7 @@ from holdfast.orchestration.known import Known, ask
 from holdfast.orchestration.launching import Launcher
 from holdfast.orchestration.patience import Patience
 from holdfast.orchestration.rules import limits_of_attempt
+from holdfast.orchestration.wondering import Wondering
 
 __all__ = ["SETTLE_SOON_S", "Watched"]
 
@@ -94,6 +95,11 @@ class Watched:
             monotonic=self.monotonic,
             grace_s=grace_s(self.engine, self.gone_grace_s),
         )
+
+    @functools.cached_property
+    def wondering(self) -> Wondering:
+        """What the engine does not know."""
+        return Wondering(self.hearing)
 
     def known(self) -> Mapping[AttemptName, Handle] | None:
         """What the engine has queued or running of this experiment, whoever submitted it.
@@ -250,3 +256,4 @@ class Watched:
         self.blocked.pop(name, None)
         self.completing.discard(name)
         self.hearing.forget(name)
+        self.wondering.forget(name)
