@@ -144,7 +144,7 @@ class _Job:
         for index, kind in enumerate(SCRIPTS):
             self._judge_end(index, kind)
         self.found.went_on += len(self.log("on"))
-        self.found.saved += sum("saved" in line for line in (self.where / "log").open())
+        self.found.saved += len(self.log("saved"))
         return None
 
     def _judge_end(self, index: int, kind: str) -> None:
