@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -487,3 +488,15 @@ def test_the_page_of_the_guide_does_what_it_says(tmp_path: Path) -> None:
         for each in psutil.process_iter(["cwd"]):
             if str(each.info["cwd"]).startswith(str(tmp_path)):
                 each.kill()  # what a failed one left, or a worker that takes its time to go
+
+
+def test_a_cluster_of_our_own_is_not_to_be_found_again(work: Path) -> None:
+    """It ends with this program: nothing is recorded that would say that it has an attempt."""
+    with closing(DaskEngine()) as engine:
+        (handle,) = engine.submit(EXPERIMENT, attempts(work))
+        word = running(engine, handle)
+        assert word.handle is not None
+        assert word.handle.identity is not None
+        assert (handle.record, word.handle.record) == (None, None)
+        (work / "go").touch()
+        assert ended(engine, [handle]) == [5]

@@ -7,15 +7,24 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 import pools
-from holdfast import EngineRefusedError, ExecutorEngine
+from holdfast import (
+    EngineError,
+    EngineRefusedError,
+    ExecutorEngine,
+    LocalEngine,
+    Orchestrator,
+    StateManager,
+)
 from holdfast.attempts.files import read_exit
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import Attempt, Slot
 from holdfast.engines.contract import TERMINAL, Engine, Handle
-from processes import parent_of, run
+from holdfast.lifecycle.handed import handed_over
+from processes import parent_of, python, run
 from shims import EXPERIMENT, live_file, up
 from waiting import until
 
@@ -138,3 +147,65 @@ def test_slots_cannot_be_held_in_a_pool(tmp_path: Path) -> None:
             engine.check([attempt(tmp_path, slots=(slot,))])
         with pytest.raises(EngineRefusedError, match="slots"):
             engine.submit(EXPERIMENT, [attempt(tmp_path, slots=(slot,))])
+
+
+class Elsewhere(ThreadPoolExecutor):
+    """Workers that do not see the experiment's folder."""
+
+    def submit(self, function: Any, /, wanted: Any, **options: Any) -> Any:
+        return super().submit(function, attrs.evolve(wanted, apart=True), **options)
+
+
+def test_what_came_back_waits_for_a_disk_that_refuses(tmp_path: Path) -> None:
+    """The pool has it nowhere else: it is kept, and taken in once there is room."""
+    with Elsewhere(1) as pool, ExecutorEngine(pool) as engine:
+        (handle,) = engine.submit(EXPERIMENT, [attempt(tmp_path, "echo printed; exit 5")])
+        kept = (tmp_path / "attempts").rename(tmp_path / "kept")
+        (tmp_path / "attempts").symlink_to(kept)  # nothing is written through a link
+        until(lambda: engine.wait(0.1) or refused(engine, handle))
+        assert not list(kept.iterdir())
+        (tmp_path / "attempts").unlink()
+        kept.rename(tmp_path / "attempts")
+        assert ended(engine, handle) == 5
+    assert (tmp_path / "attempts" / "0.1.out").read_text() == "printed\n"
+
+
+def refused(engine: Engine, handle: Handle) -> bool:
+    """Whether the disk did not take what came back."""
+    try:
+        engine.poll([handle])
+    except EngineError as err:
+        return "waits for the disk" in str(err)
+    return False
+
+
+def test_a_pool_that_died_with_its_program_has_nothing_any_more(tmp_path: Path) -> None:
+    """The experiment is stale, and any engine takes up what runs on, by its files."""
+    (tmp_path / "pool.toml").write_text(
+        'processes = 2\ncommand = ["sh", "-c", "until [ -e go ]; do sleep 0.02; done"]\n'
+    )
+    code = (
+        "import os, sys, threading, time; from concurrent.futures import ThreadPoolExecutor\n"
+        "from pathlib import Path\n"
+        "from holdfast import ExecutorEngine, Orchestrator, StateManager, load_config\n"
+        "os.chdir(sys.argv[1])\n"
+        "def die():\n"
+        "    while len(list(Path('.experiment_state').glob('*/attempts/*.out'))) < 2:\n"
+        "        time.sleep(0.02)\n"
+        "    os._exit(9)\n"
+        "threading.Thread(target=die, daemon=True).start()\n"
+        "with ThreadPoolExecutor(2) as pool, ExecutorEngine(pool) as engine:\n"
+        "    Orchestrator(StateManager(), engine).run(load_config('pool.toml'))\n"
+    )
+    with python(code, tmp_path) as child:
+        assert child.wait(60) == 9, child.stderr
+    manager = StateManager(tmp_path / ".experiment_state")
+    (state,) = map(manager.load, manager.list_experiments())
+    assert state.processes_running == 2
+    assert handed_over(state) == []
+    assert manager.cleanup_stale(dry_run=True) == [state.experiment_id]
+    (tmp_path / "go").touch()
+    with LocalEngine() as engine:
+        outcome = Orchestrator(manager, engine).resume(state.experiment_id)
+    assert outcome.state.processes_completed == 2
+    assert {each.attempt for each in outcome.state.process_progress.values()} == {1}

@@ -5,17 +5,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from holdfast.cli.engines import options_of
-from holdfast.engines.contract import TERMINAL, Engine, Handle
+from holdfast.engines.contract import LOCAL, Engine, EngineWord, Handle
 from holdfast.errors import EngineError
-from holdfast.lifecycle.records import ExperimentState
-from holdfast.reading.engines import HandedOver, handed_over, is_left
+from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.orchestration.words import meaning
+from holdfast.reading.engines import HandedOver, engine_of, handed_over, is_left
 from holdfast.store.attempted import attempt_of
 
 if TYPE_CHECKING:
     from holdfast.store.manager import StateManager
     from holdfast.store.standing import Standing
 
-__all__ = ["Abroad"]
+__all__ = ["Abroad", "is_over"]
 
 #: How often the engine is asked: what ends tells it by its exit record, but for what was cancelled.
 _ASK_EVERY_S: Final = 10.0
@@ -72,5 +73,14 @@ class Abroad:
         with suppress(EngineError):
             self._engine = self._engine or make(options_of(state))
             words = self._engine.poll(list(handles.values()))
-            over = {word.name for word in words if word.kind in TERMINAL}
-            self._gone = {index for index, handle in handles.items() if handle.name in over}
+            self._gone = {
+                index
+                for index, word in zip(handles, words, strict=True)
+                if is_over(word, state.processes[index])
+            }
+
+
+def is_over(word: EngineWord, process: ProcessProgress) -> bool:
+    """Whether an attempt without an exit record has ended: what a failed node ran may live on."""
+    engine = engine_of(process) or LOCAL
+    return meaning(word, None, process.started_at, engine=engine).kind == "over"

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import attrs
 
 from holdfast.config import values
-from holdfast.engines.options import ENGINES, EngineName, EngineOptions
+from holdfast.engines.options import ENGINES, EngineName, EngineOptions, is_own
 from holdfast.errors import ConfigProblem
 
 __all__ = [
@@ -35,9 +35,8 @@ _UNITS: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 LARGEST: Final = 1 << 60
 _SIZE: Final = 'a size such as "4G" or "500M"'
 
-#: Options of `sbatch` that `extra` cannot have, and the key that is meant; empty where they are
-#: holdfast's own, by which it finds its jobs again.
-_TAKEN: Final[Mapping[str, str]] = {
+#: Options of `sbatch` that have a key of their own.
+_HAVE_KEYS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("-p", "--partition"), "partition"),
     **dict.fromkeys(("-A", "--account"), "account"),
     **dict.fromkeys(("-t", "--time"), "time"),
@@ -45,9 +44,6 @@ _TAKEN: Final[Mapping[str, str]] = {
     **dict.fromkeys(("--mem", "--mem-per-cpu"), "memory"),
     **dict.fromkeys(("-G", "--gpus"), "gpus"),
     **dict.fromkeys(("-N", "--nodes"), "nodes"),
-    **dict.fromkeys(("-J", "--job-name", "--comment", "-a", "--array", "--parsable"), ""),
-    **dict.fromkeys(("-o", "--output", "-e", "--error", "-D", "--chdir", "--wrap"), ""),
-    **dict.fromkeys(("--requeue", "--no-requeue", "--signal", "-W", "--wait", "--test-only"), ""),
 }
 
 
@@ -128,10 +124,11 @@ def _option(which: str, value: Any) -> str:
         what = f"{which}expected one option of sbatch in one word, found {value[:40]!r}"
         raise values.SuggestingError(what, hint)
     flag = value.partition("=")[0] if value.startswith("--") else value[:2]
-    if flag in _TAKEN:
-        key = _TAKEN[flag]
-        what = f"{flag} is holdfast's own" if not key else f"{flag} has a key of its own"
-        raise values.SuggestingError(f"{which}{what}", f"write engine.{key}" if key else "")
+    if is_own(value):
+        raise ValueError(f"{which}{flag} is holdfast's own")
+    if flag in _HAVE_KEYS:
+        what = f"{which}{flag} has a key of its own"
+        raise values.SuggestingError(what, f"write engine.{_HAVE_KEYS[flag]}")
     return value
 
 

@@ -14,14 +14,15 @@ import attrs
 
 from holdfast.attempts import environment
 from holdfast.attempts.names import ATTEMPTS, RESULTS
-from holdfast.attempts.parcels import Parcel, packed
+from holdfast.attempts.parcels import Parcel, packed, unpack
 from holdfast.attempts.records import Attempt
 from holdfast.engines import station, waves
+from holdfast.engines.contract import Handle
 from holdfast.engines.tasks import WAVES
-from holdfast.errors import DiskError
+from holdfast.errors import DiskError, EngineError
 from holdfast.identity import ProcessIdentity
 
-__all__ = ["Order", "carry_out", "order", "sees"]
+__all__ = ["Order", "carry_out", "order", "sees", "take_in"]
 
 
 @attrs.frozen(kw_only=True)
@@ -109,3 +110,16 @@ def _moved(wanted: Order, folder: Path) -> Attempt:
     # The directory that it was submitted from is likely not there either.
     cwd = attempt.cwd if attempt.cwd and Path(attempt.cwd).is_dir() else str(folder)
     return attrs.evolve(attempt, folder=folder, env=env, cwd=cwd)
+
+
+def take_in(handle: Handle, parcel: Parcel) -> None:
+    """Put what came back of an attempt where it belongs.
+
+    Raises:
+        EngineError: The disk refuses. That passes: whoever has it keeps it, and tries again.
+    """
+    try:
+        unpack(handle.folder, handle.name, parcel)
+    except DiskError as err:
+        problem = f"what came back of attempt {handle.name} waits for the disk: {err}"
+        raise EngineError(handle.engine, problem) from err

@@ -72,10 +72,10 @@ class Handle:
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """What the record of a process keeps of it; None of the local engine, whose memory is the
-        folder.
+        """What the record of a process keeps of it; None where the folder alone remembers: of the
+        local engine, and of pools, which end with the program that has them.
         """
-        if self.engine == LOCAL:
+        if not self.data:
             return None
         requested = {"requested": dict(self.requested)} if self.requested else {}
         return {"engine": self.engine, "data": dict(self.data), **requested}

@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from holdfast.attempts.files import revoke
 from holdfast.attempts.names import AttemptName, prepare
-from holdfast.attempts.parcels import Parcel, unpack
+from holdfast.attempts.parcels import Parcel
 from holdfast.attempts.records import Attempt
 from holdfast.engines import carrying, station, waves
 from holdfast.engines.bell import Bell
@@ -109,7 +109,11 @@ class ExecutorEngine:
         return {**self._strays.find(experiment_id, folder), **own}
 
     def poll(self, handles: Sequence[Handle]) -> list[EngineWord]:
-        """See `Engine.poll`."""
+        """See `Engine.poll`.
+
+        Raises:
+            EngineError: The disk does not take what came back.
+        """
         self._collect()
         return [self._word(handle) for handle in handles]
 
@@ -135,7 +139,7 @@ class ExecutorEngine:
             else:
                 if parcel is not None:
                     self.shares_files = False
-                    unpack(handle.folder, name, parcel)
+                    carrying.take_in(handle, parcel)
                 self._over[name] = "its task is over"
             del self._tasks[name]
 

@@ -6,11 +6,22 @@ from typing import Final, Literal, get_args
 
 import attrs
 
-__all__ = ["ENGINES", "EngineName", "EngineOptions"]
+__all__ = ["ENGINES", "EngineName", "EngineOptions", "is_own"]
 
 EngineName = Literal["local", "slurm", "dask"]
 #: Every engine that can be named.
 ENGINES: Final[tuple[EngineName, ...]] = get_args(EngineName)
+
+#: Options of `sbatch` with which jobs would not be found again, or not be an attempt each.
+_OWN: Final = tuple(
+    f"--{name}"
+    for name in (
+        *("array", "chdir", "cluster", "clusters", "comment", "error", "export", "export-file"),
+        *("help", "job-name", "no-requeue", "open-mode", "output", "parsable", "requeue", "signal"),
+        *("test-only", "usage", "version", "wait", "wrap"),
+    )
+)
+_OWN_LETTERS: Final = frozenset("aDehJMoVW?")
 
 _NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
 
@@ -57,3 +68,12 @@ class EngineOptions:
     grace_s: float = 30.0
     address: str | None = None
     resources: Mapping[str, float] = _NOTHING
+
+
+def is_own(option: str) -> bool:
+    """Whether *option* of `sbatch`, one word, is for holdfast to say, and not for `extra`."""
+    if option.startswith("--"):
+        flag = option.partition("=")[0]
+        # sbatch takes the beginning of a name for all of it.
+        return any(each.startswith(flag) for each in _OWN)
+    return option[1:2] in _OWN_LETTERS

@@ -18,7 +18,6 @@ import attrs
 
 from holdfast.attempts.files import revoke
 from holdfast.attempts.names import AttemptName, prepare
-from holdfast.attempts.parcels import unpack
 from holdfast.attempts.records import Attempt
 from holdfast.engines import carrying, station, waves
 from holdfast.engines.bell import Bell
@@ -48,6 +47,7 @@ class _Task:
     Attributes:
         dataset: Under which name it was published, with others.
         word: What is said of it; made once, since every turn asks for all of them.
+        worker: Who has begun it; empty while it waits.
         heard_at: By the monotonic clock, when its worker was last heard of.
         lost: Whether the connection over which its end would be told was lost.
     """
@@ -56,12 +56,14 @@ class _Task:
     future: Any
     dataset: str
     word: EngineWord
+    worker: str = ""
     heard_at: float = 0.0
     lost: bool = False
 
     def began(self, said: Mapping[str, Any]) -> None:
         """Take in that a worker began it."""
         self.word, self.heard_at = running(self.handle, said), time.monotonic()
+        self.worker = str(said.get("worker"))
 
 
 class DaskEngine:
@@ -150,7 +152,8 @@ class DaskEngine:
         return [self._tasks[attempt.name].handle for attempt in attempts]
 
     def _add(self, name: AttemptName, folder: Path, future: Any, dataset: str) -> None:
-        data = {"address": self._link.address, "key": future.key}
+        # A cluster of our own ends with us: nothing will find it there again.
+        data = {} if self._link.own else {"address": self._link.address, "key": future.key}
         handle = Handle(name=name, folder=folder, engine=_NAME, data=data)
         self._over.pop(name, None)
         self._keys[future.key] = name
@@ -200,7 +203,8 @@ class DaskEngine:
         """See `Engine.poll`.
 
         Raises:
-            EngineError: The scheduler cannot be reached, and no files tell anything new.
+            EngineError: The scheduler cannot be reached, and no files tell anything new; or the
+                disk does not take what came back.
         """
         self._hear()
         away = self._collect()
@@ -277,7 +281,8 @@ class DaskEngine:
         for task, value in zip(apart, values, strict=True):
             if value is not None:
                 self.shares_files = False
-                unpack(task.handle.folder, task.handle.name, value)
+                self._all_at = 0.0  # else a disk that refuses would have it forgotten for a while
+                carrying.take_in(task.handle, value)
         for task in finished:
             self._end(task)
             self._over[task.handle.name] = "its task is over"
@@ -308,9 +313,9 @@ class DaskEngine:
         if task.lost:
             return by_files(handle, "the scheduler cannot be reached")
         if task.word.kind == "running":
-            worker = "" if task.word.handle is None else task.word.handle.data["worker"]
-            if self._workers.is_gone(worker, task.heard_at):
-                return by_files(handle, f"worker {worker} is gone, and no other has taken it yet")
+            if self._workers.is_gone(task.worker, task.heard_at):
+                words = f"worker {task.worker} is gone, and no other has taken it yet"
+                return by_files(handle, words)
         elif task.word.text != short:
             kind: WordKind = "held" if short else "queued"
             task.word = attrs.evolve(task.word, kind=kind, text=short)

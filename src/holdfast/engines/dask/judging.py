@@ -87,5 +87,7 @@ def running(asked: Handle, began: Mapping[str, Any]) -> EngineWord:
         f"on worker {worker}",
         host=identity.host if identity and identity.host else None,
         at=datetime.fromtimestamp(at, UTC) if isinstance(at, int | float) else None,
-        handle=attrs.evolve(asked, identity=identity, data={**asked.data, "worker": worker}),
+        handle=attrs.evolve(
+            asked, identity=identity, data=asked.data and {**asked.data, "worker": worker}
+        ),
     )

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 
 from holdfast.engines import tasks
-from holdfast.engines.options import EngineOptions
+from holdfast.engines.options import EngineOptions, is_own
 from holdfast.engines.slurm.client import SLURM
 from holdfast.errors import EngineRefusedError
 
@@ -22,11 +22,6 @@ _COMMENT: Final = re.compile(r"holdfast:([a-z2-7]{12}):(w[0-9a-f]{12})\b")
 #: How long before its time limit a job is warned, where its grace period is shorter.
 _WARNED_S: Final = 30.0
 _LONGEST_WARNING_S: Final = 65535
-#: Of `sbatch`, what is ours to say: with these, jobs would not be found, or not be one attempt.
-_OURS: Final = re.compile(
-    r"-[aDehJMoVW?].*|--(?:array|chdir|clusters?|comment|error|export|export-file|help|job-name"
-    r"|no-requeue|open-mode|output|parsable|requeue|signal|test-only|usage|version|wait|wrap)(?:=.*)?"
-)
 
 
 @attrs.frozen
@@ -92,7 +87,7 @@ def options(
     """
     words = list(wanted.extra)
     for word in words:
-        if _OURS.fullmatch(word):
+        if is_own(word):
             raise EngineRefusedError(SLURM, f"extra: {word} is for holdfast to say")
     if wanted.partition is not None:
         words.append(f"--partition={wanted.partition}")
