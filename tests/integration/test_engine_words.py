@@ -543,6 +543,31 @@ def test_everything_is_submitted_and_left(manager: StateManager) -> None:
     assert engine.submitted == ["0.1", "1.1", "2.1", "1.2"]
 
 
+def test_nothing_is_left_before_its_scheduler_has_it(manager: StateManager) -> None:
+    """What goes on without us is said of nothing that may never have been submitted."""
+    queued = say("0.1", "queued", "could not be submitted", taken=None)
+    doubt = say("0.1", "unknown", "it may have been submitted", taken=None)
+    engine = ScriptedEngine([queued, *wait(60, doubt), *wait(60, say("0.1", "queued"))])
+    outcome = run(manager, engine, leave=True)
+    assert (outcome.left, engine.story) == (1, [])
+
+
+def test_what_a_scheduler_has_no_room_for_is_not_left_to_it(manager: StateManager) -> None:
+    """It may take days, and nobody stays."""
+    engine = ScriptedEngine([say("1.1", "queued", "waits for the submit limit", taken=False)])
+    outcome = run(manager, engine, 3, leave=True)
+    assert outcome.left == 2
+    assert "2 attempts are left to slurm, and 1 is not known to be" in outcome.message
+
+
+def test_a_signal_says_what_may_not_have_been_submitted(manager: StateManager) -> None:
+    """Nobody waits for a controller that does not answer, and nobody guesses."""
+    engine = ScriptedEngine([say("1.1", "unknown", taken=None), interrupt])
+    outcome = run(manager, engine, 3)
+    assert (code_of(outcome), outcome.left) == (130, 2)
+    assert "2 attempts are left to slurm, and 1 is not known to be" in outcome.message
+
+
 def test_what_jobs_hold_back_waits_for_the_next_resume(manager: StateManager) -> None:
     """As many as may be at a time are submitted, and no more: nobody is there to go on."""
     engine = ScriptedEngine()
@@ -585,7 +610,11 @@ def test_a_crash_between_submission_and_record_loses_and_doubles_nothing(
     engine = ScriptedEngine(dies=die)
     with pytest.raises(DiedError):
         run(manager, engine, 3)
-    assert handed_over(manager.load("exp_a")) == []
+    # Nobody calls it stale, or deletes it, before the engine was asked.
+    assert handed_over(manager.load("exp_a")) == [0, 1, 2]
+    assert manager.cleanup_stale(force=True) == []
+    with pytest.raises(AttemptNotOverError):
+        manager.delete("exp_a")
     engine.dies = lambda: None
     # One is over by now, of which the engine's list says nothing any more.
     ended("1.1", "timeout", exit_code=0)(engine)

@@ -368,9 +368,11 @@ class Course:
 
     def _ended(self, inherited: Inherited = NOTHING_INHERITED, *, leave: bool = False) -> Outcome:
         state, interrupts = self._claim.state, self._interrupts
-        engine, left = self._terms.engine, 0
+        engine, left, untaken = self._terms.engine, 0, 0
         if state.status is ExperimentStatus.RUNNING and (leave or engine.outlives):
-            left = len(recorded_as_running(state).keys() - self._watch.blocked.keys())
+            theirs = recorded_as_running(state).keys() - self._watch.blocked.keys()
+            unknown = {*self._watch.untaken, *self._watch.unsubmitted}
+            left, untaken = len(theirs - unknown), len(theirs & unknown)
         pending = ProcessStatus.PENDING
         held = {i for i in self._held if state.processes[i].status is pending} | inherited.held
         by_user = state.status is ExperimentStatus.INTERRUPTED and state.reason is Reason.USER
@@ -381,6 +383,7 @@ class Course:
             blocked={str(name): why for name, why in self._watch.blocked.items()},
             stopped=interrupts.requested or (interrupts.partly and by_user),
             left=left,
+            untaken=untaken,
             engine=engine.name,
         )
 

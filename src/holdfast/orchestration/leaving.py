@@ -45,4 +45,8 @@ class Leaving:
         if not self.wanted or stopping or not learnt or not watch.handles or plan.starts:
             return False
         busy = watch.unsubmitted or watch.settling or watch.completing
-        return not busy and not watch.hearing.in_doubt and watch.engine_trouble.error is None
+        # Whatever may be submitted is, or nobody would know whether it will be.
+        known = all(watch.untaken.values())
+        return (
+            known and not busy and not watch.hearing.in_doubt and watch.engine_trouble.error is None
+        )

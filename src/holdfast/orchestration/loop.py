@@ -313,6 +313,9 @@ class Loop:
         if launches:
             # A launcher starts all the ranks of its gang.
             names = dict.fromkeys(launcher.name(each.process, each.attempt) for each in launches)
+            if (engine := self._watch.engine).outlives:
+                promised = self._phases.promised(self._claim.state, names, engine.name)
+                self._claim.record_many(list(promised))
             state, slots = self._claim.state, self._holding.of
             self._watch.submit([launcher.process(name, state, slots(name)) for name in names])
             self._note_phases()

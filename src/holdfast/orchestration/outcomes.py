@@ -178,6 +178,7 @@ def unfinished(
     blocked: Mapping[str, str],
     stopped: bool = False,
     left: int = 0,
+    untaken: int = 0,
     engine: str = "local",
 ) -> Outcome:
     """An end that leaves something to do.
@@ -187,10 +188,11 @@ def unfinished(
         stopped: Whether a request did.
         blocked: Attempts that cannot be judged, and why.
         left: How many attempts are left to *engine*.
+        untaken: How many it was given, and its scheduler may not have.
     """
     count = _completed(state)
-    if left:
-        message = f"{_left(state, left, engine)}; {count}"
+    if left or untaken:
+        message = f"{_left(state, left, untaken, engine)}; {count}"
     elif state.status is ExperimentStatus.COMPLETED:
         message = f"{count}, not aggregated"
     elif state.status is ExperimentStatus.FAILED:
@@ -213,12 +215,14 @@ def unfinished(
     )
 
 
-def _left(state: ExperimentState, left: int, engine: str) -> str:
+def _left(state: ExperimentState, left: int, untaken: int, engine: str) -> str:
     attempts = "1 attempt is" if left == 1 else f"{left:,} attempts are"
     waits = state.processes_pending
     rest = (
         f", and {waits:,} {'waits' if waits == 1 else 'wait'} for the next resume" if waits else ""
     )
+    if untaken:
+        rest = f", and {untaken:,} {'is' if untaken == 1 else 'are'} not known to be{rest}"
     return f"{attempts} left to {engine}{rest}"
 
 

@@ -27,6 +27,23 @@ class Phases:
         self._clock = clock
         self._told: dict[AttemptName, _Told] = {}
 
+    def promised(
+        self, state: ExperimentState, names: Iterable[AttemptName], engine: str
+    ) -> Iterator[PhaseReported]:
+        """The facts of attempts that *engine* is about to be given.
+
+        Whoever comes after a crash knows of whom to ask what became of them.
+        """
+        for name in names:
+            for index in () if name.index is None else state.gang(name.index):
+                yield PhaseReported(
+                    process=index,
+                    attempt=name.attempt,
+                    at=self._clock(),
+                    phase="queued",
+                    handle={"engine": engine, "data": {}},
+                )
+
     def launched(
         self, state: ExperimentState, handles: Iterable[Handle]
     ) -> Iterator[PhaseReported]:

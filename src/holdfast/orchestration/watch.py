@@ -133,6 +133,10 @@ class Watch(Watched):
         if word.handle is not None:
             kept = self.handles if name in self.handles else self.kept
             kept[name] = together(kept[name], word.handle) if name in kept else word.handle
+        if word.taken:
+            self.untaken.pop(name, None)
+        elif self.engine.outlives:
+            self.untaken[name] = word.taken is False
         means, ended = self.hearing.hear(word)
         if means.kind in ("goes_on", "ending"):
             self._go_on(word, means)

@@ -55,6 +55,8 @@ class Watched:
         launched: Handles of attempts that the engine started since somebody took them from here.
         elsewhere: Of those that are blocked, the ones that another engine has: nothing that can be
             seen here decides but their outcome.
+        untaken: Of an engine that outlives us, what its scheduler may not have yet, or, if that is
+            True, has no room for.
     """
 
     engine: Engine
@@ -76,6 +78,7 @@ class Watched:
     unsubmitted: dict[AttemptName, Attempt] = attrs.field(factory=dict)
     launched: list[Handle] = attrs.field(factory=list)
     elsewhere: set[AttemptName] = attrs.field(factory=set)
+    untaken: dict[AttemptName, bool] = attrs.field(factory=dict)
     last: dict[AttemptName, EngineWord] = attrs.field(factory=dict)
     shims: dict[AttemptName, ProcessIdentity | None] = attrs.field(factory=dict)
     #: The last words on what is on its way to an end, or is blocked.
@@ -208,6 +211,9 @@ class Watched:
             self.unsubmitted.clear()
             self.handles.update({handle.name: handle for handle in found})
             self.launched += found
+            if self.engine.outlives:
+                # Until a word on it was heard.
+                self.untaken.update(dict.fromkeys((handle.name for handle in found), False))
 
     def _taken_all_the_same(self, refusal: EngineRefusedError) -> list[Handle]:
         """What the engine took before it refused the rest, which is settled: none of it begins."""
@@ -255,5 +261,6 @@ class Watched:
         self.kept.pop(name, None)
         self.blocked.pop(name, None)
         self.completing.discard(name)
+        self.untaken.pop(name, None)
         self.hearing.forget(name)
         self.wondering.forget(name)

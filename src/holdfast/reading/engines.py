@@ -192,7 +192,8 @@ def being_submitted(state: ExperimentState) -> list[int]:
     return [
         index
         for index in running
-        if (each := state.processes[index]).handle is None and each.identity is None
+        if (each := state.processes[index]).identity is None
+        and (each.handle is None or not each.handle.get("data"))
     ]
 
 

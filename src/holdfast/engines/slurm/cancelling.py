@@ -15,7 +15,7 @@ from holdfast.engines.slurm.folders import Folder
 from holdfast.engines.slurm.looking import Looking
 from holdfast.engines.slurm.parsing import chunks
 from holdfast.engines.slurm.sending import Sent
-from holdfast.engines.slurm.wording import kind_of
+from holdfast.engines.slurm.wording import WAITS, kind_of
 from holdfast.errors import DiskError, EngineError
 from holdfast.status import Reason
 
@@ -24,7 +24,6 @@ __all__ = ["cancel"]
 _Place = tuple[Handle, Sent, int]
 #: After which a shim that was asked to kill has not heard it.
 _DEAF_S: Final = 10.0
-_ENDS: Final = frozenset({"queued", "held"})
 
 
 def cancel(
@@ -107,7 +106,7 @@ def _out_of_queue(
                 elements.setdefault(job.number, []).append(task)
         elif stays:
             # The others of its job go on: its node passes it over.
-            if job is None or kind_of(job) in _ENDS:
+            if job is None or kind_of(job) in WAITS:
                 with contextlib.suppress(DiskError):
                     revoke(handle.folder, handle.name)
         elif task in sent.left and not sent.doubt:
@@ -115,7 +114,7 @@ def _out_of_queue(
             taken.append((sent, task))
         elif job is None:
             lost[handle.name] = "Slurm does not name a job of its own at this moment"
-        elif kind_of(job) in _ENDS and task not in elements.get(job.number, ()):
+        elif kind_of(job) in WAITS and task not in elements.get(job.number, ()):
             elements.setdefault(job.number, []).append(task)
             taken.append((sent, task))
     for number, some in elements.items():

@@ -292,6 +292,9 @@ class SlurmEngine:
         if located is None:
             return EngineWord(handle.name, *_never(folder, handle))
         word = self._looking.word(handle, *located, folder, answer, self._limits)
+        sent, task = located
+        if task in sent.left or (sent.number is None and word.kind == "unknown"):
+            return attrs.evolve(word, taken=False if sent.full else None)
         # By Slurm's own times: it holds until its files or the next answer say something else.
         if word.kind in ALIVE and word.at is not None:
             self._words[handle.name] = (word, handle.data)
@@ -438,12 +441,12 @@ def _handles(
     sent: Sent, limits: Limits | None, requested: Mapping[str, float]
 ) -> dict[AttemptName, Handle]:
     """How the attempts of a wave are found again."""
-    found = {}
+    found, waits = {}, set(sent.left)
     for task, names in enumerate(sent.tasks):
         data: dict[str, Any] = {"token": sent.marks.token, "wave": sent.marks.wave, "task": task}
         if limits is not None:
             data["cluster"] = limits.cluster
-        if sent.number is not None:
+        if sent.number is not None and task not in waits:
             data["job"] = f"{sent.number}_{task}"
         for name in names:
             found[name] = Handle(

@@ -13,7 +13,7 @@ import attrs
 
 from holdfast.attempts.names import AttemptName
 from holdfast.engines import waves
-from holdfast.engines.contract import EngineWord, Handle
+from holdfast.engines.contract import TERMINAL, EngineWord, Handle
 from holdfast.engines.slurm.asking import Answer
 from holdfast.engines.slurm.batch import Marks, marks
 from holdfast.engines.slurm.client import Client
@@ -21,12 +21,13 @@ from holdfast.engines.slurm.folders import Begun, Folder
 from holdfast.engines.slurm.limits import Limits
 from holdfast.engines.slurm.parsing import Job, Node
 from holdfast.engines.slurm.sending import KNOWN_WITHIN_S, Sent, refused
-from holdfast.engines.slurm.wording import word_of
+from holdfast.engines.slurm.wording import WAITS, kind_of, word_of
 from holdfast.errors import EngineError, StateReadError
 
 __all__ = ["Looking"]
 
 _RECORDED: Final = "its outcome is recorded"
+_TAKEN_OUT: Final = "it was taken out of the queue"
 #: By which the clock of whoever submits may be ahead of the controller's.
 _SKEW_S: Final = 60.0
 #: How near its time limit an exit proves nothing before Slurm has said how the job ended.
@@ -89,7 +90,7 @@ class Looking:
             for job in answer.jobs.get(sent.marks, ()):
                 if job.submitted_at is not None and job.submitted_at.timestamp() >= earliest:
                     for each in job:
-                        if each not in mine or mine[each].started_at is None:
+                        if each not in mine or _stands(job) > _stands(mine[each]):
                             mine[each] = job
             found = self._elements[sent.marks] = mine
         return found.get(task)
@@ -116,9 +117,12 @@ class Looking:
             return EngineWord(name, "unknown", self._silence(answer))
         if job is None:
             return self._missing(handle, sent, task, begun, answer)
+        if (sent.marks, task) in self.cancelled and begun is None and kind_of(job) in WAITS:
+            # It has left the queue since the controller was asked.
+            return EngineWord(name, "cancelled", _TAKEN_OUT)
         better = _better(handle, job, task, begun)
         word = word_of(name, job, better, told_s=told_s)
-        if word.kind in ("queued", "held") and begun is not None:
+        if word.kind in WAITS and begun is not None:
             # It has begun since the controller was asked.
             return attrs.evolve(word, kind="running", host=_host(begun), at=None)
         if word.kind == "node_fail":
@@ -156,7 +160,7 @@ class Looking:
         if sent.refused:
             return EngineWord(name, "gone", refused(sent))
         if (sent.marks, task) in self.cancelled and begun is None:
-            return EngineWord(name, "cancelled", "it was taken out of the queue")
+            return EngineWord(name, "cancelled", _TAKEN_OUT)
         if task in sent.left:
             if sent.doubt:
                 return EngineWord(name, "unknown", f"it may have been submitted: {sent.doubt}")
@@ -246,6 +250,12 @@ class Looking:
                 found = None
             self._nodes[name] = (self._clock(), found)
         return found
+
+
+def _stands(job: Job) -> int:
+    """Which of two jobs with one task stands for it: one that ended may have been the second."""
+    kind = kind_of(job)
+    return 0 if kind in TERMINAL else 1 if kind in WAITS else 2
 
 
 def _signs(job: Mapping[str, str]) -> tuple[str, str]:

@@ -42,6 +42,7 @@ class Sent:
         sent_at: When it was submitted last; later answers of the controller know of it.
         doubt: Why nobody knows whether it was; empty where that is known.
         waits: Why the rest has to wait; empty if there is none.
+        full: Whether it waits for room.
         refused: Why it was refused for good; empty if it was not.
     """
 
@@ -56,6 +57,7 @@ class Sent:
     sent_at: float = float("-inf")
     doubt: str = ""
     waits: str = ""
+    full: bool = False
     refused: str = ""
     again_at: float = float("inf")
     pause_s: float = _FIRST_PAUSE_S
@@ -101,6 +103,7 @@ class Sending:
                     most = len(part) // 2
                     continue
                 self._later(sent, _LIMIT_PAUSE_S, waits=f"waits for the submit limit: {err}")
+                sent.full = True
                 return
             except NobodyKnows as err:
                 # Whether it was is seen in answers to questions asked after it.
@@ -136,7 +139,7 @@ class Sending:
                 waves.record(sent.folder, sent.marks.wave, data)
 
     def _later(self, sent: Sent, pause_s: float, *, waits: str = "") -> None:
-        sent.waits = waits
+        sent.waits, sent.full = waits, False
         sent.again_at = self._clock() + pause_s
         if sent not in self.open:
             self.open.append(sent)

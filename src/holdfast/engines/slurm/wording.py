@@ -7,7 +7,10 @@ from holdfast.attempts.names import AttemptName
 from holdfast.engines.contract import EngineWord, Handle, WordKind
 from holdfast.engines.slurm.parsing import Job
 
-__all__ = ["kind_of", "word_of"]
+__all__ = ["WAITS", "kind_of", "word_of"]
+
+#: Kinds of what has not begun.
+WAITS: Final = frozenset({"queued", "held"})
 
 _KINDS: Final[dict[str, WordKind]] = {
     "PENDING": "queued",
@@ -68,7 +71,7 @@ def word_of(
     """The word for an attempt whose task is in *job*; *told_s*: see `Limits`."""
     kind = kind_of(job)
     said = job.state if not job.reason else f"{job.state} ({job.reason})"
-    waits = kind in ("queued", "held")
+    waits = kind in WAITS
     return EngineWord(
         name,
         kind,
@@ -80,7 +83,7 @@ def word_of(
 
 
 def _at(kind: WordKind, job: Job, told_s: float | None) -> datetime | None:
-    if kind in ("queued", "held"):
+    if kind in WAITS:
         return job.submitted_at
     if kind in ("running", "completing"):
         return job.started_at
