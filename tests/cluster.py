@@ -141,6 +141,7 @@ class Cluster:
         asked: Attempts that were asked to stop, by files or through the engine.
         strangers: Attempts that were cancelled although nobody had asked for that.
         counts: How often what happened.
+        away_until: Until when nobody can say anything about any job.
     """
 
     def __init__(self, seed: int, weather: Weather | None = None, nodes: int = 3) -> None:
@@ -158,9 +159,12 @@ class Cluster:
         self.asking = False
         self.strangers: list[str] = []
         self.counts: Counter[str] = Counter()
+        self.away_until = -math.inf
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count(1)
         self._pids = itertools.count(1000)
+        if self.weather.away_s < math.inf:
+            self.after(self._every(self.weather.away_s), self._go_away)
         if self.weather.nodes_s < math.inf:
             self.after(self._every(self.weather.nodes_s), self._fail_node)
 
@@ -490,6 +494,12 @@ class Cluster:
                 if path.exists():
                     self.stop(run, force=suffix == "kill")
                     break
+
+    def _go_away(self) -> None:
+        if self.weather.away_s < math.inf:
+            self.counts["scheduler away"] += 1
+            self.away_until = self.now + self.chance.choice([50.0, 500.0])
+            self.after(self._every(self.weather.away_s), self._go_away)
 
     # -- nodes ------------------------------------------------------------------------------------
 

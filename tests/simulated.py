@@ -64,7 +64,6 @@ class SimulatedEngine:
     story: Callable[[float], None] = lambda _: None
     name: str = "simulated"
     shares_files: bool = True
-    unknown_until: float = -math.inf
     _refused: bool = False
 
     @property
@@ -102,7 +101,7 @@ class SimulatedEngine:
         # An end that no shim noticed is told in time.
         prompt = any(self.cluster.is_prompt(handle) for handle in handles)
         self._call("poll", share=0.0 if prompt else 0.5)
-        if self.cluster.now < self.unknown_until and not prompt:
+        if self.cluster.now < self.cluster.away_until and not prompt:
             return [EngineWord(handle.name, "unknown", "it is away") for handle in handles]
         return [self.cluster.word(handle) for handle in handles]
 
@@ -238,7 +237,6 @@ class Lives:
             clock=cluster.clock,
             monotonic=cluster.monotonic,
             on_change=self.on_change,
-            gone_grace_s=30.0,
         )
         before = self.state()
         leave = self.chance.random() < cluster.weather.leaves
@@ -275,11 +273,8 @@ class Lives:
         if cluster.now < self._next_ask:
             return
         self._next_ask = cluster.now + self._until_asked()
-        what = self.chance.choice(["stop", "one", "signal", "away"])
+        what = self.chance.choice(["stop", "one", "signal"])
         cluster.counts[f"asked: {what}"] += 1
-        if what == "away":
-            self._engine.unknown_until = cluster.now + 1000.0
-            return
         # A signal leaves alone what outlives us.
         cluster.asking |= what != "signal" or not self._engine.outlives
         if what == "signal":

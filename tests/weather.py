@@ -35,6 +35,7 @@ class Weather:
         limits: Attempts that meet the time limit, are preempted or cancelled by somebody.
         memory: Attempts that are killed because they grew too large.
         nodes_s: How far apart failures of nodes are, on average; infinite for none.
+        away_s: How far apart the times are in which nothing is known of any job.
         crashes: How many steps an orchestrator lives for, on average; infinite for no crash.
         asks_s: How far apart requests to stop, and signals, are.
         refuses: Submissions that the engine refuses for good.
@@ -63,6 +64,7 @@ class Weather:
     limits: float = 0.0
     memory: float = 0.0
     nodes_s: float = math.inf
+    away_s: float = math.inf
     crashes: float = math.inf
     asks_s: float = math.inf
     refuses: float = 0.0
@@ -98,6 +100,7 @@ class Weather:
             limits=perhaps(0.2),
             memory=perhaps(0.05),
             nodes_s=perhaps(200.0, math.inf),
+            away_s=perhaps(200.0, math.inf),
             crashes=perhaps(chance.choice([60.0, 300.0]), math.inf, 0.7),
             asks_s=perhaps(400.0, math.inf, 0.3),
             refuses=perhaps(0.1, share=0.1),

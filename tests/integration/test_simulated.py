@@ -64,15 +64,14 @@ def test_unknown_changes_nothing_however_long_it_lasts(memory: Path) -> None:
     """An hour in which nobody knows anything: nothing is recorded, asked for, or begun again."""
     weather = Weather(queue_s=1.0, run_s=1e9, locks="unseen")
     with living(1, memory, weather=weather, processes=8, limits={"jobs": 8}) as lives:
-        seen: list[tuple[int, int]] = []
+        cluster, seen = lives.cluster, list[tuple[int, int]]()
 
         def away(engine: Any, timeout_s: float) -> None:
-            cluster = lives.cluster
-            if len(cluster.running) == 8 and not engine.unknown_until > 0 and cluster.now > 60:
-                engine.unknown_until = cluster.now + 3600
-            if engine.unknown_until > 0:
+            if len(cluster.running) == 8 and not cluster.away_until > 0 and cluster.now > 60:
+                cluster.away_until = cluster.now + 3600
+            if cluster.away_until > 0:
                 seen.append((lives.manager.load(EXPERIMENT).revision, len(cluster.jobs)))
-            if 0 < engine.unknown_until < cluster.now:
+            if 0 < cluster.away_until < cluster.now:
                 for run in list(cluster.running.values()):
                     cluster.complete(run)
 
