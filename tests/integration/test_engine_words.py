@@ -217,11 +217,11 @@ def test_out_of_memory_is_a_failure_of_its_own(manager: StateManager) -> None:
 
 
 def test_unknown_decides_nothing_for_ever_but_a_record_does(manager: StateManager) -> None:
-    """An engine that has forgotten it for a day has not ended it."""
+    """An engine that has forgotten it for an hour has not ended it."""
     engine = ScriptedEngine(
         [
             *[runs("0.1"), say("0.1", "unknown", "no job of that name")],
-            *wait(86_400 / 10, ended("0.1", "unknown")),
+            *wait(3_600, ended("0.1", "unknown")),
         ]
     )
     with pytest.warns(AttemptWarning, match="unknown to its engine") as told:
