@@ -618,6 +618,83 @@ def test_a_crash_before_submission_begins_what_was_recorded_anew(manager: StateM
     assert (code_of(outcome), engine.submitted) == (0, ["0.2"])
 
 
+# -- gangs and siblings ---------------------------------------------------------------------------
+
+
+def test_a_gang_waits_runs_and_is_ended_by_its_engine_together(manager: StateManager) -> None:
+    """One job, two processes: they share its phases, its host, and its time limit."""
+    engine = ScriptedEngine()
+    config = {**CONFIG, "processes": 1, "ranks": 2}
+    conduct(manager, engine).run(config, experiment_id="exp_a", leave=True)
+    assert engine.submitted == ["launcher-0.1"]
+    state = manager.load("exp_a")
+    assert [each.phase for each in state.processes.values()] == ["queued", "queued"]
+    assert handed_over(state) == [0, 1]
+    number = "launcher-0.1"
+    engine.story = [
+        *[runs(number), ended(number, "timeout"), *wait(3, runs("launcher-0.2"))],
+        ended("launcher-0.2"),
+    ]
+    outcome = resume(manager, engine)
+    found = list(outcome.state.processes.values())
+    assert (code_of(outcome), engine.submitted) == (0, ["launcher-0.1", "launcher-0.2"])
+    assert [(each.attempt, each.interruptions, each.host) for each in found] == [(2, 1, "n1")] * 2
+    requeues = [step for step in manager.history("exp_a") if step.event == "requeue"]
+    assert [(step.index, step.reason) for step in requeues] == [
+        (0, "time_limit"),
+        (1, "time_limit"),
+    ]
+
+
+def test_the_first_failure_cancels_the_rest_where_that_is_wanted(manager: StateManager) -> None:
+    """What waits is taken out of the queue, what runs is asked to stop; nothing is charged."""
+
+    def stopped(engine: ScriptedEngine) -> None:
+        assert [name for name, _ in engine.cancelled] == ["1.1", "2.1"]
+        engine.exit("1.1", exit_code=0, interrupted_by=15)
+        engine.say("1.1", "cancelled")
+        engine.say("2.1", "cancelled")
+
+    engine = ScriptedEngine(
+        [
+            everything(runs("0.1"), runs("1.1")),
+            *[ended("0.1", "failed", exit_code=3), nothing, stopped],
+        ]
+    )
+    limits = {"grace": 5, "fail_fast": True}
+    config = {**CONFIG, "processes": 3, "limits": limits}
+    outcome = conduct(manager, engine).run(config, experiment_id="exp_a")
+    found = list(outcome.state.processes.values())
+    assert outcome.state.status is ExperimentStatus.FAILED
+    assert [each.status for each in found] == ["failed", "pending", "pending"]
+    assert [each.failures for each in found] == [1, 0, 0]
+    assert (manager.folder("exp_a") / "attempts/1.1.stop").exists()
+
+
+def test_a_crash_while_polling_is_gone_on_from(manager: StateManager) -> None:
+    """Nothing was said goodbye to, and nothing is submitted again."""
+
+    class DiedError(Exception):
+        pass
+
+    def die(_: ScriptedEngine) -> None:
+        raise DiedError
+
+    engine = ScriptedEngine([runs("0.1"), die])
+    with pytest.raises(DiedError):
+        run(manager, engine, 2)
+    engine.story = [ended("0.1"), ended("1.1")]
+    outcome = resume(manager, engine)
+    assert (code_of(outcome), outcome.adopted, engine.submitted) == (0, 2, ["0.1", "1.1"])
+
+
+def test_slots_of_this_machine_are_refused_elsewhere(manager: StateManager) -> None:
+    """A lock that is held here keeps nobody away there."""
+    config = {**CONFIG, "slots": {"gpu": ["0"]}, "needs": {"gpu": 1}}
+    with pytest.raises(EngineRefusedError, match="slots of this machine"):
+        conduct(manager, ScriptedEngine()).run(config)
+
+
 # -- another engine's -----------------------------------------------------------------------------
 
 
