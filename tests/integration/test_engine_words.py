@@ -571,6 +571,18 @@ def test_a_time_limit_that_nobody_watched_completes_nothing(manager: StateManage
     assert requeue.reason is Reason.TIME_LIMIT
 
 
+def test_what_is_completing_when_it_is_taken_up_is_not_decided_yet(manager: StateManager) -> None:
+    """Its last word is still to come, and it is not good."""
+    engine = ScriptedEngine()
+    run(manager, engine, leave=True)
+    ended("0.1", "completing")(engine)
+    at = engine.time
+    engine.story = [*wait(20, lambda e: e.say("0.1", "preempted", at=at)), *wait(3, ended("0.2"))]
+    outcome = resume(manager, engine)
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1", "0.2"])
+    assert outcome.state.processes[0].interruptions == 1
+
+
 def test_a_crash_between_submission_and_record_loses_and_doubles_nothing(
     manager: StateManager,
 ) -> None:
