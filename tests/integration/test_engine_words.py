@@ -486,6 +486,20 @@ def test_a_signal_leaves_attempts_to_an_engine_that_outlives_us(
     ]
 
 
+def test_a_signal_stops_what_would_not_outlive_us(manager: StateManager) -> None:
+    """Nobody would see to it: its engine ends with the program that started it."""
+
+    def stopped(engine: ScriptedEngine) -> None:
+        engine.exit("0.1", exit_code=0, stop_requested="user")
+        engine.say("0.1", "completed")
+
+    engine = ScriptedEngine([runs("0.1"), interrupt, nothing, stopped], outlives=False)
+    outcome = run(manager, engine)
+    assert (code_of(outcome), outcome.left) == (130, 0)
+    assert outcome.state.status is ExperimentStatus.INTERRUPTED
+    assert engine.cancelled == [("0.1", False)]
+
+
 def test_a_signal_before_anything_is_with_the_engine_interrupts(manager: StateManager) -> None:
     """Nothing is left to it: the experiment ends as it does everywhere."""
     engine = ScriptedEngine([interrupt], away="busy")
