@@ -217,11 +217,11 @@ def test_out_of_memory_is_a_failure_of_its_own(manager: StateManager) -> None:
 
 
 def test_unknown_decides_nothing_for_ever_but_a_record_does(manager: StateManager) -> None:
-    """An engine that has forgotten it for a day has not ended it."""
+    """An engine that has forgotten it for an hour has not ended it."""
     engine = ScriptedEngine(
         [
             *[runs("0.1"), say("0.1", "unknown", "no job of that name")],
-            *wait(86_400 / 10, ended("0.1", "unknown")),
+            *wait(3_600, ended("0.1", "unknown")),
         ]
     )
     with pytest.warns(AttemptWarning, match="unknown to its engine") as told:
@@ -486,6 +486,20 @@ def test_a_signal_leaves_attempts_to_an_engine_that_outlives_us(
     ]
 
 
+def test_a_signal_stops_what_would_not_outlive_us(manager: StateManager) -> None:
+    """Nobody would see to it: its engine ends with the program that started it."""
+
+    def stopped(engine: ScriptedEngine) -> None:
+        engine.exit("0.1", exit_code=0, stop_requested="user")
+        engine.say("0.1", "completed")
+
+    engine = ScriptedEngine([runs("0.1"), interrupt, nothing, stopped], outlives=False)
+    outcome = run(manager, engine)
+    assert (code_of(outcome), outcome.left) == (130, 0)
+    assert outcome.state.status is ExperimentStatus.INTERRUPTED
+    assert engine.cancelled == [("0.1", False)]
+
+
 def test_a_signal_before_anything_is_with_the_engine_interrupts(manager: StateManager) -> None:
     """Nothing is left to it: the experiment ends as it does everywhere."""
     engine = ScriptedEngine([interrupt], away="busy")
@@ -596,6 +610,18 @@ def test_a_time_limit_that_nobody_watched_completes_nothing(manager: StateManage
     assert requeue.reason is Reason.TIME_LIMIT
 
 
+def test_what_is_completing_when_it_is_taken_up_is_not_decided_yet(manager: StateManager) -> None:
+    """Its last word is still to come, and it is not good."""
+    engine = ScriptedEngine()
+    run(manager, engine, leave=True)
+    ended("0.1", "completing")(engine)
+    at = engine.time
+    engine.story = [*wait(20, lambda e: e.say("0.1", "preempted", at=at)), *wait(3, ended("0.2"))]
+    outcome = resume(manager, engine)
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1", "0.2"])
+    assert outcome.state.processes[0].interruptions == 1
+
+
 def test_a_crash_between_submission_and_record_loses_and_doubles_nothing(
     manager: StateManager,
 ) -> None:
@@ -645,6 +671,83 @@ def test_a_crash_before_submission_begins_what_was_recorded_anew(manager: StateM
     engine.story = wait(3, ended("0.2"))
     outcome = resume(manager, engine)
     assert (code_of(outcome), engine.submitted) == (0, ["0.2"])
+
+
+# -- gangs and siblings ---------------------------------------------------------------------------
+
+
+def test_a_gang_waits_runs_and_is_ended_by_its_engine_together(manager: StateManager) -> None:
+    """One job, two processes: they share its phases, its host, and its time limit."""
+    engine = ScriptedEngine()
+    config = {**CONFIG, "processes": 1, "ranks": 2}
+    conduct(manager, engine).run(config, experiment_id="exp_a", leave=True)
+    assert engine.submitted == ["launcher-0.1"]
+    state = manager.load("exp_a")
+    assert [each.phase for each in state.processes.values()] == ["queued", "queued"]
+    assert handed_over(state) == [0, 1]
+    number = "launcher-0.1"
+    engine.story = [
+        *[runs(number), ended(number, "timeout"), *wait(3, runs("launcher-0.2"))],
+        ended("launcher-0.2"),
+    ]
+    outcome = resume(manager, engine)
+    found = list(outcome.state.processes.values())
+    assert (code_of(outcome), engine.submitted) == (0, ["launcher-0.1", "launcher-0.2"])
+    assert [(each.attempt, each.interruptions, each.host) for each in found] == [(2, 1, "n1")] * 2
+    requeues = [step for step in manager.history("exp_a") if step.event == "requeue"]
+    assert [(step.index, step.reason) for step in requeues] == [
+        (0, "time_limit"),
+        (1, "time_limit"),
+    ]
+
+
+def test_the_first_failure_cancels_the_rest_where_that_is_wanted(manager: StateManager) -> None:
+    """What waits is taken out of the queue, what runs is asked to stop; nothing is charged."""
+
+    def stopped(engine: ScriptedEngine) -> None:
+        assert [name for name, _ in engine.cancelled] == ["1.1", "2.1"]
+        engine.exit("1.1", exit_code=0, interrupted_by=15)
+        engine.say("1.1", "cancelled")
+        engine.say("2.1", "cancelled")
+
+    engine = ScriptedEngine(
+        [
+            everything(runs("0.1"), runs("1.1")),
+            *[ended("0.1", "failed", exit_code=3), nothing, stopped],
+        ]
+    )
+    limits = {"grace": 5, "fail_fast": True}
+    config = {**CONFIG, "processes": 3, "limits": limits}
+    outcome = conduct(manager, engine).run(config, experiment_id="exp_a")
+    found = list(outcome.state.processes.values())
+    assert outcome.state.status is ExperimentStatus.FAILED
+    assert [each.status for each in found] == ["failed", "pending", "pending"]
+    assert [each.failures for each in found] == [1, 0, 0]
+    assert (manager.folder("exp_a") / "attempts/1.1.stop").exists()
+
+
+def test_a_crash_while_polling_is_gone_on_from(manager: StateManager) -> None:
+    """Nothing was said goodbye to, and nothing is submitted again."""
+
+    class DiedError(Exception):
+        pass
+
+    def die(_: ScriptedEngine) -> None:
+        raise DiedError
+
+    engine = ScriptedEngine([runs("0.1"), die])
+    with pytest.raises(DiedError):
+        run(manager, engine, 2)
+    engine.story = [ended("0.1"), ended("1.1")]
+    outcome = resume(manager, engine)
+    assert (code_of(outcome), outcome.adopted, engine.submitted) == (0, 2, ["0.1", "1.1"])
+
+
+def test_slots_of_this_machine_are_refused_elsewhere(manager: StateManager) -> None:
+    """A lock that is held here keeps nobody away there."""
+    config = {**CONFIG, "slots": {"gpu": ["0"]}, "needs": {"gpu": 1}}
+    with pytest.raises(EngineRefusedError, match="slots of this machine"):
+        conduct(manager, ScriptedEngine()).run(config)
 
 
 # -- another engine's -----------------------------------------------------------------------------

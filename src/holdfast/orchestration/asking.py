@@ -39,7 +39,7 @@ class Asking:
         self.everything = False
         self.killing = False
         self.orders: dict[AttemptName, Callable[[], None]] = {}
-        self.to_cancel: set[AttemptName] = set()
+        self.to_cancel: dict[AttemptName, None] = {}
         self._taken_away = False
 
     def stop(self, *, force: bool, why: Reason, grace_s: float | None = None) -> None:
@@ -126,7 +126,8 @@ class Asking:
                 continue
             if name in watch.elsewhere or not watch.hearing.waits(name):
                 self._request(name, force=force, why=why, grace_s=grace_s)
-        self.to_cancel.update(name for name in names if name in watch.handles or name in watch.kept)
+        there = (name for name in names if name in watch.handles or name in watch.kept)
+        self.to_cancel.update(dict.fromkeys(there))
         self.cancel()
         # What waits in a queue that cannot be reached finds these when it begins.
         for name in self.to_cancel:

@@ -51,6 +51,8 @@ class Orchestrator:
 
     SIGINT (Ctrl-C) and SIGTERM stop all processes within their grace period and leave the
     experiment `interrupted`, with the reason `user` or `preempted`; a second one kills at once.
+    Attempts of an engine that outlives this program, such as Slurm, they leave alone: the
+    experiment stays `running`, and `Outcome.left` says how many.
     An orchestrator that is killed leaves its processes running: `resume` adopts them.
 
     Example:

@@ -129,7 +129,7 @@ class Warnings:
         """Say once of each attempt *what* is the matter with it, and why."""
         told = self._told[what]
         alike: defaultdict[str, list[AttemptName]] = defaultdict(list)
-        for name in found.keys() - told:
+        for name in [each for each in found if each not in told]:
             alike[str(found[name])].append(name)
         for why, names in alike.items():
             told.update(names)

@@ -218,7 +218,7 @@ class Watched:
     def _taken_all_the_same(self, refusal: EngineRefusedError) -> list[Handle]:
         """What the engine took before it refused the rest, which is settled: none of it begins."""
         taken = self.known() or {}
-        for name in self.unsubmitted.keys() - taken.keys():
+        for name in [each for each in self.unsubmitted if each not in taken]:
             self.settle(name, None, EngineWord(name, "gone", str(refusal)))
         return [taken[name] for name in self.unsubmitted if name in taken]
 
