@@ -6,7 +6,7 @@ Owns nothing but vocabulary; everything else imports it.
 from enum import StrEnum
 from typing import Final, Literal
 
-__all__ = ["Entity", "ExperimentStatus", "ProcessStatus", "Reason"]
+__all__ = ["ENGINE_ENDS", "SETTLED", "Entity", "ExperimentStatus", "ProcessStatus", "Reason"]
 
 Entity = Literal["experiment", "process"]
 
@@ -51,5 +51,11 @@ class Reason(StrEnum):
     TIME_LIMIT = "time_limit"
 
 
+#: What an engine's word for an end that it brought about itself stands for.
+ENGINE_ENDS: Final = {
+    "timeout": Reason.TIME_LIMIT,
+    "preempted": Reason.PREEMPTED,
+    "cancelled": Reason.PREEMPTED,
+}
 #: Statuses in which no process may move: every process is completed there, and stays so.
 SETTLED: Final = frozenset({ExperimentStatus.COMPLETED, ExperimentStatus.AGGREGATED})

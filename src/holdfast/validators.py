@@ -88,13 +88,13 @@ def all_of(kind: type) -> Callable[[Any, _Attribute, Any], Any]:
 
 
 def replaced_limits(_: object, attribute: _Attribute, value: Any) -> None:
-    """Limits by name, each `{"from": seconds or None, "to": seconds}`. Raises TypeError."""
+    """Limits by name, each `{"from": number or None, "to": number}`. Raises TypeError."""
     _of(Mapping, attribute, value)
     for name, each in value.items():
         if type(name) is not str or not isinstance(each, Mapping) or each.keys() != {"from", "to"}:
             raise TypeError(f"{attribute.name} must say from and to of each, got {value!r:.80}")
         if not _is_quantity(each["to"]) or not (each["from"] is None or _is_quantity(each["from"])):
-            raise TypeError(f"{attribute.name} must be seconds, got {each!r:.80}")
+            raise TypeError(f"{attribute.name} must be numbers from 0, got {each!r:.80}")
 
 
 def quantities(_: object, attribute: _Attribute, value: Any) -> None:

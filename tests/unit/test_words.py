@@ -114,3 +114,12 @@ def test_a_failed_node_proves_a_death_only_by_a_later_boot(
         assert "n1" in found.words
         assert "--force" in found.words
         assert "slurm report a boot" in found.words
+
+
+def test_who_knows_no_nodes_is_not_asked_when_one_was_booted() -> None:
+    """Of a Dask worker that died, only people can know whether its host is off."""
+    found = meaning(EngineWord(NAME, "node_fail", "its task failed"), None, AT, engine="dask")
+    assert found.kind == "doubtful"
+    assert "boot" not in found.words
+    assert "its task failed" in found.words
+    assert "--force" in found.words

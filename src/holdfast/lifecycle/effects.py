@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from holdfast.lifecycle.processes import RUNS
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
-from holdfast.status import Entity, ExperimentStatus, ProcessStatus, Reason
+from holdfast.status import ENGINE_ENDS, Entity, ExperimentStatus, ProcessStatus, Reason
 
 if TYPE_CHECKING:
     from holdfast.lifecycle.edges import Edge
@@ -205,7 +205,7 @@ def _requeued(process: ProcessProgress, edge: "Edge", occasion: Occasion) -> dic
         return found | _other(process, outputs=(), origin=None)
     reason = occasion.reason
     if reason is None and facts.get("engine_end") is not None:
-        reason = Reason.TIME_LIMIT if facts["engine_end"] == "timeout" else Reason.PREEMPTED
+        reason = ENGINE_ENDS.get(facts["engine_end"], Reason.PREEMPTED)
     if reason is None and facts.get("interrupted_by") is not None:
         reason = Reason.PREEMPTED
     found.update(reason=reason, interruptions=process.interruptions + 1)

@@ -27,7 +27,7 @@ from holdfast.config.experiment_file import Experiment, Limits
 from holdfast.errors import StateWriteError
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.deadline import deadline_of
-from holdfast.orchestration.rules import limits_of_attempt
+from holdfast.orchestration.rules import limits_of_attempt, resources_of
 from holdfast.results import acceptance
 from holdfast.status import ProcessStatus
 
@@ -197,18 +197,8 @@ class Launcher:
             grace_s=limits.grace_s,
             folder=self.folder,
             slots=tuple(slots),
-            resources=_set_by_rules(limits, experiment.limits),
+            resources=resources_of(limits, experiment.limits),
         )
-
-
-def _set_by_rules(own: Limits, limits: Limits) -> dict[str, float]:
-    """What an attempt with its *own* limits is to get otherwise than the engine is told of all."""
-    given = {name: getattr(own, name) for name in ("time_s", "memory_bytes")}
-    return {
-        name: value
-        for name, value in given.items()
-        if value is not None and value != getattr(limits, name)
-    }
 
 
 def _of_slots(held: Mapping[str, str], env: Mapping[str, str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """How far attempts are with their engine, as facts: only what is news.
 
-Nothing depends on them, so that they are noted, and share a line with what comes next.
+Those of an engine with a queue say how it finds an attempt again. Nothing depends on those of the
+local engine.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -3,15 +3,13 @@
 from collections.abc import Iterator
 from typing import Final
 
-from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import Attempt
 from holdfast.config.experiment_file import Experiment
 from holdfast.engines.contract import LOCAL, Engine
-from holdfast.lifecycle.processes import ProcessProgress
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.capacity import usable_cpus
 from holdfast.orchestration.launching import Launcher
-from holdfast.orchestration.rules import limits_of
+from holdfast.orchestration.rules import limits_of, resources_of
 from holdfast.orchestration.scheduling import Policy
 from holdfast.status import ProcessStatus
 
@@ -37,7 +35,8 @@ def policy(experiment: Experiment, jobs: int | None, engine: Engine) -> Policy:
 def _room(experiment: Experiment, engine: Engine) -> int:
     if engine.name == LOCAL:
         return max(1, usable_cpus() // experiment.rank_count)
-    return max(1, engine.room() or _NO_LIMIT)
+    room = engine.room()
+    return _NO_LIMIT if room is None else max(1, room)
 
 
 def samples(launcher: Launcher, state: ExperimentState) -> Iterator[Attempt]:
@@ -47,13 +46,14 @@ def samples(launcher: Launcher, state: ExperimentState) -> Iterator[Attempt]:
     seen: set[tuple[object, ...]] = set()
     for index in state.processes.indices(ProcessStatus.PENDING, ProcessStatus.FAILED):
         process = state.processes[index]
-        limits, resources = limits_of(launcher.experiment.limits, process), _resources(process)
+        limits = limits_of(launcher.experiment.limits, process)
+        resources = resources_of(limits, launcher.experiment.limits)
         kind = (limits.grace_s, limits.timeout_s, *sorted(resources.items()))
         if kind in seen:
             continue
         seen.add(kind)
         yield Attempt(
-            name=_next(launcher, index, process),
+            name=launcher.name(index, process.attempt + 1),
             argv=launcher.experiment.argv(index, {}),
             cwd=launcher.cwd,
             timeout_s=limits.timeout_s,
@@ -61,13 +61,3 @@ def samples(launcher: Launcher, state: ExperimentState) -> Iterator[Attempt]:
             folder=launcher.folder,
             resources=resources,
         )
-
-
-def _next(launcher: Launcher, index: int, process: ProcessProgress) -> AttemptName:
-    return launcher.name(index, process.attempt + 1)
-
-
-def _resources(process: ProcessProgress) -> dict[str, float]:
-    found = {name: each.get("to") for name, each in (process.limits or {}).items()}
-    wanted = ((name, found.get(name)) for name in ("time_s", "memory_bytes"))
-    return {name: value for name, value in wanted if value is not None}

@@ -19,7 +19,7 @@ from holdfast.lifecycle.events import Again, Event, ProcessExited, ProcessLost, 
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.status import ProcessStatus
 
-__all__ = ["Decision", "Rules", "limits_of", "limits_of_attempt"]
+__all__ = ["Decision", "Rules", "limits_of", "limits_of_attempt", "resources_of"]
 
 _LONGEST_S: Final = 86_400.0 * 365
 #: How far the pauses of one rule spread, so that what failed together does not return together.
@@ -40,6 +40,16 @@ def limits_of(limits: Limits, process: ProcessProgress) -> Limits:
     found = in_force(limits, process.limits)
     replaced: dict[str, Any] = {name: each["to"] for name, each in found.items()}
     return attrs.evolve(limits, **replaced) if replaced else limits
+
+
+def resources_of(own: Limits, limits: Limits) -> dict[str, float]:
+    """What an attempt with its *own* limits is to get otherwise than the engine is told of all."""
+    given = {name: getattr(own, name) for name in ("time_s", "memory_bytes")}
+    return {
+        name: value
+        for name, value in given.items()
+        if value is not None and value != getattr(limits, name)
+    }
 
 
 def limits_of_attempt(limits: Limits, state: ExperimentState, name: AttemptName) -> Limits:

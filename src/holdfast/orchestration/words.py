@@ -21,16 +21,10 @@ import attrs
 
 from holdfast.attempts.records import ExitRecord
 from holdfast.engines.contract import ALIVE, LOCAL, EngineWord
-from holdfast.status import Reason
+from holdfast.status import ENGINE_ENDS, Reason
 
-__all__ = ["ENDED_BY", "LOST", "Meaning", "meaning"]
+__all__ = ["LOST", "Meaning", "meaning"]
 
-#: Ends that the engine itself brought about, and what for.
-ENDED_BY: Final = {
-    "timeout": Reason.TIME_LIMIT,
-    "preempted": Reason.PREEMPTED,
-    "cancelled": Reason.PREEMPTED,
-}
 #: How much later an engine may say that it began to end an attempt than that was felt there.
 _LATE: Final = timedelta(seconds=1)
 #: A failure so long before was the attempt's own, whatever the clocks of two machines say.
@@ -95,16 +89,16 @@ def meaning(
         return Meaning(kind="doubtful", words=_in_doubt(word, began, engine))
     if word.kind == "out_of_memory":
         return Meaning(kind="over", reason=Reason.OUT_OF_MEMORY, fails=True, proof=proof)
-    return Meaning(kind="over", reason=ENDED_BY.get(word.kind), proof=proof)
+    return Meaning(kind="over", reason=ENGINE_ENDS.get(word.kind), proof=proof)
 
 
 def _beside(word: EngineWord, record: ExitRecord, engine: str) -> Meaning:
     words = f"{engine} says so{_told(word)}"
     if word.kind == "out_of_memory" and record.signal == _KILL:
         return Meaning(kind="counts", reason=Reason.OUT_OF_MEMORY, words=words)
-    if word.kind not in ENDED_BY or _explains_itself(record) or _came_before(record, word.at):
+    if word.kind not in ENGINE_ENDS or _explains_itself(record) or _came_before(record, word.at):
         return _COUNTS
-    reason = ENDED_BY[word.kind]
+    reason = ENGINE_ENDS[word.kind]
     return Meaning(kind="counts", engine_end=word.kind, reason=reason, words=words)
 
 
@@ -127,12 +121,17 @@ def _booted_since(word: EngineWord, began: datetime | None) -> bool:
 
 
 def _in_doubt(word: EngineWord, began: datetime | None, engine: str) -> str:
-    node = "its node" if word.host is None else f"node {word.host}"
     text = f" ({word.text})" if word.text else ""
+    if word.host is None:
+        # Dask and pools know workers, and of no node when it was booted.
+        return (
+            f"its worker or node failed{text}, and nothing proves that it is over: once you are "
+            f"sure that nothing of it runs, resume with --force"
+        )
     since = "" if began is None else f" since {began:%Y-%m-%d %H:%M:%S}Z"
     return (
-        f"{node} failed{text}, and nothing proves that it was restarted{since}: to go on, have "
-        f"{engine} report a boot after that, or, if the node is off, resume with --force"
+        f"node {word.host} failed{text}, and nothing proves that it was restarted{since}: to go "
+        f"on, have {engine} report a boot after that, or, if the node is off, resume with --force"
     )
 
 
