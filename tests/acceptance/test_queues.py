@@ -150,7 +150,7 @@ def test_what_ended_since_is_told_and_taken_in_by_a_resume(sh: Shell, submitted:
     out, err = sh("ls", env={"COLUMNS": "200"})
     assert "submitted, 1 queued, 1 held, 1 running, 2 ended" in out
     assert (
-        "2 of 5 that Slurm had of sweep have ended; take that in: holdfast resume sweep"
+        "2 of the 5 that Slurm ran of sweep have ended; collect them: holdfast resume sweep"
         in (" ".join(err.split()))
         or "resume sweep" in err
     )
@@ -280,7 +280,7 @@ def test_waiting_for_what_was_left_ends_with_it(sh: Shell, submitted: str) -> No
     """`wait` goes by exit records; the engine is asked now and then, and need not answer."""
     end(sh, 0, 1, 2, 3, 4)
     _, err = sh("wait", submitted, code=7)
-    assert "submitted, 0 of 6 processes completed; what Slurm had of it has ended" in err
+    assert "submitted, 0 of 6 processes completed; all that Slurm ran has ended" in err
     assert "resume sweep" in err
 
 

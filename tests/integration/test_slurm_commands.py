@@ -67,7 +67,7 @@ def test_what_is_left_is_told_watched_waited_for_and_taken_in(sh: Shell, slurm: 
     assert "waiting for Slurm: 3 running" in err
     sh.let_go()
     _, err = sh("wait", "@last", code=7)
-    assert "what Slurm had of it has ended" in err
+    assert "all that Slurm ran has ended" in err
     assert "submitted, 3 ended" in sh("ls", env=wide)[0]
     # Its engine is known: nobody has to name it again.
     _, err = sh("resume", "@last")

@@ -194,7 +194,7 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
     elsewhere = _elsewhere(outcome)
     for engine in elsewhere:
         other = where.command("resume", "--engine", engine, state.experiment_id)
-        text.say(f"or, with what {TITLES[engine]} has: {other}")
+        text.say(f"or, to take over what {TITLES[engine]} has: {other}")
     if outcome.blocked and not elsewhere:
         sure = where.command("resume", "--force", state.experiment_id)
         text.say(f"or, once you are sure that nothing of what was left as it is runs: {sure}")

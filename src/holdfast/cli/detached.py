@@ -37,7 +37,7 @@ def detach_option(command: _C) -> _C:
     """`--detach`."""
     about = (
         "Return once it runs; it goes on without the terminal, and writes to a log. On Slurm: "
-        "return once all is submitted, and leave it to that."
+        "return once everything is submitted."
     )
     return click.option("--detach", is_flag=True, help=about)(command)
 

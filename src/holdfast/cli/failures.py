@@ -59,13 +59,13 @@ EXIT_CODES: Final = {
     "else is done",
     UNREADABLE: "unreadable state",
     ABANDONED: "of `wait`: nobody runs it although it is not over; its orchestrator died, or left "
-    "it to an engine, which has no more of it, and `resume` goes on",
+    "it to an engine, where all of it has ended; `resume` goes on",
     REFUSED: "refused by the engine; no such partition, account or quota, in its own words. "
     "What was not submitted is as it was",
     TIMED_OUT: "of `wait`: not over within --timeout",
     HUNG_UP: "the terminal was closed; SIGHUP ends `holdfast run`, not its processes",
     INTERRUPTED: "interrupted by Ctrl-C, or on request; of Ctrl-C holdfast dies itself, so that a "
-    "shell ends the loop around it, too. What Slurm has goes on",
+    "shell ends the loop around it, too. Jobs on Slurm run on",
     TERMINATED: "stopped by SIGTERM",
 }
 

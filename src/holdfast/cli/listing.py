@@ -330,7 +330,7 @@ def _say_what_to_do(where: Where, found: list[Listed]) -> None:
         if each.having is not None and each.living is None:
             text.say(
                 f"{each.having.title} has {each.having} of {text.one_line(state.experiment_id)}; "
-                f"stop that: {where.command('stop', state.experiment_id)}\n"
+                f"stop it: {where.command('stop', state.experiment_id)}\n"
                 f"  or take it over: {where.command('resume', state.experiment_id)}"
             )
         elif alive:
@@ -345,8 +345,8 @@ def _say_what_to_do(where: Where, found: list[Listed]) -> None:
         if each.having is not None and each.having.ended:
             who = each.state.experiment_id
             text.say(
-                f"{each.having.ended:,} of {each.having.number:,} that {each.having.title} had of "
-                f"{text.one_line(who)} have ended; take that in: {where.command('resume', who)}"
+                f"{each.having.ended:,} of the {each.having.number:,} that {each.having.title} ran "
+                f"of {text.one_line(who)} have ended; collect them: {where.command('resume', who)}"
             )
     dead = [each for each in unowned if each.living is not None and each.living.kind == "dead"]
     stale = [each.state for each in dead if each.having is None]

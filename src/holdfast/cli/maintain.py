@@ -42,8 +42,7 @@ def cleanup(where: Where, dry_run: bool, force: bool, as_json: bool) -> int:
     """Mark running experiments whose owner is proven dead as interrupted, with the evidence.
 
     Those of a living owner are left alone. Those whose owner may be alive are named, and the exit
-    code is 5, unless --force. Those of which an engine still has something are named, too: they go
-    on, and are not stale.
+    code is 5, unless --force. Those that an engine still has are named, too: they are not stale.
     """
     manager = where.manager()
     listing = manager.listing()

@@ -34,7 +34,9 @@ _EXAMPLE: Final = "limits.timeout=4h"
 #: What can change of an experiment that goes on.
 _TABLES: Final = ("limits", "engine")
 
-_engine = engine_option("Where it runs this time, instead of what has it or is configured.")
+_engine = engine_option(
+    "Where it runs this time; default: the engine that has it, else as configured."
+)
 
 
 def _part_options(command: _C) -> _C:

@@ -55,9 +55,8 @@ def pause(seconds: float) -> None:
 def wait(where: Where, queries: tuple[str, ...], timeout: float | None, as_json: bool) -> int:
     """Wait until nobody runs the experiments, and nothing of them runs; exit as `run` would have.
 
-    What was left to an engine's queue or nodes is waited for until all of it has ended, which
-    `resume` takes in. Of several, the exit code is the first that is not 0. Ctrl-C ends the waiting
-    alone.
+    Waits for what was left to an engine, too, until all of it has ended; `resume` collects it. Of
+    several, the exit code is the first that is not 0. Ctrl-C ends the waiting alone.
     """
     from holdfast.cli.abroad import Abroad
 
@@ -157,7 +156,7 @@ def _tell(
         text.say(f"{who}: not over yet: {words}")
         return
     if there.having is not None:
-        words = f"{words}; what {there.having.title} had of it has ended, and is to be taken in"
+        words = f"{words}; all that {there.having.title} ran has ended; a resume collects it"
     elif state.status in (ExperimentStatus.RUNNING, ExperimentStatus.INITIALISED):
         why = "was never started" if state.owner is None else f"its orchestrator: {seen.verdict}"
         words = f"{words}; nobody drives it, {text.one_line(why)}"

@@ -38,10 +38,11 @@ class EngineOptions:
         account: Of Slurm, who pays; None for the site's default.
         time_s: Of Slurm, the time limit of a job; None for the partition's default. A job that
             reaches it is interrupted, not failed.
-        cpus: Of Slurm, CPUs of one command; None for what the partition gives.
-        memory_bytes: Of Slurm, memory of one command; None for what the partition gives. `K`, `M`,
-            `G` and `T` are powers of 1024.
-        gpus: Of Slurm, GPUs of one command; None for none.
+        cpus: Of Slurm, CPUs of one command, on each of its nodes; None for what the partition
+            gives.
+        memory_bytes: Of Slurm, memory of one command, on each of its nodes; None for what the
+            partition gives. `K`, `M`, `G` and `T` are powers of 1024.
+        gpus: Of Slurm, GPUs of one command, on each of its nodes; None for none.
         nodes: Of Slurm, nodes of one job, whose command starts its ranks on all of them by `srun`
             or `torchrun`; None for one.
         per_job: Of Slurm, how many commands share one job.
