@@ -1,6 +1,8 @@
 """What Slurm's commands say, and what follows from it: they are scripts here."""
 
+import fcntl
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from holdfast.engines.slurm.looking import Looking
 from holdfast.engines.slurm.sending import Sent
 from holdfast.errors import EngineRefusedError
 
+MARKS = Marks("abcdefghijkl", "w0123456789ab")
 POLICY = (
     "sbatch: error: {limit}\n"
     "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy "
@@ -169,6 +172,61 @@ def test_what_was_just_submitted_is_asked_for(client: Client, tmp_path: Path) ->
     assert asked(tmp_path / "bin", "squeue") == 2
 
 
+def test_nobody_waits_for_one_who_fell_asleep_while_he_asked(
+    client: Client, tmp_path: Path
+) -> None:
+    """All orchestrators of a user would be as deaf as that one."""
+    prints(tmp_path / "bin", "scontrol", UP)
+    prints(tmp_path / "bin", "squeue", "")
+    now, shared = 1000.0, tmp_path / "shared"
+    asking = Asking(client, shared, lambda: now)
+    assert asking.refresh()
+    with open(shared / "lock", "w") as asleep:
+        fcntl.flock(asleep, fcntl.LOCK_EX)
+        now += 70.0
+        assert not asking.refresh()
+        now += 60.0
+        assert asking.refresh()
+    assert asking.answer.asked_at == now
+
+
+def test_a_job_of_another_time_is_neither_ours_nor_gone(client: Client, tmp_path: Path) -> None:
+    """The clock of who submitted it may be ahead, and it runs."""
+    line = f"7|0|RUNNING|None|1000|1000|N/A|1:00|n1|n1|{os.getuid()}|{MARKS.name}|{MARKS.comment}"
+    prints(tmp_path / "bin", "scontrol", UP)
+    prints(tmp_path / "bin", "squeue", line)
+    answer = Asking(client, None, lambda: 5000.0).now()
+    name = AttemptName("exp_1", "0", 1)
+    handle, folder = Handle(name=name, folder=tmp_path), Folder(tmp_path, lambda: 0.0)
+    for made_at, kind in ((1059.0, "running"), (1061.0, "unknown")):
+        for number in (None, 7):
+            sent = Sent(
+                marks=MARKS, folder=tmp_path, made_at=made_at, tasks=((name,),), number=number
+            )
+            looking = Looking(client, lambda: 5000.0)
+            assert looking.word(handle, sent, 0, folder, answer, None).kind == kind
+
+
+def test_of_two_jobs_with_one_task_the_one_that_goes_on_stands_for_it(
+    client: Client, tmp_path: Path
+) -> None:
+    """The other found it taken, ended at once, and proves nothing."""
+    rest = f"{os.getuid()}|{MARKS.name}|{MARKS.comment}"
+    lines = [
+        f"8|0|FAILED|NonZeroExitCode|1000|1001|1002|1:00|n1|n1|{rest}",
+        f"7|0|RUNNING|None|1000|1000|N/A|1:00|n2|n2|{rest}",
+        f"9|0|PENDING|None|1000|N/A|N/A|1:00|n/a||{rest}",
+    ]
+    prints(tmp_path / "bin", "scontrol", UP)
+    for some in (lines, lines[::-1]):
+        prints(tmp_path / "bin", "squeue", "\n".join(some))
+        answer = Asking(client, None, lambda: 5000.0).now()
+        sent = Sent(marks=MARKS, folder=tmp_path, made_at=1000.0, tasks=())
+        found = Looking(client, lambda: 5000.0).element(answer, sent, 0)
+        assert found is not None
+        assert found.number == 7
+
+
 def test_of_a_wave_that_is_not_named_one_number_is_asked_for(
     client: Client, tmp_path: Path
 ) -> None:
@@ -180,7 +238,7 @@ def test_of_a_wave_that_is_not_named_one_number_is_asked_for(
     says(tmp_path / "bin", "scontrol", "slurm_load_jobs error: Socket timed out")
     names = [AttemptName("exp_1", str(index), 1) for index in range(100)]
     sent = Sent(
-        marks=Marks("abcdefghijkl", "w0123456789ab"),
+        marks=MARKS,
         folder=tmp_path,
         made_at=900.0,
         tasks=tuple((name,) for name in names),

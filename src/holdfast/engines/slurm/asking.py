@@ -30,6 +30,8 @@ _MOST_QUESTIONS: Final = 30.0
 _QUESTION_EVERY_S: Final = 60.0
 #: By which the clocks of two hosts of one user may differ.
 _SKEW_S: Final = 60.0
+#: After which nobody can still be asking who was to ask.
+_OVERDUE_S: Final = 2 * _LONGEST_S
 _MOST_BYTES: Final = 1 << 28
 
 
@@ -116,7 +118,8 @@ class Asking:
         self._read()
         if self.due_in_s() <= 0:
             with self._alone() as alone:
-                if alone:
+                # Whoever has begun to ask may be asleep, or his host dead.
+                if alone or self._clock() - self._shared.tried_at > _OVERDUE_S:
                     self._read()
                     if self.due_in_s() <= 0:
                         self._ask()

@@ -168,6 +168,9 @@ class Looking:
         if answer.asked_at <= sent.sent_at and begun is not None:
             self.wants_answer = True
             return EngineWord(name, "running", "it has begun", host=_host(begun))
+        if any(task in job for job in answer.jobs.get(sent.marks, ())):
+            text = "a job with its marks is older than it: are the clocks of two hosts apart?"
+            return EngineWord(name, "unknown", text)
         if sent.number is None:
             if answer.asked_at < sent.made_at + KNOWN_WITHIN_S:
                 self.wants_answer = True
