@@ -105,6 +105,17 @@ def test_another_engine_leaves_alone_what_slurm_has(sh: Shell, slurm: Cluster) -
     assert len(list(sh.path.glob("began.*"))) == 3
 
 
+@pytest.mark.parametrize("engine", ["local", "slurm"])
+def test_an_aggregation_has_an_engine_of_its_own(sh: Shell, engine: str) -> None:
+    """Where the processes run, or here: their results are on the shared disk."""
+    words = 'echo "job ${SLURM_JOB_ID:-none}"; echo {} > $HOLDFAST_RESULT'
+    table = f"[aggregate]\nengine = '{engine}'\ncommand = ['sh', '-c', '{words}']\n"
+    (sh.path / "there.toml").write_text(FILE + table)
+    sh("run", "--engine", "slurm", "there.toml")
+    out, _ = sh("logs", "@last/aggregate")
+    assert bool(re.search(r"job \d+", out)) == (engine == "slurm"), out
+
+
 def test_a_refusal_has_slurms_words_and_an_exit_code_of_its_own(sh: Shell) -> None:
     """No such partition: nothing is submitted, and the doctor says the same."""
     words = ("--engine", "slurm", "--set", "engine.partition=nowhere", "there.toml")

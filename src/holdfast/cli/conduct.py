@@ -87,7 +87,7 @@ def conduct(
             on_begin=on_begin,
             force=force,
             gone_grace_s=None if engine.name == LOCAL else engines.processes.grace_s,
-            aggregation_engine=None if engines.one else aggregation_engine,
+            aggregation_engine=None if engines.local else aggregation_engine,
         )
         outcome = drive(orchestrator, leave)
     if progress.first is None:  # nothing was to be done

@@ -9,6 +9,7 @@ import attrs
 import click
 
 from holdfast.config import engine
+from holdfast.engines.contract import LOCAL
 from holdfast.engines.options import ENGINES, EngineName, EngineOptions
 from holdfast.errors import HoldfastError, UnreadableStateWarning
 from holdfast.reading.engines import handed_over
@@ -35,9 +36,9 @@ class Engines(NamedTuple):
     aggregation: EngineOptions
 
     @property
-    def one(self) -> bool:
-        """Whether one engine does both."""
-        return self.processes == self.aggregation
+    def local(self) -> bool:
+        """Whether this machine does both, by one engine."""
+        return self.processes.name == LOCAL == self.aggregation.name
 
     @classmethod
     def of(cls, processes: EngineOptions, aggregates_on: EngineName) -> Self:
