@@ -582,6 +582,30 @@ def test_a_signal_says_what_may_not_have_been_submitted(manager: StateManager) -
     assert "2 attempts are left to slurm, and 1 is not known to be" in outcome.message
 
 
+def test_nobody_leaves_where_nothing_is_left_to_an_engine(manager: StateManager) -> None:
+    """What waits for its next attempt would wait for ever: it is submitted first."""
+    engine = ScriptedEngine()
+    config = {**CONFIG, "retry": {"max_attempts": 2, "backoff": 100}}
+    conduct(manager, engine).run(config, experiment_id="exp_a", leave=True)
+    ended("0.1", "failed", exit_code=1)(engine)
+    outcome = conduct(manager, engine).resume("exp_a", leave=True)
+    assert (outcome.left, engine.submitted) == (1, ["0.1", "0.2"])
+    assert engine.now >= 100
+    ended("0.2")(engine)
+    last = conduct(manager, engine).resume("exp_a", leave=True)
+    assert (code_of(last), last.left, last.state.status) == (0, 0, "completed")
+
+
+def test_what_ends_unseen_is_decided_before_anybody_leaves(manager: StateManager) -> None:
+    """Else `leave` again and again would never come to the end of its grace period."""
+    engine = ScriptedEngine()
+    run(manager, engine, 2, leave=True)
+    everything(runs("0.1"), runs("1.1"), say("0.1", "failed"))(engine)
+    outcome = conduct(manager, engine).resume("exp_a", leave=True)
+    assert (outcome.left, engine.submitted) == (2, ["0.1", "1.1", "0.2"])
+    assert engine.now >= 30
+
+
 def test_what_jobs_hold_back_waits_for_the_next_resume(manager: StateManager) -> None:
     """As many as may be at a time are submitted, and no more: nobody is there to go on."""
     engine = ScriptedEngine()
