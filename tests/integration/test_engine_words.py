@@ -550,6 +550,11 @@ def test_everything_is_submitted_and_left(manager: StateManager) -> None:
     engine.now += 60
     again = conduct(manager, engine).resume("exp_a", leave=True)
     assert (again.left, engine.submitted[3:]) == (2, ["1.2"])
+    assert [each.phase for each in manager.load("exp_a").processes.values()] == [
+        *(None, "queued", "running"),
+    ]
+    third = conduct(manager, engine).resume("exp_a", leave=True)
+    assert (third.left, len(engine.submitted)) == (2, 4)
     engine.story = [ended("1.2"), ended("2.1")]
     last = resume(manager, engine)
     assert code_of(last) == 0
@@ -580,6 +585,15 @@ def test_a_signal_says_what_may_not_have_been_submitted(manager: StateManager) -
     outcome = run(manager, engine, 3)
     assert (code_of(outcome), outcome.left) == (130, 2)
     assert "2 attempts are left to slurm, and 1 is not known to be" in outcome.message
+
+
+def test_whoever_leaves_has_asked_once_how_far_everything_is(manager: StateManager) -> None:
+    """Also where there is nothing to submit."""
+    engine = ScriptedEngine()
+    run(manager, engine, leave=True)
+    runs("0.1")(engine)
+    assert conduct(manager, engine).resume("exp_a", leave=True).left == 1
+    assert manager.load("exp_a").processes[0].phase == "running"
 
 
 def test_nobody_leaves_where_nothing_is_left_to_an_engine(manager: StateManager) -> None:
