@@ -216,6 +216,13 @@ def test_out_of_memory_is_a_failure_of_its_own(manager: StateManager) -> None:
     assert outcome.state.status is ExperimentStatus.FAILED
 
 
+def test_what_never_began_has_not_failed_whatever_its_job_died_of(manager: StateManager) -> None:
+    """Its batch script ran out of memory before the command began: nobody is charged for that."""
+    engine = ScriptedEngine([*wait(3, say("0.1", "out_of_memory")), *wait(3, ended("0.2"))])
+    outcome = run(manager, engine)
+    assert (code_of(outcome), outcome.state.processes[0].failures) == (0, 0)
+
+
 def test_unknown_decides_nothing_for_ever_but_a_record_does(manager: StateManager) -> None:
     """An engine that has forgotten it for an hour has not ended it."""
     engine = ScriptedEngine(
@@ -524,7 +531,8 @@ def test_stop_really_stops_what_was_left(manager: StateManager) -> None:
     outcome = conduct(manager, engine).stop("exp_a")
     assert outcome.state.status is ExperimentStatus.INTERRUPTED
     assert {name for name, _ in engine.cancelled} == {"0.1", "1.1"}
-    assert {each.status for each in outcome.state.processes.values()} == {ProcessStatus.PENDING}
+    found = list(outcome.state.processes.values())
+    assert {(each.status, each.reason) for each in found} == {("pending", "user")}
     assert not (manager.folder("exp_a") / "attempts/1.1.stop").exists()
     assert engine.now < 20
 
@@ -566,7 +574,7 @@ def test_nothing_is_left_before_its_scheduler_has_it(manager: StateManager) -> N
     """What goes on without us is said of nothing that may never have been submitted."""
     queued = say("0.1", "queued", "could not be submitted", taken=None)
     doubt = say("0.1", "unknown", "it may have been submitted", taken=None)
-    engine = ScriptedEngine([queued, *wait(60, doubt), *wait(60, say("0.1", "queued"))])
+    engine = ScriptedEngine([queued, *wait(60, doubt), *wait(50, say("0.1", "queued"))])
     outcome = run(manager, engine, leave=True)
     assert (outcome.left, engine.story) == (1, [])
 
