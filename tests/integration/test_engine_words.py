@@ -216,6 +216,13 @@ def test_out_of_memory_is_a_failure_of_its_own(manager: StateManager) -> None:
     assert outcome.state.status is ExperimentStatus.FAILED
 
 
+def test_what_never_began_has_not_failed_whatever_its_job_died_of(manager: StateManager) -> None:
+    """Its batch script ran out of memory before the command began: nobody is charged for that."""
+    engine = ScriptedEngine([*wait(3, say("0.1", "out_of_memory")), *wait(3, ended("0.2"))])
+    outcome = run(manager, engine)
+    assert (code_of(outcome), outcome.state.processes[0].failures) == (0, 0)
+
+
 def test_unknown_decides_nothing_for_ever_but_a_record_does(manager: StateManager) -> None:
     """An engine that has forgotten it for an hour has not ended it."""
     engine = ScriptedEngine(
@@ -524,7 +531,8 @@ def test_stop_really_stops_what_was_left(manager: StateManager) -> None:
     outcome = conduct(manager, engine).stop("exp_a")
     assert outcome.state.status is ExperimentStatus.INTERRUPTED
     assert {name for name, _ in engine.cancelled} == {"0.1", "1.1"}
-    assert {each.status for each in outcome.state.processes.values()} == {ProcessStatus.PENDING}
+    found = list(outcome.state.processes.values())
+    assert {(each.status, each.reason) for each in found} == {("pending", "user")}
     assert not (manager.folder("exp_a") / "attempts/1.1.stop").exists()
     assert engine.now < 20
 
@@ -550,6 +558,11 @@ def test_everything_is_submitted_and_left(manager: StateManager) -> None:
     engine.now += 60
     again = conduct(manager, engine).resume("exp_a", leave=True)
     assert (again.left, engine.submitted[3:]) == (2, ["1.2"])
+    assert [each.phase for each in manager.load("exp_a").processes.values()] == [
+        *(None, "queued", "running"),
+    ]
+    third = conduct(manager, engine).resume("exp_a", leave=True)
+    assert (third.left, len(engine.submitted)) == (2, 4)
     engine.story = [ended("1.2"), ended("2.1")]
     last = resume(manager, engine)
     assert code_of(last) == 0
@@ -561,7 +574,7 @@ def test_nothing_is_left_before_its_scheduler_has_it(manager: StateManager) -> N
     """What goes on without us is said of nothing that may never have been submitted."""
     queued = say("0.1", "queued", "could not be submitted", taken=None)
     doubt = say("0.1", "unknown", "it may have been submitted", taken=None)
-    engine = ScriptedEngine([queued, *wait(60, doubt), *wait(60, say("0.1", "queued"))])
+    engine = ScriptedEngine([queued, *wait(60, doubt), *wait(50, say("0.1", "queued"))])
     outcome = run(manager, engine, leave=True)
     assert (outcome.left, engine.story) == (1, [])
 
@@ -580,6 +593,39 @@ def test_a_signal_says_what_may_not_have_been_submitted(manager: StateManager) -
     outcome = run(manager, engine, 3)
     assert (code_of(outcome), outcome.left) == (130, 2)
     assert "2 attempts are left to slurm, and 1 is not known to be" in outcome.message
+
+
+def test_whoever_leaves_has_asked_once_how_far_everything_is(manager: StateManager) -> None:
+    """Also where there is nothing to submit."""
+    engine = ScriptedEngine()
+    run(manager, engine, leave=True)
+    runs("0.1")(engine)
+    assert conduct(manager, engine).resume("exp_a", leave=True).left == 1
+    assert manager.load("exp_a").processes[0].phase == "running"
+
+
+def test_nobody_leaves_where_nothing_is_left_to_an_engine(manager: StateManager) -> None:
+    """What waits for its next attempt would wait for ever: it is submitted first."""
+    engine = ScriptedEngine()
+    config = {**CONFIG, "retry": {"max_attempts": 2, "backoff": 100}}
+    conduct(manager, engine).run(config, experiment_id="exp_a", leave=True)
+    ended("0.1", "failed", exit_code=1)(engine)
+    outcome = conduct(manager, engine).resume("exp_a", leave=True)
+    assert (outcome.left, engine.submitted) == (1, ["0.1", "0.2"])
+    assert engine.now >= 100
+    ended("0.2")(engine)
+    last = conduct(manager, engine).resume("exp_a", leave=True)
+    assert (code_of(last), last.left, last.state.status) == (0, 0, "completed")
+
+
+def test_what_ends_unseen_is_decided_before_anybody_leaves(manager: StateManager) -> None:
+    """Else `leave` again and again would never come to the end of its grace period."""
+    engine = ScriptedEngine()
+    run(manager, engine, 2, leave=True)
+    everything(runs("0.1"), runs("1.1"), say("0.1", "failed"))(engine)
+    outcome = conduct(manager, engine).resume("exp_a", leave=True)
+    assert (outcome.left, engine.submitted) == (2, ["0.1", "1.1", "0.2"])
+    assert engine.now >= 30
 
 
 def test_what_jobs_hold_back_waits_for_the_next_resume(manager: StateManager) -> None:

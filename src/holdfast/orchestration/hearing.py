@@ -131,8 +131,12 @@ class Hearing:
 
     def _is_clear(self, name: AttemptName) -> bool:
         """Whether what is over without an outcome has had its time to show one."""
-        self._over_since.setdefault(name, self.monotonic())
+        self.doubt(name)
         return self._is_due(name)
+
+    def doubt(self, name: AttemptName) -> None:
+        """It is over, and its outcome has its time to be seen from now on."""
+        self._over_since.setdefault(name, self.monotonic())
 
     def _is_due(self, name: AttemptName) -> bool:
         since = self._over_since.get(name)

@@ -18,7 +18,6 @@ __all__ = [
     "Entrusted",
     "Known",
     "ask",
-    "attempt_of",
     "recorded_as_running",
     "together",
 ]

@@ -252,6 +252,7 @@ class Watch(Watched):
             # It began after all. Once its outcome has had its time to be seen, the word counts.
             self.early.discard(name)
             self.handles[name] = self.kept.pop(name)
+            self.hearing.doubt(name)
             return
         means = LOST if word is None else self.hearing.mean(word, None)
         self.blocked[name] = means.words if means.kind == "doubtful" else seen.evidence
