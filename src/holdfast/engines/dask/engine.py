@@ -21,7 +21,7 @@ from holdfast.attempts.names import AttemptName, prepare
 from holdfast.attempts.records import Attempt
 from holdfast.engines import carrying, station, waves
 from holdfast.engines.bell import Bell
-from holdfast.engines.contract import EngineWord, Handle, WordKind
+from holdfast.engines.contract import TERMINAL, EngineWord, Handle, WordKind
 from holdfast.engines.dask import tasks
 from holdfast.engines.dask.judging import Judges, by_files, error_of, running
 from holdfast.engines.dask.link import Link
@@ -203,8 +203,8 @@ class DaskEngine:
         """See `Engine.poll`.
 
         Raises:
-            EngineError: The scheduler cannot be reached, and no files tell anything new; or the
-                disk does not take what came back.
+            EngineError: The scheduler cannot be reached, and no files tell that anything is over;
+                or the disk does not take what came back.
         """
         self._hear()
         away = self._collect()
@@ -214,7 +214,7 @@ class DaskEngine:
                 short = self._workers.shortage()
         words = [self._word(handle, short) for handle in handles]
         self._judges.ask([word for word in words if word.kind == "node_fail"], handles)
-        if away is not None and all(word.kind == "unknown" for word in words):
+        if away is not None and not any(word.kind in TERMINAL for word in words):
             raise away
         return words
 
