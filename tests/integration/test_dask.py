@@ -187,9 +187,10 @@ def test_a_scheduler_that_was_started_again_changes_nothing(
     until(lambda: kinds(engine, handles).count("running") == 2)
     until(lambda: len(ran(work)) == 2)
     cluster.kill_scheduler()
-    # By its files, each that runs is known to run; of the one that waited nobody can say anything.
-    until(lambda: sorted(kinds(engine, handles)) == ["running", "running", "unknown"])
-    waited = next(word.name for word in engine.poll(handles) if word.kind == "unknown")
+    until(lambda: kinds(engine, handles) == [])
+    with pytest.raises(EngineError, match="cannot be reached"):
+        engine.poll(handles)
+    (waited,) = {handle.name for handle in handles if handle.name.unit not in ran(work)}
     cluster.start_scheduler()
     for name in ("three", "four"):
         cluster.start_worker(name, slots=1)
@@ -209,6 +210,22 @@ def test_a_scheduler_that_was_started_again_changes_nothing(
     )
     assert ended(engine, engine.submit(EXPERIMENT, [again])) == [5]
     assert ran(work) == ["0", "1", "2"]
+
+
+def test_what_ends_while_the_scheduler_is_away_is_known_by_its_files(
+    cluster: Cluster, make: Make, work: Path
+) -> None:
+    """What still runs then is known to run, and of what waited nobody can say anything."""
+    engine = make()
+    handles = engine.submit(EXPERIMENT, attempts(work, 3, GATE.replace("go", "go.$I")))
+    until(lambda: kinds(engine, handles).count("running") == 2)
+    until(lambda: len(ran(work)) == 2)
+    cluster.kill_scheduler()
+    until(lambda: kinds(engine, handles) == [])
+    (work / f"go.{ran(work)[0]}").touch()
+    until(lambda: sorted(kinds(engine, handles)) == ["completed", "running", "unknown"])
+    (work / f"go.{ran(work)[1]}").touch()
+    until(lambda: sorted(kinds(engine, handles)) == ["completed", "completed", "unknown"])
 
 
 def test_a_scheduler_that_cannot_be_reached_is_an_error_that_passes(

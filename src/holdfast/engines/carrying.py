@@ -66,7 +66,7 @@ def sees(folder: str, token: str) -> bool:
 def carry_out(
     wanted: Order,
     started: Callable[[ProcessIdentity | None], None] = lambda _: None,
-    completing: Callable[[], None] = lambda: None,
+    completing: Callable[[bool], None] = lambda _: None,
 ) -> Parcel | None:
     """Run an attempt to its certain end; see `station.run`.
 

@@ -15,10 +15,23 @@ from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import Attempt
 from holdfast.identity import ProcessIdentity
 
-__all__ = ["ALIVE", "LOCAL", "TERMINAL", "Engine", "EngineWord", "Handle", "WordKind"]
+__all__ = [
+    "ALIVE",
+    "FREES_EARLY",
+    "LOCAL",
+    "TERMINAL",
+    "Engine",
+    "EngineWord",
+    "Handle",
+    "WordKind",
+]
 
 #: The name of the engine that runs attempts on this machine.
 LOCAL: Final = "local"
+
+#: Engines whose `completing` says that nothing of the attempt runs any more: its command has ended,
+#: its outcome comes within half a second, and another attempt may have its place meanwhile.
+FREES_EARLY: Final = frozenset({LOCAL, "dask"})
 
 WordKind = Literal[
     "queued",
@@ -125,9 +138,8 @@ class EngineWord:
     """What an engine can say of one attempt, with its own text.
 
     Attributes:
-        kind: `completing` says that its end has begun: of the local engine, that its command has
-            ended, that nothing of it is left, that its outcome will be published within half a
-            second, and that another attempt may have its place. `gone` says that the engine has it
+        kind: `completing` says that its end has begun; of some engines, that its place is free
+            (`FREES_EARLY`). `gone` says that the engine has it
             no more and nothing about how it ended: that is in its exit record, and without one it
             is lost. `unknown` never fails or reruns anything.
         clean: Of one that is completing: whether its command ended with exit code 0, as far as the

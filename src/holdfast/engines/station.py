@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 
@@ -46,6 +46,15 @@ class LeftError(Exception):
 Key = tuple[str, str]
 
 
+@attrs.frozen
+class _Completing:
+    clean: bool
+
+
+#: That it began, with its shim; that its end has begun; why nobody waits any more; that it is over.
+_News = ProcessIdentity | None | _Completing | BaseException | Literal[True]
+
+
 @attrs.define(eq=False)
 class _Job:
     """An attempt here, and those who wait for it.
@@ -58,12 +67,12 @@ class _Job:
 
     key: Key
     attempt: Attempt
-    waiting: "list[queue.SimpleQueue[ProcessIdentity | BaseException | bool | None]]"
+    waiting: "list[queue.SimpleQueue[_News]]"
     handle: Handle | None = None
     settling: Settling | None = None
     completing: bool = False
 
-    def tell(self, news: "ProcessIdentity | BaseException | bool | None") -> None:
+    def tell(self, news: _News) -> None:
         for each in self.waiting:
             each.put(news)
 
@@ -93,14 +102,15 @@ def run(
     *,
     folder: Path | None = None,
     started: Callable[[ProcessIdentity | None], None] = lambda _: None,
-    completing: Callable[[], None] = lambda: None,
+    completing: Callable[[bool], None] = lambda _: None,
 ) -> bool:
     """Run *attempt* here, or wait for whoever runs it already; return once it is over.
 
     Args:
         folder: By which folder it is known to who asks from outside; default its own.
         started: Called in this thread with the identity of its shim.
-        completing: Called in this thread once nothing of it runs and only its outcome is awaited.
+        completing: Called in this thread once nothing of it runs and only its outcome is awaited,
+            with whether its command ended with exit code 0.
 
     Returns:
         Whether it was begun at all: not if it was told to stop before it came.
@@ -111,7 +121,7 @@ def run(
         HoldfastError: It cannot be started here.
     """
     key = (str(folder or attempt.folder), str(attempt.name))
-    heard: queue.SimpleQueue[ProcessIdentity | BaseException | bool | None] = queue.SimpleQueue()
+    heard: queue.SimpleQueue[_News] = queue.SimpleQueue()
     with _guard:
         if key in _refused:
             return False
@@ -130,8 +140,8 @@ def run(
             raise news
         if news is True:
             return True
-        if news is False:
-            completing()
+        if isinstance(news, _Completing):
+            completing(news.clean)
         else:
             started(news)
 
@@ -280,7 +290,7 @@ class Station:
         elif word.kind == "completing":
             if not job.completing:
                 job.completing = True
-                job.tell(False)
+                job.tell(_Completing(word.clean))
         elif job.settling is None:
             assert job.handle is not None
             # What its shim left is on this host, and nobody else could find it.
@@ -310,7 +320,7 @@ class Station:
                 else:
                     self._end(job, True)
 
-    def _end(self, job: _Job, news: "BaseException | bool") -> None:
+    def _end(self, job: _Job, news: BaseException | Literal[True]) -> None:
         for jobs in (self._here, self._taken):
             if job in jobs:
                 jobs.remove(job)

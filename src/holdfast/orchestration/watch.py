@@ -15,7 +15,7 @@ from holdfast.attempts.family import Census
 from holdfast.attempts.looking import Ended, Look, Running, Undecided, look
 from holdfast.attempts.names import AttemptName, attempts_dir
 from holdfast.attempts.settling import Lost
-from holdfast.engines.contract import EngineWord, Handle
+from holdfast.engines.contract import FREES_EARLY, EngineWord, Handle
 from holdfast.errors import (
     DiskError,
     StateReadError,
@@ -179,13 +179,12 @@ class Watch(Watched):
         if name in self.blocked:
             del self.blocked[name]
             self.handles[name] = self.kept.pop(name)
-        if not self.hearing.is_local:
-            if self.last.get(name) != word:
-                self.last[name] = self.heard[name] = word
+        if not self.hearing.is_local and self.last.get(name) != word:
+            self.last[name] = self.heard[name] = word
+        if means.kind != "ending" or self.engine.name not in FREES_EARLY:
+            return
         # Where the first failure ends all, nothing is begun beside an end that looks like one.
-        elif means.kind == "ending" and (
-            word.clean or not self.launcher.experiment.limits.fail_fast
-        ):
+        if word.clean or not self.launcher.experiment.limits.fail_fast:
             self.completing.add(name)
 
     def take_heard(self) -> list[tuple[EngineWord, Handle]]:

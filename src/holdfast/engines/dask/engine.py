@@ -21,7 +21,7 @@ from holdfast.attempts.names import AttemptName, prepare
 from holdfast.attempts.records import Attempt
 from holdfast.engines import carrying, station, waves
 from holdfast.engines.bell import Bell
-from holdfast.engines.contract import EngineWord, Handle, WordKind
+from holdfast.engines.contract import TERMINAL, EngineWord, Handle, WordKind
 from holdfast.engines.dask import tasks
 from holdfast.engines.dask.judging import Judges, by_files, error_of, running
 from holdfast.engines.dask.link import Link
@@ -60,8 +60,11 @@ class _Task:
     heard_at: float = 0.0
     lost: bool = False
 
-    def began(self, said: Mapping[str, Any]) -> None:
-        """Take in that a worker began it."""
+    def hear(self, said: Mapping[str, Any]) -> None:
+        """Take in that a worker began it, or that nothing of it runs any more."""
+        if "clean" in said:
+            self.word = attrs.evolve(self.word, kind="completing", clean=bool(said["clean"]))
+            return
         self.word, self.heard_at = running(self.handle, said), time.monotonic()
         self.worker = str(said.get("worker"))
 
@@ -195,7 +198,7 @@ class DaskEngine:
             for text, identity in answer.items() if isinstance(answer, dict) else ():
                 task = self._tasks.get(AttemptName.parse(experiment_id, text) or _NOBODY)
                 if task is not None:
-                    task.began({"worker": worker, "identity": identity})
+                    task.hear({"worker": worker, "identity": identity})
 
     # -- what becomes of it -----------------------------------------------------------------------
 
@@ -203,8 +206,8 @@ class DaskEngine:
         """See `Engine.poll`.
 
         Raises:
-            EngineError: The scheduler cannot be reached, and no files tell anything new; or the
-                disk does not take what came back.
+            EngineError: The scheduler cannot be reached, and no files tell that anything is over;
+                or the disk does not take what came back.
         """
         self._hear()
         away = self._collect()
@@ -214,7 +217,7 @@ class DaskEngine:
                 short = self._workers.shortage()
         words = [self._word(handle, short) for handle in handles]
         self._judges.ask([word for word in words if word.kind == "node_fail"], handles)
-        if away is not None and all(word.kind == "unknown" for word in words):
+        if away is not None and not any(word.kind in TERMINAL for word in words):
             raise away
         return words
 
@@ -224,7 +227,7 @@ class DaskEngine:
             name = self._keys.get(f"{_prefix(said.get('token'))}{said.get('attempt')}")
             task = None if name is None else self._tasks.get(name)
             if task is not None:
-                task.began(said)
+                task.hear(said)
 
     def _collect(self) -> EngineError | None:
         """Take in the tasks that are over, and find those again whose connection was lost.
@@ -316,7 +319,7 @@ class DaskEngine:
             if self._workers.is_gone(task.worker, task.heard_at):
                 words = f"worker {task.worker} is gone, and no other has taken it yet"
                 return by_files(handle, words)
-        elif task.word.text != short:
+        elif task.word.kind != "completing" and task.word.text != short:
             kind: WordKind = "held" if short else "queued"
             task.word = attrs.evolve(task.word, kind=kind, text=short)
         return task.word

@@ -7,6 +7,7 @@ again by the names that they were published under, if the scheduler still has th
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 import os
 import time
 from collections import deque
@@ -26,6 +27,11 @@ _ANSWER_S: Final = 15
 _AGAIN_S: Final = (0.5, 15.0)
 #: Of a larger graph, distributed says that it is large.
 _AT_ONCE: Final = 500
+
+
+def _said_by_us(record: logging.LogRecord) -> bool:
+    """Keep one line of distributed's own from a terminal, for which an `EngineError` stands."""
+    return "Failed to reconnect to scheduler" not in str(record.msg)
 
 
 class Link:
@@ -101,6 +107,7 @@ class Link:
             )
             self.own = True
         where = self._cluster if self.own else self.address
+        logging.getLogger("distributed.client").addFilter(_said_by_us)
         # A wrong address is a matter of seconds: nothing waits behind it but a new client.
         client = Client(where, timeout=_CONNECT_S, set_as_default=False, name="holdfast")
         client.subscribe_topic(TOPIC, self._heard)

@@ -30,18 +30,19 @@ def attempt(wanted: carrying.Order) -> Parcel | None:
 
     worker = get_worker()
 
-    def started(identity: ProcessIdentity | None) -> None:
-        said = {
-            "token": wanted.token,
-            "attempt": str(wanted.attempt.name),
-            "at": time.time(),
-            "worker": worker.address,
-            "identity": None if identity is None else attrs.asdict(identity),
-        }
-        worker.log_event(TOPIC, said)
+    def say(**more: Any) -> None:
+        said = {"token": wanted.token, "attempt": str(wanted.attempt.name), **more}
+        worker.log_event(TOPIC, {**said, "worker": worker.address})
 
-    # Nothing of it runs any more, and its outcome is about to come: another may have its place.
-    return carrying.carry_out(wanted, started, secede)
+    def started(identity: ProcessIdentity | None) -> None:
+        say(at=time.time(), identity=None if identity is None else attrs.asdict(identity))
+
+    def completing(clean: bool) -> None:
+        # Nothing of it runs any more, and its outcome is about to come: another may have its place.
+        say(clean=clean)
+        secede()
+
+    return carrying.carry_out(wanted, started, completing)
 
 
 def stop(folder: str, names: Sequence[str], force: bool) -> list[str]:
