@@ -62,6 +62,7 @@ class Looking:
         self._elements: dict[Marks, Mapping[int, Job]] = {}
         self._numbers: dict[Marks, _Number] = {}
         self._number_asked: dict[Marks, Answer] = {}
+        self._accounts: dict[Marks, tuple[Answer | None, Mapping[int, Job]]] = {}
         self._nodes: dict[str, tuple[float, Node | None]] = {}
         self._unreached = ""
         self.wants_answer = False
@@ -116,7 +117,7 @@ class Looking:
         if answer is None or answer.problem:
             return EngineWord(name, "unknown", self._silence(answer))
         if job is None:
-            return self._missing(handle, sent, task, begun, answer)
+            return self._missing(handle, sent, task, begun, answer, limits)
         if (sent.marks, task) in self.cancelled and begun is None and kind_of(job) in WAITS:
             # It has left the queue since the controller was asked.
             return EngineWord(name, "cancelled", _TAKEN_OUT)
@@ -153,7 +154,13 @@ class Looking:
         return f"Slurm does not answer since {since:%H:%M:%S} UTC: {answer.problem}"
 
     def _missing(
-        self, handle: Handle, sent: Sent, task: int, begun: Begun | None, answer: Answer
+        self,
+        handle: Handle,
+        sent: Sent,
+        task: int,
+        begun: Begun | None,
+        answer: Answer,
+        limits: Limits | None,
     ) -> EngineWord:
         """The word for one that the controller does not name."""
         name, now = handle.name, self._clock()
@@ -185,6 +192,11 @@ class Looking:
             if number.stranger and (begun is not None or now < number.seen_at + _NODES_BACK_S):
                 text = f"Slurm lost its job {sent.number}, which is somebody else's now"
                 return EngineWord(name, "unknown", text)
+        if limits is not None and limits.accounting:
+            job = self._accounted(sent, answer).get(task)
+            if job is not None and kind_of(job) in TERMINAL:
+                word = word_of(name, job, told_s=limits.told_s)
+                return self._node_failed(word, job.nodes) if word.kind == "node_fail" else word
         text = "Slurm does not know it any more"
         if begun is not None:
             return self._left(handle, sent, task, text, begun)
@@ -205,6 +217,22 @@ class Looking:
                 self.wants_answer = True  # the answer is older
                 return None
             found = self._numbers[sent.marks] = _Number(job is not None, self._clock())
+        return found
+
+    def _accounted(self, sent: Sent, answer: Answer) -> Mapping[int, Job]:
+        """What the accounting says of its tasks; asked once for each answer."""
+        asked, found = self._accounts.get(sent.marks, (None, {}))
+        if asked is not answer and sent.number is not None:
+            earliest = sent.made_at - _SKEW_S
+            found = {
+                task: job
+                for job in self._client.accounted(sent.number)
+                if job.submitted_at is not None
+                and job.submitted_at.timestamp() >= earliest
+                and marks(job.name, job.comment) == sent.marks
+                for task in job
+            }
+            self._accounts[sent.marks] = (answer, found)
         return found
 
     def _left(self, handle: Handle, sent: Sent, task: int, text: str, begun: Begun) -> EngineWord:
@@ -233,7 +261,7 @@ class Looking:
                     return found
         return None
 
-    def _node_failed(self, word: EngineWord, where: str) -> EngineWord:
+    def _node_failed(self, word: EngineWord, where: str | None) -> EngineWord:
         node = self._node(where) if where else None
         if node is None:
             return word
