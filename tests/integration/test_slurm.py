@@ -214,6 +214,7 @@ def test_a_controller_that_is_down_decides_nothing(
     handles = engine.submit(EXPERIMENT, [attempt(tmp_path, gate, index) for index in range(3)])
     hear(engine, handles, "running")
     now = time.time()
+    slurm.run("sbatch", "--hold", "--wrap", "true")  # something that has to be saved
     until(lambda: slurm.saved(now), 60)
     slurm.kill("slurmctld")
     began = time.monotonic()
@@ -507,6 +508,52 @@ def test_a_failed_node_is_named_with_its_last_boot(
     assert ran(tmp_path) == ["0"]
 
 
+#: Of a site with accounting: what it says, `{job}` being the number of the array.
+SACCT = """#!/bin/sh
+cat <<END
+{job}_0|OUT_OF_MEMORY|{now}|{now}|{now}|60|n1|{name}|
+{job}_1|CANCELLED by 0|{now}|{now}|{now}|60|n1|a stranger|
+END
+"""
+
+
+def test_what_the_controller_forgot_the_accounting_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of jobs that left no outcome; and where there is no accounting, that they are gone."""
+    with a_cluster(nodes=1, min_job_age=2) as cluster:
+        monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        engine, folder = SlurmEngine(), tmp_path / "e"
+        folder.mkdir()
+        handles = engine.submit(EXPERIMENT, [attempt(folder, "sleep 60", i) for i in range(2)])
+        hear(engine, handles, "running")
+        until(lambda: all(live_state(folder, one.name).kind == "held" for one in handles))
+        number = number_of(engine, handles)
+        now, (wave,) = int(time.time()), waves.waves(folder)
+        for handle in handles:
+            shim = live_state(folder, handle.name).identity
+            assert shim is not None
+            assert shim.pid is not None
+            os.kill(shim.pid, signal.SIGKILL)
+        until(lambda: cluster.run("squeue", "-h", "-tall").strip() == "", 120)
+        assert hear(engine, handles, "gone").text == "Slurm does not know it any more"
+        engine.close()
+        real = cluster.run("which", "scontrol").strip()
+        tools = {
+            "scontrol": "#!/bin/bash\nset -o pipefail\n"
+            f'{real} "$@" | sed s,storage/none,storage/slurmdbd,\n',
+            "sacct": SACCT.format(job=number, now=now, name=f"hf-{wave.token}-{wave.name}"),
+        }
+        for name, text in tools.items():
+            (tmp_path / name).write_text(text)
+            (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        with SlurmEngine() as engine:
+            hear(engine, handles, *TERMINAL)
+            assert [word.kind for word in engine.poll(handles)] == ["out_of_memory", "gone"]
+
+
 def test_ten_thousand_jobs_cost_few_calls(
     make: MakeEngine, slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -520,8 +567,8 @@ def test_ten_thousand_jobs_cost_few_calls(
     number = handles[0].data["job"].partition("_")[0]
     for turn in range(345):
         clock.advance(3 if turn < 60 else 12)
-        for engine in engines:
-            assert len(engine.poll(handles)) == count
+        assert len(engines[0].poll(handles)) == count
+        assert len(engines[1].poll(handles[:10])) == 10
         if turn % 10 == 0:
             slurm.run("scancel", f"{number}_{turn}")
     calls = sum(engine.calls for engine in engines)

@@ -148,6 +148,23 @@ def test_a_comment_may_hold_anything() -> None:
     assert marks("site", "") is None
 
 
+def test_what_the_accounting_keeps_is_read_as_the_queue_is() -> None:
+    """Elements that were cancelled while they waited are one line there, too."""
+    said = """\
+12_3|OUT_OF_MEMORY|1795716509|1795716510|1795716540|60|n1|hf-abcdefghijkl-w0123456789ab|
+12_4|CANCELLED by 1000|1795716509|1795716510|1795716540|UNLIMITED|n2|hf-abcdefghijkl-w0123456789ab|
+12_[5-9%2]|CANCELLED by 1000|1795716509|None|1795716540|60|None assigned|hf-abcdefghijkl-w0123456789ab|
+no line of it
+"""  # noqa: E501
+    jobs = parsing.accounted(said, 0)
+    assert [list(job) for job in jobs] == [[3], [4], [5, 6, 7, 8, 9]]
+    assert [kind_of(job) for job in jobs] == ["out_of_memory", "cancelled", "cancelled"]
+    assert [job.limit_s for job in jobs] == [3600, None, 3600]
+    assert word_of(NAME, jobs[0]).host == "n1"
+    assert word_of(NAME, jobs[0]).at == at(40)
+    assert marks(jobs[0].name, jobs[0].comment) == Marks("abcdefghijkl", "w0123456789ab")
+
+
 @pytest.mark.parametrize(
     ("said", "down"),
     [

@@ -109,7 +109,7 @@ def _out_of_queue(
             if job is None or kind_of(job) in WAITS:
                 with contextlib.suppress(DiskError):
                     revoke(handle.folder, handle.name)
-        elif task in sent.left and not sent.doubt:
+        elif sent.keeps(task) and not sent.doubt:
             sent.left.remove(task)
             taken.append((sent, task))
         elif job is None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from holdfast.engines.slurm import parsing
-from holdfast.engines.slurm.parsing import FORMAT, Node
+from holdfast.engines.slurm.parsing import ACCOUNTED, FORMAT, Job, Node
 from holdfast.errors import EngineError, EngineRefusedError
 
 __all__ = ["SLURM", "Client", "LimitReached", "NobodyKnows"]
@@ -116,11 +116,22 @@ class Client:
             EngineError: It does not answer.
         """
         status, out, err = self._run(["scontrol", "show", "job", str(number)], _ASK_S)
-        if status == 0:
-            return parsing.fields(out)
+        found = parsing.fields(out)
+        if status == 0 and "JobId" in found:
+            return found
         if "Invalid job id" in err:
             return None
-        raise EngineError(SLURM, _one_line(err))
+        raise EngineError(SLURM, _one_line(err) or "scontrol does not show a job")
+
+    def accounted(self, number: int) -> list[Job]:
+        """What the accounting keeps of a job and of those with its number before it; nothing if
+        it does not answer: it is never needed.
+        """
+        words = ["sacct", "-n", "-P", "-X", "-D", "-j", str(number), f"--format={ACCOUNTED}"]
+        try:
+            return parsing.accounted(self._answer(words), os.getuid())
+        except EngineError:
+            return []
 
     def node(self, name: str) -> Node | None:
         """What the controller knows of a node; None if it knows none. Raises EngineError."""

@@ -21,24 +21,21 @@ from holdfast.engines.bell import Bell
 from holdfast.engines.contract import ALIVE, EngineWord, Handle, WordKind
 from holdfast.engines.options import EngineOptions
 from holdfast.engines.slurm import batch, cancelling, examining
-from holdfast.engines.slurm.asking import Answer, Asking, place
-from holdfast.engines.slurm.batch import Asked, Marks
+from holdfast.engines.slurm.asking import Answer, Asking
+from holdfast.engines.slurm.batch import Asked
 from holdfast.engines.slurm.client import SLURM, Client, LimitReached
+from holdfast.engines.slurm.controller import Controller
+from holdfast.engines.slurm.finding import Finding, handles_of
 from holdfast.engines.slurm.folders import Folder
 from holdfast.engines.slurm.limits import Limits
 from holdfast.engines.slurm.looking import Looking
 from holdfast.engines.slurm.sending import Sending, Sent
-from holdfast.errors import DiskError, EngineError, EngineRefusedError
+from holdfast.errors import EngineError, EngineRefusedError
 
 __all__ = ["SlurmEngine"]
 
 _LONGEST_WAIT_S: Final = 3600.0
 _SHORTEST_TURN_S: Final = 0.1
-#: Between two attempts to reach a controller that has never answered.
-_SHORTEST_PAUSE_S: Final = 2.0
-_LONGEST_PAUSE_S: Final = 30.0
-#: After which it is asked again whether the controller is there before it is told anything.
-_TRUSTED_S: Final = 5.0
 
 
 class SlurmEngine:
@@ -68,19 +65,15 @@ class SlurmEngine:
         self._now = clock
         self._monotonic = monotonic
         self._client = Client()
-        self._limits: Limits | None = None
-        self._asked: Asking | None = None
-        self._heard_at = self._again_at = float("-inf")
-        self._pause_s = _SHORTEST_PAUSE_S
+        self._controller = Controller(self._client, self._clock, monotonic)
         self._sending = Sending(self._client, self._wanted, self._clock)
-        self._sent: dict[Marks, Sent] = {}
+        self._finding = Finding()
         self._folders: dict[Path, Folder] = {}
         self._known: dict[str, Path] = {}
-        self._by_name: dict[Path, Mapping[AttemptName, Handle]] = {}
-        self._looking = Looking(self._client, self._clock)
+        self._looking = Looking(self._client, self._clock, self._controller)
         self._watched: tuple[Path, ...] = ()
         self._worded: Answer | None = None
-        self._words: dict[AttemptName, tuple[EngineWord, Mapping[str, Any]]] = {}
+        self._words: dict[Path, dict[str, tuple[EngineWord, Mapping[str, Any]]]] = {}
         self._bell = Bell()
         self._closed = False
 
@@ -134,29 +127,14 @@ class SlurmEngine:
     def room(self) -> int | None:
         """See `Engine.room`: a share of what the controller keeps."""
         self._refresh()
-        return None if self._limits is None else self._limits.room(self._wanted.per_job)
+        limits = self._controller.limits
+        return None if limits is None else limits.room(self._wanted.per_job)
 
     def _reached(self) -> Limits:
         """The limits of the cluster, whose controller answers. Raises EngineError."""
         if self._closed:
             raise EngineError(SLURM, "it is closed")
-        if self._monotonic() - self._heard_at > _TRUSTED_S:
-            self._client.ping()
-            self._heard_at = self._monotonic()
-        if self._limits is None:
-            config = self._client.config()
-            self._limits = Limits.of(config, self._client.preemption_grace_s(config))
-        return self._limits
-
-    @property
-    def _asking(self) -> Asking:
-        if self._asked is None:
-            if self._limits is None:
-                # Which cluster it is, its controller must have said once.
-                self._reached()
-            assert self._limits is not None
-            self._asked = Asking(self._client, place(self._limits.cluster), self._clock)
-        return self._asked
+        return self._controller.reach()
 
     def _by_needs(self, attempts: Iterable[Attempt]) -> dict[Asked, list[Attempt]]:
         found: dict[Asked, list[Attempt]] = {}
@@ -192,9 +170,9 @@ class SlurmEngine:
             for asked, alike in self._by_needs(some).items():
                 for part in self._waves(alike, limits):
                     sent = self._send(folder, asked, part, limits)
-                    handles |= _handles(sent, limits, asked.requested)
+                    handles |= handles_of(sent, limits.cluster, asked.requested)
         with contextlib.suppress(EngineError):
-            self._asking.hurry()
+            self._controller.asking().hurry()
         return [handles[attempt.name] for attempt in attempts]
 
     def _waves(self, attempts: Sequence[Attempt], limits: Limits) -> Iterator[list[Attempt]]:
@@ -221,7 +199,7 @@ class SlurmEngine:
         sent.options = self._options(asked, attempts, limits)
         sent.script = batch.script(self._wanted, folder, wave.name)
         sent.left = list(range(len(wave.tasks)))
-        self._sent[sent.marks] = sent
+        self._finding.add(sent)
         self._sending.send(sent, limits)
         return sent
 
@@ -239,7 +217,8 @@ class SlurmEngine:
         folder = folder.absolute()
         self._known[experiment_id] = folder
         found = {}
-        for handle in self._named(folder):
+        limits = self._controller.limits
+        for handle in self._finding.named(folder, None if limits is None else limits.cluster):
             if handle.name.experiment_id == experiment_id:
                 found[handle.name] = handle  # of two waves with one name, the later
         words = self.poll(list(found.values()))
@@ -248,83 +227,50 @@ class SlurmEngine:
             word.name: word.handle or found[word.name] for word in words if word.kind in may_live
         }
 
-    def _named(self, folder: Path) -> Iterator[Handle]:
-        """Whatever the waves of *folder* itself name, oldest first."""
-        token = waves.token(folder) if (folder / "waves").exists() else ""
-        for wave in waves.waves(folder):
-            if wave.engine == SLURM and wave.token == token:
-                sent = self._sent.setdefault(Marks(wave.token, wave.name), Sent.of(wave))
-                yield from _handles(sent, self._limits, {}).values()
-
     def poll(self, handles: Sequence[Handle]) -> list[EngineWord]:
         """See `Engine.poll`."""
         self._watched = tuple(_folders(handles))
-        self._by_name.clear()
+        self._finding.forget()
         for path in self._watched:
             self._folder(path).refresh()
         self._refresh()
-        answer = None if self._asked is None else self._asked.answer
+        answer = self._controller.answer
         if answer is not self._worded:
             self._worded = answer
             self._words.clear()
-        fresh = {path: self._folder(path).news for path in self._watched}
-        words = [self._word(handle, answer, fresh) for handle in handles]
-        for news in fresh.values():
+        for path in self._watched:
+            kept, news = self._words.setdefault(path, {}), self._folder(path).news
+            for name in news:
+                kept.pop(name, None)
             news.clear()
-        if self._looking.wants_answer and self._asked is not None:
-            self._asked.hurry()
+        words = [self._word(handle, answer) for handle in handles]
+        if self._looking.wants_answer:
+            self._controller.hurry()
         self._looking.wants_answer = False
         return words
 
-    def _word(
-        self, handle: Handle, answer: Answer | None, fresh: Mapping[Path, set[str]]
-    ) -> EngineWord:
+    def _word(self, handle: Handle, answer: Answer | None) -> EngineWord:
         """The word for an attempt, the last one as long as nothing has changed.
 
         The loop asks for all of ten thousand whenever one of them ends.
         """
-        kept = self._words.get(handle.name)
-        known = str(handle.name) not in fresh[handle.folder]
-        if kept is not None and known and kept[1] == handle.data:
+        words, name = self._words[handle.folder], str(handle.name)
+        kept = words.get(name)
+        if kept is not None and kept[1] == handle.data:
             return kept[0]
-        folder = self._folder(handle.folder)
-        located = self._located(handle)
-        if located is None:
+        folder, place = self._folder(handle.folder), self._finding.place(handle)
+        if place is None:
             return EngineWord(handle.name, *_never(folder, handle))
-        word = self._looking.word(handle, *located, folder, answer, self._limits)
-        sent, task = located
-        if task in sent.left or (sent.number is None and word.kind == "unknown"):
+        word = self._looking.word(handle, *place, folder, answer)
+        sent, task = place
+        if sent.keeps(task) or (sent.number is None and word.kind == "unknown"):
             return attrs.evolve(word, taken=False if sent.full else None)
         # By Slurm's own times: it holds until its files or the next answer say something else.
         if word.kind in ALIVE and word.at is not None:
-            self._words[handle.name] = (word, handle.data)
+            words[name] = (word, handle.data)
         else:
-            self._words.pop(handle.name, None)
+            words.pop(name, None)
         return word
-
-    def _located(self, handle: Handle) -> tuple[Sent, int] | None:
-        """The wave and the task of an attempt; None where none of this folder names it."""
-        data = handle.data
-        marks = Marks(str(data.get("token")), str(data.get("wave")))
-        task = data.get("task")
-        for again in (False, True):
-            sent = self._sent.get(marks)
-            if sent is None and not again:
-                named = self._all_named(handle.folder)
-                if "wave" not in data and handle.name in named:
-                    return self._located(named[handle.name])
-                continue
-            if sent is not None and type(task) is int and 0 <= task < len(sent.tasks):
-                return sent, task
-        return None
-
-    def _all_named(self, folder: Path) -> Mapping[AttemptName, Handle]:
-        """What the waves of *folder* name, read once for all that are asked for at a time."""
-        if folder not in self._by_name:
-            self._by_name[folder] = {}
-            with contextlib.suppress(DiskError):
-                self._by_name[folder] = {each.name: each for each in self._named(folder)}
-        return self._by_name[folder]
 
     def _folder(self, path: Path) -> Folder:
         found = self._folders.get(path)
@@ -334,17 +280,10 @@ class SlurmEngine:
 
     def _refresh(self) -> bool:
         """Ask the controller if it is time to, go on with what waits; whether anything is new."""
-        if self._asked is None and self._monotonic() < self._again_at:
-            return False
-        try:
-            asking = self._asking
-        except EngineError as err:
-            self._again_at = self._monotonic() + self._pause_s
-            self._pause_s = min(self._pause_s * 1.5, _LONGEST_PAUSE_S)
-            return self._looking.silent(err.problem)
-        changed = asking.refresh()
-        if self._limits is not None and self._sending.go_on(asking.answer, self._limits):
-            asking.hurry()
+        changed = self._controller.refresh()
+        limits, answer = self._controller.limits, self._controller.answer
+        if limits is not None and answer is not None and self._sending.go_on(answer, limits):
+            self._controller.hurry()
             changed = True
         return changed
 
@@ -359,21 +298,23 @@ class SlurmEngine:
         which would kill the shim, too. What waits is taken out of the queue, if Slurm says at this
         moment that it is ours.
         """
-        self._by_name.clear()
-        located = {handle.name: self._located(handle) for handle in handles}
+        self._finding.forget()
         found = [
-            (handle, *place) for handle in handles if (place := located[handle.name]) is not None
+            (handle, *place)
+            for handle in handles
+            if (place := self._finding.place(handle)) is not None
         ]
         for folder in {handle.folder for handle in handles}:
             self._folder(folder).refresh(at_once=True)
         asking: Asking | None = None
         with contextlib.suppress(EngineError):
-            asking = self._asking
+            asking = self._controller.asking()
         unreached = cancelling.cancel(
             found, self._folder, asking, self._client, self._looking, force=force
         )
         if asking is not None:
             asking.hurry()
+        self._words.clear()  # of what has left the queue by now
         return unreached
 
     # --- waiting
@@ -388,7 +329,7 @@ class SlurmEngine:
                     left_s,
                     self._sending.due_in_s(),
                     *(folder.due_in_s() for folder in folders),
-                    self._due_in_s(),
+                    self._controller.due_in_s(),
                 ]
             )
             if self._bell.wait(max(pause_s, min(_SHORTEST_TURN_S, left_s))):
@@ -396,12 +337,6 @@ class SlurmEngine:
             listed = [folder.refresh() for folder in folders]
             if any(listed) or self._refresh():
                 return
-
-    def _due_in_s(self) -> float:
-        """When the controller may be asked again."""
-        if self._asked is None:
-            return max(self._again_at - self._monotonic(), 0.0)
-        return self._asked.due_in_s()
 
     def wake(self) -> None:
         """See `Engine.wake`."""
@@ -434,24 +369,6 @@ def _by_folder(attempts: Iterable[Attempt]) -> dict[Path, list[Attempt]]:
     found: dict[Path, list[Attempt]] = {}
     for attempt in attempts:
         found.setdefault(attempt.folder.absolute(), []).append(attempt)
-    return found
-
-
-def _handles(
-    sent: Sent, limits: Limits | None, requested: Mapping[str, float]
-) -> dict[AttemptName, Handle]:
-    """How the attempts of a wave are found again."""
-    found, waits = {}, set(sent.left)
-    for task, names in enumerate(sent.tasks):
-        data: dict[str, Any] = {"token": sent.marks.token, "wave": sent.marks.wave, "task": task}
-        if limits is not None:
-            data["cluster"] = limits.cluster
-        if sent.number is not None and task not in waits:
-            data["job"] = f"{sent.number}_{task}"
-        for name in names:
-            found[name] = Handle(
-                name=name, folder=sent.folder, engine=SLURM, data=data, requested=requested
-            )
     return found
 
 

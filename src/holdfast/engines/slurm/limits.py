@@ -25,6 +25,7 @@ class Limits:
         most_jobs: Jobs that the controller keeps, those of all users.
         kill_wait_s: From TERM to KILL of a job that is cancelled, or reaches its time limit.
         remembers_s: How long a job that has ended is shown at least.
+        accounting: Whether `sacct` knows how jobs ended that the controller has forgotten.
         told_s: How long before its end a preempted job may have been told; None if nobody says.
     """
 
@@ -36,6 +37,7 @@ class Limits:
     kill_wait_s: float = 30.0
     remembers_s: float = 300.0
     told_s: float | None = None
+    accounting: bool = False
 
     @classmethod
     def of(cls, config: Mapping[str, str], told_s: float | None = None) -> Self:
@@ -53,6 +55,7 @@ class Limits:
             kill_wait_s=first_number(config, "KillWait", default.kill_wait_s),
             remembers_s=first_number(config, "MinJobAge", default.remembers_s),
             told_s=told_s,
+            accounting=config.get("AccountingStorageType", "").endswith("slurmdbd"),
         )
 
     def grace_s(self, wanted_s: float) -> float:

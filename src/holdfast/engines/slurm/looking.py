@@ -17,8 +17,8 @@ from holdfast.engines.contract import TERMINAL, EngineWord, Handle
 from holdfast.engines.slurm.asking import Answer
 from holdfast.engines.slurm.batch import Marks, marks
 from holdfast.engines.slurm.client import Client
+from holdfast.engines.slurm.controller import Controller
 from holdfast.engines.slurm.folders import Begun, Folder
-from holdfast.engines.slurm.limits import Limits
 from holdfast.engines.slurm.parsing import Job, Node
 from holdfast.engines.slurm.sending import KNOWN_WITHIN_S, Sent, refused
 from holdfast.engines.slurm.wording import WAITS, kind_of, word_of
@@ -55,23 +55,19 @@ class Looking:
         killed: When attempts that run were first asked to end at once.
     """
 
-    def __init__(self, client: Client, clock: Callable[[], float]) -> None:
+    def __init__(self, client: Client, clock: Callable[[], float], controller: Controller) -> None:
         self._client = client
+        self._controller = controller
         self._clock = clock
         self._answer: Answer | None = None
         self._elements: dict[Marks, Mapping[int, Job]] = {}
         self._numbers: dict[Marks, _Number] = {}
         self._number_asked: dict[Marks, Answer] = {}
+        self._accounts: dict[Marks, tuple[Answer | None, Mapping[int, Job]]] = {}
         self._nodes: dict[str, tuple[float, Node | None]] = {}
-        self._unreached = ""
         self.wants_answer = False
         self.cancelled: set[tuple[Marks, int]] = set()
         self.killed: dict[AttemptName, float] = {}
-
-    def silent(self, problem: str) -> bool:
-        """The controller has never answered; whether that is new."""
-        news, self._unreached = problem != self._unreached, problem
-        return news
 
     def element(self, answer: Answer | None, sent: Sent, task: int) -> Job | None:
         """The line of *answer* that is about a task; None if there is none, or it is a stranger's.
@@ -102,10 +98,10 @@ class Looking:
         task: int,
         folder: Folder,
         answer: Answer | None,
-        limits: Limits | None,
     ) -> EngineWord:
         """The word for an attempt that is one of a task."""
         name = handle.name
+        limits = self._controller.limits
         told_s = None if limits is None else limits.told_s
         job = self.element(answer, sent, task)
         if str(name) in folder.ended:
@@ -148,7 +144,7 @@ class Looking:
 
     def _silence(self, answer: Answer | None) -> str:
         if answer is None or not answer.problem:
-            return self._unreached or "Slurm has not been asked yet"
+            return self._controller.problem or "Slurm has not been asked yet"
         since = datetime.fromtimestamp(answer.since, UTC)
         return f"Slurm does not answer since {since:%H:%M:%S} UTC: {answer.problem}"
 
@@ -161,7 +157,7 @@ class Looking:
             return EngineWord(name, "gone", refused(sent))
         if (sent.marks, task) in self.cancelled and begun is None:
             return EngineWord(name, "cancelled", _TAKEN_OUT)
-        if task in sent.left:
+        if sent.keeps(task):
             if sent.doubt:
                 return EngineWord(name, "unknown", f"it may have been submitted: {sent.doubt}")
             return EngineWord(name, "queued", sent.waits or "it is being submitted")
@@ -188,6 +184,12 @@ class Looking:
             if number.stranger and (begun is not None or now < number.seen_at + _NODES_BACK_S):
                 text = f"Slurm lost its job {sent.number}, which is somebody else's now"
                 return EngineWord(name, "unknown", text)
+        limits = self._controller.limits
+        if limits is not None and limits.accounting:
+            job = self._accounted(sent, answer).get(task)
+            if job is not None and kind_of(job) in TERMINAL:
+                word = word_of(name, job, told_s=limits.told_s)
+                return self._node_failed(word, job.nodes) if word.kind == "node_fail" else word
         text = "Slurm does not know it any more"
         if begun is not None:
             return self._left(handle, sent, task, text, begun)
@@ -208,6 +210,22 @@ class Looking:
                 self.wants_answer = True  # the answer is older
                 return None
             found = self._numbers[sent.marks] = _Number(job is not None, self._clock())
+        return found
+
+    def _accounted(self, sent: Sent, answer: Answer) -> Mapping[int, Job]:
+        """What the accounting says of its tasks; asked once for each answer."""
+        asked, found = self._accounts.get(sent.marks, (None, {}))
+        if asked is not answer and sent.number is not None:
+            earliest = sent.made_at - _SKEW_S
+            found = {
+                task: job
+                for job in self._client.accounted(sent.number)
+                if job.submitted_at is not None
+                and job.submitted_at.timestamp() >= earliest
+                and marks(job.name, job.comment) == sent.marks
+                for task in job
+            }
+            self._accounts[sent.marks] = (answer, found)
         return found
 
     def _left(self, handle: Handle, sent: Sent, task: int, text: str, begun: Begun) -> EngineWord:
@@ -236,7 +254,7 @@ class Looking:
                     return found
         return None
 
-    def _node_failed(self, word: EngineWord, where: str) -> EngineWord:
+    def _node_failed(self, word: EngineWord, where: str | None) -> EngineWord:
         node = self._node(where) if where else None
         if node is None:
             return word

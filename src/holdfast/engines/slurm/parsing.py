@@ -11,9 +11,11 @@ from typing import Final
 import attrs
 
 __all__ = [
+    "ACCOUNTED",
     "FORMAT",
     "Job",
     "Node",
+    "accounted",
     "chunks",
     "config",
     "down",
@@ -28,6 +30,8 @@ __all__ = [
 
 #: Of `squeue -o`. The comment comes last: it may have any character in it.
 FORMAT: Final = "%F|%K|%T|%r|%V|%S|%e|%l|%B|%N|%U|%j|%k"
+#: Of `sacct --format`.
+ACCOUNTED: Final = "JobID,State,Submit,Start,End,TimelimitRaw,NodeList,JobName,Comment"
 _NOTHING: Final = {"", "N/A", "n/a", "Unknown", "None", "(null)", "NONE"}
 _MOST_TASKS: Final = 4_000_001
 _DURATION: Final = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)|(\d+)-(\d+)")
@@ -91,6 +95,23 @@ def jobs(output: str) -> list[Job]:
     """Every line that can be understood; a later Slurm may write others."""
     found = [_job(line) for line in output.splitlines()]
     return [job for job in found if job is not None]
+
+
+def accounted(output: str, user: int) -> list[Job]:
+    """Every line of `sacct` that can be understood, as `squeue` would have put it."""
+    found = []
+    for line in output.splitlines():
+        parts = line.split("|", ACCOUNTED.count(","))
+        if len(parts) <= ACCOUNTED.count(","):
+            continue
+        job_id, state, submitted, started, ends, minutes, nodes, name, comment = parts
+        number, _, which = job_id.partition("_")
+        limit = f"{minutes}:00" if minutes.isdigit() else minutes
+        words = [number, which.strip("[]"), state, "", submitted, started, ends, limit, ""]
+        job = _job("|".join([*words, nodes, str(user), name, comment]))
+        if job is not None:
+            found.append(job)
+    return found
 
 
 def _job(line: str) -> Job | None:

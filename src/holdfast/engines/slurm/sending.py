@@ -4,6 +4,7 @@ A wave is on shared storage before anything is asked. What a submit limit keeps 
 became of a submission whose answer was lost is found out by the marks of its job.
 """
 
+import bisect
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -61,6 +62,11 @@ class Sent:
     refused: str = ""
     again_at: float = float("inf")
     pause_s: float = _FIRST_PAUSE_S
+
+    def keeps(self, task: int) -> bool:
+        """Whether a task has yet to be handed over; asked for thousands at a time."""
+        at = bisect.bisect_left(self.left, task)
+        return at < len(self.left) and self.left[at] == task
 
     @classmethod
     def of(cls, wave: waves.Wave) -> "Sent":
