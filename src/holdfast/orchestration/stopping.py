@@ -6,7 +6,7 @@ is waited for.
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 import attrs
@@ -98,6 +98,8 @@ class Stopping:
     _only: tuple[int, ...] | None = None
     _told: set[str] = attrs.field(factory=set)
     _asked: set[str] = attrs.field(factory=set)
+    #: What is meant, and waits in a queue.
+    _queued: dict[AttemptName, Handle] = attrs.field(factory=dict)
 
     _lookout: Lookout = attrs.field(init=False)
 
@@ -125,9 +127,8 @@ class Stopping:
             self._epoch = self._lookout.ask(self.request)
             self._owner = seen.state.owner
             return None
-        taken = [] if self._only is None else self._take_out(seen.state)
-        if self._only is not None:
-            seen = self._lookout.look()
+        if self._only is not None and self._find_queued(seen.state):
+            return self._wait_for_shims(seen)
         if seen.survivors or self._is_handed_over(seen.state):
             if meant := self._meant(seen):
                 self._tell("left", _left(meant))
@@ -135,8 +136,6 @@ class Stopping:
             return None
         if seen.state.status is ExperimentStatus.RUNNING and self.request.only is None:
             return self._take_over(seen)  # nothing runs: that is but a record
-        if taken:
-            return Stopped(kind="partly", state=seen.state, only=self._only)
         return Stopped(kind="nothing", state=seen.state)
 
     def _grace_of(self, state: ExperimentState) -> float:
@@ -177,21 +176,33 @@ class Stopping:
         """Whether all of it is to stop, and an engine has some: who takes it over ends that."""
         return self.request.only is None and bool(handed_over(state))
 
-    def _take_out(self, state: ExperimentState) -> list[AttemptName]:
-        """Of the processes that are meant, take those out of their queue that wait in one.
-
-        A shim that comes late all the same finds that it must not begin.
-        """
-        folder, waits = self.manager.folder(self.experiment_id), dict[AttemptName, Handle]()
+    def _find_queued(self, state: ExperimentState) -> bool:
+        """Whether some of the processes that are meant wait in a queue: no file tells of them."""
+        folder = self.manager.folder(self.experiment_id)
         for index in handed_over(state):
             name, process = attempt_of(state, index), state.processes[index]
             if name.index in (self._only or ()) and files.live_state(folder, name).kind == "absent":
-                waits[name] = Handle.from_record(name, folder, process.handle)
+                self._queued[name] = Handle.from_record(name, folder, process.handle)
+                # One that begins all the same hears it at once.
                 files.request(folder, name, self.request.level, Reason.USER)
-        with contextlib.suppress(EngineError):
-            self.engine.cancel(list(waits.values()), force=self.request.force)
-        # None of it has begun if this succeeds, and none of it ever will.
-        return [name for name in waits if files.revoke(folder, name)]
+        return bool(self._queued)
+
+    def _take_out(self) -> str:
+        """Take them out of their queue; why some cannot be, empty if all were."""
+        why: Mapping[AttemptName, str] = {}
+        for name, handle in list(self._queued.items()):
+            if files.live_state(handle.folder, name).kind != "absent":
+                del self._queued[name]  # it has begun since, and is seen by that
+        try:
+            handles = list(self._queued.values())
+            why = self.engine.cancel(handles, force=self.request.force) if handles else {}
+        except EngineError as err:
+            why = dict.fromkeys(self._queued, err.problem)
+        for name, handle in list(self._queued.items()):
+            # None of it has begun if this succeeds, and none of it ever will.
+            if (name not in why or self._late) and files.revoke(handle.folder, name):
+                del self._queued[name]
+        return next(iter(why.values()), "")
 
     def _meant(self, seen: Standing) -> list[Survivor]:
         """The attempts among those that survive which are to stop."""
@@ -298,9 +309,12 @@ class Stopping:
     def _wait_for_shims(self, seen: Standing) -> Stopped | None:
         """Until the processes that are meant do not run; nobody drives the others either."""
         self._ask_shims(seen)
+        why = self._take_out()
         left = self._meant(seen)
-        if not left:
+        if not left and not self._queued:
             words = ["nobody drives the rest"] if seen.survivors else []
+            if why:
+                words.append(f"what stays in the queue will run nothing: {why}")
             return Stopped(kind="partly", state=seen.state, only=self._only, words=words)
         if not self._late:
             return None
