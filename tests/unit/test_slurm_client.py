@@ -16,6 +16,7 @@ from holdfast.engines.options import EngineOptions
 from holdfast.engines.slurm.asking import Asking
 from holdfast.engines.slurm.batch import Marks
 from holdfast.engines.slurm.client import Client, LimitReached
+from holdfast.engines.slurm.controller import Controller
 from holdfast.engines.slurm.engine import SlurmEngine
 from holdfast.engines.slurm.examining import examine
 from holdfast.engines.slurm.folders import Folder
@@ -96,6 +97,11 @@ def prints(directory: Path, command: str, words: str) -> None:
         f"#!/bin/sh\necho >> {directory}/{command}.asked\ncat <<'END'\n{words}\nEND\n"
     )
     script.chmod(0o755)
+
+
+def looking_at(client: Client, now: float) -> Looking:
+    """A look at what a cluster says at *now*."""
+    return Looking(client, lambda: now, Controller(client, lambda: now, lambda: now))
 
 
 def asked(directory: Path, command: str) -> int:
@@ -207,8 +213,8 @@ def test_a_job_of_another_time_is_neither_ours_nor_gone(client: Client, tmp_path
             sent = Sent(
                 marks=MARKS, folder=tmp_path, made_at=made_at, tasks=((name,),), number=number
             )
-            looking = Looking(client, lambda: 5000.0)
-            assert looking.word(handle, sent, 0, folder, answer, None).kind == kind
+            looking = looking_at(client, 5000.0)
+            assert looking.word(handle, sent, 0, folder, answer).kind == kind
 
 
 def test_of_two_jobs_with_one_task_the_one_that_goes_on_stands_for_it(
@@ -226,7 +232,7 @@ def test_of_two_jobs_with_one_task_the_one_that_goes_on_stands_for_it(
         prints(tmp_path / "bin", "squeue", "\n".join(some))
         answer = Asking(client, None, lambda: 5000.0).now()
         sent = Sent(marks=MARKS, folder=tmp_path, made_at=1000.0, tasks=())
-        found = Looking(client, lambda: 5000.0).element(answer, sent, 0)
+        found = looking_at(client, 5000.0).element(answer, sent, 0)
         assert found is not None
         assert found.number == 7
 
@@ -249,10 +255,10 @@ def test_of_a_wave_that_is_not_named_one_number_is_asked_for(
         number=7,
         sent_at=900.0,
     )
-    looking, folder = Looking(client, lambda: 1000.0), Folder(tmp_path, lambda: 0.0)
+    looking, folder = looking_at(client, 1000.0), Folder(tmp_path, lambda: 0.0)
     before = client.calls
     words = [
-        looking.word(Handle(name=name, folder=tmp_path), sent, task, folder, answer, None)
+        looking.word(Handle(name=name, folder=tmp_path), sent, task, folder, answer)
         for task, name in enumerate(names)
     ]
     assert {word.kind for word in words} == {"unknown"}
