@@ -380,6 +380,18 @@ def test_force_takes_what_is_blocked_for_dead(manager: StateManager) -> None:
     assert "--force" in evidence(manager, "requeue")[0]
 
 
+def test_force_waits_for_an_engine_that_is_only_away(manager: StateManager) -> None:
+    """Its jobs run on: what is blocked is meant, and not all that nobody can ask about."""
+    engine = ScriptedEngine([runs("0.1"), interrupt])
+    run(manager, engine)
+    away = say("0.1", "unknown", "Slurm does not answer", passes=True)
+    lost = say("0.1", "unknown", "nobody knows its node")
+    engine.story = [away, *wait(90), lost, *wait(20), *wait(1, ended("0.1"))]
+    with pytest.warns(AttemptWarning, match="Slurm does not answer"):
+        outcome = resume(manager, engine, force=True)
+    assert (code_of(outcome), engine.submitted) == (0, ["0.1"])
+
+
 def test_a_failed_node_that_never_began_it_blocks_nothing(manager: StateManager) -> None:
     """Its right to begin is taken from it, which needs no proof."""
     engine = ScriptedEngine([say("0.1", "node_fail", host="n1"), *wait(3, ended("0.2"))])

@@ -23,6 +23,7 @@ from holdfast.attempts.records import Attempt, ExitRecord
 from holdfast.engines import waves
 from holdfast.engines.contract import TERMINAL, EngineWord, Handle
 from holdfast.engines.options import EngineOptions
+from holdfast.engines.slurm import batch
 from holdfast.engines.slurm.engine import SlurmEngine
 from holdfast.errors import EngineError, EngineRefusedError
 from slurm_mini import Cluster, a_cluster
@@ -608,6 +609,7 @@ def test_the_doctor_tries_a_job(
     assert [level for level, _ in said if level == "problem"] == []
     text = "\n".join(words for _, words in said)
     for part in (
+        f"runs holdfast from {batch.NODE}",
         "controller answers",
         "arrays of 10,001",
         "KillWait is 3 s",

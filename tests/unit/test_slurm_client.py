@@ -3,6 +3,8 @@
 import fcntl
 import json
 import os
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,13 @@ import pytest
 from holdfast.attempts.names import AttemptName
 from holdfast.engines import waves
 from holdfast.engines.contract import Handle
+from holdfast.engines.options import EngineOptions
 from holdfast.engines.slurm.asking import Asking
 from holdfast.engines.slurm.batch import Marks
 from holdfast.engines.slurm.client import Client, LimitReached
+from holdfast.engines.slurm.controller import Controller
 from holdfast.engines.slurm.engine import SlurmEngine
+from holdfast.engines.slurm.examining import examine
 from holdfast.engines.slurm.folders import Folder
 from holdfast.engines.slurm.looking import Looking
 from holdfast.engines.slurm.sending import Sent
@@ -92,6 +97,11 @@ def prints(directory: Path, command: str, words: str) -> None:
         f"#!/bin/sh\necho >> {directory}/{command}.asked\ncat <<'END'\n{words}\nEND\n"
     )
     script.chmod(0o755)
+
+
+def looking_at(client: Client, now: float) -> Looking:
+    """A look at what a cluster says at *now*."""
+    return Looking(client, lambda: now, Controller(client, lambda: now, lambda: now))
 
 
 def asked(directory: Path, command: str) -> int:
@@ -203,8 +213,8 @@ def test_a_job_of_another_time_is_neither_ours_nor_gone(client: Client, tmp_path
             sent = Sent(
                 marks=MARKS, folder=tmp_path, made_at=made_at, tasks=((name,),), number=number
             )
-            looking = Looking(client, lambda: 5000.0)
-            assert looking.word(handle, sent, 0, folder, answer, None).kind == kind
+            looking = looking_at(client, 5000.0)
+            assert looking.word(handle, sent, 0, folder, answer).kind == kind
 
 
 def test_of_two_jobs_with_one_task_the_one_that_goes_on_stands_for_it(
@@ -222,7 +232,7 @@ def test_of_two_jobs_with_one_task_the_one_that_goes_on_stands_for_it(
         prints(tmp_path / "bin", "squeue", "\n".join(some))
         answer = Asking(client, None, lambda: 5000.0).now()
         sent = Sent(marks=MARKS, folder=tmp_path, made_at=1000.0, tasks=())
-        found = Looking(client, lambda: 5000.0).element(answer, sent, 0)
+        found = looking_at(client, 5000.0).element(answer, sent, 0)
         assert found is not None
         assert found.number == 7
 
@@ -245,10 +255,10 @@ def test_of_a_wave_that_is_not_named_one_number_is_asked_for(
         number=7,
         sent_at=900.0,
     )
-    looking, folder = Looking(client, lambda: 1000.0), Folder(tmp_path, lambda: 0.0)
+    looking, folder = looking_at(client, 1000.0), Folder(tmp_path, lambda: 0.0)
     before = client.calls
     words = [
-        looking.word(Handle(name=name, folder=tmp_path), sent, task, folder, answer, None)
+        looking.word(Handle(name=name, folder=tmp_path), sent, task, folder, answer)
         for task, name in enumerate(names)
     ]
     assert {word.kind for word in words} == {"unknown"}
@@ -277,3 +287,44 @@ def test_waves_are_read_once_for_all_that_none_of_them_names(
     with SlurmEngine() as engine:
         assert {word.kind for word in engine.poll(handles)} == {"gone"}
     assert len(read) == 1
+
+
+#: Ways of a node, and what a doctor says of them.
+NODES = {
+    "the file is there": ("", "ok", "runs holdfast from"),
+    "an old Python": ("import sys; sys.version_info = (3, 9)", "problem", "older than 3.11"),
+    "a package": (
+        "import os; os.path.exists = lambda _: False\n"
+        "import sys, types; sys.modules['holdfast'] = types.SimpleNamespace(__version__='9')",
+        "warning", "has holdfast 9 of its own",
+    ),
+    "neither": (
+        "import os; os.path.exists = lambda _: False\nimport sys; sys.modules['holdfast'] = None",
+        "problem", "has no holdfast",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ways", NODES)
+def test_a_doctor_says_whether_a_node_can_run_what_a_job_begins_with(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ways: str
+) -> None:
+    """The probe runs in the very Python that a job would: here, as a node that has such ways."""
+    ahead, level, words = NODES[ways]
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!/bin/sh\n( cat <<'END'\n{ahead}\nEND\ncat \"$1\" ) > ahead.py\n"
+        f'exec {sys.executable} ahead.py "$2"\n'
+    )
+    python.chmod(0o755)
+    prints(tmp_path / "bin", "scontrol", UP)
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.write_text(
+        '#!/bin/sh\nfor word; do case "$word" in --chdir=*) cd "${word#*=}";; '
+        "--version) echo slurm; exit;; esac; done\ncat > job; sh job; echo 7\n"
+    )
+    sbatch.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    wanted = EngineOptions(name="slurm", python=str(python))
+    said = list(examine(client, wanted, lambda: datetime.now(UTC)))
+    assert [each for each, text in said if words in text] == [level], said

@@ -150,6 +150,8 @@ class EngineWord:
             on the engine was ending it (`timeout`, `cancelled`, `preempted`).
         booted_at: Of a failed node: when it was booted last, where that is known.
         handle: A handle that says more than the one that was asked for; None if it says it all.
+        passes: Of one that is unknown: whether that passes by itself, since its engine is only
+            away, or not so far yet.
         taken: Of one that is queued, or may be: whether its scheduler has it, which goes on without
             us. None: that is about to be known; False: there is no room for it yet.
     """
@@ -163,6 +165,7 @@ class EngineWord:
     booted_at: datetime | None = None
     handle: Handle | None = None
     taken: bool | None = True
+    passes: bool = False
 
 
 class Engine(Protocol):

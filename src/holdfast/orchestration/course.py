@@ -26,7 +26,7 @@ from holdfast.lifecycle.events import Event, ProcessExited, Requested
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration import exits, outcomes, partial, reuse, surveying, takeover
 from holdfast.orchestration.aggregating import conclude
-from holdfast.orchestration.fates import alone
+from holdfast.orchestration.fates import alone, others_words
 from holdfast.orchestration.holding import allocator
 from holdfast.orchestration.intent import Intent
 from holdfast.orchestration.interrupts import Interrupts
@@ -321,7 +321,7 @@ class Course:
             process = state.processes[adopted[name][0]]
             self._watch.adopt([name], {name: known.handle(name, claim.folder, process)})
         for name, whose in taken.alone.items():
-            self._watch.block(name, whose)
+            self._watch.block(name, others_words(whose))
         for words in alone(taken.alone):
             self._terms.note(words)
         for name in taken.settle:

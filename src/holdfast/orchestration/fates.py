@@ -17,7 +17,7 @@ from holdfast.orchestration.known import Entrusted
 from holdfast.orchestration.surveying import Survey
 from holdfast.status import ProcessStatus
 
-__all__ = ["Action", "Decision", "alone", "decide", "goes_on", "left_alone"]
+__all__ = ["Action", "Decision", "alone", "decide", "goes_on", "left_alone", "others_words"]
 
 Action = Literal["run", "skip", "reuse", "adopt", "hold", "blocked"]
 
@@ -84,7 +84,7 @@ def _of_look(process: ProcessProgress, found: Look | Entrusted, *, force: bool) 
         if force:
             words = f"{attempt} is with {found.words}, and is taken for dead (--force)"
             return Decision("run", words)
-        return Decision("blocked", f"{attempt}: {others_words(found.words)}")
+        return Decision("blocked", f"{attempt}: {others_words(found)}")
     if isinstance(found, Running):
         who = "" if found.identity is None else f" ({found.identity})"
         halt = halted(found)
@@ -130,21 +130,19 @@ def goes_on(found: Look | Entrusted) -> bool:
     return isinstance(found, Running) or (isinstance(found, Entrusted) and found.ours)
 
 
-def left_alone(left: Mapping[AttemptName, int], found: Survey) -> dict[AttemptName, str]:
-    """The attempts that are not ours to judge, and why not."""
+def left_alone(left: Mapping[AttemptName, int], found: Survey) -> dict[AttemptName, Entrusted]:
+    """The attempts that are not ours to judge, and whose they are."""
     looks = {name: found.looks[index] for name, index in left.items()}
     return {
-        name: others_words(seen.words)
-        for name, seen in looks.items()
-        if isinstance(seen, Entrusted) and not seen.ours
+        name: seen for name, seen in looks.items() if isinstance(seen, Entrusted) and not seen.ours
     }
 
 
-def alone(left: Mapping[AttemptName, str]) -> list[str]:
-    """What people are told of attempts that other engines have: a line for each of these."""
+def alone(left: Mapping[AttemptName, Entrusted]) -> list[str]:
+    """What to say of attempts that other engines have: a line for each of these."""
     by_engine: dict[str, list[AttemptName]] = {}
-    for name, words in left.items():
-        by_engine.setdefault(words.partition(" ")[0], []).append(name)
+    for name, whose in left.items():
+        by_engine.setdefault(whose.engine, []).append(name)
     return [
         f"{engine} has {_attempts(names)}: `resume --engine {engine}` takes "
         f"{'it' if len(names) == 1 else 'them'} up"
@@ -156,7 +154,6 @@ def _attempts(names: Sequence[AttemptName]) -> str:
     return f"attempt {names[0]}" if len(names) == 1 else f"{len(names):,} attempts"
 
 
-def others_words(whose: str) -> str:
+def others_words(whose: Entrusted) -> str:
     """Why an attempt of another engine is left alone, and what takes it up."""
-    engine = whose.partition(" ")[0]
-    return f"{whose} has it: `resume --engine {engine}` takes it up"
+    return f"{whose.words} has it: `resume --engine {whose.engine}` takes it up"

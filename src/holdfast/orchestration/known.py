@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -28,11 +28,13 @@ class Entrusted:
     """An attempt whose engine says what becomes of it: what can be seen from here does not.
 
     Attributes:
+        engine: Its name.
         words: Who has it, `slurm (job 12_3)`.
         ours: Whether that engine takes it over. Another's attempts are left alone.
         phase: How far it is, if that is recorded.
     """
 
+    engine: str
     words: str
     ours: bool
     phase: str | None = None
@@ -65,13 +67,14 @@ class Known:
         """
         handle = process.handle
         if handle is not None and self.engine not in (None, handle.get("engine")):
-            return Entrusted(whereabouts(handle), ours=False, phase=process.phase)
+            return _entrusted(handle, process, ours=False)
         if handle is None and name in self.handles and self.engine != LOCAL:
             handle = self.handles[name].record
         if handle is None:
             told = begun and self.engine is not None and name in self.words
-            return Entrusted(str(self.engine), ours=True) if told else None
-        return Entrusted(whereabouts(handle), ours=True, phase=process.phase)
+            engine = str(self.engine)
+            return Entrusted(engine, engine, ours=True) if told else None
+        return _entrusted(handle, process, ours=True)
 
     def handle(self, name: AttemptName, folder: Path, process: ProcessProgress) -> Handle:
         """How the engine finds the attempt *name* again."""
@@ -90,6 +93,10 @@ def together(before: Handle, now: Handle) -> Handle:
         data={**before.data, **now.data},
         requested={**before.requested, **now.requested},
     )
+
+
+def _entrusted(handle: Mapping[str, Any], process: ProcessProgress, *, ours: bool) -> Entrusted:
+    return Entrusted(str(handle.get("engine")), whereabouts(handle), ours, process.phase)
 
 
 NOBODY: Final = Known(engine=None)

@@ -20,6 +20,7 @@ from holdfast.lifecycle.events import Event, Requested
 from holdfast.lifecycle.handed import handed_over
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.fates import Decision, decide, goes_on, left_alone
+from holdfast.orchestration.known import Entrusted
 from holdfast.orchestration.rules import Rules
 from holdfast.orchestration.selecting import EVERYTHING, Selection
 from holdfast.orchestration.surveying import Survey, survey
@@ -40,7 +41,7 @@ class Takeover:
         state: What the experiment is afterwards.
         adopt: Attempts that run and are watched from now on.
         settle: Attempts to be brought to a certain end, beside everything else that goes on.
-        alone: Attempts that another engine has, and who that is.
+        alone: Attempts that another engine has.
         decisions: What is done with each process.
         held: Processes that are not to be started, whatever becomes of them.
         skipped: How many processes were completed before, and stay so.
@@ -53,7 +54,7 @@ class Takeover:
     state: ExperimentState
     adopt: tuple[AttemptName, ...]
     settle: tuple[AttemptName, ...]
-    alone: Mapping[AttemptName, str] = attrs.field(factory=dict)
+    alone: Mapping[AttemptName, Entrusted] = attrs.field(factory=dict)
     decisions: tuple[Decision, ...]
     held: frozenset[int] = frozenset()
     skipped: int

@@ -165,7 +165,8 @@ class Watch(Watched):
             return  # that is told, and says nothing of this one
         lasted_s = self.wondering.about(word)
         handle = self.handles[name]
-        if self.force and lasted_s >= self.hearing.grace_s:
+        # An engine that is away knows better once it is back: --force does not mean its jobs.
+        if self.force and not word.passes and lasted_s >= self.hearing.grace_s:
             self.forget(name)
             self.kept[name] = handle
             self.settle(name, handle.identity, word)

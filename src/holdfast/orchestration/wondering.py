@@ -30,13 +30,15 @@ class Wondering:
     """Those of one experiment, since when, and in the words of the engine."""
 
     _hearing: Hearing
-    _since: dict[AttemptName, tuple[float, str]] = attrs.field(factory=dict)
+    _since: dict[AttemptName, tuple[float, str, bool]] = attrs.field(factory=dict)
 
     def about(self, word: EngineWord) -> float:
         """Note that the engine says *word*; for how many seconds it has."""
         now = self._hearing.monotonic()
-        since, _ = self._since.get(word.name, (now, ""))
-        self._since[word.name] = since, word.text
+        since, _, passes = self._since.get(word.name, (now, "", word.passes))
+        if passes and not word.passes:
+            since = now  # it is back, and has not been at a loss for long
+        self._since[word.name] = since, word.text, word.passes
         return now - since
 
     def is_copied(self, name: AttemptName) -> bool:
@@ -53,6 +55,6 @@ class Wondering:
         now = self._hearing.monotonic()
         return {
             name: text or "it gives no reason"
-            for name, (since, text) in self._since.items()
+            for name, (since, text, _) in self._since.items()
             if now - since >= _TOLD_AFTER_S
         }

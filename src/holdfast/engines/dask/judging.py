@@ -71,7 +71,7 @@ def by_files(handle: Handle, otherwise: str) -> EngineWord:
         return EngineWord(handle.name, "completed", "its outcome is recorded")
     if isinstance(seen, Running):
         return EngineWord(handle.name, "running", str(seen.verdict))
-    return EngineWord(handle.name, "unknown", otherwise)
+    return EngineWord(handle.name, "unknown", otherwise, passes=True)
 
 
 def running(asked: Handle, began: Mapping[str, Any]) -> EngineWord:

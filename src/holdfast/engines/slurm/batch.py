@@ -15,10 +15,12 @@ from holdfast.engines.options import EngineOptions, is_own
 from holdfast.engines.slurm.client import SLURM
 from holdfast.errors import EngineRefusedError
 
-__all__ = ["Asked", "Marks", "marks", "options", "script"]
+__all__ = ["NODE", "Asked", "Marks", "marks", "options", "script"]
 
 _NAME: Final = re.compile(r"hf-([a-z2-7]{12})-(w[0-9a-f]{12})")
 _COMMENT: Final = re.compile(r"holdfast:([a-z2-7]{12}):(w[0-9a-f]{12})\b")
+#: What a job runs, if its node sees it.
+NODE: Final = str(Path(tasks.__file__).with_name("node.py"))
 #: How long before its time limit a job is warned, where its grace period is shorter.
 _WARNED_S: Final = 30.0
 _LONGEST_WARNING_S: Final = 65535
@@ -139,7 +141,6 @@ def script(wanted: EngineOptions, folder: Path, wave: str) -> str:
     By its file, for which holdfast need not be installed there, or by its name.
     """
     python = shlex.quote(wanted.python or sys.executable)
-    node = shlex.quote(str(Path(tasks.__file__).with_name("node.py")))
     task = f'{shlex.quote(str(folder))} {wave} "${{SLURM_ARRAY_TASK_ID:-0}}"'
     return (
         "#!/bin/sh\n"
@@ -147,7 +148,7 @@ def script(wanted: EngineOptions, folder: Path, wave: str) -> str:
         "trap '' USR1\n"
         # Else the job would be part of the attempt that has submitted it, and end with it.
         "unset HOLDFAST_SESSION\n"
-        f"node={node}\n"
+        f"node={shlex.quote(NODE)}\n"
         f'[ -e "$node" ] && exec {python} "$node" {task}\n'
         f"exec {python} -P -m holdfast.engines.node {task}\n"
     )

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +35,7 @@ _USUAL_GRACE_S: Final = 30.0
 _PROBE: Final = """
 import json, os, sys, time
 said = {"python": sys.version.split()[0], "now": time.time(), "host": os.uname().nodename}
+said["old"], said["seen"] = sys.version_info < (3, 11), os.path.exists(sys.argv[1])
 try:
     import holdfast
     said["holdfast"] = holdfast.__version__
@@ -118,7 +119,9 @@ def _job(
     try:
         words = batch.options(wanted, Asked.of(wanted, {}), folder=folder, grace_s=1.0)
         words += ["--job-name=holdfast-doctor", "--output=log"]
-        number = client.submit(words, f"#!/bin/sh\nexec {python} -P probe.py\n")
+        number = client.submit(
+            words, f"#!/bin/sh\nexec {python} probe.py {shlex.quote(batch.NODE)}\n"
+        )
     except (EngineError, LimitReached, NobodyKnows) as err:
         yield "problem", f"a job is not taken: {getattr(err, 'problem', err)}"
         return
@@ -136,8 +139,7 @@ def _job(
         return
     host, now = said.get("host"), said.get("now")
     yield "ok", f"a job on {host} wrote to {folder.parent}, and that was read here"
-    if "missing" in said:
-        yield "ok", f"its Python {said.get('python')} runs holdfast from {Path(batch.__file__)}"
+    yield _runs(said)
     if isinstance(now, int | float):
         # Until it was seen, time passed on both clocks.
         passed_s = clock().timestamp() - now
@@ -145,6 +147,21 @@ def _job(
             yield "warning", f"the clocks of {host} and this host differ by {abs(passed_s):.1f} s"
         else:
             yield "ok", f"the clocks of {host} and this host agree"
+
+
+def _runs(said: Mapping[str, Any]) -> Said:
+    """Whether a node can run what a job begins with."""
+    python = f"its Python {said.get('python')}"
+    if said.get("old"):
+        return "problem", f"{python} is older than 3.11: name another one in `[engine] python`"
+    if said.get("seen"):
+        return "ok", f"{python} runs holdfast from {batch.NODE}"
+    if "missing" in said:
+        return "problem", f"{python} has no holdfast, and {batch.NODE} is not there"
+    own = (
+        f"{python} has holdfast {said.get('holdfast')} of its own, since {batch.NODE} is not there"
+    )
+    return "warning", f"{own}: keep it at the version of this host"
 
 
 def _wait(client: Client, number: int, folder: Path) -> tuple[dict[str, Any] | None, str]:

@@ -110,7 +110,7 @@ class Looking:
         if begun is not None and begun.revoked:
             return EngineWord(name, "gone", "it was revoked before it began")
         if answer is None or answer.problem:
-            return EngineWord(name, "unknown", self._silence(answer))
+            return EngineWord(name, "unknown", self._silence(answer), passes=True)
         if job is None:
             return self._missing(handle, sent, task, begun, answer)
         if (sent.marks, task) in self.cancelled and begun is None and kind_of(job) in WAITS:
@@ -159,7 +159,8 @@ class Looking:
             return EngineWord(name, "cancelled", _TAKEN_OUT)
         if sent.keeps(task):
             if sent.doubt:
-                return EngineWord(name, "unknown", f"it may have been submitted: {sent.doubt}")
+                text = f"it may have been submitted: {sent.doubt}"
+                return EngineWord(name, "unknown", text, passes=True)
             return EngineWord(name, "queued", sent.waits or "it is being submitted")
         if answer.asked_at <= sent.sent_at and begun is not None:
             self.wants_answer = True
@@ -170,7 +171,7 @@ class Looking:
         if sent.number is None:
             if answer.asked_at < sent.made_at + KNOWN_WITHIN_S:
                 self.wants_answer = True
-                return EngineWord(name, "unknown", "it may be on its way to Slurm")
+                return EngineWord(name, "unknown", "it may be on its way to Slurm", passes=True)
             if begun is None:
                 return EngineWord(name, "gone", "it was never submitted")
         elif answer.asked_at <= sent.sent_at:
@@ -180,7 +181,7 @@ class Looking:
             number = self._number(sent, answer)
             if number is None:
                 text = f"Slurm does not say at this moment what became of job {sent.number}"
-                return EngineWord(name, "unknown", text)
+                return EngineWord(name, "unknown", text, passes=True)
             if number.stranger and (begun is not None or now < number.seen_at + _NODES_BACK_S):
                 text = f"Slurm lost its job {sent.number}, which is somebody else's now"
                 return EngineWord(name, "unknown", text)
