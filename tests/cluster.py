@@ -235,9 +235,9 @@ class Cluster:
             job.forgotten = True
             if self.chance.random() < 0.5:
                 return job
-            waits_s += self.chance.choice([1.0, 100.0, 4000.0])
+            waits_s += self.chance.choice([1.0, 100.0, 400.0])
         if held:
-            waits_s += self.chance.choice([50.0, 500.0, 3000.0])
+            waits_s += self.chance.choice([20.0, 100.0, 300.0])
         self.after(waits_s, lambda: self._begin(job))
         return job
 
@@ -498,7 +498,7 @@ class Cluster:
     def _go_away(self) -> None:
         if self.weather.away_s < math.inf:
             self.counts["scheduler away"] += 1
-            self.away_until = self.now + self.chance.choice([50.0, 500.0])
+            self.away_until = self.now + self.chance.choice([40.0, 200.0])
             self.after(self._every(self.weather.away_s), self._go_away)
 
     # -- nodes ------------------------------------------------------------------------------------
@@ -513,14 +513,14 @@ class Cluster:
             return
         if self.chance.random() < 0.5:
             self.cut_off(node)
-            self.after(self._every(300.0), lambda: self._come_back(node))
+            self.after(self._every(100.0), lambda: self._come_back(node))
             return
         self.counts["node crashed"] += 1
         node.down = True
         for run in self._lose(node):
             self._crash(run)
         known_after_s = self.chance.choice([0.0, 100.0, math.inf])
-        self.after(self._every(300.0), lambda: self._reboot(node, known_after_s))
+        self.after(self._every(100.0), lambda: self._reboot(node, known_after_s))
 
     def cut_off(self, node: Node) -> list[Run]:
         """Nobody reaches the node any more; what runs there goes on, and is returned."""

@@ -210,7 +210,7 @@ class Lives:
                     return state
                 self.lives += 1
                 assert self.lives < _MOST_LIVES, f"{self}: does not come to its end: {state}"
-                cluster.pass_until(cluster.now + chance.expovariate(1 / 100))
+                cluster.pass_until(cluster.now + chance.expovariate(1 / 50))
                 if self.lives >= _WILD:
                     cluster.clear_up()
                 if self.lives >= _WILD or chance.random() < 0.3:

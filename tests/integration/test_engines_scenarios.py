@@ -46,7 +46,12 @@ KINDS = [
         id="dask",
         marks=pytest.mark.dask,
     ),
-    pytest.param(Kind("executor", "holdfast.engines.executor:ExecutorEngine"), id="executor"),
+    # It needs nothing, but waits for long, as those with servers do.
+    pytest.param(
+        Kind("executor", "holdfast.engines.executor:ExecutorEngine"),
+        id="executor",
+        marks=pytest.mark.dask,
+    ),
 ]
 
 

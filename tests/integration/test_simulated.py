@@ -61,14 +61,14 @@ def test_a_seed_says_everything_that_happens(memory: Path) -> None:
 
 
 def test_unknown_changes_nothing_however_long_it_lasts(memory: Path) -> None:
-    """An hour in which nobody knows anything: nothing is recorded, asked for, or begun again."""
+    """Twenty minutes in which nobody knows anything: nothing is recorded, asked for, or begun again."""
     weather = Weather(queue_s=1.0, run_s=1e9, locks="unseen")
     with living(1, memory, weather=weather, processes=8, limits={"jobs": 8}) as lives:
         cluster, seen = lives.cluster, list[tuple[int, int]]()
 
         def away(engine: Any, timeout_s: float) -> None:
             if len(cluster.running) == 8 and not cluster.away_until > 0 and cluster.now > 60:
-                cluster.away_until = cluster.now + 3600
+                cluster.away_until = cluster.now + 1200
             if cluster.away_until > 0:
                 seen.append((lives.manager.load(EXPERIMENT).revision, len(cluster.jobs)))
             if 0 < cluster.away_until < cluster.now:
@@ -77,8 +77,8 @@ def test_unknown_changes_nothing_however_long_it_lasts(memory: Path) -> None:
 
         lives.while_waiting = away
         state = lives.run()
-        assert len(set(seen[:3000])) == 1
-        assert len(seen) > 3600
+        assert len(set(seen[:1000])) == 1
+        assert len(seen) > 1200
         assert state.status is ExperimentStatus.AGGREGATED
         lives.check()
 

@@ -172,7 +172,10 @@ class Hearing:
 
     def pause_s(self, now: float) -> float:
         """How long there is nothing to be heard that depends on the time alone."""
-        due = min(self._over_since.values(), default=None)
+        # Whose time is over waits for a word, and not for a time: to ask again and again at once
+        # would be all that is done while nobody answers.
+        open_ = (since for name, since in self._over_since.items() if not self._is_due(name))
+        due = min(open_, default=None)
         if due is None:
             return float("inf")
         again = now if self.is_local else self._list_again_at
