@@ -549,6 +549,26 @@ def test_stop_really_stops_what_was_left(manager: StateManager) -> None:
     assert engine.now < 20
 
 
+def test_what_is_stopped_has_the_time_that_its_engine_takes_to_say_so(
+    manager: StateManager,
+) -> None:
+    """Polls a minute apart and files that are seen late are no reason to leave it as it is."""
+    engine = ScriptedEngine([runs("0.1"), interrupt])
+    run(manager, engine)
+    engine.story = wait(50, say("0.1", "cancelled"))
+    outcome = conduct(manager, engine).stop("exp_a")
+    process = outcome.state.processes[0]
+    assert (outcome.blocked, process.status, process.reason) == ({}, "pending", "user")
+
+
+def test_what_another_engine_has_finds_the_request_when_it_begins(manager: StateManager) -> None:
+    """It cannot be taken out of that queue from here, and is told to stop all the same."""
+    run(manager, ScriptedEngine(), leave=True)
+    outcome = conduct(manager, ScriptedEngine(name="dask")).stop("exp_a")
+    assert outcome.blocked.keys() == {"0.1"}
+    assert (manager.folder("exp_a") / "attempts/0.1.stop").exists()
+
+
 # -- submit and leave -----------------------------------------------------------------------------
 
 

@@ -206,6 +206,9 @@ class Course:
             evidence = f"asked by {claim.state.owner}; {_evidence(claim)}"
             loop.requests.stop(evidence, force=force, grace_s=grace_s)
             self._record(taken.facts)
+            # Nothing is waited for of those: they find the request where they begin.
+            if elsewhere := list(self._watch.elsewhere):
+                self._watch.asking.ask(elsewhere, force=force, why=Reason.USER, grace_s=grace_s)
             if claim.state.status is ExperimentStatus.RUNNING:
                 loop.drive(policy(self._experiment, None, self._terms.engine))
             loop.drain()
