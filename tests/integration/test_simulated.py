@@ -61,7 +61,7 @@ def test_a_seed_says_everything_that_happens(memory: Path) -> None:
 
 
 def test_unknown_changes_nothing_however_long_it_lasts(memory: Path) -> None:
-    """Twenty minutes in which nobody knows anything: nothing is recorded, asked for, or begun again."""
+    """Twenty minutes in which nobody knows: nothing is recorded, asked for, or begun again."""
     weather = Weather(queue_s=1.0, run_s=1e9, locks="unseen")
     with living(1, memory, weather=weather, processes=8, limits={"jobs": 8}) as lives:
         cluster, seen = lives.cluster, list[tuple[int, int]]()
