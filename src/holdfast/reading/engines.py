@@ -1,9 +1,8 @@
 """What an engine with a queue has of an experiment: how much waits, how much runs, and where."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from holdfast.attempts.files import live_state
-from holdfast.attempts.names import AttemptName, attempts_dir, file_path
+from holdfast.attempts.files import began_at, live_state
+from holdfast.attempts.names import AttemptName, listed
 from holdfast.config import engine
+from holdfast.errors import DiskError
 from holdfast.identity import Verdict
 from holdfast.lifecycle import handed
 from holdfast.lifecycle.processes import PHASES, RUNS
@@ -145,21 +145,19 @@ def handed_over(state: ExperimentState, folder: Path | None = None) -> HandedOve
 
 
 def _traces(folder: Path) -> frozenset[str]:
-    """The files of all attempts, which may be many: neither parsed nor in order."""
+    """The files of all attempts; none while they cannot be listed."""
     try:
-        with os.scandir(attempts_dir(folder)) as entries:
-            return frozenset(entry.name for entry in entries)
-    except OSError:
+        return frozenset(listed(folder))
+    except DiskError:
         return frozenset()
 
 
 def began(folder: Path, name: AttemptName) -> datetime | None:
     """When an attempt began that nobody has recorded yet, by its files; None if that is unknown."""
     try:
-        made = file_path(folder, name, "live").stat().st_mtime
-    except OSError:
+        return began_at(folder, name)
+    except DiskError:
         return None
-    return datetime.fromtimestamp(made, UTC)
 
 
 def place(process: ProcessProgress) -> str:
