@@ -897,7 +897,7 @@ def test_an_aggregation_that_waits_in_a_queue_is_left_and_found_there(
         (folder / "results/aggregate.1.json").write_text("{}")
         ended("aggregate.1")(engine)
 
-    engine.story = [aggregate]
+    engine.story = wait(3, aggregate)
     assert code_of(there.resume("exp_a")) == 0
     assert engine.submitted == ["0.1", "aggregate.1"]
 
