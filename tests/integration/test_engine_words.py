@@ -52,6 +52,15 @@ def interrupt(engine: ScriptedEngine) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+def away(why: str | None) -> Step:
+    """Its controller does not answer, or does again."""
+
+    def told(engine: ScriptedEngine) -> None:
+        engine.away = why
+
+    return told
+
+
 def wait(seconds: float, then: Step = nothing) -> list[Step]:
     """So much time passes, half a second at a time, then that happens."""
     return [nothing] * round(2 * seconds) + [then]
@@ -419,7 +428,7 @@ def test_an_engine_that_is_away_ends_no_run_and_outcomes_come_all_the_same(
 
 def test_a_submission_that_cannot_be_made_now_is_made_later(manager: StateManager) -> None:
     """Nothing is lost by it, and nothing is submitted twice."""
-    engine = ScriptedEngine([*wait(100, lambda e: setattr(e, "away", None)), *wait(40)])
+    engine = ScriptedEngine([*wait(100, away(None)), *wait(40)])
     engine.story += [runs("0.1"), ended("0.1")]
     checks = engine.check
 
@@ -559,6 +568,35 @@ def test_what_is_stopped_has_the_time_that_its_engine_takes_to_say_so(
     outcome = conduct(manager, engine).stop("exp_a")
     process = outcome.state.processes[0]
     assert (outcome.blocked, process.status, process.reason) == ({}, "pending", "user")
+
+
+def test_what_waits_behind_a_controller_that_is_away_finds_the_request(
+    manager: StateManager,
+) -> None:
+    """It is taken out of the queue as soon as that can be done; should it begin before, it ends."""
+    engine = ScriptedEngine()
+    run(manager, engine, leave=True)
+
+    def back(engine: ScriptedEngine) -> None:
+        assert (manager.folder("exp_a") / "attempts/0.1.stop").exists()
+        engine.away = None
+
+    engine.story = [
+        *[nothing, nothing, away(None)],
+        *wait(40, everything(back, say("0.1", "cancelled"))),
+    ]
+    cancel = engine.cancel
+
+    def fail(*asked: Any, **how: Any) -> Any:
+        engine.cancel = cancel  # type: ignore[method-assign]
+        engine.away = "the controller does not answer"
+        return cancel(*asked, **how)
+
+    engine.cancel = fail  # type: ignore[method-assign]
+    with pytest.warns(EngineWarning, match="does not answer"):
+        outcome = conduct(manager, engine).stop("exp_a")
+    assert outcome.state.processes[0].status is ProcessStatus.PENDING
+    assert [name for name, _ in engine.cancelled] == ["0.1"]
 
 
 def test_what_another_engine_has_finds_the_request_when_it_begins(manager: StateManager) -> None:
@@ -897,7 +935,7 @@ def test_an_aggregation_that_waits_in_a_queue_is_left_and_found_there(
         (folder / "results/aggregate.1.json").write_text("{}")
         ended("aggregate.1")(engine)
 
-    engine.story = [aggregate]
+    engine.story = wait(3, aggregate)
     assert code_of(there.resume("exp_a")) == 0
     assert engine.submitted == ["0.1", "aggregate.1"]
 
@@ -914,6 +952,14 @@ def test_an_aggregation_that_comes_to_its_time_limit_is_tried_again(manager: Sta
     there = conduct(manager, engine, aggregation_engine=lambda: engine)
     outcome = there.run(TOTAL, experiment_id="exp_a")
     assert (code_of(outcome), engine.submitted[1:]) == (0, ["aggregate.1", "aggregate.2"])
+
+
+def test_an_aggregation_that_is_refused_fails_with_the_words(manager: StateManager) -> None:
+    """Tried again and again, it would be refused again and again."""
+    engine = ScriptedEngine([ended("0.1")], takes=1, refuses="over quota")
+    outcome = conduct(manager, engine, aggregation_engine=lambda: engine).run(TOTAL)
+    assert outcome.state.status is ExperimentStatus.FAILED
+    assert "over quota" in str(outcome.state.error_message)
 
 
 # -- deleting -------------------------------------------------------------------------------------
