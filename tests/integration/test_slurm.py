@@ -6,6 +6,7 @@ Needs Debian's slurmctld, slurmd, slurm-client and munge; each test process star
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -257,6 +258,14 @@ def test_a_held_job_says_why_it_waits(make: MakeEngine, slurm: Cluster, tmp_path
     slurm.run("scontrol", "release", number_of(engine, [handle]))
     over(engine, [handle])
     assert ran(tmp_path) == ["0"]
+
+
+def test_a_job_that_ends_before_it_begins_says_why(make: MakeEngine, tmp_path: Path) -> None:
+    """No Python, no shared folder on that node: what its log ends with is the reason."""
+    engine = make(python="/nope/python")
+    word = over(engine, engine.submit(EXPERIMENT, [attempt(tmp_path)]))
+    assert word.kind == "failed"
+    assert re.search("its job ended before it began: .*/nope/python: not found$", word.text)
 
 
 def test_a_job_is_never_requeued_by_slurm(make: MakeEngine, slurm: Cluster, tmp_path: Path) -> None:

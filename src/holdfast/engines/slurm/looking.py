@@ -19,6 +19,7 @@ from holdfast.engines.slurm.batch import Marks, marks
 from holdfast.engines.slurm.client import Client
 from holdfast.engines.slurm.controller import Controller
 from holdfast.engines.slurm.folders import Begun, Folder
+from holdfast.engines.slurm.logs import last_line
 from holdfast.engines.slurm.parsing import Job, Node
 from holdfast.engines.slurm.sending import KNOWN_WITHIN_S, Sent, refused
 from holdfast.engines.slurm.wording import WAITS, kind_of, word_of
@@ -123,6 +124,11 @@ class Looking:
             return attrs.evolve(word, kind="running", host=_host(begun), at=None)
         if word.kind == "node_fail":
             return self._node_failed(word, job.host or str(handle.data.get("node", "")))
+        if word.kind == "failed" and begun is None:
+            # No module, no Python, no shared folder on that node: nobody else would say so.
+            said = last_line(handle.folder, sent.marks, task)
+            text = f"{word.text}: its job ended before it began"
+            return attrs.evolve(word, text=f"{text}: {said}" if said else text)
         return word
 
     def _ended(self, name: AttemptName, job: Job | None, told_s: float | None) -> EngineWord:
