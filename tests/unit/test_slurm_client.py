@@ -129,6 +129,8 @@ GOOD = {
         json.dumps({**GOOD, "tried_at": float("inf")}),
         json.dumps({**GOOD, "asked_at": 2000.0}),
         json.dumps({**GOOD, "pause_s": 1e9}),
+        json.dumps({**GOOD, "problem": "down", "since": 1e300}),
+        json.dumps({**GOOD, "problem": "down", "since": float("-inf")}),
         json.dumps({**GOOD, "questions": -1e9}),
         json.dumps({**GOOD, "questions": 10**400}),
     ],

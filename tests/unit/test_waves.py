@@ -188,6 +188,9 @@ def damaged(path: Path, how: str) -> None:
             "many": json.dumps({**about, "tasks": 10**15}).encode() + b"\n" + rest,
             "huge names": json.dumps({**about, "names": 10**15}).encode() + b"\n" + rest,
             "negative": json.dumps({**about, "tasks": -1}).encode() + b"\n" + rest,
+            "before time": json.dumps({**about, "made_at": "0001-01-01T00:00:00+14:00"}).encode()
+            + b"\n"
+            + rest,
             "no token": json.dumps({**about, "token": None}).encode() + b"\n" + rest,
             "huge number": header.replace(b'"tasks":3', b'"tasks":' + b"9" * 5000) + b"\n" + rest,
         }[how]
@@ -196,7 +199,7 @@ def damaged(path: Path, how: str) -> None:
 
 HOW = [
     *("fifo", "link", "directory", "empty", "torn", "no header", "deep", "a list", "later"),
-    *("many", "huge names", "negative", "no token", "huge number"),
+    *("many", "huge names", "negative", "no token", "huge number", "before time"),
 ]
 
 

@@ -139,12 +139,12 @@ def _wave(folder: Path, directory: int, name: str) -> Wave | None:
     try:
         header, start = files.read_header(fd)
         experiment = header["experiment"]
-        made_at = datetime.fromisoformat(header["made_at"])
+        made_at = datetime.fromisoformat(header["made_at"]).astimezone(UTC)
         tasks = tuple(
             tuple(_name(experiment, text) for text in texts)
             for texts in files.read_names(fd, header, start)
         )
-    except (files.BadWaveError, ValueError):
+    except (files.BadWaveError, ValueError, OverflowError):
         return None
     finally:
         os.close(fd)
@@ -153,7 +153,7 @@ def _wave(folder: Path, directory: int, name: str) -> Wave | None:
         folder=folder,
         engine=header["engine"],
         token=header["token"],
-        made_at=made_at.astimezone(UTC),
+        made_at=made_at,
         tasks=tasks,
         submitted=files.read_small(directory, f"{name}.submitted"),
     )

@@ -33,6 +33,8 @@ _SKEW_S: Final = 60.0
 #: After which nobody can still be asking who was to ask.
 _OVERDUE_S: Final = 2 * _LONGEST_S
 _MOST_BYTES: Final = 1 << 28
+#: Seconds since 1970 that no clock shows.
+_NO_TIME: Final = float(1 << 36)
 
 
 @attrs.frozen(kw_only=True)
@@ -243,8 +245,8 @@ def _parse(plain: Any) -> _Shared:
         if type(value) is not (str if name in ("problem", "lines") else float):
             raise TypeError(name)
     found = _Shared(**values)
-    sane = found.asked_at <= found.tried_at < float("inf") and 0 <= found.pause_s <= _LONGEST_S
-    if not (sane and 0 <= found.questions <= _MOST_QUESTIONS):
+    sane = found.asked_at <= found.tried_at < _NO_TIME and 0 <= found.pause_s <= _LONGEST_S
+    if not (sane and 0 <= found.since < _NO_TIME and 0 <= found.questions <= _MOST_QUESTIONS):
         raise ValueError("it would keep everybody from asking, or from hearing")
     return found
 

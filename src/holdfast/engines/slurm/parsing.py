@@ -198,7 +198,7 @@ def _time(text: str) -> datetime | None:
         return datetime.fromtimestamp(int(text), UTC) if 0 < int(text) < 1 << 33 else None
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
