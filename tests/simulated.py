@@ -103,7 +103,10 @@ class SimulatedEngine:
         self._call("poll", share=0.0 if prompt else 0.5)
         if self.cluster.now < self.cluster.away_until and not prompt:
             return [EngineWord(handle.name, "unknown", "it is away") for handle in handles]
-        return [self.cluster.word(handle) for handle in handles]
+        # In an order that no hash of a name decides: what happens follows from the seed alone.
+        inorder = sorted(handles, key=lambda handle: handle.name)
+        words = {handle.name: self.cluster.word(handle) for handle in inorder}
+        return [words[handle.name] for handle in handles]
 
     def cancel(
         self, handles: Sequence[Handle], *, force: bool = False
