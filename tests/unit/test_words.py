@@ -23,7 +23,7 @@ def later(seconds: float) -> datetime:
 RECORDS = {
     "none": None,
     "success": ExitRecord(exit_code=0, ended_at=later(0)),
-    "success before": ExitRecord(exit_code=0, ended_at=later(-2)),
+    "success before": ExitRecord(exit_code=0, ended_at=later(-6)),
     "success, no time": ExitRecord(exit_code=0),
     "failure": ExitRecord(exit_code=1, ended_at=later(-2)),
     "failure long before": ExitRecord(exit_code=1, ended_at=later(-3600)),
@@ -84,7 +84,8 @@ def test_every_word_is_of_one_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ended_s", "proven"), [(-3600, True), (-2, True), (-1, False), (0, False), (30, False)]
+    ("ended_s", "proven"),
+    [(-3600, True), (-6, True), (-5, False), (-1, False), (0, False), (30, False)],
 )
 @pytest.mark.parametrize("kind", BY_ENGINE)
 def test_a_success_counts_only_if_it_came_before_the_end_began(

@@ -25,8 +25,9 @@ from holdfast.status import ENGINE_ENDS, Reason
 
 __all__ = ["LOST", "Meaning", "meaning"]
 
-#: How much later an engine may say that it began to end an attempt than that was felt there.
-_LATE: Final = timedelta(seconds=1)
+#: How much later an engine may say that it began to end an attempt than that was felt there: the
+#: clocks of two machines.
+_LATE: Final = timedelta(seconds=5)
 #: A failure so long before was the attempt's own, whatever the clocks of two machines say.
 _LONG_BEFORE: Final = timedelta(seconds=60)
 _KILL: Final = 9
