@@ -20,9 +20,9 @@ from holdfast.attempts.files import live_state, read_exit
 from holdfast.attempts.names import AttemptName, output_path
 from holdfast.attempts.records import Attempt
 from holdfast.attempts.settling import Lost
+from holdfast.engine_options import EngineOptions
 from holdfast.engines.contract import TERMINAL, EngineWord, Handle
 from holdfast.engines.dask.engine import DaskEngine
-from holdfast.engines.options import EngineOptions
 from holdfast.guide import page
 from pages import run_blocks, section
 from processes import hear, python
@@ -247,7 +247,7 @@ def test_whoever_comes_after_a_killed_orchestrator_finds_what_runs_and_what_wait
     code = (
         "import sys; from pathlib import Path\n"
         "from holdfast.engines.dask.engine import DaskEngine\n"
-        "from holdfast.engines.options import EngineOptions\n"
+        "from holdfast.engine_options import EngineOptions\n"
         "from test_dask import attempts\n"
         "engine = DaskEngine(EngineOptions(name='dask', address=sys.argv[2]))\n"
         "engine.submit('exp_1', attempts(Path(sys.argv[1]), 4))\n"

@@ -21,9 +21,9 @@ import pytest
 from holdfast.attempts.files import live_state, read_exit
 from holdfast.attempts.names import AttemptName, output_path
 from holdfast.attempts.records import Attempt, ExitRecord
+from holdfast.engine_options import EngineOptions
 from holdfast.engines import waves
 from holdfast.engines.contract import TERMINAL, EngineWord, Handle
-from holdfast.engines.options import EngineOptions
 from holdfast.engines.slurm import batch
 from holdfast.engines.slurm.engine import SlurmEngine
 from holdfast.errors import EngineError, EngineRefusedError

@@ -9,7 +9,7 @@ import pytest
 from holdfast.config import engine
 from holdfast.config.experiment_file import Experiment
 from holdfast.config.limiting import changed
-from holdfast.engines.options import EngineOptions
+from holdfast.engine_options import EngineOptions
 from holdfast.errors import ConfigError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.orchestration.rules import Rules, limits_of

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.attempts.names import AttemptName
+from holdfast.engine_options import EngineOptions
 from holdfast.engines import waves
 from holdfast.engines.contract import Handle
-from holdfast.engines.options import EngineOptions
 from holdfast.engines.slurm.asking import Asking
 from holdfast.engines.slurm.batch import Marks
 from holdfast.engines.slurm.client import Client, LimitReached

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.attempts.names import AttemptName
+from holdfast.engine_options import EngineOptions
 from holdfast.engines.contract import ALIVE, TERMINAL
-from holdfast.engines.options import EngineOptions
 from holdfast.engines.slurm import batch, parsing
 from holdfast.engines.slurm.batch import Asked, Marks, marks
 from holdfast.engines.slurm.limits import Limits

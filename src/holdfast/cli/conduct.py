@@ -9,8 +9,8 @@ from holdfast.cli.engines import Engines
 from holdfast.cli.failures import code_of, told
 from holdfast.cli.loading import quietly
 from holdfast.cli.where import Where
+from holdfast.engine_options import ENGINES, EngineName
 from holdfast.engines.contract import LOCAL
-from holdfast.engines.options import ENGINES, EngineName
 from holdfast.errors import HoldfastError
 from holdfast.reading import forms, text
 from holdfast.reading.engines import TITLES, engine_of

@@ -16,7 +16,7 @@ from holdfast.errors import StateCorruptError, flat
 from holdfast.reading import forms, text
 
 if TYPE_CHECKING:
-    from holdfast.engines.options import EngineName
+    from holdfast.engine_options import EngineName
 
 __all__ = ["doctor"]
 

@@ -9,8 +9,8 @@ import attrs
 import click
 
 from holdfast.config import engine
+from holdfast.engine_options import ENGINES, EngineName, EngineOptions
 from holdfast.engines.contract import LOCAL
-from holdfast.engines.options import ENGINES, EngineName, EngineOptions
 from holdfast.errors import HoldfastError, UnreadableStateWarning
 from holdfast.reading.engines import handed_over
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.config import engine as config
+from holdfast.engine_options import EngineName, EngineOptions
 from holdfast.engines.contract import Engine
 from holdfast.engines.making import make
-from holdfast.engines.options import EngineName, EngineOptions
 from holdfast.errors import EngineError
 from holdfast.reading import forms, text
 from holdfast.reading.engines import TITLES

@@ -23,7 +23,7 @@ from holdfast.cli.run import (
 from holdfast.cli.where import Where
 
 if TYPE_CHECKING:
-    from holdfast.engines.options import EngineName
+    from holdfast.engine_options import EngineName
     from holdfast.orchestration.intent import Choice
 
 __all__ = ["resume", "retry"]

@@ -24,7 +24,7 @@ from holdfast.reading import text
 
 if TYPE_CHECKING:
     from holdfast.config.experiment_file import Experiment
-    from holdfast.engines.options import EngineName
+    from holdfast.engine_options import EngineName
     from holdfast.lifecycle.records import ExperimentState
     from holdfast.orchestration.intent import Choice
     from holdfast.orchestration.orchestrator import Orchestrator, Outcome

@@ -19,7 +19,7 @@ from holdfast.config.placeholders import may_go
 from holdfast.config.placeholders import problems as placeholder_problems
 from holdfast.config.rules import NO_RULES, Rules
 from holdfast.config.slots import Needs, Slots
-from holdfast.engines.options import EngineName, EngineOptions
+from holdfast.engine_options import EngineName, EngineOptions
 from holdfast.errors import ConfigProblem
 
 __all__ = [

@@ -1,7 +1,7 @@
 """`[engine]`: what runs the attempts, and what is asked of it.
 
 Owns which key belongs to which engine, and what each may say. What an engine does with it is its
-own affair; the record itself is `holdfast.engines.options`.
+own affair; the record itself is `holdfast.engine_options`.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import attrs
 
 from holdfast.config import values
-from holdfast.engines.options import ENGINES, EngineName, EngineOptions, is_own
+from holdfast.engine_options import ENGINES, EngineName, EngineOptions, is_own
 from holdfast.errors import ConfigProblem
 
 __all__ = [

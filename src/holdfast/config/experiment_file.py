@@ -25,7 +25,7 @@ from holdfast.config.matrix import Params, identity
 from holdfast.config.placeholders import escape, fill, is_plain
 from holdfast.config.shell_words import suspicions
 from holdfast.encoding import local, portable
-from holdfast.engines.options import EngineName
+from holdfast.engine_options import EngineName
 from holdfast.errors import ConfigError, ConfigProblem, ConfigWarning
 
 __all__ = ["Aggregation", "Experiment", "Limits", "Ranks", "Retry", "load_config"]

@@ -15,7 +15,7 @@ from holdfast.config import declaration, engine
 from holdfast.config.declaration import KEYS, Limits, LimitsTable
 from holdfast.config.experiment_file import Experiment
 from holdfast.config.values import problems_of
-from holdfast.engines.options import EngineOptions
+from holdfast.engine_options import EngineOptions
 from holdfast.errors import ConfigError, ConfigProblem
 
 __all__ = ["NewLimits", "changed"]

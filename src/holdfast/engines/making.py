@@ -2,8 +2,8 @@
 
 from importlib.util import find_spec
 
+from holdfast.engine_options import EngineOptions
 from holdfast.engines.contract import LOCAL, Engine
-from holdfast.engines.options import EngineOptions
 from holdfast.errors import EngineError
 
 __all__ = ["make"]

@@ -19,6 +19,7 @@ import attrs
 from holdfast.attempts.files import revoke
 from holdfast.attempts.names import AttemptName, prepare
 from holdfast.attempts.records import Attempt
+from holdfast.engine_options import EngineOptions
 from holdfast.engines import carrying, station, waves
 from holdfast.engines.bell import Bell
 from holdfast.engines.contract import TERMINAL, EngineWord, Handle, WordKind
@@ -27,7 +28,6 @@ from holdfast.engines.dask.judging import Judges, by_files, error_of, running
 from holdfast.engines.dask.link import Link
 from holdfast.engines.dask.workers import Workers
 from holdfast.engines.executor import refuse_slots
-from holdfast.engines.options import EngineOptions
 from holdfast.engines.strays import Strays
 from holdfast.errors import DiskError, EngineError
 

@@ -10,8 +10,8 @@ from typing import Final
 
 import attrs
 
+from holdfast.engine_options import EngineOptions, is_own
 from holdfast.engines import tasks
-from holdfast.engines.options import EngineOptions, is_own
 from holdfast.engines.slurm.client import SLURM
 from holdfast.errors import EngineRefusedError
 

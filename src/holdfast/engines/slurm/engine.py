@@ -16,10 +16,10 @@ import attrs
 
 from holdfast.attempts.names import AttemptName
 from holdfast.attempts.records import Attempt
+from holdfast.engine_options import EngineOptions
 from holdfast.engines import waves
 from holdfast.engines.bell import Bell
 from holdfast.engines.contract import ALIVE, EngineWord, Handle, WordKind
-from holdfast.engines.options import EngineOptions
 from holdfast.engines.slurm import batch, cancelling, examining
 from holdfast.engines.slurm.asking import Answer, Asking
 from holdfast.engines.slurm.batch import Asked

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast.engines.options import EngineOptions
+from holdfast.engine_options import EngineOptions
 from holdfast.engines.slurm import batch
 from holdfast.engines.slurm.batch import Asked
 from holdfast.engines.slurm.client import Client, LimitReached, NobodyKnows

@@ -13,8 +13,8 @@ from typing import Any, Final
 import attrs
 
 from holdfast.attempts.names import AttemptName
+from holdfast.engine_options import EngineOptions
 from holdfast.engines import waves
-from holdfast.engines.options import EngineOptions
 from holdfast.engines.slurm import batch
 from holdfast.engines.slurm.asking import Answer
 from holdfast.engines.slurm.batch import Marks
