@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "provenance": {"encoding", "errors", "syncing"},
     "attempts": {"errors", "identity", "liveness", "status", "syncing"},
     "engines": {
-        "attempts", "encoding", "engine_options", "errors", "host", "identity", "liveness", "status",
+        "attempts", "encoding", "engine_options", "errors", "host", "identity", "liveness",
+        "status",
     },
     "slots": {"attempts", "errors", "liveness"},
     "worker": {"attempts", "errors", "syncing"},
@@ -66,8 +67,8 @@ MAY_IMPORT = {
     "demo": {"errors"},
     "guide": set(),
     "cli": {
-        "attempts", "config", "demo", "diagrams", "doctor", "drill", "encoding", "engine_options", "engines",
-        "errors", "guide", "identity", "lifecycle", "orchestration", "provenance", "reading",
+        "attempts", "config", "demo", "diagrams", "doctor", "drill", "encoding", "engine_options",
+        "engines", "errors", "guide", "identity", "lifecycle", "orchestration", "provenance", "reading",
         "results", "slots", "status", "store", "worker",
     },
     "console": {"cli"},
