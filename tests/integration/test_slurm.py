@@ -469,6 +469,16 @@ def test_several_attempts_share_a_job(make: MakeEngine, slurm: Cluster, tmp_path
     assert ran(tmp_path) == ["0", "2", "4", "5", "6", "7"]
 
 
+def test_a_job_that_fails_before_its_command_begins_says_why(
+    make: MakeEngine, slurm: Cluster, tmp_path: Path
+) -> None:
+    """In the last words of its own log: what it was to run has none."""
+    engine = make(python="/nowhere/python")
+    handles = engine.submit(EXPERIMENT, [attempt(tmp_path, index=index) for index in range(2)])
+    text = hear(engine, handles, "failed").text
+    assert re.search(r"\): slurm_script: \d+: exec: /nowhere/python: not found$", text)
+
+
 def test_a_grace_period_fits_under_the_kill_wait(
     make: MakeEngine, slurm: Cluster, tmp_path: Path
 ) -> None:

@@ -83,6 +83,12 @@ def test_one_that_waits_is_stopped_and_the_others_run_on(sh: Shell, slurm: Clust
     _, err = sh("stop", "@last/1")
     assert "process 1 waits for the next resume" in err
     until(lambda: len(queue(slurm).splitlines()) == 2)
+    wide = {"COLUMNS": "200"}
+    shown, _ = sh("show", "@last", env=wide)
+    assert shown.count("taken out of the queue before it began") == 1
+    # How far the others are by now, nobody has recorded.
+    explained, _ = sh("explain", "@last", env=wide)
+    assert re.search(r"is with slurm \(job \w+\): to be taken over", explained)
     _, err = sh("stop", "@last")
     until(lambda: not queue(slurm))
     out, _ = sh("ls", env={"COLUMNS": "200"})
@@ -120,7 +126,8 @@ def test_a_refusal_has_slurms_words_and_an_exit_code_of_its_own(sh: Shell) -> No
     """No such partition: nothing is submitted, and the doctor says the same."""
     words = ("--engine", "slurm", "--set", "engine.partition=nowhere", "there.toml")
     _, err = sh("run", *words, code=8)
-    assert "invalid partition specified: nowhere" in err.lower()
+    assert "the slurm engine refuses this: invalid partition specified: nowhere" in err.lower()
+    assert re.search("to check .engine.: .*doctor FILE --engine slurm$", err, re.MULTILINE)
     (sh.path / "bad.toml").write_text(FILE.replace("debug", "nowhere"))
     out, err = sh("doctor", "--engine", "slurm", "bad.toml", code=1)
     assert re.search(r"^problem .*nowhere", out, re.MULTILINE)

@@ -82,9 +82,9 @@ def test_every_key_becomes_what_an_engine_is_asked_for() -> None:
         ({"nodes": 2, "per_job": 4}, "engine.per_job: 4 commands cannot share a job of 2 nodes"),
         (
             {"name": "dask", "partition": "x"},
-            "engine.partition: is only of slurm, and the engine is dask",
+            "engine.partition: is for slurm only, and the engine is dask",
         ),
-        ({"name": "local", "grace": "1m"}, "engine.grace: is only of slurm and dask, and the"),
+        ({"name": "local", "grace": "1m"}, "engine.grace: is for slurm and dask only, and the"),
     ],
 )
 def test_a_mistake_is_told_with_what_was_meant(table: Any, told: str) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Self
 from holdfast.attempts.files import live_state, read_exit
 from holdfast.attempts.reports import output_of
 from holdfast.attempts.surviving import halted_shim
+from holdfast.config.engine import is_local
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.changes import Change, replay_many
 from holdfast.lifecycle.records import ExperimentState
@@ -229,6 +230,8 @@ class Progress:
                     how = f" was {describe(record)}"
             elif live_state(folder, name).kind in ("absent", "revoked"):
                 what, how = "restarting", " never began"
+                if change.evidence and not is_local(state.config):
+                    how = f": {change.evidence}"
         which = f"{what} {self._which(indices)}"
         why = f"attempt {name.attempt}{how}; not charged to its retries"
         self._tell(f"{which}: {why}")

@@ -224,7 +224,9 @@ def run(
     def unlike(state: "ExperimentState") -> list[str]:
         # The file may have other limits than the experiment; they count for this run only.
         other = " and ".join([] if experiment is None else experiment.differs_in(state.config))
-        words = f"{other} as given now; `resume` uses what the experiment has"
+        words = (
+            f"{other} as given now, for this run; `resume` uses what the experiment was made with"
+        )
         return [words] if other else []
 
     return conduct(

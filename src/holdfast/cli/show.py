@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from holdfast.attempts.files import live_state
 from holdfast.attempts.looking import glance
+from holdfast.attempts.names import AttemptName
 from holdfast.attempts.surviving import halted
 from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.annotating import said_about
@@ -345,8 +347,11 @@ def _running(
         )
         lasted = "" if since is None else text.duration((now - since).total_seconds())
         who = "" if progress.identity is None else str(progress.identity)
-        what = text.short(who if watched else decided[index].why)
-        if (there := place(progress)) and (having is None or index not in having.over):
+        what = who if watched else decided[index].why
+        what = text.short(what.removeprefix(f"attempt {progress.attempt} "))  # a column of its own
+        if having is not None and index in having.over and _is_revoked(folder, name):
+            what = "taken out of the queue before it began"
+        elif (there := place(progress)) and (having is None or index not in having.over):
             what = f"{phase}: {there}"
             if phase != RUNS and index in said_why:
                 what += f" ({text.short(said_why[index])})"
@@ -374,6 +379,12 @@ def _running(
         kind = "waiting" if more == len(left) else "running or waiting" if more else "running"
         lines.append(f"  … and {len(left):,} more {kind}: see --json")
     return lines
+
+
+def _is_revoked(folder: Path, name: AttemptName) -> bool:
+    with contextlib.suppress(HoldfastError, OSError):  # nobody can tell at this moment
+        return live_state(folder, name).kind == "revoked"
+    return False
 
 
 def _waiting(state: ExperimentState, folder: Path, params: Params) -> list[str]:

@@ -229,7 +229,7 @@ def problems(table: Any, options: EngineOptions) -> Iterator[ConfigProblem]:
     for key in table if is_named({"engine": table}) else ():
         if key in KEYS and options.name not in KEYS[key].engines:
             whose = " and ".join(KEYS[key].engines)
-            what = f"is only of {whose}, and the engine is {options.name}"
+            what = f"is for {whose} only, and the engine is {options.name}"
             hint = "leave name out, and give it by --engine" if options.name == "local" else ""
             yield ConfigProblem(f"engine.{key}", what, hint)
     if options.nodes is not None and options.nodes > 1 and options.per_job > 1:

@@ -115,7 +115,12 @@ class EngineRefusedError(EngineError):
     *problem* is what it said itself.
     """
 
-    _says = "{engine} refused: {problem}"
+    _says = "the {engine} engine refuses this: {problem}"
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        if self.engine not in ("slurm", "dask"):
+            return ""
+        return f"to check [engine]: {command('doctor', 'FILE', '--engine', self.engine)}"
 
 
 class WorkerError(HoldfastError):

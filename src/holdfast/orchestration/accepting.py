@@ -95,7 +95,7 @@ class Accepting:
             )
         evidence = found.evidence
         if learnt.text and learnt.text not in evidence:
-            evidence = f"the engine says that it is gone ({learnt.text}); {evidence}"
+            evidence = f"the engine says: {learnt.text}; {evidence}"
         means = learnt.means if found.began else attrs.evolve(learnt.means, fails=False)
         return lambda: exits.lost(
             *(state, folder, name, watch.clock(), evidence, take),

@@ -79,8 +79,8 @@ def _of_look(process: ProcessProgress, found: Look | Entrusted, *, force: bool) 
     attempt = f"attempt {process.attempt}"
     if isinstance(found, Entrusted):
         if found.ours:
-            phase = "" if found.phase is None else f", {found.phase}"
-            return Decision("adopt", f"{attempt} is with {found.words}{phase}: to be taken over")
+            # Not how far it is: what is recorded of that is as old as the last owner's last look.
+            return Decision("adopt", f"{attempt} is with {found.words}: to be taken over")
         if force:
             words = f"{attempt} is with {found.words}, and is taken for dead (--force)"
             return Decision("run", words)

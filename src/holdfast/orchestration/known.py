@@ -31,13 +31,11 @@ class Entrusted:
         engine: Its name.
         words: Who has it, `slurm (job 12_3)`.
         ours: Whether that engine takes it over. Another's attempts are left alone.
-        phase: How far it is, if that is recorded.
     """
 
     engine: str
     words: str
     ours: bool
-    phase: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -67,14 +65,14 @@ class Known:
         """
         handle = process.handle
         if handle is not None and self.engine not in (None, handle.get("engine")):
-            return _entrusted(handle, process, ours=False)
+            return _entrusted(handle, ours=False)
         if handle is None and name in self.handles and self.engine != LOCAL:
             handle = self.handles[name].record
         if handle is None:
             told = begun and self.engine is not None and name in self.words
             engine = str(self.engine)
             return Entrusted(engine, engine, ours=True) if told else None
-        return _entrusted(handle, process, ours=True)
+        return _entrusted(handle, ours=True)
 
     def handle(self, name: AttemptName, folder: Path, process: ProcessProgress) -> Handle:
         """How the engine finds the attempt *name* again."""
@@ -95,8 +93,8 @@ def together(before: Handle, now: Handle) -> Handle:
     )
 
 
-def _entrusted(handle: Mapping[str, Any], process: ProcessProgress, *, ours: bool) -> Entrusted:
-    return Entrusted(str(handle.get("engine")), whereabouts(handle), ours, process.phase)
+def _entrusted(handle: Mapping[str, Any], *, ours: bool) -> Entrusted:
+    return Entrusted(str(handle.get("engine")), whereabouts(handle), ours)
 
 
 NOBODY: Final = Known(engine=None)

@@ -202,7 +202,8 @@ def unfinished(
             message = f"{count}; failed before, and held back: {_named(failed)}"
     else:
         why = f": {state.error_message}" if state.error_message else ""
-        message = f"interrupted{why}; {count}"
+        never = state.status is ExperimentStatus.INITIALISED
+        message = f"{'ended before it started' if never else 'interrupted'}{why}; {count}"
     return Outcome(
         state=state,
         signal=signalled,

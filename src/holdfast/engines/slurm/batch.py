@@ -1,6 +1,7 @@
 """What is submitted: the options of a job, and its script, which runs one task of a wave."""
 
 import math
+import os
 import re
 import shlex
 import sys
@@ -13,9 +14,9 @@ import attrs
 from holdfast.engine_options import EngineOptions, is_own
 from holdfast.engines import tasks
 from holdfast.engines.slurm.client import SLURM
-from holdfast.errors import EngineRefusedError
+from holdfast.errors import EngineRefusedError, printable
 
-__all__ = ["NODE", "Asked", "Marks", "marks", "options", "script"]
+__all__ = ["NODE", "Asked", "Marks", "last_words", "marks", "options", "script"]
 
 _NAME: Final = re.compile(r"hf-([a-z2-7]{12})-(w[0-9a-f]{12})")
 _COMMENT: Final = re.compile(r"holdfast:([a-z2-7]{12}):(w[0-9a-f]{12})\b")
@@ -24,6 +25,8 @@ NODE: Final = str(Path(tasks.__file__).with_name("node.py"))
 #: How long before its time limit a job is warned, where its grace period is shorter.
 _WARNED_S: Final = 30.0
 _LONGEST_WARNING_S: Final = 65535
+#: How much of what a job said is repeated, in bytes.
+_LONGEST_LINE: Final = 300
 
 
 @attrs.frozen
@@ -133,6 +136,19 @@ def marked(words: Sequence[str], mark: Marks, folder: Path, elements: str | None
         f"--output={logs}/%x.{which}.log",
         "--open-mode=append",
     ]
+
+
+def last_words(folder: Path, mark: Marks, task: int) -> str:
+    """The last line of what a job itself said; empty if it said nothing that can be read here."""
+    try:
+        with (folder / tasks.WAVES / f"{mark.name}.{task}.log").open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _LONGEST_LINE))
+            lines = log.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    line = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    # Without the spool directory of a node, which is another one for each job.
+    return printable(re.sub(r"^/\S*/(?=slurm_script: )", "", line))
 
 
 def script(wanted: EngineOptions, folder: Path, wave: str) -> str:

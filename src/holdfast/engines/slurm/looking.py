@@ -15,7 +15,7 @@ from holdfast.attempts.names import AttemptName
 from holdfast.engines import waves
 from holdfast.engines.contract import TERMINAL, EngineWord, Handle
 from holdfast.engines.slurm.asking import Answer
-from holdfast.engines.slurm.batch import Marks, marks
+from holdfast.engines.slurm.batch import Marks, last_words, marks
 from holdfast.engines.slurm.client import Client
 from holdfast.engines.slurm.controller import Controller
 from holdfast.engines.slurm.folders import Begun, Folder
@@ -122,6 +122,10 @@ class Looking:
         if word.kind in WAITS and begun is not None:
             # It has begun since the controller was asked.
             return attrs.evolve(word, kind="running", host=_host(begun), at=None)
+        if word.kind == "failed" and begun is None:
+            # Its script failed before our entry point ran: only its log has the reason.
+            said = last_words(handle.folder, sent.marks, task)
+            return attrs.evolve(word, text=f"{word.text}: {said}") if said else word
         if word.kind == "node_fail":
             return self._node_failed(word, job.host or str(handle.data.get("node", "")))
         if word.kind == "failed" and begun is None:
