@@ -19,7 +19,6 @@ from holdfast.engines.slurm.batch import Marks, last_words, marks
 from holdfast.engines.slurm.client import Client
 from holdfast.engines.slurm.controller import Controller
 from holdfast.engines.slurm.folders import Begun, Folder
-from holdfast.engines.slurm.logs import last_line
 from holdfast.engines.slurm.parsing import Job, Node
 from holdfast.engines.slurm.sending import KNOWN_WITHIN_S, Sent, refused
 from holdfast.engines.slurm.wording import WAITS, kind_of, word_of
@@ -128,12 +127,30 @@ class Looking:
             return attrs.evolve(word, text=f"{word.text}: {said}") if said else word
         if word.kind == "node_fail":
             return self._node_failed(word, job.host or str(handle.data.get("node", "")))
-        if word.kind == "failed" and begun is None:
-            # No module, no Python, no shared folder on that node: nobody else would say so.
-            said = last_line(handle.folder, sent.marks, task)
-            text = f"{word.text}: its job ended before it began"
-            return attrs.evolve(word, text=f"{text}: {said}" if said else text)
+        if word.kind in TERMINAL and begun is not None:
+            return self._unless_cut_off(word, handle, sent, task, begun, answer)
         return word
+
+    def _unless_cut_off(
+        self,
+        word: EngineWord,
+        handle: Handle,
+        sent: Sent,
+        task: int,
+        begun: Begun,
+        answer: Answer,
+    ) -> EngineWord:
+        """*word*, unless its node has not confirmed it: of a node that is down, a controller takes
+        a job that is completing for over, and what runs there may live.
+        """
+        node = self._node_of(handle, sent, task, _host(begun), since=answer.asked_at)
+        if node is None:
+            text = f"{word.text}, and nobody knows its node at this moment"
+            return attrs.evolve(word, kind="unknown", text=text)
+        if node.answers:
+            return word
+        text = f"{word.text}, and its node {node.name} is {node.state}"
+        return attrs.evolve(word, kind="node_fail", text=text, booted_at=node.booted_at)
 
     def _ended(self, name: AttemptName, job: Job | None, told_s: float | None) -> EngineWord:
         if job is not None:
@@ -253,7 +270,19 @@ class Looking:
         text = f"{text}, and its node {node.name} is {node.state}"
         return EngineWord(name, "node_fail", text, host=host, booted_at=node.booted_at)
 
-    def _node_of(self, handle: Handle, sent: Sent, task: int, host: str | None) -> Node | None:
+    def _node_of(
+        self,
+        handle: Handle,
+        sent: Sent,
+        task: int,
+        host: str | None,
+        since: float = float("-inf"),
+    ) -> Node | None:
+        """The node that an attempt ran on; None if nobody knows it.
+
+        Args:
+            since: What was said of it before counts no more.
+        """
         said = None
         with contextlib.suppress(StateReadError):
             said = waves.node_of(handle.folder, sent.marks.wave, task)
@@ -261,7 +290,7 @@ class Looking:
         names = [handle.data.get("node"), told.get("node"), told.get("host"), host]
         for name in dict.fromkeys(each for each in names if isinstance(each, str) and each):
             for form in dict.fromkeys((name, name.partition(".")[0])):
-                if (found := self._node(form)) is not None:
+                if (found := self._node(form, since)) is not None:
                     return found
         return None
 
@@ -272,10 +301,10 @@ class Looking:
         text = f"{word.text}: node {node.name} is {node.state}"
         return attrs.evolve(word, text=text, booted_at=node.booted_at)
 
-    def _node(self, name: str) -> Node | None:
-        """What the controller says of it; asked twice a minute at most."""
+    def _node(self, name: str, since: float = float("-inf")) -> Node | None:
+        """What the controller says of it; asked twice a minute at most, or anew *since* then."""
         at, found = self._nodes.get(name, (float("-inf"), None))
-        if self._clock() >= at + _NODE_HOLDS_S:
+        if at < since or self._clock() >= at + _NODE_HOLDS_S:
             try:
                 found = self._client.node(name)
             except EngineError:
