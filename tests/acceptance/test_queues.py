@@ -158,6 +158,13 @@ def test_what_ended_since_is_told_and_taken_in_by_a_resume(sh: Shell, submitted:
     assert found["handed_over"]["ended"] == 2
 
 
+def test_a_resume_says_what_has_begun_since(sh: Shell, submitted: str) -> None:
+    """Not what was recorded when somebody looked last."""
+    end(sh, 3, suffix="live")
+    _, err = sh("resume", "--engine", "local", submitted, code=5)
+    assert "Slurm has 2 queued, 1 held, 2 running" in err
+
+
 def test_json_has_phase_handle_and_submission(sh: Shell, submitted: str) -> None:
     """For who draws its own picture."""
     found = sh.json("show", submitted)

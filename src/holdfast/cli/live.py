@@ -143,7 +143,7 @@ class Progress:
         if state.can_aggregate():
             text.say(f"aggregating {which}: {text.count(state.num_processes, 'process')}")
         elif state.created_at is not None and state.created_at < self._began:
-            having = self._queue(state)
+            having = handed_over(state, self._folder(state.experiment_id))
             runs = f", {state.processes_running:,} running" if state.processes_running else ""
             if having is not None:
                 runs = f", {having.title} has {having}"
