@@ -330,3 +330,28 @@ def test_a_doctor_says_whether_a_node_can_run_what_a_job_begins_with(
     wanted = EngineOptions(name="slurm", python=str(python))
     said = list(examine(client, wanted, lambda: datetime.now(UTC)))
     assert [each for each, text in said if words in text] == [level], said
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"), [("IDLE", "cancelled"), ("DOWN*", "node_fail"), ("", "unknown")]
+)
+def test_of_a_node_that_is_down_no_end_is_believed(
+    client: Client, tmp_path: Path, state: str, kind: str
+) -> None:
+    """Its controller takes what was completing there for over, and it may only be cut off."""
+    rest = f"{os.getuid()}|{MARKS.name}|{MARKS.comment}"
+    prints(tmp_path / "bin", "scontrol", UP)
+    prints(tmp_path / "bin", "squeue", f"7|0|CANCELLED|None|1000|1000|1002|1:00|n1|n1|{rest}")
+    answer = Asking(client, None, lambda: 5000.0).now()
+    name = AttemptName("exp_1", "0", 1)
+    (tmp_path / "attempts").mkdir()
+    (tmp_path / "attempts" / "0.1.live").write_text('{"host": "n1", "pid": 5, "attempt": "0.1"}')
+    handle, folder = Handle(name=name, folder=tmp_path), Folder(tmp_path, lambda: 0.0)
+    folder.refresh(at_once=True)
+    sent = Sent(marks=MARKS, folder=tmp_path, made_at=1000.0, tasks=((name,),), number=7)
+    if state:
+        said = f"NodeName=n1 CoresPerSocket=4\n   State={state} Weight=1\n"
+        prints(tmp_path / "bin", "scontrol", f"{said}   BootTime=1970-01-01T00:00:01")
+    else:
+        says(tmp_path / "bin", "scontrol", "Unable to contact slurm controller")
+    assert looking_at(client, 5000.0).word(handle, sent, 0, folder, answer).kind == kind
