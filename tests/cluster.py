@@ -331,14 +331,14 @@ class Cluster:
         result = run.job.attempt.env.get("HOLDFAST_RESULT")
         if result is not None:
             Path(result).write_text(json.dumps({"value": run.job.name.index}))
-        # Its job may go on with others, and meet the time limit long after this one's end.
+        # Its job may go on with others, and meet the time limit later than two clocks can differ.
         limits = 0.0 if run.job.forgotten else self.weather.limits
         outlived = self.happens(limits, "job met its limit after the end")
         if not outlived:
             self._exit(run, "completed", exit_code=0)
             return
         self._exit(run, "completed", exit_code=0, job_goes_on=True)
-        self.after(2.0 + self.up_to(30.0), lambda: self._end_job(run.job, "timeout"))
+        self.after(6.0 + self.up_to(30.0), lambda: self._end_job(run.job, "timeout"))
 
     def _runs(self, run: Run) -> bool:
         return run.pid in self.running and not run.ending
