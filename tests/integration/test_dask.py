@@ -517,3 +517,11 @@ def test_a_cluster_of_our_own_is_not_to_be_found_again(work: Path) -> None:
         assert (handle.record, word.handle.record) == (None, None)
         (work / "go").touch()
         assert ended(engine, [handle]) == [5]
+
+
+def test_the_doctor_counts_the_workers_of_a_cluster_of_its_own() -> None:
+    """One is one worker, and its scheduler has no address that anybody needs."""
+    with closing(DaskEngine(EngineOptions(name="dask"))) as engine:
+        said = [words for _, words in engine.examine()]
+    assert "the scheduler of this program answers" in said
+    assert any(words.startswith("1 worker has holdfast") for words in said)

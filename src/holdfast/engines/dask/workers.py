@@ -113,8 +113,8 @@ class Workers:
         """Yield how the cluster is, as `ok`, `warning` or `problem`, and what."""
         try:
             self._link.client()
-            own = " of this program" if self._link.own else ""
-            yield "ok", f"the scheduler{own} at {self._link.address} answers"
+            which = "of this program" if self._link.own else f"at {self._link.address}"
+            yield "ok", f"the scheduler {which} answers"
             short = self.shortage()
             if short:
                 yield "warning", short
@@ -125,7 +125,8 @@ class Workers:
             yield "problem", err.problem
             return
         if answers:
-            yield "ok", f"{len(answers)} workers have holdfast {tasks.version()}"
+            count = "1 worker has" if len(answers) == 1 else f"{len(answers):,} workers have"
+            yield "ok", f"{count} holdfast {tasks.version()}"
         for worker, answer in answers.items():
             if isinstance(answer, BaseException):
                 yield "warning", f"worker {worker} does not answer: {answer}"
