@@ -358,3 +358,12 @@ def test_a_closed_terminal_leaves_the_processes_to_the_next_resume(sh: Shell) ->
     assert resumed.returncode == 0, err
     assert "2 processes taken over" in err
     assert len(list(sh.path.glob("began.*"))) == 3
+
+
+def test_an_engine_without_a_name_is_said_to_count_for_nothing(sh: Shell) -> None:
+    """A partition alone sends nothing to a cluster; what this machine reads counts here."""
+    (sh.path / "e.toml").write_text(
+        'command = ["true"]\nprocesses = 1\n[engine]\npartition = "x"\ngrace = "5s"\n'
+    )
+    _, err = sh("run", "e.toml")
+    assert "[engine] names no engine: this machine runs it, without regard to partition\n" in err

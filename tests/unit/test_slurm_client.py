@@ -89,6 +89,15 @@ def test_a_limit_on_what_a_job_asks_for_is_a_refusal(
 UP = "Slurmctld(primary) at host is UP"
 
 
+def test_nodes_that_are_drained_refuse_nothing(client: Client, tmp_path: Path) -> None:
+    """A test says the same of what there never will be; a submission tells them apart."""
+    words = "allocation failure: Requested node configuration is not available"
+    says(tmp_path / "bin", "sbatch", f"{words}")
+    assert words in client.could([], "#!/bin/sh\n")
+    with pytest.raises(EngineRefusedError, match="Requested node configuration"):
+        client.submit([], "#!/bin/sh\n")
+
+
 def prints(directory: Path, command: str, words: str) -> None:
     """Have *command* print *words*, and count how often it is asked."""
     directory.mkdir(exist_ok=True)

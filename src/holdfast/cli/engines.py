@@ -3,7 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 import attrs
 import click
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from holdfast.lifecycle.records import ExperimentState
     from holdfast.store.manager import StateManager
 
-__all__ = ["Engines", "engine_of_work", "engine_option", "options_of", "stored_engines"]
+__all__ = ["Engines", "engine_of_work", "engine_option", "options_of", "stored_engines", "unused"]
 
 _C = TypeVar("_C", bound=Callable[..., Any])
 
@@ -51,6 +51,19 @@ def engine_option(about: str) -> Callable[[_C], _C]:
     return click.option(
         "--engine", "chosen", type=click.Choice(ENGINES), metavar="NAME", help=about
     )
+
+
+def unused(experiment: "Experiment", engines: Engines) -> str | None:
+    """What to say of a file that says what to ask of an engine, and of none which one it is."""
+    asked = (experiment.source.get("engine") or {}).keys() - _OF_THIS_MACHINE
+    if not asked or engines.processes.name != LOCAL:
+        return None
+    listed = " and ".join(sorted(asked))
+    return f"[engine] names no engine: this machine runs it, without regard to {listed}"
+
+
+#: What may be said of an engine without a name, and counts here.
+_OF_THIS_MACHINE: Final = frozenset({"name", "grace", "python"})
 
 
 def options_of(state: "ExperimentState", chosen: EngineName | None = None) -> EngineOptions:

@@ -17,7 +17,13 @@ from holdfast.cli.app import (
 )
 from holdfast.cli.conduct import conduct
 from holdfast.cli.detached import NOTHING_TO_DETACH, detach_option
-from holdfast.cli.engines import Engines, engine_of_work, engine_option, stored_engines
+from holdfast.cli.engines import (
+    Engines,
+    engine_of_work,
+    engine_option,
+    stored_engines,
+    unused,
+)
 from holdfast.cli.where import Where
 from holdfast.encoding import spoken
 from holdfast.reading import text
@@ -228,6 +234,9 @@ def run(
             f"{other} as given now, for this run; `resume` uses what the experiment was made with"
         )
         return [words] if other else []
+
+    if experiment is not None and (ignored := unused(experiment, engines)):
+        click.echo(ignored, err=True)
 
     return conduct(
         *(where, drive, engines),
