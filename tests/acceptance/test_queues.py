@@ -37,6 +37,14 @@ NOW = datetime.now(UTC)
 LONG_AGO = NOW - timedelta(hours=3)
 
 
+@pytest.fixture(autouse=True)
+def _now() -> None:
+    """A suite takes minutes, and these are moments of each test."""
+    global NOW, LONG_AGO
+    NOW = datetime.now(UTC)
+    LONG_AGO = NOW - timedelta(hours=3)
+
+
 def submit(folder: Path) -> None:
     """What Slurm is asked for, as the engine writes it before it asks."""
     attempts = [
