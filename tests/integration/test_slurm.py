@@ -383,7 +383,6 @@ def test_a_preempted_job_says_so(make: MakeEngine, slurm: Cluster, tmp_path: Pat
     ("options", "said"),
     [
         ({"partition": "nowhere"}, "[Ii]nvalid partition"),
-        ({"nodes": 5}, "node configuration is not available"),
         ({"gpus": 1}, "Invalid generic resource"),
         ({"extra": ("--no-such-option",)}, "unrecognized option"),
         ({"extra": ("--wait",)}, "for holdfast to say"),
@@ -397,10 +396,20 @@ def test_what_cannot_heal_is_refused_before_anything_is_there(
     with pytest.raises(EngineRefusedError, match=said):
         engine.check([attempt(tmp_path)])
     assert list(tmp_path.iterdir()) == []
-    if "nodes" not in options:  # which waits, where sites do not enforce the limits of partitions
-        with pytest.raises(EngineRefusedError, match=said):
-            engine.submit(EXPERIMENT, [attempt(tmp_path)])
+    with pytest.raises(EngineRefusedError, match=said):
+        engine.submit(EXPERIMENT, [attempt(tmp_path)])
     assert ran(tmp_path) == []
+
+
+def test_what_slurm_lets_wait_waits(make: MakeEngine, tmp_path: Path) -> None:
+    """More nodes than there are, which a test calls not available, as it calls drained ones."""
+    engine = make(nodes=5)
+    assert [each for each in engine.check([attempt(tmp_path)]) if "available" in each] == []
+    (handle,) = engine.submit(EXPERIMENT, [attempt(tmp_path)])
+    word = hear(engine, [handle], "queued")
+    assert "PartitionNodeLimit" in word.text or "PartitionConfig" in word.text
+    assert engine.cancel([handle]) == {}
+    over(engine, [handle])
 
 
 def test_a_host_that_knows_no_cluster_is_told_so(
