@@ -19,6 +19,7 @@ from holdfast.attempts.names import AttemptName, error_path, output_path
 from holdfast.attempts.records import Attempt, ExitRecord
 from holdfast.attempts.settling import Lost
 from holdfast.engines.contract import ALIVE, TERMINAL, Engine, Handle
+from holdfast.engines.local.engine import LocalEngine
 from holdfast.status import Reason
 from processes import hear, python
 from settled import settled
@@ -68,6 +69,11 @@ def make_engine(kind: str, tmp_path: Path) -> Iterator[Callable[[], Engine]]:
     ended(last, left)
     for engine in made:
         engine.close()
+    # A pool knows nothing of what another had: all of them run on this machine, and have files.
+    with LocalEngine() as here:
+        left = list(here.find(EXPERIMENT, tmp_path).values())
+        here.cancel(left, force=True)
+        ended(here, left)
 
 
 @pytest.fixture
