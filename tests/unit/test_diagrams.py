@@ -171,3 +171,18 @@ def test_only_an_aggregated_experiment_is_final():
     """A process never is: a lost result sends even a completed one back."""
     assert diagrams.final("experiment") == ("aggregated",)
     assert diagrams.final("process") == ()
+
+
+@pytest.mark.parametrize("entity", ENTITIES)
+def test_a_drawing_inside_a_page_has_counts_and_no_styles_of_its_own(entity):
+    """A page's style sheet colours it; ids are the page's, every status says how many are there."""
+    counts = {status: 1000 * number for number, status in enumerate(diagrams.statuses(entity))}
+    root = ET.fromstring(diagrams.inline(entity, "failed", counts, "first-"))
+    assert not list(root.iter(f"{SVG}style"))
+    assert [each.get("id") for each in root.iter() if each.get("id")] == ["first-t", "first-d"]
+    texts = [text.text for text in root.iter(f"{SVG}text") if "count" in text.get("class", "")]
+    assert texts == [f"{count:,}" for count in counts.values()]
+    assert all(
+        f"{count:,} {status}" in root.findtext(f"{SVG}title", "")
+        for status, count in counts.items()
+    )

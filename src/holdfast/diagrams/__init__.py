@@ -31,6 +31,7 @@ __all__ = [
     "final",
     "html",
     "initial",
+    "inline",
     "notes",
     "render",
     "statuses",
@@ -170,10 +171,7 @@ def svg(entity: Entity, status: str | None = None) -> str:
     return drawing.draw(
         marked=status,
         title=f"The {entity} machine",
-        description="; ".join(
-            f"{arrow.label} from {arrow.source} to {arrow.target}" for arrow in arrows(entity)
-        )
-        + "".join(f". {note.rstrip('.')}" for note in notes(entity)),
+        description=_described(entity) + "".join(f". {note.rstrip('.')}" for note in notes(entity)),
         statuses=statuses(entity),
         initial=initial(entity),
         final=final(entity),
@@ -187,6 +185,47 @@ def svg(entity: Entity, status: str | None = None) -> str:
         ],
         places=drawing.PLACES[entity],
         notes=notes(entity),
+    )
+
+
+def inline(
+    entity: Entity,
+    status: str | None = None,
+    counts: Mapping[str, int] | None = None,
+    prefix: str = "",
+) -> str:
+    """`svg` as a part of a page that has the styles: no guards, *counts* in the boxes.
+
+    Args:
+        entity: Which machine.
+        status: The status to mark.
+        counts: How many records are in each status.
+        prefix: What the ids of its title and description begin with, which a page may have once.
+    """
+    there = [f"{number:,} {name}" for name, number in (counts or {}).items()]
+    there += [f"now {status}"] if status else []
+    return drawing.draw(
+        marked=status,
+        counts=counts,
+        part=prefix or f"{entity}-",
+        title=f"The {entity} machine" + (f": {', '.join(there)}" if there else ""),
+        description=_described(entity),
+        statuses=statuses(entity),
+        initial=initial(entity),
+        final=final(entity),
+        arrows=[
+            drawing.Line(source, target, (event,))
+            for event, source, target in dict.fromkeys(
+                (arrow.event, arrow.source, arrow.target) for arrow in arrows(entity)
+            )
+        ],
+        places=drawing.PLACES[entity],
+    )
+
+
+def _described(entity: Entity) -> str:
+    return "; ".join(
+        f"{arrow.label} from {arrow.source} to {arrow.target}" for arrow in arrows(entity)
     )
 
 

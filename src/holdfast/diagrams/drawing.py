@@ -50,6 +50,7 @@ PLACES: Final[Mapping[str, Mapping[str, Place]]] = {
 
 _WIDTH, _HEIGHT = 128.0, 42.0
 _COLUMN, _ROW = 312.0, 136.0
+_NARROW = (232.0, 98.0)  # Column and row where arrows have no guards.
 _MARGIN = 30.0
 _LANE = 11.0  # Half the distance between an arrow and the one that comes back.
 _LABEL = 9.0
@@ -98,15 +99,20 @@ def draw(
     places: Mapping[str, Place],
     notes: Sequence[str] = (),
     marked: str | None = None,
+    counts: Mapping[str, int] | None = None,
+    part: str | None = None,
 ) -> str:
     """The diagram as one SVG document, ending in a newline; *notes* stand below it.
 
-    The box of the status *marked* has a thick border, and a ring around it.
+    The box of the status *marked* has a thick border, and a ring around it. Names stand above their
+    *counts*. With *part* it is an element of a page that has the styles, whose ids begin with it:
+    narrower, because arrows of a page are labelled with their event only.
 
     Raises:
         KeyError: A status without a place: it was declared, and nobody has placed it yet.
     """
-    centres = {status: _centre(places[status], places) for status in statuses}
+    column, row = (_COLUMN, _ROW) if part is None else _NARROW
+    centres = {status: _centre(places[status], places, column, row) for status in statuses}
     xs, ys = zip(*centres.values(), strict=True)
     middle = ((min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2)
     width = max(xs) + _WIDTH / 2 + _MARGIN + (_MARKER if _rightmost(final, centres) else 0)
@@ -121,7 +127,7 @@ def draw(
             body += _loop(line, centres[line.source])
             continue
         both_ways = (line.target, line.source) in taken
-        rise = places[line.source].bends.get(line.target, 0.0) * _ROW
+        rise = places[line.source].bends.get(line.target, 0.0) * row
         # An arrow that bows round the others meets none that comes back.
         lane = _LANE if both_ways and not rise else 0.0
         body += _arrow(line, centres[line.source], centres[line.target], lane, rise, middle)
@@ -133,22 +139,37 @@ def draw(
             f'<rect class="box {status}{now}" x="{_n(x - _WIDTH / 2)}" y="{_n(y - _HEIGHT / 2)}" '
             f'width="{_n(_WIDTH)}" height="{_n(_HEIGHT)}" rx="9"/>'
         )
-        body.append(f'<text class="name" x="{_n(x)}" y="{_n(y + 5)}">{escape(status)}</text>')
+        body += _name(status, x, y, None if counts is None else counts.get(status, 0))
     for number, note in enumerate(notes):
         at = f'x="{_n(_MARGIN)}" y="{_n(bottom + number * _NOTE)}"'
         body.append(f'<text class="note" {at}>{escape(note)}</text>')
+    prefix = part or ""
+    alone = [
+        f"<style>\n{_STYLE}{_MARKED if marked else ''}\n</style>",
+        f'<rect class="page" width="{_n(width)}" height="{_n(height)}" rx="8"/>',
+    ]
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(width)} {_n(height)}" '
-            f'width="{_n(width)}" height="{_n(height)}" role="img" aria-labelledby="t d">',
-            f'<title id="t">{escape(title)}</title>',
-            f'<desc id="d">{escape(description)}</desc>',
-            f"<style>\n{_STYLE}{_MARKED if marked else ''}\n</style>",
-            f'<rect class="page" width="{_n(width)}" height="{_n(height)}" rx="8"/>',
+            f'width="{_n(width)}" height="{_n(height)}" role="img" '
+            f'aria-labelledby="{prefix}t {prefix}d">',
+            f'<title id="{prefix}t">{escape(title)}</title>',
+            f'<desc id="{prefix}d">{escape(description)}</desc>',
+            *(alone if part is None else ()),
             *body,
             "</svg>\n",
         ]
     )
+
+
+def _name(status: str, x: float, y: float, count: int | None) -> list[str]:
+    """What stands in the box at *x*, *y*."""
+    up = 5.0 if count is None else -3.0
+    texts = [f'<text class="name" x="{_n(x)}" y="{_n(y + up)}">{escape(status)}</text>']
+    if count is not None:
+        zero = "" if count else " none"
+        texts.append(f'<text class="count{zero}" x="{_n(x)}" y="{_n(y + 14)}">{count:,}</text>')
+    return texts
 
 
 def _ring(x: float, y: float) -> str:
@@ -165,11 +186,11 @@ def _n(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _centre(place: Place, places: Mapping[str, Place]) -> Point:
+def _centre(place: Place, places: Mapping[str, Place], column: float, row: float) -> Point:
     # A quadratic curve reaches half way to its control point.
     above = max((bend / 2 - p.row for p in places.values() for bend in p.bends.values()), default=0)
-    left = _MARGIN + _MARKER + _WIDTH / 2 + place.column * _COLUMN
-    top = _MARGIN + _HEIGHT / 2 + (place.row + max(above, 0)) * _ROW
+    left = _MARGIN + _MARKER + _WIDTH / 2 + place.column * column
+    top = _MARGIN + _HEIGHT / 2 + (place.row + max(above, 0)) * row
     return left, top + (_LINE if above > 0 else 0)
 
 
