@@ -6,6 +6,7 @@ states never pays for the machines, and nobody for the terminal.
 """
 
 from holdfast.lifecycle import display
+from holdfast.store import handing
 
 # Type checkers know this name; importing it would cost `typing`, more than all the rest here.
 TYPE_CHECKING = False
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         InvalidRequestError,
         InvalidTransitionError,
         NoLocksWarning,
+        NotInstalledError,
         ObserverWarning,
         OwnershipLostError,
         Refusal,
@@ -102,6 +104,7 @@ __all__ = [
     "InvalidTransitionError",
     "LocalEngine",
     "NoLocksWarning",
+    "NotInstalledError",
     "ObserverWarning",
     "Orchestrator",
     "Outcome",
@@ -177,7 +180,14 @@ def _paint(entity: "Any", words: str) -> dict[str, str]:
     }
 
 
+def _hand_over(manager: "Any", experiment: "Any", form: str) -> "Any":
+    from holdfast.reading import frames
+
+    return frames.made(manager, experiment, form)
+
+
 display.painter = _paint
+handing.maker = _hand_over
 
 
 if not TYPE_CHECKING:  # A checker would take every misspelt import for an object.

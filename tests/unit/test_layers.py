@@ -82,6 +82,10 @@ OWNERS = {
     "psutil": ["liveness.observer"],
     "click": ["cli", "cli.*"],
     "rich": ["cli", "cli.*"],
+    "pandas": ["reading.frames", "store.experiments"],
+    "polars": ["reading.frames", "store.experiments"],
+    "pyarrow": ["reading.frames"],
+    "matplotlib": ["plot", "plot.*"],
     "subprocess": ["engines.*", "provenance.git", "drill.runs", "slots.devices"],
     "tomllib": ["config.experiment_file", "config.overrides"],
 }
