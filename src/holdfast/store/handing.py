@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from holdfast.lifecycle.records import ExperimentState
 __all__ = ["handed"]
 
-#: Makes the records of an experiment of a manager, or of all, in one of the forms of `reading.frames`.
+#: Makes the records of an experiment of a manager, or of all, in a form of `reading.frames`.
 maker: "Callable[[Any, str | ExperimentState | None, str], Any] | None" = None
 
 
-def handed(manager: "Experiments", experiment: "str | ExperimentState | None", form: str) -> "Any":
+def handed(manager: "Any", experiment: "str | ExperimentState | None", form: str) -> "Any":
     """What *maker* makes."""
     assert maker is not None, "`import holdfast` sets it"
     return maker(manager, experiment, form)
