@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from holdfast import plot
     from holdfast.config.experiment_file import Experiment, load_config
     from holdfast.config.hashing import compute_config_hash
     from holdfast.diagrams import diagram
@@ -137,6 +138,7 @@ __all__ = [
     "compute_config_hash",
     "diagram",
     "load_config",
+    "plot",
     "process",
     "sanitize_experiment_id",
 ]
@@ -198,6 +200,10 @@ if not TYPE_CHECKING:  # A checker would take every misspelt import for an objec
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
+        if name == "plot":
+            return import_module(
+                "holdfast.plot"
+            )  # a room of its own, and its attribute from now on
         value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
         globals()[name] = value
         return value

@@ -60,6 +60,7 @@ MAY_IMPORT = {
         "attempts", "config", "encoding", "errors", "identity", "lifecycle", "provenance",
         "results", "slots", "status", "store",
     },
+    "plot": {"errors", "lifecycle", "reading", "store"},
     "drill": {
         "attempts", "config", "encoding", "engines", "errors", "globs", "lifecycle", "reading",
         "results", "status", "store",
