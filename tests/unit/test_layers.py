@@ -60,6 +60,7 @@ MAY_IMPORT = {
         "attempts", "config", "encoding", "errors", "identity", "lifecycle", "provenance",
         "results", "slots", "status", "store",
     },
+    "plot": {"errors", "lifecycle", "reading", "store"},
     "drill": {
         "attempts", "config", "encoding", "engines", "errors", "globs", "lifecycle", "reading",
         "results", "status", "store",
@@ -82,6 +83,10 @@ OWNERS = {
     "psutil": ["liveness.observer"],
     "click": ["cli", "cli.*"],
     "rich": ["cli", "cli.*"],
+    "pandas": ["reading.frames", "store.experiments"],
+    "polars": ["reading.frames", "store.experiments"],
+    "pyarrow": ["reading.frames"],
+    "matplotlib": ["plot", "plot.*"],
     "subprocess": ["engines.*", "provenance.git", "drill.runs", "slots.devices"],
     "tomllib": ["config.experiment_file", "config.overrides"],
 }

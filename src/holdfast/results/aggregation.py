@@ -153,6 +153,10 @@ def _read(
         return look(folder, ref)
     except ResultInvalidError as err:
         raise ResultLostError(state.experiment_id, index, ref.path, err.problem) from err
+    except ValueError as err:
+        # Recorded by something that did not check it: a claim of the user's own.
+        problem = f"cannot be read: {err}"
+        raise ResultLostError(state.experiment_id, index, ref.path, problem) from err
 
 
 def build(
