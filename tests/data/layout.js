@@ -123,15 +123,17 @@
   }
 
   const cells = [...document.querySelectorAll("[data-index][data-status]")];
-  const unseen = [];
+  const seen = new Set(), hidden = new Map();
   for (const cell of cells) {
     if (cell.dataset.status !== "failed") continue;
     const box = page(cell.getBoundingClientRect());
     const by = opening(cell.parentElement);
-    if (!real(box) || !shown(cell) || !within(box, by, 1) || box.left < -1 || box.right > width + 1 || box.bottom > height + 1) {
-      unseen.push(`${told(cell)} ${JSON.stringify(box)}`);
-    }
+    const inView = real(box) && shown(cell) && within(box, by, 1) && box.left >= -1 && box.right <= width + 1 && box.bottom <= height + 1;
+    if (inView) seen.add(cell.dataset.index);
+    else hidden.set(cell.dataset.index, `${told(cell)} ${JSON.stringify(box)}`);
   }
+  // A process may be shown in several places; one is enough.
+  const unseen = [...hidden].filter(([index]) => !seen.has(index)).map(([, words]) => words);
   const count = (status) => new Set(cells.filter((c) => !status || c.dataset.status === status).map((c) => c.dataset.index)).size;
   return {
     width, scrollWidth: Math.max(root.scrollWidth, document.body.scrollWidth), height,
