@@ -97,6 +97,9 @@ def conduct(
     if progress.first is None:  # nothing was to be done
         _tag(where, outcome.state, tags)
     _print_end(where, outcome, _taken_up(outcome, progress.first), as_json=as_json)
+    from holdfast.cli import summary
+
+    summary.append(where, outcome.state, outcome.message)
     if leave and outcome.left and not as_json:
         text.emit([outcome.state.experiment_id])  # as of what runs in a child
     return code_of(outcome)

@@ -60,6 +60,7 @@ def wait(where: Where, queries: tuple[str, ...], timeout: float | None, as_json:
     Waits for what was left to an engine, too, until all of it has ended; `resume` collects it. Of
     several, the exit code is the first that is not 0. Ctrl-C ends the waiting alone.
     """
+    from holdfast.cli import summary
     from holdfast.cli.abroad import Abroad
 
     manager = where.manager()
@@ -92,6 +93,8 @@ def wait(where: Where, queries: tuple[str, ...], timeout: float | None, as_json:
                 codes[each] = code_of(seen) if over else TIMED_OUT
                 ended.append(_form(seen, codes[each]))
                 _tell(where, each, seen, there[each], codes[each], late=not over)
+                if over:
+                    summary.append(where, seen.state, forms.brief(seen.state, seen.verdict))
             elif each not in told:
                 told.add(each)
                 text.say(f"{text.one_line(each)}: {_waits_for(seen, there[each])}")
