@@ -13,13 +13,11 @@ import holdfast
 from holdfast.errors import HoldfastError, Spell
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.reading import curves, forms, grouping, progress, reasons, spans, text
-from holdfast.reading.cells import flat
+from holdfast.reading import curves, forms, grouping, progress, reasons, records, spans, text
 from holdfast.reading.engines import HandedOver, handed_over
-from holdfast.reading.evidence import parameters
 from holdfast.report import about, columns, events, saying
 from holdfast.report.columns import packed, rounded, seconds
-from holdfast.results import aggregation, rows, spending
+from holdfast.results import spending
 from holdfast.status import ProcessStatus
 from holdfast.store.annotations import NONE
 from holdfast.store.history import Transition
@@ -166,27 +164,25 @@ def _reasons(state: ExperimentState) -> list[Any]:
 
 def _table(state: ExperimentState, folder: Path, left_out: list[str], among: int) -> Json:
     """Parameters and results by column."""
-    params = parameters(state)
-    # Named as in every table; the same for nested parameters as for nested results.
-    given = [dict(flat({"result": dict(each)})) for each in params or ()]
-    results: list[Mapping[str, Any]] = [{}] * state.num_processes
-    if any(each.result is not None for each in state.processes.values()):
-        found = aggregation.partial_of(state, folder, ())
-        for row in rows.outlines(found["rows"]):
-            results[row["index"]] = flat(row)
-        lost = [each["index"] for each in found["missing"] if each["lost"]]
-        if lost:
-            which = columns.cut(text.ranges(lost), 200)
-            left_out.append(f"the results of these processes are lost or altered: {which}")
+    found = records.table(state, folder)
+    lost = [each["index"] for each in found.missing if each["lost"]]
+    if lost:
+        which = columns.cut(text.ranges(lost), 200)
+        left_out.append(f"the results of these processes are lost or altered: {which}")
+    rows = list(found.outlined())
     made: Json = {}
-    for part, values in (("params", given), ("results", results)):
-        made[part], more = columns.table(
-            values or [{}] * state.num_processes, _LONGEST, _MOST_BYTES // among, _MOST_COLUMNS
-        )
+    for part, prefix in (("params", "params."), ("results", "result.")):
+        names = {
+            each.name: each.name.removeprefix(prefix)
+            for each in found.columns
+            if each.name.startswith(prefix)
+        }
+        values = [{short: row[name] for name, short in names.items()} for row in rows]
+        made[part], more = columns.table(values, _LONGEST, _MOST_BYTES // among, _MOST_COLUMNS)
         if more:
-            names = columns.cut(", ".join(map(str, more[:50])), _LONGEST)
+            listed = columns.cut(", ".join(more[:50]), _LONGEST)
             left_out.append(
-                f"{len(more):,} {part} have no column here ({names}): "
+                f"{len(more):,} {part} have no column here ({listed}): "
                 f"`holdfast export` has all of them"
             )
     return made

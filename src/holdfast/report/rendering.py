@@ -123,9 +123,11 @@ def _policy(script: str) -> str:
 def _machines(each: Json, prefix: str) -> dict[str, "Markup"]:
     from markupsafe import Markup
 
+    counts = each["machines"]["process"]["counts"]
+    status = each["machines"]["experiment"]["current"]
     drawn = {
-        "experiment": diagrams.diagram("experiment"),
-        "process": diagrams.diagram("process"),
+        "experiment": diagrams.inline("experiment", status, None, f"{prefix}e-"),
+        "process": diagrams.inline("process", None, counts, f"{prefix}p-"),
     }
     return {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704 (ours)
 
