@@ -61,6 +61,10 @@ MAY_IMPORT = {
         "results", "slots", "status", "store",
     },
     "plot": {"errors", "lifecycle", "reading", "store"},
+    "report": {
+        "attempts", "diagrams", "errors", "identity", "lifecycle", "provenance", "reading",
+        "results", "status", "store",
+    },
     "drill": {
         "attempts", "config", "encoding", "engines", "errors", "globs", "lifecycle", "reading",
         "results", "status", "store",
@@ -70,7 +74,7 @@ MAY_IMPORT = {
     "cli": {
         "attempts", "config", "demo", "diagrams", "doctor", "drill", "encoding", "engine_options",
         "engines", "errors", "guide", "identity", "lifecycle", "orchestration", "provenance",
-        "reading", "results", "slots", "status", "store", "worker",
+        "reading", "report", "results", "slots", "status", "store", "worker",
     },
     "console": {"cli"},
     "__main__": {"console"},

@@ -21,7 +21,7 @@ from holdfast.attempts.reports import newest_files
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store.attempted import attempt_of
 
-__all__ = ["Curve", "curves"]
+__all__ = ["Curve", "curves", "thinned"]
 
 #: Of one process.
 _MOST_NAMES: Final = 8
@@ -116,7 +116,7 @@ def _curve(path: Path, most: int, rank: int | None, points: int) -> Curve | None
             for at, row in enumerate(rows)
             if _finite(row.get(name))
         ]
-        lines[name] = _thinned(found, points)
+        lines[name] = thinned(found, points)
     return Curve({"time": "s"}.get(x, x), lines, trimmed)
 
 
@@ -159,7 +159,7 @@ def _finite(value: object) -> bool:
     return abs(value) < 1e300 if isinstance(value, int) else math.isfinite(value)
 
 
-def _thinned(found: list[tuple[float, float]], points: int) -> list[tuple[float, float]]:
+def thinned(found: list[tuple[float, float]], points: int) -> list[tuple[float, float]]:
     """At most *points*: of each stretch its lowest and highest, so that no peak is lost."""
     if len(found) <= points:
         return found

@@ -136,6 +136,14 @@ class Table:
             elif found is not None:
                 yield self._record(index, found[0], None), found[1]
 
+    def outlined(self) -> Iterator[Record]:
+        """Each record in order, long values elided: nothing is read again."""
+        for index, found, lacking in self._by_index(iter(rows.outlines(self._rows))):
+            if lacking is not None:
+                yield self._record(index, lacking["row"], lacking["why"])
+            elif found is not None:
+                yield self._record(index, found, None)
+
     def encoded(self) -> Iterator[tuple[int, str, str | None]]:
         """Each process in order: its index, its row as JSON, why it has no result."""
         for index, found, lacking in self._by_index(rows.encoded(self._rows)):
