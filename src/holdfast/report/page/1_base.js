@@ -25,25 +25,25 @@ class Experiment {
     this.label = data.name && data.name !== data.id ? data.name : data.id;
     this.all = range(this.n);
   }
-  status(i) { return NAMES[this.processes.status[i]]; }
+  state(i) { return NAMES[this.processes.status[i]]; }
   of(name, i) { return at(own(this.processes, name), i); }
   // By its name with the group before it: params.lr, results.loss.
   get(column, i) {
     const dot = column.indexOf(".");
     return at(own(own(this.processes, column.slice(0, dot)), column.slice(dot + 1)), i);
   }
-  why(i) {
+  cause(i) {
     const group = own(this.groups, this.of("group", i) ?? -1);
     return group ? group.words : own(this.reasons, this.of("reason", i) ?? -1) ?? "";
   }
   host(i) { return own(this.hosts, this.of("host", i) ?? -1) ?? null; }
   get varied() { return this.swept.map((name) => "params." + name); }
   set(i) { return this.swept.map((name) => name + "=" + show(this.get("params." + name, i))).join("  "); }
-  numbers(group) {
+  measured(group) {
     return this[group].map((name) => group + "." + name).filter((name) => this.all.some((i) => numeric(this.get(name, i))));
   }
   said(i) {
-    const lines = [this.set(i), this.why(i)];
+    const lines = [this.set(i), this.cause(i)];
     for (const name of this.results.slice(0, 6)) {
       const value = this.get("results." + name, i);
       if (value !== null) lines.push(name + " " + show(value));
@@ -55,7 +55,7 @@ class Experiment {
   }
   head(i) {
     const rank = this.of("rank", i);
-    return "Process " + i + (rank === null ? "" : ", rank " + rank) + ": " + this.status(i);
+    return "Process " + i + (rank === null ? "" : ", rank " + rank) + ": " + this.state(i);
   }
 }
 

@@ -9,7 +9,7 @@ const grid = (E, section) => {
   if (rows && others.length) columns = others.reduce((a, b) => (values(b).length >= values(a).length ? b : a));
   const size = E.n <= 150 ? "big" : E.n <= 2500 ? "" : "tiny";
   const cells = E.all.map((i) => {
-    const status = E.status(i), mark = size !== "big" ? (status === "completed" ? "" : GLYPHS[status]) : GLYPHS[status] + " " + i;
+    const status = E.state(i), mark = size !== "big" ? (status === "completed" ? "" : GLYPHS[status]) : GLYPHS[status] + " " + i;
     const cell = h("i", { "data-index": i, "data-status": status });
     if (mark) cell.textContent = mark;
     if (E.ranks && i % E.ranks === 0 && i) cell.className = "first";
@@ -47,7 +47,7 @@ const grid = (E, section) => {
     if (current >= 0) cells[current].classList.remove("at");
     current = i;
     cells[i].classList.add("at");
-    detail.className = "detail " + E.status(i);
+    detail.className = "detail " + E.state(i);
     detail.replaceChildren(h("b", {}, E.head(i)), ...E.said(i).map((line) => h("div", {}, line)));
     if (shown) cells[i].scrollIntoView({ block: "nearest", inline: "nearest" });
   };
@@ -68,11 +68,11 @@ const grid = (E, section) => {
   };
   on(box, "keydown", (event) => {
     if (event.key === "f" && !event.ctrlKey && !event.metaKey && !event.altKey) {
-      const next = [...place.slice(place.indexOf(current) + 1), ...place].find((i) => E.status(i) === "failed");
+      const next = [...place.slice(place.indexOf(current) + 1), ...place].find((i) => E.state(i) === "failed");
       if (next !== undefined) select(next);
     } else if (/^(Arrow|Home$|End$)/.test(event.key)) { event.preventDefault(); select(step(event.key)); }
   });
-  on(box, "focus", () => { if (current < 0 && place.length && box.matches(":focus-visible")) select(place.find((i) => E.status(i) === "failed") ?? place[0], false); });
+  on(box, "focus", () => { if (current < 0 && place.length && box.matches(":focus-visible")) select(place.find((i) => E.state(i) === "failed") ?? place[0], false); });
   const pointed = (event) => { const index = event.target.dataset.index; return index === undefined ? -1 : +index; };
   on(box, "click", (event) => { if (pointed(event) >= 0) select(pointed(event), false); });
   on(box, "pointermove", (event) => { const i = pointed(event); i < 0 ? unhint() : hint(event, E.head(i), E.said(i)); });
@@ -85,8 +85,8 @@ const grid = (E, section) => {
   };
   const again = () => layout(paper || box.parentNode.clientWidth);
   if (fits.length) section.append(h("div", { class: "tools" }, choose("Rows", rows, (v) => { rows = v; again(); }), choose("Columns", columns, (v) => { columns = v; again(); })));
-  const statuses = ["failed", "running", "pending", "completed"].filter((name) => E.all.some((i) => E.status(i) === name));
-  section.append(h("p", { class: "key" }, statuses.map((name) => h("span", {}, h("span", { class: "cells", "aria-hidden": "true" }, h("i", { "data-status": name }, size === "big" || name !== "completed" ? GLYPHS[name] : "")), whole(count(E.all, (i) => E.status(i) === name)) + " " + name)),
+  const statuses = ["failed", "running", "pending", "completed"].filter((name) => E.all.some((i) => E.state(i) === name));
+  section.append(h("p", { class: "key" }, statuses.map((name) => h("span", {}, h("span", { class: "cells", "aria-hidden": "true" }, h("i", { "data-status": name }, size === "big" || name !== "completed" ? GLYPHS[name] : "")), whole(count(E.all, (i) => E.state(i) === name)) + " " + name)),
     E.ranks ? h("span", {}, plural(E.ranks, "rank") + " to a launcher, side by side") : null));
   if (telling) section.append(h("p", {}, telling.words));
   section.append(box, h("p", { class: "hint" }, "Point at a process or go by arrow keys" + (statuses.includes("failed") ? "; f goes to the next that failed." : ".")), detail);
@@ -95,11 +95,11 @@ const grid = (E, section) => {
 
 // The value of a parameter at which most of the failures are, if there is one: counts, no verdict.
 const suspect = (E, names) => {
-  const failed = count(E.all, (i) => E.status(i) === "failed");
+  const failed = count(E.all, (i) => E.state(i) === "failed");
   if (failed < 3) return null;
   let best = null;
   for (const name of names) for (const [value, there] of tally(E.all, (i) => E.get(name, i))) {
-    const bad = count(there, (i) => E.status(i) === "failed"), rest = E.n - there.length;
+    const bad = count(there, (i) => E.state(i) === "failed"), rest = E.n - there.length;
     if (bad < 3 || bad * 2 <= failed || !rest || bad / there.length < 2 * ((failed - bad) / rest)) continue;
     const gain = bad / there.length - (failed - bad) / rest;
     if (!best || gain > best.gain) best = { gain, name, words: whole(bad) + " of the " + whole(failed) + " failures are at " + name.slice(7) + " = " + brief(value, 40) + ": " + whole(bad) + " of " + plural(there.length, "process") + " there failed, " + whole(failed - bad) + " of " + whole(rest) + " elsewhere." };
