@@ -112,6 +112,18 @@ def test_looking_touches_nothing(folder: Path) -> None:
     assert sorted(os.listdir(folder / "attempts")) == before
 
 
+def test_what_is_in_the_middle_of_an_exec_is_seen_all_the_same(folder: Path) -> None:
+    """For a moment it has no environment to show; that puts no dead shim's attempt in doubt."""
+    loop = folder / "loop.sh"
+    loop.write_text(f"exec /bin/sh {loop}\n")
+    shim = Shim(folder, f"echo up; exec /bin/sh {loop}")
+    shim.kill()
+    for _ in range(300):
+        seen = look(folder, NAME)
+        assert isinstance(seen, Gone)
+        assert len(seen.leftovers) == 1
+
+
 def test_a_stopped_leftover_is_ended_within_the_grace_period(folder: Path) -> None:
     """SIGSTOP does not keep a process from being told to end."""
     shim = Shim(folder, "echo up; exec sleep 600")

@@ -60,6 +60,10 @@ MAY_IMPORT = {
         "attempts", "config", "encoding", "errors", "identity", "lifecycle", "provenance",
         "results", "slots", "status", "store",
     },
+    "report": {
+        "attempts", "diagrams", "errors", "identity", "lifecycle", "provenance", "reading",
+        "results", "status", "store",
+    },
     "drill": {
         "attempts", "config", "encoding", "engines", "errors", "globs", "lifecycle", "reading",
         "results", "status", "store",
@@ -69,7 +73,7 @@ MAY_IMPORT = {
     "cli": {
         "attempts", "config", "demo", "diagrams", "doctor", "drill", "encoding", "engine_options",
         "engines", "errors", "guide", "identity", "lifecycle", "orchestration", "provenance",
-        "reading", "results", "slots", "status", "store", "worker",
+        "reading", "report", "results", "slots", "status", "store", "worker",
     },
     "console": {"cli"},
     "__main__": {"console"},

@@ -10,6 +10,7 @@ import os
 import signal
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -35,6 +36,10 @@ __all__ = [
 ]
 
 _MOST_ROUNDS: Final = 20
+
+#: An `exec` is over within microseconds, unless the machine is busy. `env -i` has it all used up.
+_MOST_PAUSES: Final = 5
+_PAUSE_S: Final = 0.004
 
 
 class Census:
@@ -107,34 +112,50 @@ class Census:
     def _taken(self) -> dict[str, list[Process]]:
         found: dict[str, list[Process]] = {}
         seen: set[int] = {os.getpid()}
+        blank: set[int] = set()
         # Twice: who forks and ends while the list is read can hide its child once.
         for _ in range(2):
             for pid in self._observer.pids():
                 if pid not in seen:
                     seen.add(pid)
-                    self._enter(pid, found)
+                    if not self._enter(pid, found):
+                        blank.add(pid)
+        # In the middle of `exec` a process shows no environment, and a moment later its mark.
+        for _ in range(_MOST_PAUSES):
+            blank = {pid for pid in blank if not self._enter(pid, found)}
+            if not blank:
+                break
+            time.sleep(_PAUSE_S)
+        for pid in blank:
+            self._enter(pid, found, last=True)
         return found
 
-    def _enter(self, pid: int, found: dict[str, list[Process]]) -> None:
+    def _enter(self, pid: int, found: dict[str, list[Process]], *, last: bool = False) -> bool:
+        """False if its environment is empty at this moment, and this is not the last look."""
         observer = self._observer
-        marks = marks_of(pid, observer)
+        environment = observer.environment(pid)
+        marks = _marks_in(environment)
         if marks == []:
-            return
+            return True
         try:
             facts = observer.look(pid)
         except PermissionError:
             with contextlib.suppress(OSError):
                 self._hide(os.getsid(pid), None, pid)
-            return
+            return True
         if facts is None or facts.zombie:
-            return
+            return True
         if marks is None:
+            # Kernel threads are in no session, and never have an environment.
+            if environment == [] and facts.session and not last:
+                return False
             if facts.session is not None:
                 self._hide(facts.session, facts.start_ticks, pid)
-            return
+            return True
         member = Process(pid, command_of(pid, observer), facts.start_ticks)
         for mark in marks:
             found.setdefault(mark, []).append(member)
+        return True
 
     def _hide(self, session: int, ticks: int | None, pid: int) -> None:
         if session != pid:
@@ -146,7 +167,10 @@ def marks_of(pid: int, observer: Observer) -> list[str] | None:
 
     An empty list: it shows that it has none, or wants none.
     """
-    environment = observer.environment(pid)
+    return _marks_in(observer.environment(pid))
+
+
+def _marks_in(environment: list[str] | None) -> list[str] | None:
     if not environment:
         return None
     prefix = f"{SESSION}="

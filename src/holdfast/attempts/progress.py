@@ -21,12 +21,12 @@ import attrs
 from holdfast.attempts.names import AttemptName, progress_path, reports_dir
 from holdfast.attempts.reports import newest_of_all
 
-__all__ = ["MOST_BYTES", "Follower", "Progress", "Sources", "latest", "trim"]
+__all__ = ["KEPT_BYTES", "MOST_BYTES", "Follower", "Progress", "Sources", "latest", "trim"]
 
 #: Bytes that a look reads at most, and that are kept of one process.
 MOST_BYTES: Final = 1 << 20
 #: What is left of a file that grew beyond that.
-_KEPT_BYTES: Final = 256 << 10
+KEPT_BYTES: Final = 256 << 10
 _LONGEST_LINE: Final = 64 << 10
 #: Of a single look at a file that nobody follows: its begin, for the pace, and its end.
 _HEAD_BYTES, _TAIL_BYTES = 4 << 10, 64 << 10
@@ -282,7 +282,7 @@ def trim(path: Path) -> None:
             # A writer that does not append leaves a hole in front, which holds nothing.
             if not stat.S_ISREG(info.st_mode) or info.st_blocks * 512 <= MOST_BYTES:
                 return
-            data = os.pread(fd, _KEPT_BYTES, max(0, info.st_size - _KEPT_BYTES))
+            data = os.pread(fd, KEPT_BYTES, max(0, info.st_size - KEPT_BYTES))
             os.ftruncate(fd, 0)
             os.write(fd, data.partition(b"\n")[2])
         finally:

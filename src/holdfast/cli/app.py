@@ -84,6 +84,7 @@ _GROUPS: Final = {
             "export",
             "Print everything about each process, as CSV or JSON lines.",
         ),
+        "report": ("report", "report", "Make one page of it all: what happened, why, plots."),
         "diff": ("diff", "diff", "Say what differs between two experiments: code, results, all."),
         "slots": ("slots", "slots", "List what only one process can use (GPUs), and who does."),
     },

@@ -170,8 +170,8 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
             },
         )
     else:
-        from holdfast.cli.report import aggregate_lines
-        from holdfast.cli.report import notes as odd
+        from holdfast.cli.aggregates import aggregate_lines
+        from holdfast.cli.aggregates import notes as odd
         from holdfast.reading.evidence import failures, parameters
 
         folder = where.manager().folder(state.experiment_id)

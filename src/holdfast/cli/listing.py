@@ -16,6 +16,7 @@ from holdfast.encoding import spoken
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.reading import forms, text
+from holdfast.reading.glyphs import STYLES
 from holdfast.status import ExperimentStatus
 from holdfast.store.catalog.summary import Summary
 from holdfast.store.manager import StateManager
@@ -27,18 +28,9 @@ if TYPE_CHECKING:
     from holdfast.reading.selection import Selection
     from holdfast.store.annotations import Annotated, Annotations
 
-__all__ = ["STYLES", "ls", "meant", "say_unreadable"]
+__all__ = ["ls", "meant", "say_unreadable"]
 
 SCHEMA: Final = "holdfast.experiments/1"
-
-STYLES: Final[dict[str, text.Style]] = {
-    "initialised": "dim",
-    "running": "cyan",
-    "completed": "green",
-    "aggregated": "green",
-    "failed": "red",
-    "interrupted": "yellow",
-}
 
 #: Processes whose reports one listing looks for.
 _MOST_LOOKS: Final = 500

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from holdfast.cli.report import aggregate_lines, notes
+from holdfast.cli.aggregates import aggregate_lines, notes
 from holdfast.cli.where import Where
 from holdfast.reading import forms, seen, text
 from holdfast.reading.evidence import parameters

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from holdfast.cli.aggregates import aggregate_lines, notes
 from holdfast.cli.failures import told
 from holdfast.cli.partial import missing_lines, title
-from holdfast.cli.report import aggregate_lines, notes
 from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress

@@ -19,7 +19,6 @@ from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.annotating import said_about
 from holdfast.cli.app import experiment_argument, in_state_dir, json_option
 from holdfast.cli.failures import told
-from holdfast.cli.listing import STYLES
 from holdfast.cli.results import found, process_page, remaking, result_lines
 from holdfast.cli.where import Where
 from holdfast.encoding import local
@@ -31,6 +30,7 @@ from holdfast.reading import codes, forms, reasons, text, waiting
 from holdfast.reading.contention import slots_words
 from holdfast.reading.engines import HandedOver, began, handed_over, is_left, place
 from holdfast.reading.evidence import Params, failures, last_words, parameters, params_words
+from holdfast.reading.glyphs import STYLES
 from holdfast.reading.progress import HEADER, MOST, alike, cells, form, said, standings
 from holdfast.results.changed import Changed, of_state
 from holdfast.results.spending import attempts_duration_s

@@ -13,7 +13,7 @@ import cattrs
 from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
-from holdfast.config import engine, matrix, outputs, rules, slots, values
+from holdfast.config import engine, hooks, matrix, outputs, rules, slots, values
 from holdfast.config.matrix import MAX_PROCESSES, Matrix, Params
 from holdfast.config.placeholders import may_go
 from holdfast.config.placeholders import problems as placeholder_problems
@@ -31,6 +31,7 @@ __all__ = [
     "Declaration",
     "EngineName",
     "EngineOptions",
+    "Hooks",
     "Identity",
     "Limits",
     "LimitsTable",
@@ -194,6 +195,19 @@ class Store:
 
 
 @attrs.frozen(kw_only=True)
+class Hooks:
+    """Commands that are told how the experiment ended; see *Hooks*.
+
+    Attributes:
+        on_finish: Argv, no shell, run at every end that nobody asked for.
+        on_failure: The same, before it, if the experiment failed or was interrupted.
+    """
+
+    on_finish: Argv | None = None
+    on_failure: Argv | None = None
+
+
+@attrs.frozen(kw_only=True)
 class Declaration:
     """A checked experiment file; *source* is its JSON form."""
 
@@ -210,6 +224,7 @@ class Declaration:
     identity: Identity = Identity()
     output: Outputs = Outputs()
     store: Store = Store()
+    hooks: Hooks = Hooks()
     slots: Slots = attrs.field(factory=lambda: Slots({}))
     needs: Needs = attrs.field(factory=lambda: Needs({}))
     source: Mapping[str, Any] = attrs.field(repr=False)
@@ -234,6 +249,7 @@ class Written(TypedDict, total=False):
         identity: See *[identity]*.
         outputs: See *[outputs]*.
         store: See *[store]*.
+        hooks: See *[hooks]*.
         slots: Lists of names, by kind, of what only one process of this machine can use at a time,
             or `"auto"` for the GPUs that its driver lists; see *Slots*.
         needs: How many slots of each kind a command holds as long as it runs.
@@ -252,6 +268,7 @@ class Written(TypedDict, total=False):
     identity: Identity
     outputs: Outputs
     store: Store
+    hooks: Hooks
     slots: Slots
     needs: Needs
 
@@ -361,6 +378,7 @@ def check(
     else:
         problems.extend(_doubtless(words, given.get("matrix", {}), held))
     problems.extend(_slots(given, found))
+    problems.extend(hooks.problems(attrs.asdict(found.get("hooks", Hooks()))))
     if "command" in found and may_go(found["command"][0]):
         what = "word 1: the program cannot be left out, as a ? says"
         problems.append(ConfigProblem("command", what))
@@ -384,6 +402,7 @@ def check(
         identity=found.get("identity", Identity()),
         output=found.get("outputs", Outputs()),
         store=found.get("store", Store()),
+        hooks=found.get("hooks", Hooks()),
         slots=found.get("slots", Slots({})),
         needs=found.get("needs", Needs({})),
         source={key: _plain(given[key]) for key in TOP_LEVEL if key in given},

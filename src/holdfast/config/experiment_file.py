@@ -219,8 +219,8 @@ class Experiment(Declaration):
     def work(self, state_dir: Path) -> dict[str, Any]:
         """What defines the work, JSON-like: two experiments with equal work are one.
 
-        The name, limits, retries, aggregation, engine, identity, store and slots are not in it, nor
-        whether the parameters came from a matrix or a number, nor the order of its keys.
+        The name, limits, retries, aggregation, engine, identity, store, hooks and slots are not in
+        it, nor whether the parameters came from a matrix or a number, nor the order of its keys.
         The directory is taken relative to *state_dir*, so that a project can move as a whole, and
         two projects that share one never match.
         """
@@ -337,7 +337,7 @@ class Experiment(Declaration):
         """In which tables *config*, of the same work, declares otherwise how it is run."""
         return [
             key
-            for key in ("limits", "retry", "aggregate", "engine", "slots", "needs")
+            for key in ("limits", "retry", "aggregate", "engine", "hooks", "slots", "needs")
             if self.source.get(key) != config.get(key)
         ]
 

@@ -17,15 +17,16 @@ from holdfast.lifecycle.events import Requested
 from holdfast.lifecycle.processes import RUNS
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.lifecycle.reuse import Proof
-from holdfast.status import ProcessStatus
+from holdfast.status import ExperimentStatus, ProcessStatus
 
 __all__ = ["NOTES", "problems", "who"]
 
 #: Recorded beside the machines' events, of what; they move nothing. `launched` was 0.1's word for
-#: the phase of what runs.
+#: the phase of what runs; a `hook` is told of an end.
 NOTES: Final[Mapping[tuple[str, str], str]] = {
     ("process", "launched"): "a process that is not running",
     ("experiment", "released"): "an experiment that nobody owns",
+    ("experiment", "hook"): "an experiment that has not ended",
 }
 #: What the events of an attempt's end keep of them, from where nobody else looked.
 _FACTS: Final = (
@@ -89,6 +90,9 @@ def _enacted(state: ExperimentState, change: Change) -> Change | None:
             return None
         owner = attrs.evolve(state.owner, locked=False, released=True)
         return attrs.evolve(change, fields={"owner": owner})
+    if (change.entity, change.event) == ("experiment", "hook"):
+        ended = state.status not in (ExperimentStatus.INITIALISED, ExperimentStatus.RUNNING)
+        return attrs.evolve(change, fields={}, reason=None) if ended else None
     facts: dict[str, Any] = {}
     if index is None and isinstance(config := change.fields.get("config"), Mapping):
         # They are merged into the former ones, and none of those is ever taken away.

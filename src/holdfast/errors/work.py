@@ -14,6 +14,7 @@ __all__ = [
     "ConfigProblem",
     "EngineError",
     "EngineRefusedError",
+    "NotInstalledError",
     "ResultInvalidError",
     "ResultLostError",
     "WorkerError",
@@ -180,6 +181,22 @@ class ResultInvalidError(HoldfastError):
     def _message(self) -> str:
         what = f"result {self.path.name}" if self.output is None else f"output {flat(self.output)}"
         return f"{what} {self.problem}"
+
+
+class NotInstalledError(HoldfastError, ImportError):
+    """A package is needed that holdfast does not require; one of its extras brings it.
+
+    Attributes:
+        package: Which package.
+        extra: The extra of holdfast that installs it.
+    """
+
+    package: str
+    extra: str
+    _says = "{package} is not installed"
+
+    def _step(self, command: Spell, again: str | None) -> str:
+        return f"pip install 'holdfast[{self.extra}]'"
 
 
 class AggregationError(HoldfastError):

@@ -5,6 +5,7 @@ becomes of what was left, `holdfast.orchestration.loop` runs it.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -19,12 +20,13 @@ from holdfast.errors import (
     AggregationError,
     ConfigProblem,
     EngineRefusedError,
+    HoldfastError,
     ResultLostError,
     WorkingDirectoryGoneError,
 )
 from holdfast.lifecycle.events import Event, ProcessExited, Requested
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.orchestration import exits, outcomes, partial, reuse, surveying, takeover
+from holdfast.orchestration import exits, hooks, outcomes, partial, reuse, surveying, takeover
 from holdfast.orchestration.aggregating import conclude
 from holdfast.orchestration.fates import alone, others_words
 from holdfast.orchestration.holding import allocator
@@ -164,9 +166,9 @@ class Course:
                 self._loop.drive(plan, taken.held, selection.named(found), leave=leave)
             done = claim.state.status is ExperimentStatus.COMPLETED
             if leave or not done or not aggregate or self._interrupts.count:
-                return self._ended(inherited, leave=leave)
+                return self._told(self._ended(inherited, leave=leave))
             try:
-                return self._concluded(inherited)
+                return self._told(self._concluded(inherited))
             except ResultLostError:
                 again = self._take_over()
                 requeued = {
@@ -193,7 +195,7 @@ class Course:
         if claim.state.status not in SETTLED:
             # Refused by the machine, with all its reasons.
             claim.record("aggregate")
-        return self._concluded(Inherited(skipped=state.processes_completed))
+        return self._told(self._concluded(Inherited(skipped=state.processes_completed)))
 
     def stop(self, *, force: bool, grace_s: float | None) -> Outcome:
         """Stop what runs of it, and record how that ended."""
@@ -368,6 +370,27 @@ class Course:
         with contextlib.closing(make()) as engine:
             interrupts.wake_also(engine.wake)
             return conclude(self._claim, *self._on(engine), interrupts)
+
+    def _told(self, outcome: Outcome) -> Outcome:
+        """*outcome*, once the hooks have been told of it, which is kept in the history."""
+        claim = self._claim
+        state_dir = str(self._terms.manager.state_dir.absolute())
+        for hook in hooks.due(outcome, self._experiment, state_dir):
+            if self._interrupts.count:
+                break
+            try:
+                claim.remark("hook", hooks.begun(hook))
+                end = self._loop.beside(functools.partial(hooks.run, hook))
+                assert end is not None
+                words = hooks.told(hook, end)
+                if not end.ok:
+                    self._terms.note(f"the hook {words}")
+                claim.remark("hook", words)
+            except HoldfastError as err:
+                # Nobody else's business: what it was to be told of is stored.
+                self._terms.note(f"the hook {hook.name} is not in the history: {err}")
+                break
+        return attrs.evolve(outcome, state=claim.state)
 
     def _ended(self, inherited: Inherited = NOTHING_INHERITED, *, leave: bool = False) -> Outcome:
         state, interrupts = self._claim.state, self._interrupts

@@ -16,6 +16,7 @@ from holdfast.errors import ConfigError, HoldfastError, Spell, printable
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import reasons, text
 from holdfast.reading.cells import cell
+from holdfast.reading.grouping import groups
 from holdfast.status import ExperimentStatus
 from holdfast.store.attempted import attempt_of
 
@@ -69,13 +70,10 @@ def failures(
     The most frequent comes first. Lines to be written to *stream*; nothing of the processes *but*.
     """
     found = {i: each for i, each in reasons.failures(folder, state).items() if i not in but}
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for index, failure in found.items():
-        groups.setdefault(failure.kind, []).append(index)
-    kinds = sorted(groups.values(), key=len, reverse=True)
+    kinds = groups(found)
     lines: list[str] = []
-    for indices in kinds[:_MOST_GROUPS]:
-        first = indices[0]
+    for group in kinds[:_MOST_GROUPS]:
+        indices, first = group.indices, group.sample_index
         progress = state.processes[first]
         attempt = f", attempt {progress.attempt}" if progress.attempt > 1 else ""
         which = f"process {first}{attempt}"
@@ -83,13 +81,13 @@ def failures(
             which = f"{len(indices):,} processes: {text.short(text.ranges(indices), _LINE)}"
         if words := params_words(params, first):
             which += f" ({words if len(indices) == 1 else f'{first}: {words}'})"
-        lines.append(f"  {text.paint(str(found[first]), 'red', text.coloured(stream))}")
+        lines.append(f"  {text.paint(group.words, 'red', text.coloured(stream))}")
         lines.append(f"    {which}")
         lines += _log(command, folder, attempt_of(state, first), first)
     if state.status is ExperimentStatus.FAILED and state.can_aggregate():
         lines += _aggregation(command, state, folder, stream)
     if rest := kinds[_MOST_GROUPS:]:
-        number = text.count(sum(map(len, rest)), "process")
+        number = text.count(sum(len(group.indices) for group in rest), "process")
         kind = "kind" if len(rest) == 1 else "kinds"
         lines.append(f"  … and {len(rest):,} more {kind} of failure ({number}): see --json")
     if len(found) > reasons.MOST_READ:

@@ -51,11 +51,13 @@ class Failure:
         error: The line of its stderr that says what was wrong, harmless to a terminal; None if
             there is none, or it was not looked for.
         kind: Equal for failures that are shown together.
+        reason: What is recorded as its reason.
     """
 
     how: str
     error: str | None
     kind: tuple[object, ...]
+    reason: Reason | None = None
 
     def __str__(self) -> str:
         return self.how if self.error is None else f"{self.how}: {self.error}"
@@ -71,7 +73,8 @@ def failure(folder: Path, state: ExperimentState, index: int, *, look: bool = Tr
         with contextlib.suppress(HoldfastError):  # named where the log is shown
             error = error_text(last_bytes(path, _ERROR_BYTES))
     facts = process.reason, process.exit_code, process.signal
-    return Failure(how, error, (*facts, _alike(how), None if error is None else _alike(error)))
+    kind = *facts, _alike(how), None if error is None else _alike(error)
+    return Failure(how, error, kind, process.reason)
 
 
 def failures(folder: Path, state: ExperimentState) -> dict[int, Failure]:

@@ -35,17 +35,21 @@ class Elided(str):
     Attributes:
         at: Where the whole of it begins in the document's text, and where it ends.
         members: Whether it is members of an object, without its braces.
+        is_text: Whether it is a text.
     """
 
-    __slots__ = ("at", "members")
+    __slots__ = ("at", "is_text", "members")
 
     at: tuple[int, int]
     members: bool
+    is_text: bool
 
-    def __new__(cls, words: str, begin: int, end: int, *, members: bool = False) -> "Elided":
+    def __new__(
+        cls, words: str, begin: int, end: int, *, members: bool = False, is_text: bool = False
+    ) -> "Elided":
         """*words* in place of what is between *begin* and *end*."""
         made = super().__new__(cls, words)
-        made.at, made.members = (begin, end), members
+        made.at, made.members, made.is_text = (begin, end), members, is_text
         return made
 
 
@@ -73,7 +77,7 @@ class Outline:
             return value
         begin, end = value.at
         text = self.text[begin:end]
-        if text[:1] == '"' and not value.members:
+        if value.is_text:
             return strictjson.scan(text, 0)[0]
         return f"{{{self._strict(text)}}}" if value.members else self._strict(text)
 
@@ -146,7 +150,8 @@ class _Scanner:
         if self._suspicious:
             self.found.look(value, path)
         if isinstance(value, str) and len(value) > _PREVIEW:
-            value = Elided(f"{value[:_PREVIEW]}… ({len(value):,} characters)", at, end)
+            words = f"{value[:_PREVIEW]}… ({len(value):,} characters)"
+            value = Elided(words, at, end, is_text=True)
         return end, value
 
     def _list(self, at: int, end: int, number: int) -> Elided:

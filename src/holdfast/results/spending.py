@@ -18,7 +18,7 @@ from holdfast.store.files import Files
 from holdfast.store.history import Spell
 from holdfast.store.place import Opened
 
-__all__ = ["attempts_duration_s", "duration_s"]
+__all__ = ["attempts_duration_s", "duration_s", "ended_at", "spells"]
 
 
 def duration_s(process: ProcessProgress) -> float | None:
@@ -46,9 +46,9 @@ def attempts_duration_s(state: ExperimentState, folder: Path) -> dict[int, float
     if not several:
         return known
     ended: dict[int, dict[int, float]] = {index: {} for index in several}
-    for spell in _spells(folder):
+    for spell in spells(folder):
         if spell.process in several:
-            seconds = _between_s(spell.started_at, _end(state, folder, spell))
+            seconds = _between_s(spell.started_at, ended_at(state, folder, spell))
             ended[spell.process][spell.attempt] = seconds
     for index in sorted(several):
         process = state.process_progress[index]
@@ -58,8 +58,8 @@ def attempts_duration_s(state: ExperimentState, folder: Path) -> dict[int, float
     return known
 
 
-def _spells(folder: Path) -> Iterator[Spell]:
-    """None at all where the journals cannot be read: a time is nothing to fail for."""
+def spells(folder: Path) -> Iterator[Spell]:
+    """Every attempt that ended; none where the journals cannot be read: no view fails for times."""
     try:
         with Opened.at(Files(), folder) as opened:
             yield from history.spells(opened)
@@ -67,7 +67,7 @@ def _spells(folder: Path) -> Iterator[Spell]:
         return
 
 
-def _end(state: ExperimentState, folder: Path, spell: Spell) -> datetime:
+def ended_at(state: ExperimentState, folder: Path, spell: Spell) -> datetime:
     """When an attempt ended: it may have been long before that was recorded."""
     if spell.watched:
         return spell.ended_at

@@ -252,6 +252,24 @@ class Claim:
         self._noted_actions += step.actions
 
     @_alone
+    def remark(self, event: str, evidence: str) -> None:
+        """Keep in the history what moves nothing: how a hook fared. Durable; raises as `record`."""
+        self._check()
+        status = str(self._ahead.status)
+        said = Change(
+            entity="experiment",
+            process=None,
+            event=event,
+            source=status,
+            target=status,
+            at=self._now(),
+            evidence=evidence,
+            fields={},
+        )
+        self._append_changes(replay(self._ahead, said), (*self._noted, said))
+        self._view.refresh(self._state)
+
+    @_alone
     def tick(self) -> None:
         """Refresh the view if it is more than a second behind. Call it once per turn of a loop."""
         if self._view.is_old() and (self._noted or self._view.lacks(self._state)):

@@ -44,6 +44,9 @@ class Spell:
     Attributes:
         ended_at: By the attempt's own clock, where it told its end; else when that was recorded.
         watched: Whether one owner recorded both: else it may have ended long before.
+        outcome: What the process became: `pending` if its attempt was interrupted.
+        reason: Why it ended, as far as that was recorded.
+        submitted_at: When an engine with a queue was given it; else None.
     """
 
     process: int
@@ -51,6 +54,21 @@ class Spell:
     started_at: datetime
     ended_at: datetime
     watched: bool
+    outcome: ProcessStatus
+    reason: Reason | None = None
+    host: str | None = None
+    submitted_at: datetime | None = None
+
+
+@attrs.define
+class _Open:
+    """An attempt that has not ended; it began at None as long as it waits in a queue."""
+
+    attempt: int
+    began: datetime | None
+    owner: int
+    host: str | None = None
+    submitted_at: datetime | None = None
 
 
 def read(folder: Opened) -> Iterator[Transition]:
@@ -76,8 +94,7 @@ def spells(folder: Opened) -> Iterator[Spell]:
     """
     with folder.open_dir(JOURNALS) as journals:
         found = chain(journals)
-    # By process: its attempt, when it began (None as long as it waits in a queue), whose it is.
-    running: dict[int, tuple[int, datetime | None, int]] = {}
+    running: dict[int, _Open] = {}
     owner = 0
     for each, until in found:
         owner += each.claim is None or not each.claim.compacts
@@ -117,31 +134,33 @@ def chain(journals: Opened) -> list[tuple[journal.Journal, int | None]]:
     return counted[::-1]
 
 
-def _ended(
-    change: Change, owner: int, running: dict[int, tuple[int, datetime | None, int]]
-) -> Spell | None:
+def _ended(change: Change, owner: int, running: dict[int, _Open]) -> Spell | None:
     """The attempt that *change* ended; what is *running* is kept up to date."""
-    process = change.process
+    process, fields = change.process, change.fields
     if process is None:
         return None
     if change.source == change.target:
-        if process in running and "started_at" in change.fields:
-            attempt, _, starter = running[process]
-            running[process] = attempt, change.fields["started_at"], starter
+        if (known := running.get(process)) is not None:
+            known.began = fields.get("started_at", known.began)
+            known.host = fields.get("host") or known.host
+            known.submitted_at = fields.get("submitted_at") or known.submitted_at
         return None
     if change.target == ProcessStatus.RUNNING:
-        running[process] = change.fields.get("attempt", 0), change.at, owner
+        running[process] = _Open(fields.get("attempt", 0), change.at, owner)
     if change.source != ProcessStatus.RUNNING or process not in running:
         return None
-    attempt, began, starter = running.pop(process)
-    started_at, ended_at = (change.fields.get(name) for name in ("started_at", "completed_at"))
-    end = ended_at or change.at
+    known = running.pop(process)
+    end = fields.get("completed_at") or change.at
     return Spell(
-        process,
-        attempt,
-        started_at or began or end,
-        end,
-        ended_at is not None or owner == starter,
+        process=process,
+        attempt=known.attempt,
+        started_at=fields.get("started_at") or known.began or end,
+        ended_at=end,
+        watched=fields.get("completed_at") is not None or owner == known.owner,
+        outcome=ProcessStatus(change.target),
+        reason=change.reason,
+        host=fields.get("host") or known.host,
+        submitted_at=known.submitted_at,
     )
 
 

@@ -1,0 +1,37 @@
+"""Files that a command makes where the user says: whole, or not at all."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from holdfast.errors import StateWriteError
+
+__all__ = ["write_file"]
+
+
+def write_file(path: Path, parts: Iterable[bytes]) -> None:
+    """Make *parts* the whole content of *path*, or leave it untouched.
+
+    What is no file (`/dev/stdout`, a FIFO) is written to as it is; a link is followed.
+
+    Raises:
+        StateWriteError: The file system refused.
+    """
+    try:
+        target = path.resolve()
+        if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+            with target.open("wb") as file:
+                file.writelines(parts)
+            return
+        temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}")
+        try:
+            with temporary.open("xb") as file:
+                file.writelines(parts)
+            temporary.replace(target)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    except OSError as err:
+        raise StateWriteError.of(path, "writing it", err) from err
