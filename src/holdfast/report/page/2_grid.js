@@ -102,7 +102,7 @@ const suspect = (E, names) => {
     const bad = count(there, (i) => E.state(i) === "failed"), rest = E.n - there.length;
     if (bad < 3 || bad * 2 <= failed || !rest || bad / there.length < 2 * ((failed - bad) / rest)) continue;
     const gain = bad / there.length - (failed - bad) / rest;
-    if (!best || gain > best.gain) best = { gain, name, words: whole(bad) + " of the " + whole(failed) + " failures are at " + name.slice(7) + " = " + brief(value, 40) + ": " + whole(bad) + " of " + plural(there.length, "process") + " there failed, " + whole(failed - bad) + " of " + whole(rest) + " elsewhere." };
+    if (!best || gain > best.gain) best = { gain, name, words: (bad === failed ? "All " : whole(bad) + " of the ") + whole(failed) + " failures are at " + name.slice(7) + " = " + brief(value, 40) + ": " + whole(bad) + " of " + plural(there.length, "process") + " there failed, " + whole(failed - bad) + " of " + whole(rest) + " elsewhere." };
   }
   return best;
 };

@@ -15,7 +15,7 @@ const against = (host, Es, parameter, result) => {
   const name = parameter.slice(7), value = result.slice(8), few = xs.length <= 24;
   const groups = Es.map((E, k) => [...tally(sets[k], (i) => E.get(parameter, i))].sort((a, b) => order(a[0], b[0])));
   const repeated = few && groups.some((found) => found.some(([, inside]) => inside.length > 1));
-  const said = [];
+  const said = [], bad = Es.length === 1 && xs.length <= 16 ? Es[0].all.filter((i) => Es[0].state(i) === "failed" && Es[0].get(parameter, i) !== null) : [];
   if (few) groups.forEach((found, k) => {
     const means = found.map(([v, inside]) => [v, mean(inside.map((i) => Es[k].get(result, i))), inside.length]);
     if (means.length < 2) return;
@@ -25,7 +25,7 @@ const against = (host, Es, parameter, result) => {
   const caption = [h("b", {}, value + " by " + name), said.length ? ": " + said.join("; ") + "." : ""];
   plot(host, caption, (width) => {
     const height = 270, box = FRAME(width, height);
-    const x = scaleOf(xs, box.left, box.right), y = linear(least(ys), most(ys), box.bottom - 8, box.top + 6);
+    const x = scaleOf(xs, box.left, box.right), y = linear(least(ys), most(ys), box.bottom - (bad.length ? 24 : 8), box.top + 6);
     const svg = canvas(width, height, value + " against " + name + ", " + plural(ys.length, "point") + ". " + said.join("; "));
     axes(svg, x, y, box, { x: name, y: value, width });
     const places = xs.map(x), step = places.length > 1 ? least(places.slice(1).map((p, k) => Math.abs(p - places[k]))) : 60;
@@ -43,7 +43,7 @@ const against = (host, Es, parameter, result) => {
         s("path", { class: "means" + colour, d: means.map(([px, list]) => "M" + px + " " + y(mean(list)) + "h0").join("") }));
     });
     // What failed has no result: how many, where.
-    if (Es.length === 1 && xs.length <= 16) for (const [v, inside] of tally(Es[0].all.filter((i) => Es[0].state(i) === "failed" && Es[0].get(parameter, i) !== null), (i) => Es[0].get(parameter, i))) svg.append(s("text", { class: "bad", x: x(v), y: box.bottom - 3, "text-anchor": "middle" }, "✗" + inside.length));
+    for (const [v, inside] of tally(bad, (i) => Es[0].get(parameter, i))) svg.append(s("text", { class: "bad", x: x(v), y: box.bottom - 4, "text-anchor": "middle" }, "✗" + inside.length));
     const ring = s("path", { class: "mark" });
     svg.append(ring);
     near(svg, points, (point, event) => {

@@ -31,12 +31,13 @@ const matcher = (words, columns) => {
 };
 const RANK = { failed: 0, running: 1, pending: 2, completed: 3 };
 const table = (E, host) => {
+  const first = Math.max(25, Math.min(200, count(E.all, (i) => E.state(i) === "failed") + 5));
   const columns = columnsOf(E), id = host.id + "-table";
-  let by = null, down = false, words = "", page = Math.max(200, 0);
+  let by = null, down = false, words = "", page = first;
   const hidden = new Set(), head = h("tr", {}), body = h("tbody", {}), stats = h("tbody", { class: "stats" });
   const said = h("output", { class: "quiet" }), more = on(h("button", { type: "button" }), "click", () => { page *= 5; fill(); });
   const find = h("input", { type: "search", "aria-label": "Filter the processes of " + E.label, placeholder: "lr>0.01 status=failed text …" });
-  on(find, "input", () => { words = find.value; page = 200; fill(); });
+  on(find, "input", () => { words = find.value; page = first; fill(); });
   const chips = ["failed", "running", "pending", "completed"].filter((name) => E.all.some((i) => E.state(i) === name)).map((name) => {
     const chip = h("button", { type: "button", class: "chip", "aria-pressed": "true" }, GLYPHS[name] + " " + name);
     return on(chip, "click", () => { hidden.has(name) ? hidden.delete(name) : hidden.add(name); chip.setAttribute("aria-pressed", String(!hidden.has(name))); fill(); });
@@ -56,7 +57,7 @@ const table = (E, host) => {
     body.replaceChildren(...kept.slice(0, page).map((i) => h("tr", {}, columns.map((column) => h("td", { class: column.name === "status" ? E.state(i) : column.number ? "number" : null }, column.text(column.get(i)))))));
     const lists = columns.map((column) => (column.number && !["process", "exit", "rank"].includes(column.name) ? kept.map(column.get).filter(numeric).sort((a, b) => a - b) : []));
     const row = (title, make) => h("tr", {}, columns.map((column, k) => (k === 0 ? h("th", { scope: "row" }, title) : h("td", { class: "number" }, lists[k].length > 1 ? make(lists[k], column) : ""))));
-    const rough = (column, v) => (column.text === show ? num(v) : column.text(v));
+    const rough = (column, v) => (column.text === show ? num(v, 3) : column.text(v));
     stats.replaceChildren(row("mean ± sd", (list, column) => rough(column, mean(list)) + " ± " + rough(column, spread(list))), row("median", (list, column) => rough(column, quantile(list, 0.5))), row("min – max", (list, column) => rough(column, list[0]) + " – " + rough(column, list[list.length - 1])));
     said.textContent = kept.length === E.n ? plural(E.n, "process") : whole(kept.length) + " of " + plural(E.n, "process");
     more.hidden = kept.length <= page;
