@@ -77,6 +77,15 @@ const near = (svg, points, tell, reach = 18) => {
   });
   on(svg, "pointerleave", () => tell(null));
 };
+// `near` with a ring round the point, and what *words* says of it.
+const ringed = (svg, points, words) => {
+  const ring = s("path", { class: "mark" });
+  svg.append(ring);
+  near(svg, points, (point, event) => {
+    ring.setAttribute("d", point ? "M" + (point[0] - 5) + " " + point[1] + "a5 5 0 1 0 10 0a5 5 0 1 0 -10 0" : "");
+    point ? hint(event, ...words(point)) : unhint();
+  });
+};
 const plot = (host, caption, draw, kind = "") => {
   const spot = h("div", {}), figure = h("figure", { class: "plot " + kind }, h("figcaption", {}, caption), spot);
   host.append(figure);

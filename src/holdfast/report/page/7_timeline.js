@@ -68,20 +68,16 @@ const usage = (host, E, title, get, words, limit, above) => {
     const points = list.map((i) => [x(i), y(get(i)), i]), bad = (point) => E.state(point[2]) === "failed";
     svg.append(dots(points.filter((point) => !bad(point)), "", list.length > 2000 ? 3 : 5), crosses(points.filter(bad), list.length > 2000 ? 2 : 3));
     if (numeric(limit)) svg.append(s("path", { class: "limit", d: "M" + box.left + " " + y(limit) + "H" + box.right }), s("text", { class: "bad", x: box.right, y: y(limit) - 5, "text-anchor": "end" }, "limit " + words(limit)));
-    const ring = s("path", { class: "mark" });
-    svg.append(ring);
-    near(svg, points, (point, event) => {
-      ring.setAttribute("d", point ? "M" + (point[0] - 5) + " " + point[1] + "a5 5 0 1 0 10 0a5 5 0 1 0 -10 0" : "");
-      point ? hint(event, E.head(point[2]), [title.toLowerCase() + " " + words(get(point[2])), ...E.said(point[2])]) : unhint();
-    });
+    ringed(svg, points, ([, , i]) => [E.head(i), [title.toLowerCase() + " " + words(get(i)), ...E.said(i)]]);
     return svg;
   });
 };
 const resources = (E, section) => {
+  section.hidden = false;
   const host = h("div", { class: "plots" }), limits = distinct(E.all.map((i) => E.of("limit_memory", i)).filter(numeric));
   const failed = count(E.all, (i) => E.state(i) === "failed" && numeric(E.of("rss", i)));
+  section.append(host);
   usage(host, E, "Peak memory", (i) => E.of("rss", i), bytes, limits[limits.length - 1], failed ? "; ✗ failed" : "");
   usage(host, E, "CPU cores in use", (i) => { const cpu = E.of("cpu", i), took = E.of("duration", i); return numeric(cpu) && took > 0 ? cpu / took : null; }, (v) => num(v, 3), null, ", averaged over its time");
-  section.append(host);
   section.hidden = !host.childElementCount;
 };

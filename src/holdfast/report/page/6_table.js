@@ -5,11 +5,11 @@ const columnsOf = (E) => {
   const has = (name) => E.all.some((i) => E.of(name, i) !== null);
   const found = [fixed("process", "process", (i) => i, String), fixed("status", "status", (i) => E.state(i), (v) => (GLYPHS[v] + " " + v).trim(), false)];
   if (E.ranks) found.push(fixed("rank", "rank", (i) => E.of("rank", i)));
-  const named = (group, name) => ({ name, words: name, get: (i) => E.get(group + "." + name, i), text: show, number: E.all.some((i) => numeric(E.get(group + "." + name, i))) });
+  const named = (group, name) => ({ name, words: name, get: (i) => E.get(group + "." + name, i), text: (v) => brief(v, 40), number: E.all.some((i) => numeric(E.get(group + "." + name, i))) });
   const still = E.params.filter((name) => !E.swept.includes(name) && distinct(E.all.map((i) => E.get("params." + name, i))).length > 1);
   for (const name of [...E.swept, ...still]) found.push(named("params", name));
   for (const name of E.results) found.push(named("results", name));
-  found.push(fixed("why", "why", (i) => E.cause(i) || null, (v) => brief(v, 60), false));
+  found.push(fixed("why", "why", (i) => E.cause(i) || null, (v) => brief(v, 48), false));
   if (has("attempts")) found.push(fixed("attempts", "attempts", (i) => E.of("attempts", i)));
   if (has("exit")) found.push(fixed("exit", "exit", (i) => E.of("exit", i), (v) => (v < 0 && v !== null ? "signal " + -v : show(v))));
   if (has("duration")) found.push(fixed("duration", "duration", (i) => E.of("duration", i), (v) => (v === null ? "–" : duration(v))));
@@ -57,7 +57,7 @@ const table = (E, host) => {
     body.replaceChildren(...kept.slice(0, page).map((i) => h("tr", {}, columns.map((column) => h("td", { class: column.name === "status" ? E.state(i) : column.number ? "number" : null }, column.text(column.get(i)))))));
     const lists = columns.map((column) => (column.number && !["process", "exit", "rank"].includes(column.name) ? kept.map(column.get).filter(numeric).sort((a, b) => a - b) : []));
     const row = (title, make) => h("tr", {}, columns.map((column, k) => (k === 0 ? h("th", { scope: "row" }, title) : h("td", { class: "number" }, lists[k].length > 1 ? make(lists[k], column) : ""))));
-    const rough = (column, v) => (column.text === show ? num(v, 3) : column.text(v));
+    const rough = (column, v) => (/^(duration|memory|cpu)$/.test(column.name) ? column.text(v) : num(v, 3));
     stats.replaceChildren(row("mean ± sd", (list, column) => rough(column, mean(list)) + " ± " + rough(column, spread(list))), row("median", (list, column) => rough(column, quantile(list, 0.5))), row("min – max", (list, column) => rough(column, list[0]) + " – " + rough(column, list[list.length - 1])));
     said.textContent = kept.length === E.n ? plural(E.n, "process") : whole(kept.length) + " of " + plural(E.n, "process");
     more.hidden = kept.length <= page;
@@ -65,7 +65,7 @@ const table = (E, host) => {
   };
   fill();
   host.append(h("h3", {}, "All values"), h("div", { class: "tools" }, find, ...(chips.length > 1 ? chips : []), said),
-    h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of the processes of " + E.label }, h("table", { id }, h("thead", {}, head), E.n > 2 ? stats : null, body)), h("div", { class: "tools" }, more));
+    h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of the processes of " + E.label }, h("table", { id, class: "data" }, h("thead", {}, head), E.n > 2 ? stats : null, body)), h("div", { class: "tools" }, more));
 };
 
 const events = (E, section) => {
@@ -74,9 +74,9 @@ const events = (E, section) => {
   section.hidden = false;
   const when = (t) => { const date = new Date(start + t * 1000); return Number.isFinite(date.getTime()) ? date.toISOString().replace("T", " ").slice(0, 19) : "–"; };
   const get = (name, k) => at(own(list, name), k) ?? "";
-  const rows = range(n).reverse().map((k) => h("tr", {}, [when(at(list.at, k)), get("entity", k) === "process" ? "process " + get("index", k) : String(get("entity", k)), String(get("event", k)), [get("source", k), get("target", k)].filter(Boolean).join(" → "), String(get("actor", k)), String(get("reason", k)), String(get("evidence", k))].map((text, j) => h("td", { class: j === 3 ? get("target", k) : null }, text))));
+  const rows = range(n).reverse().map((k) => h("tr", {}, [when(at(list.at, k)), get("entity", k) === "process" ? "process " + get("index", k) : String(get("entity", k)), String(get("event", k)), [get("source", k), get("target", k)].filter(Boolean).join(" → "), String(get("actor", k)), String(get("reason", k)), brief(get("evidence", k), 90)].map((text, j) => h("td", { class: j === 3 ? get("target", k) : null }, text))));
   const body = h("tbody", {}, rows.slice(0, 15)), more = h("button", { type: "button" }, "Show all " + whole(n));
   on(more, "click", () => { body.replaceChildren(...rows); more.hidden = true; });
   more.hidden = n <= 15;
-  section.append(h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Events of " + E.label }, h("table", {}, h("caption", {}, "Newest first; times are UTC."), h("thead", {}, h("tr", {}, ["time", "of", "event", "status", "by", "why", "evidence"].map((name) => h("th", { scope: "col" }, name)))), body)), h("div", { class: "tools" }, more));
+  section.append(h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Events of " + E.label }, h("table", { class: "data" }, h("caption", {}, "Newest first; times are UTC."), h("thead", {}, h("tr", {}, ["time", "of", "event", "status", "by", "why", "evidence"].map((name) => h("th", { scope: "col" }, name)))), body)), h("div", { class: "tools" }, more));
 };

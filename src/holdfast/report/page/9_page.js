@@ -10,7 +10,7 @@ const results = (E, section) => {
     const found = best(E, chosen, E.all);
     if (found) ends.replaceChildren(h("b", {}, "Highest " + chosen.slice(8)), " " + num(E.get(chosen, found[1]), 6) + ": process " + found[1] + (E.set(found[1]) ? ", " + E.set(found[1]) : "") + ". ", h("b", {}, "Lowest"), " " + num(E.get(chosen, found[0]), 6) + ": process " + found[0] + (E.set(found[0]) ? ", " + E.set(found[0]) : "") + ".");
     for (const name of swept.slice(0, 9)) against(host, [E], name, chosen);
-    if (swept.length >= 3) parallel(host, E, chosen);
+    if (swept.length >= 3 && typeof parallel === "function") parallel(host, E, chosen);
   };
   if (values.length) {
     if (values.length > 1) {
@@ -21,10 +21,12 @@ const results = (E, section) => {
     section.append(ends, host);
     draw();
   }
-  const curves = h("div", { class: "plots" });
-  section.append(curves);
-  progress(curves, E);
-  if (!curves.childElementCount) curves.remove();
+  if (typeof progress === "function") {
+    const curves = h("div", { class: "plots" });
+    section.append(curves);
+    progress(curves, E);
+    if (!curves.childElementCount) curves.remove();
+  }
   table(E, section);
 };
 const PARTS = { grid, results, timeline, resources, events };
