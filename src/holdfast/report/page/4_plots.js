@@ -35,12 +35,12 @@ const against = (host, Es, parameter, result) => {
       const mine = sets[k].map((i) => [x(E.get(parameter, i)) + shift + (few ? wobble(i) * Math.min(16, step / 3) : 0), y(E.get(result, i)), E, i]);
       points.push(...mine);
       svg.append(dots(mine, Es.length > 1 ? "series s" + (E.number % 4) : "", mine.length > 2000 ? 3 : mine.length > 300 ? 4 : 6));
-      if (!repeated) return;
+      if (!few) return;
       const means = groups[k].map(([v, inside]) => [x(v) + shift, inside.map((i) => E.get(result, i))]);
       const colour = Es.length > 1 ? " s" + (E.number % 4) : "";
       svg.append(s("path", { class: "spread" + colour, d: means.filter(([, list]) => list.length > 1).map(([px, list]) => { const m = mean(list), d = spread(list); return "M" + (px - 4) + " " + y(m - d) + "h8m-4 0V" + y(m + d) + "m-4 0h8"; }).join("") }),
         s("path", { class: "mean" + colour, d: numeric(xs[0]) && numeric(xs[xs.length - 1]) ? trace(means.map(([px, list]) => [px, y(mean(list))])) : "" }),
-        s("path", { class: "means" + colour, d: means.map(([px, list]) => "M" + px + " " + y(mean(list)) + "h0").join("") }));
+        s("path", { class: "means" + colour, d: !repeated ? "" : means.map(([px, list]) => "M" + px + " " + y(mean(list)) + "h0").join("") }));
     });
     // What failed has no result: how many, where.
     for (const [v, inside] of tally(bad, (i) => Es[0].get(parameter, i))) svg.append(s("text", { class: "bad", x: x(v), y: box.bottom - 4, "text-anchor": "middle" }, "✗" + inside.length));

@@ -4,19 +4,19 @@ const columnsOf = (E) => {
   const fixed = (name, words, get, text = show, number = true) => ({ name, words, get, text, number });
   const has = (name) => E.all.some((i) => E.of(name, i) !== null);
   const found = [fixed("process", "process", (i) => i, String), fixed("status", "status", (i) => E.state(i), (v) => (GLYPHS[v] + " " + v).trim(), false)];
+  if (E.all.some((i) => E.cause(i))) found.push(fixed("why", "why", (i) => E.cause(i) || null, (v) => brief(v, 48), false));
   if (E.ranks) found.push(fixed("rank", "rank", (i) => E.of("rank", i)));
   const named = (group, name) => ({ name, words: name, get: (i) => E.get(group + "." + name, i), text: (v) => brief(v, 40), number: E.all.some((i) => numeric(E.get(group + "." + name, i))) });
   const still = E.params.filter((name) => !E.swept.includes(name) && distinct(E.all.map((i) => E.get("params." + name, i))).length > 1);
   for (const name of [...E.swept, ...still]) found.push(named("params", name));
   for (const name of E.results) found.push(named("results", name));
-  found.push(fixed("why", "why", (i) => E.cause(i) || null, (v) => brief(v, 48), false));
   if (has("attempts")) found.push(fixed("attempts", "attempts", (i) => E.of("attempts", i)));
   if (has("exit")) found.push(fixed("exit", "exit", (i) => E.of("exit", i), (v) => (v < 0 && v !== null ? "signal " + -v : show(v))));
   if (has("duration")) found.push(fixed("duration", "duration", (i) => E.of("duration", i), (v) => (v === null ? "–" : duration(v))));
   if (has("rss")) found.push(fixed("memory", "memory", (i) => E.of("rss", i), (v) => (v === null ? "–" : bytes(v))));
   if (has("cpu")) found.push(fixed("cpu", "CPU", (i) => E.of("cpu", i), (v) => (v === null ? "–" : duration(v))));
   if (E.hosts.length > 1) found.push(fixed("host", "host", (i) => E.host(i), show, false));
-  return found.filter((column) => column.name !== "why" || E.all.some((i) => E.cause(i)));
+  return found;
 };
 const matcher = (words, columns) => {
   const tests = words.trim().split(/\s+/).filter(Boolean).map((word) => {
