@@ -145,6 +145,7 @@ def draw(
         body.append(f'<text class="note" {at}>{escape(note)}</text>')
     prefix = part or ""
     alone = [
+        f'<desc id="d">{escape(description)}</desc>',
         f"<style>\n{_STYLE}{_MARKED if marked else ''}\n</style>",
         f'<rect class="page" width="{_n(width)}" height="{_n(height)}" rx="8"/>',
     ]
@@ -152,9 +153,8 @@ def draw(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(width)} {_n(height)}" '
             f'width="{_n(width)}" height="{_n(height)}" role="img" '
-            f'aria-labelledby="{prefix}t {prefix}d">',
+            f'aria-labelledby="{prefix}t{"" if part else " d"}">',
             f'<title id="{prefix}t">{escape(title)}</title>',
-            f'<desc id="{prefix}d">{escape(description)}</desc>',
             *(alone if part is None else ()),
             *body,
             "</svg>\n",
