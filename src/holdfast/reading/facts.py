@@ -69,6 +69,17 @@ class Facts:
         first = next(iter(found), MISSING)
         return first if all(each == first for each in found) else MISSING
 
+    def different(self, name: str) -> list[Any]:
+        """All that processes have of *name*, each once, in the order of the processes."""
+        found: list[Any] = []
+        known: set[str] = set()
+        for each in self.processes:
+            value = each.value(name)
+            if value is not MISSING and (as_key := f"{type(value)} {value}") not in known:
+                known.add(as_key)
+                found.append(value)
+        return found
+
     def names(self) -> Iterator[str]:
         """What there is to ask for; several times what several processes have."""
         for each in self.processes:
