@@ -84,6 +84,8 @@ def _status(each: Listed) -> str:
 
 
 def _progress(each: Listed) -> tuple[str, str, str]:
+    if each.sums is None:
+        return "", "", ""  # most do not run, and need nothing that would be loaded here
     from holdfast.reading.progress import cells
 
     return cells(each.sums)

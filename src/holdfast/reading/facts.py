@@ -125,8 +125,8 @@ def _read(folder: Path, ref: ResultRef | None) -> Mapping[str, Any]:
         if ref.size < acceptance.LARGE:
             return flat({"result": acceptance.load(folder, ref)})
         return flat({"result": acceptance.outlined(folder, ref).value})
-    except ResultInvalidError:
-        return {}  # lost or altered, which the doctor tells
+    except (ResultInvalidError, ValueError):
+        return {}  # lost, altered, or never valid, which the doctor tells
 
 
 def _fields(row: Mapping[str, Any]) -> Mapping[str, Any]:

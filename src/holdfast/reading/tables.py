@@ -16,6 +16,8 @@ _GAP: Final = 2
 _LONG: Final = 200
 #: Columns of what leads a row that always stand in it.
 _USUAL: Final = 40
+#: Columns of what leads a row that always stand in it, if those that never go have room.
+_USUAL: Final = 40
 #: Columns that were left out and are named.
 _MOST_NAMED: Final = 6
 
@@ -81,19 +83,23 @@ def left_out_words(headings: Sequence[str], room: int | None, more: str) -> list
 
 
 def _lead(columns: Sequence[Column], widths: Sequence[int], room: int) -> int:
-    """The width of the first column: that of the widest cell beside which a row has room."""
-    rest = sum(
-        _least(c, w) + _GAP for c, w in zip(columns[1:], widths[1:], strict=True) if not c.rank
-    )
-    most = room - rest
-    fitting = [w for each in columns[0].cells if (w := text.width(each)) <= most]
-    return max(text.width(columns[0].heading), *fitting, 0)
+    """The width of the first column: that of the widest cell beside which a row has room.
+
+    Where not everything has room, a few that are much longer than most do not count.
+    """
+    others = list(zip(columns[1:], widths[1:], strict=True))
+    most = room - sum(_least(column, width) + _GAP for column, width in others if not column.rank)
+    cells = sorted(map(text.width, columns[0].cells))
+    wished = sum(width + _GAP for column, width in others if not column.optional)
+    if cells and cells[-1] + wished > room:
+        most = min(most, max(cells[3 * (len(cells) - 1) // 4], _USUAL))
+    return max(text.width(columns[0].heading), *(each for each in cells if each <= most), 0)
 
 
 def _least(column: Column, width: int) -> int:
-    return (
-        width if column.least is None else min(width, max(column.least, text.width(column.heading)))
-    )
+    if column.least is None:
+        return width
+    return min(width, max(column.least, text.width(column.heading)))
 
 
 def _fit(columns: Sequence[Column], widths: list[int], room: int) -> list[int]:
