@@ -33,7 +33,7 @@ class Listed(NamedTuple):
     sums: "Sums | None" = None
     #: What an engine with a queue has of it.
     having: "HandedOver | None" = None
-    #: When its first process began, where that is not when the experiment was started: in a queue.
+    #: When its first process began, of a running one; None if none has, or it was not looked.
     began: datetime | None = None
     #: Until it is done, where that can be told.
     remaining_s: float | None = None
@@ -45,18 +45,17 @@ class Listed(NamedTuple):
         """Whether something runs, or may."""
         if self.state.status is not ExperimentStatus.RUNNING:
             return False
-        return self.having is not None or self.living is None or self.living.kind != "dead"
+        from holdfast.reading.times import goes_on
+
+        return goes_on(self.state, self.living, self.having)
 
     def elapsed_s(self, now: datetime) -> float | None:
-        """Seconds since it began, until it ended or, of an owner that died, was last heard of."""
-        state = self.state
-        having = self.having
-        waits = having is not None and not (having.counts["running"] or having.ended)
-        began = self.began or (None if waits else state.started_at)
-        if began is None:
+        """Seconds since it began."""
+        if self.began is None and self.state.status is ExperimentStatus.RUNNING:
             return None
-        ended = now if self.goes_on else state.finished_at or state.last_updated
-        return None if ended is None else max((ended - began).total_seconds(), 0.0)
+        from holdfast.reading.times import elapsed_s
+
+        return elapsed_s(self.began or self.state.started_at, self.state, now, on=self.goes_on)
 
 
 class _Known(NamedTuple):

@@ -3,18 +3,24 @@
 import functools
 import itertools
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import click
 
 from holdfast.errors import printable
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import text
-from holdfast.store.strictjson import strict
+from holdfast.store.strictjson import spelt, strict
 
-__all__ = ["Format", "format_option", "write_lines", "write_rows"]
+if TYPE_CHECKING:
+    from holdfast.store.annotations import Annotations
+
+__all__ = ["Format", "format_option", "print_processes", "write_lines", "write_rows"]
 
 Format = Literal["table", "json", "jsonl", "tsv", "csv"]
 
@@ -78,6 +84,29 @@ def write_rows(
                 sys.stdout.write("\t".join(each.translate(_ESCAPES) for each in fields) + "\n")
 
 
+def print_processes(
+    state: ExperimentState,
+    folder: Path,
+    said: "Annotations",
+    index: int | None,
+    output: Literal["jsonl", "tsv", "csv"],
+) -> None:
+    """A row for each process, or only for *index*, with the columns of `holdfast export`."""
+    from holdfast.reading.records import table
+
+    made = table(state, folder, said, only=index)
+    names = [column.name for column in made.columns]
+    rows = ([part(value) for value in record.values()] for record, part in made.parted())
+    if output == "jsonl":
+        write_lines(dict(zip(names, map(_plain, row), strict=True)) for row in rows)
+    else:
+        write_rows(output, names, rows)
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
 def _field(value: Any) -> str:
     if value is None:
         return ""
@@ -87,4 +116,4 @@ def _field(value: Any) -> str:
         return value.isoformat()
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _encode(strict(value))
-    return repr(value)
+    return spelt(value) if isinstance(value, float) and not math.isfinite(value) else repr(value)

@@ -26,7 +26,6 @@ from holdfast.store.manager import StateManager
 from holdfast.store.strictjson import strict
 
 if TYPE_CHECKING:
-    from holdfast.lifecycle.records import ExperimentState
     from holdfast.reading.engines import HandedOver
     from holdfast.reading.selection import Selection
     from holdfast.store.annotations import Annotated
@@ -246,9 +245,9 @@ def _with_sums(manager: StateManager, found: list[Listed]) -> list[Listed]:
         most = min(left, found[at].state.processes_running)
         if not most:
             continue
-        from holdfast.config.engine import is_local
         from holdfast.reading.engines import handed_over
         from holdfast.reading.progress import remaining_s, sums
+        from holdfast.reading.times import began
 
         left -= most
         experiment_id = found[at].state.experiment_id
@@ -262,16 +261,10 @@ def _with_sums(manager: StateManager, found: list[Listed]) -> list[Listed]:
             found[at] = found[at]._replace(
                 sums=summed,
                 having=having,
-                began=None if is_local(state.config) else _began(state),
+                began=began(state),
                 remaining_s=left_s if found[at].goes_on else None,
             )
     return found
-
-
-def _began(state: "ExperimentState") -> datetime | None:
-    """When the first process began that an engine with a queue started."""
-    own = (each for each in state.process_progress.values() if each.origin is None)
-    return min((each.started_at for each in own if each.started_at is not None), default=None)
 
 
 def _names(wanted: str) -> list[str]:

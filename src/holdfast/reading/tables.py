@@ -14,8 +14,6 @@ __all__ = ["Column", "laid_out", "left_out_words"]
 _GAP: Final = 2
 #: Columns of a cell that may be cut, however much room there is.
 _LONG: Final = 200
-#: Columns of what leads a row that always stand in it.
-_USUAL: Final = 40
 #: Columns of what leads a row that always stand in it, if those that never go have room.
 _USUAL: Final = 40
 #: Columns that were left out and are named.
