@@ -32,6 +32,7 @@ __all__ = [
     "alike",
     "cells",
     "form",
+    "remaining_s",
     "said",
     "standings",
     "sums",
@@ -267,6 +268,16 @@ class Estimate:
         return max(work / max(self._widest, 1), *left, 0.0)
 
 
+def remaining_s(
+    state: ExperimentState, now: datetime, found: Mapping[int, Standing] | None = None
+) -> float | None:
+    """Seconds until *state* is done, as `Estimate` tells from all of its processes at once."""
+    estimate = Estimate()
+    for index in state.processes.indices(ProcessStatus.COMPLETED):
+        estimate.ended(state.processes[index])
+    return estimate.left_s(state, now, found)
+
+
 @attrs.frozen(kw_only=True)
 class Sums:
     """What the running processes of an experiment report, together.
@@ -309,9 +320,6 @@ def sums(
     found = standings(state, folder, now, most=most, waits=waits)
     if not found:
         return None
-    estimate = Estimate()
-    for index in state.processes.indices(ProcessStatus.COMPLETED):
-        estimate.ended(state.processes[index])
     reports = [each.progress for each in found.values()]
     stepping = [each for each in reports if each.step is not None]
     totals = [each.total for each in stepping if each.total is not None]
@@ -319,6 +327,6 @@ def sums(
         step=sum(each.step for each in stepping if each.step is not None) if stepping else None,
         total=sum(totals) if stepping and len(totals) == len(stepping) else None,
         age_s=min(each.age_s for each in found.values()),
-        remaining_s=estimate.left_s(state, now, found),
+        remaining_s=remaining_s(state, now, found),
         stalled=sum(each.stalled for each in found.values()),
     )
