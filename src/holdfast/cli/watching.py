@@ -198,7 +198,8 @@ class _Shown(Progress):
             f"{which}  {status}{alone or since}",
             f"{which}  {status}",
         ]
-        head: list[Line] = [(each, style) for each in titles if text.width(each) <= columns][:1]
+        head: list[Line] = []
+        head += [(each, style) for each in titles if text.width(each) <= columns][:1]
         # An id is shown whole, whatever gives way.
         head = head or [(which, style), (status, style)]
         head += [(alone[2:], style)] if alone and head[0][0] == titles[-1] else []

@@ -3,7 +3,7 @@
 It has as many rows and columns as fit; a row never wraps, and its process is never cut.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -36,7 +36,7 @@ class Running:
 
     def __init__(self) -> None:
         """Look at nothing yet."""
-        self.looks = Looks()
+        self._looks = Looks()
         self._machine = Machine()
         self._found: Mapping[int, Standing] | None = None
         self._used: Mapping[int, machine.Used] = {}
@@ -44,11 +44,9 @@ class Running:
         self._says: dict[int, str] = {}
         self._shown: tuple[int, ...] = ()
 
-    def stand(
-        self, state: ExperimentState, folder: Path, now: datetime, shown: Collection[int] = ()
-    ) -> Mapping[int, Standing]:
+    def stand(self, state: ExperimentState, folder: Path, now: datetime) -> Mapping[int, Standing]:
         """Where the running processes stand by now, or did a second ago."""
-        return self.looks.at(state, folder, now, shown)
+        return self._looks.at(state, folder, now, self._shown)
 
     def lines(
         self,
@@ -66,7 +64,7 @@ class Running:
             return []
         room = min(room, _MOST_ROWS)
         shown = self._chosen(state, indices, room)
-        found = self.stand(state, folder, now, shown)
+        found = self.stand(state, folder, now)
         if found is not self._found or shown != self._shown:
             self._look(state, folder, found, shown)
         rows = alike(state, ((i, self._row(state, params, i, now)) for i in shown))
