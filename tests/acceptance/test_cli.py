@@ -627,7 +627,7 @@ def test_what_waits_for_its_next_attempt_is_told(sh: Shell) -> None:
     (sh.path / "bad").touch()
     (sh.path / "e.toml").write_text(FILE + '[retry]\nmax_attempts = 2\nbackoff = "1h"\n')
     terminal = Terminal(sh, "run", "e.toml")
-    terminal.read("failed process 1 .*will be tried again")
+    terminal.read("failed process 1 .*, tried again: exit code 7")
     terminal.read("2 of 3 completed, 1 to be tried again")
     os.write(terminal.fd, b"\x03")
     assert terminal.exit_code() == -signal.SIGINT

@@ -57,7 +57,7 @@ MAY_IMPORT = {
         "provenance", "results", "status", "store",
     },
     "reading": {
-        "attempts", "config", "encoding", "errors", "identity", "lifecycle", "provenance",
+        "attempts", "config", "encoding", "errors", "identity", "lifecycle", "liveness", "provenance",
         "results", "slots", "status", "store",
     },
     "plot": {"errors", "lifecycle", "reading", "store"},
