@@ -75,7 +75,8 @@ def show(where: Where, query: str, whole: bool, only_events: bool, output: Forma
     living = manager.liveness(experiment_id)
     params = parameters(state)
     annotations = said_about(where, experiment_id)
-    history, problem = [], None
+    history: list[Transition] = []
+    problem = None
     try:
         history = manager.history(experiment_id)
     except HoldfastError as err:
