@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast import diagrams
 from holdfast.errors import NotInstalledError
 from holdfast.reading.cells import cell
-from holdfast.report import columns
+from holdfast.report import columns, shrinking
 
 if TYPE_CHECKING:
     from markupsafe import Markup
