@@ -6,7 +6,7 @@ which the page's own script draws. A policy in the page forbids any other script
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast import diagrams
 from holdfast.errors import NotInstalledError
+from holdfast.reading import text
 from holdfast.reading.cells import cell
-from holdfast.report import columns
+from holdfast.report import shrinking
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -38,6 +39,8 @@ _NO_DATA: Final = frozenset(
 )  # fmt: skip
 #: Of each process that failed, where no script runs: how much is said of each, if they are many.
 _MANY, _VERY_MANY = 200, 2_000
+#: Characters of the reason of a failure where the script shows it beside others.
+_BRIEF: Final = 120
 _ESCAPES: Final = {ord(each): f"\\u{ord(each):04x}" for each in "<>&\u2028\u2029"}
 
 
@@ -61,9 +64,9 @@ def page(document: Json) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    css, script = _joined(".css"), _joined(".js")
     experiments = document["experiments"]
-    written = environment.get_template(_TEMPLATE).render(
+    css, script = _joined(".css"), _joined(".js", _unused(experiments))
+    written: str = environment.get_template(_TEMPLATE).render(
         doc=document,
         data=Markup(_data(document)),  # noqa: S704 (its markup is escaped)
         css=Markup(css),  # noqa: S704 (ours)
@@ -86,7 +89,7 @@ def _data(document: Json) -> str:
         {
             **{name: value for name, value in each.items() if name not in _NO_DATA},
             "groups": [
-                {name: group[name] for name in ("words", "reason", "count")}
+                {**{name: group[name] for name in ("reason", "count")}, "words": _brief(group)}
                 for group in each["groups"]
             ],
             **({"config": each["config"]} if several else {}),
@@ -98,17 +101,44 @@ def _data(document: Json) -> str:
     return encoded.translate(_ESCAPES)
 
 
+def _brief(group: Json) -> str:
+    return text.cut(group["words"], _BRIEF)
+
+
 @cache
-def _joined(ending: str) -> str:
-    """Our own files with *ending*, in the order of their names, without indents and comments."""
+def _joined(ending: str, without: frozenset[str] = frozenset()) -> str:
+    """Our own files with *ending*, in the order of their names, as small as can be.
+
+    Args:
+        without: Parts that this page has no use for: `progress` is `5_progress.js`.
+    """
     found = sorted(
-        (each for each in _FOLDER.iterdir() if each.name.endswith(ending)),
+        (
+            each
+            for each in _FOLDER.iterdir()
+            if each.name.endswith(ending)
+            and each.name.removesuffix(ending).partition("_")[2] not in without
+        ),
         key=lambda each: each.name,
     )
-    lines = (
-        line.strip() for each in found for line in each.read_text(encoding="utf-8").splitlines()
-    )
-    return "\n".join(line for line in lines if line and not line.startswith("//")) + "\n"
+    whole = "\n".join(each.read_text(encoding="utf-8") for each in found)
+    return shrinking.style(whole) if ending == ".css" else shrinking.script(whole)
+
+
+def _unused(experiments: Sequence[Json]) -> frozenset[str]:
+    """The parts of the script for which there is nothing to draw."""
+
+    def numbers(each: Json, part: str) -> int:
+        return sum(each["kinds"][f"{part}.{name}"] == "number" for name in each[part])
+
+    parts = {
+        "compare": len(experiments) > 1,
+        "progress": any(each["curves"] for each in experiments),
+        "parallel": any(
+            len(each["swept"]) > 2 and numbers(each, "results") for each in experiments
+        ),
+    }
+    return frozenset(part for part, used in parts.items() if not used)
 
 
 def _policy(script: str) -> str:
@@ -138,7 +168,7 @@ def _failed(each: Json) -> list[dict[str, Any]]:
     indices = [at for at, status in enumerate(processes["status"]) if status == "f"]
     groups = each["groups"]
     words_of = [group["words"] for group in groups]
-    longest = 60 if len(indices) > _MANY else 300
+    longest = 60 if len(indices) > _MANY else _BRIEF
     rows = []
     for index in indices:
         group = _at(processes["group"], index)
@@ -155,8 +185,8 @@ def _failed(each: Json) -> list[dict[str, Any]]:
                 "attempts": _at(processes["attempts"], index),
                 "exit": _at(processes["exit"], index),
                 "reason": None if reason is None else each["reasons"][reason],
-                "words": "" if len(indices) > _VERY_MANY else columns.cut(words, longest),
-                "params": columns.cut(params, 40 if len(indices) > _VERY_MANY else 120),
+                "words": "" if len(indices) > _VERY_MANY else text.cut(words, longest),
+                "params": text.cut(params, 40 if len(indices) > _VERY_MANY else 120),
             }
         )
     return rows
