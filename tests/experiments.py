@@ -425,7 +425,7 @@ def hostile(manager: StateManager, *, experiment_id: str | None = None) -> Exper
             "constructor": [1e308],
             "toString": [True],
             "long": ["x" * 100_000],
-            "include": [{"deep": _deep(20)}],
+            "include": [{"deep": _deep(6)}],
         },
     }
     manager.create(
@@ -467,7 +467,7 @@ def _suffer(claim: Claim, index: int, attack: str, everything: str) -> None:
             attack: everything,
             "long": attack + "z" * 1_000_000 if index == 0 else "z",
             "surrogate": "\ud800",
-            "deep": _deep(90),
+            "deep": _deep(40),
             "list": [attack] * 50,
         }
         ref = _stored(claim.folder, index, 1, json.dumps(result))

@@ -6,12 +6,14 @@ states never pays for the machines, and nobody for the terminal.
 """
 
 from holdfast.lifecycle import display
+from holdfast.store import handing
 
 # Type checkers know this name; importing it would cost `typing`, more than all the rest here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from holdfast import plot
     from holdfast.config.experiment_file import Experiment, load_config
     from holdfast.config.hashing import compute_config_hash
     from holdfast.diagrams import diagram
@@ -136,6 +138,7 @@ __all__ = [
     "compute_config_hash",
     "diagram",
     "load_config",
+    "plot",
     "process",
     "sanitize_experiment_id",
 ]
@@ -179,7 +182,14 @@ def _paint(entity: "Any", words: str) -> dict[str, str]:
     }
 
 
+def _hand_over(manager: "Any", experiment: "Any", form: str) -> "Any":
+    from holdfast.reading import frames
+
+    return frames.made(manager, experiment, form)
+
+
 display.painter = _paint
+handing.maker = _hand_over
 
 
 if not TYPE_CHECKING:  # A checker would take every misspelt import for an object.
@@ -190,6 +200,10 @@ if not TYPE_CHECKING:  # A checker would take every misspelt import for an objec
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
+        if name == "plot":
+            return import_module(
+                "holdfast.plot"
+            )  # a room of its own, and its attribute from now on
         value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
         globals()[name] = value
         return value

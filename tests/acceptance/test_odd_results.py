@@ -175,7 +175,7 @@ def test_everything_of_each_process_is_exported_whole(sh, half):
     assert [line["attempts"] for line in lines] == [1, 1, 1]
     [one] = sh("export", "--jsonl", "@last/1")[0].splitlines()
     assert json.loads(one) == lines[1]
-    assert "not both" in sh("export", "--csv", "--jsonl", half, code=2)[1]
+    assert "choose one of" in sh("export", "--csv", "--jsonl", half, code=2)[1]
 
 
 def test_names_and_single_processes_work_where_ids_do(sh, half):

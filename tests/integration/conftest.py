@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+import browsing
 import dask_servers
 
 
@@ -27,3 +29,21 @@ def dask(
     """That cluster, found by everything that the test starts."""
     with dask_servers.found(dask_cluster, monkeypatch):
         yield dask_cluster
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A Chromium of this test process."""
+    lacking = browsing.missing()
+    if lacking and os.environ.get("CI"):
+        pytest.fail(lacking)
+    elif lacking:
+        pytest.skip(lacking)
+    with browsing.a_browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def axe(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The source of axe-core."""
+    return browsing.axe(tmp_path_factory.mktemp("axe"))

@@ -60,6 +60,7 @@ MAY_IMPORT = {
         "attempts", "config", "encoding", "errors", "identity", "lifecycle", "provenance",
         "results", "slots", "status", "store",
     },
+    "plot": {"errors", "lifecycle", "reading", "store"},
     "report": {
         "attempts", "diagrams", "errors", "identity", "lifecycle", "provenance", "reading",
         "results", "status", "store",
@@ -86,6 +87,10 @@ OWNERS = {
     "psutil": ["liveness.observer"],
     "click": ["cli", "cli.*"],
     "rich": ["cli", "cli.*"],
+    "pandas": ["reading.frames", "store.experiments"],
+    "polars": ["reading.frames", "store.experiments"],
+    "pyarrow": ["reading.frames"],
+    "matplotlib": ["plot", "plot.*"],
     "subprocess": ["engines.*", "provenance.git", "drill.runs", "slots.devices"],
     "tomllib": ["config.experiment_file", "config.overrides"],
 }
@@ -102,7 +107,7 @@ CALLERS = {
     ],
     "os.fork os.posix_spawn os.execve": ["engines.*", "worker.wrapping", "cli.detached"],
     # Each says there why nothing wakes it.
-    "time.sleep": ["store.locking", "cli.logs", "cli.waiting"],
+    "time.sleep": ["attempts.family", "store.locking", "cli.logs", "cli.waiting"],
 }  # fmt: skip
 
 

@@ -37,7 +37,8 @@ __all__ = [
 
 _MOST_ROUNDS: Final = 20
 
-#: An `exec` is over within microseconds, unless the machine is busy. `env -i` has it all used up.
+#: An `exec` is over within microseconds, unless the machine is busy, and nothing tells its end.
+#: What runs under `env -i` costs all of these pauses.
 _MOST_PAUSES: Final = 5
 _PAUSE_S: Final = 0.004
 

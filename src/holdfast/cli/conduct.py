@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from holdfast.cli import jsonlog
 from holdfast.cli.engines import Engines
 from holdfast.cli.failures import code_of, told
 from holdfast.cli.loading import quietly
@@ -62,7 +63,7 @@ def conduct(
         from holdfast.orchestration.orchestrator import Orchestrator
         from holdfast.reading.evidence import parameters
 
-    manager = where.manager()
+    manager, said = where.manager(), jsonlog.Transitions()
     with (
         closing(engine),
         Progress(manager.folder, parameters, notes) as progress,
@@ -70,10 +71,13 @@ def conduct(
 
         def step(state: "ExperimentState", changes: "Sequence[Change]") -> None:
             if progress.first is None:
+                jsonlog.about(state.experiment_id)
                 if engine.name == LOCAL:
                     _say_interpreter(state)
                 _tag(where, state, tags)
             progress.step(state, changes)
+            if jsonlog.is_on():
+                said.step(state, changes)
 
         def aggregation_engine() -> Announcing:
             return Announcing(make(engines.aggregation), progress.stopping)
@@ -93,6 +97,9 @@ def conduct(
     if progress.first is None:  # nothing was to be done
         _tag(where, outcome.state, tags)
     _print_end(where, outcome, _taken_up(outcome, progress.first), as_json=as_json)
+    from holdfast.cli import summary
+
+    summary.append(where, outcome.state, outcome.message)
     if leave and outcome.left and not as_json:
         text.emit([outcome.state.experiment_id])  # as of what runs in a child
     return code_of(outcome)
@@ -184,7 +191,8 @@ def _print_end(where: Where, outcome: "Outcome", notes: list[str], *, as_json: b
         for note in [] if outcome.already_done or outcome.idle else odd(state, outcome.aggregate):
             text.say(note)
     told = text.one_line(outcome.message)
-    text.say(told + (f" ({'; '.join(notes)})" if notes else ""))
+    facts = jsonlog.of_end(state, code_of(outcome))
+    text.say(told + (f" ({'; '.join(notes)})" if notes else ""), facts=facts)
     if outcome.left:
         _say_left(where, outcome)
     elif command is not None:

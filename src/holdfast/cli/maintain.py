@@ -14,6 +14,7 @@ from holdfast.cli.app import (
 )
 from holdfast.cli.engines import stored_engines
 from holdfast.cli.failures import OWNED, exit_code, report, say_if_absent, told
+from holdfast.cli.jsonlog import log_json_option
 from holdfast.cli.listing import say_unreadable
 from holdfast.cli.where import Where
 from holdfast.errors import (
@@ -181,6 +182,7 @@ def _cleaned(
     help="Show the table of what is completed by now, and what is missing; change nothing.",
 )
 @force_option
+@log_json_option
 @json_option
 @experiment_argument
 @in_state_dir

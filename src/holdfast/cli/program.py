@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from holdfast import errors
+from holdfast.cli import jsonlog
 from holdfast.cli.app import ClosedPipe, app
 from holdfast.cli.failures import INTERRUPTED, report, silence
 from holdfast.cli.where import Where
@@ -31,6 +32,7 @@ def guarded(args: list[str]) -> int:
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", UserWarning)  # ours; none is said twice
     where = Where()
+    jsonlog.begin(args)
     try:
         code = _invoke(args, where)
         text.flush()
@@ -82,7 +84,10 @@ def _invoke(args: list[str], where: Where) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as err:
-        err.show()
+        if jsonlog.is_on():
+            text.say(err.format_message(), "error")
+        else:
+            err.show()
         return err.exit_code
     return code if isinstance(code, int) else 0
 

@@ -12,6 +12,7 @@ from holdfast.cli.conduct import conduct
 from holdfast.cli.detached import NOTHING_TO_DETACH, detach_option
 from holdfast.cli.engines import engine_option, stored_engines
 from holdfast.cli.indices import only_option, selected
+from holdfast.cli.jsonlog import log_json_option
 from holdfast.cli.run import (
     choice,
     code_options,
@@ -53,7 +54,7 @@ def _part_options(command: _C) -> _C:
         "-n", "--dry-run", is_flag=True, help="Only say what would be run, and why."
     )
     options = (
-        *(json_option, force_option, detach_option, _engine, dry_run),
+        *(json_option, log_json_option, force_option, detach_option, _engine, dry_run),
         *(run_tag_option, no_aggregate_option, limits, jobs_option),
     )
     for option in options:

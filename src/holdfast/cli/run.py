@@ -24,6 +24,7 @@ from holdfast.cli.engines import (
     stored_engines,
     unused,
 )
+from holdfast.cli.jsonlog import log_json_option
 from holdfast.cli.where import Where
 from holdfast.encoding import spoken
 from holdfast.reading import text
@@ -137,6 +138,7 @@ class _Run(click.Command):
 @engine_option("Where it runs, instead of what the file says: local, slurm or dask.")
 @detach_option
 @force_option
+@log_json_option
 @json_option
 @click.argument("words", metavar="FILE | -- COMMAND...", nargs=-1, shell_complete=complete_file)
 @click.pass_context
@@ -236,7 +238,7 @@ def run(
         return [words] if other else []
 
     if experiment is not None and (ignored := unused(experiment, engines)):
-        click.echo(ignored, err=True)
+        text.say(ignored)
 
     return conduct(
         *(where, drive, engines),

@@ -18,6 +18,7 @@ from holdfast.cli.failures import (
     TIMED_OUT,
     report,
 )
+from holdfast.cli.jsonlog import Transitions, is_on, log_json_option, of_end
 from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.reading import forms, text
@@ -49,6 +50,7 @@ def pause(seconds: float) -> None:
     callback=duration,
     help="Give up after so long, with exit code 124.",
 )
+@log_json_option
 @json_option
 @experiments_argument
 @in_state_dir
@@ -58,6 +60,7 @@ def wait(where: Where, queries: tuple[str, ...], timeout: float | None, as_json:
     Waits for what was left to an engine, too, until all of it has ended; `resume` collects it. Of
     several, the exit code is the first that is not 0. Ctrl-C ends the waiting alone.
     """
+    from holdfast.cli import summary
     from holdfast.cli.abroad import Abroad
 
     manager = where.manager()
@@ -67,6 +70,7 @@ def wait(where: Where, queries: tuple[str, ...], timeout: float | None, as_json:
     deadline = None if timeout is None else time.monotonic() + timeout
     pending = {each: manager.lookout(each) for each in found}
     there = {each: Abroad(manager, each) for each in found}
+    seen_by = {each: Transitions() for each in found}
     codes: dict[str, int] = {}
     ended: list[dict[str, object]] = []
     told: set[str] = set()
@@ -80,13 +84,17 @@ def wait(where: Where, queries: tuple[str, ...], timeout: float | None, as_json:
                 codes[each] = report(err, where)
                 del pending[each]
                 continue
+            if is_on():
+                seen_by[each].look(seen.state)
             left = there[each].look(seen)
             over = is_over(seen) and not left
             if over or late:
                 del pending[each]
                 codes[each] = code_of(seen) if over else TIMED_OUT
                 ended.append(_form(seen, codes[each]))
-                _tell(where, each, seen, there[each], late=not over)
+                _tell(where, each, seen, there[each], codes[each], late=not over)
+                if over:
+                    summary.append(where, seen.state, forms.brief(seen.state, seen.verdict))
             elif each not in told:
                 told.add(each)
                 text.say(f"{text.one_line(each)}: {_waits_for(seen, there[each])}")
@@ -148,19 +156,19 @@ def _waits_for(seen: "Standing", there: "Abroad") -> str:
 
 
 def _tell(
-    where: Where, experiment_id: str, seen: "Standing", there: "Abroad", *, late: bool
+    where: Where, experiment_id: str, seen: "Standing", there: "Abroad", code: int, *, late: bool
 ) -> None:
     who, state = text.one_line(experiment_id), seen.state
-    words = forms.brief(state, seen.verdict)
+    words, facts = forms.brief(state, seen.verdict), of_end(state, code)
     if late:
-        text.say(f"{who}: not over yet: {words}")
+        text.say(f"{who}: not over yet: {words}", facts=facts)
         return
     if there.having is not None:
         words = f"{words}; all that {there.having.title} ran has ended; a resume collects it"
     elif state.status in (ExperimentStatus.RUNNING, ExperimentStatus.INITIALISED):
         why = "was never started" if state.owner is None else f"its orchestrator: {seen.verdict}"
         words = f"{words}; nobody drives it, {text.one_line(why)}"
-    text.say(f"{who}: {words}")
+    text.say(f"{who}: {words}", facts=facts)
     if state.error_message and state.status is not ExperimentStatus.AGGREGATED:
         text.say(f"  {text.one_line(state.error_message)}")
     for each in seen.survivors:

@@ -25,6 +25,7 @@ __all__ = [
     "OF_AN_EXPERIMENT",
     "Column",
     "Kind",
+    "Record",
     "Table",
     "about",
     "columns",

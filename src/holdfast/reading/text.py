@@ -6,11 +6,12 @@ has everything.
 
 import contextlib
 import os
+import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, Literal, NamedTuple, TextIO
+from typing import Any, Final, Literal, NamedTuple, TextIO
 
 from holdfast.errors import printable
 
@@ -28,6 +29,7 @@ __all__ = [
     "emit",
     "flush",
     "is_terminal",
+    "is_told",
     "one_line",
     "paint",
     "ranges",
@@ -35,6 +37,7 @@ __all__ = [
     "short",
     "size",
     "table",
+    "tell_by",
     "terminal_width",
     "when",
 ]
@@ -58,6 +61,8 @@ _UNWATCHED: Final = 1000
 #: Characters of a line of a message.
 _LONGEST_LINE: Final = 2000
 
+_PAINT: Final = re.compile(r"\x1b\[[0-9;]*m")
+
 #: What an error of writing to it names.
 STDOUT: Final = "standard output"
 
@@ -66,6 +71,8 @@ _LABELS: Final[Mapping[str, Style]] = {"error": "red", "warning": "yellow"}
 
 def is_terminal(stream: TextIO) -> bool:
     """Whether somebody looks at *stream*, in a terminal that understands more than text."""
+    if stream is sys.stderr and _teller is not None:
+        return False
     try:
         return stream.isatty() and os.environ.get("TERM") != "dumb"
     except ValueError:  # closed
@@ -123,16 +130,42 @@ def delivering() -> Iterator[None]:
         raise
 
 
+#: What makes of a message what is written instead, and whom `tell_by` named.
+Teller = Callable[[str, str, Mapping[str, Any]], str]
+_teller: Teller | None = None
+
+
+def tell_by(teller: Teller | None) -> None:
+    """Have every message written as *teller* makes it, called with its level, its words and the
+    facts in it; None: as text.
+    """
+    global _teller
+    _teller = teller
+
+
+def is_told() -> bool:
+    """Whether a teller makes what is written of messages."""
+    return _teller is not None
+
+
 def say(
-    message: str, label: Literal["error", "warning"] | None = None, *, painted: bool = False
+    message: str,
+    label: Literal["error", "warning"] | None = None,
+    *,
+    painted: bool = False,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a message to stderr. A stderr that is gone ends nothing: there is work to do.
 
-    One that is *painted* has colours of ours, and is harmless already.
+    Args:
+        painted: Whether it has colours of ours, and is harmless already.
+        facts: What it is about, for programs; see `tell_by`.
     """
-    if not painted:
+    if _teller is not None:
+        message = _teller(label or "info", _PAINT.sub("", message), facts or {})
+    elif not painted:
         message = printable("\n".join(map(_bearable, message.split("\n"))))
-    if label is not None:
+    if label is not None and _teller is None:
         message = f"{paint(label + ':', _LABELS[label], coloured(sys.stderr))} {message}"
     try:
         sys.stderr.write(message + "\n")

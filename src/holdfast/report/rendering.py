@@ -6,7 +6,7 @@ which the page's own script draws. A policy in the page forbids any other script
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast import diagrams
 from holdfast.errors import NotInstalledError
 from holdfast.reading.cells import cell
-from holdfast.report import columns
+from holdfast.report import columns, shrinking
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -61,8 +61,8 @@ def page(document: Json) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    css, script = _joined(".css"), _joined(".js")
     experiments = document["experiments"]
+    css, script = _joined(".css"), _joined(".js", _unused(experiments))
     written = environment.get_template(_TEMPLATE).render(
         doc=document,
         data=Markup(_data(document)),  # noqa: S704 (its markup is escaped)
@@ -99,16 +99,39 @@ def _data(document: Json) -> str:
 
 
 @cache
-def _joined(ending: str) -> str:
-    """Our own files with *ending*, in the order of their names, without indents and comments."""
+def _joined(ending: str, without: frozenset[str] = frozenset()) -> str:
+    """Our own files with *ending*, in the order of their names, as small as can be.
+
+    Args:
+        without: Parts that this page has no use for: `progress` is `5_progress.js`.
+    """
     found = sorted(
-        (each for each in _FOLDER.iterdir() if each.name.endswith(ending)),
+        (
+            each
+            for each in _FOLDER.iterdir()
+            if each.name.endswith(ending)
+            and each.name.removesuffix(ending).partition("_")[2] not in without
+        ),
         key=lambda each: each.name,
     )
-    lines = (
-        line.strip() for each in found for line in each.read_text(encoding="utf-8").splitlines()
-    )
-    return "\n".join(line for line in lines if line and not line.startswith("//")) + "\n"
+    whole = "\n".join(each.read_text(encoding="utf-8") for each in found)
+    return shrinking.style(whole) if ending == ".css" else shrinking.script(whole)
+
+
+def _unused(experiments: Sequence[Json]) -> frozenset[str]:
+    """The parts of the script for which there is nothing to draw."""
+
+    def numbers(each: Json, part: str) -> int:
+        return sum(each["kinds"][f"{part}.{name}"] == "number" for name in each[part])
+
+    parts = {
+        "compare": len(experiments) > 1,
+        "progress": any(each["curves"] for each in experiments),
+        "parallel": any(
+            len(each["swept"]) > 2 and numbers(each, "results") for each in experiments
+        ),
+    }
+    return frozenset(part for part, used in parts.items() if not used)
 
 
 def _policy(script: str) -> str:

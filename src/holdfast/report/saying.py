@@ -156,7 +156,7 @@ def _kinds(number: int) -> str:
 
 
 def _number(label: str, value: str, hint: str = "") -> dict[str, str]:
-    return {"label": label, "value": value, **({"hint": hint} if hint else {})}
+    return {"label": label, "value": value, "hint": hint}
 
 
 def _times(facts: Facts) -> list[dict[str, str]]:

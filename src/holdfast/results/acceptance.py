@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -179,10 +180,12 @@ def load(folder: Path, ref: ResultRef, *, files: Files | None = None) -> Any:
     """The verified value of a recorded result; NaN and infinities are floats in it.
 
     Raises:
-        ResultInvalidError: It is missing or altered.
+        ResultInvalidError: It is missing or altered, or was recorded without being checked.
         OSError: The disk could not be read.
     """
-    return strictjson.loads(_proven(folder, ref, files or Files()), finite=False)
+    data = _proven(folder, ref, files or Files())
+    with _told_of(folder / ref.path):
+        return strictjson.loads(data, finite=False)
 
 
 def outlined(folder: Path, ref: ResultRef, *, files: Files | None = None) -> Outline:
@@ -192,7 +195,8 @@ def outlined(folder: Path, ref: ResultRef, *, files: Files | None = None) -> Out
     seen = _seen.get(digest)
     if seen is not None:
         return attrs.evolve(seen, text=data.decode())
-    found = outline(data)
+    with _told_of(folder / ref.path):
+        found = outline(data)
     _remember(digest, found)
     return found
 
@@ -209,11 +213,17 @@ def check(path: Path, data: bytes) -> None:
     Raises:
         ResultInvalidError: It is no JSON as `strictjson` has it.
     """
-    try:
+    with _told_of(path):
         if len(data) < LARGE:
             strictjson.loads(data, finite=False)
         else:
             _remember(hashlib.sha256(data).digest(), outline(data))
+
+
+@contextlib.contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    try:
+        yield
     except ValueError as err:
         raise ResultInvalidError(path, f"is not valid JSON: {err}") from err
 

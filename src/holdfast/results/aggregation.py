@@ -5,7 +5,7 @@ attempt.
 """
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -56,7 +56,7 @@ def table(
     *,
     each: Callable[[Any], None] = lambda _: None,
     missing: list[dict[str, Any]] | None = None,
-    only: int | None = None,
+    only: int | Collection[int] | None = None,
 ) -> Sequence[dict[str, Any]]:
     """One row per process, by index: parameters, attempts, host, code, durations and result.
 
@@ -72,17 +72,18 @@ def table(
         each: Called with every result as it was written, or its outline if it is large.
         missing: Where to put what there is of the processes that have no row: those that are not
             completed, and those whose results are lost. Without it, all are expected to be.
-        only: The one process that is asked for; default all of them.
+        only: The process, or those, that are asked for; default all of them.
 
     Raises:
         ResultLostError: A recorded result is missing or altered.
         MemoryError: There is not enough memory to look at one.
     """
     made: list[Any] = []
+    only = (only,) if isinstance(only, int) else only
     spent = spending.attempts_duration_s(state, folder)
     kept = 0
     for index, process in state.process_progress.items():
-        if only not in (None, index):
+        if only is not None and index not in only:
             continue
         head = {
             "index": index,
@@ -153,6 +154,10 @@ def _read(
         return look(folder, ref)
     except ResultInvalidError as err:
         raise ResultLostError(state.experiment_id, index, ref.path, err.problem) from err
+    except ValueError as err:
+        # Recorded by something that did not check it: a claim of the user's own.
+        problem = f"cannot be read: {err}"
+        raise ResultLostError(state.experiment_id, index, ref.path, problem) from err
 
 
 def build(

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from holdfast.errors import (
     AmbiguousExperimentError,
@@ -26,7 +26,7 @@ from holdfast.identity import Verdict
 from holdfast.ids import sanitize_experiment_id
 from holdfast.lifecycle.handed import handed_over, whereabouts
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.store import uninterrupted
+from holdfast.store import handing, uninterrupted
 from holdfast.store.catalog import finding, scanning
 from holdfast.store.catalog.finding import Listing
 from holdfast.store.catalog.summary import Summary
@@ -36,6 +36,9 @@ from holdfast.store.place import Opened
 from holdfast.store.uninterrupted import whole
 
 if TYPE_CHECKING:
+    import pandas
+    import polars
+
     from holdfast.attempts.names import AttemptName
     from holdfast.store.annotations import Annotated, Annotations
     from holdfast.store.history import Transition
@@ -383,6 +386,47 @@ class Experiments:
         """The id of the experiment that *experiment_id* names in full. Raises as `load`."""
         with self._directory.existing(experiment_id) as place:
             return scanning.lookup(place, experiment_id).experiment_id
+
+    # -- for other tools --------------------------------------------------------------------------
+
+    def to_records(self, experiment: str | ExperimentState | None = None) -> list[dict[str, Any]]:
+        """One flat record per process of *experiment*; of all there are, one per experiment.
+
+        Parameters are `params.lr`, nested results `result.metrics.f1`. Every record has all keys:
+        None where nothing is known. Times are aware and UTC, durations seconds; a number that JSON
+        cannot say is a float. Every result is verified while it is read; `error` says what is wrong
+        with one.
+
+        Args:
+            experiment: Its id, or a state that was loaded before.
+
+        Warns:
+            UnreadableStateWarning: Files were passed over.
+
+        Raises:
+            ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`.
+        """
+        made: list[dict[str, Any]] = handing.handed(self, experiment, "records")
+        return made
+
+    def to_pandas(self, experiment: str | ExperimentState | None = None) -> "pandas.DataFrame":
+        """What `to_records` gives as a data frame, in the same dtypes whatever there is.
+
+        `Int64`, `Float64`, `boolean`, `string`, `datetime64[us, UTC]`; all can be missing, which
+        NaN is not. A column in which values of several kinds meet holds them as JSON.
+
+        Raises:
+            NotInstalledError: pandas is not installed.
+        """
+        return handing.handed(self, experiment, "pandas")
+
+    def to_polars(self, experiment: str | ExperimentState | None = None) -> "polars.DataFrame":
+        """What `to_records` gives as a data frame of polars, in dtypes as `to_pandas` has them.
+
+        Raises:
+            NotInstalledError: polars is not installed.
+        """
+        return handing.handed(self, experiment, "polars")
 
     @contextlib.contextmanager
     def _listed(self) -> Iterator[Opened | None]:

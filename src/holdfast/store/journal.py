@@ -8,7 +8,7 @@ checksum is damage and is refused. Zeros at the end are room that was made for l
 import errno
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -35,6 +35,7 @@ __all__ = [
     "NO_DIRECTORY",
     "Journal",
     "Truth",
+    "continued",
     "epochs",
     "file_name",
     "read_journal",
@@ -209,18 +210,28 @@ def fold(journal: Journal, until: int | None = None) -> Truth:
     """
     base = journal.base
     assert base is not None
-    state = base.state
+    taken = Truth(base.state, journal.epoch, journal.lines[1][0], deleted=False, torn=journal.torn)
+    steps = list(journal.steps(until))
+    offset = steps[-1][0] if steps else taken.offset
+    return continued(taken, [step for _, step in steps], journal.path, offset)
+
+
+def continued(truth: Truth, steps: Iterable[Step], path: Path, offset: int) -> Truth:
+    """*truth* after *steps*, the lines that follow it in the journal *path* up to *offset*.
+
+    Raises:
+        StateCorruptError: A line does not continue the one before it.
+    """
+    state = truth.state
     revision = state.revision
-    deleted = False
+    deleted = truth.deleted
     pending: list[Change] = []
-    offset = journal.lines[1][0]
-    for end, step in journal.steps(until):
-        offset = end
+    for step in steps:
         found = step.revision
         # No crash leaves a hole between two lines: each is on the disk before the next.
         if found != revision + step.moves():
             raise StateCorruptError(
-                journal.path, f"a line of revision {found!r:.20} follows revision {revision}"
+                path, f"a line of revision {found!r:.20} follows revision {revision}"
             )
         if isinstance(step, Saved):
             state, pending = step.state, []
@@ -229,14 +240,14 @@ def fold(journal: Journal, until: int | None = None) -> Truth:
         elif isinstance(step, Deleted):
             deleted = True
         else:
-            raise StateCorruptError(journal.path, f"unknown line {step.name}")
+            raise StateCorruptError(path, f"unknown line {step.name}")
         revision = found
     try:
         state = replay_many(state, pending)
     except (KeyError, TypeError, ValueError) as err:
-        raise StateCorruptError(journal.path, f"a change does not fit the state: {err!r}") from err
-    state = attrs.evolve(state, revision=revision, epoch=journal.epoch)
-    return Truth(state, journal.epoch, offset, deleted, journal.torn)
+        raise StateCorruptError(path, f"a change does not fit the state: {err!r}") from err
+    state = attrs.evolve(state, revision=revision, epoch=truth.epoch)
+    return truth._replace(state=state, offset=offset, deleted=deleted)
 
 
 def read_truth(folder: Opened, *, below: int | None = None) -> Truth | None:

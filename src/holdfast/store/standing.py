@@ -18,6 +18,7 @@ from holdfast.liveness import Observer
 from holdfast.store import journal, locking, owners
 from holdfast.store.catalog import scanning
 from holdfast.store.directory import StateDirectory
+from holdfast.store.following import Follower
 from holdfast.store.place import JOURNALS, LOCK, Place
 from holdfast.store.requests import StopRequest, publish
 from holdfast.store.uninterrupted import whole
@@ -64,6 +65,7 @@ class Lookout:
         self._state: ExperimentState | None = None
         self._stamp: tuple[int, ...] = ()
         self._loaded_at = 0.0
+        self._follower = Follower()
         self._seen: Standing | None = None
         self._seen_at = 0.0
 
@@ -117,7 +119,11 @@ class Lookout:
         if not fresh:
             changed = stamp[:1] != self._stamp[:1]  # the epoch, and with it perhaps the owner
         if anew or changed or self._state is None or not stamp:
-            self._state = scanning.lookup(place, self.experiment_id)
+            truth = self._follower.look(place)
+            if truth is None or truth.deleted:
+                truth = scanning.read(place, self.experiment_id)
+                self._follower.begin(place, truth)
+            self._state = truth.state
             self._stamp, self._loaded_at = stamp, now
         return self._state
 

@@ -15,9 +15,10 @@ from holdfast.errors import (
 )
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.store import loading, uninterrupted
+from holdfast.store.journal import Truth
 from holdfast.store.place import JOURNALS, Opened, Place
 
-__all__ = ["Entry", "entries", "find", "lookup", "resolve", "stems"]
+__all__ = ["Entry", "entries", "find", "lookup", "read", "resolve", "stems"]
 
 
 class Entry(NamedTuple):
@@ -25,6 +26,7 @@ class Entry(NamedTuple):
 
     Attributes:
         orphaned: The state is that of a view whose journals are gone.
+        truth: Where in its journal the state was read; None with an error.
     """
 
     stem: str
@@ -32,6 +34,7 @@ class Entry(NamedTuple):
     state: ExperimentState | None
     error: HoldfastError | None
     orphaned: bool = False
+    truth: Truth | None = None
 
 
 def stems(top: Opened) -> list[str]:
@@ -67,7 +70,8 @@ def read_entry(place: Place) -> Entry | None:
     problem = loading.misnamed(truth.state, stem)
     if problem is not None:
         return Entry(stem, path, None, StateCorruptError(path, problem))
-    return Entry(stem, path, truth.state, None, orphaned=truth.epoch < truth.state.epoch)
+    orphaned = truth.epoch < truth.state.epoch
+    return Entry(stem, path, truth.state, None, orphaned=orphaned, truth=truth)
 
 
 def entries(top: Opened) -> Iterator[Entry]:
@@ -86,6 +90,15 @@ def lookup(place: Place, experiment_id: str) -> ExperimentState:
 def find(place: Place, experiment_id: str) -> tuple[ExperimentState, bool]:
     """Its state, and whether it is *orphaned*: of a view whose journals are gone.
 
+    Raises as `read`.
+    """
+    truth = read(place, experiment_id)
+    return truth.state, truth.epoch < truth.state.epoch
+
+
+def read(place: Place, experiment_id: str) -> Truth:
+    """Its state, and where in its journal that was read.
+
     Raises:
         ExperimentNotFoundError: There is none; with the ids that look like it.
         StateCorruptError, SchemaTooNewError: It cannot be read.
@@ -93,10 +106,11 @@ def find(place: Place, experiment_id: str) -> tuple[ExperimentState, bool]:
     entry = read_entry(place)
     if entry is not None and entry.error is not None:
         raise entry.error
-    if entry is None or entry.state is None or entry.state.experiment_id != experiment_id:
+    truth = None if entry is None else entry.truth
+    if truth is None or truth.state.experiment_id != experiment_id:
         close = close_matches(place.top, experiment_id)
         raise ExperimentNotFoundError(experiment_id, place.state_dir, close)
-    return entry.state, entry.orphaned
+    return truth
 
 
 def close_matches(top: Opened, experiment_id: str) -> tuple[str, ...]:

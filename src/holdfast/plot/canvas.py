@@ -1,0 +1,86 @@
+"""What every plot is drawn on, and in: axes, colours, words that are harmless to matplotlib."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from holdfast.errors import printable
+from holdfast.lifecycle.records import ExperimentState
+from holdfast.reading import text
+from holdfast.reading.frames import library
+from holdfast.store.experiments import Experiments
+
+__all__ = ["COLOURS", "axes_or_new", "loaded", "note", "title", "words"]
+
+#: Okabe and Ito's, which colour-blind people can tell from each other; by outcome.
+COLOURS: Final[Mapping[str, str]] = {
+    "completed": "#009E73",
+    "failed": "#D55E00",
+    "interrupted": "#E69F00",
+    "running": "#0072B2",
+    "queued": "#BBBBBB",
+    "reused": "#56B4E9",
+}
+
+_LONGEST: Final = 80
+
+
+def axes_or_new(ax: Any | None) -> Any:
+    """*ax*, or the axes of a new figure.
+
+    In a notebook that figure is one of pyplot's, which the notebook shows. Elsewhere nobody but the
+    axes knows it: a script that makes a thousand plots keeps none of them.
+
+    Raises:
+        NotInstalledError: matplotlib is not installed.
+    """
+    library("plot")
+    if ax is not None:
+        return ax
+    if _in_notebook():
+        from matplotlib import pyplot
+
+        return pyplot.figure(layout="constrained").add_subplot()
+    from matplotlib.figure import Figure
+
+    return Figure(layout="constrained").add_subplot()
+
+
+def _in_notebook() -> bool:
+    python = sys.modules.get("IPython")
+    shell = None if python is None else python.get_ipython()
+    return hasattr(shell, "kernel")
+
+
+def loaded(manager: Experiments, experiment: str | ExperimentState) -> ExperimentState:
+    """The state of *experiment*: its own, or that of this id."""
+    return experiment if isinstance(experiment, ExperimentState) else manager.load(experiment)
+
+
+def words(label: object) -> str:
+    """*label* as matplotlib writes it: a `$` begins a formula there."""
+    return text.cut(printable(label).replace("\n", " "), _LONGEST).replace("$", r"\$")
+
+
+def title(ax: Any, state: ExperimentState) -> None:
+    """Name the experiment above *ax*."""
+    name = state.name or state.experiment_id
+    own = name if name == state.experiment_id else f"{name} ({state.experiment_id})"
+    ax.set_title(words(own), fontsize="medium")
+
+
+def note(ax: Any, *sentences: str) -> None:
+    """Say below *ax* what is not in it; nothing if there is nothing to say."""
+    said = "; ".join(each for each in sentences if each)
+    if said:
+        ax.annotate(
+            said,
+            (0, 0),
+            (0, -38),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            va="top",
+            fontsize="small",
+            color="0.35",
+            annotation_clip=False,
+        )

@@ -1,0 +1,107 @@
+"""Attempts over time, one line for each process: what waited, ran, failed, was interrupted."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from holdfast.lifecycle.records import ExperimentState
+from holdfast.plot import canvas
+from holdfast.reading import spans, text
+from holdfast.store.experiments import Experiments
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["timeline"]
+
+_UNITS: Final = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+_HATCHES: Final = {"queued": "////", "interrupted": "xx", "running": ".."}
+_BAR: Final = 0.8
+
+
+def timeline(
+    manager: Experiments, experiment: str | ExperimentState, *, ax: "Axes | None" = None
+) -> "Axes":
+    """Plot all attempts over time: one row per process, coloured and hatched by how they ended.
+
+    Time in a queue is hatched. What runs goes on to this moment; what another experiment did is a
+    mark.
+
+    Args:
+        experiment: Its id or its state.
+        ax: Where to draw; None for a figure of its own.
+
+    Raises:
+        NotInstalledError: matplotlib is not installed.
+        ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `manager.load`.
+    """
+    ax = canvas.axes_or_new(ax)
+    from matplotlib.ticker import MaxNLocator
+
+    state = canvas.loaded(manager, experiment)
+    found = spans.spans(state, manager.folder(state.experiment_id))
+    now = datetime.now(UTC)
+    bars = [bar for span in found for bar in _bars(span, now)]
+    begin = min((start for _, _, start, _ in bars), default=now)
+    end = max((end for _, _, _, end in bars), default=now)
+    unit, unit_name = _unit((end - begin).total_seconds())
+    for outcome in canvas.COLOURS:
+        own = [
+            (index, (start - begin).total_seconds() / unit, (stop - begin).total_seconds() / unit)
+            for index, kind, start, stop in bars
+            if kind == outcome
+        ]
+        if own:
+            _draw(ax, outcome, own, sum(kind == outcome for _, kind, _, _ in bars))
+    span = (end - begin).total_seconds() / unit or 1.0
+    ax.set_xlim(-0.01 * span, 1.01 * span)
+    ax.set_ylim(state.num_processes - 0.5, -0.5)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel(f"{unit_name} since {begin.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+    ax.set_ylabel("process")
+    canvas.title(ax, state)
+    without = state.num_processes - len({span.index for span in found})
+    canvas.note(ax, f"{text.count(without, 'process')} without an attempt" if without else "")
+    if bars:
+        ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return ax
+
+
+def _bars(span: spans.Span, now: datetime) -> list[tuple[int, str, datetime, datetime]]:
+    """What a span looks like: its time in a queue, and what came of it."""
+    found = []
+    began = span.started_at
+    if span.submitted_at is not None:
+        waited_until = began or span.ended_at or now
+        found.append((span.index, "queued", span.submitted_at, waited_until))
+    if span.outcome == "queued":
+        return found
+    start = began or span.ended_at
+    if start is not None:
+        found.append((span.index, str(span.outcome), start, span.ended_at or max(now, start)))
+    return found
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    return next(((size, name) for size, name in _UNITS if seconds >= 2 * size), _UNITS[-1])
+
+
+def _draw(ax: Any, outcome: str, bars: Sequence[tuple[int, float, float]], number: int) -> None:
+    from matplotlib.collections import PolyCollection
+
+    low, high = -_BAR / 2, _BAR / 2
+    corners = [
+        [(start, index + low), (stop, index + low), (stop, index + high), (start, index + high)]
+        for index, start, stop in bars
+    ]
+    # One collection: ten thousand bars of their own take a minute to draw.
+    ax.add_collection(
+        PolyCollection(
+            corners,
+            facecolor=canvas.COLOURS[outcome],
+            edgecolor="black" if outcome in _HATCHES else canvas.COLOURS[outcome],
+            hatch=_HATCHES.get(outcome),
+            linewidth=0.3,
+            label=f"{outcome} ({number:,})",
+        )
+    )
