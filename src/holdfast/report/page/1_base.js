@@ -105,7 +105,7 @@ on(document, "scroll", unhint);
 const drawn = [];
 let paper = 0;
 const fit = (node, draw) => {
-  const again = () => { const width = paper || node.clientWidth; if (width > 0) draw(Math.floor(width)); };
+  const again = () => { const width = paper ? (node.closest(".plots > :not(.wide)") ? 310 : paper) : node.clientWidth; if (width > 0) draw(Math.floor(width)); };
   drawn.push({ node, again });
   again();
 };

@@ -3,10 +3,10 @@ const grid = (E, section) => {
   const by = (names, i) => names.map((name) => E.get(name, i));
   const fits = E.varied.filter((name) => { const n = distinct(E.all.map((i) => E.get(name, i))).length; return n > 1 && n <= 60; });
   const telling = suspect(E, fits);
-  let rows = telling ? telling.name : fits[0] ?? "", columns = "";
+  let rows = telling ? telling.name : fits[0] ?? "", chosen = "";
   const values = (name) => distinct(E.all.map((i) => E.get(name, i)));
   const others = fits.filter((name) => name !== rows && values(name).length <= 12);
-  if (rows && others.length) columns = others.reduce((a, b) => (values(b).length >= values(a).length ? b : a));
+  if (rows && others.length) chosen = others.reduce((a, b) => (values(b).length >= values(a).length ? b : a));
   const size = E.n <= 150 ? "big" : E.n <= 2500 ? "" : "tiny";
   const cells = E.all.map((i) => {
     const status = E.state(i), mark = size !== "big" ? (status === "completed" ? "" : GLYPHS[status]) : GLYPHS[status] + " " + i;
@@ -18,7 +18,7 @@ const grid = (E, section) => {
   const box = h("div", { class: "grid " + size, tabindex: 0, role: "application", "aria-label": plural(E.n, "process") + " of " + E.label + ": arrow keys go from one to the next", "aria-describedby": section.id + "-detail" });
   const detail = h("output", { class: "detail", id: section.id + "-detail" });
   let place = [], current = -1;
-  const layout = (width) => {
+  const layout = (width, columns = chosen) => {
     const rowValues = rows ? values(rows) : [null], columnValues = columns ? values(columns) : [null];
     const rest = E.varied.filter((name) => name !== rows && name !== columns);
     const found = tally(E.all, (i) => (rows ? rowValues.indexOf(E.get(rows, i)) : 0) + ":" + (columns ? columnValues.indexOf(E.get(columns, i)) : 0));
@@ -39,6 +39,8 @@ const grid = (E, section) => {
       });
     });
     const across = Math.max(1, Math.min(widest, Math.floor((room + 2) / per)));
+    // On a narrow page columns would be one cell wide, and as high as a tower.
+    if (columns && across < 3 && widest > 2 * across) return layout(width, "");
     box.style.gridTemplateColumns = (rows || columns ? "max-content " : "") + "repeat(" + columnValues.length + ", " + (columns ? "minmax(" + Math.min(across * per, Math.max(room, per)) + "px, max-content)" : "minmax(0, 1fr)") + ")";
     if (columns) for (const node of nodes) if (node.className === "cells") node.style.width = across * per + "px";
     box.replaceChildren(...nodes);
@@ -84,7 +86,7 @@ const grid = (E, section) => {
     return h("label", {}, words, list);
   };
   const again = () => layout(paper || box.parentNode.clientWidth);
-  if (fits.length) section.append(h("div", { class: "tools" }, choose("Rows", rows, (v) => { rows = v; again(); }), choose("Columns", columns, (v) => { columns = v; again(); })));
+  if (fits.length) section.append(h("div", { class: "tools" }, choose("Rows", rows, (v) => { rows = v; again(); }), choose("Columns", chosen, (v) => { chosen = v; again(); })));
   const statuses = ["failed", "running", "pending", "completed"].filter((name) => E.all.some((i) => E.state(i) === name));
   section.append(h("p", { class: "key" }, statuses.map((name) => h("span", {}, h("span", { class: "cells", "aria-hidden": "true" }, h("i", { "data-status": name }, size === "big" || name !== "completed" ? GLYPHS[name] : "")), whole(count(E.all, (i) => E.state(i) === name)) + " " + name)),
     E.ranks ? h("span", {}, plural(E.ranks, "rank") + " to a launcher, side by side") : null));

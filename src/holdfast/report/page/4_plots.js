@@ -43,7 +43,9 @@ const against = (host, Es, parameter, result) => {
         s("path", { class: "means" + colour, d: !repeated ? "" : means.map(([px, list]) => "M" + px + " " + y(mean(list)) + "h0").join("") }));
     });
     // What failed has no result: how many, where.
-    for (const [v, inside] of tally(bad, (i) => Es[0].get(parameter, i))) svg.append(s("text", { class: "bad", x: x(v), y: box.bottom - 4, "text-anchor": "middle" }, "✗" + inside.length));
+    const marks = [...tally(bad, (i) => Es[0].get(parameter, i))].map(([v, inside]) => [v, "✗" + inside.length]);
+    if (apart(marks, x, (a, b) => (textWidth(a) + textWidth(b)) / 2 + 6).length < marks.length) svg.append(crosses(marks.map(([v]) => [x(v), box.bottom - 8])));
+    else svg.append(...marks.map(([v, words]) => s("text", { class: "bad", x: x(v), y: box.bottom - 4, "text-anchor": "middle" }, words)));
     ringed(svg, points, ([, , E, i]) => [(Es.length > 1 ? E.label + ", process " : "Process ") + i + ": " + value + " " + num(E.get(result, i), 6), E.said(i)]);
     return svg;
   });

@@ -21,12 +21,16 @@ const timeline = (E, section) => {
     }
     rows = free.length;
   }
+  // What befell the experiment as a whole.
+  const list = E.events ?? {}, stops = range(list.at?.length ?? 0).filter((k) => at(list.entity, k) === "experiment" && /^(interrupt|resume|retry)$/.test(at(list.event, k)) && list.at[k] >= first && list.at[k] <= last).map((k) => [list.at[k], at(list.event, k)]);
   const kinds = ["queued", "completed", "running", "interrupted", "failed", "reused"].filter((kind) => spans.some((span) => span.outcome === kind || (kind === "queued" && span.queue > span.from)));
   const waited = spans.reduce((sum, span) => sum + (span.queue - span.from), 0), ran = spans.reduce((sum, span) => sum + (span.last - span.queue), 0);
   const words = plural(spans.length, "attempt") + " of " + plural(single.length, "process") + " in " + duration(last - first) + (waited >= 1 ? "; on average " + duration(waited / spans.length) + " of waiting and " + duration(ran / spans.length) + " of running" : "; " + duration(ran / spans.length) + " on average") + (own_rows ? "." : ". Each attempt is in the first row that is free: the height is how many were under way at once, at most " + whole(rows) + ".");
   section.append(h("p", { class: "key" }, kinds.map((kind) => h("span", {}, h("span", { class: "swatch" }, s("svg", { width: 18, height: 10, viewBox: "0 0 18 10", "aria-hidden": "true" }, s("path", { class: "bar-" + kind, d: "M0 0h18v10H0z" }))), kind))));
   plot(section, words, (width) => {
-    const tall = own_rows ? 15 : Math.max(3, Math.min(12, 420 / rows)), box = { left: own_rows ? 52 : 8, right: width - 8, top: 8, bottom: 8 + rows * tall + 4 }, height = box.bottom + 40;
+    const tall = own_rows ? 15 : Math.max(3, Math.min(12, 420 / rows)), box = { left: own_rows ? 52 : 8, right: width - 8, top: stops.length ? 20 : 8 };
+    box.bottom = box.top + rows * tall + 4;
+    const height = box.bottom + 40;
     const x = linear(first, last, box.left, box.right, duration, clock), svg = canvas(width, height, "Timeline: " + words);
     svg.append(s("defs", {}, s("pattern", { id: "hatch", width: 5, height: 5, patternUnits: "userSpaceOnUse" }, s("path", { class: "hatch", d: "M0 5L5 0M-1 1L1 -1M4 6L6 4" }))));
     for (const [v] of x.ticks(width / 80)) svg.append(s("path", { class: "tick", d: "M" + x(v) + " " + box.top + "V" + box.bottom }));
@@ -40,6 +44,10 @@ const timeline = (E, section) => {
       single.forEach((i, row) => svg.append(s("text", { x: box.left - 6, y: box.top + row * tall + tall - 4, "text-anchor": "end", class: E.state(i) === "failed" ? "bad" : null }, (E.state(i) === "failed" ? "✗ " : "") + i)));
       // The end of an attempt that did not succeed, by shape.
       svg.append(crosses(spans.filter((span) => span.outcome === "failed").map((span) => [x(span.last), box.top + (span.row + 0.5) * tall]), 3.5), s("path", { class: "mark", d: spans.filter((span) => span.outcome === "interrupted").map((span) => "M" + x(span.last) + " " + (box.top + span.row * tall) + "v" + tall).join("") }));
+    }
+    for (const [t, words] of apart(stops, x, (a, b) => (textWidth(a) + textWidth(b)) / 2 + 8)) {
+      const half = textWidth(words) / 2;
+      svg.append(s("path", { class: "stop", d: "M" + x(t) + " 14V" + box.bottom }), s("text", { x: Math.min(Math.max(x(t), half), width - half), y: 10, "text-anchor": "middle" }, words));
     }
     axes(svg, x, { ticks: () => [] }, box, { x: "time since " + E.t0.slice(0, 16).replace("T", " ") + " UTC", width });
     const hot = s("path", { class: "hot" });
