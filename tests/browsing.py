@@ -25,7 +25,9 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-_FAULTS = ("outside", "clipped", "overlapping", "tiny", "unseen")
+#: Pixels of a page beyond which Chromium makes no picture of it in one piece.
+_TALLEST = 16_000
+_FAULTS = ("outside", "clipped", "overlapping", "tiny", "broken", "unseen")
 _WATCH = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => {
@@ -141,6 +143,12 @@ class Look:
         """What `tests/data/layout.js` finds."""
         found: dict[str, Any] = self.page.evaluate(_LAYOUT.read_text())
         return found
+
+    def picture(self, folder: Path) -> None:
+        """Leave pictures of it in *folder*, for whoever wants to see what a test saw."""
+        self.page.screenshot(path=folder / "top.png")
+        if self.layout()["height"] < _TALLEST:
+            self.page.screenshot(path=folder / "whole.png", full_page=True)
 
     def faults(self) -> dict[str, Any]:
         """What is wrong with the layout, by kind; nothing where nothing is."""
