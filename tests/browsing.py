@@ -150,10 +150,10 @@ class Look:
         if self.layout()["height"] < _TALLEST:
             self.page.screenshot(path=folder / "whole.png", full_page=True)
 
-    def faults(self) -> dict[str, Any]:
-        """What is wrong with the layout, by kind; nothing where nothing is."""
+    def faults(self, *, but: str = "") -> dict[str, Any]:
+        """What is wrong with the layout, by kind *but* one; nothing where nothing is."""
         found = self.layout()
-        wrong = {key: found[key][:8] for key in _FAULTS if found[key]}
+        wrong = {key: found[key][:8] for key in _FAULTS if found[key] and key != but}
         if found["scrollWidth"] > found["width"]:
             wrong["width"] = f"{found['scrollWidth']} of {found['width']} pixels"
         return wrong
