@@ -34,8 +34,7 @@ def swept(folder: Path, table: str, *options: str) -> None:
     place = folder / f"sweep{next(_numbers)}"
     place.mkdir()
     (place / "e.toml").write_text(
-        f"command = {COMMAND}\nprocesses = {PROCESSES}\n"
-        f"[engine]\n{table}\n"
+        f"command = {COMMAND}\nprocesses = {PROCESSES}\n[engine]\n{table}\n"
     )
     subprocess.run(
         [sys.executable, "-m", "holdfast", "run", *options, "e.toml"],
