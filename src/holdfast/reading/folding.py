@@ -84,6 +84,11 @@ def _short(line: bytes) -> bytes:
     """A line that is drawn over and over, without what nobody sees any more."""
     head, up, tail = line.rpartition(_UP)
     if up:
-        return b"\r" + _last(head.replace(_UP, b"\r")) + up + b"\r" + _last(tail)
-    blank = b"\r" if line.endswith(b"\r") else b""
-    return b"\r" + _last(line) + blank
+        head = b"\r" + _last(head.replace(_UP, b"\r"))
+    drawn, again, rest = tail.rpartition(b"\r")
+    if not again:
+        return head + up + tail
+    if not rest.strip():  # it may be blanks only, or the beginning of another state
+        drawn = b"\r" + _last(drawn)
+        return head + up + drawn + b"\r" + rest
+    return head + up + b"\r" + rest
