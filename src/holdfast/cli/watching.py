@@ -176,10 +176,15 @@ class _Shown(Progress):
         if self._state is None:
             return
         how = f"{forms.brief(self._state)}{self._alone(self._state, '; ')}"
+        how = f": {how}" if self.over else f" goes on: {how}"
+        # On a narrow terminal the name gives way, and never the id.
+        columns = text.terminal_width(sys.stderr)
+        which = self._title(self._state)
+        if columns is not None and text.width(which + how) > columns:
+            which = text.one_line(self.experiment_id)
+        text.say(which + how)
         if not self.over:
-            text.say(f"{self._title(self._state)} goes on: {how}")
             return
-        text.say(f"{self._title(self._state)}: {how}")
         command = forms.next_words(self._state, None)
         if command is not None:
             text.say(f"next: {where.command(*command)}")
