@@ -72,6 +72,10 @@ class History(list[Transition]):
         bundle = display.shown(self, number)
         return {**bundle, "text/plain": str(self) or number}
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        # IPython has its own way with every list, and asks here before it goes it.
+        printer.text(str(self))
+
     def _repr_html_(self) -> str:
         return self._repr_mimebundle_()["text/html"]
 
