@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import attrs
 
-from holdfast.errors import StateCorruptError
+from holdfast.errors import StateCorruptError, printable
 from holdfast.lifecycle import display
 from holdfast.lifecycle.changes import Change
 from holdfast.status import Entity, ProcessStatus, Reason
@@ -63,7 +63,7 @@ class History(list[Transition]):
         return History(found) if isinstance(at, slice) else found
 
     def __str__(self) -> str:
-        shown = [str(each) for each in self[-_MOST_LINES:]]
+        shown = [printable(each) for each in self[-_MOST_LINES:]]
         before = len(self) - len(shown)
         return "\n".join([*([f"{before:,} steps before these"] if before else []), *shown])
 
