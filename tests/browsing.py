@@ -25,7 +25,9 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-_FAULTS = ("outside", "clipped", "overlapping", "tiny", "unseen")
+#: Pixels of a page beyond which Chromium makes no picture of it in one piece.
+_TALLEST = 16_000
+_FAULTS = ("outside", "clipped", "overlapping", "tiny", "broken", "unseen")
 _WATCH = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => {
@@ -142,10 +144,16 @@ class Look:
         found: dict[str, Any] = self.page.evaluate(_LAYOUT.read_text())
         return found
 
-    def faults(self) -> dict[str, Any]:
-        """What is wrong with the layout, by kind; nothing where nothing is."""
+    def picture(self, folder: Path) -> None:
+        """Leave pictures of it in *folder*, for whoever wants to see what a test saw."""
+        self.page.screenshot(path=folder / "top.png")
+        if self.layout()["height"] < _TALLEST:
+            self.page.screenshot(path=folder / "whole.png", full_page=True)
+
+    def faults(self, *, but: str = "") -> dict[str, Any]:
+        """What is wrong with the layout, by kind *but* one; nothing where nothing is."""
         found = self.layout()
-        wrong = {key: found[key][:8] for key in _FAULTS if found[key]}
+        wrong = {key: found[key][:8] for key in _FAULTS if found[key] and key != but}
         if found["scrollWidth"] > found["width"]:
             wrong["width"] = f"{found['scrollWidth']} of {found['width']} pixels"
         return wrong

@@ -173,13 +173,31 @@ _HOMES = {
 }
 
 
-def _paint(entity: "Any", words: str) -> dict[str, str]:
-    from holdfast import diagrams  # whoever only reads pays for no picture
+def _paint(entity: "Any", words: str, aggregate: "Any") -> dict[str, str]:
+    from html import escape
 
+    from holdfast import diagrams  # whoever only reads pays for no picture
+    from holdfast.reading import shown
+
+    details = shown.details(entity, aggregate)
+    if not diagrams.can_draw(entity):
+        return {"text/html": f"<p>{escape(words)}</p>{details}"}
     return {
-        "text/html": diagrams.html(entity, words),
+        "text/html": diagrams.html(entity, words, details),
         "image/svg+xml": diagrams.diagram(entity),
     }
+
+
+def _follow(look: "Any", folder: "Any", *, whole: bool) -> "Any":
+    from sys import modules
+
+    if "IPython" not in modules:
+        from contextlib import nullcontext
+
+        return nullcontext()
+    from holdfast.reading import kernel
+
+    return kernel.following(look, folder, whole=whole)
 
 
 def _hand_over(manager: "Any", experiment: "Any", form: str) -> "Any":
@@ -189,6 +207,7 @@ def _hand_over(manager: "Any", experiment: "Any", form: str) -> "Any":
 
 
 display.painter = _paint
+display.follower = _follow
 handing.maker = _hand_over
 
 

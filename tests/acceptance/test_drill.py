@@ -90,9 +90,13 @@ def drill(tmp_path: Path) -> Iterator[Drills]:
 def test_an_experiment_that_survives_is_equal(drill: Drills, files: dict[str, str]):
     """Killed attempts are run again, which is told and changes nothing; nothing is left."""
     drill.write(files)
+    told_of_ends = drill.home.parent / "ends"
+    with (drill.home / "e.toml").open("a") as file:
+        file.write(f'\n[hooks]\non_finish = ["touch", "{told_of_ends}"]\n')
     before = sorted(path.name for path in drill.home.iterdir())
     told = drill("--kills=4", "--seed=1")
     assert "equal after 4 kills" in told
+    assert not told_of_ends.exists(), "hooks are told of what a drill makes"
     assert "different without kills, not compared: ended" in told
     assert sorted(path.name for path in drill.home.iterdir()) == before
     assert list(drill.rooms.iterdir()) == []

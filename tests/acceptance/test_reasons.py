@@ -103,7 +103,7 @@ def test_programs_get_the_error_of_each_process(failed: tuple[Shell, str]) -> No
 
 
 def test_a_live_display_counts_failures_of_one_kind(sh: Shell) -> None:
-    """The newest, and how many before it; other errors stand beside it."""
+    """The most frequent first, with the newest of them; other errors stand beside it."""
     worker = WORKER.replace("if index == 5:", "while index == 6: pass\nif 0:")
     # As long as it is looked for, no later failure pushes it away.
     held = 'while os.path.exists("hold"): pass\n    print("error'
@@ -112,7 +112,7 @@ def test_a_live_display_counts_failures_of_one_kind(sh: Shell) -> None:
     (sh.path / "work.py").write_text(worker)
     (sh.path / "f.toml").write_text(FILE)
     terminal = Terminal(sh, "run", "f.toml", "-j", "1", columns=120, NO_COLOR="1")
-    terminal.read("failed process 1, and 1 process before: exit code 1: ValueError: shapes")
+    terminal.read(r"(?s)failed 2 processes: exit code 1: ValueError: shapes.*0-1; last: process 1")
     sh.let_go()
     terminal.read("failed process 4: exit code 2")
     assert terminal.process.poll() is None

@@ -29,16 +29,15 @@ _numbers = count()
 pytestmark = pytest.mark.timeout(1800)
 
 
-def swept(folder: Path, table: str) -> None:
-    """The sweep by the command line, in a new directory."""
+def swept(folder: Path, table: str, *options: str) -> None:
+    """The sweep by the command line, in a new directory; a scheduler limits it by its own CPUs."""
     place = folder / f"sweep{next(_numbers)}"
     place.mkdir()
     (place / "e.toml").write_text(
-        f"command = {COMMAND}\nprocesses = {PROCESSES}\n"
-        f"[limits]\njobs = {AT_A_TIME}\n[engine]\n{table}\n"
+        f"command = {COMMAND}\nprocesses = {PROCESSES}\n[engine]\n{table}\n"
     )
     subprocess.run(
-        [sys.executable, "-m", "holdfast", "run", "e.toml"],
+        [sys.executable, "-m", "holdfast", "run", *options, "e.toml"],
         cwd=place,
         check=True,
         capture_output=True,
@@ -63,7 +62,7 @@ def test_a_sweep_on_this_machine(tmp_path: Path, contest: Contest) -> None:
     contest(
         f"{PROCESSES} × {' '.join(COMMAND)}, local, against a bare loop",
         1.1,
-        lambda: swept(tmp_path, 'name = "local"'),
+        lambda: swept(tmp_path, 'name = "local"', "--jobs", str(AT_A_TIME)),
         bare,
         rounds=ROUNDS,
     )

@@ -65,7 +65,11 @@
   // Hidden from eyes on purpose: a pixel or nothing is left of it, for screen readers.
   const forEars = (by) => by.right - by.left <= 2 || by.bottom - by.top <= 2;
 
-  const outside = [], clipped = [], boxes = [], tiny = [];
+  const around = (text, at) => {
+    const begin = text.slice(0, at).search(/\S*$/);
+    return text.slice(begin).match(/^\S*/)[0];
+  };
+  const outside = [], clipped = [], boxes = [], tiny = [], broken = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   const range = document.createRange();
   while (walker.nextNode()) {
@@ -78,6 +82,16 @@
     const inSvg = parent instanceof SVGElement;
     const rects = inSvg ? [parent.getBoundingClientRect()] : range.getClientRects();
     if (parseFloat(style(parent).fontSize) < 9 && !inSvg && !parent.closest("[data-index]")) tiny.push(told(parent));
+    // A short word that goes on in the next line is one that nobody reads.
+    if (rects.length > 1 && !inSvg) {
+      for (const { 0: word, index } of node.data.matchAll(/[\p{L}\p{N}.,]{2,14}/gu)) {
+        range.setStart(node, index);
+        range.setEnd(node, index + word.length);
+        const lines = new Set([...range.getClientRects()].filter((r) => r.width > 0.5).map((r) => Math.round(r.top / 4)));
+        if (lines.size > 1 && !/\S{15}/.test(around(node.data, index))) broken.push(`${word} in ${told(parent)}`);
+      }
+      range.selectNodeContents(node);
+    }
     for (const rect of rects) {
       const box = page(rect);
       if (!real(box)) continue;
@@ -137,7 +151,7 @@
   const count = (status) => new Set(cells.filter((c) => !status || c.dataset.status === status).map((c) => c.dataset.index)).size;
   return {
     width, scrollWidth: Math.max(root.scrollWidth, document.body.scrollWidth), height,
-    outside: [...new Set(outside)], clipped: [...new Set(clipped)], overlapping, tiny: [...new Set(tiny)], unseen,
+    outside: [...new Set(outside)], clipped: [...new Set(clipped)], overlapping, tiny: [...new Set(tiny)], broken: [...new Set(broken)], unseen,
     processes: count(), failed: count("failed"),
     elements: document.querySelectorAll("*").length,
   };

@@ -49,6 +49,7 @@ def test_nothing_is_wrong_with_a_plain_page(browser: Any, axe: str, tmp_path: Pa
         ("clipped", "<svg width=40 height=20><text y=15>cut off here by its drawing</text></svg>"),
         ("overlapping", "<p>one text<p style='margin-top:-30px'>and another over it"),
         ("overlapping", "<button>one</button><button style='margin-left:-20px'>two</button>"),
+        ("broken", "<p style='width:2em;overflow-wrap:anywhere'>completed"),
         ("tiny", "<p style='font-size:6px'>who reads this"),
         ("unseen", _cells("display:none")),
         ("unseen", _cells("visibility:hidden")),

@@ -156,6 +156,30 @@ def test_an_end_that_was_asked_for_is_told_to_nobody(bench):
     assert bench.told(outcome) == []
 
 
+def test_what_is_held_back_is_no_end(bench):
+    """The rest waits for a resume, whose end is told."""
+    script = "test $HOLDFAST_INDEX = 0 || test -e mended"
+    hooks = {"on_finish": writes("said", "{status}")}
+    first = bench.run(hooks, command=["sh", "-c", script], processes=3)
+    assert bench.said() == "failed\n"
+    (bench.folder / "mended").touch()
+    experiment_id = first.state.experiment_id
+    with LocalEngine() as engine:
+        orchestrator = Orchestrator(bench.manager, engine)
+        assert orchestrator.resume(experiment_id, only=[1]).held == (2,)
+        assert bench.said() == "failed\n"
+        orchestrator.resume(experiment_id)
+    assert bench.said() == "failed\naggregated\n"
+
+
+def test_a_deadline_is_a_failure(bench):
+    """Interrupted, and nobody asked."""
+    hooks = {"on_failure": writes("said", "{status} {reason}")}
+    outcome = bench.run(hooks, command=["sleep", "60"], limits={"deadline": "0.2s", "grace": "0s"})
+    assert outcome.failed
+    assert bench.said() == "interrupted deadline\n"
+
+
 def test_ctrl_c_ends_a_hook_that_hangs_and_nothing_else(bench):
     """The run is over: its outcome and exit code stay."""
     hooks = {"on_finish": ["sh", "-c", "echo $$ > pid; exec sleep 60"]}

@@ -57,8 +57,8 @@ MAY_IMPORT = {
         "provenance", "results", "status", "store",
     },
     "reading": {
-        "attempts", "config", "encoding", "errors", "identity", "lifecycle", "provenance",
-        "results", "slots", "status", "store",
+        "attempts", "config", "encoding", "errors", "identity", "lifecycle", "liveness",
+        "provenance", "results", "slots", "status", "store",
     },
     "plot": {"errors", "lifecycle", "reading", "store"},
     "report": {

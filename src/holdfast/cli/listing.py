@@ -1,22 +1,25 @@
 """`holdfast ls`: the experiments of a state directory, all or some, however many there are."""
 
 import contextlib
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from holdfast.cli.app import in_state_dir, json_option
+from holdfast.cli.app import in_state_dir
+from holdfast.cli.columns import NAMES, Listed, column_of, columns, value_of
 from holdfast.cli.failures import UNREADABLE, say_if_absent, told
+from holdfast.cli.formats import Format, format_option, write_lines, write_rows
 from holdfast.cli.selecting import selecting, unknown
 from holdfast.cli.where import Where
 from holdfast.encoding import spoken
 from holdfast.errors import HoldfastError
 from holdfast.identity import Verdict
 from holdfast.reading import forms, text
-from holdfast.reading.glyphs import STYLES
+from holdfast.reading.tables import laid_out, left_out_words
 from holdfast.status import ExperimentStatus
 from holdfast.store.catalog.summary import Summary
 from holdfast.store.manager import StateManager
@@ -24,9 +27,8 @@ from holdfast.store.strictjson import strict
 
 if TYPE_CHECKING:
     from holdfast.reading.engines import HandedOver
-    from holdfast.reading.progress import Sums
     from holdfast.reading.selection import Selection
-    from holdfast.store.annotations import Annotated, Annotations
+    from holdfast.store.annotations import Annotated
 
 __all__ = ["ls", "meant", "say_unreadable"]
 
@@ -39,23 +41,6 @@ _MOST_LOOKS: Final = 500
 _LEFT: Final = (ExperimentStatus.INTERRUPTED, ExperimentStatus.FAILED)
 
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
-
-
-class Listed(NamedTuple):
-    """One experiment of the listing."""
-
-    state: Summary
-    #: Its owner's verdict, where it is running.
-    living: Verdict | None
-    #: Attempts of which something runs, or may, although nobody owns the experiment.
-    alive: int
-    said: "Annotations"
-    #: What it is sorted by; None if it has nothing of that name, or the order is that of age.
-    value: Any = None
-    #: What its running processes report, where they do.
-    sums: "Sums | None" = None
-    #: What an engine with a queue has of it.
-    having: "HandedOver | None" = None
 
 
 @click.command()
@@ -73,22 +58,34 @@ class Listed(NamedTuple):
     metavar="N",
     help="Only the newest N or, with --sort, the first N.",
 )
-@json_option
+@click.option(
+    "--columns",
+    "wanted",
+    metavar="A,B,C",
+    help="These columns, parameters and results among them, e.g. id,state,lr,accuracy.",
+)
+@format_option
 @in_state_dir
 def ls(
     where: Where,
     selection: "Selection | None",
     key: str | None,
     limit: int | None,
-    as_json: bool,
+    wanted: str | None,
+    output: Format,
 ) -> int:
     """List the experiments, the newest last.
 
-    DONE counts completed processes, REUSED those that another experiment had completed before.
-    What goes on in an engine's queue or on its nodes, without an owner, is `submitted`.
-    Checks whether the owner of each running experiment is alive, and whether processes run on that
-    nobody owns. PROG, ETA and BEAT are what running processes report: steps, time left, age of the
-    newest report. Files that cannot be read are named, and the exit code is 6 then.
+    DONE counts completed processes, FAIL failed ones, REUSED those that another experiment had
+    completed before. What goes on in an engine's queue or on its nodes, without an owner, is
+    `submitted`. Checks whether the owner of each running experiment is alive, and whether processes
+    run on that nobody owns. PROG and BEAT are what running processes report: steps, age of the
+    newest report. ELAPSED and ETA leave out what waits in a queue before anything has begun. A dash
+    stands for what cannot be told. Files that cannot be read are named; the exit code is 6 then.
+
+    A narrow terminal has fewer columns; no id is cut. Besides those there are reason, owner,
+    processes, running, pending, reused, total, tags, note, created, started, finished, updated.
+    Other formats than the table have all of them, whole: times in ISO 8601, durations in seconds.
 
     NAME is a parameter, a value of the results as tables have it (`metrics.f1`), or of the
     experiment itself: id, name, status, reason, processes, done, failed, running, pending, reused,
@@ -98,20 +95,24 @@ def ls(
     manager = where.manager()
     listing, annotated = manager.listing(), manager.annotated()
     unreadable = [*listing.unreadable, *annotated.unreadable]
+    names = None if wanted is None else _names(wanted)
+    key = None if key is None else spoken(key)
     states = meant(manager, listing.experiments, annotated, selection)
-    chosen = _chosen(manager, states, None if key is None else spoken(key), limit)
+    chosen = _chosen(manager, states, key, limit)
     found = [_listed(manager, state, value, annotated) for state, value in chosen]
-    found = _with_sums(manager, found)
-    if as_json:
+    found = _with_facts(manager, _with_sums(manager, found), names, key)
+    if output == "json":
         forms.print_json(
             SCHEMA,
             {
-                "experiments": [_form(each, key) for each in found],
+                "experiments": [_form(each, names, key) for each in found],
                 "unreadable": forms.unreadable(unreadable),
             },
         )
+    elif output != "table":
+        _write(found, names, output)
     elif found:
-        text.emit(_lines(found, key, where.command("ls", "--json")))
+        text.emit(_lines(found, names, key, where.command("ls", "-o", "json")))
     elif selection is not None and listing.experiments:
         among = text.count(len(listing.experiments), "experiment")
         text.say(f"none matches, of {among} in {text.one_line(where.state_dir)}")
@@ -119,7 +120,7 @@ def ls(
         text.say(f"no experiments in {text.one_line(where.state_dir)}")
         say_if_absent(where.state_dir)
     text.flush()
-    if not as_json:
+    if output == "table":
         if len(found) < len(states):
             text.say(f"{len(found):,} of {len(states):,} shown; all without --limit")
         _say_what_to_do(where, found)
@@ -163,15 +164,24 @@ def _age(state: Summary) -> tuple[datetime, str]:
     return state.created_at or _LONG_AGO, state.experiment_id
 
 
-def _form(each: Listed, key: str | None) -> dict[str, Any]:
+def _form(each: Listed, names: Sequence[str] | None, key: str | None) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    if names is not None:
+        return {name: _sort_form(value_of(each, name, now)) for name in names}
     return {
         **forms.experiment(each.state, each.living),
         **each.said._asdict(),
         "attempts_alive": each.alive,
         "progress": None if each.sums is None else each.sums.form(),
+        "elapsed_s": value_of(each, "elapsed", now),
+        "eta_s": value_of(each, "eta", now),
         "handed_over": None if each.having is None else each.having.form(),
         **({} if key is None else {"sort": _sort_form(each.value)}),
     }
+
+
+def _sort_form(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else strict(value)
 
 
 def say_unreadable(where: Where, unreadable: Sequence[tuple[Path, HoldfastError]]) -> int:
@@ -236,7 +246,8 @@ def _with_sums(manager: StateManager, found: list[Listed]) -> list[Listed]:
         if not most:
             continue
         from holdfast.reading.engines import handed_over
-        from holdfast.reading.progress import sums
+        from holdfast.reading.progress import remaining_s, sums
+        from holdfast.reading.times import began
 
         left -= most
         experiment_id = found[at].state.experiment_id
@@ -246,72 +257,61 @@ def _with_sums(manager: StateManager, found: list[Listed]) -> list[Listed]:
             summed = sums(
                 state, folder, now, most=most, waits=None if having is None else having.waits
             )
-            found[at] = found[at]._replace(sums=summed, having=having)
+            left_s = remaining_s(state, now) if summed is None else summed.remaining_s
+            found[at] = found[at]._replace(
+                sums=summed,
+                having=having,
+                began=began(state),
+                remaining_s=left_s if found[at].goes_on else None,
+            )
     return found
 
 
-def _status(each: Listed) -> str:
-    from holdfast.reading.engines import is_left
-
-    words = forms.status_words(each.state, each.living, each.having)
-    if each.having is not None:
-        left = each.living is None or is_left(each.state, each.living)
-        return ", ".join(filter(None, (words, str(each.having) if left else each.having.waiting)))
-    return f"{words}, {each.alive} run on" if each.alive else words
+def _names(wanted: str) -> list[str]:
+    """The columns that somebody asked for, each once; what is no column is a parameter's name."""
+    words = [word for each in spoken(wanted).split(",") if (word := each.strip())]
+    if not words:
+        raise click.UsageError("--columns: no column is named")
+    return list(dict.fromkeys(column_of(word) or word for word in words))
 
 
-def _value(value: Any, name: str, now: datetime) -> str:
-    from holdfast.reading.cells import cell
+def _with_facts(
+    manager: StateManager, found: list[Listed], names: Sequence[str] | None, key: str | None
+) -> list[Listed]:
+    """*found* with the parameters and results that are shown."""
+    name = None if key is None else key.removeprefix("-")
+    if name is not None and column_of(name) is None:
+        found = [each._replace(facts={name: each.value}) for each in found]
+    told = [name for name in names or () if column_of(name) is None]
+    if not told:
+        return found
+    from holdfast.reading.selection import UnknownNameError, tell
 
-    if isinstance(value, datetime):
-        return text.age(value, now)
-    return text.duration(value) if name == "duration" and value is not None else cell(value)
+    try:
+        values = tell(manager, [each.state for each in found], told)
+    except UnknownNameError as err:
+        raise unknown(err, "--columns", NAMES) from None
+    return [each._replace(facts=facts) for each, facts in zip(found, values, strict=True)]
 
 
-def _sort_form(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else strict(value)
-
-
-#: Columns that may be left out, the first to go first.
-_GIVE_WAY: Final = ("UPDATED", "FAILED", "REUSED", "TAGS", "NAME")
-#: What the listing says anyway, and needs no column of its own to be sorted by.
-_COLUMNS: Final = frozenset({"id", "name", "status", "done", "failed", "reused", "updated"})
-
-
-def _lines(found: list[Listed], key: str | None, more: str) -> list[str]:
+def _write(found: list[Listed], names: Sequence[str] | None, output: Format) -> None:
+    """Everything about *found* for other programs, row by row."""
     now = datetime.now(UTC)
-    columns = [
-        ("ID", [text.one_line(each.state.experiment_id) for each in found]),
-        ("STATUS", [_status(each) for each in found]),
-        ("DONE", [f"{s.processes_completed}/{s.num_processes}" for s, *_ in found]),
-        ("REUSED", [str(s.processes_reused or "") for s, *_ in found]),
-        ("FAILED", [str(s.processes_failed or "") for s, *_ in found]),
-    ]
-    if any(each.sums is not None for each in found):
-        from holdfast.reading.progress import HEADER, cells
+    shown = NAMES if names is None else names
+    if output in ("tsv", "csv"):
+        rows = ([value_of(each, name, now) for name in shown] for each in found)
+        write_rows("tsv" if output == "tsv" else "csv", shown, rows)
+    else:
+        write_lines(_form(each, names, None) for each in found)
 
-        reports = zip(*(cells(each.sums) for each in found), strict=True)
-        columns += zip(HEADER, map(list, reports), strict=True)
-    numbers = {header for header, _ in columns[2:]}
-    columns.append(("UPDATED", [text.age(s.last_updated, now) for s, *_ in found]))
-    name = "" if key is None else key.removeprefix("-")
-    if name and name not in _COLUMNS:
-        values = [_value(each.value, name, now) for each in found]
-        columns.append((text.short(name, 40), values))
-        if all(isinstance(each.value, int | float) for each in found if each.value is not None):
-            numbers.add(columns[-1][0])
-    columns.append(("TAGS", [" ".join(each.said.tags) for each in found]))
-    columns.append(("NAME", [text.one_line(s.name or "") for s, *_ in found]))
-    # Most listings have nothing to say in these.
-    columns = [each for each in columns if each[0] not in ("REUSED", "TAGS") or any(each[1])]
-    header = [each for each, _ in columns]
-    return text.aligned(
-        [[header, *cells] for header, cells in columns],
-        right=[at for at, each in enumerate(header) if each in numbers],
-        styles=STYLES,
-        give_way=[header.index(each) for each in _GIVE_WAY if each in header],
-        more=more,
-    )
+
+def _lines(
+    found: list[Listed], names: Sequence[str] | None, key: str | None, more: str
+) -> list[str]:
+    room = text.terminal_width(sys.stdout)
+    made = columns(found, names, None if key is None else key.removeprefix("-"))
+    lines, left_out = laid_out(made, room, coloured=text.coloured(sys.stdout))
+    return [*lines, *left_out_words(left_out, room, more)]
 
 
 def _say_what_to_do(where: Where, found: list[Listed]) -> None:

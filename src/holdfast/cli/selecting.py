@@ -94,9 +94,12 @@ def _selection(
     return Selection(statuses=statuses, tags=tags, since=created, before=changed, conditions=parsed)
 
 
-def unknown(error: "UnknownNameError", option: str) -> click.UsageError:
-    """What to tell whoever named what there is none of."""
-    close = " or ".join(f"`{text.one_line(each)}`" for each in error.close)
+def unknown(error: "UnknownNameError", option: str, others: Sequence[str] = ()) -> click.UsageError:
+    """What to tell whoever named what there is none of, but could have been one of *others*."""
+    import difflib  # only a mistake needs it
+
+    near = [*difflib.get_close_matches(error.name.lower(), others, n=2), *error.close]
+    close = " or ".join(f"`{text.one_line(each)}`" for each in dict.fromkeys(near))
     meant = f"; did you mean {close}?" if close else ""
     return click.UsageError(
         f"{option}: {error.name!r} is no parameter and in no result of "

@@ -13,20 +13,19 @@ from holdfast.cli.addressing import named
 from holdfast.cli.app import in_state_dir, some_experiments_argument
 from holdfast.cli.failures import report
 from holdfast.cli.live import Progress
+from holdfast.cli.screen import Screen
 from holdfast.cli.waiting import is_over, pause
 from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.changes import Change
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.reading import forms, text
+from holdfast.reading import forms, glyphs, text
 from holdfast.reading.engines import HandedOver
 from holdfast.reading.evidence import parameters
+from holdfast.reading.view import Line
 from holdfast.status import ExperimentStatus
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
-    from rich.live import Live
-
     from holdfast.store.manager import StateManager
     from holdfast.store.standing import Lookout
 
@@ -56,7 +55,7 @@ def watch(where: Where, queries: tuple[str, ...]) -> int:
     pending = {each: manager.lookout(each) for each in found}
     there = {each: Abroad(manager, each) for each in found}
     code = 0
-    with _Display(list(shown.values())) as display:
+    with _Display(shown) as display:
         try:
             while True:
                 began = time.monotonic()
@@ -111,6 +110,7 @@ def _look(
             continue
         left = there[each].look(seen)
         shown[each].driven, shown[each].having = seen.owned, there[each].having
+        shown[each].view.having = there[each].having
         shown[each].step(seen.state, ())
         if is_over(seen) and not left:
             shown[each].over = True
@@ -135,9 +135,9 @@ class _Shown(Progress):
         self.over = False
         self._counted: tuple[object, ...] = ()
 
-    def join(self, live: "Live") -> None:
+    def join(self) -> None:
         """Be part of a display: nothing is said beside it."""
-        self._live = live
+        self._displayed = True
 
     def step(self, state: ExperimentState, changes: Sequence[Change]) -> None:
         """As it is now: where no display shows it, tell what changed."""
@@ -147,20 +147,18 @@ class _Shown(Progress):
             state.status, state.processes_completed, state.processes_failed,
             state.processes_running, self.driven, self.having,
         )  # fmt: skip
-        if self._live is None and counted != self._counted:
+        if not self._displayed and counted != self._counted:
             alone = self._alone(state, "; ")
             text.say(f"{self._title(state)}: {self.counts(state)}{alone}")
         self._counted = counted
-
-    def _queue(self, state: ExperimentState) -> HandedOver | None:
-        # Without an owner, nobody records what has begun and ended since.
-        return super()._queue(state) if self.having is None else self.having
 
     def _tell(self, words: str) -> None:
         super()._tell(f"{text.one_line(self.experiment_id)}: {words}")
 
     def _begin(self, state: ExperimentState) -> None:
-        self._params = self._parameters(state)
+        self.view.params = self._parameters(state)
+        if self._displayed:
+            self.view.look_back(state)
 
     def _title(self, state: ExperimentState) -> str:
         name = f" ({text.one_line(state.name)})" if state.name else ""
@@ -186,59 +184,59 @@ class _Shown(Progress):
         if command is not None:
             text.say(f"next: {where.command(*command)}")
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        from rich.text import Text
-
-        if self._state is None:
-            return
-        alone = self._alone(self._state, ": ")
-        yield Text(f"{self._title(self._state)}{alone}", style="bold", no_wrap=True)
-        yield from super().__rich_console__(console, options)
+    def lines(self, columns: int, rows: int) -> list[Line]:
+        """It and what it is called, in no more than *rows* lines."""
+        state = self._state
+        if state is None or rows < 1:
+            return []
+        which, status = text.one_line(self.experiment_id), glyphs.status(state.status, signs=True)
+        since = "" if state.started_at is None else f", started {text.age(state.started_at)}"
+        alone = self._alone(state, "; ")
+        style: text.Style = "yellow" if alone else "bold"
+        titles = [
+            f"{self._title(state)}  {status}{alone or since}",
+            f"{which}  {status}{alone or since}",
+            f"{which}  {status}",
+        ]
+        head: list[Line] = []
+        head += [(each, style) for each in titles if text.width(each) <= columns][:1]
+        # An id is shown whole, whatever gives way.
+        head = head or [(which, style), (status, style)]
+        head += [(alone[2:], style)] if alone and head[0][0] == titles[-1] else []
+        return head + self.view.lines(columns, rows - len(head))
 
 
 class _Display:
     """Context: the experiments below each other on a terminal; nothing off one."""
 
-    def __init__(self, shown: list[_Shown]) -> None:
+    def __init__(self, shown: "dict[str, _Shown]") -> None:
         self._shown = shown
-        self._live: Live | None = None
+        self._screen: Screen | None = None
 
     def __enter__(self) -> "_Display":
         if text.is_terminal(sys.stderr):
-            from rich.console import Console
-            from rich.live import Live
-
-            console = Console(stderr=True, highlight=False, no_color=not text.coloured(sys.stderr))
-            self._live = Live(
-                self,
-                console=console,
-                auto_refresh=False,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            for each in self._shown:
-                each.join(self._live)
-            self._live.start()
+            self._screen = Screen(sys.stderr)
+            for each in self._shown.values():
+                each.join()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+        if self._screen is not None:
+            self._screen.clear()
 
     def show(self) -> None:
         """Show it as it is now."""
-        if self._live is not None:
-            self._live.refresh()
+        if self._screen is not None:
+            self._screen.draw(self._lines)
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        from rich.text import Text
-
-        going_on = sorted(self._shown, key=lambda each: each.over)
-        room = max(options.max_height - 2, 1)
-        rows = max(room // max(len(going_on), 1), _LEAST_ROWS)
-        fitting = max(room // rows, 1)
-        for each in going_on[:fitting]:
-            yield from each.__rich_console__(console, options.update(height=rows))
+    def _lines(self, columns: int, rows: int) -> list[Line]:
+        going_on = sorted(self._shown.values(), key=lambda each: each.over)
+        share = max((rows - 1) // max(len(going_on), 1), _LEAST_ROWS)
+        fitting = max((rows - 1) // share, 1)
+        lines: list[Line] = []
+        for number, each in enumerate(going_on[:fitting], 1):
+            # What one does not need is left to the next.
+            lines += each.lines(columns, (rows - 1) * number // fitting - len(lines))
         if len(going_on) > fitting:
-            yield Text(f"… and {len(going_on) - fitting:,} more", style="dim")
+            lines.append((f"… and {len(going_on) - fitting:,} more", "dim"))
+        return lines

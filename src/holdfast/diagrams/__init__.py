@@ -325,16 +325,30 @@ def _drawn(entity: object) -> tuple[Entity, str | None]:
     raise InvalidRequestError("what is drawn", problem)
 
 
-def html(entity: Drawable, words: str = "") -> str:
-    """`diagram` for a page of others, whose looks it neither takes nor changes; *words* above."""
+def can_draw(entity: object) -> bool:
+    """Whether `diagram` knows *entity*."""
+    try:
+        _drawn(entity)
+    except InvalidRequestError:
+        return False
+    return True
+
+
+def html(entity: Drawable, words: str = "", details: str = "") -> str:
+    """`diagram` for a page of others, whose looks it neither takes nor changes.
+
+    Args:
+        entity: As for `diagram`.
+        words: Stand above.
+        details: HTML that stands between them and the picture.
+    """
     # As an image of its own: a page has one space of names for all styles and ids in it.
     data = b64encode(diagram(entity).encode()).decode()
     kind, status = _drawn(entity)
     text = f"The {kind} machine" + (f", in {status}" if status else "")
     above = f"<p>{escape(words)}</p>" if words else ""
-    return (
-        f'{above}<img alt="{text}" style="max-width: 100%" src="data:image/svg+xml;base64,{data}">'
-    )
+    source = f"data:image/svg+xml;base64,{data}"
+    return f'{above}{details}<img alt="{text}" style="max-width: 100%" src="{source}">'
 
 
 def files() -> dict[str, str]:

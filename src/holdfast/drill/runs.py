@@ -47,7 +47,8 @@ class Runs:
         """Start one; its pid."""
         words = ["resume", "@last"] if resume else ["run", str(self.file)]
         if not resume:
-            words[1:1] = [f"--set={each}" for each in self.settings]
+            # Nobody is to be told of ends that are made here by the dozen.
+            words[1:1] = [f"--set={each}" for each in (*self.settings, "hooks={}")]
         with self.log.open("ab") as out:
             self.program = subprocess.Popen(
                 # -P: no file of the experiment's stands for a module of ours.

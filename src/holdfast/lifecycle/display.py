@@ -1,17 +1,38 @@
-"""How a notebook shows a record or a machine: in words, with a picture where there is a painter."""
+"""How a notebook shows what holdfast gives it: in words, with pictures where there is a painter."""
 
 TYPE_CHECKING = False  # imported with the package, which is not to cost `typing`
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
+    from pathlib import Path
     from typing import Any
 
-__all__ = ["shown"]
+    from holdfast.lifecycle.records import ExperimentState
+
+__all__ = ["followed", "shown"]
 
 #: What draws an entity with words above, by MIME type. The package sets it: pictures are made of
-#: the machines, so nothing here can know them.
-painter: "Callable[[Any, str], dict[str, str]] | None" = None
+#: the machines, and tables of what was read, so nothing here can know them.
+painter: "Callable[[Any, str, Mapping[str, Any] | None], dict[str, str]] | None" = None
+
+#: Shows how an experiment stands as long as a context lasts. The package sets it, too.
+follower: "Callable[..., AbstractContextManager[object]] | None" = None
 
 
-def shown(entity: object, words: str) -> dict[str, str]:
-    """A MIME bundle of *entity*, which *words* tell of."""
-    return {"text/plain": words, **(painter(entity, words) if painter is not None else {})}
+def shown(
+    entity: object, words: str, aggregate: "Mapping[str, Any] | None" = None
+) -> dict[str, str]:
+    """A MIME bundle of *entity*, which *words* tell of, and of the *aggregate* it came to."""
+    painted = painter(entity, words, aggregate) if painter is not None else {}
+    return {"text/plain": words, **painted}
+
+
+def followed(
+    look: "Callable[[], ExperimentState]", folder: "Path", *, whole: bool
+) -> "AbstractContextManager[object]":
+    """A context in which a notebook shows the state that *look* gives; see `reading.kernel`."""
+    if follower is not None:
+        return follower(look, folder, whole=whole)
+    from contextlib import nullcontext
+
+    return nullcontext()

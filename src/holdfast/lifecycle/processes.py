@@ -156,6 +156,9 @@ class ProcessProgress:
         words = f"{self.status}, attempt {self.attempt}" if self.attempt else str(self.status)
         return display.shown(self, f"process: {words}")
 
+    def _repr_html_(self) -> str:
+        return self._repr_mimebundle_()["text/html"]
+
 
 _PENDING: Final = ProcessProgress()
 _UNTRIED: Final = (_PENDING,) * _CHUNK

@@ -190,6 +190,9 @@ class ExperimentState:
             self, f"{self.experiment_id}: {how}; processes: {', '.join(counts) or 'none'}"
         )
 
+    def _repr_html_(self) -> str:
+        return self._repr_mimebundle_()["text/html"]
+
     def can_aggregate(self) -> bool:
         """Whether every index 0 … num_processes - 1 is completed, whatever the status."""
         return self.processes_completed == self.num_processes

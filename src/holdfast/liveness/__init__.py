@@ -18,6 +18,7 @@ __all__ = [
     "ProcessFacts",
     "identity_of",
     "is_reused",
+    "is_running",
     "is_stopped",
     "judge",
     "judge_legacy_pid",
@@ -137,6 +138,12 @@ def is_stopped(identity: ProcessIdentity, *, observer: Observer | None = None) -
     """Whether the process that *identity* names is proven to be stopped, as by SIGSTOP."""
     facts, same = _compared(identity, observer or Observer.here())
     return same is True and facts is not None and facts.stopped
+
+
+def is_running(identity: ProcessIdentity, *, observer: Observer | None = None) -> bool:
+    """Whether the process that *identity* names is proven to run here."""
+    facts, same = _compared(identity, observer or Observer.here())
+    return same is True and facts is not None and not facts.zombie
 
 
 def is_reused(identity: ProcessIdentity, *, observer: Observer | None = None) -> bool:

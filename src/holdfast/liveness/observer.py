@@ -4,8 +4,9 @@ import contextlib
 import errno
 import os
 from functools import cache
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -13,7 +14,10 @@ from holdfast import host
 from holdfast.identity import ProcessIdentity
 from holdfast.liveness import start_times
 
-__all__ = ["Observer", "ProcessFacts"]
+__all__ = ["Observer", "ProcessFacts", "Usage"]
+
+#: Threads of a process whose children are asked for.
+_MOST_THREADS: Final = 256
 
 
 class ProcessFacts(NamedTuple):
@@ -28,6 +32,18 @@ class ProcessFacts(NamedTuple):
     zombie: bool
     session: int | None
     stopped: bool = False
+
+
+class Usage(NamedTuple):
+    """What a process has used, and uses now.
+
+    Attributes:
+        cpu_s: Its CPU time, and that of all its children that ended and were waited for.
+        memory: Bytes that it has in memory, those that it shares with others among them.
+    """
+
+    cpu_s: float
+    memory: int
 
 
 @attrs.frozen(kw_only=True)
@@ -86,6 +102,32 @@ class Observer:
 
         return [int(pid) for pid in psutil.pids()]
 
+    def children(self, pid: int) -> list[int]:
+        """Those that can be seen, in no order; none of a process that is gone."""
+        if self.proc is None:
+            return _children_with_psutil(pid)
+        found = []
+        with contextlib.suppress(OSError, ValueError):
+            # Each thread has those that it made.
+            for thread in islice((self.proc / str(pid) / "task").iterdir(), _MOST_THREADS):
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    found += [int(word) for word in (thread / "children").read_bytes().split()]
+        return found
+
+    def usage(self, pid: int) -> Usage | None:
+        """What *pid* uses; None if it is gone, or does not show it."""
+        if self.proc is None:
+            return _usage_with_psutil(pid)
+        try:
+            stat = (self.proc / str(pid) / "stat").read_bytes()
+            fields = stat[stat.rindex(b")") + 2 :].split()
+            ticks = sum(map(int, fields[11:15]))
+            return Usage(
+                ticks / os.sysconf("SC_CLK_TCK"), int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+            )
+        except (OSError, ValueError, IndexError):
+            return None
+
     def environment(self, pid: int) -> list[str] | None:
         """`NAME=value` as *pid* was given them; None if that is not ours to read, or it is gone.
 
@@ -139,6 +181,27 @@ def _look_with_psutil(pid: int) -> ProcessFacts | None:
         session = os.getsid(pid)
     zombie, stopped = status == psutil.STATUS_ZOMBIE, status == psutil.STATUS_STOPPED
     return ProcessFacts(started, zombie, session, stopped)
+
+
+def _children_with_psutil(pid: int) -> list[int]:
+    import psutil
+
+    try:
+        return [int(child.pid) for child in psutil.Process(pid).children()]
+    except (psutil.Error, OSError):
+        return []
+
+
+def _usage_with_psutil(pid: int) -> Usage | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        times = process.cpu_times()
+        own = times.user + times.system + times.children_user + times.children_system
+        return Usage(own, int(process.memory_info().rss))
+    except (psutil.Error, OSError):
+        return None
 
 
 @cache

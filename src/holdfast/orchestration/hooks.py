@@ -19,7 +19,7 @@ from holdfast.engines.local import once
 from holdfast.errors import HoldfastError, flat
 from holdfast.orchestration.outcomes import Outcome
 from holdfast.results.going_on import GoingOn
-from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.status import SETTLED, ProcessStatus
 
 __all__ = ["Hook", "begun", "due", "run", "told"]
 
@@ -49,12 +49,10 @@ def due(outcome: Outcome, experiment: Experiment, state_dir: str) -> Iterator[Ho
     back), nor of attempts that are left to an engine, which is no end.
     """
     state = outcome.state
-    status, user = state.status, state.reason is Reason.USER
     if outcome.left or outcome.signal or outcome.stopped or outcome.idle or outcome.already_done:
         return
-    interrupted = status is ExperimentStatus.INTERRUPTED and not user
-    bad = interrupted or status is ExperimentStatus.FAILED
-    good = status in (ExperimentStatus.COMPLETED, ExperimentStatus.AGGREGATED)
+    bad = outcome.failed or bool(outcome.blocked)
+    good = state.status in SETTLED
     if not (bad or good):
         return
     argvs = {"on_failure": experiment.hooks.on_failure if bad else None}

@@ -25,6 +25,7 @@ from holdfast.errors import (
     ResultLostError,
     UnreadableStateWarning,
 )
+from holdfast.lifecycle import display
 from holdfast.lifecycle.decisions import decide
 from holdfast.lifecycle.records import ExperimentState, Ranks
 from holdfast.orchestration import outcomes, partial, selecting, surveying
@@ -378,7 +379,11 @@ class Orchestrator:
         # Somebody else may have finished it while we waited for the claim.
         if claim.state.status is ExperimentStatus.AGGREGATED:
             return self._shown(claim.state)
-        with self._interrupts() as interrupts:
+        whole = selection.is_everything
+        with (
+            self._interrupts() as interrupts,
+            display.followed(lambda: claim.state, claim.folder, whole=whole),
+        ):
             course = Course(self._terms, claim, experiment, digests, interrupts, intent.works)
             return course.run(
                 intent,

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import attrs
 
+from holdfast.lifecycle import display
 from holdfast.lifecycle.records import ExperimentState, summarise
 from holdfast.orchestration.selecting import Selection
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
@@ -76,6 +77,12 @@ class Outcome:
     left: int = 0
     engine: str = "local"
     lost: tuple[int, ...] = ()
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return display.shown(self.state, self.message, self.aggregate)
+
+    def _repr_html_(self) -> str:
+        return self._repr_mimebundle_()["text/html"]
 
     @property
     def failed(self) -> bool:

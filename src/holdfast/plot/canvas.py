@@ -1,6 +1,5 @@
 """What every plot is drawn on, and in: axes, colours, words that are harmless to matplotlib."""
 
-import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -8,6 +7,7 @@ from holdfast.errors import printable
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import text
 from holdfast.reading.frames import library
+from holdfast.reading.kernel import in_notebook
 from holdfast.store.experiments import Experiments
 
 __all__ = ["COLOURS", "axes_or_new", "loaded", "note", "title", "words"]
@@ -37,19 +37,13 @@ def axes_or_new(ax: Any | None) -> Any:
     library("plot")
     if ax is not None:
         return ax
-    if _in_notebook():
+    if in_notebook():
         from matplotlib import pyplot
 
         return pyplot.figure(layout="constrained").add_subplot()
     from matplotlib.figure import Figure
 
     return Figure(layout="constrained").add_subplot()
-
-
-def _in_notebook() -> bool:
-    python = sys.modules.get("IPython")
-    shell = None if python is None else python.get_ipython()
-    return hasattr(shell, "kernel")
 
 
 def loaded(manager: Experiments, experiment: str | ExperimentState) -> ExperimentState:

@@ -69,6 +69,17 @@ class Facts:
         first = next(iter(found), MISSING)
         return first if all(each == first for each in found) else MISSING
 
+    def different(self, name: str) -> list[Any]:
+        """All that processes have of *name*, each once, in the order of the processes."""
+        found: list[Any] = []
+        known: set[str] = set()
+        for each in self.processes:
+            value = each.value(name)
+            if value is not MISSING and (as_key := f"{type(value)} {value}") not in known:
+                known.add(as_key)
+                found.append(value)
+        return found
+
     def names(self) -> Iterator[str]:
         """What there is to ask for; several times what several processes have."""
         for each in self.processes:
@@ -114,8 +125,8 @@ def _read(folder: Path, ref: ResultRef | None) -> Mapping[str, Any]:
         if ref.size < acceptance.LARGE:
             return flat({"result": acceptance.load(folder, ref)})
         return flat({"result": acceptance.outlined(folder, ref).value})
-    except ResultInvalidError:
-        return {}  # lost or altered, which the doctor tells
+    except (ResultInvalidError, ValueError):
+        return {}  # lost, altered, or never valid, which the doctor tells
 
 
 def _fields(row: Mapping[str, Any]) -> Mapping[str, Any]:

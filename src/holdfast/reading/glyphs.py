@@ -11,7 +11,7 @@ from typing import Final, TextIO
 
 from holdfast.reading import text
 
-__all__ = ["STYLES", "glyph", "has_signs", "status", "style"]
+__all__ = ["STYLES", "glyph", "has_signs", "status", "style", "unknown"]
 
 #: By the word of a status, or of what stands for one: the sign, and what ASCII has for it.
 _GLYPHS: Final[Mapping[str, tuple[str, str]]] = {
@@ -67,6 +67,11 @@ def status(words: str, *, signs: bool | None = None) -> str:
 def style(words: str) -> text.Style | None:
     """The colour of a status, or of words that begin with one."""
     return STYLES.get(words) or STYLES.get(words.partition(" ")[0].rstrip(",:"))
+
+
+def unknown() -> str:
+    """What stands for what nobody knows."""
+    return "–" if has_signs() else "-"
 
 
 def has_signs(stream: TextIO | None = None) -> bool:

@@ -6,9 +6,10 @@ says how old a report is; what acts on a stall, `holdfast.orchestration.stalls`,
 
 import math
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ __all__ = [
     "alike",
     "cells",
     "form",
+    "remaining_s",
     "said",
     "standings",
     "sums",
@@ -43,6 +45,8 @@ HEADER: Final = ("PROG", "ETA", "BEAT")
 #: Processes of an experiment whose reports are looked for: more than any table shows.
 MOST: Final = 200
 _LOOK_EVERY_S: Final = 1.0
+#: Processes that take their turn in a look, besides those that are shown.
+_A_TURN: Final = 50
 
 
 @attrs.frozen(kw_only=True)
@@ -66,7 +70,6 @@ def standings(
     folder: Path,
     now: datetime,
     *,
-    sources: Sources | None = None,
     only: int | None = None,
     most: int = MOST,
     waits: Container[int] | None = None,
@@ -74,24 +77,34 @@ def standings(
     """Of the running processes those that report, by index.
 
     Args:
-        sources: What follows their files, for who looks again and again.
         only: The one process that is asked for.
         most: How many processes to look at, the first.
         waits: Those that have not begun, and report nothing; None for those of which it is not
             recorded that they have.
     """
-    brief, sources = sources is None, sources or Sources(folder)
     running = [
         index
         for index in state.processes.indices(ProcessStatus.RUNNING)
         if (only is None or index == only)
         and not (state.processes[index].waits if waits is None else index in waits)
     ]
+    return _looked(state, running[:most], now, Sources(folder), brief=True)
+
+
+def _looked(
+    state: ExperimentState,
+    indices: Iterable[int],
+    now: datetime,
+    sources: Sources,
+    *,
+    brief: bool = False,
+) -> dict[int, Standing]:
+    """Of the processes *indices*, which run, those that report."""
     found = {}
     limit_s = _stall_s(state)
     # What one launcher started stands side by side, and its folder is listed once for all of them.
-    for name, indices in groupby(running[:most], lambda index: attempt_of(state, index)):
-        for index, progress in sources.looks(name, indices, brief=brief).items():
+    for name, members in groupby(indices, lambda index: attempt_of(state, index)):
+        for index, progress in sources.looks(name, members, brief=brief).items():
             age_s = progress.age_s(now)
             stalled = limit_s is not None and age_s >= limit_s
             began = state.processes[index].started_at
@@ -113,7 +126,11 @@ def _stall_s(state: ExperimentState) -> float | None:
 
 
 class Looks:
-    """The standings of a state that is shown again and again: looked for once a second."""
+    """The standings of a state that is shown again and again: looked for once a second.
+
+    What is shown is looked at each time. The others take turns, so that a look costs the same
+    however many run.
+    """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Look at nothing yet; *monotonic* says when a second is over."""
@@ -121,22 +138,37 @@ class Looks:
         self._sources: Sources | None = None
         self._followed: set[AttemptName] = set()
         self._found: dict[int, Standing] = {}
+        self._turn = 0
         self._at = -math.inf
 
-    def at(self, state: ExperimentState, folder: Path, now: datetime) -> Mapping[int, Standing]:
-        """Where the running processes of *state* stand."""
+    def at(
+        self, state: ExperimentState, folder: Path, now: datetime, shown: Collection[int] = ()
+    ) -> Mapping[int, Standing]:
+        """Where the running processes of *state* stand; of those *shown*, a second ago at most."""
         if self._monotonic() - self._at >= _LOOK_EVERY_S:
             self._at = self._monotonic()
             if self._sources is None:
                 self._sources = Sources(folder)
             indices = state.processes.indices(ProcessStatus.RUNNING)
-            running = islice((i for i in indices if not state.processes[i].waits), MOST)
+            running = [index for index in indices if not state.processes[index].waits]
             names = {attempt_of(state, index) for index in running}
             for name in self._followed - names:
                 self._sources.forget(name)
             self._followed = names
-            self._found = standings(state, folder, now, sources=self._sources)
+            looked_at = sorted({*shown, *self._turns(running)}.intersection(running))
+            others = set(running).difference(looked_at)
+            found = {index: each for index, each in self._found.items() if index in others}
+            self._found = found | _looked(state, looked_at, now, self._sources)
         return self._found
+
+    def _turns(self, running: Sequence[int]) -> Sequence[int]:
+        """Whose turn it is, the first ones at first."""
+        start = bisect_left(running, self._turn)
+        chosen = [*running[start : start + _A_TURN]]
+        chosen += running[: min(_A_TURN - len(chosen), start)]
+        if chosen:
+            self._turn = chosen[-1] + 1
+        return chosen
 
 
 # -- in words, and as JSON ------------------------------------------------------------------------
@@ -267,6 +299,16 @@ class Estimate:
         return max(work / max(self._widest, 1), *left, 0.0)
 
 
+def remaining_s(
+    state: ExperimentState, now: datetime, found: Mapping[int, Standing] | None = None
+) -> float | None:
+    """Seconds until *state* is done, as `Estimate` tells from all of its processes at once."""
+    estimate = Estimate()
+    for index in state.processes.indices(ProcessStatus.COMPLETED):
+        estimate.ended(state.processes[index])
+    return estimate.left_s(state, now, found)
+
+
 @attrs.frozen(kw_only=True)
 class Sums:
     """What the running processes of an experiment report, together.
@@ -309,9 +351,6 @@ def sums(
     found = standings(state, folder, now, most=most, waits=waits)
     if not found:
         return None
-    estimate = Estimate()
-    for index in state.processes.indices(ProcessStatus.COMPLETED):
-        estimate.ended(state.processes[index])
     reports = [each.progress for each in found.values()]
     stepping = [each for each in reports if each.step is not None]
     totals = [each.total for each in stepping if each.total is not None]
@@ -319,6 +358,6 @@ def sums(
         step=sum(each.step for each in stepping if each.step is not None) if stepping else None,
         total=sum(totals) if stepping and len(totals) == len(stepping) else None,
         age_s=min(each.age_s for each in found.values()),
-        remaining_s=estimate.left_s(state, now, found),
+        remaining_s=remaining_s(state, now, found),
         stalled=sum(each.stalled for each in found.values()),
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from holdfast.reading.facts import Facts
     from holdfast.store.annotations import Annotated
 
-__all__ = ["BUILT_IN", "Selection", "UnknownNameError", "choose", "select"]
+__all__ = ["BUILT_IN", "Selection", "UnknownNameError", "choose", "select", "tell"]
 
 #: Experiments, and names in each, that are looked through for what a wrong name was meant for.
 _MOST_LOOKS: Final = 200
@@ -172,10 +172,22 @@ class _Reader:
     def typical(self, state: Summary, name: str) -> Any:
         """What stands for *name* of all processes."""
         found = self.facts(state)
+        return MISSING if found is None else self._typical(found, name)
+
+    def all_typical(self, state: Summary, names: Sequence[str]) -> dict[str, Any]:
+        """What stands for each of *names*: if its processes disagree, all that they have."""
+        found = self.facts(state)
         if found is None:
-            return MISSING
+            return dict.fromkeys(names)
+        values = {}
+        for name in names:
+            value = self._typical(found, name)
+            values[name] = (found.different(name) or None) if value is MISSING else value
+        return values
+
+    def _typical(self, found: "Facts", name: str) -> Any:
         value = found.typical(name)
-        if value is not MISSING:
+        if value is not MISSING or found.different(name):
             self._met.add(name)
         else:
             self._look_around(found)
@@ -251,6 +263,21 @@ def choose(
 
 
 _Valued = tuple[Summary, Any]
+
+
+def tell(
+    manager: StateManager, states: Sequence[Summary], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What each of *states* has of *names*, parameters and results, as `choose` sorts by them.
+
+    Raises:
+        UnknownNameError: None of them has one of *names*.
+    """
+    reader = _Reader(manager)
+    found = [reader.all_typical(state, names) for state in states]
+    lacking = [name for name in names if all(each[name] is None for each in found)]
+    reader.refuse_unknown(lacking, states)
+    return found
 
 
 def _sorted(valued: list[_Valued], *, backwards: bool) -> Iterator[_Valued]:

@@ -1,6 +1,5 @@
 """What waits for its next attempt: until when, why, and which limits rules have set for it."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -58,15 +57,11 @@ def limits_words(state: ExperimentState, process: ProcessProgress) -> str:
     """`limits.timeout 1h → 2h`; empty where no rule has set any that counts."""
     if not process.limits:
         return ""
-    from holdfast.config import engine
-    from holdfast.config.declaration import Limits, LimitsTable, check_limits
+    from holdfast.reading.limits import of_state  # loads what reads files of experiments
 
-    table = state.config.get("limits")
-    found, _ = check_limits(table if isinstance(table, Mapping) else {})
-    limits = Limits.of(found or LimitsTable(), engine.of(state.config))
     keys = {name: key for key, name in SETTABLE.items()}
     return ", ".join(
         f"{text.short(keys.get(name, name))} {amount(name, each['from'])} → "
         f"{amount(name, each['to'])}"
-        for name, each in in_force(limits, process.limits).items()
+        for name, each in in_force(of_state(state), process.limits).items()
     )

@@ -22,10 +22,10 @@ __all__ = ["MOST_GROUPS", "code", "config", "environment", "groups"]
 MOST_GROUPS: Final = 50
 _LINES: Final = 20
 #: Bytes of a log, and of what is said besides it.
-_LOG_BYTES: Final = 2_400
+_LOG_BYTES: Final = 2_000
 _LONGEST: Final = 300
 #: Bytes of one section of texts.
-_SECTION_BYTES: Final = 4_000
+_SECTION_BYTES: Final = 3_000
 _MOST_CODES, _MOST_FILES = 3, 12
 _DIGITS: Final = 12
 
@@ -38,7 +38,7 @@ def groups(
     """Why processes failed, each with the end of one log."""
     return [
         {
-            "words": cut(each.words, 500),
+            "words": cut(each.words, _LONGEST),
             "reason": None if each.reason is None else str(each.reason),
             "count": len(each.indices),
             "indices": cut(text.ranges(each.indices), _LONGEST),

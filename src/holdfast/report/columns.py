@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -27,6 +28,7 @@ __all__ = [
 #: Beyond it, a script would round an integer.
 _MOST_EXACT: Final = 2**53
 _LONGEST_NAME: Final = 60
+_MARKUP: Final = re.compile("[<>&']")
 
 Cell = str | int | float | bool | None
 
@@ -34,8 +36,9 @@ _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separator
 
 
 def bytes_of(value: Any) -> int:
-    """Bytes that *value* takes in a page."""
-    return len(_encode(value).encode(errors="surrogatepass"))
+    """Bytes that *value* takes in a page, at the most: markup in it is escaped."""
+    encoded = _encode(value)
+    return len(encoded.encode(errors="surrogatepass")) + 5 * len(_MARKUP.findall(encoded))
 
 
 def cut(words: object, most: int) -> str:

@@ -13,7 +13,17 @@ import holdfast
 from holdfast.errors import HoldfastError, Spell
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.reading import curves, forms, grouping, progress, reasons, records, spans, text
+from holdfast.reading import (
+    curves,
+    forms,
+    grouping,
+    limits,
+    progress,
+    reasons,
+    records,
+    spans,
+    text,
+)
 from holdfast.reading.engines import HandedOver, handed_over
 from holdfast.report import about, columns, events, saying
 from holdfast.report.columns import packed, rounded, seconds
@@ -202,6 +212,7 @@ def _processes(
     of_group = {index: at for at, group in enumerate(groups) for index in group.indices}
     usage = [each.usage or {} for each in every]
     count = state.rank_count
+    bounds = limits.of_state(state)
     made: dict[str, list[columns.Cell]] = {
         "attempts": [each.attempt for each in every],
         # That of a signal, as a shell has it negative.
@@ -212,7 +223,7 @@ def _processes(
         "duration": [rounded(spending.duration_s(each)) for each in every],
         "rss": [rounded(each.get("max_rss_bytes"), 0) for each in usage],
         "cpu": [rounded(each.get("cpu_s")) for each in usage],
-        "limit_memory": [_limit(state, each) for each in usage],
+        "limit_memory": [rounded(limits.memory_bytes(bounds, each), 0) for each in every],
         "group": [of_group.get(index) for index in range(len(every))],
         "rank": [None if count is None else index % count for index in range(len(every))],
         "reused": [
@@ -228,11 +239,6 @@ def _processes(
         "results": {name: packed(values) for name, values in table["results"].items()},
         **{name: packed(values) for name, values in made.items()},
     }
-
-
-def _limit(state: ExperimentState, usage: Mapping[str, float]) -> int | float | None:
-    """What the memory of an attempt was bounded to, in bytes, as far as that is recorded."""
-    return rounded(usage.get("requested_memory_bytes"), 0)
 
 
 def _left_s(

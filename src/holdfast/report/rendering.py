@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast import diagrams
 from holdfast.errors import NotInstalledError
+from holdfast.reading import text
 from holdfast.reading.cells import cell
-from holdfast.report import columns, shrinking
+from holdfast.report import shrinking
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -38,6 +39,8 @@ _NO_DATA: Final = frozenset(
 )  # fmt: skip
 #: Of each process that failed, where no script runs: how much is said of each, if they are many.
 _MANY, _VERY_MANY = 200, 2_000
+#: Characters of the reason of a failure where the script shows it beside others.
+_BRIEF: Final = 120
 _ESCAPES: Final = {ord(each): f"\\u{ord(each):04x}" for each in "<>&\u2028\u2029"}
 
 
@@ -63,7 +66,7 @@ def page(document: Json) -> bytes:
     )
     experiments = document["experiments"]
     css, script = _joined(".css"), _joined(".js", _unused(experiments))
-    written = environment.get_template(_TEMPLATE).render(
+    written: str = environment.get_template(_TEMPLATE).render(
         doc=document,
         data=Markup(_data(document)),  # noqa: S704 (its markup is escaped)
         css=Markup(css),  # noqa: S704 (ours)
@@ -86,7 +89,7 @@ def _data(document: Json) -> str:
         {
             **{name: value for name, value in each.items() if name not in _NO_DATA},
             "groups": [
-                {name: group[name] for name in ("words", "reason", "count")}
+                {**{name: group[name] for name in ("reason", "count")}, "words": _brief(group)}
                 for group in each["groups"]
             ],
             **({"config": each["config"]} if several else {}),
@@ -96,6 +99,10 @@ def _data(document: Json) -> str:
     whole = {**document, "experiments": experiments}
     encoded = json.dumps(whole, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return encoded.translate(_ESCAPES)
+
+
+def _brief(group: Json) -> str:
+    return text.cut(group["words"], _BRIEF)
 
 
 @cache
@@ -161,7 +168,7 @@ def _failed(each: Json) -> list[dict[str, Any]]:
     indices = [at for at, status in enumerate(processes["status"]) if status == "f"]
     groups = each["groups"]
     words_of = [group["words"] for group in groups]
-    longest = 60 if len(indices) > _MANY else 300
+    longest = 60 if len(indices) > _MANY else _BRIEF
     rows = []
     for index in indices:
         group = _at(processes["group"], index)
@@ -178,8 +185,8 @@ def _failed(each: Json) -> list[dict[str, Any]]:
                 "attempts": _at(processes["attempts"], index),
                 "exit": _at(processes["exit"], index),
                 "reason": None if reason is None else each["reasons"][reason],
-                "words": "" if len(indices) > _VERY_MANY else columns.cut(words, longest),
-                "params": columns.cut(params, 40 if len(indices) > _VERY_MANY else 120),
+                "words": "" if len(indices) > _VERY_MANY else text.cut(words, longest),
+                "params": text.cut(params, 40 if len(indices) > _VERY_MANY else 120),
             }
         )
     return rows

@@ -180,11 +180,11 @@ def load(folder: Path, ref: ResultRef, *, files: Files | None = None) -> Any:
     """The verified value of a recorded result; NaN and infinities are floats in it.
 
     Raises:
-        ResultInvalidError: It is missing or altered, or was recorded without being checked.
+        ResultInvalidError: It is missing or altered, or no JSON that is accepted today.
         OSError: The disk could not be read.
     """
     data = _proven(folder, ref, files or Files())
-    with _told_of(folder / ref.path):
+    with _refused(folder / ref.path):
         return strictjson.loads(data, finite=False)
 
 
@@ -195,7 +195,7 @@ def outlined(folder: Path, ref: ResultRef, *, files: Files | None = None) -> Out
     seen = _seen.get(digest)
     if seen is not None:
         return attrs.evolve(seen, text=data.decode())
-    with _told_of(folder / ref.path):
+    with _refused(folder / ref.path):
         found = outline(data)
     _remember(digest, found)
     return found
@@ -213,7 +213,7 @@ def check(path: Path, data: bytes) -> None:
     Raises:
         ResultInvalidError: It is no JSON as `strictjson` has it.
     """
-    with _told_of(path):
+    with _refused(path):
         if len(data) < LARGE:
             strictjson.loads(data, finite=False)
         else:
@@ -221,7 +221,7 @@ def check(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _told_of(path: Path) -> Iterator[None]:
+def _refused(path: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as err:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from holdfast.attempts.names import AttemptName
     from holdfast.store.annotations import Annotated, Annotations
-    from holdfast.store.history import Transition
+    from holdfast.store.history import History
     from holdfast.store.standing import Lookout
 
 __all__ = ["Experiments"]
@@ -150,8 +150,8 @@ class Experiments:
         return [(each.name, each.verdict) for each in found]
 
     @whole
-    def history(self, experiment_id: str) -> "list[Transition]":
-        """Every recorded step, oldest first.
+    def history(self, experiment_id: str) -> "History":
+        """Every recorded step, oldest first: a list, which a notebook shows as a table.
 
         Raises:
             ExperimentNotFoundError, StateCorruptError, SchemaTooNewError: As for `load`.
@@ -163,17 +163,17 @@ class Experiments:
                 scanning.lookup(place, experiment_id)
                 folder = place.open_folder()
                 if folder is None:
-                    return []
+                    return history.History()
                 with folder:
                     try:
-                        return list(history.read(folder))
+                        return history.History(history.read(folder))
                     except (FileNotFoundError, StateCorruptError) as err:
                         # A delete takes journal after journal away from under a reader.
                         if not place.is_at(folder):
                             continue
                         if isinstance(err, StateCorruptError):
                             raise
-                        return []
+                        return history.History()
 
     @whole
     def liveness(self, experiment_id: str) -> Verdict:

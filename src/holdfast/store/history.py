@@ -2,17 +2,22 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any, Final
 
 import attrs
 
 from holdfast.errors import StateCorruptError
+from holdfast.lifecycle import display
 from holdfast.lifecycle.changes import Change
 from holdfast.status import Entity, ProcessStatus, Reason
 from holdfast.store import journal
 from holdfast.store.lines import Deleted, Saved
 from holdfast.store.place import JOURNALS, Opened
 
-__all__ = ["Spell", "Transition", "chain", "read", "spells"]
+__all__ = ["History", "Spell", "Transition", "chain", "read", "spells"]
+
+#: Steps of a history that are told in words.
+_MOST_LINES: Final = 20
 
 
 @attrs.frozen(kw_only=True)
@@ -35,6 +40,40 @@ class Transition:
     actor: str
     reason: Reason | None = None
     evidence: str | None = None
+
+    def __str__(self) -> str:
+        """`2026-11-26 12:00:00 process 3: fail, running → failed (exit)`, in one line."""
+        what = self.entity if self.index is None else f"process {self.index}"
+        moved = "" if self.source == self.target else f", {self.source} → {self.target}"
+        why = f" ({self.reason})" if self.reason else ""
+        return f"{self.at:%Y-%m-%d %H:%M:%S} {what}: {self.event}{moved}{why}"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return display.shown(self, str(self))
+
+    def _repr_html_(self) -> str:
+        return self._repr_mimebundle_()["text/html"]
+
+
+class History(list[Transition]):
+    """Steps, oldest first: a list that a notebook shows as a table."""
+
+    def __getitem__(self, at: Any) -> Any:
+        found = super().__getitem__(at)
+        return History(found) if isinstance(at, slice) else found
+
+    def __str__(self) -> str:
+        shown = [str(each) for each in self[-_MOST_LINES:]]
+        before = len(self) - len(shown)
+        return "\n".join([*([f"{before:,} steps before these"] if before else []), *shown])
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        number = f"{len(self):,} step{'' if len(self) == 1 else 's'}"
+        bundle = display.shown(self, number)
+        return {**bundle, "text/plain": str(self) or number}
+
+    def _repr_html_(self) -> str:
+        return self._repr_mimebundle_()["text/html"]
 
 
 @attrs.frozen

@@ -1,0 +1,47 @@
+"""How long an experiment has been going on: since its first process began, not since it queued."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from holdfast.config.engine import is_local
+from holdfast.identity import Verdict
+from holdfast.lifecycle.records import ExperimentState
+from holdfast.reading.engines import HandedOver
+from holdfast.status import ExperimentStatus
+
+if TYPE_CHECKING:
+    from holdfast.store.catalog.summary import Summary
+
+__all__ = ["began", "elapsed_s", "goes_on"]
+
+
+def began(state: ExperimentState) -> datetime | None:
+    """When the first of its processes began; None if none has.
+
+    Those of this machine begin when the experiment is started, or as good as.
+    """
+    if is_local(state.config):
+        return state.started_at
+    own = (each.started_at for each in state.process_progress.values() if each.origin is None)
+    return min((at for at in own if at is not None), default=None)
+
+
+def goes_on(
+    state: "ExperimentState | Summary", living: Verdict | None, having: HandedOver | None
+) -> bool:
+    """Whether something of it runs, or may, by its owner's verdict and what an engine has."""
+    if state.status is not ExperimentStatus.RUNNING:
+        return False
+    return having is not None or living is None or living.kind != "dead"
+
+
+def elapsed_s(
+    since: datetime | None, state: "ExperimentState | Summary", now: datetime, *, on: bool
+) -> float | None:
+    """Seconds *since* it began, until it ended or, without an owner, was last heard of.
+
+    Args:
+        on: Whether it goes on; see `goes_on`.
+    """
+    until = now if on else state.finished_at or state.last_updated
+    return None if since is None or until is None else max((until - since).total_seconds(), 0.0)
