@@ -33,6 +33,7 @@ class Experiment {
     return at(own(own(this.processes, column.slice(0, dot)), column.slice(dot + 1)), i);
   }
   cause(i) {
+    if (this.state(i) === "completed") return "";
     const group = own(this.groups, this.of("group", i) ?? -1);
     return group ? group.words : own(this.reasons, this.of("reason", i) ?? -1) ?? "";
   }
@@ -77,7 +78,7 @@ const duration = (t) => {
   const rest = next ? Math.floor((t % size) / next[0]) : 0;
   return Math.floor(t / size) + unit + (rest ? " " + rest + next[1] : "");
 };
-const bytes = (b) => { let k = 0; while (b >= 1024 && k < 5) { b /= 1024; k++; } return num(b, b < 10 ? 3 : 4) + " " + ["B", "KiB", "MiB", "GiB", "TiB", "PiB"][k]; };
+const bytes = (b) => { let k = 0; while (b >= 1000 && k < 4) { b /= 1000; k++; } return (k ? trim(b.toFixed(1)) : b) + " " + ["bytes", "KB", "MB", "GB", "TB"][k]; };
 const plural = (n, one, many = one + (/s$/.test(one) ? "es" : "s")) => whole(n) + " " + (n === 1 ? one : many);
 const count = (list, test) => list.reduce((sum, item) => sum + (test(item) ? 1 : 0), 0);
 const mean = (list) => list.reduce((sum, v) => sum + v, 0) / list.length;

@@ -6,13 +6,12 @@ const grid = (E, section) => {
   let rows = telling ? telling.name : fits[0] ?? "", chosen = "";
   const values = (name) => distinct(E.all.map((i) => E.get(name, i)));
   const others = fits.filter((name) => name !== rows && values(name).length <= 12);
-  if (rows && others.length) chosen = others.reduce((a, b) => (values(b).length >= values(a).length ? b : a));
+  if (rows && others.length) chosen = others[0];
   const size = E.n <= 150 ? "big" : E.n <= 2500 ? "" : "tiny";
   const cells = E.all.map((i) => {
     const status = E.state(i), mark = size !== "big" ? (status === "completed" ? "" : GLYPHS[status]) : GLYPHS[status] + " " + i;
     const cell = h("i", { "data-index": i, "data-status": status });
     if (mark) cell.textContent = mark;
-    if (E.ranks && i % E.ranks === 0 && i) cell.className = "first";
     return cell;
   });
   const box = h("div", { class: "grid " + size, tabindex: 0, role: "application", "aria-label": plural(E.n, "process") + " of " + E.label + ": arrow keys go from one to the next", "aria-describedby": section.id + "-detail" });
@@ -35,7 +34,7 @@ const grid = (E, section) => {
         if (rest.length && !E.ranks) inside.sort((a, b) => { const x = by(rest, a), y = by(rest, b); for (let k = 0; k < x.length; k++) { const o = order(x[k], y[k]); if (o) return o; } return a - b; });
         place.push(...inside);
         widest = Math.max(widest, inside.length);
-        nodes.push(h("div", { class: "cells" }, inside.map((i) => cells[i])));
+        nodes.push(h("div", { class: "cells" }, E.ranks ? [...tally(inside, (i) => Math.floor(i / E.ranks)).values()].map((gang) => h("span", { class: "gang" }, gang.map((i) => cells[i]))) : inside.map((i) => cells[i])));
       });
     });
     const across = Math.max(1, Math.min(widest, Math.floor((room + 2) / per)));
@@ -89,7 +88,7 @@ const grid = (E, section) => {
   if (fits.length) section.append(h("div", { class: "tools" }, choose("Rows", rows, (v) => { rows = v; again(); }), choose("Columns", chosen, (v) => { chosen = v; again(); })));
   const statuses = ["failed", "running", "pending", "completed"].filter((name) => E.all.some((i) => E.state(i) === name));
   section.append(h("p", { class: "key" }, statuses.map((name) => h("span", {}, h("span", { class: "cells", "aria-hidden": "true" }, h("i", { "data-status": name }, size === "big" || name !== "completed" ? GLYPHS[name] : "")), whole(count(E.all, (i) => E.state(i) === name)) + " " + name)),
-    E.ranks ? h("span", {}, plural(E.ranks, "rank") + " to a launcher, side by side") : null));
+    E.ranks ? h("span", {}, plural(E.ranks, "rank") + " to a launcher, underlined together") : null));
   if (telling) section.append(h("p", {}, telling.words));
   section.append(box, h("p", { class: "hint" }, "Point at a process or go by arrow keys" + (statuses.includes("failed") ? "; f goes to the next that failed." : ".")), detail);
   fit(section, layout);

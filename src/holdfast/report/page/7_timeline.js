@@ -70,7 +70,7 @@ const usage = (host, E, title, get, words, limit, above) => {
   const said = "highest " + words(get(top)) + " by process " + top + ", median " + words(quantile([...values].sort((a, b) => a - b), 0.5)) + (numeric(limit) ? ", limit " + words(limit) : "") + above;
   plot(host, [h("b", {}, title), ": " + said + "."], (width) => {
     const height = 240, box = FRAME(width, height, 66), roof = Math.max(most(values), numeric(limit) ? limit : 0) * 1.06 || 1;
-    const x = linear(0, Math.max(E.n - 1, 1), box.left + 8, box.right - 4), y = linear(0, roof, box.bottom, box.top, words, words === bytes ? (low, high, want) => { const unit = 1024 ** Math.floor(Math.log2(high / 2) / 10); return nice(low / unit, high / unit, want).map((v) => v * unit); } : nice);
+    const x = linear(0, Math.max(E.n - 1, 1), box.left + 8, box.right - 4), y = linear(0, roof, box.bottom, box.top, words);
     const svg = canvas(width, height, title + ": " + said);
     axes(svg, x, y, box, { x: "process", width });
     const points = list.map((i) => [x(i), y(get(i)), i]), bad = (point) => E.state(point[2]) === "failed";

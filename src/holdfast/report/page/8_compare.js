@@ -14,8 +14,9 @@ const compare = (Es, section) => {
   const sets = Es.map((E) => tally(E.all, (i) => JSON.stringify(named.map((name) => E.get("params." + name, i)))));
   const common = [...sets[0].keys()].filter((set) => sets.every((each) => each.has(set)));
   const ended = Es.map((E, k) => common.filter((set) => sets[k].get(set).some((i) => E.state(i) === "failed")));
-  if (named.length) section.append(h("p", {}, plural(common.length, "set") + " of parameters in all; " + Es.map((E, k) => E.label + ": " + plural(sets[k].size, "set") + ", " + whole(ended[k].length) + " of the shared with a failure").join("; ") + "."));
+  if (named.length) section.append(h("p", {}, plural(common.length, "set") + " of parameters " + (common.length === 1 ? "is" : "are") + " in all of them; with a failure: " + Es.map((E, k) => whole(ended[k].length) + " in " + E.label).join(", ") + "; in one only: " + Es.map((E, k) => whole(count([...sets[k].keys()], (set) => sets.filter((each) => each.has(set)).length === 1)) + " in " + E.label).join(", ") + "."));
   const host = h("div", { class: "plots" });
+  section.append(host);
   for (const result of results.slice(0, 4)) {
     const value = result.slice(8), rows = [];
     for (const set of common) {
@@ -25,11 +26,10 @@ const compare = (Es, section) => {
     const deltas = rows.map((row) => row[2]).filter(numeric);
     if (deltas.length) {
       const up = count(deltas, (d) => d > 0), less = count(deltas, (d) => d < 0);
-      section.append(h("p", {}, h("b", {}, value), ": over " + plural(deltas.length, "shared set") + " " + Es[1].label + " is higher in " + whole(up) + ", lower in " + whole(less) + ", by " + num(mean(deltas)) + " on average."));
+      host.append(h("p", { class: "wide" }, h("b", {}, value), ": over " + plural(deltas.length, "shared set") + " " + Es[1].label + " is higher in " + whole(up) + ", lower in " + whole(less) + ", by " + num(mean(deltas)) + " on average."));
       rows.sort((a, b) => Math.abs(b[2] ?? 0) - Math.abs(a[2] ?? 0));
-      section.append(grid(value + ", greatest differences first" + (rows.length > 30 ? " (30 of " + whole(rows.length) + ")" : ""), [named.join(", ") || "all", ...Es.map((E) => key(E)), "difference"], rows.slice(0, 30).map(([set, means, delta]) => [set.map(show).join(", "), ...means.map((m) => (m === null ? "–" : num(m))), delta === null ? "–" : (delta > 0 ? "+" : "") + num(delta)])));
+      host.append(grid(value + ", greatest differences first" + (rows.length > 8 ? " (8 of " + whole(rows.length) + ")" : ""), [named.join(", ") || "all", ...Es.map((E) => key(E)), "difference"], rows.slice(0, 8).map(([set, means, delta]) => [set.map(show).join(", "), ...means.map((m) => (m === null ? "–" : num(m))), delta === null ? "–" : (delta > 0 ? "+" : "") + num(delta)])));
     }
     for (const name of named.slice(0, 6)) against(host, Es, "params." + name, result);
   }
-  section.append(host);
 };
