@@ -15,6 +15,7 @@ const against = (host, Es, parameter, result) => {
   const name = parameter.slice(7), value = result.slice(8), few = xs.length <= 24;
   const groups = Es.map((E, k) => [...tally(sets[k], (i) => E.get(parameter, i))].sort((a, b) => order(a[0], b[0])));
   const repeated = few && groups.some((found) => found.some(([, inside]) => inside.length > 1));
+  const ends = [...ys, ...(repeated ? groups.flatMap((found, k) => found.flatMap(([, inside]) => { const list = inside.map((i) => Es[k].get(result, i)), m = mean(list), d = spread(list); return [m - d, m + d]; })) : [])].filter(numeric);
   const said = [], bad = Es.length === 1 && xs.length <= 16 ? Es[0].all.filter((i) => Es[0].state(i) === "failed" && Es[0].get(parameter, i) !== null) : [];
   if (few) groups.forEach((found, k) => {
     const means = found.map(([v, inside]) => [v, mean(inside.map((i) => Es[k].get(result, i))), inside.length]);
@@ -25,7 +26,7 @@ const against = (host, Es, parameter, result) => {
   const caption = [h("b", {}, value + " by " + name), said.length ? ": " + said.join("; ") + "." : ""];
   plot(host, caption, (width) => {
     const height = 270, box = FRAME(width, height);
-    const x = scaleOf(xs, box.left, box.right), y = linear(least(ys), most(ys), box.bottom - (bad.length ? 24 : 8), box.top + 6);
+    const x = scaleOf(xs, box.left, box.right), y = linear(least(ends), most(ends), box.bottom - (bad.length ? 24 : 8), box.top + 6);
     const svg = canvas(width, height, value + " against " + name + ", " + plural(ys.length, "point") + ". " + said.join("; "));
     axes(svg, x, y, box, { x: name, y: value, width });
     const places = xs.map(x), step = places.length > 1 ? least(places.slice(1).map((p, k) => Math.abs(p - places[k]))) : 60;
