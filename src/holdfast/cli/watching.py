@@ -34,6 +34,8 @@ __all__ = ["watch"]
 _LOOK_EVERY_S: Final = 1.0
 #: Of one experiment among many: its name, its counts, one that runs.
 _LEAST_ROWS: Final = 3
+#: Of what failed, once all is over.
+_LAST_ROWS: Final = 8
 
 
 @click.command()
@@ -176,10 +178,20 @@ class _Shown(Progress):
         if self._state is None:
             return
         how = f"{forms.brief(self._state)}{self._alone(self._state, '; ')}"
+        how = f": {how}" if self.over else f" goes on: {how}"
+        which, columns = self._title(self._state), text.terminal_width(sys.stderr)
+        if columns is not None and text.width(which + how) > columns:
+            # The name gives way, and never the id.
+            which = text.one_line(self.experiment_id)
+            if text.width(which + how) > columns:
+                which, how = f"{which}\n", text.cut(how.lstrip(": "), columns)
+        text.say(which + how)
         if not self.over:
-            text.say(f"{self._title(self._state)} goes on: {how}")
             return
-        text.say(f"{self._title(self._state)}: {how}")
+        if columns is not None:
+            for words, style in self.view.badly(_LAST_ROWS):
+                words = text.paint(text.cut(words, columns), style, text.coloured(sys.stderr))
+                text.say(words, painted=True)
         command = forms.next_words(self._state, None)
         if command is not None:
             text.say(f"next: {where.command(*command)}")
