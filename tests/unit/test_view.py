@@ -18,7 +18,6 @@ from holdfast.reading.view import View
 from holdfast.status import ProcessStatus, Reason
 
 
-
 def view_of(manager: StateManager, state: ExperimentState) -> View:
     view = View(manager.folder)
     view.params = parameters(state)
@@ -31,7 +30,7 @@ def view_of(manager: StateManager, state: ExperimentState) -> View:
 def story(tmp_path_factory: pytest.TempPathFactory) -> View:
     """Failures of three kinds, interruptions, retries, and seven that run and report."""
     manager = StateManager(tmp_path_factory.mktemp("story") / ".experiment_state")
-    wanted = {"failures": 7, "groups": 3, "interruptions": 4, "retries": 3, "curves": 60}
+    wanted = {"failures": 7, "groups": 3, "interruptions": 4, "retries": 3, "curves": 56}
     with experiments.going_on(manager, 60, running=7, pending=4, **wanted) as claim:
         return view_of(manager, claim.state)
 
@@ -81,9 +80,10 @@ def test_who_has_stalled_stands_before_all_others(tmp_path: Path) -> None:
         view = view_of(manager, state)
         found = view._running.stand(state, claim.folder, datetime.now(UTC))
         view._running._found = {last: attrs.evolve(found[last], stalled=True)}
-        assert view._running._chosen(state, state.processes.indices(ProcessStatus.RUNNING), 5)[
-            0
-        ] == last
+        assert (
+            view._running._chosen(state, state.processes.indices(ProcessStatus.RUNNING), 5)[0]
+            == last
+        )
 
 
 def test_what_is_tried_again_is_said_until_it_fails_for_good(tmp_path: Path) -> None:
@@ -102,7 +102,11 @@ def test_what_is_tried_again_is_said_until_it_fails_for_good(tmp_path: Path) -> 
     view.update(state)
 
     def said() -> list[str]:
-        return [words for words, _ in view.lines(80, 20, datetime.now(UTC)) if words.startswith("failed")]
+        return [
+            words
+            for words, _ in view.lines(80, 20, datetime.now(UTC))
+            if words.startswith("failed")
+        ]
 
     assert said() == ["failed process 0, tried again: exit code 3"]
     view.failed(state, [0], found, again=False)
