@@ -40,17 +40,16 @@ class Kind:
     def head(self) -> str:
         """`failed process 3 (lr=1): exit code 1`, `failed 21 processes, 30 times: exit code 1`."""
         number = len(self.indices)
-        which = self.sample if self.number == 1 else text.count(number, "process")
+        which = self.sample if number == 1 else text.count(number, "process")
         which += f", {self.number:,} times" if self.number > number else ""
         which += ", tried again" if self.charged and not self.final else ""
         return f"{self.verb} {which}: {self.why}"
 
     def which(self) -> str:
-        """`1, 4-7; the last: process 7 (lr=1)`; empty where the head says it."""
-        if self.number == 1:
+        """`last: process 7 (lr=1); all: 1, 4-7`; empty where the head says it."""
+        if len(self.indices) == 1:
             return ""
-        named = text.ranges(sorted(self.indices)[:_MOST_NAMED])
-        return f"{named}; last: {self.sample}"
+        return f"last: {self.sample}; all: {text.ranges(sorted(self.indices)[:_MOST_NAMED])}"
 
 
 class Ended:
