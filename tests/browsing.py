@@ -123,6 +123,8 @@ class Look:
             page.on("pageerror", lambda error: look.errors.append(str(error)))
             page.on("dialog", look._asked)
             page.goto(own, wait_until="load")
+            if media == "print" and scripts:
+                page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
             yield look
         finally:
             context.close()

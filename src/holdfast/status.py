@@ -6,7 +6,15 @@ Owns nothing but vocabulary; everything else imports it.
 from enum import StrEnum
 from typing import Final, Literal
 
-__all__ = ["ENGINE_ENDS", "SETTLED", "Entity", "ExperimentStatus", "ProcessStatus", "Reason"]
+__all__ = [
+    "ENGINE_ENDS",
+    "ENGINE_TITLES",
+    "SETTLED",
+    "Entity",
+    "ExperimentStatus",
+    "ProcessStatus",
+    "Reason",
+]
 
 Entity = Literal["experiment", "process"]
 
@@ -57,5 +65,7 @@ ENGINE_ENDS: Final = {
     "preempted": Reason.PREEMPTED,
     "cancelled": Reason.PREEMPTED,
 }
+#: What people call engines.
+ENGINE_TITLES: Final = {"slurm": "Slurm", "dask": "Dask", "local": "this machine"}
 #: Statuses in which no process may move: every process is completed there, and stays so.
 SETTLED: Final = frozenset({ExperimentStatus.COMPLETED, ExperimentStatus.AGGREGATED})

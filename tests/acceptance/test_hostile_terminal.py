@@ -90,10 +90,9 @@ def test_no_row_is_wider_than_the_terminal(sh: Shell, args: list[str], columns: 
     # Commands are there to be copied.
     rows = [line.rstrip() for line in lines if not re.match(r"(next|see|try): ", line)]
     wide = [line for line in rows if cell_len(line) > columns]
-    if args == ["ls"]:
-        # An id is never cut: it stands alone where it does not fit.
-        ids = StateManager(sh.states).list_experiments()
-        wide = [line for line in wide if not any(cell_len(each) >= columns for each in ids)]
+    # An id is never cut: it stands alone where it does not fit.
+    ids = StateManager(sh.states).list_experiments()
+    wide = [line for line in wide if not any(cell_len(each) >= columns for each in ids)]
     assert not wide
     if args == ["ls"] and columns >= 60:
         for each in StateManager(sh.states).list_experiments():

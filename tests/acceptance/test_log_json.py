@@ -64,6 +64,31 @@ def test_stdout_is_what_it_was(folder):
     assert [each["exit_code"] for each in lines if each["event"] == "outcome"] == [3]
 
 
+def test_who_watches_sees_transitions_too(folder):
+    """As states are seen now and then, without their events; in the end the outcome."""
+    (folder / "slow.toml").write_text(
+        'command = ["sh", "-c", "until test -e go; do sleep 0.05; done"]\n'
+    )
+    code, out, _ = run(folder, "run", "--log-json", "--detach", "slow.toml")
+    assert code == 0
+    with subprocess.Popen(
+        [*PROGRAM, "watch", "--log-json", out.strip()],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as watching:
+        assert watching.stderr is not None
+        lines = [json.loads(watching.stderr.readline())]
+        (folder / "go").touch()
+        lines += [json.loads(each) for each in watching.stderr]
+    assert watching.returncode == 0
+    seen = [(each["index"], each["to"]) for each in lines if each["event"] == "seen"]
+    assert (0, "completed") in seen
+    assert seen[-1] == (None, "aggregated")
+    (outcome,) = (each for each in lines if each["event"] == "outcome")
+    assert (outcome["status"], outcome["exit_code"]) == ("aggregated", 0)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "event"),
     [

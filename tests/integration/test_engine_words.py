@@ -495,7 +495,7 @@ def test_a_signal_leaves_attempts_to_an_engine_that_outlives_us(
     )
     outcome = run(manager, engine, 3)
     assert (code_of(outcome), outcome.left, outcome.engine) == (code, 2, "slurm")
-    assert "2 attempts are left to slurm" in outcome.message
+    assert "2 attempts are left to Slurm" in outcome.message
     assert engine.cancelled == []
     state = manager.load("exp_a")
     assert state.status is ExperimentStatus.RUNNING
@@ -654,7 +654,7 @@ def test_what_a_scheduler_has_no_room_for_is_not_left_to_it(manager: StateManage
     engine = ScriptedEngine([say("1.1", "queued", "waits for the submit limit", taken=False)])
     outcome = run(manager, engine, 3, leave=True)
     assert outcome.left == 2
-    assert "2 attempts are left to slurm, and 1 is not known to be" in outcome.message
+    assert "2 attempts are left to Slurm, and 1 is not known to be" in outcome.message
 
 
 def test_a_signal_says_what_may_not_have_been_submitted(manager: StateManager) -> None:
@@ -662,7 +662,7 @@ def test_a_signal_says_what_may_not_have_been_submitted(manager: StateManager) -
     engine = ScriptedEngine([say("1.1", "unknown", taken=None), interrupt])
     outcome = run(manager, engine, 3)
     assert (code_of(outcome), outcome.left) == (130, 2)
-    assert "2 attempts are left to slurm, and 1 is not known to be" in outcome.message
+    assert "2 attempts are left to Slurm, and 1 is not known to be" in outcome.message
 
 
 def test_whoever_leaves_has_asked_once_how_far_everything_is(manager: StateManager) -> None:
@@ -877,7 +877,7 @@ def test_attempts_of_another_engine_are_left_alone_until_they_end(manager: State
     told: list[str] = []
     outcome = conduct(manager, dask, on_note=told.append).resume("exp_a")
     assert told == ["slurm has attempt 1.1: `resume --engine slurm` takes it up"]
-    words = "slurm (job 2) has it: `resume --engine slurm` takes it up"
+    words = "Slurm (job 2) has it: `resume --engine slurm` takes it up"
     assert outcome.blocked == {"1.1": words}
     assert outcome.state.processes[0].status is ProcessStatus.COMPLETED
     assert dask.submitted == []

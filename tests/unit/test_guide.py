@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import nbformat
 import pytest
 
 import guide_parts
@@ -27,7 +28,8 @@ def test_every_page_is_a_topic():
     assert {path.stem for path in guide_parts.FOLDER.glob("*.md")} == set(TOPICS)
 
 
-@pytest.mark.parametrize("topic", TOPICS)
+# The cells of a notebook share their names: `integration/test_kernel.py` runs them in a kernel.
+@pytest.mark.parametrize("topic", sorted(TOPICS.keys() - {"notebook"}))
 @pytest.mark.timeout(600)
 def test_every_block_does_what_the_page_says(topic, tmp_path):
     """Typed one after the other by a reader, they run, and print what is printed there."""
@@ -47,6 +49,25 @@ def test_a_pipe_gets_the_markdown_as_it_is(topic, capsys):
     """What `less` shows and what a forge renders are one text."""
     assert main(["guide", topic]) == 0
     assert capsys.readouterr().out == page(topic)
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_every_page_is_a_notebook_on_request(topic, capsys):
+    """Valid, with every block of Python in a cell, and nothing of the page lost."""
+    assert main(["guide", topic, "--ipynb"]) == 0
+    made = nbformat.reads(capsys.readouterr().out, as_version=4)
+    nbformat.validate(made)
+    cells = [each.source for each in made.cells if each.cell_type == "code"]
+    python = [each for each in blocks(page(topic)) if each.language == "python"]
+    assert [each.partition("\n")[2] if each[0] == "%" else each for each in cells] == [
+        block.text.rstrip("\n") for block in python
+    ]
+    words = [each.source for each in made.cells if each.cell_type == "markdown"]
+    assert "".join("".join(words).split()) == "".join(_without_python(page(topic)).split())
+
+
+def _without_python(markdown: str) -> str:
+    return re.sub(r"^```python.*?^```\n", "", markdown, flags=re.MULTILINE | re.DOTALL)
 
 
 def test_topics_are_listed(capsys):

@@ -1,16 +1,20 @@
 """What a notebook shows of machines and records, and pictures from Python."""
 
 import base64
+import pickle
 import re
 from xml.etree import ElementTree
 
 import pytest
 
 import holdfast
+from experiments import hostile, sweep
 from holdfast.diagrams import FORMATS
 from holdfast.errors import InvalidRequestError
 from holdfast.lifecycle.machines import MACHINES, ExperimentMachine, ProcessMachine
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
+from holdfast.reading.evidence import parameters
+from holdfast.results import aggregation
 from holdfast.status import ExperimentStatus, ProcessStatus
 
 SHOWN = [
@@ -83,3 +87,62 @@ def test_what_cannot_be_drawn_is_refused_in_words(entity, format, words):
     """It says what there is instead."""
     with pytest.raises(InvalidRequestError, match=words):
         holdfast.diagram(entity, format=format)
+
+
+def test_an_experiment_says_why_its_processes_failed(manager):
+    """Grouped, the most frequent first, beside a bar that says its counts in words."""
+    state = sweep(manager, 60, failures=7, groups=2)
+    shown = state._repr_mimebundle_()["text/html"]
+    assert 'aria-label="53 completed, 7 failed"' in shown
+    assert len(re.findall(r"✗ \d+ process", shown)) >= 1
+    assert state._repr_html_() == shown
+
+
+def test_a_history_is_a_list_that_shows_itself(manager):
+    """As a table and as lines, the last of them; its slices, too."""
+    state = sweep(manager, 60)
+    history = manager.history(state.experiment_id)
+    assert isinstance(history, list)
+    assert history == list(history)
+    assert pickle.loads(pickle.dumps(history)) == history
+    shown = history._repr_mimebundle_()
+    assert shown["text/plain"].startswith(f"{len(history) - 20:,} steps before these\n")
+    assert shown["text/html"].count("<tr>") == 101
+    assert history[-2:]._repr_mimebundle_()["text/html"].count("<tr>") == 3
+    step = history[-2]
+    assert step._repr_mimebundle_()["text/plain"].endswith(
+        "experiment: aggregate, completed → aggregated"
+    )
+    assert step._repr_html_().count("<tr>") == 2
+
+
+def test_an_outcome_shows_its_rows(manager):
+    """What came of it, then its first rows with parameters and results."""
+    state = sweep(manager, 60)
+    aggregate = aggregation.read(manager.folder(state.experiment_id))
+    outcome = holdfast.Outcome(state=state, aggregate=aggregate, message="aggregated <b>")
+    shown = outcome._repr_mimebundle_()
+    assert shown["text/plain"] == "aggregated <b>"
+    html = outcome._repr_html_()
+    assert html == shown["text/html"]
+    assert "aggregated &lt;b&gt;" in html
+    assert html.count("<tr>") == 21
+    assert "<p>… 40 more rows</p>" in html
+    assert all(f">{name}</th>" in html for name in ("lr", "seed", "accuracy"))
+    assert marked(shown["image/svg+xml"]) == ["aggregated"]
+
+
+def test_what_others_stored_is_text(manager):
+    """Markup in names, errors and results is no markup of the page, and long texts are cut."""
+    state = hostile(manager)
+    folder = manager.folder(state.experiment_id)
+    aggregate = aggregation.partial_of(state, folder, parameters(state) or ())
+    outcome = holdfast.Outcome(state=state, aggregate=aggregate, message=state.name or "")
+    for each in (state, outcome, manager.history(state.experiment_id)):
+        html = each._repr_html_()
+        tags = {tag.lower() for tag in re.findall(r"<\s*/?\s*([a-zA-Z!]+)", html)}
+        assert tags <= {"p", "div", "span", "img", "table", "thead", "tbody", "tr", "th", "td"}
+        assert html.count("<img") == html.count('<img alt="The experiment machine')
+        assert "\x1b" not in html
+        assert "\u202e" not in html
+        assert len(html) < 200_000

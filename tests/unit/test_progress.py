@@ -213,7 +213,7 @@ def test_a_look_at_many_ranks_lists_their_folder_once(
     listed: list[object] = []
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
-    found = standings(state, tmp_path, NOW, sources=Sources(tmp_path))
+    found = standings(state, tmp_path, NOW)
     assert {index: each.progress.step for index, each in found.items()} == {i: i for i in range(20)}
     assert len(listed) == 1
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from holdfast.guide import TOPICS, page
+from holdfast.guide import TOPICS, notebook, page
 from holdfast.reading import text
 
 __all__ = ["guide"]
@@ -20,8 +20,9 @@ _WIDEST: Final = 100
 
 @click.command()
 @click.option("--list", "listed", is_flag=True, help="Only list the topics.")
+@click.option("--ipynb", is_flag=True, help="Print it as a notebook, its Python in cells.")
 @click.argument("topic", metavar="[TOPIC]", required=False)
-def guide(topic: str | None, listed: bool) -> int:
+def guide(topic: str | None, listed: bool, ipynb: bool) -> int:
     """Show a page of the guide, which came with this version; without TOPIC, what there is.
 
     On a terminal it is rendered; through a pipe (`holdfast guide storage | less`) it is Markdown.
@@ -31,8 +32,8 @@ def guide(topic: str | None, listed: bool) -> int:
         return 0
     if topic not in TOPICS:
         raise click.UsageError(_unknown(topic))
-    found = page(topic)
-    if text.is_terminal(sys.stdout):
+    found = notebook(topic) if ipynb else page(topic)
+    if not ipynb and text.is_terminal(sys.stdout):
         _render(found)
     else:
         text.emit([found.rstrip("\n")])

@@ -88,8 +88,10 @@ class Progress:
             self._begin(state)
         else:
             self._compare(self._state, state, changes)
-        self._state = state
         self.view.update(state)
+        if self._state is None and self._painter is not None:
+            self._painter.wake()
+        self._state = state
         if not self._displayed and time.monotonic() > self._line_at:
             self._line_at = time.monotonic() + _LINE_EVERY_S
             text.say(self.counts(state))
@@ -112,6 +114,8 @@ class Progress:
         """Processes are asked to stop: say so."""
         self.view.stopping = text.one_line(words)
         self._tell(words)
+        if self._painter is not None:
+            self._painter.wake()
 
     def _begin(self, state: ExperimentState) -> None:
         self.view.params = self._parameters(state)

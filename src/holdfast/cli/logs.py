@@ -1,8 +1,8 @@
-"""`holdfast logs`: what processes wrote, byte for byte, and on as they write it."""
+"""`holdfast logs`: what processes wrote, and on as they write it."""
 
-import sys
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
@@ -17,7 +17,9 @@ from holdfast.attempts.surviving import life
 from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.app import complete_id, in_state_dir
 from holdfast.cli.failures import UNREADABLE, told
+from holdfast.cli.pouring import Pattern, Poured
 from holdfast.cli.where import Where
+from holdfast.encoding import spoken
 from holdfast.errors import DiskError, StateCorruptError
 from holdfast.reading import text
 from holdfast.status import ExperimentStatus, ProcessStatus
@@ -88,6 +90,8 @@ class _Log:
 @click.option("-e", "--stderr", "only_err", is_flag=True, help="Only what went to stderr.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), help="Only the last lines of each.")
 @click.option("--attempt", type=click.IntRange(min=1), help="Which attempt; default: the last one.")
+@click.option("--grep", "wanted", metavar="REGEX", help="Only lines in which that is found.")
+@click.option("--raw", is_flag=True, help="Byte for byte: every state of a bar, colours, controls.")
 @click.argument("query", metavar="ID[/INDEX]", shell_complete=complete_id)
 @in_state_dir
 def logs(
@@ -98,44 +102,61 @@ def logs(
     only_err: bool,
     lines: int | None,
     attempt: int | None,
+    wanted: str | None,
+    raw: bool,
 ) -> int:
     """Print what a process (or all of them) wrote to stdout and stderr.
 
     INDEX is a process's number, or `aggregate` for the aggregation's command. If there are several
-    files, each begins with a line `==> 2.1 stderr <==`: process 2, attempt 1.
+    files, each begins with a line `==> 2.1 stderr <==`: process 2, attempt 1. Of a progress bar,
+    the last state is printed; while it is followed, a terminal shows it once per second. -f goes on
+    with the next attempt, and says so.
     """
+    if raw and wanted is not None:
+        raise click.UsageError("--grep looks for lines, of which --raw knows nothing")
+    pattern = None if wanted is None else Pattern(spoken(wanted))
     subject = _Subject(where, query)
     if attempt is not None:
         subject.check(attempt)
     both = only_out == only_err
     kinds = [kind for kind in _SUFFIXES if both or only_out == (kind == "stdout")]
-    shown = _Shown(titled=subject.unit is None or len(kinds) > 1)
+    titled = subject.unit is None or len(kinds) > 1
+    poured = Poured(titled=titled, raw=raw, pattern=pattern, live=follow)
     known: dict[Path, _Log] = {}
-    ended = False
-    looked = time.monotonic()
-    while True:
-        for log in subject.logs(attempt, kinds):
-            if log.path not in known:
-                known[log.path] = log
-                if lines is not None:
-                    log.skip_to(lines)
+
+    def pour(logs: Iterable[_Log], *, over: bool) -> None:
         with text.delivering():
-            for log in known.values():
-                shown.write(log)
+            for log in logs:
+                poured.write(log)
+            poured.settle(list(logs), over=over)
+
+    ended, looked = False, -math.inf
+    while True:
+        if time.monotonic() - looked > _LOOK_FOR_NEWS_S:
+            if known:
+                subject.reload()
+                # One more round: the last words were written before the end was recorded.
+                ended = subject.is_over(attempt)
+            looked = time.monotonic()
+            if attempt is None and (again := subject.begun_again()):
+                pour(known.values(), over=False)  # first what the attempts before wrote last
+                poured.clear()
+                text.say("\n".join(again))
+            for log in subject.logs(attempt, kinds):
+                if log.path not in known:
+                    known[log.path] = log
+                    if lines is not None:
+                        log.skip_to(lines)
+        pour(known.values(), over=ended or not follow)
         text.flush()
         if not follow or ended:
             break
         # Polled: nothing says everywhere that a file grew (inotify is Linux's, and blind on NFS).
         time.sleep(_LOOK_S)
-        if time.monotonic() - looked > _LOOK_FOR_NEWS_S:
-            looked = time.monotonic()
-            subject.reload()
-            # One more round: the last words were written before the end was recorded.
-            ended = subject.is_over()
     if any(log.unreadable for log in known.values()):
         return UNREADABLE
-    if not shown.anything:
-        text.say(subject.silence())
+    if not poured.anything:
+        text.say("no line has it" if poured.read_anything else subject.silence())
     if ended:
         subject.say_if_abandoned()
     return 0
@@ -149,6 +170,7 @@ class _Subject:
         self._manager = where.manager()
         self._id, self.unit = resolve_unit(self._manager, query, AGGREGATE)
         self._folder = self._manager.folder(self._id)
+        self._attempts: dict[str, int] = {}
         self.reload()
 
     def reload(self) -> None:
@@ -185,6 +207,20 @@ class _Subject:
                     found.setdefault(path, _Log(self._where, path, f"{unit}.{number} log"))
         return list(found.values())
 
+    def begun_again(self) -> list[str]:
+        """Of which units another attempt has begun since the last look, in words."""
+        before, self._attempts = self._attempts, {u: self._last_attempt(u) for u in self._wanted()}
+        found: dict[AttemptName, str] = {}
+        for unit, number in self._attempts.items():
+            if 0 < before.get(unit, 0) < number:
+                name = self._attempt(unit, number)
+                who = str(name).rpartition(".")[0] if name.is_launcher else unit
+                found[name] = (
+                    f"{text.one_line(self._id)}/{who}: attempt {before[unit]} is over; "
+                    f"going on with attempt {number}"
+                )
+        return list(found.values())
+
     def _wrote(self, name: AttemptName, unit: str) -> bool:
         """Whether a rank has output of its own."""
         own = (newest_files(self._folder, name, int(unit), kind) for kind in ("out", "err"))
@@ -216,8 +252,10 @@ class _Subject:
         what = "anything" if self.unit is None else "nothing"
         return f"{who} wrote {what}" if ended else f"{who} has written {what} yet"
 
-    def is_over(self) -> bool:
-        """Whether nothing more will be written."""
+    def is_over(self, attempt: int | None) -> bool:
+        """Whether nothing more will be written, by that attempt or by any."""
+        if attempt is not None and all(self._last_attempt(u) != attempt for u in self._wanted()):
+            return True  # later ones run
         # Without an owner, too, its processes run on: what they write is what is waited for.
         return not self._runs() and (not self._goes_on() or self._is_unowned())
 
@@ -263,24 +301,3 @@ class _Subject:
             return life(look(self._folder, name, shim=shim)) is not None
         except DiskError:
             return True  # it cannot be told at this moment
-
-
-class _Shown:
-    """Writes logs to stdout; a title where the next bytes are another file's than the last."""
-
-    def __init__(self, *, titled: bool) -> None:
-        self.anything = False
-        self._titled = titled
-        self._last: Path | None = None
-        self._line_open = False
-
-    def write(self, log: _Log) -> None:
-        for data in log.news():
-            if self._titled and self._last != log.path:
-                gap = "\n" if self._line_open else ""
-                gap += "\n" if self.anything else ""
-                sys.stdout.buffer.write(f"{gap}==> {log.title} <==\n".encode())
-            self.anything = True
-            self._last = log.path
-            self._line_open = not data.endswith(b"\n")
-            sys.stdout.buffer.write(data)

@@ -80,6 +80,4 @@ def _check(path: Path, force: bool) -> None:
     with path.open("rb") as file:
         begin = file.read(_BEGIN_BYTES)
     if begin.strip() and GENERATOR.encode() not in begin:
-        raise click.UsageError(
-            f"{which} is there, and no report; -O names another, --force takes it"
-        )
+        raise click.UsageError(f"{which} is there, and is no report; --force overwrites it")

@@ -88,17 +88,24 @@ class Painter:
     def __init__(self, screen: Screen, lines: Lines, every_s: float) -> None:
         """Draw *lines* on *screen* every *every_s* seconds, from now on."""
         self._screen, self._lines, self._every_s = screen, lines, every_s
-        self._over = Event()
+        self._over = False
+        self._due = Event()
         self._thread = Thread(target=self._paint, name="holdfast-live", daemon=True)
         self._thread.start()
 
     def _paint(self) -> None:
-        while not self._over.is_set():
+        while not self._over:
+            self._due.clear()
             self._screen.draw(self._lines)
-            self._over.wait(self._every_s)
+            self._due.wait(self._every_s)
+
+    def wake(self) -> None:
+        """Draw at once: there is news that nobody should wait for."""
+        self._due.set()
 
     def close(self) -> None:
         """Draw nothing any more, and take away what is drawn."""
-        self._over.set()
+        self._over = True
+        self._due.set()
         self._thread.join()
         self._screen.clear()

@@ -12,9 +12,10 @@ from holdfast.cli.abroad import Abroad
 from holdfast.cli.addressing import named
 from holdfast.cli.app import in_state_dir, some_experiments_argument
 from holdfast.cli.failures import report
+from holdfast.cli.jsonlog import Transitions, is_on, log_json_option, of_end
 from holdfast.cli.live import Progress
 from holdfast.cli.screen import Screen
-from holdfast.cli.waiting import is_over, pause
+from holdfast.cli.waiting import code_of, is_over, pause
 from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.changes import Change
@@ -34,9 +35,12 @@ __all__ = ["watch"]
 _LOOK_EVERY_S: Final = 1.0
 #: Of one experiment among many: its name, its counts, one that runs.
 _LEAST_ROWS: Final = 3
+#: Of what failed, once all is over.
+_LAST_ROWS: Final = 8
 
 
 @click.command()
+@log_json_option
 @some_experiments_argument
 @in_state_dir
 def watch(where: Where, queries: tuple[str, ...]) -> int:
@@ -111,9 +115,11 @@ def _look(
         left = there[each].look(seen)
         shown[each].driven, shown[each].having = seen.owned, there[each].having
         shown[each].view.having = there[each].having
+        if is_on():
+            shown[each].transitions.look(seen.state)
         shown[each].step(seen.state, ())
         if is_over(seen) and not left:
-            shown[each].over = True
+            shown[each].over, shown[each].code = True, code_of(seen)
             del pending[each]
     return code
 
@@ -125,6 +131,7 @@ class _Shown(Progress):
         driven: Whether somebody drives it.
         having: What an engine has of it, if nobody does.
         over: Whether it is not looked at any more.
+        code: What `run` would have ended with, once it is over.
     """
 
     def __init__(self, experiment_id: str, folder: Callable[[str], Path]) -> None:
@@ -133,6 +140,8 @@ class _Shown(Progress):
         self.driven = True
         self.having: HandedOver | None = None
         self.over = False
+        self.code = 0
+        self.transitions = Transitions()
         self._counted: tuple[object, ...] = ()
 
     def join(self) -> None:
@@ -149,7 +158,8 @@ class _Shown(Progress):
         )  # fmt: skip
         if not self._displayed and counted != self._counted:
             alone = self._alone(state, "; ")
-            text.say(f"{self._title(state)}: {self.counts(state)}{alone}")
+            facts = {"experiment_id": self.experiment_id}
+            text.say(f"{self._title(state)}: {self.counts(state)}{alone}", facts=facts)
         self._counted = counted
 
     def _tell(self, words: str) -> None:
@@ -176,10 +186,21 @@ class _Shown(Progress):
         if self._state is None:
             return
         how = f"{forms.brief(self._state)}{self._alone(self._state, '; ')}"
+        how = f": {how}" if self.over else f" goes on: {how}"
+        which, columns = self._title(self._state), text.terminal_width(sys.stderr)
+        if columns is not None and text.width(which + how) > columns:
+            # The name gives way, and never the id.
+            which = text.one_line(self.experiment_id)
+            if text.width(which + how) > columns:
+                which, how = f"{which}\n", text.cut(how.lstrip(": "), columns)
+        facts = of_end(self._state, self.code) if self.over else None
+        text.say(which + how, facts=facts)
         if not self.over:
-            text.say(f"{self._title(self._state)} goes on: {how}")
             return
-        text.say(f"{self._title(self._state)}: {how}")
+        if columns is not None:
+            for words, style in self.view.badly(_LAST_ROWS):
+                words = text.paint(text.cut(words, columns), style, text.coloured(sys.stderr))
+                text.say(words, painted=True)
         command = forms.next_words(self._state, None)
         if command is not None:
             text.say(f"next: {where.command(*command)}")

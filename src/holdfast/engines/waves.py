@@ -17,6 +17,7 @@ import attrs
 
 from holdfast.attempts.names import AttemptName, prepare
 from holdfast.attempts.records import Attempt
+from holdfast.attempts.tokens import made_here
 from holdfast.engines import tasks as files
 from holdfast.engines.local.jobs import job_of
 from holdfast.errors import SOMETHING_ELSE, StateReadError, StateWriteError
@@ -223,11 +224,8 @@ def _token(folder: Path, name: str, inode: int) -> str | None:
         return None
     except OSError as err:
         raise StateReadError.of(folder / files.WAVES / name, "reading", err) from err
-    # Not the device: of a network file system, every host has its own number.
-    if said is None or (said.get("folder"), said.get("inode")) != (inode, own):
-        return None
-    found = said.get("token")
-    return found if isinstance(found, str) and files.is_token(found) else None
+    found = made_here(said, inode, own)
+    return found if found is not None and files.is_token(found) else None
 
 
 def _inode(folder: Path) -> int:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 __all__ = ["followed", "shown"]
 
+#: Characters of what is told: names and errors are as long as others made them.
+_LONGEST = 2000
+
 #: What draws an entity with words above, by MIME type. The package sets it: pictures are made of
 #: the machines, and tables of what was read, so nothing here can know them.
 painter: "Callable[[Any, str, Mapping[str, Any] | None], dict[str, str]] | None" = None
@@ -23,6 +26,9 @@ def shown(
     entity: object, words: str, aggregate: "Mapping[str, Any] | None" = None
 ) -> dict[str, str]:
     """A MIME bundle of *entity*, which *words* tell of, and of the *aggregate* it came to."""
+    from holdfast.errors import printable  # only where something is shown
+
+    words = printable(words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…")
     painted = painter(entity, words, aggregate) if painter is not None else {}
     return {"text/plain": words, **painted}
 

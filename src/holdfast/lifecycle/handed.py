@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.status import ProcessStatus
+from holdfast.status import ENGINE_TITLES, ProcessStatus
 
 __all__ = ["handed_over", "whereabouts"]
 
@@ -19,8 +19,9 @@ def handed_over(state: ExperimentState) -> list[int]:
 
 
 def whereabouts(handle: Mapping[str, Any]) -> str:
-    """Who has it, as people find it there: `slurm (job 12_3)`."""
+    """Who has it, as people find it there: `Slurm (job 12_3)`."""
     data = handle.get("data")
     job = data.get("job") if isinstance(data, Mapping) else None
-    engine = str(handle.get("engine"))
+    name = str(handle.get("engine"))
+    engine = ENGINE_TITLES.get(name, name)
     return engine if job is None else f"{engine} (job {job})"

@@ -29,7 +29,7 @@ class Entrusted:
 
     Attributes:
         engine: Its name.
-        words: Who has it, `slurm (job 12_3)`.
+        words: Who has it, `Slurm (job 12_3)`.
         ours: Whether that engine takes it over. Another's attempts are left alone.
     """
 

@@ -9,7 +9,7 @@ import attrs
 from holdfast.lifecycle import display
 from holdfast.lifecycle.records import ExperimentState, summarise
 from holdfast.orchestration.selecting import Selection
-from holdfast.status import ExperimentStatus, ProcessStatus, Reason
+from holdfast.status import ENGINE_TITLES, ExperimentStatus, ProcessStatus, Reason
 
 __all__ = [
     "NOTHING_INHERITED",
@@ -231,7 +231,7 @@ def _left(state: ExperimentState, left: int, untaken: int, engine: str) -> str:
     )
     if untaken:
         rest = f", and {untaken:,} {'is' if untaken == 1 else 'are'} not known to be{rest}"
-    return f"{attempts} left to {engine}{rest}"
+    return f"{attempts} left to {ENGINE_TITLES.get(engine, engine)}{rest}"
 
 
 def _waiting(state: ExperimentState) -> str:

@@ -10,7 +10,7 @@ from holdfast.reading.frames import library
 from holdfast.reading.kernel import in_notebook
 from holdfast.store.experiments import Experiments
 
-__all__ = ["COLOURS", "axes_or_new", "loaded", "note", "title", "words"]
+__all__ = ["COLOURS", "axes_or_new", "drawable", "loaded", "note", "title", "words"]
 
 #: Okabe and Ito's, which colour-blind people can tell from each other; by outcome.
 COLOURS: Final[Mapping[str, str]] = {
@@ -22,7 +22,9 @@ COLOURS: Final[Mapping[str, str]] = {
     "reused": "#56B4E9",
 }
 
-_LONGEST: Final = 80
+_LONGEST: Final = 60
+#: Beyond that, matplotlib's own arithmetic overflows.
+_MOST: Final = 1e100
 
 
 def axes_or_new(ax: Any | None) -> Any:
@@ -49,6 +51,11 @@ def axes_or_new(ax: Any | None) -> Any:
 def loaded(manager: Experiments, experiment: str | ExperimentState) -> ExperimentState:
     """The state of *experiment*: its own, or that of this id."""
     return experiment if isinstance(experiment, ExperimentState) else manager.load(experiment)
+
+
+def drawable(value: float | None) -> bool:
+    """Whether *value* is a number that has a place on an axis."""
+    return value is not None and -_MOST < value < _MOST
 
 
 def words(label: object) -> str:

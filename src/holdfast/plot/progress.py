@@ -1,5 +1,6 @@
 """What processes reported while they ran: one line for each, over their own steps or time."""
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import InvalidRequestError
@@ -53,12 +54,14 @@ def progress(
     ax.set_xlabel(" or ".join(_AXES.get(each, each) for each in scales) or "step")
     ax.set_ylabel(canvas.words(name) if name else "value")
     canvas.title(ax, state)
-    silent = state.num_processes - len(shown)
+    left = state.num_processes - len(shown)
     trimmed = sum(curve.trimmed for curve in shown.values())
     every = text.count(state.num_processes, "process")
     canvas.note(
         ax,
-        f"{silent:,} of {every} not shown" if silent else "",
+        f"{left:,} of {every} {'not shown' if len(found) >= most else 'reported none'}"
+        if left
+        else "",
         f"the beginning of {trimmed:,} may be missing" if trimmed else "",
     )
     if 1 < len(shown) <= _MOST_LABELS:
@@ -80,7 +83,14 @@ def _value(found: dict[int, Curve], asked: str | None) -> str:
 
 
 def _draw(ax: Any, state: ExperimentState, index: int, curve: Curve, name: str) -> None:
-    points = curve.lines[name]
+    # A line has a gap where its value is no number.
+    points = [
+        (x, y if canvas.drawable(y) else math.nan)
+        for x, y in curve.lines[name]
+        if canvas.drawable(x)
+    ]
+    if not points:
+        return
     failed = state.processes[index].status == "failed"
     ax.plot(
         *zip(*points, strict=True),

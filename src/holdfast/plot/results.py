@@ -1,7 +1,6 @@
 """A result against a parameter: every process, and the mean where several have the same."""
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Final
@@ -65,7 +64,7 @@ def results(
     shown = [
         (place, float(row[up]))
         for place, row in zip(at, rows, strict=True)
-        if place is not None and row[up] is not None and math.isfinite(row[up])
+        if place is not None and canvas.drawable(row[up])
     ]
     if shown:
         _draw(ax, shown)
@@ -80,7 +79,7 @@ def results(
     canvas.note(
         ax,
         f"{sum(failed):,} of {text.count(len(rows), 'process')} failed" if any(failed) else "",
-        f"{rest:,} without a finite {canvas.words(_short(up))}" if rest > 0 else "",
+        f"{rest:,} without {canvas.words(_short(up))}" if rest > 0 else "",
     )
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize="small")
@@ -137,9 +136,7 @@ def _positions(ax: Any, name: str, kind: Kind, rows: Sequence[Record]) -> list[f
     """Where each row is along x; sets up that axis."""
     values = [row[name] for row in rows]
     if kind in _NUMBERS:
-        numbers = [
-            float(each) if each is not None and math.isfinite(each) else None for each in values
-        ]
+        numbers = [float(each) if canvas.drawable(each) else None for each in values]
         there = [each for each in numbers if each is not None]
         if there and min(there) > 0 and max(there) / min(there) >= 100:
             ax.set_xscale("log")

@@ -52,7 +52,7 @@ def timeline(
             if kind == outcome
         ]
         if own:
-            _draw(ax, outcome, own, sum(kind == outcome for _, kind, _, _ in bars))
+            _draw(ax, outcome, own)
     span = (end - begin).total_seconds() / unit or 1.0
     ax.set_xlim(-0.01 * span, 1.01 * span)
     ax.set_ylim(state.num_processes - 0.5, -0.5)
@@ -63,7 +63,7 @@ def timeline(
     without = state.num_processes - len({span.index for span in found})
     canvas.note(ax, f"{text.count(without, 'process')} without an attempt" if without else "")
     if bars:
-        ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        ax.legend(fontsize="small", title="attempts", loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
@@ -86,7 +86,7 @@ def _unit(seconds: float) -> tuple[float, str]:
     return next(((size, name) for size, name in _UNITS if seconds >= 2 * size), _UNITS[-1])
 
 
-def _draw(ax: Any, outcome: str, bars: Sequence[tuple[int, float, float]], number: int) -> None:
+def _draw(ax: Any, outcome: str, bars: Sequence[tuple[int, float, float]]) -> None:
     from matplotlib.collections import PolyCollection
 
     low, high = -_BAR / 2, _BAR / 2
@@ -102,6 +102,11 @@ def _draw(ax: Any, outcome: str, bars: Sequence[tuple[int, float, float]], numbe
             edgecolor="black" if outcome in _HATCHES else canvas.COLOURS[outcome],
             hatch=_HATCHES.get(outcome),
             linewidth=0.3,
-            label=f"{outcome} ({number:,})",
+            label=f"{outcome} ({len(bars):,})",
         )
     )
+    if outcome == "failed":
+        # Colour is not all that tells it, and among thousands a bar is thinner than a pixel.
+        ends = [(stop, index) for index, _, stop in bars]
+        colour = canvas.COLOURS[outcome]
+        ax.scatter(*zip(*ends, strict=True), marker="x", s=14, color=colour, zorder=3)

@@ -12,6 +12,7 @@ import attrs
 
 from holdfast.attempts.files import began_at, live_state
 from holdfast.attempts.names import AttemptName, listed
+from holdfast.attempts.tokens import own
 from holdfast.config import engine
 from holdfast.errors import DiskError
 from holdfast.identity import Verdict
@@ -19,6 +20,7 @@ from holdfast.lifecycle import handed
 from holdfast.lifecycle.processes import PHASES, RUNS
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import text
+from holdfast.status import ENGINE_TITLES as TITLES
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.attempted import attempt_of
 
@@ -38,10 +40,6 @@ __all__ = [
     "usage_words",
     "waited",
 ]
-
-#: What people call them.
-TITLES: Final[Mapping[str, str]] = {"slurm": "Slurm", "dask": "Dask", "local": "this machine"}
-
 
 #: Files of attempts that one look reads at most.
 _MOST_READ: Final = 500
@@ -120,6 +118,8 @@ def handed_over(state: ExperimentState, folder: Path | None = None) -> HandedOve
         folder: Where it is looked what has begun and ended since; None for no look.
     """
     indices = handed.handed_over(state)
+    if folder is not None:
+        indices = _own(state, folder, indices)
     if not indices:
         return None
     over, begun = set[int](), set[int]()
@@ -142,6 +142,20 @@ def handed_over(state: ExperimentState, folder: Path | None = None) -> HandedOve
         if index not in over
     }
     return HandedOver(engine=name, indices=frozenset(indices), phases=phases, over=frozenset(over))
+
+
+def _own(state: ExperimentState, folder: Path, indices: list[int]) -> list[int]:
+    """Of *indices* those whose jobs are of this folder: a copy records those of the original."""
+    tokens = own(folder)
+    if not indices or tokens is None:
+        return indices
+    return [index for index in indices if _token(state.processes[index]) in (None, *tokens)]
+
+
+def _token(process: ProcessProgress) -> str | None:
+    data = process.handle.get("data") if process.handle is not None else None
+    found = data.get("token") if isinstance(data, Mapping) else None
+    return found if isinstance(found, str) else None
 
 
 def _traces(folder: Path) -> frozenset[str]:

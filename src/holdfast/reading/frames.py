@@ -93,8 +93,8 @@ def _said(manager: Experiments, experiment_id: str) -> Annotations:
 
 
 def _warn(words: str) -> None:
-    # From here up to the caller of `to_records`: made, handed, handed's method.
-    warnings.warn(words, UnreadableStateWarning, stacklevel=6)
+    # Seven calls up is who called `to_records`.
+    warnings.warn(words, UnreadableStateWarning, stacklevel=8)
 
 
 def _pandas(columns: Sequence[Column], rows: Sequence[Record]) -> Any:

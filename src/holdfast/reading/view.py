@@ -184,7 +184,7 @@ class View:
         notes = notes[: max(room // 4, 1)] if room > 0 else []
         queue = queue[: max(room // 4, 1)] if room > 0 else []
         room -= len(notes) + len(queue)
-        ended = self._badly(max(room - min(len(indices) + 1, max(_LEAST_RUNNING, room // 2)), 1))
+        ended = self.badly(max(room - min(len(indices) + 1, max(_LEAST_RUNNING, room // 2)), 1))
         lines += ended + notes
         lines += self._running.lines(
             state, self._folder(state.experiment_id), self.params, indices, now,
@@ -209,7 +209,7 @@ class View:
                 lines.append(f"  {part}")
         return [(line, "bold") for line in lines]
 
-    def _badly(self, room: int) -> list[Line]:
+    def badly(self, room: int) -> list[Line]:
         """Failures by their reason, the most frequent first, and interruptions apart from them."""
         failures, interruptions = self.ended.failures(), self.ended.interruptions()
         kinds: list[tuple[Kind, text.Style]] = [(kind, "red") for kind in failures]

@@ -61,6 +61,7 @@ def page(document: Json) -> bytes:
         autoescape=True,
         loader=FunctionLoader(lambda name: (_FOLDER / name).read_text(encoding="utf-8")),
         undefined=StrictUndefined,
+        keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )

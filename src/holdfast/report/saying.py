@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import attrs
 
+from holdfast.errors import printable
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import text
@@ -42,8 +43,8 @@ class Facts:
 
 
 def spelt(*words: str) -> str:
-    """A command of ours."""
-    return " ".join(["holdfast", *map(shlex.quote, words)])
+    """A command of ours, harmless where it is shown."""
+    return printable(shlex.join(["holdfast", *words]))
 
 
 def verdict(facts: Facts) -> str:

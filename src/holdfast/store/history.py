@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import attrs
 
-from holdfast.errors import StateCorruptError
+from holdfast.errors import StateCorruptError, printable
 from holdfast.lifecycle import display
 from holdfast.lifecycle.changes import Change
 from holdfast.status import Entity, ProcessStatus, Reason
@@ -63,7 +63,7 @@ class History(list[Transition]):
         return History(found) if isinstance(at, slice) else found
 
     def __str__(self) -> str:
-        shown = [str(each) for each in self[-_MOST_LINES:]]
+        shown = [printable(each) for each in self[-_MOST_LINES:]]
         before = len(self) - len(shown)
         return "\n".join([*([f"{before:,} steps before these"] if before else []), *shown])
 
@@ -71,6 +71,10 @@ class History(list[Transition]):
         number = f"{len(self):,} step{'' if len(self) == 1 else 's'}"
         bundle = display.shown(self, number)
         return {**bundle, "text/plain": str(self) or number}
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        # IPython has its own way with every list, and asks here before it goes it.
+        printer.text(str(self))
 
     def _repr_html_(self) -> str:
         return self._repr_mimebundle_()["text/html"]

@@ -39,5 +39,7 @@ for (const section of document.querySelectorAll("[data-part]")) {
   } catch (problem) { section.append(h("p", { class: "quiet" }, "This part could not be drawn: " + problem)); section.hidden = false; }
 }
 for (const link of document.querySelectorAll("nav a")) if (document.querySelector(link.getAttribute("href"))?.hidden) link.parentNode.hidden = true;
-on(window, "beforeprint", () => { paper = 660; redraw(); for (const each of document.querySelectorAll("details")) each.open = true; });
-on(window, "afterprint", () => { paper = 0; redraw(); });
+// Paper does not scroll: a wide table is drawn as small as it takes to fit.
+const sized = () => { for (const each of document.querySelectorAll(".scroll table")) { each.style.zoom = ""; if (paper) each.style.zoom = Math.max(.4, Math.min(1, paper / each.scrollWidth)); } };
+on(window, "beforeprint", () => { paper = 660; sized(); redraw(); for (const each of document.querySelectorAll("details")) each.open = true; });
+on(window, "afterprint", () => { paper = 0; sized(); redraw(); });
