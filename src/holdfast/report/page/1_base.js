@@ -22,7 +22,7 @@ class Experiment {
     Object.assign(this, data);
     this.number = number;
     this.n = this.processes.status.length;
-    this.label = data.name && data.name !== data.id ? data.name : data.id;
+    this.label = brief(data.name || data.id, 32);
     this.all = range(this.n);
   }
   state(i) { return NAMES[this.processes.status[i]]; }
