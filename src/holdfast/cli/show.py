@@ -99,12 +99,9 @@ def show(where: Where, query: str, whole: bool, only_events: bool, output: Forma
         lines += result_lines(where, state, folder)
         lines += ["", text.bold("about"), *about(state, folder, manager.state_dir)]
         lines += recent(history, whole=whole)
-        words = forms.next_words(state, living)
+        words = forms.next_step(manager, state, living)
         if words is None and state.status is ExperimentStatus.AGGREGATED:
             words = remaking(state, folder)
-        if words is not None and words[0] == "aggregate" and manager.survivors(experiment_id):
-            # An aggregation is refused as long as something runs; a resume stops it first.
-            words = "resume", experiment_id
         if words is not None:
             lines += ["", f"next: {where.command(*words)}"]
         elif changed and state.status in SETTLED:

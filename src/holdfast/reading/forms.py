@@ -23,11 +23,13 @@ from holdfast.store import encoding
 
 if TYPE_CHECKING:
     from holdfast.store.catalog.summary import Summary
+    from holdfast.store.manager import StateManager
 
 __all__ = [
     "anew",
     "brief",
     "experiment",
+    "next_step",
     "next_words",
     "plain",
     "print_json",
@@ -202,6 +204,21 @@ def next_words(state: ExperimentState, living: Verdict | None) -> tuple[str, ...
     if state.num_processes and state.can_aggregate():
         return "aggregate", state.experiment_id
     return ("resume", *_more_time(state), state.experiment_id)
+
+
+def next_step(
+    manager: "StateManager", state: ExperimentState, living: Verdict | None
+) -> tuple[str, ...] | None:
+    """As `next_words`, after a look at what outlived its owner.
+
+    Raises:
+        StateReadError: That cannot be told at this moment.
+    """
+    words = next_words(state, living)
+    if words is not None and words[0] == "aggregate" and manager.survivors(state.experiment_id):
+        # An aggregation is refused as long as something runs; a resume stops it first.
+        return "resume", state.experiment_id
+    return words
 
 
 def _more_time(state: ExperimentState) -> tuple[str, ...]:

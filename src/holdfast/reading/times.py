@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from holdfast.config.engine import is_local
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.reading.engines import HandedOver
+from holdfast.reading.engines import HandedOver, is_left
 from holdfast.status import ExperimentStatus
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def goes_on(
     """Whether something of it runs, or may, by its owner's verdict and what an engine has."""
     if state.status is not ExperimentStatus.RUNNING:
         return False
-    return having is not None or living is None or living.kind != "dead"
+    return having is not None or not is_left(state, living)
 
 
 def elapsed_s(

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import holdfast
 from holdfast.errors import HoldfastError, Spell
-from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import (
     curves,
@@ -23,6 +22,7 @@ from holdfast.reading import (
     records,
     spans,
     text,
+    times,
 )
 from holdfast.reading.engines import HandedOver, handed_over
 from holdfast.report import about, columns, events, saying
@@ -101,15 +101,18 @@ def _experiment(
     attempts = spans.spans(state, folder)
     begins = [at for each in attempts if (at := each.submitted_at or each.started_at) is not None]
     t0 = min([*begins, *filter(None, [state.started_at or state.created_at])], default=None)
-    left_s = _left_s(state, folder, now, living, having)
+    on = times.goes_on(state, living, having)
+    # What nobody drives was last heard of then: until when its processes ran, nobody knows.
+    until = now if on else state.finished_at or state.last_updated or now
     facts = saying.Facts(
         state=state,
         living=living,
         having=having,
         groups=groups,
         interruptions=grouping.interruptions(state, history or None),
-        now=now,
-        left_s=left_s,
+        on=on,
+        elapsed_s=times.elapsed_s(times.began(state), state, now, on=on),
+        left_s=_left_s(state, folder, now, having) if on else None,
         table=table,
     )
     if len(groups) > about.MOST_GROUPS:
@@ -118,8 +121,9 @@ def _experiment(
             f"{len(groups) - about.MOST_GROUPS:,} more kinds of failure "
             f"({text.count(rest, 'process')}) have no log here"
         )
-    words = forms.next_words(state, living)
-    hosts = list(dict.fromkeys(each.host for each in state.processes.values() if each.host))
+    words = forms.next_step(manager, state, living)
+    found = (each.host for each in state.processes.values())
+    hosts = list(dict.fromkeys(host for host in found if host is not None))
     return {
         "id": columns.cut(experiment_id, _LONGEST),
         "name": None if state.name is None else columns.cut(state.name, _LONGEST),
@@ -141,7 +145,7 @@ def _experiment(
         "n": state.num_processes,
         "ranks": state.rank_count,
         "t0": None if t0 is None else t0.isoformat(timespec="milliseconds"),
-        "now": seconds(now, t0),
+        "now": seconds(until, t0),
         "params": list(table["params"]),
         "results": list(table["results"]),
         "kinds": {
@@ -242,21 +246,11 @@ def _processes(
 
 
 def _left_s(
-    state: ExperimentState,
-    folder: Path,
-    now: datetime,
-    living: Verdict,
-    having: HandedOver | None,
+    state: ExperimentState, folder: Path, now: datetime, having: HandedOver | None
 ) -> float | None:
-    """Seconds until it is done; None where nothing drives it, or that cannot be told."""
-    if living.kind != "alive" and having is None:
-        return None
+    """Seconds until it is done; None if that cannot be told."""
     waits = None if having is None else having.waits
-    standing = progress.standings(state, folder, now, waits=waits)
-    estimate = progress.Estimate()
-    for index in state.processes.indices(ProcessStatus.COMPLETED):
-        estimate.ended(state.processes[index])
-    return estimate.left_s(state, now, standing)
+    return progress.remaining_s(state, now, progress.standings(state, folder, now, waits=waits))
 
 
 def _curves(state: ExperimentState, folder: Path) -> Json:

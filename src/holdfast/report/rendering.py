@@ -7,16 +7,17 @@ which the page's own script draws. A policy in the page forbids any other script
 import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast import diagrams
 from holdfast.errors import NotInstalledError
-from holdfast.reading import text
+from holdfast.reading import glyphs, text
 from holdfast.reading.cells import cell
 from holdfast.report import shrinking
+from holdfast.status import ProcessStatus
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -66,6 +67,7 @@ def page(document: Json) -> bytes:
         lstrip_blocks=True,
     )
     experiments = document["experiments"]
+    environment.globals["glyph"] = partial(glyphs.glyph, signs=True)
     css, script = _joined(".css"), _joined(".js", _unused(experiments))
     written: str = environment.get_template(_TEMPLATE).render(
         doc=document,
@@ -97,7 +99,8 @@ def _data(document: Json) -> str:
         }
         for each in document["experiments"]
     ]
-    whole = {**document, "experiments": experiments}
+    signs = {str(each): glyphs.glyph(each, signs=True) for each in ProcessStatus}
+    whole = {**document, "experiments": experiments, "glyphs": signs}
     encoded = json.dumps(whole, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return encoded.translate(_ESCAPES)
 

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 import attrs
@@ -28,6 +27,8 @@ class Facts:
     """What is said.
 
     Attributes:
+        on: Whether something of it goes on, or may.
+        elapsed_s: Seconds since its first process began; None if none has.
         left_s: Seconds until it is done; None if that cannot be told.
         table: Parameters and results by column.
     """
@@ -37,7 +38,8 @@ class Facts:
     having: HandedOver | None
     groups: Sequence[Group]
     interruptions: Sequence[Interruption]
-    now: datetime
+    on: bool
+    elapsed_s: float | None
     left_s: float | None
     table: Mapping[str, Mapping[str, list[Any]]]
 
@@ -162,15 +164,11 @@ def _number(label: str, value: str, hint: str = "") -> dict[str, str]:
 
 def _times(facts: Facts) -> list[dict[str, str]]:
     state, found = facts.state, []
-    end, hint = state.finished_at, ""
-    if end is None and state.status is ExperimentStatus.RUNNING:
-        end, hint = facts.now, "so far"
-        if facts.living.kind != "alive" and facts.having is None:
-            end, hint = state.last_updated, "until its last record"
-    if state.started_at is not None and end is not None:
-        lasted = max((end - state.started_at).total_seconds(), 0.0)
-        found.append(_number("elapsed", text.duration(lasted), hint))
-    if state.status is ExperimentStatus.RUNNING:
+    running = state.status is ExperimentStatus.RUNNING
+    if facts.elapsed_s is not None:
+        hint = ("so far" if facts.on else "until its last record") if running else ""
+        found.append(_number("elapsed", text.duration(facts.elapsed_s), hint))
+    if running:
         left = "–" if facts.left_s is None else text.duration(facts.left_s)
         found.append(_number("time left", left, "estimated" if facts.left_s is not None else ""))
     return found
