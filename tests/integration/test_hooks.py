@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -269,3 +270,29 @@ def test_what_is_stored_cannot_drive_a_hook(bench):
     assert outcome.ok
     assert bench.said() == "a\\x1b[31m\\n$(touch pwned)\n"
     assert not (bench.folder / "pwned").exists()
+
+
+def test_a_hook_that_was_cut_off_by_a_crash_is_not_run_again(bench):
+    """The end was stored before; the history shows a hook that began, and nothing else happened."""
+    hook = "echo $$ >> pids; exec sleep 60"
+    (bench.folder / "e.toml").write_text(
+        f'command = ["true"]\nhooks = {{ on_finish = ["sh", "-c", "{hook}"] }}\n'
+    )
+    program = [sys.executable, "-c", "import sys; from holdfast.cli import main; sys.exit(main())"]
+    words = ["-C", str(bench.manager.state_dir), "run", "e.toml"]
+    bench.manager.state_dir.mkdir()
+    run = subprocess.Popen([*program, *words], cwd=bench.folder, stderr=subprocess.DEVNULL)
+    pids = bench.folder / "pids"
+    until(lambda: pids.exists() and pids.read_text().endswith("\n"))
+    run.kill()
+    run.wait()
+    os.kill(int(pids.read_text()), signal.SIGKILL)
+    (experiment,) = bench.manager.list_experiments()
+    state = bench.manager.load(experiment)
+    assert state.status is ExperimentStatus.AGGREGATED
+    steps = bench.manager.history(experiment)
+    assert [each.evidence for each in steps if each.event == "hook"] == ["on_finish begins: sh"]
+    again = subprocess.run([*program, *words], cwd=bench.folder, stderr=subprocess.DEVNULL)
+    assert again.returncode == 0
+    assert len(pids.read_text().splitlines()) == 1
+    assert doctor.examine(bench.manager.state_dir) == []
