@@ -229,6 +229,24 @@ def test_a_hook_has_a_time_limit(tmp_path):
     assert not end.ok
 
 
+def test_a_hook_that_prints_and_prints_fills_no_disk(tmp_path):
+    """Its end is kept, where it says what was wrong."""
+    script = "echo $$ > pid; head -c 40000000 /dev/zero; echo; echo at last; : > done; sleep 60"
+    sizes: list[int] = []
+
+    def goes_on() -> bool:
+        if (tmp_path / "done").exists():
+            pid = int((tmp_path / "pid").read_text())
+            sizes.append(Path(f"/proc/{pid}/fd/1").stat().st_size)
+        return len(sizes) < 2
+
+    end = once.run(
+        ["sh", "-c", script], cwd=str(tmp_path), env={}, given=b"", timeout_s=60, going_on=goes_on
+    )
+    assert end.words == "at last"
+    assert sizes[-1] < 20_000_000
+
+
 def test_a_hook_that_leaves_something_behind_is_not_waited_for(tmp_path):
     """What holds its output open is the user's own."""
     end = once.run(

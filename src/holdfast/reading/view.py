@@ -234,7 +234,7 @@ class View:
             lines += [(f"  | {line}", "dim") for line in log]
             spare -= len(log)
         if rest := [kind for kind, _ in kinds if all(kind is not each for each, _ in shown)]:
-            number = text.count(sum(len(kind.indices) for kind in rest), "process")
+            number = text.count(sum(kind.size for kind in rest), "process")
             lines.append((f"… and {len(rest):,} more of these ({number}): see show", "dim"))
         return lines
 
