@@ -71,7 +71,7 @@ def write_rows(
     """
     import csv  # only this needs it
 
-    tame = text.is_terminal(sys.stdout)
+    tame = sys.stdout.isatty()
     writer = csv.writer(sys.stdout, lineterminator="\n")
     with text.delivering():
         for row in itertools.chain([header], rows):
