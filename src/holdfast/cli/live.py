@@ -148,7 +148,8 @@ class Progress:
     ) -> None:
         # A next start in the same line takes the reason of an end out of the record.
         ended = state
-        if state.revision == older.revision + 1:  # else steps were missed: the states tell
+        # Without changes somebody looks now and then; if steps were missed, the states tell, too.
+        if changes and state.revision == older.revision + 1:
             ended = replay_many(older, [each for each in changes if each.event != "start"])
         requeues = {each.process: each for each in changes if each.event == "requeue"}
         groups: defaultdict[tuple[int, object, bool], list[int]] = defaultdict(list)
