@@ -140,6 +140,7 @@ class Progress:
         else:
             text.say(f"running {which}: {text.count(state.num_processes, 'process')}")
         if text.is_terminal(sys.stderr):
+            self.view.look_back(state)
             self._painter = Painter(Screen(sys.stderr), self.view.lines, _DRAW_EVERY_S)
             self._displayed = True
 

@@ -94,7 +94,7 @@ class View:
         for group in grouping.groups(found):
             self.failed(state, group.indices, found[group.indices[-1]], again=False)
         for each in grouping.interruptions(state):
-            words = f"{each.reason}" if each.reason is not None else "before this was watched"
+            words = f"{each.reason}" if each.reason is not None else "for what show --events says"
             self.ended.add(
                 (each.reason, "before"), each.indices, verb="interrupted", charged=False,
                 why=f"{words}; not charged to their retries", sample=self.which(each.indices[-1:]),
