@@ -117,7 +117,7 @@ class View:
                 self.ended.reopen(index, final=False)
         self.ended.add(
             (*found.kind, again), sorted(indices), verb="failed", why=f"{found}{by}", charged=True,
-            final=not again, sample=self.which([last]), log=tail(path, lines=_LOG_LINES),
+            final=not again, sample=self.which([last]), log=tail(path, _LOG_LINES, plain=True),
         )  # fmt: skip
 
     def which(self, indices: Collection[int]) -> str:
