@@ -16,6 +16,7 @@ from holdfast.errors import ConfigError, HoldfastError, Spell, printable
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import reasons, text
 from holdfast.reading.cells import cell
+from holdfast.reading.folding import Folded
 from holdfast.reading.grouping import groups
 from holdfast.status import ExperimentStatus
 from holdfast.store.attempted import attempt_of
@@ -146,10 +147,11 @@ def tail(path: Path, lines: int = _TAIL_LINES, *, plain: bool = False) -> list[s
         data = reasons.last_bytes(path, _TAIL_BYTES)
     except HoldfastError as err:
         return [text.one_line(err)]
-    words = data.decode(errors="replace").replace("\r\n", "\n")
     if plain:
-        drawn = (line.rstrip("\r").rpartition("\r")[2] for line in words.split("\n"))
-        words = "\n".join(reasons.COLOURS.sub("", line) for line in drawn)
-    found = words.splitlines()
+        folded = Folded()
+        done, (held, rest) = folded.feed(data), folded.take()
+        data = b"\n".join([*done, *held, rest])
+    words = data.decode(errors="replace").replace("\r\n", "\n")
+    found = (reasons.COLOURS.sub("", words) if plain else words).splitlines()
     last = [line for line in found if line.strip()][-lines:]
     return [text.cut(printable(line[:_LINE].expandtabs()), _LINE) for line in last]
