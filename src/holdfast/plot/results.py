@@ -72,12 +72,12 @@ def results(
     marks = [place for place, lost in zip(at, failed, strict=True) if lost and place is not None]
     if marks:
         _mark_failed(ax, marks)
-    ax.set_xlabel(_label(across, kinds[across]))
     ax.set_ylabel(_label(up, kinds[up]))
     canvas.title(ax, state)
     rest = len(rows) - len(shown) - sum(failed)
-    canvas.note(
+    canvas.below(
         ax,
+        _label(across, kinds[across]),
         f"{sum(failed):,} of {text.count(len(rows), 'process')} failed" if any(failed) else "",
         f"{rest:,} without {canvas.words(_short(up))}" if rest > 0 else "",
     )

@@ -42,8 +42,12 @@ def timeline(
     found = spans.spans(state, manager.folder(state.experiment_id))
     now = datetime.now(UTC)
     bars = [bar for span in found for bar in _bars(span, now)]
-    begin = min((start for _, _, start, _ in bars), default=now)
-    end = max((end for _, _, _, end in bars), default=now)
+    if not bars:
+        canvas.title(ax, state)
+        canvas.nothing(ax, "no attempt has begun")
+        return ax
+    begin = min(start for _, _, start, _ in bars)
+    end = max(end for _, _, _, end in bars)
     unit, unit_name = _unit((end - begin).total_seconds())
     for outcome in canvas.COLOURS:
         own = [
@@ -57,13 +61,13 @@ def timeline(
     ax.set_xlim(-0.01 * span, 1.01 * span)
     ax.set_ylim(state.num_processes - 0.5, -0.5)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlabel(f"{unit_name} since {begin.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
     ax.set_ylabel("process")
     canvas.title(ax, state)
     without = state.num_processes - len({span.index for span in found})
-    canvas.note(ax, f"{text.count(without, 'process')} without an attempt" if without else "")
-    if bars:
-        ax.legend(fontsize="small", title="attempts", loc="upper left", bbox_to_anchor=(1, 1))
+    since = f"{unit_name} since {begin.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    missing = f"{text.count(without, 'process')} without an attempt" if without else ""
+    canvas.below(ax, since, missing)
+    ax.legend(fontsize="small", title="attempts", loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
