@@ -17,6 +17,8 @@ __all__ = ["timeline"]
 _UNITS: Final = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 _HATCHES: Final = {"queued": "////", "interrupted": "xx", "running": ".."}
 _BAR: Final = 0.8
+#: Failed attempts that are few enough to be marked large.
+_FEW: Final = 50
 
 
 def timeline(
@@ -112,5 +114,5 @@ def _draw(ax: Any, outcome: str, bars: Sequence[tuple[int, float, float]]) -> No
     if outcome == "failed":
         # Colour is not all that tells it, and among thousands a bar is thinner than a pixel.
         ends = [(stop, index) for index, _, stop in bars]
-        colour = canvas.COLOURS[outcome]
-        ax.scatter(*zip(*ends, strict=True), marker="x", s=14, color=colour, zorder=3)
+        size = 14 if len(ends) <= _FEW else 3
+        ax.scatter(*zip(*ends, strict=True), marker="x", s=size, linewidths=0.8, color="black")
