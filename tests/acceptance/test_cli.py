@@ -463,7 +463,9 @@ def test_show_tells_what_failed_first_and_what_to_do_last(sh: Shell) -> None:
     out, _ = sh("show", "@last")
     lines = out.splitlines()
     assert lines[0].endswith("squares")
-    assert lines[1].startswith("status     failed (exit)")
+    assert re.match(r"status     [✗x] failed \(exit\): 1 of 3", lines[1])
+    assert lines[2].startswith("processes  3: 2 completed, 1 failed")
+    assert out.index("ValueError: boom") < out.index("\nresult") < out.index("\nabout\n")
     assert "\n  exit code 7: ValueError: boom\n    process 1 (level=2)\n" in out
     assert "| ValueError: boom \\x1b[31m" in out
     assert "experiment fail: running -> failed" in out

@@ -6,6 +6,7 @@ The records are made by hand, as an engine's words would: every view is tried wi
 import csv
 import io
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -61,17 +62,19 @@ def submit(folder: Path) -> None:
     )
 
 
-def handle(index: int) -> dict[str, object]:
-    return {"engine": "slurm", "data": {"job": f"12_{index}"}, "requested": {"cpus": 2}}
+def handle(index: int, token: str = "") -> dict[str, object]:
+    data = {"job": f"12_{index}", **({"token": token} if token else {})}
+    return {"engine": "slurm", "data": data, "requested": {"cpus": 2}}
 
 
 def waiting(claim: Claim) -> None:
     """Process 0 runs on a node, 1 is held, 2 to 4 are queued; 5 is not begun."""
+    token = waves.token(claim.folder)
     claim.record("start")
     for index in range(5):
         claim.record("start", index)
     queued = [
-        PhaseReported(process=index, attempt=1, at=NOW, phase="queued", handle=handle(index))
+        PhaseReported(process=index, attempt=1, at=NOW, phase="queued", handle=handle(index, token))
         for index in range(5)
     ]
     runs = PhaseReported(process=0, attempt=1, at=NOW, host="n1", since=LONG_AGO)
@@ -132,9 +135,38 @@ def test_what_is_left_to_an_engine_is_submitted_and_not_stale(sh: Shell, submitt
     assert "submitted, 3 queued, 1 held, 1 running" in out
     assert "dead" not in out + err
     page, _ = sh("show", submitted, env={"COLUMNS": "200"})
-    assert "status     submitted\n" in page
-    assert "slurm      3 queued, 1 held, 1 running\n" in page
+    assert page.splitlines()[1].endswith(" submitted")
+    assert "processes  6: 1 pending, 5 with Slurm\n" in page
+    assert "Slurm      3 queued, 1 held, 1 running\n" in page
     assert "what Slurm has" in page
+
+
+def test_a_copy_does_not_have_the_jobs_of_the_original(sh: Shell, submitted: str) -> None:
+    """They are recorded in it, and are another folder's all the same."""
+    shutil.copytree(sh.states, sh.path / "copy")
+    assert "submitted" in sh("ls")[0]
+    out, _ = sh("-C", "copy", "ls")
+    assert "running" in out
+    assert "submitted" not in out
+    assert "held" not in out
+    [listed] = sh.json("-C", "copy", "ls")["experiments"]
+    assert listed["handed_over"] is None
+    page, _ = sh("-C", "copy", "show", submitted)
+    assert "what Slurm has" not in page
+    assert "5 running" in page.splitlines()[2]
+
+
+def test_what_an_engine_has_ended_is_not_called_running(sh: Shell, submitted: str) -> None:
+    """It is the engine's until it is collected, and said once."""
+    end(sh, *range(5))
+    lines = sh("show", submitted)[0].splitlines()
+    assert lines[2:4] == ["processes  6: 1 pending, 5 with Slurm", "Slurm      5 ended"]
+
+
+def test_elapsed_is_counted_from_what_began_first(sh: Shell, claim: Claim) -> None:
+    """Process 0 began three hours ago; the queue before that is not counted."""
+    [listed] = sh.json("ls")["experiments"]
+    assert 10_700 < listed["elapsed_s"] < 11_400
 
 
 def test_show_says_where_each_is_and_since_when(sh: Shell, submitted: str) -> None:
@@ -178,7 +210,7 @@ def test_json_has_phase_handle_and_submission(sh: Shell, submitted: str) -> None
     found = sh.json("show", submitted)
     by_phase = [each.get("phase") for each in found["processes"]]
     assert by_phase == ["running", "held", "queued", "queued", "queued", None]
-    assert found["processes"][2]["handle"] == handle(2)
+    assert found["processes"][2]["handle"] == handle(2, waves.token(sh.states / submitted))
     assert "started_at" not in found["processes"][2]
     assert found["processes"][2]["submitted_at"] is not None
 

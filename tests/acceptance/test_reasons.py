@@ -112,7 +112,9 @@ def test_a_live_display_counts_failures_of_one_kind(sh: Shell) -> None:
     (sh.path / "work.py").write_text(worker)
     (sh.path / "f.toml").write_text(FILE)
     terminal = Terminal(sh, "run", "f.toml", "-j", "1", columns=120, NO_COLOR="1")
-    terminal.read(r"(?s)failed 2 processes: exit code 1: ValueError: shapes.*0-1; last: process 1")
+    terminal.read(
+        r"(?s)failed 2 processes: exit code 1: ValueError: shapes.*last: process 1; all: 0-1"
+    )
     sh.let_go()
     terminal.read("failed process 4: exit code 2")
     assert terminal.process.poll() is None

@@ -44,7 +44,7 @@ def test_several_experiments_are_compared_in_one_page(done: Shell):
     """Each once, in the order in which they are named."""
     assert done("report", "second", "first", "first")[0] == "report.html\n"
     page = (done.path / "report.html").read_text()
-    assert page.index("second/run") < page.index("Failed: 4 of 6")
+    assert page.index("second/run") < page.index("4 of 6 processes completed, 2 failed")
 
 
 def test_what_is_no_report_is_not_overwritten(done: Shell):

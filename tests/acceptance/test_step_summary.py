@@ -1,5 +1,6 @@
 """Where GITHUB_STEP_SUMMARY names a file, whoever waits for an end writes there how it was."""
 
+import os
 import re
 import subprocess
 import sys
@@ -81,6 +82,16 @@ def test_a_page_that_cannot_be_written_is_one_warning(page, monkeypatch):
     done = holdfast("run", "--procs", "1", "--", "true")
     assert done.returncode == 0
     assert done.stderr.count("warning: no summary in") == 1
+
+
+def test_a_pipe_that_nobody_reads_is_not_waited_for(page, monkeypatch):
+    """The experiment is over, and so is the command."""
+    pipe = page.with_name("pipe")
+    os.mkfifo(pipe)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pipe))
+    ran = holdfast("run", "--", "true")
+    assert ran.returncode == 0
+    assert ran.stderr.count("no summary") == 1
 
 
 def test_nothing_is_written_where_nobody_asked(page, monkeypatch):

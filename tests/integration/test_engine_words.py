@@ -968,6 +968,6 @@ def test_an_aggregation_that_is_refused_fails_with_the_words(manager: StateManag
 def test_what_an_engine_is_to_begin_is_not_deleted(manager: StateManager) -> None:
     """It would find its folder gone."""
     run(manager, ScriptedEngine(), leave=True)
-    with pytest.raises(AttemptNotOverError, match=r"slurm \(job 1\) has it"):
+    with pytest.raises(AttemptNotOverError, match=r"Slurm \(job 1\) has it"):
         manager.delete("exp_a")
     manager.delete("exp_a", force=True)

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -228,6 +229,24 @@ def test_a_hook_has_a_time_limit(tmp_path):
     assert not end.ok
 
 
+def test_a_hook_that_prints_and_prints_fills_no_disk(tmp_path):
+    """Its end is kept, where it says what was wrong."""
+    script = "echo $$ > pid; head -c 40000000 /dev/zero; echo; echo at last; : > done; sleep 60"
+    sizes: list[int] = []
+
+    def goes_on() -> bool:
+        if (tmp_path / "done").exists():
+            pid = int((tmp_path / "pid").read_text())
+            sizes.append(Path(f"/proc/{pid}/fd/1").stat().st_size)
+        return len(sizes) < 2
+
+    end = once.run(
+        ["sh", "-c", script], cwd=str(tmp_path), env={}, given=b"", timeout_s=60, going_on=goes_on
+    )
+    assert end.words == "at last"
+    assert sizes[-1] < 20_000_000
+
+
 def test_a_hook_that_leaves_something_behind_is_not_waited_for(tmp_path):
     """What holds its output open is the user's own."""
     end = once.run(
@@ -269,3 +288,29 @@ def test_what_is_stored_cannot_drive_a_hook(bench):
     assert outcome.ok
     assert bench.said() == "a\\x1b[31m\\n$(touch pwned)\n"
     assert not (bench.folder / "pwned").exists()
+
+
+def test_a_hook_that_was_cut_off_by_a_crash_is_not_run_again(bench):
+    """The end was stored before; the history shows a hook that began, and nothing else happened."""
+    hook = "echo $$ >> pids; exec sleep 60"
+    (bench.folder / "e.toml").write_text(
+        f'command = ["true"]\nhooks = {{ on_finish = ["sh", "-c", "{hook}"] }}\n'
+    )
+    program = [sys.executable, "-c", "import sys; from holdfast.cli import main; sys.exit(main())"]
+    words = ["-C", str(bench.manager.state_dir), "run", "e.toml"]
+    bench.manager.state_dir.mkdir()
+    run = subprocess.Popen([*program, *words], cwd=bench.folder, stderr=subprocess.DEVNULL)
+    pids = bench.folder / "pids"
+    until(lambda: pids.exists() and pids.read_text().endswith("\n"))
+    run.kill()
+    run.wait()
+    os.kill(int(pids.read_text()), signal.SIGKILL)
+    (experiment,) = bench.manager.list_experiments()
+    state = bench.manager.load(experiment)
+    assert state.status is ExperimentStatus.AGGREGATED
+    steps = bench.manager.history(experiment)
+    assert [each.evidence for each in steps if each.event == "hook"] == ["on_finish begins: sh"]
+    again = subprocess.run([*program, *words], cwd=bench.folder, stderr=subprocess.DEVNULL)
+    assert again.returncode == 0
+    assert len(pids.read_text().splitlines()) == 1
+    assert doctor.examine(bench.manager.state_dir) == []

@@ -219,7 +219,12 @@ class Progress:
         self._tell(f"{what} {which}: {why}")
         if self._displayed:
             self.view.ended.add(
-                (what, how), indices, verb=what, why=why, sample=which, charged=False
+                (what, how),
+                indices,
+                verb=what,
+                why=why,
+                charged=False,
+                sample=self.view.which(indices[-1:]),
             )
 
     def _tell(self, words: str) -> None:

@@ -133,7 +133,7 @@ def logs(
     ended, looked = False, -math.inf
     while True:
         if time.monotonic() - looked > _LOOK_FOR_NEWS_S:
-            if known:
+            if looked > -math.inf:
                 subject.reload()
                 # One more round: the last words were written before the end was recorded.
                 ended = subject.is_over(attempt)

@@ -4,6 +4,7 @@ Where `GITHUB_STEP_SUMMARY` names a file, every command that waits for an end ap
 that cannot be written is only warned about.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,11 +48,14 @@ def append(where: Where, state: ExperimentState, message: str) -> None:
         return
     try:
         path = Path(named)
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is no file")  # a FIFO would wait for a reader
         room = _LIMIT - (path.stat().st_size if path.exists() else 0)
         whole = _fitting(_parts(where, state, message), room).encode("utf-8", "replace")
         with path.open("ab") as file:
             file.write(whole)
-    except (HoldfastError, OSError, MemoryError) as err:
+    except (HoldfastError, OSError, MemoryError, ValueError) as err:
+        # The experiment is over and told: nothing here may become its exit code.
         text.say(f"no summary in {text.one_line(named)}: {_why(err)}", "warning")
 
 
@@ -198,4 +202,5 @@ def _plain(words: str) -> str:
 
 def _code(words: str) -> str:
     fence = "`" * max((len(each) + 1 for each in re.findall("`+", words)), default=1)
-    return f"{fence} {text.one_line(words)} {fence}" if len(fence) > 1 else f"`{words}`"
+    gap = " " if len(fence) > 1 else ""
+    return f"{fence}{gap}{text.one_line(words)}{gap}{fence}"

@@ -171,7 +171,8 @@ class _Shown(Progress):
             self.view.look_back(state)
 
     def _title(self, state: ExperimentState) -> str:
-        name = f" ({text.one_line(state.name)})" if state.name else ""
+        named = state.name and state.name != self.experiment_id
+        name = f" ({text.one_line(state.name)})" if named else ""
         return f"{text.one_line(state.experiment_id)}{name}"
 
     def _alone(self, state: ExperimentState, before: str) -> str:

@@ -1,6 +1,7 @@
 """Files that a command makes where the user says: whole, or not at all."""
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -33,5 +34,7 @@ def write_file(path: Path, parts: Iterable[bytes]) -> None:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-    except OSError as err:
-        raise StateWriteError.of(path, "writing it", err) from err
+    except (OSError, RuntimeError) as err:
+        # Before Python 3.13, links that lead to each other are a RuntimeError.
+        why = err if isinstance(err, OSError) else OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        raise StateWriteError.of(path, "writing it", why) from err

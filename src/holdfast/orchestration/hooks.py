@@ -73,7 +73,7 @@ def due(outcome: Outcome, experiment: Experiment, state_dir: str) -> Iterator[Ho
                 environment.EXPERIMENT_ID: known["id"],
                 environment.STATE_DIR: state_dir,
                 "HOLDFAST_HOOK": name,
-                **{f"HOLDFAST_{key.upper()}": known[key] for key in _IN_ENVIRONMENT},
+                **{variable: known[key] for variable, key in _IN_ENVIRONMENT.items()},
             }
             plain = {"schema": SCHEMA, "hook": name, **facts}
             yield Hook(
@@ -85,7 +85,13 @@ def due(outcome: Outcome, experiment: Experiment, state_dir: str) -> Iterator[Ho
             )
 
 
-_IN_ENVIRONMENT: Final = ("name", "status", "reason", "message", "elapsed")
+_IN_ENVIRONMENT: Final = {
+    "HOLDFAST_NAME": "name",
+    "HOLDFAST_STATUS": "status",
+    "HOLDFAST_REASON": "reason",
+    "HOLDFAST_MESSAGE": "message",
+    "HOLDFAST_ELAPSED": "elapsed",
+}
 
 
 def _facts(outcome: Outcome, state_dir: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Kind:
         charged: Whether it failed; what was interrupted is charged to nobody.
         final: Whether it is not tried again by itself.
         number: How many attempts ended so.
-        indices: The processes.
+        attempts: How many of each process did.
         sample: The last of them, with its parameters.
         log: The end of its log.
     """
@@ -33,24 +33,29 @@ class Kind:
     charged: bool
     final: bool = False
     number: int = 0
-    indices: set[int] = attrs.field(factory=set)
+    attempts: dict[int, int] = attrs.field(factory=dict)
     sample: str = ""
     log: Sequence[str] = ()
 
+    @property
+    def size(self) -> int:
+        """How many processes."""
+        return len(self.attempts)
+
     def head(self) -> str:
         """`failed process 3 (lr=1): exit code 1`, `failed 21 processes, 30 times: exit code 1`."""
-        number = len(self.indices)
-        which = self.sample if self.number == 1 else text.count(number, "process")
+        number = self.size
+        which = self.sample if number == 1 else text.count(number, "process")
         which += f", {self.number:,} times" if self.number > number else ""
         which += ", tried again" if self.charged and not self.final else ""
         return f"{self.verb} {which}: {self.why}"
 
     def which(self) -> str:
-        """`1, 4-7; the last: process 7 (lr=1)`; empty where the head says it."""
-        if self.number == 1:
+        """`last: process 7 (lr=1); all: 1, 4-7`; empty where the head says it."""
+        if self.size == 1:
             return ""
-        named = text.ranges(sorted(self.indices)[:_MOST_NAMED])
-        return f"{named}; last: {self.sample}"
+        named = text.ranges(sorted(self.attempts)[:_MOST_NAMED])
+        return f"last: {self.sample}; all: {named}"
 
 
 class Ended:
@@ -59,6 +64,8 @@ class Ended:
     def __init__(self) -> None:
         """Nothing yet."""
         self._kinds: dict[tuple[object, ...], Kind] = {}
+        # Kinds can be as many as processes: who is tried again must not be looked for in all.
+        self._of: dict[int, set[tuple[object, ...]]] = {}
 
     def add(
         self,
@@ -78,15 +85,19 @@ class Ended:
             found = self._kinds[kind] = Kind(verb=verb, why=why, charged=charged, final=final)
         found.verb, found.why, found.sample, found.log = verb, why, sample, log or found.log
         found.number += len(indices)
-        found.indices.update(indices)
+        for index in indices:
+            found.attempts[index] = found.attempts.get(index, 0) + 1
+            self._of.setdefault(index, set()).add(kind)
 
     def reopen(self, index: int, *, final: bool = True) -> None:
         """Process *index*, which had failed for good, is tried again; or the other way round."""
-        for key, kind in list(self._kinds.items()):
-            if kind.charged and kind.final is final and index in kind.indices:
-                kind.indices.remove(index)
-                kind.number -= 1
-                if not kind.indices:
+        keys = self._of.get(index, set())
+        for key in list(keys):
+            kind = self._kinds[key]
+            if kind.charged and kind.final is final:
+                keys.remove(key)
+                kind.number -= kind.attempts.pop(index)
+                if not kind.attempts:
                     del self._kinds[key]
 
     def failures(self) -> list[Kind]:
@@ -100,4 +111,4 @@ class Ended:
     def _sorted(self, *, charged: bool) -> list[Kind]:
         # Another thread may add to it.
         found = [kind for kind in list(self._kinds.values()) if kind.charged is charged]
-        return sorted(found, key=lambda kind: (-len(kind.indices), -kind.number))
+        return sorted(found, key=lambda kind: (-kind.size, -kind.number))

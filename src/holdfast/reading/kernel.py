@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from holdfast.lifecycle.records import ExperimentState, ProcessTable
 from holdfast.reading import glyphs, grouping, progress, reasons, shown, text
-from holdfast.reading.evidence import parameters, params_words
+from holdfast.reading.evidence import Params, parameters, params_words
 from holdfast.reading.reasons import Failure
 from holdfast.status import ProcessStatus
 
@@ -61,22 +61,21 @@ def following(look: Look, folder: Path, *, whole: bool = True) -> AbstractContex
 @contextlib.contextmanager
 def _shown(picture: "_Picture") -> Iterator[None]:
     name = f"holdfast-{token_hex(8)}"
-    over = threading.Event()
-    drawn = threading.Lock()
+    over, begun = threading.Event(), threading.Event()
 
-    def draw(*, first: bool = False) -> float:
+    def draw() -> float:
         began = time.perf_counter()
         # A kernel that shuts down, a closed socket, a state that is odd: never the run's concern.
-        with contextlib.suppress(Exception), drawn:
-            _publish(picture.bundle(), name, first=first)
+        with contextlib.suppress(Exception):
+            _publish(picture.bundle(), name, first=not begun.is_set())
+            begun.set()
         return time.perf_counter() - began
 
     def go_on() -> None:
-        wait_s = _EVERY_S
+        wait_s = 0.0
         while not over.wait(wait_s):
             wait_s = max(_EVERY_S, draw() / _SHARE)
 
-    draw(first=True)
     # In the context of the cell: there the kernel finds to which cell an output belongs.
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(go_on,), name=name, daemon=True)
@@ -107,7 +106,8 @@ class _Picture:
         self._looks = progress.Looks()
         self._estimate = progress.Estimate()
         self._before: ProcessTable | None = None
-        self._params = parameters(look())
+        self._params: Params = None
+        self._asked = False
         self._why: dict[tuple[int, int], Failure] = {}
 
     def bundle(self) -> Bundle:
@@ -125,13 +125,16 @@ class _Picture:
         return {"text/plain": head, "text/html": f"{html}</div>"}
 
     def _count(self, state: ExperimentState) -> None:
-        """Take in what completed since the last look, for the estimate."""
+        """Take in what completed since the last look, for the estimate; once, the parameters."""
         table = state.processes
         changed = range(len(table)) if self._before is None else table.changed_since(self._before)
         for index in changed:
             if table[index].status is ProcessStatus.COMPLETED and table[index].origin is None:
                 self._estimate.ended(table[index])
         self._before = table
+        if not self._asked:
+            # Of ten thousand processes they take a while, which the run is not to wait for.
+            self._params, self._asked = parameters(state), True
 
     def _head(self, state: ExperimentState, now: datetime) -> str:
         """`● running sweep: 12 of 60 completed, 3 running, for 1m 20s, 4m to go`."""

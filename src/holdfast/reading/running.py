@@ -60,8 +60,8 @@ class Running:
         room: int,
     ) -> list[Line]:
         """No more lines than *room* of the processes *indices*, none wider than *columns*."""
-        if not indices or room < 1:
-            return []
+        if not indices or room < 2:
+            return []  # the counts say how many run
         room = min(room, _MOST_ROWS)
         shown = self._chosen(state, indices, room)
         found = self.stand(state, folder, now)

@@ -93,21 +93,29 @@ def failures(groups: Sequence[Group]) -> str:
     )
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table of words and numbers; the numbers are aligned to the right."""
-    head = "".join(f'<th style="text-align:left">{_words(name)}</th>' for name in header)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    sides = [
+        "right" if all(map(_is_number, column)) else "left" for column in zip(*rows, strict=True)
+    ] or ["left"] * len(header)
+    head = "".join(_cell("th", name, side) for name, side in zip(header, sides, strict=True))
+    body = "".join(
+        f"<tr>{''.join(_cell('td', *each) for each in zip(row, sides, strict=True))}</tr>"
+        for row in rows
+    )
     return (
         f'<div style="overflow-x:auto"><table style="margin:0.3em 0"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def _cell(value: object) -> str:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    side = "right" if number else "left"
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _cell(tag: str, value: object, side: str) -> str:
     words = value if isinstance(value, str) else cell(value)
-    return f'<td style="text-align:{side}">{_words(words)}</td>'
+    return f'<{tag} style="text-align:{side};padding:0.1em 0.5em">{_words(words)}</{tag}>'
 
 
 def _words(words: object) -> str:

@@ -117,7 +117,7 @@ class View:
                 self.ended.reopen(index, final=False)
         self.ended.add(
             (*found.kind, again), sorted(indices), verb="failed", why=f"{found}{by}", charged=True,
-            final=not again, sample=self.which(sorted(indices)), log=tail(path, lines=_LOG_LINES),
+            final=not again, sample=self.which([last]), log=tail(path, lines=_LOG_LINES),
         )  # fmt: skip
 
     def which(self, indices: Collection[int]) -> str:
@@ -216,6 +216,8 @@ class View:
         kinds += [(kind, "yellow") for kind in interruptions]
         if not kinds or room < 1:
             return []
+        if room == 1:
+            return [(kinds[0][0].head(), kinds[0][1])]
         most = min(room if len(kinds) <= room else room - 1, _MOST_KINDS)
         # One kind of interruption is shown, whatever else there is.
         shown = kinds[:most]
@@ -232,7 +234,7 @@ class View:
             lines += [(f"  | {line}", "dim") for line in log]
             spare -= len(log)
         if rest := [kind for kind, _ in kinds if all(kind is not each for each, _ in shown)]:
-            number = text.count(sum(len(kind.indices) for kind in rest), "process")
+            number = text.count(sum(kind.size for kind in rest), "process")
             lines.append((f"… and {len(rest):,} more of these ({number}): see show", "dim"))
         return lines
 

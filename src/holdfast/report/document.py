@@ -132,7 +132,7 @@ def _experiment(
         "words": saying.verdict(facts),
         "why": saying.why(facts),
         "next": None if words is None else command(*words),
-        "liveness": {"kind": living.kind, "words": columns.cut(living, 300)},
+        "liveness": {"kind": living.kind, "words": saying.owner(facts)},
         "tags": [columns.cut(each, 60) for each in said.tags[:20]],
         "note": None if said.note is None else columns.cut(said.note, 1000),
         "numbers": saying.numbers(facts),

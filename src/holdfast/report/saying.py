@@ -16,7 +16,7 @@ from holdfast.reading.grouping import Group, Interruption
 from holdfast.report import columns
 from holdfast.status import ExperimentStatus, Reason
 
-__all__ = ["Facts", "numbers", "spelt", "verdict", "why"]
+__all__ = ["Facts", "numbers", "owner", "spelt", "verdict", "why"]
 
 _MOST_LINES: Final = 8
 _LONGEST: Final = 400
@@ -122,6 +122,13 @@ def why(facts: Facts) -> list[str]:
     if state.status is ExperimentStatus.RUNNING and facts.living.kind != "alive":
         lines.append(columns.cut(f"its owner: {facts.living}", _LONGEST))
     return lines
+
+
+def owner(facts: Facts) -> str:
+    """Who runs it; empty where nobody does: why not is said by `why`, if that matters."""
+    if facts.state.status is not ExperimentStatus.RUNNING or facts.living.kind != "alive":
+        return ""
+    return columns.cut(f"run by {facts.state.owner}: {facts.living}", _LONGEST)
 
 
 def _said(reason: Reason) -> str:

@@ -4,6 +4,7 @@ For what is no attempt: nothing of it is recorded in files, and nobody adopts it
 """
 
 import contextlib
+import fcntl
 import os
 import secrets
 import signal
@@ -27,6 +28,8 @@ __all__ = ["End", "run"]
 _ASKED_EVERY_S: Final = 0.1
 _MOST_ROUNDS: Final = 20
 _LAST_BYTES: Final = 4096
+#: What it printed is cut down when it is more than that: a disk is soon full.
+_MOST_PRINTED: Final = 16 << 20
 
 
 @attrs.frozen(kw_only=True)
@@ -80,6 +83,8 @@ def run(
         try:
             read.write(given)
             read.seek(0)
+            # So that what it writes after a cut begins where that left off.
+            fcntl.fcntl(printed, fcntl.F_SETFL, fcntl.fcntl(printed, fcntl.F_GETFL) | os.O_APPEND)
             child = subprocess.Popen(
                 [to_bytes(word) for word in argv],
                 cwd=to_bytes(cwd),
@@ -91,7 +96,7 @@ def run(
             )
         except (OSError, ValueError) as err:
             return End(error=_told(err, argv[0], cwd))
-        cut = _wait(child, began + timeout_s, going_on)
+        cut = _wait(child, printed.fileno(), began + timeout_s, going_on)
         if cut:
             _kill(child, mark)
         return End(
@@ -111,8 +116,8 @@ def _environment(added: Mapping[str, str]) -> dict[bytes, bytes]:
 _TOO_LONG: Final = "reached its time limit"
 
 
-def _wait(child: "Popen[bytes]", until: float, going_on: Callable[[], bool]) -> str:
-    """Why it is to be killed; empty once it has ended."""
+def _wait(child: "Popen[bytes]", printed: int, until: float, going_on: Callable[[], bool]) -> str:
+    """Why it is to be killed; empty once it has ended. What it *printed* is kept small."""
     import subprocess
 
     while True:
@@ -120,12 +125,22 @@ def _wait(child: "Popen[bytes]", until: float, going_on: Callable[[], bool]) -> 
         try:
             child.wait(max(0.0, min(left, _ASKED_EVERY_S)))
         except subprocess.TimeoutExpired:
+            _cut_down(printed)
             if not going_on():
                 return "was cut short"
             if left <= 0:
                 return _TOO_LONG
         else:
             return ""
+
+
+def _cut_down(printed: int) -> None:
+    with contextlib.suppress(OSError):
+        size = os.fstat(printed).st_size
+        if size > _MOST_PRINTED:
+            last = os.pread(printed, _LAST_BYTES, size - _LAST_BYTES)
+            os.ftruncate(printed, 0)
+            os.write(printed, last)
 
 
 def _kill(child: "Popen[bytes]", mark: str) -> None:
