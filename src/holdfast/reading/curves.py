@@ -5,7 +5,6 @@ is cut down while it grows.
 """
 
 import json
-import math
 import os
 import stat
 from collections.abc import Mapping
@@ -30,6 +29,7 @@ _LONGEST_LINE: Final = 64 << 10
 #: Bytes of all files of one look: what is asked for beyond is read from their ends only.
 _MOST_READ: Final = 32 << 20
 _LEAST: Final = 64 << 10
+_MOST: Final = 10**300
 #: What a report says besides values.
 _OWN: Final = frozenset({"step", "total", "message", "time", "rank"})
 
@@ -100,24 +100,21 @@ def _curve(path: Path, most: int, rank: int | None, points: int) -> Curve | None
     except (OSError, ValueError):
         return None
     rows = [row for line in data.split(b"\n") if (row := _row(line, rank)) is not None]
-    names: dict[str, None] = {}
-    for row in rows:
+    x = next((key for key in ("step", "time") if _orders(rows, key)), "report")
+    first = rows[0][x] if x == "time" else 0
+    found: dict[str, list[tuple[float, float]]] = {}
+    for at, row in enumerate(rows):
+        where = at if x == "report" else row[x] - first
         for name, value in row.items():
-            if name not in _OWN and len(name) <= _LONGEST_NAME and _finite(value):
-                names.setdefault(name)
-    if not names:
-        return None
-    x = next((key for key in ("step", "time") if _all(rows, key)), "report")
-    first = rows[0]["time"] if x == "time" else 0.0
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for name in list(names)[:_MOST_NAMES]:
-        found = [
-            (float(at if x == "report" else row[x] - first), float(row[name]))
-            for at, row in enumerate(rows)
-            if _finite(row.get(name))
-        ]
-        lines[name] = thinned(found, points)
-    return Curve({"time": "s"}.get(x, x), lines, trimmed)
+            if name not in _OWN and _finite(value):
+                line = found.get(name)
+                if line is None:
+                    if len(found) >= _MOST_NAMES or len(name) > _LONGEST_NAME:
+                        continue
+                    line = found[name] = []
+                line.append((float(where), float(value)))
+    lines = {name: thinned(line, points) for name, line in found.items()}
+    return Curve({"time": "s"}.get(x, x), lines, trimmed) if lines else None
 
 
 def _read(path: Path, most: int) -> tuple[bytes, bool]:
@@ -147,16 +144,17 @@ def _row(line: bytes, rank: int | None) -> dict[str, Any] | None:
     return None
 
 
-def _all(rows: list[dict[str, Any]], key: str) -> bool:
+def _orders(rows: list[dict[str, Any]], key: str) -> bool:
     """Whether *key* orders what was reported: two points at one place are none."""
     values = [row.get(key) for row in rows]
     return all(map(_finite, values)) and len(set(values)) > 1
 
 
-def _finite(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) < 1e300 if isinstance(value, int) else math.isfinite(value)
+def _finite(value: Any) -> bool:
+    # Asked for every value of every report: of whole numbers, all but those that no float is.
+    return (type(value) is float and value - value == 0) or (
+        type(value) is int and -_MOST < value < _MOST
+    )
 
 
 def thinned(found: list[tuple[float, float]], points: int) -> list[tuple[float, float]]:
