@@ -95,9 +95,11 @@
     for (const rect of rects) {
       const box = page(rect);
       if (!real(box)) continue;
+      // A space at the end of a line that keeps its spaces hangs over, and shows nothing.
+      const hangs = style(parent).whiteSpace.includes("pre-wrap") || style(parent).whiteSpaceCollapse === "preserve" ? 10 : 1;
       const ellipsis = style(parent).textOverflow === "ellipsis" || (parent.parentElement && style(parent.parentElement).textOverflow === "ellipsis");
-      if (!by.scrolls && !ellipsis && !within(box, by, 2)) clipped.push(told(parent));
-      if (!by.scrolls && !ellipsis && (box.right > width + 1 || box.left < -1)) outside.push(told(parent));
+      if (!by.scrolls && !ellipsis && !within(box, by, 1 + hangs)) clipped.push(told(parent));
+      if (!by.scrolls && !ellipsis && (box.right > width + hangs || box.left < -1)) outside.push(told(parent));
       const seen = cut(box, by);
       if (real(seen)) {
         // The line's own leading is nobody's ink.

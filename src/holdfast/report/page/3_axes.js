@@ -64,7 +64,7 @@ const axes = (svg, x, y, box, names = {}) => {
 };
 const canvas = (width, height, words, kind = "") => s("svg", { viewBox: "0 0 " + width + " " + height, width, height, role: "img", "aria-label": words, class: kind });
 // Ten thousand points in one element: dots are what a line without length leaves.
-const dots = (points, kind, size) => s("path", { class: "dots " + kind, "stroke-width": size, d: points.map(([px, py]) => "M" + px.toFixed(1) + " " + py.toFixed(1) + "h0").join("") });
+const dots = (points, kind, size) => s("path", { class: "dots " + kind + (points.length > 150 ? "" : " few"), "stroke-width": size, d: points.map(([px, py]) => "M" + px.toFixed(1) + " " + py.toFixed(1) + "h0").join("") });
 const crosses = (points, size = 3) => s("path", { class: "cross", d: points.map(([px, py]) => "M" + (px - size).toFixed(1) + " " + (py - size).toFixed(1) + "l" + 2 * size + " " + 2 * size + "m0 " + -2 * size + "l" + -2 * size + " " + 2 * size).join("") });
 const trace = (points) => points.map(([px, py], k) => (k ? "L" : "M") + px.toFixed(1) + " " + py.toFixed(1)).join("");
 const near = (svg, points, tell, reach = 18) => {

@@ -12,7 +12,7 @@ const against = (host, Es, parameter, result) => {
   const xs = distinct(Es.flatMap((E) => E.all.map((i) => E.get(parameter, i)).filter((v) => v !== null)));
   const ys = Es.flatMap((E, k) => sets[k].map((i) => E.get(result, i)));
   if (!ys.length || xs.length < 2) return;
-  const name = parameter.slice(7), value = result.slice(8), few = xs.length <= 24;
+  const name = parameter.slice(7), value = result.slice(8), few = xs.length <= 60;
   const groups = Es.map((E, k) => [...tally(sets[k], (i) => E.get(parameter, i))].sort((a, b) => order(a[0], b[0])));
   const repeated = few && groups.some((found) => found.some(([, inside]) => inside.length > 1));
   const ends = [...ys, ...(repeated ? groups.flatMap((found, k) => found.flatMap(([, inside]) => { const list = inside.map((i) => Es[k].get(result, i)), m = mean(list), d = spread(list); return [m - d, m + d]; })) : [])].filter(numeric);

@@ -74,7 +74,7 @@ const events = (E, section) => {
   section.hidden = false;
   const when = (t) => { const date = new Date(start + t * 1000); return Number.isFinite(date.getTime()) ? date.toISOString().replace("T", " ").slice(0, 19) : "–"; };
   const get = (name, k) => at(own(list, name), k) ?? "";
-  const rows = range(n).reverse().map((k) => h("tr", {}, [when(at(list.at, k)), get("entity", k) === "process" ? "process " + get("index", k) : String(get("entity", k)), String(get("event", k)), [get("source", k), get("target", k)].filter(Boolean).join(" → "), String(get("actor", k)), String(get("reason", k)), brief(get("evidence", k), 90)].map((text, j) => h("td", { class: j === 3 ? get("target", k) : null }, text))));
+  const rows = range(n).reverse().map((k) => h("tr", {}, [when(at(list.at, k)), get("entity", k) === "process" ? "process " + get("index", k) : String(get("entity", k)), String(get("event", k)), get("source", k) === get("target", k) ? "" : [get("source", k), get("target", k)].filter(Boolean).join(" → "), String(get("actor", k)), String(get("reason", k)), brief(get("evidence", k), 90)].map((text, j) => h("td", { class: j === 3 ? get("target", k) : null }, text))));
   const body = h("tbody", {}, rows.slice(0, 15)), more = h("button", { type: "button" }, "Show all " + whole(n));
   on(more, "click", () => { body.replaceChildren(...rows); more.hidden = true; });
   more.hidden = n <= 15;

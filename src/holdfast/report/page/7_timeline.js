@@ -71,7 +71,8 @@ const usage = (host, E, title, get, words, limit, above) => {
   plot(host, [h("b", {}, title), ": " + said + "."], (width) => {
     const height = 240, box = FRAME(width, height, 66), roof = Math.max(most(values), numeric(limit) ? limit : 0) * 1.06 || 1;
     const x = linear(0, Math.max(E.n - 1, 1), box.left + 8, box.right - 4), y = linear(0, roof, box.bottom, box.top, words);
-    const svg = canvas(width, height, title + ": " + said);
+    const svg = canvas(width, height, title + ": " + said), ticks = x.ticks;
+    x.ticks = (want) => ticks(want).filter(([v]) => Number.isInteger(v));
     axes(svg, x, y, box, { x: "process", width });
     const points = list.map((i) => [x(i), y(get(i)), i]), bad = (point) => E.state(point[2]) === "failed";
     svg.append(dots(points.filter((point) => !bad(point)), "", list.length > 2000 ? 3 : 5), crosses(points.filter(bad), list.length > 2000 ? 2 : 3));

@@ -14,7 +14,8 @@ const compare = (Es, section) => {
   const sets = Es.map((E) => tally(E.all, (i) => JSON.stringify(named.map((name) => E.get("params." + name, i)))));
   const common = [...sets[0].keys()].filter((set) => sets.every((each) => each.has(set)));
   const ended = Es.map((E, k) => common.filter((set) => sets[k].get(set).some((i) => E.state(i) === "failed")));
-  if (named.length) section.append(h("p", {}, plural(common.length, "set") + " of parameters " + (common.length === 1 ? "is" : "are") + " in all of them; with a failure: " + Es.map((E, k) => whole(ended[k].length) + " in " + E.label).join(", ") + "; in one only: " + Es.map((E, k) => whole(count([...sets[k].keys()], (set) => sets.filter((each) => each.has(set)).length === 1)) + " in " + E.label).join(", ") + "."));
+  const alone = sets.map((mine) => count([...mine.keys()], (set) => sets.every((each) => each === mine || !each.has(set))));
+  if (named.length) section.append(h("p", {}, plural(common.length, "set") + " of parameters " + (common.length === 1 ? "is" : "are") + " in all of them; with a failure: " + Es.map((E, k) => whole(ended[k].length) + " in " + E.label).join(", ") + (alone.some(Boolean) ? "; nowhere else: " + Es.map((E, k) => whole(alone[k]) + " of " + E.label).join(", ") : "") + "."));
   const host = h("div", { class: "plots" });
   section.append(host);
   for (const result of results.slice(0, 4)) {
