@@ -89,6 +89,9 @@ class Progress:
         else:
             self._compare(self._state, state, changes)
         self.view.update(state)
+        for each in changes:
+            if each.event == "hook":  # the run is over, and yet it goes on
+                self.view.stopping = f"hook: {text.one_line(each.evidence)}; Ctrl-C ends it"
         if self._state is None and self._painter is not None:
             self._painter.wake()
         self._state = state

@@ -43,7 +43,7 @@ class View:
     Attributes:
         params: The parameters of its processes; whoever knows them sets them.
         held: Processes that are not to be started: nobody waits for them.
-        stopping: That processes are asked to stop, in words; None if they are not.
+        stopping: That processes are asked to stop, or a hook is told, in words; None if not.
         noted: What else is to be known.
         having: What an engine has of it, where somebody looked; else it is as recorded.
         ended: What ended badly.
