@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from holdfast.identity import Verdict
 from holdfast.reading import forms, glyphs, text
 from holdfast.reading.tables import Column
-from holdfast.status import ExperimentStatus
+from holdfast.status import ExperimentStatus, Reason
 from holdfast.store.catalog.summary import Summary
 
 if TYPE_CHECKING:
@@ -104,8 +104,12 @@ def _seconds(found: float | None) -> float | None:
     return None if found is None else round(found, 3)
 
 
-def _duration(found: float | None) -> str:
-    return "" if found is None else text.duration(found)
+def _lasted(each: Listed, now: datetime) -> str:
+    found = each.elapsed_s(now)
+    if found is not None:
+        return text.duration(found)
+    # Nobody knows when an owner died.
+    return _unknown(each, glyphs.unknown() if each.state.reason is Reason.STALE else "")
 
 
 def _count(field: str, *, zero: str = "0") -> tuple[Any, Any]:
@@ -156,7 +160,7 @@ _KNOWN: Final[dict[str, _Known]] = {
     "elapsed": _Known(
         "ELAPSED",
         lambda each, now: _seconds(each.elapsed_s(now)),
-        lambda each, now: _unknown(each, _duration(each.elapsed_s(now))),
+        lambda each, now: _lasted(each, now),
         number=True,
     ),
     "eta": _Known(
