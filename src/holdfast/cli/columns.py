@@ -10,7 +10,7 @@ from holdfast.reading.engines import is_left
 from holdfast.reading.signs import has_signs
 from holdfast.reading.tables import Column
 from holdfast.reading.times import elapsed_s, goes_on
-from holdfast.status import ExperimentStatus
+from holdfast.status import ExperimentStatus, Reason
 from holdfast.store.catalog.summary import Summary
 
 if TYPE_CHECKING:
@@ -106,8 +106,16 @@ def _seconds(found: float | None) -> float | None:
     return None if found is None else round(found, 3)
 
 
-def _duration(found: float | None) -> str:
-    return "" if found is None else text.duration(found)
+def _duration(seconds: float | None) -> str:
+    return "" if seconds is None else text.duration(seconds)
+
+
+def _lasted(each: Listed, look: _Look) -> str:
+    if words := _duration(each.elapsed_s(look.now)):
+        return words
+    # Nobody knows when an owner died.
+    stale = each.state.reason is Reason.STALE
+    return glyphs.unknown(signs=look.signs) if stale else _unknown(each, "", look)
 
 
 def _count(field: str, *, zero: str = "0") -> tuple[Any, Any]:
@@ -159,7 +167,7 @@ _KNOWN: Final[dict[str, _Known]] = {
     "elapsed": _Known(
         "ELAPSED",
         lambda each, now: _seconds(each.elapsed_s(now)),
-        lambda each, look: _unknown(each, _duration(each.elapsed_s(look.now)), look),
+        _lasted,
         number=True,
     ),
     "eta": _Known(
