@@ -60,6 +60,7 @@ def test_a_locale_without_signs_has_ascii(many: Shell) -> None:
     page = "\n".join(screen(many, "ls", columns=80, LC_ALL="C"))
     for words in ("x failed", "* aggregated", "= interrupted", "o initialised"):
         assert words in page
+    assert "\n".join(screen(many, "show", LONG, columns=80, LC_ALL="C")).isascii()
 
 
 def test_columns_are_chosen_parameters_and_results_among_them(many: Shell) -> None:

@@ -163,7 +163,8 @@ class Poured:
         if not chosen:
             return
         self._title(log)
-        self._put(b"".join(self._tame(each) + b"\n" for each in chosen))
+        tame = map(self._tame, chosen) if self._terminal else chosen
+        self._put(b"\n".join(tame) + b"\n")
 
     def _chosen(self, line: bytes) -> bool:
         if self._pattern is None:

@@ -25,10 +25,13 @@ class Folded:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that are done with *data*; what continues a taken one is without that."""
-        *lines, rest = (self._open + data).split(b"\n")
-        found: list[bytes] = []
-        for line in lines:
-            found += self._done(line)
+        whole = self._open + data
+        *lines, rest = whole.split(b"\n")
+        plain = b"\r" not in whole and b"\x1b" not in whole
+        if plain and not self._taken and self._outer is self._inner is None:
+            found = lines  # as nearly every log is
+        else:
+            found = [each for line in lines for each in self._done(line)]
         self._open = _short(rest) if b"\r" in rest else rest
         if len(self._open) > _LONGEST:
             found += [*self._released(), self._open[self._taken :]]
