@@ -5,6 +5,7 @@ a terminal.
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,6 +55,8 @@ class Pattern:
 
     def holds(self, line: str) -> bool:
         """Whether *line* has it. Raises click.UsageError if that takes too long to tell."""
+        if threading.current_thread() is not threading.main_thread():
+            return self._found(line) is not None  # no signal interrupts it
         before = signal.signal(signal.SIGALRM, self._late)
         # `re` looks for signals as it goes on, so that this ends even a search of hours.
         signal.setitimer(signal.ITIMER_REAL, _SEARCH_S)
