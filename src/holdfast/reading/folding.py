@@ -48,14 +48,17 @@ class Folded:
     def take(self) -> tuple[list[bytes], bytes]:
         """What is held back: lines that are done, and the beginning of one that is not."""
         lines = self._released()
-        rest = self._open[self._taken :] if self._taken else _last(self._open.replace(_UP, b"\r"))
+        rest = self._open[self._taken :]
+        if not self._taken and (b"\r" in rest or _UP in rest):
+            rest = _last(rest.replace(_UP, b"\r"))
         self._taken = len(self._open)
         return lines, rest
 
     def _done(self, line: bytes) -> list[bytes]:
         taken, self._taken = self._taken, 0
         if taken:
-            return [_last(line[taken:].removesuffix(b"\r"))]
+            line = line[taken:].removesuffix(b"\r")
+            return [_last(line) if b"\r" in line else line]
         if b"\r" not in line and b"\x1b" not in line:
             return [*self._released(), line]
         line = line.removesuffix(b"\r")
@@ -65,10 +68,10 @@ class Folded:
             self._outer = _last(above) or self._outer
             return []
         found = self._released()
-        if line.startswith(b"\r"):  # it may be drawn over from below
+        if b"\r" in line:  # it may be drawn over from below
             self._outer = _last(line)
             return found
-        return [*found, _last(line)]
+        return [*found, line]
 
     def _released(self) -> list[bytes]:
         found = [each for each in (self._outer, self._inner) if each is not None]
@@ -78,8 +81,6 @@ class Folded:
 
 def _last(line: bytes) -> bytes:
     """What was drawn last: blanks only take a bar away."""
-    if b"\r" not in line:
-        return line
     return next((each for each in reversed(line.split(b"\r")) if each.strip()), b"")
 
 
@@ -89,9 +90,9 @@ def _short(line: bytes) -> bytes:
     if up:
         head = b"\r" + _last(head.replace(_UP, b"\r"))
     drawn, again, rest = tail.rpartition(b"\r")
-    if not again:
-        return head + up + tail
-    if not rest.strip():  # it may be blanks only, or the beginning of another state
+    if not again or (not rest and b"\r" not in drawn):
+        return head + up + tail  # nothing is drawn over: it may be how the line ends
+    if _UP.startswith(rest.strip()):  # blanks take nothing away, nor does half a sequence
         drawn = b"\r" + _last(drawn)
         return head + up + drawn + b"\r" + rest
     return head + up + b"\r" + rest
