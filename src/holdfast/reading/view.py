@@ -159,7 +159,9 @@ class View:
             standing = self._running.stand(state, self._folder(state.experiment_id), now)
             left_s = self._estimate.left_s(state, now, standing, held)
             if left_s is not None and left_s > 0:
-                parts.append(f"about {text.duration(left_s)} left")
+                # How long a queue takes, nobody knows.
+                aside = " (without queueing)" if any(number for number, _ in queue) else ""
+                parts.append(f"about {text.duration(left_s)} left{aside}")
         return parts
 
     def lines(self, columns: int, rows: int, now: datetime | None = None) -> list[Line]:
