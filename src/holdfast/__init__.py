@@ -173,13 +173,13 @@ _HOMES = {
 }
 
 
-def _paint(entity: "Any", words: str, aggregate: "Any") -> dict[str, str]:
+def _paint(entity: "Any", words: str, aggregate: "Any", folder: "Any") -> dict[str, str]:
     from html import escape
 
     from holdfast import diagrams  # whoever only reads pays for no picture
     from holdfast.reading import shown
 
-    details = shown.details(entity, aggregate)
+    details = shown.details(entity, aggregate, folder)
     if not diagrams.can_draw(entity):
         return {"text/html": f"<p>{escape(words)}</p>{details}"}
     return {

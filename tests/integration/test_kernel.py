@@ -71,7 +71,11 @@ with LocalEngine() as engine:
         }
     )
 """
-QUICK = "import time, sys, os; time.sleep(0.4); sys.exit(os.environ['HOLDFAST_INDEX'] == '3')"
+QUICK = """
+import os, sys, time
+time.sleep(0.4)
+sys.exit("no <luck>" if os.environ["HOLDFAST_INDEX"] == "3" else 0)
+"""
 ENDLESS = "import threading; threading.Event().wait()"
 
 
@@ -87,11 +91,12 @@ def test_a_run_that_blocks_a_cell_shows_how_far_it_is(tmp_path: Path):
         last = updates[-1]["data"]
         assert last["text/plain"].startswith("✗ failed it's <b>: 5 completed, 1 failed, for ")
         assert "it&#x27;s &lt;b&gt;" in last["text/html"]
-        assert "exit code 1" in last["text/html"]
+        assert "exit code 1: no &lt;luck&gt;" in last["text/html"]
         # Two in a second, and the last one when the run is over, whenever that is.
         assert len(updates) <= 3 + 2 * (updates[-1]["at"] - first["at"])
         [outcome] = notebook.run("outcome")
         assert outcome["data"]["text/plain"].endswith("1 of 6 processes failed: 3")
+        assert "exit code 1: no &lt;luck&gt;" in outcome["data"]["text/html"]
         assert "image/svg+xml" in outcome["data"]
         assert notebook.run("print(outcome.ok)")[0]["text"] == "False\n"
         [history] = notebook.run("manager.history(outcome.state.experiment_id)")

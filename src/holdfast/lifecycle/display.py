@@ -16,20 +16,27 @@ _LONGEST = 2000
 
 #: What draws an entity with words above, by MIME type. The package sets it: pictures are made of
 #: the machines, and tables of what was read, so nothing here can know them.
-painter: "Callable[[Any, str, Mapping[str, Any] | None], dict[str, str]] | None" = None
+painter: "Callable[..., dict[str, str]] | None" = None
 
 #: Shows how an experiment stands as long as a context lasts. The package sets it, too.
 follower: "Callable[..., AbstractContextManager[object]] | None" = None
 
 
 def shown(
-    entity: object, words: str, aggregate: "Mapping[str, Any] | None" = None
+    entity: object,
+    words: str,
+    aggregate: "Mapping[str, Any] | None" = None,
+    folder: "Path | None" = None,
 ) -> dict[str, str]:
-    """A MIME bundle of *entity*, which *words* tell of, and of the *aggregate* it came to."""
+    """A MIME bundle of *entity*, which *words* tell of, and of the *aggregate* it came to.
+
+    Args:
+        folder: Where what failed processes said is to be found.
+    """
     from holdfast.errors import printable  # only where something is shown
 
     words = printable(words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…")
-    painted = painter(entity, words, aggregate) if painter is not None else {}
+    painted = painter(entity, words, aggregate, folder) if painter is not None else {}
     return {"text/plain": words, **painted}
 
 

@@ -385,7 +385,7 @@ class Orchestrator:
             display.followed(lambda: claim.state, claim.folder, whole=whole),
         ):
             course = Course(self._terms, claim, experiment, digests, interrupts, intent.works)
-            return course.run(
+            outcome = course.run(
                 intent,
                 selection=selection,
                 changed=changed,
@@ -393,6 +393,7 @@ class Orchestrator:
                 aggregate=aggregate,
                 leave=leave,
             )
+            return attrs.evolve(outcome, folder=claim.folder)
 
     def _note_unused(
         self,

@@ -1,6 +1,7 @@
 """How a run ended: the facts, and one sentence for people."""
 
 from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
 from signal import Signals
 from typing import Any, Final
 
@@ -63,6 +64,8 @@ class Outcome:
         engine: Whose they are.
         lost: Processes whose results are lost, of an experiment whose aggregate is missing, too:
             nothing but a new run makes them again.
+        folder: The experiment's, where a notebook finds what failed processes said; None if this
+            call had nothing to run.
     """
 
     state: ExperimentState
@@ -77,9 +80,10 @@ class Outcome:
     left: int = 0
     engine: str = "local"
     lost: tuple[int, ...] = ()
+    folder: Path | None = attrs.field(default=None, eq=False, repr=False)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        return display.shown(self.state, self.message, self.aggregate)
+        return display.shown(self.state, self.message, self.aggregate, self.folder)
 
     def _repr_html_(self) -> str:
         return self._repr_mimebundle_()["text/html"]

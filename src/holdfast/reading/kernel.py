@@ -39,9 +39,9 @@ Bundle = dict[str, str]
 
 def in_notebook() -> bool:
     """Whether this is the kernel of a notebook, and not a terminal or a script."""
-    python = sys.modules.get("IPython")
-    shell = None if python is None else python.get_ipython()
-    return hasattr(shell, "kernel")
+    # Of one that is being imported, or is kept from it, there may be less than all.
+    asked = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return asked is not None and hasattr(asked(), "kernel")
 
 
 def following(look: Look, folder: Path, *, whole: bool = True) -> AbstractContextManager[object]:
@@ -79,12 +79,14 @@ def _shown(picture: "_Picture") -> Iterator[None]:
     # In the context of the cell: there the kernel finds to which cell an output belongs.
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(go_on,), name=name, daemon=True)
-    thread.start()
+    with contextlib.suppress(RuntimeError):  # no more threads: the last picture is all there is
+        thread.start()
     try:
         yield
     finally:
         over.set()
-        thread.join(_PATIENCE_S)
+        if thread.ident is not None:
+            thread.join(_PATIENCE_S)
         if not thread.is_alive():
             draw()
 

@@ -33,16 +33,20 @@ _MOST_STEPS: Final = 100
 _LONGEST: Final = 200
 #: Failures of which a state by itself is asked for the reason.
 _MOST_FAILURES: Final = 2_000
+_MOST_LOGS: Final = 200
 
 
-def details(entity: object, aggregate: Mapping[str, Any] | None = None) -> str:
+def details(
+    entity: object, aggregate: Mapping[str, Any] | None = None, folder: Path | None = None
+) -> str:
     """What stands below the words about *entity*: a state, a history, a step; else nothing.
 
     Args:
         aggregate: What an experiment came to; its rows are shown, the first of them.
+        folder: The experiment's, where what failed processes said is looked up.
     """
     if isinstance(entity, ExperimentState):
-        return experiment(entity) + ("" if aggregate is None else _rows(aggregate))
+        return experiment(entity, folder) + ("" if aggregate is None else _rows(aggregate))
     if isinstance(entity, Transition):
         return _steps([entity])
     if isinstance(entity, History):
@@ -50,10 +54,18 @@ def details(entity: object, aggregate: Mapping[str, Any] | None = None) -> str:
     return ""
 
 
-def experiment(state: ExperimentState) -> str:
-    """A bar of the processes, and why those that failed did, as far as the state tells."""
+def experiment(state: ExperimentState, folder: Path | None = None) -> str:
+    """A bar of the processes, and why those that failed did, as far as the state tells.
+
+    Args:
+        folder: Where the first of them are looked up, which say more.
+    """
     found = state.processes.indices(ProcessStatus.FAILED)[:_MOST_FAILURES]
-    why = {index: reasons.failure(Path(), state, index, look=False) for index in found}
+    most = 0 if folder is None else _MOST_LOGS
+    why = {
+        index: reasons.failure(folder or Path(), state, index, look=number < most)
+        for number, index in enumerate(found)
+    }
     return bar(state) + failures(grouping.groups(why))
 
 
