@@ -21,6 +21,10 @@ settings.register_profile("dev", max_examples=50, **_COMMON)
 settings.register_profile("ci", max_examples=200, derandomize=True, print_blob=True, **_COMMON)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
+# What is written to be read has signs that a machine without a locale lacks; `test_looking` and
+# `test_glyphs` have those locales.
+os.environ["LC_ALL"] = "C.UTF-8"
+
 # Ignored in what a script starts with `&`, and so by everything that a test starts to interrupt it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,8 +1,10 @@
 """`holdfast export` into files, and as Parquet."""
 
+import csv
 import io
 import json
 import os
+from datetime import datetime
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -70,6 +72,16 @@ def test_a_file_holds_what_is_printed(sh: Shell, form: str):
     assert (sh.path / "out").read_text() == printed
     assert sh("export", "@last", form, "-O", "-")[0] == printed
     assert sorted(path.name for path in sh.path.glob(".out*")) == []
+
+
+def test_times_are_bare_words_of_iso_8601(sh: Shell):
+    """In CSV as in what `show` prints of the same processes."""
+    sh("run", "e.toml")
+    exported = sh("export", "@last")[0]
+    for row in csv.DictReader(io.StringIO(exported)):
+        began = datetime.fromisoformat(row["started_at"])
+        assert began <= datetime.fromisoformat(row["completed_at"])
+    assert sh("show", "@last", "-o", "csv")[0] == exported
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(sh: Shell):

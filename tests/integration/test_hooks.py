@@ -173,6 +173,18 @@ def test_what_is_held_back_is_no_end(bench):
     assert bench.said() == "failed\naggregated\n"
 
 
+def test_every_command_that_brings_about_an_end_tells_of_it(bench):
+    """Completed, then aggregated; then its aggregate is only shown."""
+    experiment = bench.experiment({"on_finish": writes("said", "{status}")})
+    with LocalEngine() as engine:
+        orchestrator = Orchestrator(bench.manager, engine)
+        outcome = orchestrator.run(experiment, aggregate=False)
+        assert bench.said() == "completed\n"
+        for _ in range(2):
+            orchestrator.aggregate(outcome.state.experiment_id)
+            assert bench.said() == "completed\naggregated\n"
+
+
 def test_a_deadline_is_a_failure(bench):
     """Interrupted, and nobody asked."""
     hooks = {"on_failure": writes("said", "{status} {reason}")}

@@ -155,7 +155,7 @@ def test_a_page_of_a_failed_experiment_says_what_failed_and_what_is_best(manager
     assert each["next"] == "holdfast resume sweep"
     assert [group["count"] for group in each["groups"]] == [3, 3]
     assert each["why"][0].startswith("3 processes ")
-    assert each["why"][-1] == "4 attempts were interrupted: lost; not charged to their retries"
+    assert each["why"][-1] == "4 attempts were interrupted (lost); no retry is charged for them"
     assert each["interruptions"] == [{"reason": "lost", "count": 4}]
     numbers = {number["label"]: number for number in each["numbers"]}
     assert numbers["completed"]["value"] == "54 of 60"

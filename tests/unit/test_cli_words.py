@@ -83,7 +83,7 @@ def test_what_is_cut_fits(words: str, columns: int) -> None:
     """And is left alone if it fits anyway."""
     found = text.cut(words, columns)
     assert text.width(found) <= columns
-    assert found == words or found.endswith("…")
+    assert found == words or found.endswith(("…", "~"))
 
 
 @given(st.text())
@@ -145,6 +145,20 @@ def test_a_display_that_missed_steps_tells_of_their_failures(state_dir: Path) ->
         "failed process 1: exit code 2",
         "failed process 3: exit code 3",
     ]
+
+
+def test_who_looks_now_and_then_misses_no_failure(state_dir: Path) -> None:
+    """The state tells of it, be it one step older or many."""
+    manager = StateManager(state_dir)
+    manager.create("e", num_processes=2)
+    display = Progress(manager.folder, lambda state: None, lambda state: [])
+    with manager.claim("e") as claim, contextlib.redirect_stderr(io.StringIO()) as err:
+        claim.record("start")
+        claim.record_many([("start", 0), ("start", 1)])
+        display.step(claim.state, ())
+        claim.record("fail", 0, exit_code=3)
+        display.step(claim.state, ())
+    assert "failed process 0: exit code 3" in err.getvalue().splitlines()
 
 
 def _process(status: ProcessStatus, since_s: float, lasted_s: float | None) -> ProcessProgress:

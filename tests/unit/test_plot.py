@@ -38,7 +38,12 @@ def drawn(ax: Any, folder: Path) -> bytes:
 
 
 def said(ax: Any) -> str:
-    return " ".join(each.get_text() for each in ax.texts)
+    """What is said under the axes, or in them."""
+    return ax.get_xlabel().partition("\n")[2] or " ".join(each.get_text() for each in ax.texts)
+
+
+def across(ax: Any) -> str:
+    return ax.get_xlabel().partition("\n")[0]
 
 
 def labels(ax: Any) -> list[str]:
@@ -52,7 +57,7 @@ def test_results_has_a_point_for_each_process_and_says_what_has_none(swept, tmp_
     [points] = [each for each in ax.collections if each.get_label() == "process"]
     frame = manager.to_pandas(state)
     assert len(points.get_offsets()) == frame["result.accuracy"].notna().sum() == 53
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("lr", "accuracy")
+    assert (across(ax), ax.get_ylabel()) == ("lr", "accuracy")
     assert "7 of 60 processes failed" in said(ax)
     assert set(labels(ax)) == {"process", "failed", "mean ± standard deviation"}
     [means] = [each for each in ax.containers if each.get_label().startswith("mean")]
@@ -65,10 +70,10 @@ def test_without_names_it_takes_what_varies_and_what_is_a_number(swept):
     """The first parameter with more than one value, and the first result."""
     manager, state = swept
     ax = holdfast.plot.results(manager, state.experiment_id)
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("lr", "accuracy")
+    assert (across(ax), ax.get_ylabel()) == ("lr", "accuracy")
     ax = holdfast.plot.results(manager, state, x="index", y="max_rss_bytes")
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("index", "max_rss [bytes]")
-    assert holdfast.plot.results(manager, state, x="duration_s").get_xlabel() == "duration [s]"
+    assert (across(ax), ax.get_ylabel()) == ("index", "max_rss [bytes]")
+    assert across(holdfast.plot.results(manager, state, x="duration_s")) == "duration [s]"
 
 
 def test_any_column_can_be_x(swept, tmp_path):
@@ -124,7 +129,7 @@ def test_progress_has_a_line_for_each_process_that_reported(swept, tmp_path):
     ax = holdfast.plot.progress(manager, state, "loss")
     assert len(ax.lines) == 20
     assert said(ax) == "40 of 60 processes reported none"
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "loss")
+    assert (across(ax), ax.get_ylabel()) == ("step", "loss")
     assert len(holdfast.plot.progress(manager, state, most=5).lines) == 5
     with pytest.raises(InvalidRequestError, match="nobody reported 'los'; reported was"):
         holdfast.plot.progress(manager, state, "los")
@@ -148,7 +153,9 @@ def test_an_empty_experiment_has_empty_plots(manager: StateManager, tmp_path: Pa
     manager.create("new", num_processes=3)
     for plot in (holdfast.plot.timeline, holdfast.plot.progress):
         assert drawn(plot(manager, "new"), tmp_path)
-    assert said(holdfast.plot.timeline(manager, "new")) == "3 processes without an attempt"
+    assert said(holdfast.plot.timeline(manager, "new")) == "no attempt has begun"
+    words = "no process reported a number while it ran"
+    assert said(holdfast.plot.progress(manager, "new")) == words
     with pytest.raises(InvalidRequestError, match="no result is a number"):
         holdfast.plot.results(manager, "new")
     ax = holdfast.plot.results(manager, "new", y="duration_s")

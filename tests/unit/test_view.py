@@ -13,7 +13,7 @@ import experiments
 from holdfast import StateManager
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import reasons, text
-from holdfast.reading.evidence import parameters
+from holdfast.reading.evidence import parameters, tail
 from holdfast.reading.view import View
 from holdfast.status import ProcessStatus, Reason
 
@@ -123,3 +123,10 @@ def test_what_ended_before_counts_for_the_estimate(story: View, tmp_path: Path) 
     silent = View(lambda _: tmp_path)
     silent.update(state)
     assert re.search(r", about .+ left$", silent.counts(state, datetime.now(UTC)))
+
+
+def test_a_log_is_shown_without_its_colours_and_earlier_states(tmp_path: Path) -> None:
+    """A bar is drawn a hundred times; a view has a line for it."""
+    log = tmp_path / "0.1.err"
+    log.write_bytes(b"first\r\n 10%|#\r 99%|##\r100%|###\n\x1b[31mValueError: x\x1b[0m\x07\n")
+    assert tail(log, 3, plain=True) == ["first", "100%|###", "ValueError: x\\x07"]

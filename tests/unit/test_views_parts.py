@@ -9,6 +9,7 @@ import pytest
 
 import experiments
 from holdfast.attempts.names import attempts_dir, progress_path
+from holdfast.lifecycle.events import PhaseReported, ProcessExited
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress, Ranks
 from holdfast.reading import grouping, reasons
 from holdfast.reading.curves import curves, thinned
@@ -18,6 +19,7 @@ from holdfast.store.attempted import attempt_of
 from holdfast.store.manager import StateManager
 
 NOW = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
 
 
 def failure(*kind: object, how: str = "exit code 1") -> reasons.Failure:
@@ -86,6 +88,34 @@ def test_every_attempt_has_its_span(manager: StateManager):
     for index, process in state.process_progress.items():
         assert last[index].started_at == process.started_at
         assert last[index].host == process.host
+
+
+def test_what_waited_in_a_queue_is_told_apart_from_what_ran(manager: StateManager):
+    """Of one that ended, too; one that was taken out of the queue never began."""
+    handle = {"engine": "slurm", "data": {"job": "7"}}
+    manager.create("queue", num_processes=3)
+    with manager.claim("queue") as claim:
+        claim.record("start")
+        for index in range(3):
+            claim.record("start", index)
+        of = [{"process": index, "attempt": 1, "at": NOW} for index in range(3)]
+        claim.record_many([PhaseReported(**each, phase="queued", handle=handle) for each in of])
+        claim.record_many([PhaseReported(**e, host="n1", since=NOW + MINUTE) for e in of[:2]])
+        claim.record_many(
+            [
+                ProcessExited(**of[0], exit_code=0, ended_at=NOW + 2 * MINUTE),
+                ProcessExited(**of[2], reason=Reason.PREEMPTED, engine_end="cancelled"),
+            ]
+        )
+        state = manager.load("queue")
+        done, runs, taken = spans(state, manager.folder("queue"))
+    submitted = state.processes[1].submitted_at
+    assert submitted is not None
+    assert (done.outcome, done.started_at, done.host) == ("completed", NOW + MINUTE, "n1")
+    assert (runs.outcome, runs.started_at, runs.ended_at) == ("running", NOW + MINUTE, None)
+    assert runs.submitted_at == submitted
+    assert taken.outcome == "interrupted"
+    assert taken.started_at is None
 
 
 def test_what_runs_has_no_end(manager: StateManager):

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from holdfast.identity import Verdict
 from holdfast.reading import forms, glyphs, text
+from holdfast.reading.engines import is_left
+from holdfast.reading.signs import has_signs
 from holdfast.reading.tables import Column
-from holdfast.status import ExperimentStatus
+from holdfast.reading.times import elapsed_s, goes_on
+from holdfast.status import ExperimentStatus, Reason
 from holdfast.store.catalog.summary import Summary
 
 if TYPE_CHECKING:
@@ -45,17 +48,21 @@ class Listed(NamedTuple):
         """Whether something runs, or may."""
         if self.state.status is not ExperimentStatus.RUNNING:
             return False
-        from holdfast.reading.times import goes_on
-
         return goes_on(self.state, self.living, self.having)
 
     def elapsed_s(self, now: datetime) -> float | None:
         """Seconds since it began."""
-        if self.began is None and self.state.status is ExperimentStatus.RUNNING:
-            return None
-        from holdfast.reading.times import elapsed_s
+        if self.state.status is not ExperimentStatus.RUNNING:
+            return elapsed_s(self.state.started_at, self.state, now, on=False)
+        return elapsed_s(self.began, self.state, now, on=self.goes_on)
 
-        return elapsed_s(self.began or self.state.started_at, self.state, now, on=self.goes_on)
+
+class _Look(NamedTuple):
+    """When and where a listing is looked at."""
+
+    now: datetime
+    #: Whether signs other than ASCII can be shown.
+    signs: bool
 
 
 class _Known(NamedTuple):
@@ -64,17 +71,17 @@ class _Known(NamedTuple):
     Attributes:
         value: Whole, for programs.
         words: For people; default: the value as a cell.
+        running: Whether only what runs has any.
     """
 
     heading: str
     value: Callable[[Listed, datetime], Any]
-    words: Callable[[Listed, datetime], str] | None = None
+    words: Callable[[Listed, _Look], str] | None = None
     number: bool = False
+    running: bool = False
 
 
 def _status(each: Listed) -> str:
-    from holdfast.reading.engines import is_left
-
     words = forms.status_words(each.state, each.living, each.having)
     if each.having is not None:
         left = each.living is None or is_left(each.state, each.living)
@@ -90,26 +97,29 @@ def _progress(each: Listed) -> tuple[str, str, str]:
     return cells(each.sums)
 
 
-def _unknown(each: Listed, words: str) -> str:
+def _unknown(each: Listed, words: str, look: _Look) -> str:
     """*words*; of what runs and does not say, a dash; nothing of what is over."""
-    return words or (glyphs.unknown() if each.goes_on else "")
-
-
-def _left(each: Listed) -> str:
-    left = each.remaining_s
-    return _unknown(each, "" if left is None else text.duration(left))
+    return words or (glyphs.unknown(signs=look.signs) if each.goes_on else "")
 
 
 def _seconds(found: float | None) -> float | None:
     return None if found is None else round(found, 3)
 
 
-def _duration(found: float | None) -> str:
-    return "" if found is None else text.duration(found)
+def _duration(seconds: float | None) -> str:
+    return "" if seconds is None else text.duration(seconds)
+
+
+def _lasted(each: Listed, look: _Look) -> str:
+    if words := _duration(each.elapsed_s(look.now)):
+        return words
+    # Nobody knows when an owner died.
+    stale = each.state.reason is Reason.STALE
+    return glyphs.unknown(signs=look.signs) if stale else _unknown(each, "", look)
 
 
 def _count(field: str, *, zero: str = "0") -> tuple[Any, Any]:
-    def words(each: Listed, _: datetime) -> str:
+    def words(each: Listed, _: _Look) -> str:
         return str(getattr(each.state, field) or zero)
 
     return lambda each, _: getattr(each.state, field), words
@@ -119,7 +129,7 @@ def _time(heading: str, field: str) -> _Known:
     return _Known(
         heading,
         lambda each, _: getattr(each.state, field),
-        lambda each, now: text.age(getattr(each.state, field), now),
+        lambda each, look: text.age(getattr(each.state, field), look.now),
         number=True,
     )
 
@@ -131,7 +141,7 @@ _KNOWN: Final[dict[str, _Known]] = {
     "state": _Known(
         "STATE",
         lambda each, _: str(each.state.status),
-        lambda each, _: glyphs.status(_status(each)),
+        lambda each, look: glyphs.status(_status(each), signs=look.signs),
     ),
     "reason": _Known("REASON", lambda each, _: each.state.reason),
     "owner": _Known("OWNER", lambda each, _: None if each.living is None else each.living.kind),
@@ -149,27 +159,30 @@ _KNOWN: Final[dict[str, _Known]] = {
     "prog": _Known(
         "PROG",
         lambda each, _: None if each.sums is None else each.sums.step,
-        lambda each, _: _unknown(each, _progress(each)[0]),
+        lambda each, look: _unknown(each, _progress(each)[0], look),
         number=True,
+        running=True,
     ),
     "total": _Known("TOTAL", lambda each, _: None if each.sums is None else each.sums.total),
     "elapsed": _Known(
         "ELAPSED",
         lambda each, now: _seconds(each.elapsed_s(now)),
-        lambda each, now: _unknown(each, _duration(each.elapsed_s(now))),
+        _lasted,
         number=True,
     ),
     "eta": _Known(
         "ETA",
         lambda each, _: _seconds(each.remaining_s),
-        lambda each, _: _left(each),
+        lambda each, look: _unknown(each, _duration(each.remaining_s), look),
         number=True,
+        running=True,
     ),
     "beat": _Known(
         "BEAT",
         lambda each, _: None if each.sums is None else _seconds(each.sums.age_s),
-        lambda each, _: _unknown(each, _progress(each)[2]),
+        lambda each, look: _unknown(each, _progress(each)[2], look),
         number=True,
+        running=True,
     ),
     "tags": _Known("TAGS", lambda each, _: " ".join(each.said.tags)),
     "note": _Known("NOTE", lambda each, _: each.said.note),
@@ -220,14 +233,14 @@ def columns(found: Sequence[Listed], names: Sequence[str] | None, key: str | Non
         names: Those that were asked for; None for the usual ones.
         key: What the experiments are sorted by, of which there is a column, too.
     """
-    now = datetime.now(UTC)
+    look = _Look(datetime.now(UTC), has_signs())
     made = []
     if names is None:
         chosen = [*DEFAULT, *_OPTIONAL]
         if key is not None and (column_of(key) or key) not in chosen:
             chosen[4:4] = [column_of(key) or key]
         for name in chosen:
-            column = _column(found, name, now, _RANKS.get(name, 1))
+            column = _column(found, name, look, _RANKS.get(name, 1))
             if name in _OPTIONAL:
                 if not any(column.cells):
                     continue
@@ -235,10 +248,10 @@ def columns(found: Sequence[Listed], names: Sequence[str] | None, key: str | Non
             made.append(column)
         return made
     # What was asked for first goes last.
-    return [_column(found, name, now, at) for at, name in enumerate(names)]
+    return [_column(found, name, look, at) for at, name in enumerate(names)]
 
 
-def _column(found: Sequence[Listed], name: str, now: datetime, rank: int) -> Column:
+def _column(found: Sequence[Listed], name: str, look: _Look, rank: int) -> Column:
     known = _KNOWN.get(name)
     if known is None:
         values = [(each.facts or {}).get(name) for each in found]
@@ -251,15 +264,20 @@ def _column(found: Sequence[Listed], name: str, now: datetime, rank: int) -> Col
             rank=rank,
         )
     words = known.words
-    if words is not None:
-        cells = [text.short(words(each, now)) for each in found]
+    if words is not None and known.running:
+        runs = ExperimentStatus.RUNNING
+        cells = [words(each, look) if each.state.status is runs else "" for each in found]
+    elif words is not None:
+        cells = [words(each, look) for each in found]
     else:
-        cells = [_cell(known.value(each, now)) for each in found]
+        cells = [_cell(known.value(each, look.now)) for each in found]
     least: int | None = _LEAST
     if known.number or name == "id":
         least = None
     elif name == "state":  # its word is never cut, what is said besides may be
-        least = max((text.width(each.split(" (")[0].split(",")[0]) for each in cells), default=0)
+        least = max(
+            (text.width(each.split(" (")[0].split(",")[0]) for each in set(cells)), default=0
+        )
     return Column(
         heading=known.heading,
         cells=cells,
@@ -275,8 +293,11 @@ def _style(cell: str) -> text.Style | None:
 
 
 def _cell(value: Any) -> str:
-    if value is None or isinstance(value, str):
-        return text.short(value or "")
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        # Most are as short as they look, and there may be 100,000 of them.
+        return value if len(value) < 40 and value.isprintable() else text.short(value)
     if isinstance(value, datetime):
         return text.age(value)
     from holdfast.reading.cells import cell  # loads what reads results

@@ -2,10 +2,8 @@
 
 import csv
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,12 +12,12 @@ import click
 from holdfast.cli.addressing import resolve_unit
 from holdfast.cli.annotating import said_about
 from holdfast.cli.app import experiment_argument, in_state_dir
+from holdfast.cli.formats import field, plain
 from holdfast.cli.where import Where
 from holdfast.cli.writing import write_file
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import frames, records, seen, text
 from holdfast.store.annotations import Annotations
-from holdfast.store.strictjson import spelt
 
 __all__ = ["export"]
 
@@ -99,7 +97,7 @@ def _lines(state: ExperimentState, found: records.Table, said: Annotations) -> I
     """Every row with all there is as JSON, of which large results are never built."""
     for index, row, lacking in found.encoded():
         about = {**records.about(state, index), "error": lacking, **said._asdict()}
-        more = _encode({name: _plain(each) for name, each in about.items()})
+        more = _encode({name: plain(each) for name, each in about.items()})
         yield f"{row[:-1]}, {more[1:]}\n"
 
 
@@ -115,16 +113,4 @@ def _csv(found: records.Table) -> Iterator[str]:
     line: Callable[[list[Any]], Any] = csv.writer(_Line(), lineterminator="\n").writerow
     yield line([column.name for column in found.columns])
     for record, part in found.parted():
-        yield line([_field(part(value)) for value in record.values()])
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value
-
-
-def _field(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else spelt(value)
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        return value
-    return "" if value is None else _encode(_plain(value))
+        yield line([field(part(value)) for value in record.values()])

@@ -20,7 +20,15 @@ from holdfast.store.strictjson import spelt, strict
 if TYPE_CHECKING:
     from holdfast.store.annotations import Annotations
 
-__all__ = ["Format", "format_option", "print_processes", "write_lines", "write_rows"]
+__all__ = [
+    "Format",
+    "field",
+    "format_option",
+    "plain",
+    "print_processes",
+    "write_lines",
+    "write_rows",
+]
 
 Format = Literal["table", "json", "jsonl", "tsv", "csv"]
 
@@ -71,11 +79,11 @@ def write_rows(
     """
     import csv  # only this needs it
 
-    tame = text.is_terminal(sys.stdout)
+    tame = sys.stdout.isatty()
     writer = csv.writer(sys.stdout, lineterminator="\n")
     with text.delivering():
         for row in itertools.chain([header], rows):
-            fields = [_field(each) for each in row]
+            fields = [field(each) for each in row]
             if tame:
                 fields = list(map(printable, fields))
             if output == "csv":
@@ -98,16 +106,18 @@ def print_processes(
     names = [column.name for column in made.columns]
     rows = ([part(value) for value in record.values()] for record, part in made.parted())
     if output == "jsonl":
-        write_lines(dict(zip(names, map(_plain, row), strict=True)) for row in rows)
+        write_lines(dict(zip(names, map(plain, row), strict=True)) for row in rows)
     else:
         write_rows(output, names, rows)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """*value* for JSON: a time in ISO 8601."""
     return value.isoformat() if isinstance(value, datetime) else value
 
 
-def _field(value: Any) -> str:
+def field(value: Any) -> str:
+    """*value* in a row of CSV or TSV, whole; nothing for None, lists and objects as JSON."""
     if value is None:
         return ""
     if isinstance(value, str):

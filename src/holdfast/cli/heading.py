@@ -26,6 +26,9 @@ _TABLES: Final = (
     *("matrix", "env", "limits", "retry", "aggregate", "engine", "identity", "outputs"),
     *("store", "slots", "needs", "hooks"),
 )
+#: Processes that are named as soon as they are counted, and columns of their numbers.
+_NAMED: Final = (ProcessStatus.RUNNING, ProcessStatus.FAILED)
+_FEW: Final = 40
 #: Columns of what stands alone in a line.
 _LONG: Final = 500
 
@@ -77,16 +80,24 @@ def _rows(rows: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _counts(state: ExperimentState, having: HandedOver | None) -> str:
-    """`8: 2 pending, 3 with Slurm, 3 completed (1 reused)`."""
+    """`8: 2 pending, 3 with Slurm, 2 completed (1 reused), 1 failed (4)`."""
     found = {str(status): state.processes.count(status) for status in ProcessStatus}
     if having is not None:
         # Whether they wait, run or have ended is for the engine's own line to say.
         found["running"] -= having.number
         found = {"pending": found.pop("pending"), f"with {having.title}": having.number, **found}
-    counts = ", ".join(f"{number:,} {what}" for what, number in found.items() if number)
+    named = _NAMED if having is None else (ProcessStatus.FAILED,)
+    more = {str(each): _which(state, each) for each in named if found[each]}
     if reused := state.processes_reused:
-        counts += f" ({reused:,} reused)"
+        more["completed"] = f" ({reused:,} reused)"
+    counts = ", ".join(
+        f"{number:,} {what}{more.get(what, '')}" for what, number in found.items() if number
+    )
     return f"{state.num_processes:,}" + (f": {counts}" if counts else "")
+
+
+def _which(state: ExperimentState, status: ProcessStatus) -> str:
+    return f" ({text.short(text.ranges(state.processes.indices(status)), _FEW)})"
 
 
 def _time(

@@ -89,6 +89,9 @@ class Progress:
         else:
             self._compare(self._state, state, changes)
         self.view.update(state)
+        for each in changes:
+            if each.event == "hook":  # the run is over, and yet it goes on
+                self.view.stopping = f"hook: {text.one_line(each.evidence)}; Ctrl-C ends it"
         if self._state is None and self._painter is not None:
             self._painter.wake()
         self._state = state
@@ -140,6 +143,7 @@ class Progress:
         else:
             text.say(f"running {which}: {text.count(state.num_processes, 'process')}")
         if text.is_terminal(sys.stderr):
+            self.view.look_back(state)
             self._painter = Painter(Screen(sys.stderr), self.view.lines, _DRAW_EVERY_S)
             self._displayed = True
 
@@ -148,7 +152,8 @@ class Progress:
     ) -> None:
         # A next start in the same line takes the reason of an end out of the record.
         ended = state
-        if state.revision == older.revision + 1:  # else steps were missed: the states tell
+        # Without changes somebody looks now and then; if steps were missed, the states tell, too.
+        if changes and state.revision == older.revision + 1:
             ended = replay_many(older, [each for each in changes if each.event != "start"])
         requeues = {each.process: each for each in changes if each.event == "requeue"}
         groups: defaultdict[tuple[int, object, bool], list[int]] = defaultdict(list)

@@ -87,8 +87,8 @@ class Poured:
         self._titled = titled
         self._raw = raw
         self._pattern = pattern
-        self._terminal = text.is_terminal(sys.stdout)
-        self._live = live and self._terminal and pattern is None
+        self._terminal = sys.stdout.isatty()  # one that is dumb may still obey what it is sent
+        self._live = live and text.is_terminal(sys.stdout) and pattern is None
         self._last: Path | None = None
         self._line_open = False
         self._folded: dict[Path, Folded] = {}

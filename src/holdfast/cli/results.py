@@ -13,7 +13,7 @@ from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.orchestration.surveying import lost_results
 from holdfast.provenance import code as records
-from holdfast.reading import forms, progress, reasons, seen, text
+from holdfast.reading import forms, glyphs, progress, reasons, seen, text
 from holdfast.reading.cells import cell, flat
 from holdfast.reading.engines import place, usage_words, waited
 from holdfast.reading.evidence import parameters
@@ -99,7 +99,7 @@ def process_page(
         return
     row = next(rows.outlines(made), None) or aggregate["missing"][0]["row"]
     facts = [
-        ("status", str(process.status) + ("" if failed is None else f": {failed}")),
+        ("status", glyphs.status(process.status) + ("" if failed is None else f": {failed}")),
         ("attempts", "" if process.origin and not process.attempt else str(process.attempt)),
         ("reused", "" if process.origin is None else f"from {text.short(process.origin)}"),
         ("engine", _there(process)),

@@ -94,9 +94,12 @@ class Painter:
         self._thread.start()
 
     def _paint(self) -> None:
-        while not self._over:
+        while True:
             self._due.clear()
+            over = self._over
             self._screen.draw(self._lines)
+            if over:
+                return
             self._due.wait(self._every_s)
 
     def wake(self) -> None:
@@ -104,7 +107,7 @@ class Painter:
         self._due.set()
 
     def close(self) -> None:
-        """Draw nothing any more, and take away what is drawn."""
+        """Draw once more, since all news is shown, and take away what is drawn."""
         self._over = True
         self._due.set()
         self._thread.join()

@@ -8,6 +8,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from holdfast.attempts.reports import output_of
 from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.reading import forms, glyphs, grouping, reasons, text
+from holdfast.reading import forms, glyphs, grouping, reasons, text, times
 from holdfast.reading.cells import cell, flat
 from holdfast.reading.evidence import Params, parameters, params_words, tail
 from holdfast.results import aggregation, rows
@@ -100,14 +101,13 @@ def _parts(where: Where, state: ExperimentState, message: str) -> Iterator[str]:
 
 def _numbers(state: ExperimentState) -> Iterator[str]:
     interrupted = sum(each.interruptions for each in state.processes.values())
-    began, ended = state.started_at, state.finished_at
-    elapsed = "" if began is None or ended is None else (ended - began).total_seconds()
+    elapsed = times.elapsed_s(times.began(state), state, datetime.now(UTC), on=False)
     numbers = {
         "completed": f"{state.processes_completed:,}",
         "failed": f"{state.processes_failed:,}",
         "processes": f"{state.num_processes:,}",
         "interruptions": f"{interrupted:,}",
-        "elapsed": text.duration(elapsed) if isinstance(elapsed, float) else "–",
+        "elapsed": "–" if elapsed is None else text.duration(elapsed),
     }
     return _table(list(numbers), [list(numbers.values())], right=True)
 

@@ -16,7 +16,7 @@ __all__ = ["TOPICS", "notebook", "page"]
 TOPICS: Final = {
     "tutorial": "from a first command to your own experiment, killed and resumed",
     "experiment-file": "every key of experiment.toml; retry rules, slots, outputs",
-    "views": "seeing it: terminal, report page, notebook, hooks",
+    "views": "seeing it: terminal, report page, frames, hooks",
     "commands": "every command with its options, and the exit codes",
     "machines": "the two state machines, state by state",
     "python": "the same from Python: run, read, record, observe",

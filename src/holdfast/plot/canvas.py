@@ -10,7 +10,7 @@ from holdfast.reading.frames import library
 from holdfast.reading.kernel import in_notebook
 from holdfast.store.experiments import Experiments
 
-__all__ = ["COLOURS", "axes_or_new", "drawable", "loaded", "note", "title", "words"]
+__all__ = ["COLOURS", "axes_or_new", "below", "drawable", "loaded", "nothing", "title", "words"]
 
 #: Okabe and Ito's, which colour-blind people can tell from each other; by outcome.
 COLOURS: Final[Mapping[str, str]] = {
@@ -70,18 +70,14 @@ def title(ax: Any, state: ExperimentState) -> None:
     ax.set_title(words(own), fontsize="medium")
 
 
-def note(ax: Any, *sentences: str) -> None:
-    """Say below *ax* what is not in it; nothing if there is nothing to say."""
+def nothing(ax: Any, sentence: str) -> None:
+    """Say in the middle of *ax* why there is nothing in it."""
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.text(0.5, 0.5, sentence, ha="center", va="center", transform=ax.transAxes, color="0.35")
+
+
+def below(ax: Any, label: str, *sentences: str) -> None:
+    """Name the x axis of *ax* and say under it what is not shown, as far as there is anything."""
     said = "; ".join(each for each in sentences if each)
-    if said:
-        ax.annotate(
-            said,
-            (0, 0),
-            (0, -38),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            va="top",
-            fontsize="small",
-            color="0.35",
-            annotation_clip=False,
-        )
+    ax.set_xlabel(f"{label}\n{said}" if said else label)

@@ -48,17 +48,21 @@ def progress(
     found = curves.curves(state, manager.folder(state.experiment_id), most=most)
     name = _value(found, y)
     shown = {index: curve for index, curve in found.items() if name in curve.lines}
+    if not shown:
+        canvas.title(ax, state)
+        canvas.nothing(ax, "no process reported a number while it ran")
+        return ax
     for index, curve in shown.items():
         _draw(ax, state, index, curve, name)
     scales = sorted({curve.x for curve in shown.values()})
-    ax.set_xlabel(" or ".join(_AXES.get(each, each) for each in scales) or "step")
-    ax.set_ylabel(canvas.words(name) if name else "value")
+    ax.set_ylabel(canvas.words(name))
     canvas.title(ax, state)
     left = state.num_processes - len(shown)
     trimmed = sum(curve.trimmed for curve in shown.values())
     every = text.count(state.num_processes, "process")
-    canvas.note(
+    canvas.below(
         ax,
+        " or ".join(_AXES.get(each, each) for each in scales),
         f"{left:,} of {every} {'not shown' if len(found) >= most else 'reported none'}"
         if left
         else "",

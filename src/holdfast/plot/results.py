@@ -20,6 +20,7 @@ __all__ = ["results"]
 _NUMBERS: Final = frozenset[Kind]({"integer", "number", "duration"})
 #: More values of a text than that are no axis.
 _MOST_NAMES: Final = 40
+_MOST_UPRIGHT: Final = 4
 _UNITS: Final = {"duration": "s"}
 
 
@@ -67,17 +68,17 @@ def results(
         if place is not None and canvas.drawable(row[up])
     ]
     if shown:
-        _draw(ax, shown)
+        _draw(ax, shown, in_line=kinds[across] in _NUMBERS)
     failed = [row["status"] == "failed" for row in rows]
     marks = [place for place, lost in zip(at, failed, strict=True) if lost and place is not None]
     if marks:
         _mark_failed(ax, marks)
-    ax.set_xlabel(_label(across, kinds[across]))
     ax.set_ylabel(_label(up, kinds[up]))
     canvas.title(ax, state)
     rest = len(rows) - len(shown) - sum(failed)
-    canvas.note(
+    canvas.below(
         ax,
+        _label(across, kinds[across]),
         f"{sum(failed):,} of {text.count(len(rows), 'process')} failed" if any(failed) else "",
         f"{rest:,} without {canvas.words(_short(up))}" if rest > 0 else "",
     )
@@ -86,7 +87,7 @@ def results(
     return ax
 
 
-def _draw(ax: Any, shown: Sequence[tuple[float, float]]) -> None:
+def _draw(ax: Any, shown: Sequence[tuple[float, float]], *, in_line: bool) -> None:
     by_place: dict[float, list[float]] = {}
     for place, value in shown:
         by_place.setdefault(place, []).append(value)
@@ -112,6 +113,8 @@ def _draw(ax: Any, shown: Sequence[tuple[float, float]]) -> None:
         color="black",
         marker="o",
         markersize=4,
+        # Names have no order that a line could follow.
+        linestyle="-" if in_line else "none",
         linewidth=1.2,
         capsize=3,
         label="mean ± standard deviation",
@@ -151,9 +154,8 @@ def _positions(ax: Any, name: str, kind: Kind, rows: Sequence[Record]) -> list[f
     if len(names) > _MOST_NAMES:
         problem = f"{name} has {len(names):,} values that are no numbers; {_MOST_NAMES} have room"
         raise InvalidRequestError("x", problem)
-    ax.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0, ha="right")
-    if len(names) <= 4:
-        ax.set_xticks(range(len(names)), names)
+    slanted = {"rotation": 30, "ha": "right"} if len(names) > _MOST_UPRIGHT else {}
+    ax.set_xticks(range(len(names)), names, **slanted)
     return [None if each is None else float(names.index(each)) for each in spelt]
 
 

@@ -17,6 +17,8 @@ __all__ = ["timeline"]
 _UNITS: Final = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 _HATCHES: Final = {"queued": "////", "interrupted": "xx", "running": ".."}
 _BAR: Final = 0.8
+#: Failed attempts that are few enough to be marked large.
+_FEW: Final = 50
 
 
 def timeline(
@@ -42,8 +44,12 @@ def timeline(
     found = spans.spans(state, manager.folder(state.experiment_id))
     now = datetime.now(UTC)
     bars = [bar for span in found for bar in _bars(span, now)]
-    begin = min((start for _, _, start, _ in bars), default=now)
-    end = max((end for _, _, _, end in bars), default=now)
+    if not bars:
+        canvas.title(ax, state)
+        canvas.nothing(ax, "no attempt has begun")
+        return ax
+    begin = min(start for _, _, start, _ in bars)
+    end = max(end for _, _, _, end in bars)
     unit, unit_name = _unit((end - begin).total_seconds())
     for outcome in canvas.COLOURS:
         own = [
@@ -57,13 +63,13 @@ def timeline(
     ax.set_xlim(-0.01 * span, 1.01 * span)
     ax.set_ylim(state.num_processes - 0.5, -0.5)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlabel(f"{unit_name} since {begin.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
     ax.set_ylabel("process")
     canvas.title(ax, state)
     without = state.num_processes - len({span.index for span in found})
-    canvas.note(ax, f"{text.count(without, 'process')} without an attempt" if without else "")
-    if bars:
-        ax.legend(fontsize="small", title="attempts", loc="upper left", bbox_to_anchor=(1, 1))
+    since = f"{unit_name} since {begin.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    missing = f"{text.count(without, 'process')} without an attempt" if without else ""
+    canvas.below(ax, since, missing)
+    ax.legend(fontsize="small", title="attempts", loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
@@ -108,5 +114,5 @@ def _draw(ax: Any, outcome: str, bars: Sequence[tuple[int, float, float]]) -> No
     if outcome == "failed":
         # Colour is not all that tells it, and among thousands a bar is thinner than a pixel.
         ends = [(stop, index) for index, _, stop in bars]
-        colour = canvas.COLOURS[outcome]
-        ax.scatter(*zip(*ends, strict=True), marker="x", s=14, color=colour, zorder=3)
+        size = 14 if len(ends) <= _FEW else 3
+        ax.scatter(*zip(*ends, strict=True), marker="x", s=size, linewidths=0.8, color="black")

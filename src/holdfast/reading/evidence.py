@@ -16,6 +16,7 @@ from holdfast.errors import ConfigError, HoldfastError, Spell, printable
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import reasons, text
 from holdfast.reading.cells import cell
+from holdfast.reading.folding import Folded
 from holdfast.reading.grouping import groups
 from holdfast.status import ExperimentStatus
 from holdfast.store.attempted import attempt_of
@@ -132,16 +133,25 @@ def last_words(state: ExperimentState, folder: Path, index: int) -> str:
     for path in [*paths, *newest_files(folder, name, index, "log")]:
         with contextlib.suppress(OSError):
             found.append((path.lstat().st_mtime_ns, path))
-    lines = (line for _, path in sorted(found, reverse=True) for line in tail(path, 1))
+    lines = (line for _, path in sorted(found, reverse=True) for line in tail(path, 1, plain=True))
     return next(lines, "")
 
 
-def tail(path: Path, lines: int = _TAIL_LINES) -> list[str]:
-    """The last *lines* of a log, harmless to a terminal; none if there is no such file."""
+def tail(path: Path, lines: int = _TAIL_LINES, *, plain: bool = False) -> list[str]:
+    """The last *lines* of a log, harmless to a terminal; none if there is no such file.
+
+    Args:
+        plain: Without its colours, and of a line that was drawn again and again its last state.
+    """
     try:
         data = reasons.last_bytes(path, _TAIL_BYTES)
     except HoldfastError as err:
         return [text.one_line(err)]
-    found = data.decode(errors="replace").replace("\r\n", "\n").splitlines()
+    if plain:
+        folded = Folded()
+        done, (held, rest) = folded.feed(data), folded.take()
+        data = b"\n".join([*done, *held, rest])
+    words = data.decode(errors="replace").replace("\r\n", "\n")
+    found = (reasons.COLOURS.sub("", words) if plain else words).splitlines()
     last = [line for line in found if line.strip()][-lines:]
     return [text.cut(printable(line[:_LINE].expandtabs()), _LINE) for line in last]

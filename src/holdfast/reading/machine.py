@@ -103,7 +103,7 @@ def _family(shim: int, observer: Observer, most: int) -> tuple[float, int, int]:
 
 def cells(used: Used | None) -> tuple[str, str]:
     """`98%`, `1.2 GB`; `–` of what is not known."""
-    if used is None:
+    if used is None or not used.memory:  # nothing of it lives, or not yet
         return UNKNOWN, UNKNOWN
     cores = UNKNOWN if used.cores is None else f"{100 * used.cores:.0f}%"
     return cores, text.size(used.memory)

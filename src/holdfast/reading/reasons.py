@@ -21,7 +21,7 @@ from holdfast.results.aggregation import how_it_ended
 from holdfast.status import ProcessStatus, Reason
 from holdfast.store.attempted import attempt_of
 
-__all__ = ["MOST_READ", "Failure", "error_text", "failure", "failures", "last_bytes"]
+__all__ = ["COLOURS", "MOST_READ", "Failure", "error_text", "failure", "failures", "last_bytes"]
 
 #: Logs that are looked into for one listing; of what failed beyond, the exit code alone is shown.
 MOST_READ: Final = 2000
@@ -33,7 +33,8 @@ _OF_ITSELF: Final = (None, Reason.EXIT, Reason.SIGNAL, Reason.PERHAPS_MEMORY)
 _ERROR_BYTES: Final = 4096
 _LONGEST: Final = 160
 
-_COLOURS: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+#: What colours words, and whatever else moves a cursor.
+COLOURS: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _TRACEBACK: Final = re.compile(r"(Exception Group )?Traceback \(most recent call last\):")
 _VARYING: Final = re.compile(
     r"""[^\s/'"`(){}\[\],;=]*/[^\s'"`(){}\[\],;=]*"""  # a path
@@ -124,7 +125,7 @@ def error_text(log: bytes) -> str | None:
     Of a Python traceback it is the line of the exception, whatever was printed after it; of
     anything else the last line that has a letter in it.
     """
-    lines = _COLOURS.sub("", log.decode(errors="replace")).splitlines()
+    lines = COLOURS.sub("", log.decode(errors="replace")).splitlines()
     found = _exception(lines)
     if found is None:
         said = (line.strip() for line in reversed(lines))

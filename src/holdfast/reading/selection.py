@@ -14,6 +14,7 @@ import attrs
 
 from holdfast.errors import ExperimentNotFoundError
 from holdfast.reading.conditions import MISSING, Condition, Kind
+from holdfast.status import Reason
 from holdfast.store.catalog.summary import Summary
 from holdfast.store.manager import StateManager
 
@@ -37,8 +38,8 @@ class _BuiltIn(NamedTuple):
 
 
 def _duration(state: Summary) -> Any:
-    if state.started_at is None or state.finished_at is None:
-        return MISSING
+    if state.started_at is None or state.finished_at is None or state.reason is Reason.STALE:
+        return MISSING  # of one whose owner died, `finished_at` is when somebody found out
     return (state.finished_at - state.started_at).total_seconds()
 
 

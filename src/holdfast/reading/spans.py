@@ -90,7 +90,7 @@ def _ended(state: ExperimentState, folder: Path, spell: Spell) -> Span:
         index=spell.process,
         attempt=spell.attempt,
         submitted_at=spell.submitted_at,
-        started_at=spell.started_at,
+        started_at=spell.started_at if spell.began else None,
         ended_at=max(spell.started_at, spending.ended_at(state, folder, spell)),
         outcome=_OUTCOMES[spell.outcome],
         reason=spell.reason,

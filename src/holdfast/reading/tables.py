@@ -147,9 +147,10 @@ def _padded(column: Column, width: int, coloured: bool, *, last: bool) -> list[s
 
 def _rows(parts: Sequence[Sequence[str]], lead: int) -> Iterator[str]:
     gap = " " * _GAP
-    for first, *rest in zip(*parts, strict=True):
-        # Colours are in no cell that leads.
-        if rest and text.width(first) > lead:
-            yield first
-            first = " " * lead
-        yield gap.join((first, *rest)).rstrip()
+    wide = {each for each in parts[0] if len(each) > lead or not each.isascii()}
+    wide = {each for each in wide if text.width(each) > lead}  # no cell that leads is painted
+    for cells in zip(*parts, strict=True):
+        if len(cells) > 1 and cells[0] in wide:
+            yield cells[0]
+            cells = (" " * lead, *cells[1:])
+        yield gap.join(cells).rstrip()

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple, TextIO
 
 from holdfast.errors import printable
+from holdfast.reading.signs import has_signs
 
 __all__ = [
     "STDOUT",
@@ -63,6 +64,9 @@ _LONGEST_LINE: Final = 2000
 
 _PAINT: Final = re.compile(r"\x1b\[[0-9;]*m")
 
+#: What stands for signs of ours where the locale has none.
+_IN_ASCII: Final = str.maketrans({"…": "...", "–": "-", "→": "->", "×": "x"})
+
 #: What an error of writing to it names.
 STDOUT: Final = "standard output"
 
@@ -107,6 +111,8 @@ def bold(words: str) -> str:
 def emit(lines: Iterable[str]) -> None:
     """Write data to stdout, all at once. Raises BrokenPipeError if nobody reads it any more."""
     whole = "\n".join(lines)
+    if not whole.isascii() and not has_signs():
+        whole = whole.translate(_IN_ASCII)
     if whole:
         with delivering():
             sys.stdout.write(whole + "\n")
@@ -208,7 +214,7 @@ def width(words: str) -> int:
 
 
 def cut(words: str, columns: int) -> str:
-    """*words*, or as much of it as fits, with `…`."""
+    """*words*, or as much of it as fits, with `…`, or `~` in ASCII."""
     if width(words) <= columns:
         return words
     words = words[: 4 * columns]  # of combining characters, many make one column
@@ -216,7 +222,7 @@ def cut(words: str, columns: int) -> str:
         words = words[: columns - 1]
     while words and width(words) > columns - 1:
         words = words[:-1]
-    return words + "…"
+    return words + ("…" if has_signs() else "~")
 
 
 def table(
@@ -297,9 +303,8 @@ def aligned(
         names += ", …" if len(left_out) > _MOST_NAMED else ""
         which = f"{indent}… {count(len(left_out), 'more column')}"
         tail = "" if more is None else f": {more}"
-        with_names = f"{which} ({names}){tail}"
-        fits = found is None or width(with_names) <= found
-        lines.append(with_names if fits else which + tail)
+        forms = f"{which} ({names}){tail}", which + tail, f"{which} ({names})"
+        lines.append(next((f for f in forms if found is None or width(f) <= found), which))
     return lines
 
 

@@ -7,7 +7,7 @@ from holdfast.config.engine import is_local
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading.engines import HandedOver, is_left
-from holdfast.status import ExperimentStatus
+from holdfast.status import ExperimentStatus, Reason
 
 if TYPE_CHECKING:
     from holdfast.store.catalog.summary import Summary
@@ -40,8 +40,13 @@ def elapsed_s(
 ) -> float | None:
     """Seconds *since* it began, until it ended or, without an owner, was last heard of.
 
+    None if its owner died: somebody found that out, perhaps days later, and nobody knows when it
+    was.
+
     Args:
         on: Whether it goes on; see `goes_on`.
     """
+    if state.reason is Reason.STALE and not on:
+        return None
     until = now if on else state.finished_at or state.last_updated
     return None if since is None or until is None else max((until - since).total_seconds(), 0.0)

@@ -43,7 +43,7 @@ class View:
     Attributes:
         params: The parameters of its processes; whoever knows them sets them.
         held: Processes that are not to be started: nobody waits for them.
-        stopping: That processes are asked to stop, in words; None if they are not.
+        stopping: That processes are asked to stop, or a hook is told, in words; None if not.
         noted: What else is to be known.
         having: What an engine has of it, where somebody looked; else it is as recorded.
         ended: What ended badly.
@@ -94,7 +94,7 @@ class View:
         for group in grouping.groups(found):
             self.failed(state, group.indices, found[group.indices[-1]], again=False)
         for each in grouping.interruptions(state):
-            words = f"{each.reason}" if each.reason is not None else "before this was watched"
+            words = f"{each.reason}" if each.reason is not None else "for what show --events says"
             self.ended.add(
                 (each.reason, "before"), each.indices, verb="interrupted", charged=False,
                 why=f"{words}; not charged to their retries", sample=self.which(each.indices[-1:]),
@@ -117,7 +117,7 @@ class View:
                 self.ended.reopen(index, final=False)
         self.ended.add(
             (*found.kind, again), sorted(indices), verb="failed", why=f"{found}{by}", charged=True,
-            final=not again, sample=self.which([last]), log=tail(path, lines=_LOG_LINES),
+            final=not again, sample=self.which([last]), log=tail(path, _LOG_LINES, plain=True),
         )  # fmt: skip
 
     def which(self, indices: Collection[int]) -> str:

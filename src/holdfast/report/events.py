@@ -35,7 +35,8 @@ def spans(
         kept = {id(each) for each in (*last.values(), *earlier[-(most - len(last)) :])}
         left_out.append(f"{len(found) - len(kept):,} earlier attempts have no bar")
         found = [each for each in found if id(each) in kept]
-    begins = [each.started_at or each.submitted_at or each.ended_at for each in found]
+    # What never began waited until it was taken out of its queue.
+    begins = [each.started_at or each.ended_at or each.submitted_at for each in found]
     queued = [
         seconds(begin, each.submitted_at) if each.submitted_at is not None else 0
         for begin, each in zip(begins, found, strict=True)

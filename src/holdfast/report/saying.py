@@ -109,16 +109,19 @@ def why(facts: Facts) -> list[str]:
         lines.append(columns.cut(state.error_message, _LONGEST))
     for group in facts.groups[:_MOST_LINES]:
         which = columns.cut(text.ranges(group.indices), 100)
-        noun = "process" if len(group.indices) == 1 else "processes"
-        many = f"{len(group.indices):,} {noun}" if len(group.indices) > 1 else noun
-        lines.append(columns.cut(f"{many} {which}: {group.words}", _LONGEST))
+        many = f"process {which}"
+        if len(group.indices) > 1:
+            many = f"{len(group.indices):,} processes ({which})"
+        lines.append(columns.cut(f"{many}: {group.words}", _LONGEST))
     if len(facts.groups) > _MOST_LINES:
         more = len(facts.groups) - _MOST_LINES
         lines.append(f"{more:,} more {'kind' if more == 1 else 'kinds'} of failure")
     for each in facts.interruptions[:_MOST_LINES]:
-        reason = "for a reason that is not recorded" if each.reason is None else _said(each.reason)
-        number = f"{each.count:,} {'attempt was' if each.count == 1 else 'attempts were'}"
-        lines.append(f"{number} interrupted: {reason}; not charged to {_whose(each)}")
+        reason = "reason not recorded" if each.reason is None else each.reason.replace("_", " ")
+        number, whom = f"{each.count:,} attempts were", "them"
+        if each.count == 1:
+            number, whom = "1 attempt was", "it"
+        lines.append(f"{number} interrupted ({reason}); no retry is charged for {whom}")
     if state.status is ExperimentStatus.RUNNING and facts.living.kind != "alive":
         lines.append(columns.cut(f"its owner: {facts.living}", _LONGEST))
     return lines
@@ -129,14 +132,6 @@ def owner(facts: Facts) -> str:
     if facts.state.status is not ExperimentStatus.RUNNING or facts.living.kind != "alive":
         return ""
     return columns.cut(f"run by {facts.state.owner}: {facts.living}", _LONGEST)
-
-
-def _said(reason: Reason) -> str:
-    return reason.replace("_", " ")
-
-
-def _whose(each: Interruption) -> str:
-    return "its retries" if each.count == 1 else "their retries"
 
 
 def numbers(facts: Facts) -> list[dict[str, Any]]:

@@ -90,6 +90,7 @@ class Spell:
         outcome: What the process became: `pending` if its attempt was interrupted.
         reason: Why it ended, as far as that was recorded.
         submitted_at: When an engine with a queue was given it; else None.
+        began: Whether it did: else it was taken out of a queue, and *started_at* is its end.
     """
 
     process: int
@@ -101,6 +102,7 @@ class Spell:
     reason: Reason | None = None
     host: str | None = None
     submitted_at: datetime | None = None
+    began: bool = True
 
 
 @attrs.define
@@ -194,16 +196,18 @@ def _ended(change: Change, owner: int, running: dict[int, _Open]) -> Spell | Non
         return None
     known = running.pop(process)
     end = fields.get("completed_at") or change.at
+    began = fields.get("started_at") or known.began
     return Spell(
         process=process,
         attempt=known.attempt,
-        started_at=fields.get("started_at") or known.began or end,
+        started_at=began or end,
         ended_at=end,
         watched=fields.get("completed_at") is not None or owner == known.owner,
         outcome=ProcessStatus(change.target),
         reason=change.reason,
         host=fields.get("host") or known.host,
         submitted_at=known.submitted_at,
+        began=began is not None,
     )
 
 
