@@ -202,8 +202,22 @@ def test_lost_results_are_said_and_the_rest_is_shown(manager):
     shutil.rmtree(manager.folder("sweep") / "attempts")
     each = of(manager, "sweep")
     assert each["results"] == []
-    assert each["left_out"][0] == "the results of these processes are lost or altered: 0-14"
+    assert each["why"][-1] == "the results of these processes are lost or altered: 0-14"
     assert each["processes"]["status"] == "c" * 15 + "p" * 5
+
+
+def test_what_had_no_room_is_said(memory):
+    """At the end of the page, with where it is to be found."""
+    manager = StateManager(memory)
+    experiments.sweep(manager, 300, failures=60, groups=60)
+    found, page = made(manager, "sweep")
+    (each,) = found["experiments"]
+    kinds, steps = each["left_out"]
+    assert re.match(r"\d+ more kinds of failure \(\d+ processes\) have no log here", kinds)
+    assert "earlier events are not here: `holdfast show --events` has all" in steps
+    listed = page.partition("Not in this page")[2]
+    assert f"<li>{kinds}</li>" in listed
+    assert f"<li>{steps}</li>" in listed
 
 
 def test_a_damaged_store_is_told_as_everywhere(manager):

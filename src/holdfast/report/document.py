@@ -87,17 +87,18 @@ def _experiment(
     folder = manager.folder(experiment_id)
     living = manager.liveness(experiment_id)
     left_out: list[str] = []
+    alarms: list[str] = []
     history: list[Transition] = []
     said = NONE
     try:
         history = manager.history(experiment_id)
         said = manager.annotations(experiment_id)
     except HoldfastError as err:
-        left_out.append(f"part of what is recorded cannot be read: {columns.cut(err, 300)}")
+        alarms.append(f"part of what is recorded cannot be read: {columns.cut(err, 300)}")
     failures = reasons.failures(folder, state)
     groups = grouping.groups(failures)
     having = handed_over(state, folder)
-    table = _table(state, folder, left_out, among)
+    table = _table(state, folder, alarms, left_out, among)
     attempts = spans.spans(state, folder)
     begins = [at for each in attempts if (at := each.submitted_at or each.started_at) is not None]
     t0 = min([*begins, *filter(None, [state.started_at or state.created_at])], default=None)
@@ -130,7 +131,7 @@ def _experiment(
         "status": str(state.status),
         "reason": None if state.reason is None else str(state.reason),
         "words": saying.verdict(facts),
-        "why": saying.why(facts),
+        "why": [*saying.why(facts), *alarms],
         "next": None if words is None else command(*words),
         "liveness": {"kind": living.kind, "words": saying.owner(facts)},
         "tags": [columns.cut(each, 60) for each in said.tags[:20]],
@@ -176,13 +177,15 @@ def _reasons(state: ExperimentState) -> list[Any]:
     return list(dict.fromkeys(each.reason for each in state.processes.values() if each.reason))
 
 
-def _table(state: ExperimentState, folder: Path, left_out: list[str], among: int) -> Json:
+def _table(
+    state: ExperimentState, folder: Path, alarms: list[str], left_out: list[str], among: int
+) -> Json:
     """Parameters and results by column."""
     found = records.table(state, folder)
     lost = [each["index"] for each in found.missing if each["lost"]]
     if lost:
         which = columns.cut(text.ranges(lost), 200)
-        left_out.append(f"the results of these processes are lost or altered: {which}")
+        alarms.append(f"the results of these processes are lost or altered: {which}")
     rows = list(found.outlined())
     made: Json = {}
     for part, prefix in (("params", "params."), ("results", "result.")):

@@ -35,7 +35,7 @@ _TEMPLATE: Final = "page.html.j2"
 _NO_DATA: Final = frozenset(
     {
         "words", "why", "next", "numbers", "machines", "code", "environment", "liveness", "note",
-        "groups", "config",
+        "groups", "config", "left_out",
     }
 )  # fmt: skip
 #: Of each process that failed, where no script runs: how much is said of each, if they are many.
