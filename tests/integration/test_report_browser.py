@@ -14,6 +14,7 @@ import pytest
 import experiments
 from browsing import Look
 from holdfast import ProcessStatus, StateManager
+from waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -33,17 +34,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     @functools.cache
     def made(story: str) -> Path:
         manager = StateManager(project / story / ".experiment_state")
-        ids = _tell(manager, story)
         path = project / f"{story}.html"
-        command = [sys.executable, "-m", "holdfast", "report", "-O", str(path), "--", *ids]
-        subprocess.run(command, cwd=project / story, check=True, timeout=300)
+        with contextlib.ExitStack() as going_on:
+            ids = _tell(manager, story, going_on)
+            command = [sys.executable, "-m", "holdfast", "report", "-O", str(path), "--", *ids]
+            subprocess.run(command, cwd=project / story, check=True, timeout=300)
         return path
 
     return made
 
 
-def _tell(manager: StateManager, story: str) -> list[str]:
-    """Make the experiments of *story*; their ids."""
+def _tell(manager: StateManager, story: str, going_on: contextlib.ExitStack) -> list[str]:
+    """Make the experiments of *story*, which run as long as *going_on* is open; their ids."""
     if story.isdigit():
         n = int(story)
         experiments.sweep(
@@ -70,9 +72,12 @@ def _tell(manager: StateManager, story: str) -> list[str]:
     if story == "ranks":
         experiments.sweep(manager, 12, experiment_id="gangs", ranks=4, failures=2)
         return ["gangs"]
-    if story == "running":
-        with experiments.going_on(manager, 60, running=8, pending=20, failures=3, curves=30):
-            pass
+    if story in ("running", "left"):
+        going_on.enter_context(
+            experiments.going_on(manager, 60, running=8, pending=20, failures=3, curves=30)
+        )
+        if story == "left":
+            going_on.close()
         return ["going-on"]
     assert story == "aggregated"
     experiments.sweep(manager, 60, experiment_id="good", retries=3)
@@ -117,7 +122,7 @@ def test_nothing_overflows_and_every_failure_is_in_view(
 
 
 @pytest.mark.parametrize(
-    "story", ["hostile", "two-hostile", "compared", "ranks", "running", "aggregated"]
+    "story", ["hostile", "two-hostile", "compared", "ranks", "running", "left", "aggregated"]
 )
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_overflows_whatever_is_shown(
@@ -128,6 +133,48 @@ def test_nothing_overflows_whatever_is_shown(
     # The words of attacks are no words.
     assert not page.faults(but="broken" if "hostile" in story else "")
     assert not page.covered()
+
+
+def test_a_window_may_change_its_width(look: Callable[..., Look]) -> None:
+    """What was drawn for one width is drawn again for another."""
+    page = look("60")
+    for width in (1024, 320, 768, 375, 600, 1440):
+        page.page.set_viewport_size({"width": width, "height": 900})
+        assert until(lambda: not page.faults()), page.faults()
+
+
+@pytest.mark.parametrize(
+    ("story", "questions"),
+    [
+        ("60", ["5 failed", experiments.name_of_group(0), "out of memory", "accuracy", "elapsed"]),
+        ("10000", ["400 failed", experiments.name_of_group(0), "out of memory", "accuracy"]),
+        ("running", ["3 failed", experiments.name_of_group(0), "8 running", "time left"]),
+        ("left", ["3 failed", "nobody runs it", "holdfast resume going-on"]),
+        ("aggregated", ["60", "accuracy", "aggregated"]),
+    ],
+)
+def test_the_first_screen_answers(
+    look: Callable[..., Look], story: str, questions: list[str]
+) -> None:
+    """What failed and why, what is best, when it ends or ended: without scrolling."""
+    found = look(story).page.evaluate(_FIRST_SCREEN)
+    assert [each for each in questions if each not in found] == []
+
+
+#: All words that are whole within the window.
+_FIRST_SCREEN = r"""
+() => {
+  const said = [];
+  const walker = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+  const range = document.createRange();
+  while (walker.nextNode()) {
+    range.selectNodeContents(walker.currentNode);
+    const box = range.getBoundingClientRect();
+    if (box.height && box.bottom <= innerHeight && box.top >= 0) said.push(walker.currentNode.data);
+  }
+  return said.join(" ").replace(/\s+/g, " ");
+}
+"""
 
 
 @pytest.mark.parametrize("n", SIZES)
