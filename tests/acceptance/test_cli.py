@@ -560,6 +560,8 @@ def test_cleanup_interrupts_what_is_dead_with_the_evidence(sh: Shell) -> None:
     assert document["schema"] == "holdfast.cleanup/1"
     assert document["interrupted"][0]["liveness"]["kind"] == "dead"
     assert "interrupted (stale)" in sh("ls")[0]
+    # When the owner died, nobody knows; only when somebody looked.
+    assert sh.json("ls")["experiments"][0]["elapsed_s"] is None
     assert "nothing to clean up" in sh("cleanup")[1]
 
 

@@ -1,13 +1,16 @@
-"""Servers that tests of engines share."""
+"""Servers and disks that tests share."""
 
 import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import browsing
 import dask_servers
+from waiting import until
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +50,21 @@ def browser() -> Iterator[Any]:
 def axe(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The source of axe-core."""
     return browsing.axe(tmp_path_factory.mktemp("axe"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for next to nothing."""
+    path = tmp_path / "small"
+    path.mkdir()
+    options = "size=256k,nr_inodes=40"
+    mount = ["mount", "-t", "tmpfs", "-o", options, "holdfast-test", str(path)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield path
+    # An attempt may still be there for a moment.
+    until(lambda: subprocess.run(["umount", str(path)], capture_output=True).returncode == 0)

@@ -241,6 +241,20 @@ def test_a_hook_has_a_time_limit(tmp_path):
     assert not end.ok
 
 
+@pytest.mark.filterwarnings("ignore::holdfast.errors.UnreadableStateWarning")
+def test_a_full_disk_is_told_as_well(small_disk):
+    """The history may have no room for it: that is what somebody wants to be mailed."""
+    bench = Bench(small_disk, StateManager(small_disk / "states"))
+    said = f"echo {{status}} >> {shlex.quote(str(small_disk.parent / 'said'))}"
+    command = ["sh", "-c", "head -c 1000000 /dev/zero > ballast; exit 3"]
+    hooks = {"on_failure": ["sh", "-c", said], "on_finish": ["sh", "-c", said]}
+    for _ in range(2):
+        bench.run(hooks, command=command)
+        (small_disk / "ballast").unlink()
+    assert (small_disk.parent / "said").read_text() == "failed\n" * 4
+    assert any("is not in the history: No space left" in note for note in bench.notes)
+
+
 def test_a_hook_that_prints_and_prints_fills_no_disk(tmp_path):
     """Its end is kept, where it says what was wrong."""
     script = "echo $$ > pid; head -c 40000000 /dev/zero; echo; echo at last; : > done; sleep 60"

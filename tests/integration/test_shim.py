@@ -617,24 +617,6 @@ def test_a_closed_engine_says_so(engine: LocalEngine, tmp_path: Path) -> None:
         start(engine, tmp_path, "true")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for next to nothing."""
-    path = tmp_path / "small"
-    path.mkdir()
-    options = "size=256k,nr_inodes=40"
-    mount = ["mount", "-t", "tmpfs", "-o", options, "holdfast-test", str(path)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield path
-    # An attempt may still be there for a moment.
-    until(lambda: subprocess.run(["umount", str(path)], capture_output=True).returncode == 0)
-
-
 def fill(folder: Path) -> list[Path]:
     """Take every inode and every byte."""
     made = []

@@ -3,7 +3,7 @@
 import pytest
 
 from holdfast.cli.writing import write_file
-from holdfast.errors import StateWriteError
+from holdfast.errors import DiskError
 
 
 def test_what_cannot_be_made_whole_leaves_the_old_file(tmp_path):
@@ -15,7 +15,7 @@ def test_what_cannot_be_made_whole_leaves_the_old_file(tmp_path):
         yield b"new"
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(StateWriteError, match="No space left"):
+    with pytest.raises(DiskError, match="No space left"):
         write_file(path, parts())
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -34,5 +34,5 @@ def test_links_that_lead_to_each_other_are_an_error_of_ours(tmp_path):
     """Which names the file."""
     link = tmp_path / "link"
     link.symlink_to(link)
-    with pytest.raises(StateWriteError, match="link"):
+    with pytest.raises(DiskError, match="link"):
         write_file(link, [b"a"])

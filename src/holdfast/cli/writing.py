@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from holdfast.errors import StateWriteError
+from holdfast.errors import DiskError
 
 __all__ = ["write_file"]
 
@@ -18,7 +18,7 @@ def write_file(path: Path, parts: Iterable[bytes]) -> None:
     What is no file (`/dev/stdout`, a FIFO) is written to as it is; a link is followed.
 
     Raises:
-        StateWriteError: The file system refused.
+        DiskError: The file system refused.
     """
     try:
         target = path.resolve()
@@ -37,4 +37,4 @@ def write_file(path: Path, parts: Iterable[bytes]) -> None:
     except (OSError, RuntimeError) as err:
         # Before Python 3.13, links that lead to each other are a RuntimeError.
         why = err if isinstance(err, OSError) else OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        raise StateWriteError.of(path, "writing it", why) from err
+        raise DiskError.of(path, "writing it", why) from err

@@ -19,6 +19,7 @@ from holdfast.engines.contract import LOCAL, Engine
 from holdfast.errors import (
     AggregationError,
     ConfigProblem,
+    DiskError,
     EngineRefusedError,
     HoldfastError,
     ResultLostError,
@@ -379,18 +380,25 @@ class Course:
             if self._interrupts.count:
                 break
             try:
-                claim.remark("hook", hooks.begun(hook))
+                self._remark(hook, hooks.begun(hook))
                 end = self._loop.beside(functools.partial(hooks.run, hook))
                 assert end is not None
                 words = hooks.told(hook, end)
                 if not end.ok:
                     self._terms.note(f"the hook {words}")
-                claim.remark("hook", words)
+                self._remark(hook, words)
             except HoldfastError as err:
                 # Nobody else's business: what it was to be told of is stored.
-                self._terms.note(f"the hook {hook.name} is not in the history: {err}")
+                self._terms.note(f"the hook {hook.name} was left: {err}")
                 break
         return attrs.evolve(outcome, state=claim.state)
+
+    def _remark(self, hook: hooks.Hook, words: str) -> None:
+        """Keep *words* in the history; a full disk is what a hook may have to tell of."""
+        try:
+            self._claim.remark("hook", words)
+        except DiskError as err:
+            self._terms.note(f"the hook {hook.name} is not in the history: {err.cause}")
 
     def _ended(self, inherited: Inherited = NOTHING_INHERITED, *, leave: bool = False) -> Outcome:
         state, interrupts = self._claim.state, self._interrupts

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.plot import canvas
-from holdfast.reading import spans, text
+from holdfast.reading import spans, text, times
+from holdfast.reading.engines import handed_over
 from holdfast.store.experiments import Experiments
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ def timeline(
 ) -> "Axes":
     """Plot all attempts over time: one row per process, coloured and hatched by how they ended.
 
-    Time in a queue is hatched. What runs goes on to this moment; what another experiment did is a
-    mark.
+    Time in a queue is hatched. What runs goes on to this moment, or to where it was last heard of
+    if nobody drives it; what another experiment did is a mark.
 
     Args:
         experiment: Its id or its state.
@@ -42,8 +43,8 @@ def timeline(
 
     state = canvas.loaded(manager, experiment)
     found = spans.spans(state, manager.folder(state.experiment_id))
-    now = datetime.now(UTC)
-    bars = [bar for span in found for bar in _bars(span, now)]
+    until = _until(manager, state)
+    bars = [bar for span in found for bar in _bars(span, until)]
     if not bars:
         canvas.title(ax, state)
         canvas.nothing(ax, "no attempt has begun")
@@ -73,18 +74,28 @@ def timeline(
     return ax
 
 
-def _bars(span: spans.Span, now: datetime) -> list[tuple[int, str, datetime, datetime]]:
+def _until(manager: Experiments, state: ExperimentState) -> datetime:
+    """Where attempts without an end are drawn to."""
+    on = False
+    if state.status == "running":
+        folder = manager.folder(state.experiment_id)
+        having = handed_over(state, folder)
+        on = times.goes_on(state, manager.liveness(state.experiment_id), having)
+    return times.known_until(state, datetime.now(UTC), on=on)
+
+
+def _bars(span: spans.Span, until: datetime) -> list[tuple[int, str, datetime, datetime]]:
     """What a span looks like: its time in a queue, and what came of it."""
     found = []
     began = span.started_at
     if span.submitted_at is not None:
-        waited_until = began or span.ended_at or now
+        waited_until = began or span.ended_at or max(until, span.submitted_at)
         found.append((span.index, "queued", span.submitted_at, waited_until))
     if span.outcome == "queued":
         return found
     start = began or span.ended_at
     if start is not None:
-        found.append((span.index, str(span.outcome), start, span.ended_at or max(now, start)))
+        found.append((span.index, str(span.outcome), start, span.ended_at or max(until, start)))
     return found
 
 

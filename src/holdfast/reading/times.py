@@ -12,7 +12,7 @@ from holdfast.status import ExperimentStatus, Reason
 if TYPE_CHECKING:
     from holdfast.store.catalog.summary import Summary
 
-__all__ = ["began", "elapsed_s", "goes_on"]
+__all__ = ["began", "elapsed_s", "goes_on", "known_until"]
 
 
 def began(state: ExperimentState) -> datetime | None:
@@ -50,3 +50,21 @@ def elapsed_s(
         return None
     until = now if on else state.finished_at or state.last_updated
     return None if since is None or until is None else max((until - since).total_seconds(), 0.0)
+
+
+def known_until(state: ExperimentState, now: datetime, *, on: bool) -> datetime:
+    """The last moment at which attempts of *state* that have no end are known to have been there.
+
+    Args:
+        on: Whether it goes on; see `goes_on`.
+    """
+    if on:
+        return now
+    if state.reason is not Reason.STALE:
+        return state.finished_at or state.last_updated or now
+    # What came later was recorded by who found its owner dead.
+    every = state.process_progress.values()
+    traces = (
+        at for each in every for at in (each.submitted_at, each.started_at, each.completed_at)
+    )
+    return max((at for at in traces if at is not None), default=state.started_at or now)

@@ -104,7 +104,7 @@ def _experiment(
     t0 = min([*begins, *filter(None, [state.started_at or state.created_at])], default=None)
     on = times.goes_on(state, living, having)
     # What nobody drives was last heard of then: until when its processes ran, nobody knows.
-    until = now if on else state.finished_at or state.last_updated or now
+    until = times.known_until(state, now, on=on)
     facts = saying.Facts(
         state=state,
         living=living,
