@@ -45,6 +45,9 @@ def test_several_experiments_are_compared_in_one_page(done: Shell):
     assert done("report", "second", "first", "first")[0] == "report.html\n"
     page = (done.path / "report.html").read_text()
     assert page.index("second/run") < page.index("4 of 6 processes completed, 2 failed")
+    # They have one name, which tells nobody which is which.
+    assert ">first</a>" in page
+    assert ">second/run</a>" in page
 
 
 def test_what_is_no_report_is_not_overwritten(done: Shell):

@@ -87,7 +87,9 @@ def judge(
     boot = f"boot {_short(identity.boot_id)} against {_short(observer.boot_id)}"
     same_boot = identity.boot_id is not None and identity.boot_id == observer.boot_id
     if same_boot and identity.locked and lock == "free":
-        return say("dead", "lock", f"the lock it held is free; same {boot}")
+        return say(
+            "dead", "lock", f"the lock it held is free; same boot {_short(observer.boot_id)}"
+        )
     if same_boot:
         if identity.pid_namespace != observer.pid_namespace:
             return say(

@@ -4,6 +4,7 @@ Everything by column, and everything bounded: what would not fit is counted in `
 in it is a guess; what is not known is null.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -70,13 +71,18 @@ def document(
     Raises:
         HoldfastError: One of them cannot be read.
     """
+    experiments = [
+        _experiment(manager, each, now, command, len(experiment_ids)) for each in experiment_ids
+    ]
+    names = Counter(each["name"] for each in experiments)
+    for each in experiments:
+        # Runs of one file have one name.
+        each["label"] = each["name"] if each["name"] and names[each["name"]] == 1 else each["id"]
     return {
         "schema": SCHEMA,
         "made_at": now.isoformat(timespec="seconds"),
         "holdfast": holdfast.__version__,
-        "experiments": [
-            _experiment(manager, each, now, command, len(experiment_ids)) for each in experiment_ids
-        ],
+        "experiments": experiments,
     }
 
 

@@ -76,7 +76,7 @@ def page(document: Json) -> bytes:
         script=Markup(script),  # noqa: S704
         csp=_policy(script),
         generator=f"{GENERATOR} {document['holdfast']}",
-        title=" and ".join(each["name"] or each["id"] for each in experiments) + " – holdfast",
+        title=" and ".join(each["label"] for each in experiments) + " – holdfast",
         machines=[_machines(each, f"m{at}-") for at, each in enumerate(experiments)],
         failed=[_failed(each) for each in experiments],
     )

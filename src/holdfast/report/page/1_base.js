@@ -22,7 +22,7 @@ class Experiment {
     Object.assign(this, data);
     this.number = number;
     this.n = this.processes.status.length;
-    this.label = brief(data.name || data.id, 32);
+    this.label = brief(data.label, 32);
     this.all = range(this.n);
   }
   state(i) { return NAMES[this.processes.status[i]]; }

@@ -55,7 +55,7 @@ const table = (E, host) => {
     else kept.sort((a, b) => RANK[E.state(a)] - RANK[E.state(b)] || a - b);
     for (const { column, cell, arrow } of heads) { cell.setAttribute("aria-sort", by === column ? (down ? "descending" : "ascending") : "none"); arrow.textContent = by === column ? (down ? " ▼" : " ▲") : ""; }
     body.replaceChildren(...kept.slice(0, page).map((i) => h("tr", {}, columns.map((column) => h("td", { class: column.name === "status" ? E.state(i) : column.number ? "number" : null }, column.text(column.get(i)))))));
-    const lists = columns.map((column) => (column.number && !["process", "exit", "rank"].includes(column.name) ? kept.map(column.get).filter(numeric).sort((a, b) => a - b) : []));
+    const lists = columns.map((column) => (column.number && !["process", "attempts", "exit", "rank"].includes(column.name) ? kept.map(column.get).filter(numeric).sort((a, b) => a - b) : []));
     const row = (title, make) => h("tr", {}, columns.map((column, k) => (k === 0 ? h("th", { scope: "row" }, title) : h("td", { class: "number" }, lists[k].length > 1 ? make(lists[k], column) : ""))));
     const rough = (column, v) => (/^(duration|memory|cpu)$/.test(column.name) ? column.text(v) : num(v, 3));
     stats.replaceChildren(row("mean ± sd", (list, column) => rough(column, mean(list)) + " ± " + rough(column, spread(list))), row("median", (list, column) => rough(column, quantile(list, 0.5))), row("min – max", (list, column) => rough(column, list[0]) + " – " + rough(column, list[list.length - 1])));
