@@ -88,7 +88,7 @@ def test_any_column_can_be_x(swept, tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"x": "learning", "y": "accurracy"}, "no column 'learning'"),
+        ({"x": "learning", "y": "accurracy"}, "x is 'learning', which is no column"),
         ({"y": "accurracy"}, "did you mean accuracy"),
         ({"y": "status"}, "status is no number: numbers are index"),
         ({"x": "nothing at all like it"}, "there are index, status"),
@@ -131,7 +131,7 @@ def test_progress_has_a_line_for_each_process_that_reported(swept, tmp_path):
     assert said(ax) == "40 of 60 processes reported none"
     assert (across(ax), ax.get_ylabel()) == ("step", "loss")
     assert len(holdfast.plot.progress(manager, state, most=5).lines) == 5
-    with pytest.raises(InvalidRequestError, match="nobody reported 'los'; reported was"):
+    with pytest.raises(InvalidRequestError, match="y is 'los', which nobody reported; reported"):
         holdfast.plot.progress(manager, state, "los")
     assert drawn(ax, tmp_path)
 

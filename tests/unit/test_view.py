@@ -123,6 +123,8 @@ def test_what_ended_before_counts_for_the_estimate(story: View, tmp_path: Path) 
     silent = View(lambda _: tmp_path)
     silent.update(state)
     assert re.search(r", about .+ left$", silent.counts(state, datetime.now(UTC)))
+    silent.driven = False
+    assert not silent.counts(state, datetime.now(UTC)).endswith("left")
 
 
 def test_a_log_is_shown_without_its_colours_and_earlier_states(tmp_path: Path) -> None:

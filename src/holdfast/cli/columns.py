@@ -173,7 +173,7 @@ _KNOWN: Final[dict[str, _Known]] = {
     "eta": _Known(
         "ETA",
         lambda each, _: _seconds(each.remaining_s),
-        lambda each, look: _unknown(each, _duration(each.remaining_s), look),
+        lambda each, look: _unknown(each, _duration(each.remaining_s or None), look),
         number=True,
         running=True,
     ),

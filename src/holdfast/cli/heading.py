@@ -11,7 +11,7 @@ from holdfast.encoding import local
 from holdfast.errors import ConfigError
 from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState
-from holdfast.reading import glyphs, text
+from holdfast.reading import forms, glyphs, text
 from holdfast.reading.engines import HandedOver, is_left
 from holdfast.reading.times import began, elapsed_s, goes_on
 from holdfast.status import ProcessStatus
@@ -49,6 +49,8 @@ def heading(
     status = text.paint(glyphs.status(words), glyphs.style(words), coloured)
     if state.reason is not None:
         status += f" ({state.reason})"
+    else:
+        status += forms.status_words(state, living, having).removeprefix(words)
     if state.error_message:
         status += f": {text.short(state.error_message, _LONG)}"
     rows = [
@@ -113,7 +115,7 @@ def _time(
         return ""
     if not on:
         return text.duration(lasted)
-    left = "" if remaining_s is None else f", about {text.duration(remaining_s)} left"
+    left = "" if not remaining_s else f", about {text.duration(remaining_s)} left"
     return f"{text.duration(lasted)} so far{left}"
 
 

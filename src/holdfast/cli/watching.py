@@ -115,6 +115,7 @@ def _look(
         left = there[each].look(seen)
         shown[each].driven, shown[each].having = seen.owned, there[each].having
         shown[each].view.having = there[each].having
+        shown[each].view.driven = seen.owned or bool(left)
         if is_on():
             shown[each].transitions.look(seen.state)
         shown[each].step(seen.state, ())

@@ -82,7 +82,8 @@ def _value(found: dict[int, Curve], asked: str | None) -> str:
         return max(numbers, key=lambda name: numbers[name], default="")
     if asked not in numbers:
         there = f"reported was {', '.join(numbers)}" if numbers else "nothing was reported"
-        raise InvalidRequestError("y", text.cut(f"nobody reported {asked!r:.80}; {there}", 1000))
+        problem = f"is {asked!r:.80}, which nobody reported; {there}"
+        raise InvalidRequestError("y", text.cut(problem, 1000))
     return asked
 
 

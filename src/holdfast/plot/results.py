@@ -180,7 +180,7 @@ def _first_number(kinds: Mapping[str, Kind]) -> str:
     for name, kind in kinds.items():
         if name.startswith("result.") and kind in _NUMBERS:
             return name
-    raise InvalidRequestError("y", f"no result is a number: {_numbers(kinds)}")
+    raise InvalidRequestError("y", f"has no choice, as no result is a number: {_numbers(kinds)}")
 
 
 def _column(which: str, asked: str, columns: Sequence[Column], first: str) -> str:
@@ -193,7 +193,9 @@ def _column(which: str, asked: str, columns: Sequence[Column], first: str) -> st
     short = {_short(name): name for name in names}
     close = difflib.get_close_matches(asked, [*short, *names], n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}"
-    raise InvalidRequestError(which, text.cut(f"no column {asked!r:.80}; {hint}", 1000))
+    raise InvalidRequestError(
+        which, text.cut(f"is {asked!r:.80}, which is no column; {hint}", 1000)
+    )
 
 
 def _numbers(kinds: Mapping[str, Kind]) -> str:

@@ -46,6 +46,7 @@ class View:
         stopping: That processes are asked to stop, or a hook is told, in words; None if not.
         noted: What else is to be known.
         having: What an engine has of it, where somebody looked; else it is as recorded.
+        driven: Whether it goes on; without that, nobody knows how long it takes.
         ended: What ended badly.
     """
 
@@ -56,6 +57,7 @@ class View:
         self.stopping: str | None = None
         self.noted: list[str] = []
         self.having: HandedOver | None = None
+        self.driven = True
         self.ended = Ended()
         self.state: ExperimentState | None = None
         self._folder = folder
@@ -155,7 +157,7 @@ class View:
                 parts.append(f"{number:,} {word}")
         if state.status is ExperimentStatus.COMPLETED:
             parts.append("aggregating")
-        elif self.stopping is None:
+        elif self.stopping is None and self.driven:
             standing = self._running.stand(state, self._folder(state.experiment_id), now)
             left_s = self._estimate.left_s(state, now, standing, held)
             if left_s is not None and left_s > 0:
