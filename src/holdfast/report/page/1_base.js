@@ -11,7 +11,9 @@ const on = (node, kind, act) => (node.addEventListener(kind, act), node);
 const own = (object, key) => (object && Object.hasOwn(object, key) ? object[key] : undefined);
 const range = (n) => Array.from({ length: n }, (_, i) => i);
 const NAMES = { p: "pending", r: "running", c: "completed", f: "failed", i: "interrupted", q: "queued", u: "reused" };
-const GLYPHS = { pending: "", running: "▶", completed: "✓", failed: "✗" };
+// What is to come needs no sign where there are thousands of it.
+const page = JSON.parse(document.getElementById("data").textContent);
+const GLYPHS = { ...page.glyphs, pending: "" };
 
 // A column is an array, or one value that all have.
 const at = (column, i) => (Array.isArray(column) ? column[i] : column) ?? null;

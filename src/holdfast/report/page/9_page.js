@@ -30,7 +30,6 @@ const results = (E, section) => {
   table(E, section);
 };
 const PARTS = { grid, results, timeline, resources, events };
-const page = JSON.parse(document.getElementById("data").textContent);
 const Es = page.experiments.map((data, number) => new Experiment(data, number));
 for (const section of document.querySelectorAll("[data-part]")) {
   try {
