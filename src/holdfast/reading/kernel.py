@@ -26,8 +26,9 @@ from holdfast.status import ProcessStatus
 __all__ = ["following", "in_notebook"]
 
 _EVERY_S: Final = 0.5
-#: At most this part of a core.
+#: At most this part of a core, as long as a picture is not older than that.
 _SHARE: Final = 0.05
+_LONGEST_S: Final = 10.0
 _MOST_RUNNING: Final = 8
 _MOST_LOGS: Final = 200
 #: How long the run waits in the end for a picture that is being drawn.
@@ -64,17 +65,18 @@ def _shown(picture: "_Picture") -> Iterator[None]:
     over, begun = threading.Event(), threading.Event()
 
     def draw() -> float:
-        began = time.perf_counter()
+        began = time.thread_time()
         # A kernel that shuts down, a closed socket, a state that is odd: never the run's concern.
         with contextlib.suppress(Exception):
             _publish(picture.bundle(), name, first=not begun.is_set())
             begun.set()
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     def go_on() -> None:
-        wait_s = 0.0
+        draw()  # what it costs to load for the first time is no measure
+        wait_s = _EVERY_S
         while not over.wait(wait_s):
-            wait_s = max(_EVERY_S, draw() / _SHARE)
+            wait_s = min(max(_EVERY_S, draw() / _SHARE), _LONGEST_S)
 
     # In the context of the cell: there the kernel finds to which cell an output belongs.
     context = contextvars.copy_context()
