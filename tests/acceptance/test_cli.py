@@ -562,6 +562,7 @@ def test_cleanup_interrupts_what_is_dead_with_the_evidence(sh: Shell) -> None:
     assert "interrupted (stale)" in sh("ls")[0]
     # When the owner died, nobody knows; only when somebody looked.
     assert sh.json("ls")["experiments"][0]["elapsed_s"] is None
+    assert "(nobody saw when its owner died)" in sh("show", "@last")[0]
     assert "nothing to clean up" in sh("cleanup")[1]
 
 

@@ -14,7 +14,7 @@ from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import forms, glyphs, text
 from holdfast.reading.engines import HandedOver, is_left
 from holdfast.reading.times import began, elapsed_s, goes_on
-from holdfast.status import ProcessStatus
+from holdfast.status import ProcessStatus, Reason
 
 if TYPE_CHECKING:
     from holdfast.store.annotations import Annotations
@@ -111,6 +111,8 @@ def _time(
     """`1h 06m so far, about 1h 03m left`; of what is over, how long it took."""
     on = goes_on(state, living, having)
     lasted = elapsed_s(began(state), state, datetime.now(UTC), on=on)
+    if lasted is None and state.reason is Reason.STALE:
+        return f"{glyphs.unknown()} (nobody saw when its owner died)"
     if lasted is None:
         return ""
     if not on:

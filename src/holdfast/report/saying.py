@@ -170,6 +170,8 @@ def _times(facts: Facts) -> list[dict[str, str]]:
     if facts.elapsed_s is not None:
         hint = ("so far" if facts.on else "until its last record") if running else ""
         found.append(_number("elapsed", text.duration(facts.elapsed_s), hint))
+    elif state.reason is Reason.STALE:
+        found.append(_number("elapsed", "–", "nobody saw when its owner died"))
     if running:
         left = "–" if facts.left_s is None else text.duration(facts.left_s)
         found.append(_number("time left", left, "estimated" if facts.left_s is not None else ""))
