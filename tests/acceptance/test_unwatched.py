@@ -81,6 +81,8 @@ def test_show_tells_what_became_of_each_process(left: Shell) -> None:
     assert "completed while nobody watched" in out
     assert "failed while nobody watched" in out
     assert "died" in out
+    assert "completed while nobody watched" in left("show", "@last/0")[0]
+    assert "died" in left("show", "@last/3")[0]
 
 
 def test_show_of_a_copy_of_a_running_experiment_asks_whether_it_is_one(sh: Shell) -> None:

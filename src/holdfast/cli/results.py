@@ -8,8 +8,10 @@ from typing import Any, Final
 from holdfast.cli.aggregates import aggregate_lines, notes
 from holdfast.cli.failures import told
 from holdfast.cli.partial import missing_lines, title
+from holdfast.cli.running import decided
 from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
+from holdfast.identity import Verdict
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.orchestration.surveying import lost_results
 from holdfast.provenance import code as records
@@ -73,9 +75,15 @@ def remaking(state: ExperimentState, folder: Path) -> tuple[str, ...] | None:
 
 
 def process_page(
-    where: Where, state: ExperimentState, folder: Path, index: int, *, as_json: bool
+    where: Where,
+    state: ExperimentState,
+    folder: Path,
+    index: int,
+    living: Verdict,
+    *,
+    as_json: bool,
 ) -> None:
-    """Print what there is to know of one process."""
+    """Print what there is to know of one process; *living* is the verdict on the owner."""
     process = state.processes[index]
     failed = None
     if process.status is ProcessStatus.FAILED:
@@ -102,6 +110,7 @@ def process_page(
         ("status", glyphs.status(process.status) + ("" if failed is None else f": {failed}")),
         ("attempts", "" if process.origin and not process.attempt else str(process.attempt)),
         ("reused", "" if process.origin is None else f"from {text.short(process.origin)}"),
+        ("now", _now(state, folder, index, living)),
         ("engine", _there(process)),
         ("host", text.short(process.host or "")),
         ("submitted", text.when(process.submitted_at)),
@@ -129,6 +138,14 @@ def process_page(
             seen.mark(folder)
     lines += [f"logs: {where.command('logs', name)}"]
     text.emit(lines)
+
+
+def _now(state: ExperimentState, folder: Path, index: int, living: Verdict) -> str:
+    """What became of what was running when its owner was last heard of."""
+    process = state.processes[index]
+    if living.kind == "alive" or process.status is not ProcessStatus.RUNNING or process.handle:
+        return ""
+    return text.short(decided(state, folder, datetime.now(UTC))[index].why)
 
 
 def _there(process: ProcessProgress) -> str:

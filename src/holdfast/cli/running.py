@@ -25,7 +25,7 @@ from holdfast.store.history import Transition
 if TYPE_CHECKING:
     from holdfast.orchestration.fates import Decision
 
-__all__ = ["running_lines", "waiting_lines"]
+__all__ = ["decided", "running_lines", "waiting_lines"]
 
 #: Processes in the table of what runs.
 _MOST_RUNNING: Final = 200
@@ -51,7 +51,7 @@ def running_lines(
     left, indices = indices[_MOST_RUNNING:], indices[:_MOST_RUNNING]
     now = datetime.now(UTC)
     watched = living.kind == "alive"
-    decided = () if watched else _decided(state, folder, now)
+    fates = () if watched else decided(state, folder, now)
     said_why = {each.index: each.evidence for each in history if each.event == "phase"}
     said_why = {index: why for index, why in said_why.items() if why}
     rows, stopped = [], []
@@ -63,7 +63,7 @@ def running_lines(
         )
         lasted = "" if since is None else text.duration((now - since).total_seconds())
         who = "" if progress.identity is None else str(progress.identity)
-        what = who if watched else decided[index].why
+        what = who if watched else fates[index].why
         what = text.short(what.removeprefix(f"attempt {progress.attempt} "))  # a column of its own
         if having is not None and index in having.over and _is_revoked(folder, name):
             what = "taken out of the queue before it began"
@@ -131,7 +131,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 
     return text.table([header[i] for i in kept], columns, right=right, indent="  ")
 
 
-def _decided(state: ExperimentState, folder: Path, now: datetime) -> "Sequence[Decision]":
+def decided(state: ExperimentState, folder: Path, now: datetime) -> "Sequence[Decision]":
     """What a resume would do with each process, as far as single attempts decide it."""
     from holdfast.config.experiment_file import Limits, Retry
     from holdfast.orchestration.configured import configuration

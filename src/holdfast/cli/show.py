@@ -69,10 +69,10 @@ def show(where: Where, query: str, whole: bool, only_events: bool, output: Forma
     if output in ("jsonl", "tsv", "csv"):
         print_processes(state, folder, said_about(where, experiment_id), index, output)
         return 0
-    if index is not None:
-        process_page(where, state, folder, index, as_json=output == "json")
-        return 0
     living = manager.liveness(experiment_id)
+    if index is not None:
+        process_page(where, state, folder, index, living, as_json=output == "json")
+        return 0
     params = parameters(state)
     annotations = said_about(where, experiment_id)
     history: list[Transition] = []
