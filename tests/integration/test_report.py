@@ -175,7 +175,9 @@ def test_a_page_is_made_while_the_experiment_runs(manager):
         assert each["next"] == "holdfast logs -f going-on"
         assert each["spans"]["outcome"].count("r") == 8
         assert each["spans"]["end"].count(None) == 8
+        assert each["stands"] == "running"
     each = of(manager, "going-on")
+    assert each["stands"].startswith("running (owner ")
     assert each["words"].startswith("Not finished, and nobody runs it any more: ")
     assert {"label": "time left", "value": "–", "hint": ""} in each["numbers"]
     assert each["next"] == "holdfast resume going-on"

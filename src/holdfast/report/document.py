@@ -140,6 +140,8 @@ def _experiment(
         "why": [*saying.why(facts), *alarms],
         "next": None if words is None else command(*words),
         "liveness": {"kind": living.kind, "words": saying.owner(facts)},
+        # As in a listing: one that nobody drives is not simply running.
+        "stands": forms.status_words(state, living, having),
         "tags": [columns.cut(each, 60) for each in said.tags[:20]],
         "note": None if said.note is None else columns.cut(said.note, 1000),
         "numbers": saying.numbers(facts),

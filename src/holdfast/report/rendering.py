@@ -35,6 +35,7 @@ _TEMPLATE: Final = "page.html.j2"
 _NO_DATA: Final = frozenset(
     {
         "words", "why", "next", "numbers", "machines", "code", "environment", "liveness", "note",
+        "stands",
         "groups", "config", "left_out",
     }
 )  # fmt: skip
