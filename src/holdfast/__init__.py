@@ -220,9 +220,8 @@ if not TYPE_CHECKING:  # A checker would take every misspelt import for an objec
         from importlib import import_module
 
         if name == "plot":
-            return import_module(
-                "holdfast.plot"
-            )  # a room of its own, and its attribute from now on
+            # A room of its own, and its attribute from now on.
+            return import_module("holdfast.plot")
         value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
         globals()[name] = value
         return value
