@@ -220,7 +220,7 @@ def test_whatever_a_program_prints_is_kept_and_shown(sh: Shell, locale: dict[str
     folder = sh.states / sh.only_id() / "attempts"
     written = b"\x96 \x92\xa5\xaa 50%|\xe2\x96\x88\r100%\n"
     assert (folder / "0.1.out").read_bytes() == written
-    assert sh.shell("holdfast logs -o @last | od -An -c").stdout.count("226") >= 2
+    assert sh.shell("holdfast logs -o --raw @last | od -An -c").stdout.count("226") >= 2
     terminal = Terminal(sh, "logs", "@last")
     assert terminal.exit_code() == 0
     assert "100%" in terminal.seen
