@@ -43,6 +43,10 @@ def test_the_measurement_sees_copies_where_there_are_some(story, tmp_path):
         return (folder / "log").read_text().count("start") >= 2 * peers.JOBS
 
     outcome, said = peers.tell(peers.MAKE, peers.STORIES[story], tmp_path / "stage", begun_again)
+    if story == "twice":
+        # Of the second half, each of the two skips what the other has made by then: by chance.
+        assert 2 * peers.JOBS < outcome.starts <= 2 * peers.PROCESSES, said
+        outcome = outcome._replace(starts=2 * peers.PROCESSES)
     assert str(outcome) == printed("GNU make")[story], said
 
 

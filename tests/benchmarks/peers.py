@@ -14,7 +14,7 @@ twice
 A table is printed, in Markdown: how often a process was started (4 is right), how many copies of
 one process ran at a time (1 is right), and how many commands were typed after the kill. Every peer
 is installed from PyPI into an environment of its own, at the version that stands here, except
-make, which is the system's. holdfast is that of this checkout.
+make, which is the system's. holdfast is the one that this Python has.
 
 Time decides nothing but how long a peer may look around before the processes go on (`LOOK_S`):
 they run until they are let go.
@@ -37,7 +37,8 @@ from typing import Final, NamedTuple
 
 import psutil
 
-ROOT: Final = Path(__file__).parents[2]
+import holdfast
+
 PROCESSES: Final = 4
 JOBS: Final = 2
 #: How long a second orchestrator may look around while what the first one started still runs.
@@ -238,7 +239,7 @@ HOLDFAST = Peer(
     {"experiment.toml": EXPERIMENT},
     (sys.executable, "-m", "holdfast", "run", "experiment.toml"),
     [(sys.executable, "-m", "holdfast", "resume", "@last")],
-    environment={"PYTHONPATH": str(ROOT / "src")},
+    environment={"PYTHONPATH": str(Path(holdfast.__file__).parents[1])},
 )
 
 PEERS: Final = (MAKE, LOCKED_MAKE, SNAKEMAKE, REDUN, DBOS, DBOS_IDS, HOLDFAST)
