@@ -124,7 +124,9 @@ def test_killed_and_resumed_when_all_is_over_nothing_runs_again(site: Site) -> N
 @pytest.mark.parametrize("when", ["before submit", "submitted", "polling"])
 def test_killed_around_a_submission_nothing_is_lost_or_doubled(site: Site, when: str) -> None:
     """Between intent and submission, between submission and record, and while it asks."""
+    site.hold()  # else all may have ended before it asks often enough
     site.run(code=-signal.SIGKILL, when=when)
+    site.let_go()
     assert site.state().status is ExperimentStatus.RUNNING
     site.resume()
     site.is_done_once()

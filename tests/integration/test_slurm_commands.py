@@ -88,7 +88,7 @@ def test_one_that_waits_is_stopped_and_the_others_run_on(sh: Shell, slurm: Clust
     assert shown.count("taken out of the queue before it began") == 1
     # How far the others are by now, nobody has recorded.
     explained, _ = sh("explain", "@last", env=wide)
-    assert re.search(r"is with slurm \(job \w+\): to be taken over", explained)
+    assert re.search(r"is with Slurm \(job \w+\): to be taken over", explained)
     _, err = sh("stop", "@last")
     until(lambda: not queue(slurm))
     out, _ = sh("ls", env={"COLUMNS": "200"})
