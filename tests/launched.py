@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,22 @@ __all__ = [
 
 @contextlib.contextmanager
 def launching(path: Path) -> Iterator[Shell]:
-    """A shell in *path*; whatever was started there is killed at the end."""
+    """A shell in *path*; whatever was started there is killed at the end, its temporary files go.
+
+    A killed mpirun leaves `ompi.PID` in the temporary folder, and one that gets the same pid
+    later refuses to start (exit code 213): no two tests share that folder.
+    """
     shell = Shell(path)
-    try:
-        yield shell
-    finally:
-        for program in shell.started:
-            program.kill()
-            program.communicate()
-        for pid in alive(path):
-            os.kill(pid, signal.SIGKILL)
+    with tempfile.TemporaryDirectory(prefix="hf-", ignore_cleanup_errors=True) as temporary:
+        shell.env["TMPDIR"] = temporary
+        try:
+            yield shell
+        finally:
+            for program in shell.started:
+                program.kill()
+                program.communicate()
+            for pid in alive(path):
+                os.kill(pid, signal.SIGKILL)
 
 
 def alive(folder: Path) -> list[int]:
