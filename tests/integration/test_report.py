@@ -13,6 +13,7 @@ import pytest
 import experiments
 from holdfast.errors import StateCorruptError
 from holdfast.report import rendering
+from holdfast.report.columns import bytes_of, cut
 from holdfast.report.document import document
 from holdfast.store.manager import StateManager
 
@@ -107,9 +108,24 @@ def test_texts_of_any_size_take_no_more_room_than_short_ones(manager):
     """A parameter, an error or a log of a megabyte is cut, and what it was is said."""
     state = experiments.hostile(manager)
     found, page = made(manager, state.experiment_id)
-    assert len(page.encode()) < 130 * KB
+    assert len(page.encode()) <= bound(found)
     (each,) = found["experiments"]
     assert re.fullmatch(r"x+… \(100,000 characters\)", each["processes"]["params"]["long"])
+
+
+@pytest.mark.parametrize("char", ["x", "<", "&", "'"])
+@pytest.mark.parametrize("length", [0, 1, 20, 99, 100, 101, 600, 5_000])
+def test_a_text_that_is_cut_takes_the_room_that_it_was_given(char, length):
+    """With what stands for markup in it; what fits is whole, and else its length is said."""
+    each = bytes_of(char) - bytes_of("")
+    words = char * length
+    short = cut(words, 100)
+    if length * each <= 100:
+        assert short == words
+    else:
+        begin, _, rest = short.partition("…")
+        assert begin == char * (100 // each)
+        assert rest == f" ({length:,} characters)"
 
 
 def test_no_stored_text_is_markup_or_script(manager):

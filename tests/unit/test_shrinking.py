@@ -55,3 +55,12 @@ def test_a_style_sheet_loses_only_blanks_that_mean_nothing():
         '@media (min-width: 10px) and (max-width: 20px){p::before{content:" ; { "}}'
         "i{width:calc(1px + (2 * 3px))}"
     )
+
+
+def test_a_variable_of_a_style_sheet_has_one_short_name_and_a_class_keeps_its_own():
+    """The most frequent the shortest; `.bar--long` is no variable."""
+    css = ":root { --ink: red; --soft-ink: blue } .bar--ink { color: var(--soft-ink, var(--ink)) }"
+    css += "i { color: var(--soft-ink) }"
+    assert shrinking.style(css) == (
+        ":root{--b:red;--a:blue}.bar--ink{color:var(--a,var(--b))}i{color:var(--a)}"
+    )

@@ -25,7 +25,7 @@ _LINES: Final = 20
 _LOG_BYTES: Final = 2_000
 _LONGEST: Final = 300
 #: Bytes of one section of texts.
-_SECTION_BYTES: Final = 3_000
+_SECTION_BYTES: Final = 2_500
 _MOST_CODES, _MOST_FILES = 3, 12
 _DIGITS: Final = 12
 
@@ -134,7 +134,7 @@ def _bounded(pairs: Iterable[tuple[str, str]]) -> Pairs:
     kept: Pairs = []
     budget, left = _SECTION_BYTES, 0
     for name, words in pairs:
-        pair = [cut(name, 80), cut(words, 600)]
+        pair = [cut(name, 80), cut(words, 400)]
         budget -= bytes_of(pair)
         if budget < 0:
             left += 1

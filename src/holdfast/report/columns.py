@@ -29,6 +29,8 @@ __all__ = [
 _MOST_EXACT: Final = 2**53
 _LONGEST_NAME: Final = 60
 _MARKUP: Final = re.compile("[<>&']")
+#: How many more bytes than one stand for it then, at the most.
+_ESCAPED: Final = 5
 
 Cell = str | int | float | bool | None
 
@@ -38,18 +40,34 @@ _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separator
 def bytes_of(value: Any) -> int:
     """Bytes that *value* takes in a page, at the most: markup in it is escaped."""
     encoded = _encode(value)
-    return len(encoded.encode(errors="surrogatepass")) + 5 * len(_MARKUP.findall(encoded))
+    return len(encoded.encode(errors="surrogatepass")) + _ESCAPED * len(_MARKUP.findall(encoded))
 
 
 def cut(words: object, most: int) -> str:
-    """*words*, harmless and in one line; of a longer text the beginning, and how long it is."""
+    """*words*, harmless and in one line; of a longer text the beginning, and how long it is.
+
+    What is escaped in a page counts as much as what then stands for it.
+    """
     found = str(words)
     if len(found) <= most and found.isprintable():
-        return found
-    begin = " ".join(printable(found[: 4 * most]).split())
-    if len(found) <= most and len(begin) <= most:
+        whole = found
+    else:
+        whole = " ".join(printable(found[: 4 * most]).split())
+    begin = _beginning(whole, most)
+    if len(found) <= most and begin == whole:
         return begin
-    return f"{begin[:most]}… ({len(found):,} characters)"
+    return f"{begin}… ({len(found):,} characters)"
+
+
+def _beginning(words: str, most: int) -> str:
+    if len(words) * (1 + _ESCAPED) <= most:
+        return words
+    words = words[:most]
+    over = len(words) - most + _ESCAPED * len(_MARKUP.findall(words))
+    while over > 0:
+        over -= 1 + _ESCAPED * bool(_MARKUP.match(words[-1]))
+        words = words[:-1]
+    return words
 
 
 def cell(value: Any, most: int) -> Cell:

@@ -20,6 +20,8 @@ __all__ = ["Facts", "numbers", "owner", "spelt", "verdict", "why"]
 
 _MOST_LINES: Final = 8
 _LONGEST: Final = 400
+#: Of one reason among others: each stands whole where the page shows its log.
+_LONGEST_OF_MANY: Final = 200
 
 
 @attrs.frozen(kw_only=True)
@@ -112,7 +114,7 @@ def why(facts: Facts) -> list[str]:
         many = f"process {which}"
         if len(group.indices) > 1:
             many = f"{len(group.indices):,} processes ({which})"
-        lines.append(columns.cut(f"{many}: {group.words}", _LONGEST))
+        lines.append(columns.cut(f"{many}: {group.words}", _LONGEST_OF_MANY))
     if len(facts.groups) > _MOST_LINES:
         more = len(facts.groups) - _MOST_LINES
         lines.append(f"{more:,} more {'kind' if more == 1 else 'kinds'} of failure")

@@ -28,6 +28,8 @@ _TOKEN: Final = re.compile(
 _BEFORE_REGEX: Final = frozenset(
     ["(", ",", "=", ":", "[", "!", "&", "|", "?", "{", "}", ";", "=>", "&&", "||", "return"]
 )
+#: `--ink`, not the end of a class name.
+_VARIABLE: Final = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 _HOLE: Final = re.compile(r"\$\{((?:[^{}`]|\{[^{}`]*\})*)\}")
 _OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
 _KEYWORDS: Final = frozenset({"do", "if", "in", "of", "as"})
@@ -37,14 +39,17 @@ _BEGINS: Final = frozenset({"{", "[", "(", "`", "++", "--"})
 
 
 def style(css: str) -> str:
-    """*css* in one line."""
+    """*css* in one line, its variables with short names: no script and no element names one."""
     css = re.sub(r"/\*.*?\*/", "", css, flags=re.DOTALL)
     parts = re.split(r"""("[^"]*"|'[^']*'|\([^()]*\))""", css)
     # What is in quotes or brackets keeps its blanks: there, some of them mean something.
     for at in range(0, len(parts), 2):
         parts[at] = re.sub(r"\s*([{};,>])\s*", r"\1", re.sub(r"\s+", " ", parts[at]))
         parts[at] = re.sub(r"([\w-]):\s+", r"\1:", parts[at]).replace(";}", "}")
-    return "".join(parts).strip()
+    whole = "".join(parts).strip()
+    short = _short_names(set())
+    names = {name: next(short) for name, _ in Counter(_VARIABLE.findall(whole)).most_common()}
+    return _VARIABLE.sub(lambda found: f"--{names[found[0]]}", whole)
 
 
 def script(javascript: str) -> str:
