@@ -101,9 +101,9 @@ def test_the_recipes_reach_those_who_are_to_be_told(tmp_path: Path, monkeypatch)
     (mail,) = (message_from_string(each, policy=policy.default) for each in mails.taken)
     assert mail["Subject"] == "told: failed"
     assert mail["To"] == "me@example.org"
-    words = mail.get_content()
+    words = mail.get_content().replace("\r\n", "\n")
     assert "failed: 1 of 2 processes failed: 1" in words
-    assert "process 1: exit code 3" in words
+    assert "process 1: exit code 3\nno data\n" in words
     chat, title = posts.taken["/chat"]
     assert title is None
     assert json.loads(chat)["text"].endswith("failed: 1 of 2 processes failed: 1")

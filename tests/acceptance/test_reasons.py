@@ -223,6 +223,14 @@ def test_what_lies_in_the_place_of_a_log_is_no_error_of_the_process(sh: Shell) -
     assert json.loads(sh("show", "many", "--json")[0])["processes"][0]["error"] is None
 
 
+def test_what_said_nothing_on_stderr_is_shown_by_its_stdout(sh: Shell) -> None:
+    """Many programs log there; it is no reason by which failures are told apart."""
+    _, err = sh("run", "--", "sh", "-c", "echo loading; echo no data; exit 4", code=3)
+    shown, _ = sh("show", "@last")
+    for words in (err, shown):
+        assert "  exit code 4\n    process 0\n    | loading\n    | no data\n" in words
+
+
 #: Says, as a rank does, what went wrong; the launcher fails for all.
 GANG = """
 import json, os, sys

@@ -85,7 +85,20 @@ def test_a_failure_is_told_to_both(bench):
     assert code_of(outcome) == 3
     assert bench.said() == "failure exit\nfinish\n"
     (failure,) = json.loads(bench.said("said.json"))["failures"]
-    assert (failure["index"], failure["exit_code"]) == (0, 3)
+    assert (failure["index"], failure["exit_code"], failure["log"]) == (0, 3, None)
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [("echo out; echo err >&2", "err\n"), ("echo out", "out\n"), ("true", None)],
+)
+def test_it_is_told_where_a_failed_process_left_its_last_words(bench, script, words):
+    """On stderr, on stdout where that is empty; nowhere if it said nothing."""
+    hooks = {"on_failure": writes("said")}
+    bench.run(hooks, command=["sh", "-c", f"{script}; exit 3"])
+    (failure,) = json.loads(bench.said("said.json"))["failures"]
+    log = failure["log"]
+    assert (None if log is None else Path(log).read_text()) == words
 
 
 def test_what_is_told_is_stored_already(bench):

@@ -4,22 +4,27 @@ They change nothing: neither the state nor the outcome, and no error of theirs e
 is run once for an end at the most; one that is killed with us is not run again.
 """
 
+import contextlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from holdfast.attempts import environment
+from holdfast.attempts.reports import output_of
 from holdfast.config.durations import written
 from holdfast.config.experiment_file import Experiment
 from holdfast.config.hooks import filled
 from holdfast.engines.local import once
 from holdfast.errors import HoldfastError, flat
+from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.outcomes import Outcome
 from holdfast.results.going_on import GoingOn
 from holdfast.status import SETTLED, ProcessStatus
+from holdfast.store.attempted import attempt_of
 
 __all__ = ["Hook", "begun", "due", "run", "told"]
 
@@ -123,10 +128,21 @@ def _facts(outcome: Outcome, state_dir: str) -> dict[str, Any]:
                 "signal": process.signal,
                 "reason": None if process.reason is None else str(process.reason),
                 "error_message": process.error_message,
+                "log": _log(state, index, state_dir),
             }
             for index in failed[:_MOST_FAILED]
         ],
     }
+
+
+def _log(state: ExperimentState, index: int, state_dir: str) -> str | None:
+    """The file with what a process said last: its stderr, its stdout where that is empty."""
+    folder, name = Path(state_dir, state.experiment_id), attempt_of(state, index)
+    for path in (output_of(folder, name, index, "err"), output_of(folder, name, index, "out")):
+        with contextlib.suppress(OSError):
+            if path.stat().st_size:
+                return str(path)
+    return None
 
 
 def begun(hook: Hook) -> str:

@@ -66,7 +66,7 @@ def failures(
     stream: TextIO,
     but: Container[int] = (),
 ) -> list[str]:
-    """What failed and why, the same reasons together, each with the end of one stderr.
+    """What failed and why, the same reasons together, each with the end of one log.
 
     The most frequent comes first. Lines to be written to *stream*; nothing of the processes *but*.
     """
@@ -100,7 +100,7 @@ def failures(
 
 
 def _aggregation(command: Spell, state: ExperimentState, folder: Path, stream: TextIO) -> list[str]:
-    """Why the aggregation failed, with the end of its command's stderr if it had one."""
+    """Why the aggregation failed, with the end of its command's log if it had one."""
     why = text.short(state.error_message or "the aggregation failed", _LINE)
     lines = [f"  {text.paint(why, 'red', text.coloured(stream))}"]
     found = names(folder, state.experiment_id, "err")
@@ -109,9 +109,12 @@ def _aggregation(command: Spell, state: ExperimentState, folder: Path, stream: T
 
 
 def _log(command: Spell, folder: Path, name: AttemptName, index: int | None = None) -> list[str]:
-    """The end of the stderr of an attempt, or of its rank *index*, and what prints its logs."""
+    """The end of what an attempt, or its rank *index*, wrote, and what prints its logs.
+
+    Of its stderr; of its stdout where that is empty.
+    """
     out, err = output_of(folder, name, index, "out"), output_of(folder, name, index, "err")
-    lines = [f"    | {line}" for line in tail(err)]
+    lines = [f"    | {line}" for line in tail(err) or tail(out)]
     unit = name.unit if index is None else index
     for path in (out, err):
         try:
