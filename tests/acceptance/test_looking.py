@@ -220,7 +220,8 @@ sys.exit(3 if attempt == "1" else 0)
 def bars(sh: Shell) -> Shell:
     (sh.path / "work.py").write_text(BAR)
     (sh.path / "b.toml").write_text(
-        'command = ["python", "work.py"]\nprocesses = 2\n[retry]\nmax_attempts = 2\n'
+        'command = ["python", "work.py"]\nprocesses = 2\n'
+        '[retry]\nmax_attempts = 2\nbackoff = "0s"\n'
     )
     return sh
 

@@ -258,7 +258,7 @@ with open(os.environ["HOLDFAST_RESULT"], "w") as file:
 
 def test_a_large_result_takes_little_memory_and_is_whole_where_it_is_asked_for(sh):
     """20 MB of empty lists are 500 MB of Python's: run, show and aggregate never build them."""
-    number = 7_000_000
+    number = 6_000_000
     (sh.path / "l.py").write_text(LARGE % number)
     (sh.path / "l.toml").write_text('command = ["python", "l.py"]\n')
     limit = "ulimit -v 450000; "

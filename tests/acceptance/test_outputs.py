@@ -37,7 +37,7 @@ if told("fifo"):
     os.mkfifo(model)
 if told("large"):
     with open(model, "w") as file:
-        file.truncate(2 << 30)
+        file.truncate(768 << 20)
 with open(os.environ["HOLDFAST_RESULT"], "w") as file:
     json.dump({"score": int(index)}, file)
 open(f"began.{index}.{attempt}", "w").close()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from processes import hear
 from shell import Shell, Terminal
 from waiting import until
 
@@ -153,9 +154,11 @@ def test_what_runs_is_taken_over_although_its_slots_are_no_more(holding: Shell) 
     env = {"CUDA_VISIBLE_DEVICES": "3"}
     assert "adopt" in holding("resume", "@last", "-n", env=env)[0]
     resumed = holding.start("resume", "@last", env=env)
+    hear(resumed.stderr, "completed so far, 1 running")
     holding.let_go()
-    assert resumed.wait(30) == 0
-    assert "taken over" in (resumed.stderr.read() if resumed.stderr else "")
+    _, err = resumed.communicate(timeout=60)
+    assert resumed.returncode == 0, err
+    assert "1 process taken over" in err
 
 
 def test_one_that_cannot_be_read_hides_no_other(holding: Shell) -> None:

@@ -222,7 +222,7 @@ def test_what_the_command_writes_is_the_value(state, folder):
 def test_a_large_value_is_made_when_it_is_asked_for(state, folder):
     """An aggregate with it equals one that holds it, before and after it was stored."""
     built = aggregation.build(state, folder, PARAMS)
-    value = {"w": [{"a": n, "b": [0.5]} for n in range(900_000)], "bad": float("inf")}
+    value = {"w": [{"a": n, "b": ["x" * 350]} for n in range(50_000)], "bad": float("inf")}
     env = aggregation.prepare_inputs(state, folder, built, own(1))
     with open(env["HOLDFAST_RESULT"], "w") as file:
         json.dump(value, file)
