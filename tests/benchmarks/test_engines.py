@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,12 @@ _numbers = count()
 pytestmark = pytest.mark.timeout(1800)
 
 
-def swept(folder: Path, table: str, *options: str) -> None:
+def swept(folder: Path, table: str, *options: str, command: Sequence[str] = COMMAND) -> None:
     """The sweep by the command line, in a new directory; a scheduler limits it by its own CPUs."""
     place = folder / f"sweep{next(_numbers)}"
     place.mkdir()
     (place / "e.toml").write_text(
-        f"command = {COMMAND}\nprocesses = {PROCESSES}\n[engine]\n{table}\n"
+        f"command = {list(command)}\nprocesses = {PROCESSES}\n[engine]\n{table}\n"
     )
     subprocess.run(
         [sys.executable, "-m", "holdfast", "run", *options, "e.toml"],
@@ -79,21 +79,29 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[slurm_mini.Cluster]:
 
 
 @pytest.mark.slurm
-def test_a_sweep_on_slurm(tmp_path: Path, cluster: slurm_mini.Cluster, contest: Contest) -> None:
-    """Against an array of the same commands, and a look at the queue until it is empty."""
+@pytest.mark.parametrize("seconds", [1, 3])
+def test_a_sweep_on_slurm(
+    tmp_path: Path, cluster: slurm_mini.Cluster, contest: Contest, seconds: int
+) -> None:
+    """Against an array of the same commands, and a look at the queue until it is empty.
+
+    A job of ours lasts half a second longer than its command: an exit code of 0 is believed once
+    no signal has come that may have caused it. So the shortest commands pay the most.
+    """
+    command = ["sleep", str(seconds)]
 
     def bare() -> None:
-        array, wrap = f"--array=0-{PROCESSES - 1}", f"--wrap={' '.join(COMMAND)}"
+        array, wrap = f"--array=0-{PROCESSES - 1}", f"--wrap={' '.join(command)}"
         cluster.run("sbatch", array, wrap, "--output=/dev/null")
         while cluster.run("squeue", "-h", "-o", "%i").strip():
             time.sleep(0.2)
 
     contest(
-        f"{PROCESSES} × {' '.join(COMMAND)}, Slurm, against `sbatch --array`",
+        f"{PROCESSES} × {' '.join(command)}, Slurm, against `sbatch --array`",
         1.3,
-        lambda: swept(tmp_path, 'name = "slurm"\ncpus = 1'),
+        lambda: swept(tmp_path, 'name = "slurm"\ncpus = 1', command=command),
         bare,
-        rounds=ROUNDS,
+        rounds=ROUNDS // seconds,
     )
 
 
