@@ -1,6 +1,7 @@
 """What README and guide say is so: proofs exist, references lead somewhere, examples run."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -128,15 +129,19 @@ def test_every_link_leads_somewhere(name):
         assert ((ROOT / name).parent / target).exists(), f"{target} is not there"
 
 
+@functools.cache
+def names_of_tests() -> frozenset[str]:
+    return frozenset(name for path in ROOT.glob("tests/**/test_*.py") for name in names_in(path))
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_every_file_and_test_that_is_named_is_there(name):
     """Whoever looks one up finds it."""
     spans = spans_of(prose(PAGES[name]))
     for path in (each for each in spans if re.fullmatch(r"(src|tests|diagrams)/[\w./-]+", each)):
         assert (ROOT / path).exists(), f"{path} is not there"
-    tests = {name for path in ROOT.glob("tests/**/test_*.py") for name in names_in(path)}
     named = {each for each in spans if re.fullmatch(r"test_\w+", each)}
-    assert named <= tests
+    assert named <= names_of_tests()
 
 
 @pytest.mark.parametrize("name", PAGES)
