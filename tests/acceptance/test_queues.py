@@ -235,7 +235,7 @@ def test_usage_is_shown_and_exported(sh: Shell, claim: Claim) -> None:
     claim.note(ProcessExited(process=0, attempt=1, at=NOW, exit_code=0, usage=usage, ended_at=NOW))
     claim.release()
     page, _ = sh("show", "sweep/0", env={"COLUMNS": "200"})
-    assert "used       waited 5m 00s in the queue, 1.6 GB of memory, 2h 00m of CPU time" in page
+    assert "waited 5m 00s in the queue, 1.6 GB by its largest program, 2h 00m of CPU" in page
     row = next(csv.DictReader(io.StringIO(sh("export", "sweep")[0])))
     assert (row["queued_s"], row["cpu_s"]) == ("300.0", "7200.0")
     assert float(row["duration_s"]) == pytest.approx(3 * 3600, abs=60)  # without the queue

@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 
 import experiments
+from holdfast.config.experiment_file import Experiment
+from holdfast.engines.local.engine import LocalEngine
 from holdfast.errors import StateCorruptError
+from holdfast.orchestration.orchestrator import Orchestrator
+from holdfast.reading import text
 from holdfast.report import rendering
 from holdfast.report.columns import bytes_of, cut
 from holdfast.report.document import document
@@ -268,3 +272,33 @@ def test_ranks_are_known_within_their_launcher(manager):
     each = of(manager, "sweep")
     assert each["ranks"] == 4
     assert each["processes"]["rank"] == [0, 1, 2, 3] * (each["n"] // 4)
+
+
+def test_what_a_launcher_used_is_counted_once(manager):
+    """However many ranks shared it."""
+    state = experiments.sweep(manager, 8, ranks=4)
+    each = of(manager, "sweep")
+    launchers = [state.processes[first].usage for first in range(0, state.num_processes, 4)]
+    assert all(state.processes[first + 3].usage == launchers[first // 4] for first in (0, 4))
+    numbers = {number["label"]: number for number in each["numbers"]}
+    cpu_s = sum(usage["cpu_s"] for usage in launchers)
+    assert numbers["CPU time"]["value"] == text.duration(cpu_s)
+    assert re.fullmatch(r"the largest program, of launcher \d+", numbers["peak memory"]["hint"])
+    for name in ("rss", "cpu"):
+        column = each["processes"][name]
+        assert [value is not None for value in column] == [True, False, False, False] * (
+            state.num_processes // 4
+        )
+
+
+def test_the_highest_result_may_be_an_integer_that_a_script_rounds(manager, tmp_path):
+    """As all numbers of a page are."""
+    script = """printf '{{"flops": %s}}' $((1 << {f})) > $HOLDFAST_RESULT"""
+    config = {"command": ["sh", "-c", script], "matrix": {"f": [50, 52, 54, 56]}}
+    with LocalEngine() as engine:
+        experiment = Experiment.from_config(config, tmp_path)
+        Orchestrator(manager, engine).run(experiment, experiment_id="big")
+    each = of(manager, "big")
+    assert each["processes"]["results"]["flops"] == [float(1 << f) for f in (50, 52, 54, 56)]
+    numbers = {number["label"]: number for number in each["numbers"]}
+    assert numbers["highest flops"]["hint"].startswith("process 3: f=56")

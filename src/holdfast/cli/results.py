@@ -118,7 +118,7 @@ def process_page(
         ("ended", text.when(process.completed_at)),
         ("not before", text.when(process.not_before)),
         ("limits", limits_words(state, process)),
-        ("used", usage_words(process)),
+        ("used", _used(state, process)),
         ("progress", _progress(standing)),
         ("work", text.short((process.work or "")[:_SHORT])),
         ("code", _code(folder, process.code)),
@@ -146,6 +146,11 @@ def _now(state: ExperimentState, folder: Path, index: int, living: Verdict) -> s
     if living.kind == "alive" or process.status is not ProcessStatus.RUNNING or process.handle:
         return ""
     return text.short(decided(state, folder, datetime.now(UTC))[index].why)
+
+
+def _used(state: ExperimentState, process: ProcessProgress) -> str:
+    words = usage_words(process)
+    return f"{words} (its launcher, with all ranks)" if words and state.rank_count else words
 
 
 def _there(process: ProcessProgress) -> str:

@@ -191,7 +191,7 @@ def _column(which: str, asked: str, columns: Sequence[Column], first: str) -> st
         if name in names:
             return name
     short = {_short(name): name for name in names}
-    close = difflib.get_close_matches(asked, [*short, *names], n=3)
+    close = difflib.get_close_matches(asked, list(dict.fromkeys([*short, *names])), n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}"
     raise InvalidRequestError(
         which, text.cut(f"is {asked!r:.80}, which is no column; {hint}", 1000)

@@ -224,16 +224,15 @@ def queue_lines(state: ExperimentState, having: HandedOver, now: datetime) -> li
 
 
 def usage_words(process: ProcessProgress) -> str:
-    """`waited 5m, 1.5 of 4.0 GB, 3h of CPU time`; what the last attempt that ended used."""
+    """What the last attempt that ended used; the kernel keeps no peak of programs together."""
     usage = process.usage or {}
     words = []
     if "queued_s" in usage:
         words.append(f"waited {text.duration(usage['queued_s'])} in the queue")
     if "max_rss_bytes" in usage:
         of = usage.get("requested_memory_bytes")
-        words.append(
-            f"{text.size(usage['max_rss_bytes'])}{f' of {text.size(of)}' if of else ''} of memory"
-        )
+        asked = f" of {text.size(of)} asked for" if of else ""
+        words.append(f"{text.size(usage['max_rss_bytes'])} by its largest program{asked}")
     if "cpu_s" in usage:
         words.append(f"{text.duration(usage['cpu_s'])} of CPU time")
     if "requested_cpus" in usage:

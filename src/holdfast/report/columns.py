@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -75,7 +76,10 @@ def cell(value: Any, most: int) -> Cell:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return value if abs(value) <= _MOST_EXACT else cut(value, most)
+        if abs(value) <= _MOST_EXACT:
+            return value
+        # A script would round it as well; a parameter cannot be one.
+        return float(value) if abs(value) <= sys.float_info.max else cut(value, most)
     if isinstance(value, float):
         return value if math.isfinite(value) else spelt(value)
     if isinstance(value, Elided) or not isinstance(value, str):

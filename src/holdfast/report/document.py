@@ -31,6 +31,7 @@ from holdfast.report.columns import packed, rounded, seconds
 from holdfast.results import spending
 from holdfast.status import ProcessStatus
 from holdfast.store.annotations import NONE
+from holdfast.store.attempted import usages
 from holdfast.store.history import Transition
 from holdfast.store.manager import StateManager
 
@@ -225,7 +226,8 @@ def _processes(
     reason_ids = {each: number for number, each in enumerate(_reasons(state))}
     host_ids = {each: number for number, each in enumerate(hosts)}
     of_group = {index: at for at, group in enumerate(groups) for index in group.indices}
-    usage = [each.usage or {} for each in every]
+    used = usages(state)
+    usage = [used.get(index, {}) for index in range(len(every))]
     count = state.rank_count
     bounds = limits.of_state(state)
     made: dict[str, list[columns.Cell]] = {

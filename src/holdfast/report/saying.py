@@ -15,6 +15,7 @@ from holdfast.reading.engines import HandedOver, is_left
 from holdfast.reading.grouping import Group, Interruption
 from holdfast.report import columns
 from holdfast.status import ExperimentStatus, Reason
+from holdfast.store.attempted import attempt_of, usages
 
 __all__ = ["Facts", "numbers", "owner", "spelt", "verdict", "why"]
 
@@ -181,18 +182,16 @@ def _times(facts: Facts) -> list[dict[str, str]]:
 
 
 def _usage(state: ExperimentState) -> list[dict[str, str]]:
-    used = [each.usage for each in state.processes.values() if each.usage]
-    found = []
-    if cpu := [each["cpu_s"] for each in used if "cpu_s" in each]:
+    used, found = usages(state), []
+    if cpu := [each["cpu_s"] for each in used.values() if "cpu_s" in each]:
         found.append(_number("CPU time", text.duration(sum(cpu)), "of the last attempts"))
-    peaks = {
-        index: each.usage["max_rss_bytes"]
-        for index, each in enumerate(state.processes.values())
-        if each.usage and "max_rss_bytes" in each.usage
-    }
+    peaks = {i: each["max_rss_bytes"] for i, each in used.items() if "max_rss_bytes" in each}
     if peaks:
         index = max(peaks, key=lambda each: peaks[each])
-        found.append(_number("peak memory", text.size(peaks[index]), f"process {index}"))
+        whose = attempt_of(state, index)
+        unit = whose.unit.replace("-", " ") if whose.is_launcher else f"process {index}"
+        hint = f"the largest program, of {unit}"
+        found.append(_number("peak memory", text.size(peaks[index]), hint))
     return found
 
 

@@ -23,6 +23,8 @@ const against = (host, Es, parameter, result) => {
     const high = means.reduce((a, b) => (b[1] > a[1] ? b : a)), low = means.reduce((a, b) => (b[1] < a[1] ? b : a));
     said.push((Es.length > 1 ? Es[k].label + ": " : "") + (repeated ? "mean " : "") + "highest at " + brief(high[0], 30) + " (" + num(high[1]) + "), lowest at " + brief(low[0], 30) + " (" + num(low[1]) + ")");
   });
+  const odd = Es.reduce((sum, E) => sum + count(E.all, (i) => E.get(result, i) !== null && !numeric(E.get(result, i))), 0);
+  if (odd) said.push(odd === 1 ? "one value is no finite number" : odd + " values are no finite numbers");
   const caption = [h("b", {}, value + " by " + name), said.length ? ": " + said.join("; ") + "." : ""];
   plot(host, caption, (width) => {
     const height = 270, box = FRAME(width, height);

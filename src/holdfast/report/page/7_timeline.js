@@ -86,7 +86,8 @@ const resources = (E, section) => {
   const host = h("div", { class: "plots" }), limits = distinct(E.all.map((i) => E.of("limit_memory", i)).filter(numeric));
   const failed = count(E.all, (i) => E.state(i) === "failed" && numeric(E.of("rss", i)));
   section.append(host);
-  usage(host, E, "Peak memory", (i) => E.of("rss", i), bytes, limits[limits.length - 1], failed ? "; ✗ failed" : "");
-  usage(host, E, "CPU cores in use", (i) => { const cpu = E.of("cpu", i), took = E.of("duration", i); return numeric(cpu) && took > 0 ? cpu / took : null; }, (v) => num(v, 3), null, ", averaged over its time");
+  const of = E.ranks ? " of each launcher" : "";
+  usage(host, E, "Peak memory of the largest program" + of, (i) => E.of("rss", i), bytes, limits[limits.length - 1], failed ? "; ✗ failed" : "");
+  usage(host, E, "CPU cores in use" + of, (i) => { const cpu = E.of("cpu", i), took = E.of("duration", i); return numeric(cpu) && took > 0 ? cpu / took : null; }, (v) => num(v, 3), null, ", averaged over its time");
   section.hidden = !host.childElementCount;
 };
