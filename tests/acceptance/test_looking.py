@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from holdfast import StateManager
 from holdfast.reading import text
 from processes import hear
 from shell import Shell, Terminal
+from waiting import until
 
 LONG = "sweep-of-the-learning-rate-20261126-a"
 LONGEST = "a-very-long-id-of-an-experiment-that-was-named-after-everything-that-is-in-it-2026"
@@ -279,6 +282,50 @@ def test_logs_go_on_with_the_next_attempt_and_say_so(bars: Shell) -> None:
     assert out.count("100%|####\n") == 2
     assert "90%" not in out
     assert f"{bars.only_id()}/0: attempt 1 is over; going on with attempt 2" in err
+
+
+HALF = """
+import os, sys, time
+attempt = os.environ["HOLDFAST_ATTEMPT"]
+sys.stderr.write("\\rload 1/2\\rload 2/2\\n")
+sys.stderr.flush()
+print("loaded", attempt, flush=True)
+open(f"began.{os.environ['HOLDFAST_INDEX']}.{attempt}", "w").close()
+while os.path.exists("hold." + attempt):
+    time.sleep(0.01)
+sys.stderr.write("\\rtrain 1/9\\rtrain 5/9" if attempt == "1" else "\\rtrain 9/9\\n")
+sys.exit(3 if attempt == "1" else 0)
+"""
+
+
+@pytest.mark.parametrize("which", [["-e"], []])
+def test_a_bar_is_printed_when_its_line_ends_or_its_attempt(bars: Shell, which: list[str]) -> None:
+    """Not behind whatever the next attempts write."""
+    (bars.path / "work.py").write_text(HALF)
+    for attempt in (1, 2):
+        (bars.path / f"hold.{attempt}").touch()
+    run = bars.start("run", "b.toml")
+    bars.began(2)
+    printed = bars.path / "printed"
+    with printed.open("w") as file:
+        follower = subprocess.Popen(
+            [sys.executable, "-m", "holdfast", "logs", "-f", *which, "@last/0"],
+            cwd=bars.path, env=bars.env, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+        )  # fmt: skip
+    bars.started.append(follower)  # type: ignore[arg-type]
+    until(lambda: "load 2/2\n" in printed.read_text())
+    (bars.path / "hold.1").unlink()
+    until(lambda: printed.read_text().count("load 2/2\n") == 2)
+    (bars.path / "hold.2").unlink()
+    assert (run.wait(60), follower.wait(60)) == (0, 0)
+    lines = printed.read_text().splitlines()
+    assert [line for line in lines if re.match("load |train |.* is over", line)] == [
+        "load 2/2",
+        "train 5/9",
+        f"{bars.only_id()}/0: attempt 1 is over; going on with attempt 2",
+        "load 2/2",
+        "train 9/9",
+    ]
 
 
 def test_a_bar_is_shown_in_its_place_while_it_is_followed(bars: Shell) -> None:

@@ -72,6 +72,21 @@ def test_a_bar_is_known_while_it_is_drawn() -> None:
     assert log.bar is None
 
 
+def test_a_bar_whose_line_has_ended_need_not_wait_for_the_next_line() -> None:
+    """What follows may take hours; yet it is kept while another is drawn within it."""
+    log = Folded()
+    assert log.feed(b"\r10%\r20%") == []
+    assert log.ended is None
+    assert log.feed(b"\n\rnext 1%") == []
+    assert (log.ended, log.bar) == (b"20%", b"next 1%")
+    assert log.release() == [b"20%"]
+    assert (log.ended, log.bar) == (None, b"next 1%")
+    assert log.feed(b"\n") == []
+    assert log.feed(b"\rinner 1/9\x1b[A") == []
+    assert (log.ended, log.bar) == (None, b"next 1%")
+    assert log.take() == ([b"next 1%"], b"inner 1/9")
+
+
 def test_a_line_without_an_end_is_not_kept_for_ever() -> None:
     """A program may write a terabyte without a line feed."""
     log = Folded()

@@ -184,8 +184,24 @@ def test_who_looks_again_and_again_looks_once_a_second(tmp_path: Path) -> None:
     seconds[0] += 0.9
     assert looks.at(state, tmp_path, NOW) is first
     seconds[0] += 0.2
-    assert looks.at(state, tmp_path, NOW)[0].progress.step == 2
+    later = NOW + timedelta(seconds=1)
+    assert looks.at(state, tmp_path, later)[0].progress.step == 2
     ended = attrs.evolve(state.processes[0], status=ProcessStatus.COMPLETED)
     seconds[0] += 1
     after = attrs.evolve(state, process_progress=state.processes.replace({0: ended}))
-    assert looks.at(after, tmp_path, NOW) == {}
+    assert looks.at(after, tmp_path, later + timedelta(seconds=1)) == {}
+
+
+def test_each_frame_looks_where_frames_are_as_rare_as_looks(tmp_path: Path) -> None:
+    """A frame that is early by some milliseconds shows what was reported since the one before."""
+    state, seconds = running(1), [5.0]
+    looks = Looks(lambda: seconds[0], every_s=0)
+    for step, frame_s in enumerate((0.0, 0.98, 2.0)):
+        now = NOW + timedelta(seconds=frame_s)
+        seconds[0] = 5.0 + frame_s
+        report(tmp_path, 0, {"step": step}, state=state)
+        found = looks.at(state, tmp_path, now)
+        assert (found[0].progress.step, found[0].age_s) == (step, frame_s)
+        seconds[0] += 0.01
+        report(tmp_path, 0, {"step": 99}, state=state)
+        assert looks.at(state, tmp_path, now) is found  # the same frame

@@ -1,5 +1,7 @@
 """What a screen says of an experiment that goes on: what counts most, in any number of lines."""
 
+import json
+import os
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,11 +13,15 @@ from hypothesis import strategies as st
 
 import experiments
 from holdfast import StateManager
+from holdfast.attempts.names import AttemptName, progress_path
+from holdfast.cli.watching import Shown
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import reasons, text
 from holdfast.reading.evidence import parameters, tail
 from holdfast.reading.view import View
 from holdfast.status import ProcessStatus, Reason
+
+NOW = datetime(2024, 1, 15, 12, 34, 56, tzinfo=UTC)
 
 
 def view_of(manager: StateManager, state: ExperimentState) -> View:
@@ -114,6 +120,51 @@ def test_what_is_tried_again_is_said_until_it_fails_for_good(tmp_path: Path) -> 
     pending = attrs.evolve(failed, status=ProcessStatus.PENDING)
     view.update(attrs.evolve(state, process_progress=state.processes.replace({0: pending})))
     assert said() == []
+
+
+def reporting(folder: Path, step: int) -> None:
+    """Have the one process of `WATCHED` report *step* of 60, at `NOW`."""
+    path = progress_path(folder, AttemptName("x", 0, 1))
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps({"step": step, "total": 60}) + "\n")
+    at_ns = int(NOW.timestamp() * 1e9)
+    os.utime(path, ns=(at_ns, at_ns))
+
+
+def row(view: View, after_s: float) -> list[str]:
+    """RAN, PROG and BEAT in the frame that is drawn *after_s* past `NOW`."""
+    lines = view.lines(100, 20, NOW + timedelta(seconds=after_s))
+    head, cells = (re.split(r"\s{2,}", words.strip()) for words, _ in lines[-2:])
+    found = dict(zip(head, cells, strict=False))
+    return [found[name] for name in ("RAN", "PROG", "BEAT")]
+
+
+WATCHED = ExperimentState(
+    experiment_id="x", num_processes=1, status="running",
+    process_progress={0: ProcessProgress(status="running", attempt=1, started_at=NOW)},
+)  # fmt: skip
+
+
+def test_each_frame_of_watch_shows_what_was_reported_since_the_one_before(tmp_path: Path) -> None:
+    """However close two frames are: they are drawn once a second, give or take a little."""
+    shown = Shown("x", lambda _: tmp_path)
+    shown.join()
+    for step, after_s in ((1, 0.9), (2, 1.88), (3, 2.9)):
+        reporting(tmp_path, step)
+        shown.step(WATCHED, ())
+        age = text.duration(after_s)
+        assert row(shown.view, after_s) == [age, f"{step}/60 {step * 100 // 60}%", age]
+
+
+def test_a_frame_between_two_looks_has_a_heartbeat_that_is_older(tmp_path: Path) -> None:
+    """What draws more often than it looks never calls an old report fresh."""
+    view = View(lambda _: tmp_path)
+    view.update(WATCHED)
+    reporting(tmp_path, 3)
+    assert row(view, 1.0) == ["1.0 s", "3/60 5%", "1.0 s"]
+    reporting(tmp_path, 6)
+    assert row(view, 1.5) == ["1.5 s", "3/60 5%", "1.5 s"]
 
 
 def test_what_ended_before_counts_for_the_estimate(story: View, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
@@ -130,6 +130,12 @@ def logs(
                 poured.write(log)
             poured.settle(list(logs), over=over)
 
+    def end(logs: Sequence[_Log]) -> None:
+        with text.delivering():
+            for log in logs:
+                poured.write(log)
+            poured.end(logs)
+
     ended, looked = False, -math.inf
     while True:
         if time.monotonic() - looked > _LOOK_FOR_NEWS_S:
@@ -138,11 +144,14 @@ def logs(
                 # One more round: the last words were written before the end was recorded.
                 ended = subject.is_over(attempt)
             looked = time.monotonic()
+            found = subject.logs(attempt, kinds)
             if attempt is None and (again := subject.begun_again()):
-                pour(known.values(), over=False)  # first what the attempts before wrote last
+                # First what the attempts before wrote last.
+                newest = {log.path for log in found}
+                end([log for path, log in known.items() if path not in newest])
                 poured.clear()
                 text.say("\n".join(again))
-            for log in subject.logs(attempt, kinds):
+            for log in found:
                 if log.path not in known:
                     known[log.path] = log
                     if lines is not None:

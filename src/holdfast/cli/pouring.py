@@ -96,6 +96,8 @@ class Poured:
         self._line_open = False
         self._folded: dict[Path, Folded] = {}
         self._changed: dict[Path, float] = {}
+        #: Bars whose lines had ended at the last look.
+        self._ended: dict[Path, bytes] = {}
         self._bar = ""
         self._bar_at = 0.0
 
@@ -121,21 +123,47 @@ class Poured:
         now = time.monotonic()
         for log in logs:
             folded = self._folded.get(log.path)
-            if folded is None or not (over or now - self._changed[log.path] >= _QUIET_S):
+            if folded is None:
                 continue
+            self._release(log, folded)
             if not over and (folded.bar is not None or self._pattern is not None):
                 continue  # it will be drawn over, or go on to what is looked for
-            lines, rest = folded.take()
-            self._lines(log, lines)
-            if rest and self._chosen(rest):
-                self._title(log)
-                self._put(self._tame(rest))
+            if over or now - self._changed[log.path] >= _QUIET_S:
+                self._take(log, folded)
         if over:
             self._draw("")
             if self._terminal and self._line_open and not self._raw:
                 self._put(b"\n")
         elif self._live and now - self._bar_at >= _QUIET_S:
             self._show_bar(logs, now)
+
+    def end(self, logs: Sequence[_Log]) -> None:
+        """Write what is left of *logs*, whose attempts are over, and end their last line."""
+        for log in logs:
+            if (folded := self._folded.get(log.path)) is not None:
+                self._take(log, folded)
+        # What follows is of another attempt, and may have no title in between.
+        if self._line_open and not self._raw and self._last in {log.path for log in logs}:
+            self._put(b"\n")
+
+    def _release(self, log: _Log, folded: Folded) -> None:
+        """Write a bar whose line had ended at the last look already."""
+        # Not at the first look: one within it, which draws over it from below, ends its line, too,
+        # and is drawn at once.
+        if (bar := folded.ended) is None:
+            self._ended.pop(log.path, None)
+        elif self._ended.get(log.path) != bar:
+            self._ended[log.path] = bar
+        else:
+            del self._ended[log.path]
+            self._lines(log, folded.release())
+
+    def _take(self, log: _Log, folded: Folded) -> None:
+        lines, rest = folded.take()
+        self._lines(log, lines)
+        if rest and self._chosen(rest):
+            self._title(log)
+            self._put(self._tame(rest))
 
     def clear(self) -> None:
         """Take the bar away: something else is about to write."""

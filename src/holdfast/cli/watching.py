@@ -23,14 +23,14 @@ from holdfast.lifecycle.records import ExperimentState
 from holdfast.reading import forms, glyphs, text
 from holdfast.reading.engines import HandedOver
 from holdfast.reading.evidence import parameters
-from holdfast.reading.view import Line
+from holdfast.reading.view import Line, View
 from holdfast.status import ExperimentStatus
 
 if TYPE_CHECKING:
     from holdfast.store.manager import StateManager
     from holdfast.store.standing import Lookout
 
-__all__ = ["watch"]
+__all__ = ["Shown", "watch"]
 
 _LOOK_EVERY_S: Final = 1.0
 #: Of one experiment among many: its name, its counts, one that runs.
@@ -55,7 +55,7 @@ def watch(where: Where, queries: tuple[str, ...]) -> int:
         text.say("nothing runs")
         return 0
     manager = where.manager()
-    shown = {each: _Shown(each, manager.folder) for each in found}
+    shown = {each: Shown(each, manager.folder) for each in found}
     pending = {each: manager.lookout(each) for each in found}
     there = {each: Abroad(manager, each) for each in found}
     code = 0
@@ -100,7 +100,7 @@ def _goes_on(manager: "StateManager", experiment_id: str) -> bool:
 def _look(
     where: Where,
     pending: "dict[str, Lookout]",
-    shown: "dict[str, _Shown]",
+    shown: "dict[str, Shown]",
     there: dict[str, Abroad],
 ) -> int:
     """Look at what is not over; the exit code if one cannot be looked at any more."""
@@ -125,7 +125,7 @@ def _look(
     return code
 
 
-class _Shown(Progress):
+class Shown(Progress):
     """One experiment, by states that are read now and then.
 
     Attributes:
@@ -137,6 +137,9 @@ class _Shown(Progress):
 
     def __init__(self, experiment_id: str, folder: Callable[[str], Path]) -> None:
         super().__init__(folder, parameters, lambda _: [])
+        # Frames are as far apart as looks. With a least time between looks, too, a frame that is
+        # early by a millisecond would show what the one before has shown.
+        self.view = View(folder, look_every_s=0.0)
         self.experiment_id = experiment_id
         self.driven = True
         self.having: HandedOver | None = None
@@ -232,7 +235,7 @@ class _Shown(Progress):
 class _Display:
     """Context: the experiments below each other on a terminal; nothing off one."""
 
-    def __init__(self, shown: "dict[str, _Shown]") -> None:
+    def __init__(self, shown: "dict[str, Shown]") -> None:
         self._shown = shown
         self._screen: Screen | None = None
 

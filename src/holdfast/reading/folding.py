@@ -45,6 +45,15 @@ class Folded:
             return _last(self._open.rpartition(_UP)[2]) or self._outer
         return self._outer
 
+    @property
+    def ended(self) -> bytes | None:
+        """A bar whose line has ended, unless one within it is drawn; None where there is none."""
+        return None if self._inner is not None or _UP in self._open else self._outer
+
+    def release(self) -> list[bytes]:
+        """The lines that have ended and were held back, since they might be drawn over."""
+        return self._released()
+
     def take(self) -> tuple[list[bytes], bytes]:
         """What is held back: lines that are done, and the beginning of one that is not."""
         lines = self._released()

@@ -25,6 +25,7 @@ from holdfast.store.attempted import attempt_of
 
 __all__ = [
     "HEADER",
+    "LOOK_EVERY_S",
     "MOST",
     "Estimate",
     "Looks",
@@ -44,7 +45,8 @@ HEADER: Final = ("PROG", "ETA", "BEAT")
 
 #: Processes of an experiment whose reports are looked for: more than any table shows.
 MOST: Final = 200
-_LOOK_EVERY_S: Final = 1.0
+#: Between two looks, for who draws more often than that.
+LOOK_EVERY_S: Final = 1.0
 #: Processes that take their turn in a look, besides those that are shown.
 _A_TURN: Final = 50
 
@@ -63,6 +65,10 @@ class Standing:
     age_s: float
     remaining_s: float | None
     stalled: bool
+
+    def aged(self, now: datetime) -> "Standing":
+        """The same report, as old as it is by *now*."""
+        return attrs.evolve(self, age_s=self.progress.age_s(now))
 
 
 def standings(
@@ -126,27 +132,40 @@ def _stall_s(state: ExperimentState) -> float | None:
 
 
 class Looks:
-    """The standings of a state that is shown again and again: looked for once a second.
+    """The standings of a state that is shown again and again, looked for once in a while.
 
     What is shown is looked at each time. The others take turns, so that a look costs the same
     however many run.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Look at nothing yet; *monotonic* says when a second is over."""
+    def __init__(
+        self, monotonic: Callable[[], float] = time.monotonic, *, every_s: float = LOOK_EVERY_S
+    ) -> None:
+        """Look at nothing yet.
+
+        Args:
+            monotonic: Says when *every_s* are over.
+            every_s: Between two looks at least; 0 for who draws no more often than it wants to
+                look: each frame is a look then.
+        """
         self._monotonic = monotonic
+        self._every_s = every_s
         self._sources: Sources | None = None
         self._followed: set[AttemptName] = set()
         self._found: dict[int, Standing] = {}
         self._turn = 0
         self._at = -math.inf
+        self._frame: datetime | None = None
 
     def at(
         self, state: ExperimentState, folder: Path, now: datetime, shown: Collection[int] = ()
     ) -> Mapping[int, Standing]:
-        """Where the running processes of *state* stand; of those *shown*, a second ago at most."""
-        if self._monotonic() - self._at >= _LOOK_EVERY_S:
-            self._at = self._monotonic()
+        """Where the running processes of *state* stand; of those *shown*, `every_s` ago at most.
+
+        Whoever asks again with the same *now* draws the same frame, and gets the same answer.
+        """
+        if now != self._frame and self._monotonic() - self._at >= self._every_s:
+            self._at, self._frame = self._monotonic(), now
             if self._sources is None:
                 self._sources = Sources(folder)
             indices = state.processes.indices(ProcessStatus.RUNNING)

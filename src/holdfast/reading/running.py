@@ -14,7 +14,7 @@ from holdfast.reading import machine, text
 from holdfast.reading.engines import place
 from holdfast.reading.evidence import Params, last_words, params_words
 from holdfast.reading.machine import Machine
-from holdfast.reading.progress import HEADER, Looks, Standing, alike, cells, said
+from holdfast.reading.progress import HEADER, LOOK_EVERY_S, Looks, Standing, alike, cells, said
 
 __all__ = ["Line", "Running"]
 
@@ -34,9 +34,9 @@ _MOST_ROWS: Final = 50
 class Running:
     """Draws up the table of one experiment again and again."""
 
-    def __init__(self) -> None:
-        """Look at nothing yet."""
-        self._looks = Looks()
+    def __init__(self, *, look_every_s: float = LOOK_EVERY_S) -> None:
+        """Look at nothing yet, and later no more often than every *look_every_s*."""
+        self._looks = Looks(every_s=look_every_s)
         self._machine = Machine()
         self._found: Mapping[int, Standing] | None = None
         self._used: Mapping[int, machine.Used] = {}
@@ -45,7 +45,7 @@ class Running:
         self._shown: tuple[int, ...] = ()
 
     def stand(self, state: ExperimentState, folder: Path, now: datetime) -> Mapping[int, Standing]:
-        """Where the running processes stand by now, or did a second ago."""
+        """Where the running processes stand by now, or did at the last look."""
         return self._looks.at(state, folder, now, self._shown)
 
     def lines(
@@ -119,7 +119,9 @@ class Running:
         since = process.started_at
         ran = "" if since is None else text.duration((now - since).total_seconds())
         assert self._found is not None
-        steps, left, beat = cells(self._found.get(index))
+        standing = self._found.get(index)
+        # A frame between two looks has no newer report, but the last one has grown older.
+        steps, left, beat = cells(None if standing is None else standing.aged(now))
         used = machine.cells(self._used.get(index))
         words = (params_words(params, index), place(process), self._says.get(index, ""))
         attempt = str(process.attempt) if process.attempt > 1 else ""

@@ -20,14 +20,13 @@ from holdfast.reading.contention import slots_words
 from holdfast.reading.ended import Ended, Kind
 from holdfast.reading.engines import HandedOver, being_submitted, handed_over, queue_lines
 from holdfast.reading.evidence import Params, params_words, tail
-from holdfast.reading.progress import Estimate
+from holdfast.reading.progress import LOOK_EVERY_S, Estimate
 from holdfast.reading.running import Line, Running
 from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.attempted import attempt_of
 
 __all__ = ["Line", "View"]
 
-_WAITED_EVERY_S: Final = 1.0
 _MOST_NOTES: Final = 3
 #: Failures of the past whose logs are looked into.
 _MOST_READ: Final = 200
@@ -50,8 +49,16 @@ class View:
         ended: What ended badly.
     """
 
-    def __init__(self, folder: Callable[[str], Path]) -> None:
-        """Know nothing yet; *folder* is that of an experiment, by its id."""
+    def __init__(
+        self, folder: Callable[[str], Path], *, look_every_s: float = LOOK_EVERY_S
+    ) -> None:
+        """Know nothing yet.
+
+        Args:
+            folder: That of an experiment, by its id.
+            look_every_s: How much time passes between two looks at the disk, however many frames
+                are drawn; 0 if each frame is to look.
+        """
         self.params: Params = None
         self.held: Collection[int] = ()
         self.stopping: str | None = None
@@ -62,7 +69,8 @@ class View:
         self.state: ExperimentState | None = None
         self._folder = folder
         self._estimate = Estimate()
-        self._running = Running()
+        self._look_every_s = look_every_s
+        self._running = Running(look_every_s=look_every_s)
         self._had: tuple[int, HandedOver | None] = (-1, None)
         self._submitting: frozenset[int] = frozenset()
         self._waited: list[str] = []
@@ -243,8 +251,8 @@ class View:
         return lines
 
     def _waits(self, state: ExperimentState) -> list[str]:
-        """Who has the slots that it waits for, by now or a second ago."""
-        if time.monotonic() >= self._waited_at + _WAITED_EVERY_S:
+        """Who has the slots that it waits for, by now or at the last look."""
+        if time.monotonic() >= self._waited_at + self._look_every_s:
             self._waited_at = time.monotonic()
             with contextlib.suppress(HoldfastError, OSError):
                 self._waited = slots_words(state, self._folder(state.experiment_id))
