@@ -261,7 +261,7 @@ def test_what_does_not_run_undisturbed_is_not_killed(drill: Drills):
 def test_values_that_are_to_be_compared_have_to_agree(drill: Drills):
     """Else nothing that a kill does could be told from what happens anyway."""
     drill.write(CHECKPOINTS)
-    told = drill("--compare=ended,loss", code=3)
+    told = drill("--compare=ended,loss", code=2)
     assert "ended differs without any kill" in told
     assert "no result has loss; there are ended, weight" in told
 

@@ -190,6 +190,10 @@ def test_names_and_single_processes_work_where_ids_do(sh, half):
     assert "half/1" in sh("rm", "half/1", code=4)[1]
     sh("run", "h.toml", "--fresh", code=3)
     assert "fits 2 experiments" in sh("rm", "half", code=4)[1]
+    _, err = sh("stop", "@last/0", "half", code=2)
+    assert "is one process, and goes alone" in err
+    sh("run", "--fresh", "--set", "name=exp", "h.toml", code=3)
+    assert "'exp', a name and the beginning of ids, fits" in sh("show", "exp", code=4)[1]
 
 
 def test_results_that_nobody_saw_are_not_deleted_without_a_question(sh, half):

@@ -243,14 +243,14 @@ def test_a_deadline_ends_all_and_a_resume_starts_nothing(sh: Shell) -> None:
     assert (experiment["status"], experiment["reason"]) == ("interrupted", "deadline")
     began = datetime.fromisoformat(experiment["started_at"])
     due = began + timedelta(seconds=2.5)
-    words = f"its deadline was {due:%Y-%m-%d %H:%M:%S}Z (limits.deadline = 2.5s, from the first"
+    words = f"its deadline is {due:%Y-%m-%d %H:%M:%S}Z (limits.deadline = 2.5s, from the first"
     assert experiment["error_message"].startswith(words)
     assert words in err
     reasons = [(each["status"], each.get("reason")) for each in found["processes"]]
     assert reasons == [("pending", "deadline"), ("pending", "deadline"), ("pending", None)]
     assert re.search(r"resume --set limits.deadline=[0-9]", found["next_command"])
     _, err = sh("run", "-n", "d.toml")
-    assert "nothing would be started, of 3 processes: its deadline was" in err
+    assert "nothing would be started, of 3 processes: its deadline is" in err
     _, err = sh("resume", "-n", "--set", "limits.deadline=1h", "@last")
     assert "3 of 3 processes would be run" in err
     _, err = sh("resume", "@last", code=3)

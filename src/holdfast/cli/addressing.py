@@ -49,7 +49,9 @@ def resolve(manager: StateManager, query: str) -> str:
         listing = manager.listing()
         named = [each.experiment_id for each in listing.experiments if each.name == query]
         if len({*found, *named}) > 1:
-            what = f"the name {query!r}" if named else f"the prefix {query!r}"
+            what = f"the prefix {query!r}" if not named else f"the name {query!r}"
+            if named and found:
+                what = f"{query!r}, a name and the beginning of ids,"
             raise AmbiguousExperimentError(what, tuple(dict.fromkeys((*found, *named))))
         found = found or tuple(named)
         errors = {

@@ -1,6 +1,7 @@
 """`holdfast stop`: experiments that others drive, asked to stop, and waited for."""
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -13,7 +14,7 @@ from holdfast.cli.failures import OWNED, report
 from holdfast.cli.indices import only_option, selected
 from holdfast.cli.waiting import pause
 from holdfast.cli.where import Where
-from holdfast.errors import HoldfastError
+from holdfast.errors import ExperimentNotFoundError, HoldfastError
 from holdfast.reading import forms, text
 from holdfast.status import ExperimentStatus, ProcessStatus
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from holdfast.engines.contract import Engine
     from holdfast.lifecycle.records import ExperimentState
     from holdfast.orchestration.stopping import Stopped, Stopping
+    from holdfast.store.manager import StateManager
 
 __all__ = ["stop"]
 
@@ -69,7 +71,7 @@ def stop(
             raise click.UsageError(f"{queries[0]} is one process; --only goes with an experiment")
         only = only if unit is None else (int(unit),)
     else:
-        found, code = named(where, queries)
+        found, code = named(where, queries, refused=functools.partial(_refused, where, manager))
     if code:
         if len(queries) > 1:
             text.say("nothing was stopped")
@@ -103,6 +105,15 @@ def stop(
         ended = [_form(each) for each in ending.ended.values()]
         forms.print_json("holdfast.stop/1", {"experiments": ended})
     return ending.code
+
+
+def _refused(where: Where, manager: "StateManager", error: HoldfastError) -> int:
+    """Say what is wrong with one of several that are to stop."""
+    if isinstance(error, ExperimentNotFoundError):
+        with contextlib.suppress(HoldfastError):
+            if resolve_unit(manager, error.experiment_id)[1] is not None:
+                raise click.UsageError(f"{error.experiment_id} is one process, and goes alone")
+    return report(error, where)
 
 
 def _engine_of(

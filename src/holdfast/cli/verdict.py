@@ -17,7 +17,7 @@ CODES: Final[dict["Verdict", int]] = {
     "equal": DONE,
     "not equal": FAILED,
     "does not run": FAILED,
-    "cannot be compared": FAILED,
+    "cannot be compared": USAGE,
     "never hit": FAILED,
     "wrote elsewhere": USAGE,
 }

@@ -26,7 +26,8 @@ def parse_duration(value: Any) -> float:
     elif isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value) if abs(value) <= LONGEST_S else math.inf
     else:
-        raise ValueError(f"expected {_EXPECTED}, found {type(value).__name__}")
+        found = "none" if value is None else type(value).__name__
+        raise ValueError(f"expected {_EXPECTED}, found {found}")
     if seconds < 0 or math.isnan(seconds):
         raise ValueError(f"a duration cannot be {value!r}")
     if seconds > LONGEST_S:

@@ -121,8 +121,8 @@ class Rule:
     Attributes:
         when: How the attempt ended, a word or a list of them: `timeout`, `out_of_memory`,
             `perhaps_memory` (killed while the kernel was killing for want of memory), `signal`
-            (which `perhaps_memory` is, too), `exit`; `stall`, `lost`, `preempted`, `time_limit`
-            (of a scheduler, as of Slurm). Required.
+            (which `perhaps_memory` is, too), `exit` (which a result that cannot be used is, too);
+            `stall`, `lost`, `preempted`, `time_limit` (of a scheduler, as of Slurm). Required.
         codes: Of `exit`, only these exit codes; without it, all.
         max_attempts: Failed attempts after which a process stays failed; of `stall`, `lost`,
             `preempted` and `time_limit`, interruptions after which it is left for another run.
@@ -132,7 +132,7 @@ class Rule:
         settings: What the next attempts of the process get: `"limits.timeout"`, `"limits.grace"`,
             `"limits.stall"` and `"engine.time"`, as a duration or as a multiple such as `"x2"` of
             what the last attempt had; `"engine.memory"`, as a size or a multiple. It counts until
-            that limit itself is changed.
+            that limit itself gets another value.
     """
 
     when: Causes

@@ -27,10 +27,11 @@ class Deadline:
     given_s: float
 
     def __str__(self) -> str:
-        """For people: that it is over, and how to go on."""
-        at, given = f"{self.at:%Y-%m-%d %H:%M:%S}Z", written(self.given_s)
+        """For people: since when nothing is started any more, and how to go on."""
+        closes, at = (f"{each:%Y-%m-%d %H:%M:%S}Z" for each in (self.closes, self.at))
         return (
-            f"its deadline was {at} (limits.deadline = {given}, from the first start); "
+            f"its deadline is {at} (limits.deadline = {written(self.given_s)}, from the first "
+            f"start), and nothing starts after {closes}; "
             f"`resume --set limits.deadline=…` gives it more time"
         )
 
