@@ -124,7 +124,7 @@ def test_what_is_tried_again_is_said_until_it_fails_for_good(tmp_path: Path) -> 
 
 def reporting(folder: Path, step: int) -> None:
     """Have the one process of `WATCHED` report *step* of 60, at `NOW`."""
-    path = progress_path(folder, AttemptName("x", 0, 1))
+    path = progress_path(folder, AttemptName("x", "0", 1))
     path.parent.mkdir(exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps({"step": step, "total": 60}) + "\n")
