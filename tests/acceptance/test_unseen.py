@@ -5,12 +5,14 @@ import re
 import shlex
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from holdfast.attempts.files import live_state, read_exit
 from holdfast.attempts.names import AttemptName
+from holdfast.store.manager import StateManager
 from shell import Shell, Terminal
 from waiting import until
 
@@ -112,6 +114,40 @@ def test_the_doctor_names_what_a_dead_shim_left(sh: Shell) -> None:
     folder = sh.states / sh.only_id()
     until(lambda: read_exit(folder, AttemptName.of_process("", 1, 1)))
     until(lambda: "run on" not in sh("doctor")[0])
+
+
+def test_time_goes_on_while_attempts_outlive_their_owner(sh: Shell) -> None:
+    """They are counted, and every view's time is until now; a resume need not be told twice."""
+    orphaned(sh)
+    state = StateManager(sh.states).load(sh.only_id())
+    recorded_s = (state.last_updated - state.started_at).total_seconds()
+    until(lambda: (datetime.now(UTC) - state.started_at).total_seconds() > recorded_s + 1)
+    out, err = sh("ls")
+    assert "running (owner dead), 2 run on" in out
+    assert err.count("resume") == 1
+    [listed] = sh.json("ls")["experiments"]
+    assert listed["attempts_alive"] == 2
+    assert listed["elapsed_s"] > recorded_s + 1
+    assert listed["eta_s"] is None  # nobody starts the third
+    assert re.search(r"^time .* so far$", sh("show", "@last")[0], re.MULTILINE)
+    sh.let_go()
+
+
+def test_without_a_living_attempt_time_ends_at_the_last_sign(sh: Shell) -> None:
+    """The exit records and reports are later than what the dead owner recorded; now is a guess."""
+    orphaned(sh)
+    sh.let_go()
+    folder = sh.states / sh.only_id()
+    ends = [
+        until(lambda index=index: read_exit(folder, AttemptName.of_process("", index, 1))).ended_at
+        for index in (0, 1)
+    ]
+    began = StateManager(sh.states).load(sh.only_id()).started_at
+    until(lambda: sh.json("ls")["experiments"][0]["attempts_alive"] == 0)
+    [listed] = sh.json("ls")["experiments"]
+    assert abs(listed["elapsed_s"] - (max(ends) - began).total_seconds()) < 0.05
+    assert "run on" not in sh("ls")[0]
+    assert not re.search(r"^time .* so far$", sh("show", "@last")[0], re.MULTILINE)
 
 
 def test_attempts_of_an_owner_that_lives_are_no_finding(sh: Shell) -> None:

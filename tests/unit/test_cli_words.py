@@ -168,7 +168,7 @@ def _process(status: ProcessStatus, since_s: float, lasted_s: float | None) -> P
 
 
 def test_the_estimate_counts_what_waits_and_what_runs() -> None:
-    """Two at a time, 10 s each, two half way, two waiting: 30 s of work for two."""
+    """Two at a time, 10 s each, two half way, two waiting: both begin in 5 s."""
     estimate = Estimate()
     done = _process(ProcessStatus.COMPLETED, 20, 10)
     running = _process(ProcessStatus.RUNNING, 5, None)
@@ -179,8 +179,8 @@ def test_the_estimate_counts_what_waits_and_what_runs() -> None:
     )
     assert estimate.left_s(state, NOW) is None
     estimate.ended(done)
-    assert estimate.left_s(state, NOW) == pytest.approx((2 * 10 + 5 + 5) / 2)
-    assert estimate.left_s(state, NOW, held=2) == pytest.approx((5 + 5) / 2)
+    assert estimate.left_s(state, NOW) == pytest.approx(5 + 10)
+    assert estimate.left_s(state, NOW, held=2) == pytest.approx(5)
 
 
 def test_what_is_held_back_is_counted_apart(tmp_path: Path) -> None:

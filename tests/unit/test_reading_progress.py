@@ -76,8 +76,8 @@ def test_before_anything_completed_the_reports_say_when_it_will_be_done(tmp_path
     found = progress.standings(state, tmp_path, NOW)
     assert {index: each.remaining_s for index, each in found.items()} == {0: 20, 1: 20}
     assert Estimate().left_s(state, NOW) is None
-    # 30 s for each: twice 20 left, once 20, once 30, three at a time.
-    assert Estimate().left_s(state, NOW, found) == pytest.approx((20 + 20 + 20 + 30) / 3)
+    # 30 s for each, three at a time: the fourth begins when one of them is done.
+    assert Estimate().left_s(state, NOW, found) == pytest.approx(20 + 30)
 
 
 def test_the_slowest_is_waited_for(tmp_path: Path) -> None:

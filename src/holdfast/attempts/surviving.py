@@ -1,6 +1,6 @@
 """Which attempts are not over, and which of those go unwatched because their shim is stopped."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import attrs
@@ -58,7 +58,11 @@ def halted_shim(shim: ProcessIdentity | None) -> Halted | None:
 
 
 def survivors(
-    folder: Path, experiment_id: str, *, aggregation_only: bool = False
+    folder: Path,
+    experiment_id: str,
+    *,
+    aggregation_only: bool = False,
+    only: Container[AttemptName] | None = None,
 ) -> Iterator[Survivor]:
     """The attempts that are not proven to be over, ascending.
 
@@ -66,6 +70,7 @@ def survivors(
         folder: The experiment's folder.
         experiment_id: Its id.
         aggregation_only: Leave out the attempts of its processes.
+        only: Leave out all but these; None for all.
 
     Raises:
         StateReadError: The files cannot be read at this moment.
@@ -73,6 +78,8 @@ def survivors(
     census = Census()
     for name in names(folder, experiment_id):
         if aggregation_only and name.index is not None:
+            continue
+        if only is not None and name not in only:
             continue
         found = look(folder, name, census=census)
         verdict = life(found)

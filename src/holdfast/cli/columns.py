@@ -15,6 +15,7 @@ from holdfast.store.catalog.summary import Summary
 
 if TYPE_CHECKING:
     from holdfast.reading.engines import HandedOver
+    from holdfast.reading.outliving import Outlived
     from holdfast.reading.progress import Sums
     from holdfast.store.annotations import Annotations
 
@@ -36,6 +37,8 @@ class Listed(NamedTuple):
     sums: "Sums | None" = None
     #: What an engine with a queue has of it.
     having: "HandedOver | None" = None
+    #: What outlived its owner, of a running one.
+    left: "Outlived | None" = None
     #: When its first process began, of a running one; None if none has, or it was not looked.
     began: datetime | None = None
     #: Until it is done, where that can be told.
@@ -54,7 +57,7 @@ class Listed(NamedTuple):
         """Seconds since it began."""
         if self.state.status is not ExperimentStatus.RUNNING:
             return elapsed_s(self.state.started_at, self.state, now, on=False)
-        return elapsed_s(self.began, self.state, now, on=self.goes_on)
+        return elapsed_s(self.began, self.state, now, on=self.goes_on, left=self.left)
 
 
 class _Look(NamedTuple):

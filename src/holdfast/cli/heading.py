@@ -17,6 +17,7 @@ from holdfast.reading.times import began, elapsed_s, goes_on
 from holdfast.status import ProcessStatus, Reason
 
 if TYPE_CHECKING:
+    from holdfast.reading.outliving import Outlived
     from holdfast.store.annotations import Annotations
 
 __all__ = ["about", "heading"]
@@ -39,6 +40,7 @@ def heading(
     having: HandedOver | None,
     annotations: "Annotations",
     remaining_s: float | None,
+    left: "Outlived | None",
 ) -> list[str]:
     """Where it stands: status and why, how many of what, for how long, and who drives it."""
     title = text.one_line(state.experiment_id)
@@ -57,7 +59,7 @@ def heading(
         ("status", status),
         ("processes", _counts(state, having)),
         *([] if having is None else [(having.title, str(having))]),
-        ("time", _time(state, living, having, remaining_s)),
+        ("time", _time(state, living, having, remaining_s, left)),
         ("tags", text.one_line(" ".join(annotations.tags))),
         ("note", text.short(annotations.note or "", _LONG)),
         ("owner", _owner(state, living)),
@@ -107,18 +109,20 @@ def _time(
     living: Verdict,
     having: HandedOver | None,
     remaining_s: float | None,
+    left: "Outlived | None",
 ) -> str:
     """`1h 06m so far, about 1h 03m left`; of what is over, how long it took."""
     on = goes_on(state, living, having)
-    lasted = elapsed_s(began(state), state, datetime.now(UTC), on=on)
+    lasted = elapsed_s(began(state), state, datetime.now(UTC), on=on, left=left)
     if lasted is None and state.reason is Reason.STALE:
         return f"{glyphs.unknown()} (nobody saw when its owner died)"
     if lasted is None:
         return ""
     if not on:
-        return text.duration(lasted)
-    left = "" if not remaining_s else f", about {text.duration(remaining_s)} left"
-    return f"{text.duration(lasted)} so far{left}"
+        # What pending processes wait for, nobody knows: attempts run on, but nobody starts any.
+        return text.duration(lasted) + (" so far" if left is not None and left.seen else "")
+    to_go = "" if not remaining_s else f", about {text.duration(remaining_s)} left"
+    return f"{text.duration(lasted)} so far{to_go}"
 
 
 def _owner(state: ExperimentState, living: Verdict) -> str:

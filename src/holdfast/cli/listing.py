@@ -27,6 +27,7 @@ from holdfast.store.strictjson import strict
 
 if TYPE_CHECKING:
     from holdfast.reading.engines import HandedOver
+    from holdfast.reading.outliving import Outlived
     from holdfast.reading.selection import Selection
     from holdfast.store.annotations import Annotated
 
@@ -196,21 +197,28 @@ def _listed(manager: StateManager, state: Summary, value: Any, annotated: "Annot
     if state.status is ExperimentStatus.AGGREGATED:
         return Listed(state, None, 0, said, value)  # most are, and need no look
     living = _owner(manager, state)
-    having = None if living is not None and living.kind == "alive" else _having(manager, state)
-    return Listed(state, living, _alive(manager, state), said, value, having=having)
+    if living is not None and living.kind == "alive":
+        return Listed(state, living, 0, said, value)
+    having, left = _unowned(manager, state, living)
+    alive = _alive(manager, state) if left is None else left.attempts
+    return Listed(state, living, alive, said, value, having=having, left=left)
 
 
-def _having(manager: StateManager, state: Summary) -> "HandedOver | None":
-    """What an engine has of an experiment that nobody is seen to drive."""
+def _unowned(
+    manager: StateManager, state: Summary, living: Verdict | None
+) -> "tuple[HandedOver | None, Outlived | None]":
+    """What an engine has of an experiment that nobody is seen to drive, and what outlived him."""
     if not state.processes_running:
-        return None
+        return None, None
     from holdfast.reading.engines import handed_over
+    from holdfast.reading.outliving import outlived
 
     try:
-        found = manager.load(state.experiment_id)
-        return handed_over(found, manager.folder(state.experiment_id))
+        found, folder = manager.load(state.experiment_id), manager.folder(state.experiment_id)
+        having = handed_over(found, folder)
+        return having, outlived(found, folder, living, having, datetime.now(UTC))
     except HoldfastError:  # deleted since, or damaged
-        return None
+        return None, None
 
 
 def _owner(manager: StateManager, state: Summary) -> Verdict | None:
@@ -341,7 +349,8 @@ def _say_what_to_do(where: Where, found: list[Listed]) -> None:
                 f"of {text.one_line(who)} have ended; collect them: {where.command('resume', who)}"
             )
     dead = [each for each in unowned if each.living is not None and each.living.kind == "dead"]
-    stale = [each.state for each in dead if each.having is None]
+    # Of what runs on, it is said above.
+    stale = [each.state for each in dead if each.having is None and not each.alive]
     if len(stale) == 1:
         command = where.command("resume", stale[0].experiment_id)
         text.say(f"the owner of {text.one_line(stale[0].experiment_id)} is dead; go on: {command}")

@@ -24,6 +24,7 @@ from holdfast.reading import codes, forms, reasons, text
 from holdfast.reading.contention import slots_words
 from holdfast.reading.engines import handed_over
 from holdfast.reading.evidence import Params, failures, parameters
+from holdfast.reading.outliving import outlived
 from holdfast.reading.progress import form, remaining_s, standings
 from holdfast.results.changed import Changed, of_state
 from holdfast.results.spending import attempts_duration_s
@@ -89,7 +90,8 @@ def show(where: Where, query: str, whole: bool, only_events: bool, output: Forma
         now = datetime.now(UTC)
         reported = standings(state, folder, now, waits=None if having is None else having.waits)
         left_s = remaining_s(state, now, reported)
-        lines = heading(state, living, having, annotations, left_s)
+        left = outlived(state, folder, living, having, now)
+        lines = heading(state, living, having, annotations, left_s, left)
         lines += _code(state, changed)
         failed = failures(where.command, state, folder, params, sys.stdout)
         lines += ["", text.bold("failed"), *failed] if failed else []

@@ -8,6 +8,7 @@ from holdfast.lifecycle.records import ExperimentState
 from holdfast.plot import canvas
 from holdfast.reading import spans, text, times
 from holdfast.reading.engines import handed_over
+from holdfast.reading.outliving import outlived
 from holdfast.store.experiments import Experiments
 
 if TYPE_CHECKING:
@@ -76,12 +77,15 @@ def timeline(
 
 def _until(manager: Experiments, state: ExperimentState) -> datetime:
     """Where attempts without an end are drawn to."""
-    on = False
+    now = datetime.now(UTC)
+    on, left = False, None
     if state.status == "running":
         folder = manager.folder(state.experiment_id)
         having = handed_over(state, folder)
-        on = times.goes_on(state, manager.liveness(state.experiment_id), having)
-    return times.known_until(state, datetime.now(UTC), on=on)
+        living = manager.liveness(state.experiment_id)
+        on = times.goes_on(state, living, having)
+        left = outlived(state, folder, living, having, now)
+    return times.known_until(state, now, on=on, left=left)
 
 
 def _bars(span: spans.Span, until: datetime) -> list[tuple[int, str, datetime, datetime]]:

@@ -8,7 +8,7 @@ import math
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from holdfast.attempts.progress import Progress, Sources
 from holdfast.config.durations import parse_duration
 from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import text
+from holdfast.reading.schedule import done_in_s
 from holdfast.status import ProcessStatus
 from holdfast.store.attempted import attempt_of
 
@@ -47,6 +48,8 @@ HEADER: Final = ("PROG", "ETA", "BEAT")
 MOST: Final = 200
 #: Between two looks, for who draws more often than that.
 LOOK_EVERY_S: Final = 1.0
+#: Within which a slot that a process has left is taken by the next.
+_HAND_OVER: Final = timedelta(seconds=2)
 #: Processes that take their turn in a look, besides those that are shown.
 _A_TURN: Final = 50
 
@@ -278,6 +281,10 @@ class Estimate:
             self._seconds += max(0.0, (process.completed_at - process.started_at).total_seconds())
             self._ended += 1
 
+    def ran_at_once(self, number: int) -> None:
+        """So many ran at the same time: there are as many slots."""
+        self._widest = max(self._widest, number)
+
     def left_s(
         self,
         state: ExperimentState,
@@ -285,7 +292,7 @@ class Estimate:
         standing: Mapping[int, Standing] | None = None,
         held: int = 0,
     ) -> float | None:
-        """Seconds left; None before anything is known.
+        """Seconds left if as many run at once as did; None before anything is known.
 
         Args:
             held: Pending processes that are not to be started.
@@ -298,7 +305,7 @@ class Estimate:
                 continue
             since = process.started_at
             lasted[index] = 0.0 if since is None else (now - since).total_seconds()
-        self._widest = max(self._widest, len(lasted))
+        self.ran_at_once(len(lasted))
         reported = {
             index: each.remaining_s
             for index, each in (standing or {}).items()
@@ -313,19 +320,31 @@ class Estimate:
         left = [reported.get(index, max(mean - s, 0.0)) for index, s in lasted.items()]
         if waiting and not lasted:
             return None  # nobody knows how long a queue takes
-        work = mean * (state.processes_pending - held + waiting) + sum(left)
-        # With nothing left to start, the slowest is all that is waited for.
-        return max(work / max(self._widest, 1), *left, 0.0)
+        free = left + [0.0] * (self._widest - len(left))
+        return done_in_s(free, state.processes_pending - held + waiting, mean)
 
 
 def remaining_s(
     state: ExperimentState, now: datetime, found: Mapping[int, Standing] | None = None
 ) -> float | None:
     """Seconds until *state* is done, as `Estimate` tells from all of its processes at once."""
-    estimate = Estimate()
+    estimate, before = Estimate(), now - _HAND_OVER
+    wide = 0
     for index in state.processes.indices(ProcessStatus.COMPLETED):
-        estimate.ended(state.processes[index])
+        process = state.processes[index]
+        estimate.ended(process)
+        wide += _ran_at(process, before)
+    for index in state.processes.indices(ProcessStatus.RUNNING):
+        wide += _ran_at(state.processes[index], before)
+    # Slots that were just left are about to be taken again: without them, the end of a wave would
+    # look like a single slot that all the others wait for.
+    estimate.ran_at_once(wide)
     return estimate.left_s(state, now, found)
+
+
+def _ran_at(process: ProcessProgress, at: datetime) -> bool:
+    began, ended = process.started_at, process.completed_at
+    return began is not None and began <= at and (ended is None or ended > at)
 
 
 @attrs.frozen(kw_only=True)

@@ -10,6 +10,7 @@ from holdfast.reading.engines import HandedOver, is_left
 from holdfast.status import ExperimentStatus, Reason
 
 if TYPE_CHECKING:
+    from holdfast.reading.outliving import Outlived
     from holdfast.store.catalog.summary import Summary
 
 __all__ = ["began", "elapsed_s", "goes_on", "known_until"]
@@ -36,7 +37,12 @@ def goes_on(
 
 
 def elapsed_s(
-    since: datetime | None, state: "ExperimentState | Summary", now: datetime, *, on: bool
+    since: datetime | None,
+    state: "ExperimentState | Summary",
+    now: datetime,
+    *,
+    on: bool,
+    left: "Outlived | None" = None,
 ) -> float | None:
     """Seconds *since* it began, until it ended or, without an owner, was last heard of.
 
@@ -45,23 +51,34 @@ def elapsed_s(
 
     Args:
         on: Whether it goes on; see `goes_on`.
+        left: What outlived its owner: as long as an attempt is seen alive, time goes on.
     """
     if state.reason is Reason.STALE and not on:
         return None
-    until = now if on else state.finished_at or state.last_updated
+    until = now if on else _heard_of(state, left)
     return None if since is None or until is None else max((until - since).total_seconds(), 0.0)
 
 
-def known_until(state: ExperimentState, now: datetime, *, on: bool) -> datetime:
+def _heard_of(state: "ExperimentState | Summary", left: "Outlived | None") -> datetime | None:
+    """When it ended or, without an owner, was last heard of."""
+    if left is not None and left.last is not None:
+        return left.last
+    return state.finished_at or state.last_updated
+
+
+def known_until(
+    state: ExperimentState, now: datetime, *, on: bool, left: "Outlived | None" = None
+) -> datetime:
     """The last moment at which attempts of *state* that have no end are known to have been there.
 
     Args:
         on: Whether it goes on; see `goes_on`.
+        left: What outlived its owner.
     """
     if on:
         return now
     if state.reason is not Reason.STALE:
-        return state.finished_at or state.last_updated or now
+        return _heard_of(state, left) or now
     # What came later was recorded by who found its owner dead.
     every = state.process_progress.values()
     traces = (

@@ -26,6 +26,7 @@ from holdfast.reading import (
     times,
 )
 from holdfast.reading.engines import HandedOver, handed_over
+from holdfast.reading.outliving import outlived
 from holdfast.report import about, columns, events, saying
 from holdfast.report.columns import packed, rounded, seconds
 from holdfast.results import spending
@@ -110,8 +111,9 @@ def _experiment(
     begins = [at for each in attempts if (at := each.submitted_at or each.started_at) is not None]
     t0 = min([*begins, *filter(None, [state.started_at or state.created_at])], default=None)
     on = times.goes_on(state, living, having)
+    left = outlived(state, folder, living, having, now)
     # What nobody drives was last heard of then: until when its processes ran, nobody knows.
-    until = times.known_until(state, now, on=on)
+    until = times.known_until(state, now, on=on, left=left)
     facts = saying.Facts(
         state=state,
         living=living,
@@ -119,7 +121,8 @@ def _experiment(
         groups=groups,
         interruptions=grouping.interruptions(state, history or None),
         on=on,
-        elapsed_s=times.elapsed_s(times.began(state), state, now, on=on),
+        left=left,
+        elapsed_s=times.elapsed_s(times.began(state), state, now, on=on, left=left),
         left_s=_left_s(state, folder, now, having) if on else None,
         table=table,
     )

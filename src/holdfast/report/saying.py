@@ -13,6 +13,7 @@ from holdfast.reading import text
 from holdfast.reading.cells import cell
 from holdfast.reading.engines import HandedOver, is_left
 from holdfast.reading.grouping import Group, Interruption
+from holdfast.reading.outliving import Outlived
 from holdfast.report import columns
 from holdfast.status import ExperimentStatus, Reason
 from holdfast.store.attempted import attempt_of, usages
@@ -31,6 +32,7 @@ class Facts:
 
     Attributes:
         on: Whether something of it goes on, or may.
+        left: What outlived its owner; None while somebody drives it, or may.
         elapsed_s: Seconds since its first process began; None if none has.
         left_s: Seconds until it is done; None if that cannot be told.
         table: Parameters and results by column.
@@ -42,6 +44,7 @@ class Facts:
     groups: Sequence[Group]
     interruptions: Sequence[Interruption]
     on: bool
+    left: Outlived | None
     elapsed_s: float | None
     left_s: float | None
     table: Mapping[str, Mapping[str, list[Any]]]
@@ -78,6 +81,10 @@ def verdict(facts: Facts) -> str:
     if is_left(state, facts.living):
         if facts.having is not None:
             return f"Submitted: {counts}; {facts.having.title} has {facts.having}."
+        if facts.left is not None and facts.left.seen:
+            on = text.count(facts.left.attempts, "attempt")
+            on += " of it runs on" if facts.left.attempts == 1 else " of it run on"
+            return f"Not finished, and nobody drives it any more; {on}: {counts}{_rest(facts)}."
         return f"Not finished, and nobody runs it any more: {counts}{_rest(facts)}."
     if facts.living.kind != "alive":
         return f"Not finished, and whether somebody runs it cannot be told: {counts}{_rest(facts)}."
@@ -171,7 +178,8 @@ def _times(facts: Facts) -> list[dict[str, str]]:
     state, found = facts.state, []
     running = state.status is ExperimentStatus.RUNNING
     if facts.elapsed_s is not None:
-        hint = ("so far" if facts.on else "until its last record") if running else ""
+        goes_on = facts.on or (facts.left is not None and facts.left.seen)
+        hint = ("so far" if goes_on else "until the last sign of it") if running else ""
         found.append(_number("elapsed", text.duration(facts.elapsed_s), hint))
     elif state.reason is Reason.STALE:
         found.append(_number("elapsed", "–", "nobody saw when its owner died"))
