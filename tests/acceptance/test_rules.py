@@ -249,8 +249,10 @@ def test_a_deadline_ends_all_and_a_resume_starts_nothing(sh: Shell) -> None:
     reasons = [(each["status"], each.get("reason")) for each in found["processes"]]
     assert reasons == [("pending", "deadline"), ("pending", "deadline"), ("pending", None)]
     assert re.search(r"resume --set limits.deadline=[0-9]", found["next_command"])
-    _, err = sh("run", "-n", "d.toml")
-    assert "nothing would be started, of 3 processes: its deadline is" in err
+    for command in (("run", "-n", "d.toml"), ("explain", "@last")):
+        out, err = sh(*command, code=3)
+        assert out.count("blocked") == out.count("its deadline has passed; ") == 3
+        assert "nothing would be started, of 3 processes: its deadline is" in err
     _, err = sh("resume", "-n", "--set", "limits.deadline=1h", "@last")
     assert "3 of 3 processes would be run" in err
     _, err = sh("resume", "@last", code=3)

@@ -34,8 +34,8 @@ def explain(
     Each would be run, skipped (it is done), reused (another experiment has done the same work),
     adopted (it runs, or ended while nobody watched) or is blocked. Where one would be run although
     something like it is done, WHY says what differs. Nothing is started or changed; the exit code
-    is that of the run where it would start nothing: 2 if finished work ran with other code, 5 if
-    somebody else owns it.
+    is that of the run where it would start nothing: 2 if finished work ran with other code, 3 if
+    its deadline has passed, 5 if somebody else owns it.
     """
     from holdfast.cli.plan import plan, print_plan
     from holdfast.config.experiment_file import load_config

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import attrs
 
-from holdfast.cli.failures import OWNED, report, told
+from holdfast.cli.failures import FAILED, OWNED, report, told
 from holdfast.cli.where import Where
 from holdfast.config import limiting
 from holdfast.config.experiment_file import Experiment
@@ -144,7 +144,22 @@ def plan(
                 continue
             if (found := unlike.of(index)) is not None:
                 near[index] = found
-        return attrs.evolve(made, near=near)
+        return _closed(attrs.evolve(made, near=near))
+
+
+def _closed(made: Plan) -> Plan:
+    """*made*, in which nothing is started once its deadline has passed."""
+    if made.problem is not None or made.deadline() is None:
+        return made
+    return attrs.evolve(
+        made,
+        decisions=[
+            attrs.evolve(each, action="blocked", why=f"its deadline has passed; {each.why}")
+            if each.action == "run"
+            else each
+            for each in made.decisions
+        ],
+    )
 
 
 def _unlike(ancestor: Ancestor, fates: Mapping[str, str]) -> Near:
@@ -264,7 +279,7 @@ def print_plan(where: Where, made: Plan, *, as_json: bool) -> int:
     idle = not any(actions[each] for each in ("run", "adopt", "hold", "blocked"))
     unfinished = state is None or state.status is not ExperimentStatus.AGGREGATED
     aggregates = unfinished and idle and all(each.completed for each in made.decisions)
-    ends = OWNED if owned else 0
+    ends = OWNED if owned else FAILED if actions["blocked"] and made.deadline() else 0
     if as_json:
         forms.print_json(SCHEMA, _form(where, made, living, aggregates=aggregates))
     else:
@@ -331,7 +346,7 @@ def _summary(made: Plan, *, aggregates: bool) -> Iterator[str]:
     if made.problem is not None:
         yield f"{what}: nothing would be started, of {total}"
         return
-    if actions["run"] and (deadline := made.deadline()) is not None:
+    if actions["blocked"] and (deadline := made.deadline()) is not None:
         yield f"{what}: nothing would be started, of {total}: {deadline}"
         return
     others = (
