@@ -104,10 +104,10 @@ class View:
         for group in grouping.groups(found):
             self.failed(state, group.indices, found[group.indices[-1]], again=False)
         for each in grouping.interruptions(state):
-            words = f"{each.reason}" if each.reason is not None else "for what show --events says"
+            words = f"{each.reason}" if each.reason is not None else "earlier, see show --events"
             self.ended.add(
                 (each.reason, "before"), each.indices, verb="interrupted", charged=False,
-                why=f"{words}; not charged to their retries", sample=self.which(each.indices[-1:]),
+                why=f"{words}; not charged", sample=self.which(each.indices[-1:]),
             )  # fmt: skip
 
     def failed(
