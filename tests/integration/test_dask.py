@@ -240,6 +240,22 @@ def test_a_scheduler_that_cannot_be_reached_is_an_error_that_passes(
         engine.check(attempts(work))
 
 
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("tcp://127.0.0.1:banana", "banana"),
+        ("tcp://127.0.0.1", "missing port"),
+        ("http://127.0.0.1:8787", "unknown address scheme 'http'"),
+        ("tls://127.0.0.1:8786", "no certificates are configured"),
+    ],
+)
+def test_an_address_that_no_client_takes_is_refused(work: Path, address: str, why: str) -> None:
+    """For good, and at once: no half-made client is left to end with a traceback."""
+    options = EngineOptions(name="dask", address=address)
+    with closing(DaskEngine(options)) as engine, pytest.raises(EngineRefusedError, match=why):
+        engine.submit(EXPERIMENT, attempts(work))
+
+
 def test_whoever_comes_after_a_killed_orchestrator_finds_what_runs_and_what_waits(
     cluster: Cluster, make: Make, work: Path
 ) -> None:

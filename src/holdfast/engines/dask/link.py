@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from holdfast.engines.carrying import Order
-from holdfast.errors import EngineError
+from holdfast.errors import EngineError, EngineRefusedError
 
 __all__ = ["Link"]
 
@@ -25,8 +25,32 @@ _CONNECT_S: Final = 4
 _ANSWER_S: Final = 15
 #: After it could not be reached, it is not asked again for so long, and longer each time.
 _AGAIN_S: Final = (0.5, 15.0)
+#: What needs certificates.
+_SECURE: Final = ("tls", "wss")
 #: Of a larger graph, distributed says that it is large.
 _AT_ONCE: Final = 500
+
+
+def _usable(address: str) -> str:
+    """*address*, if a client can be made for it: a half-made one holds its program up at its end.
+
+    Raises:
+        EngineRefusedError: It cannot.
+    """
+    from distributed.comm.addressing import parse_address, parse_host_port
+    from distributed.comm.registry import get_backend
+    from distributed.security import Security
+
+    try:
+        scheme, location = parse_address(address, strict=True)
+        if scheme in ("tcp", *_SECURE):
+            parse_host_port(location)
+        get_backend(scheme).get_connector()
+        if scheme in _SECURE and not Security().get_connection_args("client").get("ssl_context"):
+            raise ValueError("no certificates are configured (distributed.comm.tls)")
+    except (ValueError, TypeError, ImportError, OSError) as err:
+        raise EngineRefusedError(_NAME, f"address {address}: {err}") from err
+    return address
 
 
 def _said_by_us(record: logging.LogRecord) -> bool:
@@ -106,7 +130,7 @@ class Link:
                 resources={kind: count * threads for kind, count in self._resources.items()},
             )
             self.own = True
-        where = self._cluster if self.own else self.address
+        where = self._cluster or _usable(self.address)
         logging.getLogger("distributed.client").addFilter(_said_by_us)
         # A wrong address is a matter of seconds: nothing waits behind it but a new client.
         client = Client(where, timeout=_CONNECT_S, set_as_default=False, name="holdfast")
