@@ -1,6 +1,9 @@
 """What asks a run to stop: signals and requests, counted alike."""
 
+import os
 import signal
+import subprocess
+import sys
 
 from holdfast.orchestration.interrupts import Interrupts
 from holdfast.status import Reason
@@ -35,3 +38,29 @@ def test_a_request_after_a_signal_leaves_the_signal_what_ended_it() -> None:
         assert (interrupts.count, interrupts.reason) == (1, Reason.PREEMPTED)
         assert interrupts.first is signal.SIGTERM
         assert not interrupts.requested
+
+
+FORKS = """
+import os, signal
+from holdfast.orchestration.interrupts import Interrupts
+with Interrupts(lambda: None):
+    if os.fork():
+        signal.pause()
+    print(os.getpid(), flush=True)
+    while True:
+        signal.pause()
+        print("outlived", flush=True)
+"""
+
+
+def test_a_worker_that_was_forked_dies_of_a_signal_once_its_parent_is_dead() -> None:
+    """Before that, it is the parent who decides."""
+    with subprocess.Popen([sys.executable, "-c", FORKS], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        os.kill(worker, signal.SIGTERM)
+        assert parent.stdout.readline() == b"outlived\n"
+        parent.kill()
+        parent.wait()
+        os.kill(worker, signal.SIGTERM)
+        assert parent.stdout.read() == b""

@@ -4,6 +4,7 @@ An exception out of a signal handler could strike between recording a start and 
 Everything else that would end the interpreter by default, and means no stop, is outlived.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -50,6 +51,7 @@ class Interrupts:
     def __init__(self, wake: Callable[[], None]) -> None:
         """*wake* ends the loop's wait; it is called from a signal handler."""
         self._wakes = [wake]
+        self._pid = os.getpid()
         self._before: dict[int, Any] = {}
         self.count = 0
         self.first: signal.Signals | None = None
@@ -99,6 +101,11 @@ class Interrupts:
         self._before.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._pid not in (os.getpid(), os.getppid()):
+            # A worker of a pool, forked from us, has this handler, and nobody to stop it any more.
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            return
         self.count += 1
         if self.reason is None:
             self.first = signal.Signals(number)
