@@ -68,6 +68,7 @@ def test_words_say_where_and_since_when() -> None:
     [
         ("PENDING", "Priority", "queued"),
         ("PENDING", "JobHeldUser", "held"),
+        ("PENDING", "PartitionConfig", "held"),
         ("PENDING", "launch failed requeued held", "held"),
         ("PENDING", "launch_failed_requeued_held", "held"),
         ("PENDING", "BadConstraints", "held"),

@@ -50,6 +50,7 @@ _HELD: Final = {
     "JobHeldAdmin",
     "JobHeldUser",
     "JobHoldMaxRequeue",
+    "PartitionConfig",
     "PartitionNodeLimit",
     "PartitionTimeLimit",
     "QOSNotAllowed",
