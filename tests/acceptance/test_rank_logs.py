@@ -1,5 +1,6 @@
 """What ranks of one launcher wrote, each for itself or all into one log."""
 
+import json
 import re
 
 import pytest
@@ -60,6 +61,22 @@ def test_what_only_the_launcher_wrote_is_not_hidden(gang: Shell) -> None:
     gang("run", "g.toml")
     shared = "==> launcher-0.1 stdout <==\nfrom the launcher\n"
     assert gang("logs", "@last")[0] == gang("logs", "@last/3")[0] == shared
+
+
+def test_a_failed_gang_is_shown_by_the_log_of_the_rank_that_failed(gang: Shell) -> None:
+    """Which its reason names; not by that of the first."""
+    said = {"error": {"type": "ValueError", "message": "shapes", "rank": 1}}
+    script = LAUNCHER + (
+        "with open(os.path.join(reports, '1.0-9-9-here.said'), 'w') as file:\n"
+        f"    file.write({json.dumps(said)!r})\n"
+        "raise SystemExit(1)\n"
+    )
+    (gang.path / "work.py").write_text(script)
+    _, err = gang("run", "g.toml", code=3)
+    words = "  rank 1: ValueError: shapes\n    4 processes: 0-3\n    | err of 1\n"
+    for told in (err, gang("show", "@last")[0]):
+        assert words in told
+        assert re.search(r"holdfast logs \S+/1$", told, re.MULTILINE)
 
 
 def test_ranks_are_shown_with_what_is_theirs(gang: Shell) -> None:

@@ -253,7 +253,7 @@ def test_a_gang_fails_in_one_line_with_its_reason(sh: Shell) -> None:
     words = "failed processes 0-3 (lr=1): rank 2: ValueError: shapes"
     assert lines == [f"{words}; will be tried again", words]
     page, _ = sh("show", "@last")
-    assert "  rank 2: ValueError: shapes\n    4 processes: 0-3 (0: lr=1)\n" in page
+    assert "  rank 2: ValueError: shapes\n    4 processes: 0-3 (2: lr=1)\n" in page
 
 
 def test_a_failure_that_is_tried_again_at_once_has_not_lost_its_reason(sh: Shell) -> None:

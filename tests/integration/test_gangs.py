@@ -174,7 +174,7 @@ def test_one_failed_rank_fails_its_gang_and_says_why(sh: Shell) -> None:
     write(sh, attempts=2)
     (sh.path / "bad.2").touch()
     _, err = sh("run", "e.toml", code=3)
-    assert "rank 2: ValueError: bad 2" in err
+    assert "  rank 2: ValueError: bad 2\n    4 processes: 0-3 (2: lr=1)\n" in err
     state = state_of(sh)
     assert each(state, "status") == ["failed"] * 4
     assert each(state, "failures") == [2] * 4

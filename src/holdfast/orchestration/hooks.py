@@ -24,7 +24,7 @@ from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.outcomes import Outcome
 from holdfast.results.going_on import GoingOn
 from holdfast.status import SETTLED, ProcessStatus
-from holdfast.store.attempted import attempt_of
+from holdfast.store.attempted import attempt_of, blamed
 
 __all__ = ["Hook", "begun", "due", "run", "told"]
 
@@ -138,7 +138,8 @@ def _facts(outcome: Outcome, state_dir: str) -> dict[str, Any]:
 def _log(state: ExperimentState, index: int, state_dir: str) -> str | None:
     """The file with what a process said last: its stderr, its stdout where that is empty."""
     folder, name = Path(state_dir, state.experiment_id), attempt_of(state, index)
-    for path in (output_of(folder, name, index, "err"), output_of(folder, name, index, "out")):
+    teller = blamed(state, index)
+    for path in (output_of(folder, name, teller, "err"), output_of(folder, name, teller, "out")):
         with contextlib.suppress(OSError):
             if path.stat().st_size:
                 return str(path)

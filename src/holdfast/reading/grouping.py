@@ -57,7 +57,8 @@ def groups(failures: Mapping[int, Failure]) -> list[Group]:
     made = []
     for kind, indices in found.items():
         first = failures[indices[0]]
-        made.append(Group(kind, str(first), first.reason, tuple(indices), indices[0]))
+        sample = indices[0] if first.told_by is None else first.told_by
+        made.append(Group(kind, str(first), first.reason, tuple(indices), sample))
     return sorted(made, key=lambda group: -len(group.indices))
 
 

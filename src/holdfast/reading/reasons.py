@@ -19,7 +19,7 @@ from holdfast.lifecycle.records import ExperimentState, ProcessProgress
 from holdfast.reading import text
 from holdfast.results.aggregation import how_it_ended
 from holdfast.status import ProcessStatus, Reason
-from holdfast.store.attempted import attempt_of
+from holdfast.store.attempted import attempt_of, blamed
 
 __all__ = ["COLOURS", "MOST_READ", "Failure", "error_text", "failure", "failures", "last_bytes"]
 
@@ -53,12 +53,14 @@ class Failure:
             there is none, or it was not looked for.
         kind: Equal for failures that are shown together.
         reason: What is recorded as its reason.
+        told_by: The process whose log says more; None for its own.
     """
 
     how: str
     error: str | None
     kind: tuple[object, ...]
     reason: Reason | None = None
+    told_by: int | None = None
 
     def __str__(self) -> str:
         return self.how if self.error is None else f"{self.how}: {self.error}"
@@ -68,14 +70,14 @@ def failure(folder: Path, state: ExperimentState, index: int, *, look: bool = Tr
     """Why process *index* failed; *look*: into the log of its stderr, too."""
     process = state.processes[index]
     how = text.short(how_it_ended(process), 500)
-    error = None
+    error, teller = None, blamed(state, index)
     if look and _ended_by_itself(process) and not _is_told(process):
-        path = output_of(folder, attempt_of(state, index), index, "err")
+        path = output_of(folder, attempt_of(state, index), teller, "err")
         with contextlib.suppress(HoldfastError):  # named where the log is shown
             error = error_text(last_bytes(path, _ERROR_BYTES))
     facts = process.reason, process.exit_code, process.signal
     kind = *facts, _alike(how), None if error is None else _alike(error)
-    return Failure(how, error, kind, process.reason)
+    return Failure(how, error, kind, process.reason, None if teller == index else teller)
 
 
 def failures(folder: Path, state: ExperimentState) -> dict[int, Failure]:

@@ -1,11 +1,16 @@
 """Which attempt a process had last: what an engine, and its files, call it."""
 
+import re
 from collections.abc import Mapping
+from typing import Final
 
 from holdfast.attempts.names import AttemptName
 from holdfast.lifecycle.records import ExperimentState
 
-__all__ = ["attempt_of", "usages"]
+__all__ = ["attempt_of", "blamed", "usages"]
+
+#: How an error of a gang names the rank that failed first.
+_RANK: Final = re.compile(r"rank (\d+): ")
 
 
 def attempt_of(state: ExperimentState, index: int) -> AttemptName:
@@ -25,3 +30,12 @@ def usages(state: ExperimentState) -> dict[int, Mapping[str, float]]:
                 seen.add(which)
                 found[index] = process.usage
     return found
+
+
+def blamed(state: ExperimentState, index: int) -> int:
+    """The process whose logs tell why *index* failed: of a gang, the rank that its error names."""
+    gang = state.gang(index)
+    named = _RANK.match(state.processes[index].error_message or "") if state.has_gangs else None
+    if named is None or int(named[1]) >= len(gang):
+        return index
+    return gang[int(named[1])]
