@@ -402,11 +402,14 @@ def test_what_cannot_heal_is_refused_before_anything_is_there(
 
 
 def test_what_slurm_lets_wait_waits(make: MakeEngine, tmp_path: Path) -> None:
-    """More nodes than there are, which a test calls not available, as it calls drained ones."""
+    """More nodes than there are, which a test calls not available, as it calls drained ones.
+
+    Of two reasons Slurm names the one or the other; both hold a job until somebody changes it.
+    """
     engine = make(nodes=5)
     assert [each for each in engine.check([attempt(tmp_path)]) if "available" in each] == []
     (handle,) = engine.submit(EXPERIMENT, [attempt(tmp_path)])
-    word = hear(engine, [handle], "queued")
+    word = hear(engine, [handle], "held")
     assert "PartitionNodeLimit" in word.text or "PartitionConfig" in word.text
     assert engine.cancel([handle]) == {}
     over(engine, [handle])
