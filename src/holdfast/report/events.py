@@ -14,7 +14,7 @@ __all__ = ["events", "spans"]
 _MOST_EVENTS: Final = 300
 _EVIDENCE: Final = 160
 #: Bytes of all events, and more for each process.
-_BYTES, _OF_A_PROCESS = 4_000, 60
+_BYTES, _OF_A_PROCESS = 3_500, 60
 _MOST_BYTES: Final = 40_000
 #: Attempts beyond the last of each process.
 _MOST_EARLIER, _EARLIER_OF_EACH = 1_000, 2
