@@ -224,11 +224,16 @@ def test_what_lies_in_the_place_of_a_log_is_no_error_of_the_process(sh: Shell) -
 
 
 def test_what_said_nothing_on_stderr_is_shown_by_its_stdout(sh: Shell) -> None:
-    """Many programs log there; it is no reason by which failures are told apart."""
-    _, err = sh("run", "--", "sh", "-c", "echo loading; echo no data; exit 4", code=3)
+    """In every view: many programs log there. Failures are not told apart by it."""
+    summary = sh.path / "summary.md"
+    words = ("run", "--", "sh", "-c", "echo loading; echo no data; exit 4")
+    _, err = sh(*words, code=3, env={"GITHUB_STEP_SUMMARY": str(summary)})
     shown, _ = sh("show", "@last")
-    for words in (err, shown):
-        assert "  exit code 4\n    process 0\n    | loading\n    | no data\n" in words
+    for told in (err, shown):
+        assert "  exit code 4\n    process 0\n    | loading\n    | no data\n" in told
+    assert "loading\nno data\n" in summary.read_text()
+    sh("report", "@last", "-O", "page.html")
+    assert "loading\nno data" in (sh.path / "page.html").read_text()
 
 
 #: Says, as a rank does, what went wrong; the launcher fails for all.

@@ -265,6 +265,25 @@ def output_of(
     return own[0] if own else file_path(folder, name, kind)
 
 
+def said_last(folder: Path, name: AttemptName, index: int | None) -> Path | None:
+    """Where process *index* said its last words: on stderr, on stdout where that is empty.
+
+    None if it said nothing. What is no file, or cannot be looked at, is for its reader to name.
+    """
+    kinds: tuple[Literal["err", "out"], ...] = ("err", "out")
+    for kind in kinds:
+        path = output_of(folder, name, index, kind)
+        try:
+            info = path.lstat()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return path
+        if info.st_size or not stat.S_ISREG(info.st_mode):
+            return path
+    return None
+
+
 def torchelastic_error(folder: Path, name: AttemptName) -> str | None:
     """Why the first rank failed, where torch's launcher has left it; else None.
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from holdfast.attempts.reports import output_of
+from holdfast.attempts.reports import said_last
 from holdfast.cli.where import Where
 from holdfast.errors import HoldfastError
 from holdfast.lifecycle.records import ExperimentState
@@ -165,7 +165,8 @@ def _log(state: ExperimentState, folder: Path, group: grouping.Group) -> Iterato
     """The end of one log of a group."""
     index = group.sample_index
     name = attempt_of(state, index)
-    lines = tail(output_of(folder, name, index, "err"), _LOG_LINES)
+    path = said_last(folder, name, index)
+    lines = [] if path is None else tail(path, _LOG_LINES)
     if not lines:
         return
     # Longer than any run of backticks in it: nothing in a log ends the block.

@@ -18,6 +18,7 @@ from holdfast.lifecycle.events import ProcessExited
 from holdfast.orchestration.taking import Taking
 from holdfast.results import acceptance
 from holdfast.status import Reason
+from holdfast.store.attempted import by_rank
 
 __all__ = ["describe", "failure", "of_gang", "of_one", "of_rank", "with_all"]
 
@@ -132,11 +133,7 @@ def _completed(
     ]
     shared = _taken(folder, name, fact, take)
     fault = shared.result_error or next(
-        (
-            f"rank {rank}: {each.result_error}"
-            for rank, each in enumerate(facts)
-            if each.result_error
-        ),
+        (by_rank(rank, each.result_error) for rank, each in enumerate(facts) if each.result_error),
         None,
     )
     first = facts[0].result
@@ -182,7 +179,7 @@ def failure(
     """What the first rank of which it is known failed of."""
     for rank, index in enumerate(ranks):
         if index in found and (why := getattr(found[index], kind)) is not None:
-            return f"rank {rank}: {why}"
+            return by_rank(rank, why)
     return None
 
 

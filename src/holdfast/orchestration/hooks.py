@@ -4,7 +4,6 @@ They change nothing: neither the state nor the outcome, and no error of theirs e
 is run once for an end at the most; one that is killed with us is not run again.
 """
 
-import contextlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +13,12 @@ from typing import Any, Final
 import attrs
 
 from holdfast.attempts import environment
-from holdfast.attempts.reports import output_of
+from holdfast.attempts.reports import said_last
 from holdfast.config.durations import written
 from holdfast.config.experiment_file import Experiment
 from holdfast.config.hooks import filled
 from holdfast.engines.local import once
 from holdfast.errors import HoldfastError, flat
-from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.outcomes import Outcome
 from holdfast.results.going_on import GoingOn
 from holdfast.status import SETTLED, ProcessStatus
@@ -104,6 +102,11 @@ def _facts(outcome: Outcome, state_dir: str) -> dict[str, Any]:
     began, ended = state.started_at, state.finished_at or state.last_updated
     failed = state.processes.indices(ProcessStatus.FAILED)
     elapsed = None if began is None or ended is None else (ended - began).total_seconds()
+    folder = Path(state_dir, state.experiment_id)
+
+    def log_of(index: int) -> Path | None:
+        return said_last(folder, attempt_of(state, index), blamed(state, index))
+
     return {
         "id": state.experiment_id,
         "name": state.name or state.experiment_id,
@@ -128,22 +131,11 @@ def _facts(outcome: Outcome, state_dir: str) -> dict[str, Any]:
                 "signal": process.signal,
                 "reason": None if process.reason is None else str(process.reason),
                 "error_message": process.error_message,
-                "log": _log(state, index, state_dir),
+                "log": None if (log := log_of(index)) is None else str(log),
             }
             for index in failed[:_MOST_FAILED]
         ],
     }
-
-
-def _log(state: ExperimentState, index: int, state_dir: str) -> str | None:
-    """The file with what a process said last: its stderr, its stdout where that is empty."""
-    folder, name = Path(state_dir, state.experiment_id), attempt_of(state, index)
-    teller = blamed(state, index)
-    for path in (output_of(folder, name, teller, "err"), output_of(folder, name, teller, "out")):
-        with contextlib.suppress(OSError):
-            if path.stat().st_size:
-                return str(path)
-    return None
 
 
 def begun(hook: Hook) -> str:

@@ -4,13 +4,12 @@ Reads the logs of attempts, and judges nothing.
 """
 
 import contextlib
-import stat
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from holdfast.attempts.names import AttemptName, names
-from holdfast.attempts.reports import newest_files, output_of
+from holdfast.attempts.reports import newest_files, output_of, said_last
 from holdfast.config.placeholders import as_text
 from holdfast.errors import ConfigError, HoldfastError, Spell, printable
 from holdfast.lifecycle.records import ExperimentState
@@ -109,23 +108,14 @@ def _aggregation(command: Spell, state: ExperimentState, folder: Path, stream: T
 
 
 def _log(command: Spell, folder: Path, name: AttemptName, index: int | None = None) -> list[str]:
-    """The end of what an attempt, or its rank *index*, wrote, and what prints its logs.
-
-    Of its stderr; of its stdout where that is empty.
-    """
-    out, err = output_of(folder, name, index, "out"), output_of(folder, name, index, "err")
-    lines = [f"    | {line}" for line in tail(err) or tail(out)]
+    """The end of what an attempt, or its rank *index*, wrote, and what prints its logs."""
+    path = said_last(folder, name, index)
+    if path is None:
+        # As of a command that could not be launched: its log would say less than this.
+        return []
     unit = name.unit if index is None else index
-    for path in (out, err):
-        try:
-            info = path.lstat()
-            silent = info.st_size == 0 and stat.S_ISREG(info.st_mode)
-        except OSError as err:
-            silent = isinstance(err, FileNotFoundError)
-        # A command that could not be launched wrote nothing: its log would say less than this.
-        if not silent:
-            return [*lines, f"    {command('logs', f'{name.experiment_id}/{unit}')}"]
-    return lines
+    lines = [f"    | {line}" for line in tail(path)]
+    return [*lines, f"    {command('logs', f'{name.experiment_id}/{unit}')}"]
 
 
 def last_words(state: ExperimentState, folder: Path, index: int) -> str:

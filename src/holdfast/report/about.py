@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast.attempts.reports import output_of
+from holdfast.attempts.reports import said_last
 from holdfast.errors import Spell
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.provenance import code as records
@@ -50,11 +50,8 @@ def groups(
 
 def _sample(state: ExperimentState, folder: Path, index: int, command: Spell) -> dict[str, Any]:
     name = attempt_of(state, index)
-    log: list[str] = []
-    for kind in ("err", "out"):
-        log = tail(output_of(folder, name, index, "err" if kind == "err" else "out"), _LINES)
-        if log:
-            break
+    path = said_last(folder, name, index)
+    log = [] if path is None else tail(path, _LINES)
     while bytes_of(log) > _LOG_BYTES:
         log = log[1:] if len(log) > 1 else [cut(log[0], 300)]
     return {

@@ -7,9 +7,9 @@ from typing import Final
 from holdfast.attempts.names import AttemptName
 from holdfast.lifecycle.records import ExperimentState
 
-__all__ = ["attempt_of", "blamed", "usages"]
+__all__ = ["attempt_of", "blamed", "by_rank", "usages"]
 
-#: How an error of a gang names the rank that failed first.
+#: As `by_rank` writes it.
 _RANK: Final = re.compile(r"rank (\d+): ")
 
 
@@ -30,6 +30,11 @@ def usages(state: ExperimentState) -> dict[int, Mapping[str, float]]:
                 seen.add(which)
                 found[index] = process.usage
     return found
+
+
+def by_rank(rank: int, why: str) -> str:
+    """What a gang failed of, as `blamed` understands it: *why* its *rank* did."""
+    return f"rank {rank}: {why}"
 
 
 def blamed(state: ExperimentState, index: int) -> int:
