@@ -220,7 +220,9 @@ class Site:
         return StateManager(self.states).history(self.id)
 
     def each(self, what: str = "status") -> list[object]:
-        """A field of every process."""
+        """A field of every process; none while the experiment is not there yet."""
+        if not StateManager(self.states).list_experiments():
+            return []
         return [getattr(process, what) for process in self.state().processes.values()]
 
     def runs(self) -> Counter[int]:
