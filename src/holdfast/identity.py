@@ -43,6 +43,12 @@ class ProcessIdentity:
     def __str__(self) -> str:
         return f"pid {self.pid} on {self.host or 'an unnamed host'}"
 
+    def is_same(self, other: "ProcessIdentity | None") -> bool:
+        """Whether *other* is this process, whatever either says of the experiment's lock."""
+        if other is None:
+            return False
+        return attrs.evolve(self, locked=other.locked, released=other.released) == other
+
 
 @attrs.frozen(kw_only=True)
 class Verdict:

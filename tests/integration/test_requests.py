@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -112,6 +113,35 @@ def test_an_owner_that_began_a_new_journal_is_still_meant(
         assert len(claim.inbox.look()) == 1
         manager.lookout(ID).ask(StopRequest())
         assert len(claim.inbox.look()) == 1
+
+
+def test_an_owner_that_lets_go_in_a_new_journal_was_still_asked(
+    manager: StateManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It records that it did, and holds its lock until its last view is written."""
+    monkeypatch.setattr(writer, "COMPACT_BASES", 0)
+    manager.create(ID)
+    clock = Clock()
+    claim = manager.claim(ID)
+    claim.record("start")
+    made, _ = stopping(manager, clock)
+    assert made.ask() is None
+    looked: list[Stopped | None] = []
+    refresh = claim._view.refresh
+
+    def look(*args: Any, final: bool = False) -> Any:
+        if final:
+            looked.append(made.step())
+        return refresh(*args, final=final)
+
+    monkeypatch.setattr(claim._view, "refresh", look)
+    monkeypatch.setattr(writer, "COMPACT_BYTES", 1)
+    claim.record("interrupt", reason="user")
+    claim.release()
+    assert looked == [None]
+    last = made.step()
+    assert last is not None
+    assert last.kind == "stopped"
 
 
 def test_requests_at_one_instant_are_all_there(manager: StateManager) -> None:

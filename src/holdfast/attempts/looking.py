@@ -150,12 +150,17 @@ def _glance(
             return Unbegun(), live
         return Gone("it was revoked before it began"), live
     verdict = _of_shim(live, here)
-    if verdict.kind == "alive":
-        return _living(folder, live, verdict, here), live
-    # It may have published between our first look and its end.
+    found = _living(folder, live, verdict, here) if verdict.kind == "alive" else None
+    if isinstance(found, Running):
+        return found, live
+    # It may have published, or died, between two of our looks.
     ended = _ended(folder, name, here)
     if ended is not None:
         return ended, live
+    if found is not None:
+        if live_state(folder, name).kind != live.kind:
+            return _glance(folder, name, shim, here)
+        return found, live
     if verdict.kind == "unknown":
         return Undecided(verdict, live.identity, distant=_is_distant(live.identity, here)), live
     return Gone(str(verdict)), live

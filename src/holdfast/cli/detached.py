@@ -19,7 +19,8 @@ from holdfast.cli.where import Where
 from holdfast.reading import forms, text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from types import FrameType
 
     from holdfast.store.claim import Claim
 
@@ -31,6 +32,8 @@ _C = TypeVar("_C", bound="Callable[..., Any]")
 NOTHING_TO_DETACH: Final = "--dry-run starts nothing that could be detached"
 
 _CHUNK: Final = 1 << 16
+
+_PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def detach_option(command: _C) -> _C:
@@ -86,9 +89,11 @@ def detach(where: Where, *, as_json: bool) -> Detached | int:
     sys.stdout.flush()
     sys.stderr.flush()
     pipes = [os.pipe() for _ in range(3)]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
     child = os.fork()
     if child == 0:
         os.setsid()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         with open(os.devnull, "rb") as null:  # noqa: PTH123
             os.dup2(null.fileno(), 0)
         for (_, writing), stream in zip(pipes, (sys.stdout, sys.stderr), strict=False):
@@ -99,28 +104,45 @@ def detach(where: Where, *, as_json: bool) -> Detached | int:
     for _, writing in pipes:
         os.close(writing)
     out, err, told = (reading for reading, _ in pipes)
-    word = _listen(child, {out: sys.stdout, err: sys.stderr}, told)
-    if word is None:
-        _, status = os.waitpid(child, 0)
-        code = os.waitstatus_to_exitcode(status)
-        return code if code >= 0 else 128 - code
+    with _passing_on(child, before):
+        word = _listen({out: sys.stdout, err: sys.stderr}, told)
+        if word is None:
+            _, status = os.waitpid(child, 0)
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
     _tell(where, json.loads(word), as_json=as_json)
     return DONE
 
 
-def _listen(child: int, streams: "dict[int, Any]", told: int) -> bytes | None:
+@contextlib.contextmanager
+def _passing_on(child: int, mask: "set[int | signal.Signals]") -> "Iterator[None]":
+    """The child hears what ends the command, at whatever instant: nothing has begun yet.
+
+    It has a session of its own, where no Ctrl-C comes. *mask* is what was blocked before.
+    """
+
+    def pass_on(number: int, frame: "FrameType | None") -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    heard = [number for number in _PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {number: signal.signal(number, pass_on) for number in heard}
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _listen(streams: "dict[int, Any]", told: int) -> bytes | None:
     """Pass on what the child says until it gives the word, which is returned; None if it ended."""
     poller = select.poll()
     for fd in (*streams, told):
         poller.register(fd, select.POLLIN)
     open_ends = {*streams, told}
     while open_ends:
-        try:
-            ready = [fd for fd, _ in poller.poll()]
-        except KeyboardInterrupt:
-            # It has a session of its own, where no Ctrl-C comes: this one is meant for it, too.
-            os.kill(child, signal.SIGINT)
-            continue
+        ready = [fd for fd, _ in poller.poll()]
         # The word last: what was said before it is shown before it.
         for fd in sorted(ready, key=lambda fd: fd == told):
             data = os.read(fd, _CHUNK)

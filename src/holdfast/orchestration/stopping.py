@@ -254,7 +254,9 @@ class Stopping:
         """Whether it is still driven by who was asked, who begins new epochs now and then, too."""
         if self._epoch is not None and state.epoch <= self._epoch:
             self._owner = state.owner
-        return state.owner == self._owner
+        owner = state.owner
+        # Who lets go says so first, and holds the lock a moment yet.
+        return owner is self._owner or (owner is not None and owner.is_same(self._owner))
 
     def _wait_for_owner(self, seen: Standing) -> Stopped | None:
         now, state = self.monotonic(), seen.state
