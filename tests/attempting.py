@@ -108,7 +108,7 @@ class Attempt:
     def done(
         process: "subprocess.Popen[str]", exits: int, given: str | None = None
     ) -> tuple[str, str]:
-        out, err = process.communicate(given, timeout=60)
+        out, err = process.communicate(given, timeout=240)
         assert process.returncode == exits, f"exit {process.returncode}\n{out}\n{err}"
         return out, err
 

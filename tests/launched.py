@@ -44,7 +44,8 @@ def launching(path: Path) -> Iterator[Shell]:
                 program.kill()
                 program.communicate()
             for pid in alive(path):
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def alive(folder: Path) -> list[int]:

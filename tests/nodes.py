@@ -109,7 +109,7 @@ class Job:
 
     @staticmethod
     def ended(started: "subprocess.Popen[str]", exits: int = 0) -> str:
-        out, err = started.communicate(timeout=60)
+        out, err = started.communicate(timeout=240)
         assert (started.returncode, out) == (exits, ""), err
         return err
 
@@ -120,13 +120,13 @@ class Job:
 
     def said(self, index: int, suffix: str = "exit") -> dict[str, Any]:
         path = self.path(index, suffix)
-        until(path.exists, 30)
+        until(path.exists)
         return dict(json.loads(path.read_text()))
 
     def out(self, index: int, text: str = "\n") -> str:
         """What its command wrote, once *text* is in it."""
         path = self.path(index, "out")
-        until(lambda: path.exists() and text in path.read_text(), 30)
+        until(lambda: path.exists() and text in path.read_text())
         return path.read_text()
 
     def ended_at(self, index: int) -> bool:
@@ -145,7 +145,7 @@ class Job:
             if live.exists() and "mark" in live.read_text() and not self.ended_at(index):
                 self.path(index, "kill").write_text('{"reason": "user"}')
                 shim = self.shim(index)
-                until(lambda shim=shim: not alive(shim), 30)
+                until(lambda shim=shim: not alive(shim))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import warm
+from waiting import PATIENCE_S
 
 __all__ = [
     "NOBODY",
@@ -42,8 +43,10 @@ _KILLED = """
 import os, sys
 from holdfast import StateManager
 from holdfast.store import writer as module
+from holdfast.store.manager import utc_now
 module.COMPACT_BYTES, module.COMPACT_BASES = int(sys.argv[3]), 1
-claim = StateManager(sys.argv[1]).claim(sys.argv[2])
+now = utc_now()  # and for ever: however long it takes, the view is not written anew
+claim = StateManager(sys.argv[1], clock=lambda: now).claim(sys.argv[2])
 for event, *process in eval(sys.argv[4]):
     claim.record(event, *process)
 os._exit(9)
@@ -66,7 +69,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def run(code: str, *args: object, exit_code: int = 0, timeout_s: float = 60) -> str:
+def run(code: str, *args: object, exit_code: int = 0, timeout_s: float = PATIENCE_S) -> str:
     """What *code* printed. Fails unless it ends with *exit_code*, within *timeout_s*."""
     arguments, env = ["-c", code, *map(str, args)], _environment()
     if warm.can(env):
@@ -80,7 +83,7 @@ def run(code: str, *args: object, exit_code: int = 0, timeout_s: float = 60) -> 
     return out
 
 
-def hear(stream: IO[str] | IO[bytes] | None, words: str = "", timeout_s: float = 60.0) -> str:
+def hear(stream: IO[str] | IO[bytes] | None, words: str = "", timeout_s: float = PATIENCE_S) -> str:
     """The first line of *stream*, a pipe of somebody else's, with *words* in it, without its end.
 
     Nothing behind it is read: `communicate()` still has all the rest.
@@ -111,7 +114,7 @@ def in_a_fork(do: Callable[[], object], *, user: int | None = None) -> str:
     if child == 0:
         with contextlib.suppress(BaseException):
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(60)
+            signal.alarm(int(PATIENCE_S))
             if user is not None:
                 os.setgroups([])
                 os.setgid(user)

@@ -19,7 +19,7 @@ def settled(
     shim: ProcessIdentity | None = None,
     grace_s: float = 0.0,
     force: bool = False,
-    seconds_a_look: float = 0.25,
+    seconds_a_look: float = 0.1,
 ) -> Look | Lost:
     """What comes of the attempt, looked at again and again, *seconds_a_look* apart for it."""
     now = 0.0

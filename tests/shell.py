@@ -1,5 +1,6 @@
 """A command line in a directory with an experiment, and a terminal that it may run in."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -18,9 +19,9 @@ from pathlib import Path
 import holdfast
 import warm
 from holdfast.store.manager import StateManager
-from waiting import until
+from waiting import PATIENCE_S, until
 
-__all__ = ["FILE", "Shell", "Terminal"]
+__all__ = ["FILE", "Shell", "Terminal", "has_open"]
 
 WORKER = """
 import json, os, sys, time
@@ -85,16 +86,21 @@ class Shell:
         return process
 
     def __call__(
-        self, *args: str, code: int = 0, env: Mapping[str, str] | None = None
+        self,
+        *args: str,
+        code: int = 0,
+        env: Mapping[str, str] | None = None,
+        timeout_s: float = PATIENCE_S,
     ) -> tuple[str, str]:
         """What `holdfast *args*` wrote to stdout and stderr; it must exit with *code*."""
         whole = {**self.env, **(env or {})}
         if warm.can(whole):
-            done = warm.run(["-m", "holdfast", *args], cwd=self.path, env=whole)
+            words = ["-m", "holdfast", *args]
+            done = warm.run(words, cwd=self.path, env=whole, timeout_s=timeout_s)
             found, out, err = done.returncode, done.stdout, done.stderr
         else:
             process = self.start(*args, env=env)
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=timeout_s)
             found = process.returncode
         assert found == code, f"exit {found}\n{out}\n{err}"
         assert "Traceback" not in err, err
@@ -115,7 +121,7 @@ class Shell:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
 
@@ -133,6 +139,15 @@ class Shell:
     def only_id(self) -> str:
         [found] = StateManager(self.states).list_experiments()
         return found
+
+
+def has_open(pid: int, path: Path) -> bool:
+    """Whether the process *pid* has the file *path* open at this moment, as Linux shows it."""
+    for each in Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # closed, in between
+            if os.readlink(each) == str(path):
+                return True
+    return False
 
 
 class Terminal:
@@ -165,7 +180,7 @@ class Terminal:
         sh.started.append(self.process)
         self.seen = ""
 
-    def read(self, pattern: str, timeout_s: float = 30.0) -> None:
+    def read(self, pattern: str, timeout_s: float = PATIENCE_S) -> None:
         """Read on until *pattern* was seen, or the end of the program where it is `$`."""
         deadline = time.monotonic() + timeout_s
         while pattern == "$" or not re.search(pattern, self.seen):
@@ -184,4 +199,4 @@ class Terminal:
     def exit_code(self) -> int:
         self.read("$")
         os.close(self.fd)
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE_S)

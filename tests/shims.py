@@ -20,13 +20,16 @@ __all__ = [
     "NAME",
     "alive",
     "an_engine",
+    "asleep",
     "command_of",
     "exit_file",
+    "halted",
     "live_file",
     "mark_of",
     "request",
     "shim_of",
     "start",
+    "state_of",
     "up",
 ]
 
@@ -68,7 +71,7 @@ def up(folder: Path, text: str = "up", name: AttemptName = NAME) -> list[str]:
 def exit_file(folder: Path, name: AttemptName = NAME) -> dict[str, Any]:
     """What its shim published, as it stands there."""
     path = attempts_dir(folder) / f"{name}.exit"
-    until(path.exists, 30)
+    until(path.exists)
     return dict(json.loads(path.read_text()))
 
 
@@ -110,6 +113,27 @@ def alive(pid: int) -> bool:
     return liveness.identity_of(pid) is not None
 
 
-def go_on(pid: int) -> None:
-    """After it was stopped."""
-    os.kill(pid, signal.SIGCONT)
+def state_of(pid: int) -> str:
+    """`S` if it sleeps, `T` if it is stopped, `Z` if it has ended, and so on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def asleep(pid: int) -> int:
+    """*pid*, once it is the `sleep` that it was to become: amid `exec` its mark cannot be seen."""
+    comm = Path(f"/proc/{pid}/comm")
+    until(lambda: comm.read_text() == "sleep\n" and state_of(pid) == "S")
+    return pid
+
+
+@contextlib.contextmanager
+def halted(handle: Handle) -> Iterator[None]:
+    """Its shim is stopped as soon as it has a command, which goes on: no time limit strikes here.
+
+    However long the command takes to be ready. What is due by then strikes at the end.
+    """
+    command_of(handle)
+    shim = shim_of(handle)
+    os.kill(shim, signal.SIGSTOP)
+    until(lambda: state_of(shim) == "T")
+    yield
+    os.kill(shim, signal.SIGCONT)

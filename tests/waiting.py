@@ -3,16 +3,19 @@
 import multiprocessing.connection
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
-__all__ = ["until"]
+__all__ = ["PATIENCE_S", "until"]
 
 T = TypeVar("T")
+
+#: How long a test waits at most for what takes seconds: where others work, too, it takes minutes.
+PATIENCE_S: Final = 120.0
 
 
 def until(
     predicate: Callable[[], T],
-    timeout_s: float = 20.0,
+    timeout_s: float = PATIENCE_S,
     *,
     on: list[multiprocessing.connection.Connection] | None = None,
 ) -> T:

@@ -91,7 +91,7 @@ def run(
             request.flush()
             fds = [request.fileno(), out.fileno(), err.fileno()]
             socket.send_fds(waiting.socket, [b"."], fds)
-        pid = waiting.hear(30)
+        pid = waiting.hear(120)
         try:
             status = waiting.hear(timeout_s)
         except TimeoutError:

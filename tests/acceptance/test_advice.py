@@ -13,6 +13,7 @@ import pytest
 from holdfast.store.manager import StateManager
 from processes import owner
 from shell import Shell
+from waiting import PATIENCE_S
 
 
 def refused(sh: Shell, *words: str, bound: bool = False) -> str:
@@ -28,7 +29,7 @@ def refused(sh: Shell, *words: str, bound: bool = False) -> str:
         env=sh.env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 1, done.stdout + done.stderr

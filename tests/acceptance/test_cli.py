@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,8 @@ import holdfast
 from holdfast.cli.failures import EXIT_CODES
 from holdfast.store.manager import StateManager
 from processes import hear
-from shell import FILE, Shell, Terminal
-from waiting import until
+from shell import FILE, Shell, Terminal, has_open
+from waiting import PATIENCE_S, until
 
 COMMANDS = [
     *("run", "resume", "ls", "show", "logs"),
@@ -84,7 +83,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_run_resumes_it(
     process = sh.start("run", "e.toml")
     sh.began(2)
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code
     assert "stopping 2 processes" in err
     assert f"resume {sh.only_id()}" in err.split("next: ")[1]
@@ -105,7 +104,7 @@ def test_a_second_signal_kills_at_once(sh: Shell) -> None:
     hear(process.stderr, "stopping")
     process.send_signal(signal.SIGINT)
     # Far less than the grace period.
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == -signal.SIGINT
     assert "killing 1 process" in err
 
@@ -130,7 +129,7 @@ def test_a_killed_orchestrator_is_told_and_resumed(sh: Shell) -> None:
     resumed = sh.start("resume", experiment_id)
     hear(resumed.stderr, "0 of 3 processes completed so far, 2 running")
     sh.let_go()
-    _, err = resumed.communicate(timeout=60)
+    _, err = resumed.communicate(timeout=PATIENCE_S)
     assert resumed.returncode == 0, err
     assert "2 processes taken over" in err
     assert len(list(sh.path.glob("began.*"))) == 3
@@ -140,7 +139,7 @@ def test_three_runs_of_one_file_make_one_experiment(sh: Shell) -> None:
     """One runs; the others exit 5 and say who owns it, where and since when."""
     sh.hold()
     runs = [sh.start("run", "e.toml") for _ in range(3)]
-    until(lambda: sum(run.poll() is not None for run in runs) == 2, 30)
+    until(lambda: sum(run.poll() is not None for run in runs) == 2)
     [owner] = [run for run in runs if run.poll() is None]
     for run in runs:
         if run is not owner:
@@ -148,7 +147,7 @@ def test_three_runs_of_one_file_make_one_experiment(sh: Shell) -> None:
             assert run.returncode == 5, err
             assert re.search(rf"owned by pid {owner.pid} on \S+ since \d{{4}}-", err)
     sh.let_go()
-    assert owner.wait(60) == 0
+    assert owner.wait(PATIENCE_S) == 0
     assert len(sh.json("ls")["experiments"]) == 1
 
 
@@ -540,8 +539,8 @@ def test_logs_are_followed_until_the_process_ends(sh: Shell) -> None:
     assert follower.stdout is not None
     assert hear(follower.stdout) == "out 0"
     sh.let_go()
-    assert follower.wait(30) == 0
-    assert run.wait(30) == 0
+    assert follower.wait(PATIENCE_S) == 0
+    assert run.wait(PATIENCE_S) == 0
 
 
 def test_cleanup_interrupts_what_is_dead_with_the_evidence(sh: Shell) -> None:
@@ -596,10 +595,11 @@ def test_a_short_claim_of_another_program_is_waited_for(sh: Shell, command: str)
     sh("run", "e.toml", code=3)
     (sh.path / "bad").unlink()
     claim = StateManager(sh.states).claim(sh.only_id())
-    release = threading.Timer(1.0, claim.release)
-    release.start()
-    sh(command, "@last")
-    release.join()
+    process = sh.start(command, "@last")
+    until(lambda: has_open(process.pid, claim.folder / "lock"))
+    claim.release()
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, err
 
 
 def test_rm_deletes_and_refuses_what_is_alive(sh: Shell) -> None:
@@ -609,7 +609,7 @@ def test_rm_deletes_and_refuses_what_is_alive(sh: Shell) -> None:
     sh.began(2)
     assert f"pid {process.pid}" in sh("rm", "@last", code=5)[1]
     sh.let_go()
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE_S) == 0
     experiment_id = sh.only_id()
     assert sh("rm", experiment_id)[0] == f"{experiment_id} deleted\n"
     assert not list(sh.states.glob("exp*"))

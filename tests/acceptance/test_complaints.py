@@ -16,7 +16,7 @@ from typing import Any, Final
 import pytest
 
 from shell import Shell, Terminal
-from waiting import until
+from waiting import PATIENCE_S, until
 
 COMPLAINTS: Final = {
     # Numbers
@@ -313,7 +313,7 @@ def test_what_python_prints_is_in_the_log_at_once(sh: Shell) -> None:
     until((sh.path / "printed").exists)
     assert "epoch 1\n" in sh("logs", "-o", "@last")[0]
     sh.let_go()
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE_S) == 0
 
 
 HALF = """

@@ -10,7 +10,7 @@ import holdfast
 from holdfast.status import ExperimentStatus
 from holdfast.store.manager import StateManager
 from processes import hear
-from waiting import until
+from waiting import PATIENCE_S, until
 
 WORKER = """
 import os, time
@@ -68,7 +68,7 @@ def test_three_runs_of_one_file_make_one_experiment(tmp_path: Path, state_dir: P
     finally:
         (tmp_path / "go").touch()
     [owner] = [program for program in programs if program.poll() is None]
-    assert owner.wait(30) == 0
+    assert owner.wait(PATIENCE_S) == 0
     [state] = StateManager(state_dir).states()
     assert state.status is ExperimentStatus.AGGREGATED
     assert sorted((tmp_path / "log").read_text().split()) == ["0", "1"]

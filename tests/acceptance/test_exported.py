@@ -13,6 +13,7 @@ import pytest
 from experiments import hostile
 from holdfast.store.manager import StateManager
 from shell import Shell, Terminal
+from waiting import PATIENCE_S
 
 
 def test_parquet_is_a_file_of_fixed_types(sh: Shell):
@@ -53,7 +54,7 @@ def test_without_pyarrow_it_says_what_to_install(sh: Shell):
     (sh.path / "none" / "pyarrow.py").write_text("raise ModuleNotFoundError(name='pyarrow')")
     env = {"PYTHONPATH": f"{sh.path / 'none'}{os.pathsep}{sh.env['PYTHONPATH']}"}
     process = sh.start("export", "@last", "--parquet", "-O", "x.parquet", env=env)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode != 0
     assert "pyarrow is not installed" in err
     assert "pip install 'holdfast[parquet]'" in err

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from waiting import PATIENCE_S
+
 #: What the installed script does, with the signal on its way; what comes before is Python itself.
 _PROGRAM = """
 import os, sys, threading, time
@@ -41,7 +43,7 @@ def test_a_signal_while_modules_are_loaded_ends_it_without_a_traceback(tmp_path,
     for wait_s in [0, *(chance.random() * 0.25 for _ in range(12))]:
         program = [sys.executable, "-c", _PROGRAM, str(int(number)), str(wait_s), *words]
         run = subprocess.run(
-            program, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+            program, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE_S
         )
         assert "Traceback" not in run.stderr
         assert "Exception ignored" not in run.stderr

@@ -9,7 +9,7 @@ from holdfast.attempts.names import AttemptName
 from holdfast.store.manager import StateManager
 from processes import hear
 from shell import FILE, Shell
-from waiting import until
+from waiting import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_logs_of_what_outlives_its_owner_are_followed_to_its_end(left: Shell) ->
     assert follower.stdout is not None
     hear(follower.stdout, "out 1")
     ended(left)
-    out, err = follower.communicate(timeout=30)
+    out, err = follower.communicate(timeout=PATIENCE_S)
     assert follower.returncode == 0
     assert out.count("bye") == 2
     assert "is dead; go on: " in err
@@ -60,7 +60,7 @@ def test_logs_of_what_a_cleanup_interrupted_are_followed_while_it_runs(left: She
     with pytest.raises(subprocess.TimeoutExpired):
         follower.wait(2.5)  # it looks for news every second
     ended(left)
-    assert follower.communicate(timeout=30)[0] == "out 0\nbye\n"
+    assert follower.communicate(timeout=PATIENCE_S)[0] == "out 0\nbye\n"
     assert follower.returncode == 0
 
 
@@ -81,7 +81,7 @@ def test_what_ended_without_a_word_wrote_nothing(sh: Shell) -> None:
     assert "has written anything yet" in sh("logs", "@last")[1]
     assert "/2 has written nothing yet" in sh("logs", "@last/2")[1]
     sh.let_go()
-    assert run.wait(30) == 0
+    assert run.wait(PATIENCE_S) == 0
     assert "/0 wrote nothing" in sh("logs", "@last/0")[1]
     assert "no process of" in (err := sh("logs", "@last")[1])
     assert "wrote anything" in err

@@ -11,6 +11,7 @@ import pytest
 from holdfast.store.manager import StateManager
 from processes import hear
 from shell import Shell, Terminal
+from waiting import PATIENCE_S
 
 LOOP = """
 for level in 1 2; do
@@ -56,7 +57,7 @@ def test_followed_logs_die_of_ctrl_c_and_say_nothing_of_python(sh: Shell) -> Non
     process = sh.start("logs", "-f", "@last")
     hear(process.stdout, "out")
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err.strip()) == (-signal.SIGINT, "interrupted")
     assert run.poll() is None
 
@@ -86,7 +87,7 @@ def test_where_the_signal_ends_nobody_the_code_is_130(sh: Shell) -> None:
         env=sh.env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 130, done.stderr
@@ -114,6 +115,6 @@ def test_everything_is_put_away_before_the_end(sh: Shell) -> None:
     )
     sh.began(2)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out) == (-signal.SIGINT, "put away\n")
     assert "Traceback" not in err

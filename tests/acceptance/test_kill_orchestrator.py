@@ -23,7 +23,7 @@ from holdfast.attempts.names import AttemptName
 from holdfast.status import ExperimentStatus
 from holdfast.store.manager import StateManager
 from killing import PROCESSES, Lab
-from waiting import until
+from waiting import PATIENCE_S, until
 
 SEED = int(os.environ.get("KILL_SEED", "1"))
 
@@ -38,6 +38,25 @@ FREE_LOSSES = 3
 def lab(tmp_path: Path, state_dir: Path) -> Iterator[Lab]:
     yield Lab(tmp_path, state_dir)
     (tmp_path / "go").touch()  # what a failed test left waiting ends, too
+    (tmp_path / "stay").unlink(missing_ok=True)
+
+
+#: In the worker, behind the line that says that it started.
+WAIT = """
+while os.path.exists("stay") and int(os.environ["HOLDFAST_INDEX"]) > 1:
+    time.sleep(0.005)
+"""
+
+
+def stay(lab: Lab) -> Path:
+    """A file; as long as it is there, only the first two processes end, and the run does not."""
+    worker = lab.folder / "worker.py"
+    started, _, rest = worker.read_text().partition("# Lengths that differ")
+    assert rest
+    worker.write_text(f"{started}{WAIT}# Lengths that differ{rest}")
+    path = lab.folder / "stay"
+    path.touch()
+    return path
 
 
 def instants(number: int) -> list[float]:
@@ -96,10 +115,12 @@ def test_a_signal_to_the_whole_group_is_the_orchestrators_to_handle(
     lab: Lab, number: signal.Signals, code: int
 ) -> None:
     """A terminal sends Ctrl-C to every process of the group; attempts are not in it."""
+    staying = stay(lab)
     program = lab.start(session=True)
     until(lambda: len(lab.log()) >= 3)
     os.killpg(program.pid, number)
-    program.communicate(timeout=30)
+    program.communicate(timeout=PATIENCE_S)
+    staying.unlink()
     assert program.returncode == code
     assert lab.running() == []
     state = StateManager(lab.state_dir).load("exp_k")
@@ -112,10 +133,12 @@ def test_a_signal_to_the_whole_group_is_the_orchestrators_to_handle(
 
 def test_what_finished_while_nobody_watched_is_not_run_again(lab: Lab) -> None:
     """Outcomes published after the orchestrator died are adopted on resume."""
+    staying = stay(lab)
     program = lab.start()
     until(lambda: len(lab.log()) >= 3)
     program.kill()
     program.communicate()
+    staying.unlink()
     until(lambda: not lab.running())
     before = set(lab.ended())
     assert before
@@ -155,7 +178,7 @@ def test_an_aggregation_that_outlives_its_orchestrator_is_adopted(lab: Lab, watc
     if not watched:
         until(lambda: not lab.running())
         program = lab.start(combine="combine.py")
-    program.communicate(timeout=60)
+    program.communicate(timeout=PATIENCE_S)
     assert program.returncode == 0
     assert combined.read_text() == "start\nend\n"
     lab.check()

@@ -8,20 +8,26 @@ import pytest
 
 from holdfast.store.manager import StateManager
 from shell import Shell
-from waiting import until
+from waiting import PATIENCE_S, until
 
 #: Process 0 leaves a result that takes seconds to check, and the other ends once it has ended.
 WORKER = """
-import os, time
+import fcntl, os, time
 from pathlib import Path
 index, result = os.environ["HOLDFAST_INDEX"], Path(os.environ["HOLDFAST_RESULT"])
+lives = open("lives", "a")
+if index == "0":
+    fcntl.flock(lives, fcntl.LOCK_EX)
+    Path("locked").touch()
 Path(f"began.{index}.{os.environ['HOLDFAST_ATTEMPT']}").touch()
 if index == "0":
-    result.write_text('{"acc": 1, "w": [' + ",".join(["[]"] * 8_000_000) + "]}")
-else:
-    attempts = result.parent.parent / "attempts"
-    while os.path.exists("hold") or not (attempts / "0.1.exit").exists():
+    while os.path.exists("stay"):
         time.sleep(0.001)
+    result.write_text('{"acc": 1, "w": [' + ",".join(["[]"] * 16_000_000) + "]}")
+else:
+    while os.path.exists("hold") or not os.path.exists("locked"):
+        time.sleep(0.001)
+    fcntl.flock(lives, fcntl.LOCK_EX)
     result.write_text("1")
 """
 
@@ -56,10 +62,16 @@ def test_another_process_is_recorded_while_a_large_result_is_accepted(large: She
 def test_ctrl_c_is_answered_while_a_large_result_is_accepted(large: Shell) -> None:
     """What runs is stopped at once; what was not accepted yet is, by the next resume."""
     large.hold()
+    (large.path / "stay").touch()
     run = large.start("run", "large.toml")
-    until(lambda: has_ended(large, "0.1"), 60)
+    large.began(2)
+    # It hears of the end and of Ctrl-C at one time, and is faster than the result is checked.
+    run.send_signal(signal.SIGSTOP)
+    (large.path / "stay").unlink()
+    until(lambda: has_ended(large, "0.1"))
     run.send_signal(signal.SIGINT)
-    _, err = run.communicate(timeout=60)
+    run.send_signal(signal.SIGCONT)
+    _, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == -signal.SIGINT, err
     assert "Traceback" not in err
     assert "--force" not in err
@@ -77,11 +89,13 @@ def test_a_resume_starts_what_is_left_while_it_accepts_a_large_result(large: She
     (large.path / "large.toml").write_text(
         (large.path / "large.toml").read_text().replace("jobs = 2", "jobs = 1")
     )
+    (large.path / "stay").touch()
     run = large.start("run", "large.toml")
-    until(lambda: list(large.path.glob("began.0.1")))
+    large.began(1)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
-    until(lambda: has_ended(large, "0.1"), 60)
+    (large.path / "stay").unlink()
+    until(lambda: has_ended(large, "0.1"))
     large("resume", "@last")
     assert list(steps(large)) == [(0, "start"), (1, "start"), (1, "complete"), (0, "complete")]
     assert sorted(path.name for path in large.path.glob("began.*")) == ["began.0.1", "began.1.1"]

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from shell import Shell
+from waiting import PATIENCE_S, until
 
 #: Python's own remedies switched off: what old clusters have, or a service manager's environment.
 BARE = {"LC_ALL": "C", "LANG": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
@@ -78,15 +79,13 @@ def test_python_prints_at_once(sh: Shell) -> None:
         "while os.path.exists('hold'): time.sleep(0.01)\n"
     )
     (sh.path / "e.toml").write_text('command = ["python", "t.py"]')
-    from waiting import until
-
     sh.env.pop("PYTHONUNBUFFERED", None)
     sh.hold()
     process = sh.start("run", "e.toml")
     until((sh.path / "printed").exists)
     assert "epoch 1 '1'" in sh("logs", "-o", "@last")[0]
     sh.let_go()
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE_S) == 0
     sh("run", "e.toml", "--set", "env.PYTHONUNBUFFERED=")
     assert "epoch 1 ''" in sh("logs", "-o", "@last")[0]
     sh("run", "e.toml", "--fresh", env={"PYTHONUNBUFFERED": ""})

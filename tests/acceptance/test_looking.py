@@ -14,7 +14,7 @@ from holdfast import StateManager
 from holdfast.reading import text
 from processes import hear
 from shell import Shell, Terminal
-from waiting import until
+from waiting import PATIENCE_S, until
 
 LONG = "sweep-of-the-learning-rate-20261126-a"
 LONGEST = "a-very-long-id-of-an-experiment-that-was-named-after-everything-that-is-in-it-2026"
@@ -276,8 +276,8 @@ def test_logs_go_on_with_the_next_attempt_and_say_so(bars: Shell) -> None:
     assert follower.stdout is not None
     hear(follower.stdout, "begin 0 1")
     bars.let_go()
-    out, err = follower.communicate(timeout=60)
-    assert run.wait(60) == 0
+    out, err = follower.communicate(timeout=PATIENCE_S)
+    assert run.wait(PATIENCE_S) == 0
     assert "begin 0 2" in out
     assert out.count("100%|####\n") == 2
     assert "90%" not in out
@@ -317,7 +317,7 @@ def test_a_bar_is_printed_when_its_line_ends_or_its_attempt(bars: Shell, which: 
     (bars.path / "hold.1").unlink()
     until(lambda: printed.read_text().count("load 2/2\n") == 2)
     (bars.path / "hold.2").unlink()
-    assert (run.wait(60), follower.wait(60)) == (0, 0)
+    assert (run.wait(PATIENCE_S), follower.wait(PATIENCE_S)) == (0, 0)
     lines = printed.read_text().splitlines()
     assert [line for line in lines if re.match("load |train |.* is over", line)] == [
         "load 2/2",

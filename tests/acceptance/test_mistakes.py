@@ -11,7 +11,7 @@ import pytest
 from holdfast.store.manager import StateManager
 from processes import hear
 from shell import FILE, Shell, Terminal
-from waiting import until
+from waiting import PATIENCE_S, until
 
 TORN = '{"experiment_id": "to'
 
@@ -329,7 +329,7 @@ def test_the_end_counts_what_the_beginning_counted(sh: Shell) -> None:
     hear(resumed.stderr, "2 of 4 processes completed so far, 2 running")
     runs.unlink()
     (sh.path / "hold.3").unlink()
-    _, err = resumed.communicate(timeout=60)
+    _, err = resumed.communicate(timeout=PATIENCE_S)
     assert (
         "(2 processes completed before, not run again, 1 of them while nobody watched; "
         "2 processes taken over)"
@@ -346,7 +346,7 @@ def test_a_closed_terminal_leaves_the_processes_to_the_next_resume(sh: Shell) ->
     terminal.read("2 running")
     sh.began(2)
     os.close(terminal.fd)
-    assert terminal.process.wait(30) == -signal.SIGHUP
+    assert terminal.process.wait(PATIENCE_S) == -signal.SIGHUP
     assert "owner dead" in sh("ls")[0]
     plan = sh.json("run", "e.toml", "-n")["processes"]
     assert ["to be taken over" in each["why"] for each in plan] == [True, True, False]
@@ -354,7 +354,7 @@ def test_a_closed_terminal_leaves_the_processes_to_the_next_resume(sh: Shell) ->
     resumed = sh.start("resume", "@last")
     hear(resumed.stderr, "0 of 3 processes completed so far, 2 running")
     sh.let_go()
-    _, err = resumed.communicate(timeout=60)
+    _, err = resumed.communicate(timeout=PATIENCE_S)
     assert resumed.returncode == 0, err
     assert "2 processes taken over" in err
     assert len(list(sh.path.glob("began.*"))) == 3

@@ -12,9 +12,9 @@ import pytest
 from holdfast.lifecycle.records import ExperimentState
 from holdfast.status import ExperimentStatus
 from holdfast.store.manager import StateManager
-from launched import each, state_of
+from launched import alive, each, state_of
 from shell import Shell
-from waiting import until
+from waiting import PATIENCE_S, until
 
 #: Does in each attempt what a file `<what>.<index>.<attempt>` says; else writes what it declares.
 WORKER = """
@@ -38,6 +38,9 @@ if told("fifo"):
 if told("large"):
     with open(model, "w") as file:
         file.truncate(768 << 20)
+    # After a child, a shim waits a moment for a stop that may have caused the end, as those of
+    # processes do that take their time.
+    os.system(":")
 with open(os.environ["HOLDFAST_RESULT"], "w") as file:
     json.dump({"score": int(index)}, file)
 open(f"began.{index}.{attempt}", "w").close()
@@ -245,7 +248,7 @@ def test_an_output_is_verified_before_the_aggregation(sh: Shell, harm: Any) -> N
     until(lambda: manager.load(sh.only_id()).processes_completed == 2)
     harm(sh.path / "plots/0-a.png")
     sh.let_go()
-    out, err = run.communicate(timeout=60)
+    out, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, f"{out}\n{err}"
     check(sh)
     assert began(sh) == ["0.1", "0.2", "1.1", "2.1"]
@@ -262,7 +265,7 @@ def test_what_never_stays_as_it_was_is_not_run_for_ever(sh: Shell) -> None:
     until(lambda: manager.load(sh.only_id()).processes_completed == 2)
     (sh.path / "plots/0-a.png").write_text("spoilt")
     sh.let_go()
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 1
     assert "output plots/0-a.png was altered" in err
     assert began(sh) == ["0.1", "0.2", "1.1", "2.1", "2.2"]
@@ -318,11 +321,15 @@ def test_ctrl_c_is_answered_while_a_large_output_is_taken(sh: Shell) -> None:
     """What was not taken is by the next resume, and its process is not run again."""
     large(sh, 0)
     sh.hold()
+    run = sh.start("run", "e.toml", "--jobs", "1")
+    until(lambda: began(sh) == ["0.1"])
+    # It hears of the end and of Ctrl-C at one time, and is faster than the output is read.
+    run.send_signal(signal.SIGSTOP)
     (sh.path / "go.0").touch()
-    run = sh.start("run", "e.toml")
-    until(lambda: has_ended(sh, "0.1"), 60)
+    until(lambda: has_ended(sh, "0.1"))
     run.send_signal(signal.SIGINT)
-    _, err = run.communicate(timeout=60)
+    run.send_signal(signal.SIGCONT)
+    _, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == -signal.SIGINT, err
     assert "Traceback" not in err
     assert "what attempt 0.1 left was still being checked" in err
@@ -336,11 +343,12 @@ def test_another_process_completes_while_a_large_output_is_taken(sh: Shell) -> N
     """The loop hears: what ends later is recorded before."""
     large(sh, 0)
     sh.hold()
-    (sh.path / "go.0").touch()
     run = sh.start("run", "e.toml")
-    until(lambda: has_ended(sh, "0.1"), 60)
+    until(lambda: began(sh) == ONCE)
+    (sh.path / "go.0").touch()
+    until(lambda: len(alive(sh.path)) == 2)
     sh.let_go()
-    out, err = run.communicate(timeout=60)
+    out, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, f"{out}\n{err}"
     check(sh)
     changes = [each["process"] for each in recorded(sh, "complete") if "process" in each]
@@ -384,7 +392,7 @@ def test_killed_while_a_large_output_is_taken_it_is_adopted(sh: Shell) -> None:
     """The record of its completion was not there yet: the next resume reads the output anew."""
     large(sh, 0)
     run = sh.start("run", "e.toml", "--jobs", "1")
-    until(lambda: has_ended(sh, "0.1"), 60)
+    until(lambda: has_ended(sh, "0.1"))
     kill(run)
     sh("resume", "@last")
     check(sh)

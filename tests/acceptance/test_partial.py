@@ -15,7 +15,7 @@ from holdfast.lifecycle.records import ExperimentState
 from holdfast.store.manager import StateManager
 from processes import hear
 from shell import Shell
-from waiting import until
+from waiting import PATIENCE_S, until
 
 WORKER = """
 import json, os, sys, time
@@ -171,7 +171,7 @@ def test_what_is_named_starts_and_the_rest_waits(parts: Parts) -> None:
     run = parts.sh.start("run", "e.toml")
     parts.sh.began(2)
     run.send_signal(signal.SIGINT)
-    run.communicate(timeout=60)
+    run.communicate(timeout=PATIENCE_S)
     parts.remove("hold.0", "hold.1")
     assert parts.statuses == "pppppp"
     _, err = parts.sh("resume", "@last", "--only", "1,4-5")
@@ -194,7 +194,7 @@ def test_a_failed_process_that_is_named_has_a_fresh_budget(parts: Parts) -> None
     parts.sh.began(3)
     until(lambda: parts.statuses[0] == "f")
     run.send_signal(signal.SIGINT)
-    run.communicate(timeout=60)
+    run.communicate(timeout=PATIENCE_S)
     parts.remove("bad.0", "hold.1", "hold.2")
     assert parts.statuses == "fppppp"
     plan = parts.sh.json("retry", "@last", "-n")["processes"]
@@ -231,7 +231,7 @@ def test_what_runs_is_taken_over_whatever_is_named(parts: Parts) -> None:
     assert resumed.stderr is not None
     hear(resumed.stderr, "processes 0, 1 run, and are not stopped\n")
     parts.remove("hold.0", "hold.1")
-    _, err = resumed.communicate(timeout=60)
+    _, err = resumed.communicate(timeout=PATIENCE_S)
     assert resumed.returncode == 0, err
     assert (parts.statuses, parts.attempts) == ("ccpppc", [1, 1, 0, 0, 0, 1])
     parts.is_sound()
@@ -264,7 +264,7 @@ def test_an_interrupted_part_says_how_to_go_on_with_it(parts: Parts) -> None:
     retry = parts.sh.start("retry", "@last", "--only", "3-4")
     until(lambda: (parts.sh.path / "began.4.2").exists())
     retry.send_signal(signal.SIGTERM)
-    _, err = retry.communicate(timeout=60)
+    _, err = retry.communicate(timeout=PATIENCE_S)
     assert retry.returncode == 143
     again = f"resume --only 3-4 {parts.sh.only_id()}\n"
     assert f"or only what this was about: {Path(sys.executable).name} -m holdfast {again}" in err
@@ -297,7 +297,7 @@ def test_somebody_else_runs_it(parts: Parts) -> None:
     assert f"owned by pid {run.pid}" in err
     parts.sh("resume", "@last", "--only", "3", code=5)
     parts.remove("hold.0")
-    run.communicate(timeout=60)
+    run.communicate(timeout=PATIENCE_S)
 
 
 # -- limits ---------------------------------------------------------------------------------------
@@ -367,7 +367,7 @@ def test_what_runs_keeps_the_limits_that_it_was_started_with(parts: Parts) -> No
     assert resumed.stderr is not None
     hear(resumed.stderr, "limits.timeout 1h → 4h; what runs already keeps what it was started with")
     parts.remove("hold.0", "hold.1")
-    resumed.communicate(timeout=60)
+    resumed.communicate(timeout=PATIENCE_S)
     assert parts.statuses == "cccccc"
 
 
@@ -434,7 +434,7 @@ def test_what_others_have_finished_completes_only_what_is_named(parts: Parts) ->
     run = parts.sh.start("run", "e.toml")
     parts.sh.began(5)
     run.send_signal(signal.SIGINT)
-    run.communicate(timeout=60)
+    run.communicate(timeout=PATIENCE_S)
     parts.remove("hold.3", "hold.4")
     newest = parts.sh.json("show", "@last")["experiment"]["experiment_id"]  # type: ignore[index]
     manager = StateManager(parts.sh.states)

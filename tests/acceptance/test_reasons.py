@@ -12,6 +12,7 @@ from holdfast.attempts.names import AttemptName, error_path
 from holdfast.reading import reasons
 from holdfast.store.manager import StateManager
 from shell import Shell, Terminal
+from waiting import PATIENCE_S
 
 #: Fails in its own way: two for the same cause, of which only numbers and paths differ.
 WORKER = """
@@ -42,7 +43,7 @@ def failed(sh: Shell) -> tuple[Shell, str]:
     (sh.path / "work.py").write_text(WORKER)
     (sh.path / "f.toml").write_text(FILE)
     process = sh.start("run", "f.toml", "-j", "1")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 3, err
     return sh, err
 

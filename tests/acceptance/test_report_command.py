@@ -10,6 +10,7 @@ import pytest
 import experiments
 from holdfast.store.manager import StateManager
 from shell import Shell
+from waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_without_jinja_the_command_says_what_to_install(done: Shell):
         env=done.env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert found.returncode == 1

@@ -1,6 +1,5 @@
 """What was done is not done again: grown and reordered matrices, changed code, lost ancestors."""
 
-import contextlib
 import json
 import os
 import shlex
@@ -21,8 +20,8 @@ from holdfast.lifecycle.records import ExperimentState
 from holdfast.orchestration.orchestrator import Orchestrator
 from holdfast.status import Reason
 from holdfast.store.manager import StateManager
-from shell import Shell
-from waiting import until
+from shell import Shell, has_open
+from waiting import PATIENCE_S, until
 
 WORK = """
 echo "$HOLDFAST_EXPERIMENT_ID $*" >> ran
@@ -375,7 +374,7 @@ def test_two_runs_that_reuse_at_once_make_one_experiment(swept: Shell) -> None:
     """Of one file: one of them does it, the other finds it."""
     write(swept, [1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6])
     both = [swept.start("run", "e.toml") for _ in range(2)]
-    ends = [(each.communicate(timeout=60), each.returncode)[1] for each in both]
+    ends = [(each.communicate(timeout=PATIENCE_S), each.returncode)[1] for each in both]
     assert sorted(ends) in ([0, 0], [0, 5])
     assert len(StateManager(swept.states).list_experiments()) == 2
     assert set(starts(swept).values()) == {1}
@@ -387,7 +386,7 @@ def test_two_files_reuse_the_same_ancestor_at_once(swept: Shell) -> None:
     (swept.path / "f.toml").write_text(text.replace("[1, 2, 3, 4]", "[4, 3, 2]"))
     (swept.path / "g.toml").write_text(text.replace("[1, 2, 3, 4]", "[3, 2, 1]"))
     both = [swept.start("run", name) for name in ("f.toml", "g.toml")]
-    assert [(each.communicate(timeout=60), each.returncode)[1] for each in both] == [0, 0]
+    assert [(each.communicate(timeout=PATIENCE_S), each.returncode)[1] for each in both] == [0, 0]
     assert set(starts(swept).values()) == {1}
 
 
@@ -417,7 +416,7 @@ def test_an_ancestor_may_be_removed_in_the_midst_of_it(swept: Shell) -> None:
     write(swept, [1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6])
     run = swept.start("run", "e.toml")
     swept("rm", old, "--yes")
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, err
     state = newest(swept)
     assert results(swept, state) == [lr * 100 + s for lr in range(1, 6) for s in range(1, 7)]
@@ -429,7 +428,7 @@ def test_ctrl_c_during_a_reuse_leaves_what_can_go_on(swept: Shell) -> None:
     write(swept, [1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6])
     run = swept.start("run", "e.toml")
     run.send_signal(signal.SIGINT)
-    run.communicate(timeout=60)
+    run.communicate(timeout=PATIENCE_S)
     swept("run", "e.toml")
     old = {k: v for k, v in starts(swept).items() if not k.startswith("5 ")}
     assert set(old.values()) == {1}
@@ -525,7 +524,7 @@ def test_what_show_calls_outdated_is_run_anew_as_it_says(sh: Shell) -> None:
     assert set(starts(sh).values()) == {2}
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux's /proc")
+@pytest.mark.skipif(not os.path.exists("/proc/self/io"), reason="needs Linux's /proc")
 def test_large_files_are_hashed_before_other_runs_have_to_wait(sh: Shell) -> None:
     """Who reads a declared file for minutes does not hold the lock of the directory meanwhile."""
     (sh.path / "e.toml").write_text('command = ["true"]\n[identity]\nfiles = ["large"]\n')
@@ -533,16 +532,15 @@ def test_large_files_are_hashed_before_other_runs_have_to_wait(sh: Shell) -> Non
     with large.open("wb") as file:
         file.truncate(1 << 30)
 
-    def reads(pid: int) -> bool:
-        with contextlib.suppress(FileNotFoundError):  # closed, in between
-            opened = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
-            return str(large) in opened
-        return False
+    def has_read(pid: int) -> int:
+        """How many bytes it has read so far, of whatever."""
+        return int(Path(f"/proc/{pid}/io").read_text().split()[1])
 
     with StateManager(sh.states).run_lock():
         run = sh.start("run", "e.toml")
-        until(lambda: reads(run.pid))
-    out, err = run.communicate(timeout=120)
+        # Only while it reads has it the file open, which may be missed.
+        until(lambda: has_open(run.pid, large) or has_read(run.pid) > 1 << 30)
+    out, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, f"{out}\n{err}"
 
 

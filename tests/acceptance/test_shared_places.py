@@ -12,6 +12,7 @@ import pytest
 
 import holdfast
 from shell import Shell
+from waiting import PATIENCE_S
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="other users take root")
 
@@ -42,7 +43,7 @@ def _as(user: int, folder: Path, *args: str) -> "subprocess.CompletedProcess[str
         umask=0o022,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -11,7 +11,7 @@ import pytest
 
 from processes import hear
 from shell import Shell, Terminal
-from waiting import until
+from waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
@@ -78,14 +78,14 @@ def test_who_has_a_slot_and_who_waits_for_it(holding: Shell) -> None:
     assert row[:4] == ["gpu.0", "held", first, "0.1"]
     with_second = holding.start("run", "second.toml")
     words = f"waits for gpu: gpu.0 is held by {first} 0.1 since "
-    until(lambda: len(list(holding.states.glob("exp_*.json"))) == 2)
-    until(lambda: words in holding("show", "second")[0])
+    hear(with_second.stderr, words)
+    assert words in holding("show", "second")[0]
     assert 'slots      gpu = ["0"]\nneeds      gpu = 1\n' in holding("show", "second")[0]
     assert holding.json("show", "second")["waits"][0].startswith(words)  # type: ignore[index]
     # Its own are no news.
     assert "waits for" not in holding("show", "first")[0]
     with_second.send_signal(signal.SIGINT)
-    assert words in with_second.communicate(timeout=30)[1]
+    with_second.communicate(timeout=PATIENCE_S)
     terminal = Terminal(holding, "resume", "second", columns=120)
     terminal.read("waits for gpu: gpu.0 is held by ")
     holding.let_go()
@@ -117,7 +117,7 @@ def test_what_nobody_can_judge_is_freed_by_hand(holding: Shell) -> None:
     until(path.read_text)
     signed = json.loads(path.read_text())
     holding.let_go()
-    assert holding.started[0].wait(30) == 0
+    assert holding.started[0].wait(PATIENCE_S) == 0
     path.write_text(json.dumps({**signed, "pid_namespace": "pid:[1]"}))
     waiting = holding.start("run", "second.toml")
     until(lambda: len(list(holding.states.glob("exp_*.json"))) == 2)
@@ -126,7 +126,7 @@ def test_what_nobody_can_judge_is_freed_by_hand(holding: Shell) -> None:
     assert "gpu.0: once you are sure that nothing uses it: " in err
     assert "slots --free gpu.0" in err
     assert "gpu.0 is free from now on" in holding("slots", "--free", "gpu.0")[1]
-    assert waiting.wait(30) == 0
+    assert waiting.wait(PATIENCE_S) == 0
     assert "gpu.0 is free" in holding("slots", "--free", "gpu.0")[1]
 
 
@@ -156,7 +156,7 @@ def test_what_runs_is_taken_over_although_its_slots_are_no_more(holding: Shell) 
     resumed = holding.start("resume", "@last", env=env)
     hear(resumed.stderr, "completed so far, 1 running")
     holding.let_go()
-    _, err = resumed.communicate(timeout=60)
+    _, err = resumed.communicate(timeout=PATIENCE_S)
     assert resumed.returncode == 0, err
     assert "1 process taken over" in err
 

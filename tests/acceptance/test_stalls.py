@@ -11,22 +11,21 @@ from holdfast.attempts.progress import MOST_BYTES
 from holdfast.store.manager import StateManager
 from processes import hear
 from shell import Shell, Terminal
-from waiting import until
+from waiting import PATIENCE_S, until
 
-#: Process 0 reports two steps and falls silent, with `recovers` only in its first attempt.
+#: Process 0 reports two steps at once and falls silent, with `recovers` only in its first attempt.
 WORKER = """
 import json, os, time
 index, attempt = int(os.environ["HOLDFAST_INDEX"]), os.environ["HOLDFAST_ATTEMPT"]
-def report(**said):
+def report(*steps):
     with open(os.environ["HOLDFAST_PROGRESS"], "a") as file:
-        file.write(json.dumps(said) + "\\n")
+        file.write("".join(json.dumps(said) + "\\n" for said in steps))
 open(f"began.{index}.{attempt}", "w").close()
 print("hello from", index, flush=True)
-if index == 0:
-    for step in (1, 2):
-        report(step=step, total=8, loss=0.5 / step)
 if index == 0 and attempt != "1" and os.path.exists("recovers"):
     raise SystemExit
+if index == 0:
+    report(*({"step": step, "total": 8, "loss": 0.5 / step} for step in (1, 2)))
 while not os.path.exists("go"):
     time.sleep(0.01)
 """
@@ -89,7 +88,7 @@ def test_a_stall_is_told_once_and_shown(stalls: Shell) -> None:
         file.write('{"step": 3}\n')
     hear(run.stderr, told)
     (stalls.path / "go").touch()
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, err
     assert "stalled" not in err
     assert process(stalls, 0)["progress"] is None
@@ -101,7 +100,7 @@ def test_with_restart_it_is_stopped_and_tried_again(stalls: Shell) -> None:
     run = stalls.start("run", "restart.toml")
     stalls.began(3)
     (stalls.path / "go").touch()
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, err
     assert "attempt 0.1 has stalled: it has reported nothing for " in err
     assert "stopped process 0: attempt 1 had stalled; not charged to its retries" in err
@@ -118,10 +117,11 @@ def test_with_restart_it_is_stopped_and_tried_again(stalls: Shell) -> None:
 #: A launcher whose ranks share a file, and fall silent in their first attempt.
 GANG = """
 import os, time
-with open(os.environ["HOLDFAST_PROGRESS"], "w") as file:
-    file.write('{"step": 1}\\n{"step": 2, "rank": 2}\\n')
-while os.environ["HOLDFAST_ATTEMPT"] == "1":
-    time.sleep(0.01)
+if os.environ["HOLDFAST_ATTEMPT"] == "1":
+    with open(os.environ["HOLDFAST_PROGRESS"], "w") as file:
+        file.write('{"step": 1}\\n{"step": 2, "rank": 2}\\n')
+    while True:
+        time.sleep(0.01)
 """
 
 
@@ -146,7 +146,7 @@ def test_what_stalls_again_and_again_is_given_up(stalls: Shell) -> None:
     stalls.began(3)
     until(lambda: process(stalls, 0)["interruptions"] == 2)
     (stalls.path / "go").touch()
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 3, err
     assert "stalled again and again: process 0" in err
     page, _ = stalls("show", "@last")
@@ -168,7 +168,7 @@ def test_a_new_orchestrator_counts_the_silence_anew(stalls: Shell) -> None:
     again = stalls.start("run", "restart.toml")
     stalls.began(3)
     (stalls.path / "go").touch()
-    _, err = again.communicate(timeout=60)
+    _, err = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == 0, err
     assert re.search(r"attempt 0\.1 has stalled: it has reported nothing for [0-9]+ s", err)
     assert StateManager(stalls.states).load(stalls.only_id()).processes[0].interruptions == 1
@@ -188,7 +188,7 @@ def test_progress_that_outgrew_its_room_is_cut_while_the_program_runs(stalls: Sh
         file.write(b'{"step": 8}\n')
         assert process(stalls, 0)["progress"]["step"] == 8  # type: ignore[index]
     (stalls.path / "go").touch()
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, err
 
 

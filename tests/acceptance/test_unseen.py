@@ -13,8 +13,9 @@ import pytest
 from holdfast.attempts.files import live_state, read_exit
 from holdfast.attempts.names import AttemptName
 from holdfast.store.manager import StateManager
+from processes import hear
 from shell import Shell, Terminal
-from waiting import until
+from waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
@@ -49,17 +50,17 @@ def test_a_stopped_shim_is_told_by_every_view(sh: Shell) -> None:
     sh.began(2)
     shim = shim_of(sh, 1)
     stop(shim)
-    told = rf"shim {shim} is stopped \(SIGSTOP\): its timeout is not enforced"
+    words = f"shim {shim} is stopped (SIGSTOP): its timeout is not enforced"
+    told = re.escape(words)
     assert re.search(rf"process 1: {told}.*kill -CONT {shim}", sh("show", "@last")[0])
     doctor = sh("doctor")[0]
     assert re.search(rf"hint .*1\.1\.live: attempt 1\.1: {told}", doctor)
     assert doctor.count("is stopped") == 1
     assert f"kill -CONT {shim}" in doctor
-    assert run.stderr is not None
-    until(lambda: re.search(rf"attempt 1\.1 goes unwatched: {told}", run.stderr.readline()))
+    hear(run.stderr, f"attempt 1.1 goes unwatched: {words}")
     os.kill(shim, signal.SIGCONT)
     sh.let_go()
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, err
     assert "is stopped" not in err  # said once
 
@@ -157,4 +158,4 @@ def test_attempts_of_an_owner_that_lives_are_no_finding(sh: Shell) -> None:
     sh.began(2)
     assert sh("doctor")[0] == ""
     sh.let_go()
-    run.communicate(timeout=60)
+    run.communicate(timeout=PATIENCE_S)

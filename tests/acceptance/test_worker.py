@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from attempting import Attempt
-from waiting import until
+from waiting import PATIENCE_S, until
 
 #: Says where it is, and asks whether it should stop until it should.
 PATIENT = """
@@ -312,7 +312,7 @@ with holdfast.process() as process:
     (tmp_path / "code.py").write_text(code)
     made = Attempt(tmp_path, ranks)
     process = made.start(code, env={"RANK": "1"} if ranks else {})
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1, err
     assert "of the parent" in err
     [said] = made.reports.glob("*.said")
@@ -393,18 +393,21 @@ def test_a_stop_that_cannot_be_said_is_no_success(attempt):
 
 # --- kills
 
-#: So many that a loop does not end before it has been killed as often as it shall be.
-STEPS = 60
+#: So many for each kill that a loop does not end before it has been killed as often as it shall be:
+#: it does no more than so many of them before it waits for that.
+STEPS, AT_ONCE = 60, 40
 
 #: A loop whose result depends on every step being done once, in order.
 LOOP = """
-import os, sys
+import os, sys, time
 import holdfast
 log = os.open("steps", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 with holdfast.process() as process:
     start = process.resume_step(0)
     value = int(process.last_checkpoint.read_text()) if start else 1
     for step in process.track(range(start, int(sys.argv[1]))):
+        while step == start + int(sys.argv[2]):
+            time.sleep(0.01)
         value = (value * 1103515245 + step) % 2**61
         process.report(value=value)
         os.write(log, b"%d\\n" % step)
@@ -420,7 +423,7 @@ def run_killed(attempt: Attempt, kills: int, seed: int) -> int:
     log = attempt.folder / "steps"
     log.touch()
     for _ in range(kills):
-        process = attempt.start(LOOP, str(steps))
+        process = attempt.start(LOOP, str(steps), str(AT_ONCE))
         # At any instant of some step, or of the beginning.
         wanted = len(log.read_bytes().split()) + rng.randrange(10)
         until(lambda wanted=wanted: len(log.read_bytes().split()) >= wanted)
@@ -429,7 +432,7 @@ def run_killed(attempt: Attempt, kills: int, seed: int) -> int:
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "it came to its end before"
         assert attempt.told_by(process.pid, "said") is None
-    attempt.run(LOOP, str(steps))
+    attempt.run(LOOP, str(steps), str(steps + 1))
     done = [int(step) for step in log.read_bytes().split()]
     assert sorted(set(done)) == list(range(steps))
     return len(done) - steps
@@ -443,7 +446,7 @@ def linger(rng: random.Random) -> None:
 
 def undisturbed(folder: Path, kills: int) -> int:
     made = Attempt(folder)
-    made.run(LOOP, str(STEPS * kills))
+    made.run(LOOP, str(STEPS * kills), str(STEPS * kills + 1))
     found = made.result()
     assert isinstance(found, int)
     return found
