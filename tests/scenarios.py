@@ -1,11 +1,12 @@
 """One experiment of eight processes that count themselves, on any engine, by the command line."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -20,7 +21,7 @@ from holdfast.store.history import Transition
 from holdfast.store.manager import StateManager
 from waiting import until
 
-__all__ = ["PROCESSES", "Kind", "Site"]
+__all__ = ["PROCESSES", "Kind", "Site", "sweep"]
 
 PROCESSES = 8
 
@@ -148,7 +149,7 @@ class Site:
     def __call__(self, *args: str, code: int | None = 0, when: str = "") -> tuple[str, str]:
         """What it wrote; it must exit with *code*."""
         program = self.start(*args, when=when)
-        out, err = program.communicate(timeout=120)
+        out, err = program.communicate(timeout=300)
         assert code in (None, program.returncode), f"exit {program.returncode}\n{out}\n{err}"
         assert "Traceback" not in err, err
         return out, err
@@ -180,7 +181,7 @@ class Site:
         words = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
         return [(int(index), int(number)) for word, index, number, _ in words if word == what]
 
-    def began(self, count: int = PROCESSES, timeout_s: float = 60.0) -> None:
+    def began(self, count: int = PROCESSES, timeout_s: float = 180.0) -> None:
         until(lambda: len(self.said("start")) >= count, timeout_s)
 
     def pid(self, index: int) -> int:
@@ -198,13 +199,14 @@ class Site:
 
     def shims(self) -> list[int]:
         """Those that live on this machine."""
-        folder = self.states / self.id
-        found = [live_state(folder, name) for name in names(folder, self.id)]
-        return [
-            live.identity.pid
-            for live in found
-            if live.kind == "held" and live.identity is not None and live.identity.pid is not None
-        ]
+        found = []
+        for each in StateManager(self.states).list_experiments():
+            folder = self.states / each
+            for live in [live_state(folder, name) for name in names(folder, each)]:
+                identity = live.identity
+                if live.kind == "held" and identity is not None and identity.pid is not None:
+                    found.append(identity.pid)
+        return found
 
     # -- how it stands
 
@@ -232,7 +234,7 @@ class Site:
     def is_consistent(self) -> None:
         """No two attempts at a time, nothing alive, every recorded step legal."""
         assert self.said("overlap") == []
-        assert self.shims() == []
+        until(lambda: not self.shims())  # one that has published its end is gone in a moment
         assert [one for one in doctor.examine(self.states) if one.severity == "problem"] == []
 
     def is_done_once(self, *, runs: Mapping[int, int] | None = None) -> None:
@@ -255,5 +257,16 @@ class Site:
             if program.poll() is None:
                 program.kill()
             program.communicate()
-        for pid in self.shims() if self.states.exists() else ():
-            os.kill(pid, signal.SIGKILL)
+        for pid in self.shims():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def sweep(pids: Sequence[int], number: int) -> None:
+    """Send *number* to all at once, as a host that goes down: none can act before the last has it.
+
+    Else, on a busy machine, a shim would see its command end of it long before it hears it itself.
+    """
+    for each in (signal.SIGSTOP, number, signal.SIGCONT):
+        for pid in pids:
+            os.kill(pid, each)

@@ -22,7 +22,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["Cluster", "a_cluster", "missing"]
+from waiting import until
+
+__all__ = ["Cluster", "a_cluster", "missing", "ports"]
 
 _PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol")
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
@@ -69,7 +71,9 @@ ReturnToService=2
 # Virtual nodes may claim more than there is.
 SlurmdParameters=config_overrides
 SlurmctldTimeout=10
+# Long ones: a machine that stands still for some seconds loses neither a node nor a message.
 SlurmdTimeout={node_timeout}
+MessageTimeout=30
 JobRequeue=1
 PropagateResourceLimits=NONE
 NodeName=n[1-{nodes}] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs={cpus} CoresPerSocket={cpus} RealMemory=2000 State=UNKNOWN
@@ -104,8 +108,8 @@ class Cluster:
         self.nodes = nodes
         self.cpus = cpus
         self.knobs = {
-            "kill_wait": 3, "min_job_age": 300, "max_array": 10001, "max_jobs": 20000,
-            "node_timeout": 10, **knobs,
+            "kill_wait": 10, "min_job_age": 300, "max_array": 10001, "max_jobs": 20000,
+            "node_timeout": 30, **knobs,
         }  # fmt: skip
         self.conf = dir / "slurm.conf"
         self.env = {**os.environ, "SLURM_CONF": str(self.conf), "PATH": _PATH}
@@ -140,25 +144,33 @@ class Cluster:
             "last": self.port + self.nodes, "nodes": self.nodes, "cpus": self.cpus,
             "user": pwd.getpwuid(os.getuid()).pw_name,
         }  # fmt: skip
-        self.conf.write_text(_CONF.format_map(values))
+        # Whole: whatever runs on the cluster reads it, too.
+        written = self.conf.with_suffix(".tmp")
+        written.write_text(_CONF.format_map(values))
+        written.replace(self.conf)
         if self.pid("slurmctld") is not None:
             self.run("scontrol", "reconfigure")
 
-    def saved(self, since: float) -> bool:
-        """Whether the controller has written down what happened before that time."""
-        path = self.dir / "ctld" / "job_state"
-        return path.exists() and path.stat().st_mtime > since
+    def has_saved(self, job: str) -> bool:
+        """Whether the controller has written down the job of that name, and all that was before."""
+        with contextlib.suppress(FileNotFoundError):  # for a moment, while it is replaced
+            return job.encode() in (self.dir / "ctld" / "job_state").read_bytes()
+        return False
 
     def start_controller(self) -> None:
         if self.pid("slurmctld") is None:
             self.run("slurmctld")
 
-    def start_node(self, name: str) -> None:
+    def start_node(self, name: str, *within: str) -> None:
+        """Start the daemon of a node, if it is not there, by the command *within*."""
         (self.dir / f"spool.{name}").mkdir(exist_ok=True)
         if self.pid(f"slurmd.{name}") is None:
-            self.run("slurmd", "-N", name)
+            self.run(*within, "slurmd", "-N", name)
+            # The controller may take the node for idle all the time, and send it jobs. Its pid is
+            # written once it listens.
+            until(lambda: self.pid(f"slurmd.{name}") is not None)
 
-    def wait_for_nodes(self, within_s: float = 90.0) -> None:
+    def wait_for_nodes(self, within_s: float = 180.0) -> None:
         deadline = time.monotonic() + within_s
         while True:
             lines = self.run("sinfo", "-h", "-N", "-p", "debug", "-o", "%N %T", check=False)
@@ -192,12 +204,14 @@ class Cluster:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(step, signal.SIGKILL)
 
-    def cancel_all(self, within_s: float = 15.0) -> bool:
+    def cancel_all(self, within_s: float = 120.0) -> bool:
+        """End all jobs; whether nothing of them is left. Who cannot be asked may have some."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
-            if self.run("squeue", "-h", "-o", "%i", check=False, timeout=12).strip() == "":
-                return True
-            self.run("scancel", "-Q", "-u", self.user, check=False, timeout=12)
+            with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
+                if self.run("squeue", "-h", "-o", "%i").strip() == "":
+                    return True
+                self.run("scancel", "-Q", "-u", self.user)
             time.sleep(0.1)
         return False
 
@@ -240,7 +254,7 @@ class Cluster:
         while self.pid(name) is not None:
             time.sleep(0.01)
 
-    def run(self, *argv: str, check: bool = True, timeout: float = 60) -> str:
+    def run(self, *argv: str, check: bool = True, timeout: float = 120) -> str:
         done = subprocess.run(
             argv, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
             timeout=timeout, check=False, cwd="/",
@@ -250,16 +264,28 @@ class Cluster:
         return done.stdout
 
 
-def free_port(count: int, first: int) -> int:
-    """The first of *count* ports in a row that nobody has, below those given out at random."""
+@contextlib.contextmanager
+def ports(count: int, first: int) -> Iterator[int]:
+    """The first of *count* ports in a row that nobody has, below those given out at random.
+
+    As long as the context lasts, nobody else gets them from here: until its daemon listens, and
+    while that is down, a port looks free.
+    """
     for start in [*range(first, 30000, 20), *range(10000, first, 20)]:
-        with contextlib.ExitStack() as stack:
+        wanted = range(start, start + count)
+        with contextlib.ExitStack() as held:
             try:
-                for port in range(start, start + count):
-                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                for port in wanted:
+                    # A name without a file, which is gone when we are.
+                    name = f"\0holdfast-tests-port-{port}"
+                    held.enter_context(socket.socket(socket.AF_UNIX)).bind(name)
+                with contextlib.ExitStack() as tried:
+                    for port in wanted:
+                        tried.enter_context(socket.socket()).bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return start
+            yield start
+            return
     raise RuntimeError("no ports are free")
 
 
@@ -271,13 +297,14 @@ def a_cluster(nodes: int = 2, cpus: int = 4, **knobs: int) -> Iterator[Cluster]:
     place.chmod(0o755)
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     port = int(os.environ.get("SLURM_MINI_PORT", "16817")) + 100 * worker
-    cluster = Cluster(place, free_port(nodes + 1, port), nodes=nodes, cpus=cpus, **knobs)
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.stop()
-        shutil.rmtree(place, ignore_errors=True)
+    with ports(nodes + 1, port) as first:
+        cluster = Cluster(place, first, nodes=nodes, cpus=cpus, **knobs)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def main(words: list[str]) -> int:

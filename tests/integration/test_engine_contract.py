@@ -91,7 +91,7 @@ def attempt(folder: Path, script: str, index: int = 0, number: int = 1, **option
     )
 
 
-def ended(engine: Engine, handles: Sequence[Handle], timeout_s: float = 30) -> None:
+def ended(engine: Engine, handles: Sequence[Handle], timeout_s: float = 120) -> None:
     """Wait as an orchestrator does, until all are over."""
     deadline = time.monotonic() + timeout_s
     while any(word.kind not in TERMINAL for word in engine.poll(handles)):
@@ -248,8 +248,12 @@ def test_an_attempt_that_ignores_term_is_killed_after_its_grace_period(
 ) -> None:
     """Neither a timeout nor a cancel can be sat out."""
     script = "trap '' TERM; echo up; while :; do sleep 0.05; done"
-    (found,) = run(engine, attempt(tmp_path, script, timeout_s=0.2, grace_s=0.2))
-    assert (found.signal, found.timed_out) == (signal.SIGKILL, True)
+    wanted = attempt(tmp_path, script, timeout_s=0.5, grace_s=0.2)
+    (found,) = run(engine, wanted)
+    assert found.timed_out
+    # On a slow machine, its time may be over before it has come to ignore anything.
+    ignores = "up" in output_path(tmp_path, wanted.name).read_text()
+    assert found.signal == signal.SIGKILL or not ignores
 
 
 def up(handle: Handle, text: str = "up") -> None:
@@ -333,11 +337,11 @@ def test_many_attempts_run_at_once(engine: Engine, tmp_path: Path) -> None:
     until(lambda: len(list(tmp_path.glob("begun.*"))) == count, 120)
     assert engine.find(EXPERIMENT, tmp_path).keys() == {one.name for one in wanted}
     (tmp_path / "go").touch()
-    ended(engine, handles, timeout_s=120)
+    ended(engine, handles)
     assert {record(handle).exit_code for handle in handles} == {0}
     assert engine.find(EXPERIMENT, tmp_path) == {}
-    leftovers = [name for name in os.listdir(tmp_path / "attempts") if name.endswith(".tmp")]
-    assert leftovers == []
+    # An outcome can be seen before its first name is gone.
+    until(lambda: not [n for n in os.listdir(tmp_path / "attempts") if n.endswith(".tmp")])
 
 
 def test_an_attempt_that_was_submitted_twice_runs_once(

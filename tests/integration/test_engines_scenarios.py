@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
-from scenarios import PROCESSES, Kind, Site
+from scenarios import PROCESSES, Kind, Site, sweep
 from waiting import until
 
 pytestmark = [
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(sys.platform != "linux", reason="needs /proc"),
 ]
 
@@ -116,7 +116,7 @@ def test_killed_and_resumed_when_all_is_over_nothing_runs_again(site: Site) -> N
     program.kill()
     program.communicate()
     site.let_go()
-    until(lambda: len(site.said("end")) == PROCESSES and not site.shims(), 60)
+    until(lambda: len(site.said("end")) == PROCESSES and not site.shims(), 180)
     site.resume()
     site.is_done_once()
 
@@ -161,7 +161,7 @@ def test_one_is_stopped_and_the_others_go_on(site: Site) -> None:
     site.began()
     site("stop", site.id, "--only", "3")
     site.let_go()
-    program.communicate(timeout=60)
+    program.communicate(timeout=180)
     assert site.each() == [ProcessStatus.PENDING if i == 3 else COMPLETED for i in range(PROCESSES)]
     site.resume()
     site.is_done_once(runs={3: 2})
@@ -173,7 +173,7 @@ def test_all_is_stopped_from_outside(site: Site) -> None:
     program = site.start_run()
     site.began()
     site("stop", site.id)
-    program.communicate(timeout=60)
+    program.communicate(timeout=180)
     until(lambda: not site.shims())
     state = site.state()
     assert (state.status, state.processes_running) == (ExperimentStatus.INTERRUPTED, 0)
@@ -192,9 +192,9 @@ def test_a_killed_shim_costs_its_own_attempt_alone(site: Site) -> None:
     program = site.start_run()
     site.began()
     os.kill(site.shim(4), signal.SIGKILL)
-    site.began(PROCESSES + 1, 120)
+    site.began(PROCESSES + 1)
     site.let_go()
-    program.communicate(timeout=120)
+    program.communicate(timeout=300)
     assert program.returncode == 0
     site.is_done_once(runs={4: 2})
     assert (site.each("failures"), site.each("interruptions")[4]) == ([0] * PROCESSES, 1)
@@ -205,11 +205,10 @@ def test_a_sweep_of_everything_completes_and_fails_nothing(site: Site) -> None:
     site.hold()
     program = site.start_run()
     site.began()
-    for pid in [*(site.pid(index) for index in range(PROCESSES)), *site.shims()]:
-        os.kill(pid, signal.SIGTERM)
-    site.began(2 * PROCESSES, 120)
+    sweep([*(site.pid(index) for index in range(PROCESSES)), *site.shims()], signal.SIGTERM)
+    site.began(2 * PROCESSES)
     site.let_go()
-    program.communicate(timeout=120)
+    program.communicate(timeout=300)
     assert program.returncode == 0
     site.is_done_once(runs=dict.fromkeys(range(PROCESSES), 2))
     assert site.each("failures") == [0] * PROCESSES

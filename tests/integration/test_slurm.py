@@ -5,6 +5,7 @@
 Needs Debian's slurmctld, slurmd, slurm-client and munge; each test process starts its own cluster.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -30,7 +31,7 @@ from holdfast.errors import EngineError, EngineRefusedError
 from slurm_mini import Cluster, a_cluster
 from waiting import until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 EXPERIMENT = "exp_1"
 #: A job that nothing starts before the test lets it.
@@ -71,18 +72,23 @@ def words(engine: SlurmEngine, handles: Sequence[Handle]) -> list[EngineWord]:
     return engine.poll(handles)
 
 
-def hear(engine: SlurmEngine, handles: Sequence[Handle], *kinds: str, s: float = 60) -> EngineWord:
-    """The word for the first one once all have one of *kinds*."""
+def hear(
+    engine: SlurmEngine, handles: Sequence[Handle], *kinds: str, says: str = "", s: float = 180
+) -> EngineWord:
+    """The word for the first one once it *says* so, and all have one of *kinds*.
+
+    A busy controller may say for a moment why it says nothing.
+    """
     deadline = time.monotonic() + s
     while True:
         found = words(engine, handles)
-        if all(word.kind in kinds for word in found):
+        if says in found[0].text and all(word.kind in kinds for word in found):
             return found[0]
         assert time.monotonic() < deadline, found
 
 
-def over(engine: SlurmEngine, handles: Sequence[Handle], s: float = 90) -> EngineWord:
-    return hear(engine, handles, *TERMINAL, s=s)
+def over(engine: SlurmEngine, handles: Sequence[Handle]) -> EngineWord:
+    return hear(engine, handles, *TERMINAL)
 
 
 def record(handle: Handle) -> ExitRecord:
@@ -102,6 +108,21 @@ def number_of(engine: SlurmEngine, handles: Sequence[Handle]) -> str:
     """The number of their array."""
     (word, *_) = engine.poll(handles)
     return str((word.handle or handles[0]).data["job"]).partition("_")[0]
+
+
+def held(folder: Path, handles: Sequence[Handle]) -> None:
+    """Wait until all of them have a shim that lives."""
+    until(lambda: all(live_state(folder, one.name).kind == "held" for one in handles), 120)
+
+
+@contextlib.contextmanager
+def its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **knobs: int) -> Iterator[Cluster]:
+    """A cluster that is different, found by everything that the test starts."""
+    with a_cluster(**knobs) as cluster:
+        monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+        # All clusters have one name: what another one was asked last is not of this one.
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        yield cluster
 
 
 def queue(slurm: Cluster) -> str:
@@ -157,8 +178,7 @@ def test_killed_before_submission(make: MakeEngine, tmp_path: Path) -> None:
     found = engine.find(EXPERIMENT, tmp_path)
     assert [word.kind for word in engine.poll([found[name]])] == ["unknown"]
     clock.advance(61)
-    (word,) = engine.poll([found[name]])
-    assert (word.kind, word.text) == ("gone", "it was never submitted")
+    assert hear(engine, [found[name]], "gone").text == "it was never submitted"
     assert make(clock=clock).find(EXPERIMENT, tmp_path) == {}
     (word,) = engine.poll([Handle(name=AttemptName(EXPERIMENT, "7", 1), folder=tmp_path)])
     assert (word.kind, word.text) == ("gone", "it was never submitted")
@@ -190,7 +210,7 @@ def test_a_stranger_has_the_number_of_a_forgotten_job(
     number = handle.data["job"].partition("_")[0]
     slurm.kill("slurmctld")
     slurm.start_controller()
-    until(lambda: "UP" in slurm.run("scontrol", "ping", check=False), 60)
+    until(lambda: "UP" in slurm.run("scontrol", "ping", check=False), 120)
     if f"{number}_" in queue(slurm):
         pytest.skip("the controller had saved the job already")
     stranger = "0"
@@ -199,49 +219,55 @@ def test_a_stranger_has_the_number_of_a_forgotten_job(
     assert stranger == number
     fresh = make()
     for each in (engine, fresh):
-        word = hear(each, [handle], "unknown")
-        assert "somebody else's now" in word.text
+        hear(each, [handle], "unknown", says="somebody else's now")
         assert handle.name in each.cancel([handle])
         assert handle.name in each.cancel([handle], force=True)
     assert f"{number} PENDING wrap" in queue(slurm)
     slurm.run("scancel", number)
 
 
+def recorded(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with a line for each of Slurm's commands that is run from now on."""
+    log, tools = tmp_path / "commands", tmp_path / "bin"
+    tools.mkdir()
+    for name in ("sbatch", "scancel", "scontrol", "squeue"):
+        real = slurm.run("which", name).strip()
+        script = f'#!/bin/sh\necho "{name} $1" >> {log}\nexec {real} "$@"\n'
+        (tools / name).write_text(script)
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    return log
+
+
 def test_a_controller_that_is_down_decides_nothing(
-    make: MakeEngine, slurm: Cluster, tmp_path: Path
+    make: MakeEngine, slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unknown, at once; ends are seen by their files; and all is well when it is back."""
+    commands = recorded(slurm, tmp_path, monkeypatch)
     engine = make()
     gate = "until [ -e go.$I ]; do sleep 0.1; done; echo 1 >> ran.$I"
     handles = engine.submit(EXPERIMENT, [attempt(tmp_path, gate, index) for index in range(3)])
     hear(engine, handles, "running")
-    now = time.time()
-    slurm.run("sbatch", "--hold", "--wrap", "true")  # something that has to be saved
-    until(lambda: slurm.saved(now), 60)
+    slurm.run("sbatch", "--hold", "--job-name=is-saved-last", "--wrap", "true")
+    until(lambda: slurm.has_saved("is-saved-last"), 120)
     slurm.kill("slurmctld")
-    began = time.monotonic()
-    word = hear(engine, handles, "unknown", s=30)
-    assert "does not answer" in word.text
-    slowest = 0.0
+    commands.unlink()
+    hear(engine, handles, "unknown", says="does not answer")
     for _ in range(20):
-        before = time.monotonic()
         assert {word.kind for word in engine.poll(handles)} == {"unknown"}
-        slowest = max(slowest, time.monotonic() - before)
         engine.wait(0.2)
-    before = time.monotonic()
     with pytest.raises(EngineError):
         engine.submit(EXPERIMENT, [attempt(tmp_path, "echo", 9)])
     with pytest.raises(EngineError):
         engine.check([attempt(tmp_path, "echo", 9)])
     assert engine.cancel([]) == {}
-    slowest = max(slowest, time.monotonic() - before)
-    assert slowest < 6
     (tmp_path / "go.0").touch()
     hear(engine, handles[:1], "gone")
     assert [word.kind for word in engine.poll(handles)] == ["gone", "unknown", "unknown"]
-    assert time.monotonic() - began > 4
+    # All others try for as long as a message may take.
+    assert set(commands.read_text().splitlines()) == {"scontrol ping"}
     slurm.start()
-    hear(engine, handles[1:], "running", s=120)
+    hear(engine, handles[1:], "running")
     for index in (1, 2):
         (tmp_path / f"go.{index}").touch()
     over(engine, handles)
@@ -271,11 +297,13 @@ def test_a_job_that_ends_before_it_begins_says_why(make: MakeEngine, tmp_path: P
 def test_a_job_is_never_requeued_by_slurm(make: MakeEngine, slurm: Cluster, tmp_path: Path) -> None:
     """`scontrol requeue` is refused: whether it runs again is for its orchestrator to say."""
     engine = make()
-    (handle,) = engine.submit(EXPERIMENT, [attempt(tmp_path, "echo 1 >> ran.0; sleep 2")])
+    script = "echo 1 >> ran.0; until [ -e go ]; do sleep 0.1; done"
+    (handle,) = engine.submit(EXPERIMENT, [attempt(tmp_path, script)])
     hear(engine, [handle], "running")
     until(lambda: ran(tmp_path))
     with pytest.raises(RuntimeError, match="disabled"):
         slurm.run("scontrol", "requeue", number_of(engine, [handle]))
+    (tmp_path / "go").touch()
     over(engine, [handle])
     assert (ran(tmp_path), record(handle).exit_code) == (["0"], 0)
 
@@ -288,9 +316,9 @@ def test_a_time_limit_is_warned_of_and_never_passes_for_an_end(
     script = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
     handles = engine.submit(EXPERIMENT, [attempt(tmp_path, script, index) for index in range(8)])
     hear(engine, handles, "running")
-    until(lambda: all(live_state(tmp_path, one.name).kind == "held" for one in handles))
+    held(tmp_path, handles)
     slurm.run("scontrol", "update", f"JobId={number_of(engine, handles)}", "EndTime=now+45")
-    over(engine, handles, s=150)
+    over(engine, handles)
     found = engine.poll(handles)
     for word, handle in zip(found, handles, strict=True):
         end = record(handle)
@@ -327,7 +355,7 @@ def test_one_element_is_cancelled_and_its_neighbours_are_not(
     gate = "until [ -e go ]; do sleep 0.1; done; echo 1 >> ran.$I"
     handles = engine.submit(EXPERIMENT, [attempt(tmp_path, gate, index) for index in range(8)])
     hear(engine, handles[:4], "running")
-    until(lambda: all(live_state(tmp_path, one.name).kind == "held" for one in handles[:4]))
+    held(tmp_path, handles[:4])
     hear(engine, handles[4:], "queued")
     assert engine.cancel([handles[2], handles[6]]) == {}
     assert over(engine, [handles[6]]).kind == "cancelled"
@@ -345,12 +373,12 @@ def test_a_shim_that_hears_nothing_is_ended_with_its_job(make: MakeEngine, tmp_p
     gate = "until [ -e go ]; do sleep 0.1; done; echo 1 >> ran.$I"
     handles = engine.submit(EXPERIMENT, [attempt(tmp_path, gate, index) for index in range(3)])
     hear(engine, handles, "running")
-    until(lambda: all(live_state(tmp_path, one.name).kind == "held" for one in handles))
+    held(tmp_path, handles)
     shim = live_state(tmp_path, handles[1].name).identity
     assert shim is not None
     assert shim.pid is not None
     os.kill(shim.pid, signal.SIGSTOP)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while engine.poll(handles[1:2])[0].kind not in TERMINAL:
         assert time.monotonic() < deadline
         assert engine.cancel(handles[1:2], force=True) == {}
@@ -368,11 +396,11 @@ def test_a_preempted_job_says_so(make: MakeEngine, slurm: Cluster, tmp_path: Pat
     script = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
     handles = engine.submit(EXPERIMENT, [attempt(tmp_path, script, index) for index in range(2)])
     hear(engine, handles, "running")
-    until(lambda: all(live_state(tmp_path, one.name).kind == "held" for one in handles))
+    held(tmp_path, handles)
     slurm.run(
         "sbatch", "-p", "urgent", "--exclusive", "-N2", "-o", "/dev/null", "--wrap", "sleep 1"
     )
-    hear(engine, handles, "preempted", "gone", s=90)
+    hear(engine, handles, "preempted", "gone")
     for handle in handles:
         found = record(handle)
         assert found.interrupted_by is not None, found
@@ -433,17 +461,21 @@ def test_a_submit_limit_makes_the_rest_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More than the controller keeps: what fits is submitted, the rest is queued, all run once."""
-    with a_cluster(max_jobs=6, max_array=5, min_job_age=2, nodes=1) as cluster:
-        monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+    knobs = {"max_jobs": 6, "max_array": 5, "min_job_age": 2, "nodes": 1}
+    with its_own(tmp_path, monkeypatch, **knobs):
         clock = Clock()
         options = EngineOptions(name="slurm")
+        # What has ended makes room for others: nothing ends before it was looked at.
+        gate = "until [ -e go ]; do sleep 0.1; done; echo 1 >> ran.$I"
         with SlurmEngine(options, clock=clock, monotonic=clock.monotonic) as engine:
-            handles = engine.submit(EXPERIMENT, [attempt(tmp_path, index=i) for i in range(12)])
+            wanted = [attempt(tmp_path, gate, index) for index in range(12)]
+            handles = engine.submit(EXPERIMENT, wanted)
             assert len(handles) == 12
             kinds = [word.kind for word in engine.poll(handles)]
             assert {"unknown", *TERMINAL}.isdisjoint(kinds[5:]), kinds
             assert "submit limit" in engine.poll(handles)[-1].text
-            deadline = time.monotonic() + 200
+            (tmp_path / "go").touch()
+            deadline = time.monotonic() + 500
             while any(word.kind not in TERMINAL for word in words(engine, handles)):
                 clock.advance(10)
                 assert time.monotonic() < deadline
@@ -452,12 +484,11 @@ def test_a_submit_limit_makes_the_rest_wait(
 
 def test_arrays_are_no_longer_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """23 attempts where an array has at most 5 elements, two attempts in each job."""
-    with a_cluster(max_array=5, cpus=16) as cluster:
-        monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
-        with SlurmEngine(EngineOptions(name="slurm", per_job=2)) as engine:
-            handles = engine.submit(EXPERIMENT, [attempt(tmp_path, index=i) for i in range(23)])
-            assert len(waves.waves(tmp_path)) == 3
-            over(engine, handles)
+    options = EngineOptions(name="slurm", per_job=2)
+    with its_own(tmp_path, monkeypatch, max_array=5, cpus=16), SlurmEngine(options) as engine:
+        handles = engine.submit(EXPERIMENT, [attempt(tmp_path, index=i) for i in range(23)])
+        assert len(waves.waves(tmp_path)) == 3
+        over(engine, handles)
     assert ran(tmp_path) == sorted(str(index) for index in range(23))
 
 
@@ -472,7 +503,7 @@ def test_several_attempts_share_a_job(make: MakeEngine, slurm: Cluster, tmp_path
     assert hear(engine, handles[1:2], "gone").text == "it was revoked before it began"
     slurm.run("scontrol", "release", number_of(engine, handles))
     hear(engine, [handles[0], *handles[2:]], "running")
-    until(lambda: all(live_state(tmp_path, one.name).kind == "held" for one in handles[2:]))
+    held(tmp_path, handles[2:])
     engine.cancel(handles[3:4])
     over(engine, handles[3:4])
     assert record(handles[3]).stop_requested == "user"
@@ -492,22 +523,21 @@ def test_a_job_that_fails_before_its_command_begins_says_why(
 
 
 def test_a_grace_period_fits_under_the_kill_wait(
-    make: MakeEngine, slurm: Cluster, tmp_path: Path
+    memory: Path, make: MakeEngine, slurm: Cluster
 ) -> None:
-    """A command that is deaf to TERM is killed by its shim, which lives to say so."""
+    """A command that is deaf to TERM is killed by its shim, which lives to say so.
+
+    In memory: it has two seconds for that, and a sync on a busy disk can take them all.
+    """
     engine = make()
     script = "trap '' TERM; echo up; while :; do sleep 0.05; done"
-    wanted = attempt(tmp_path, script, grace_s=600.0)
+    wanted = attempt(memory, script, grace_s=600.0)
     (note,) = engine.check([wanted])
     assert "KillWait" in note
-    assert "1 s here, not 600 s" in note
+    assert "8 s here, not 600 s" in note
     (handle,) = engine.submit(EXPERIMENT, [wanted])
-    until(
-        lambda: (
-            output_path(tmp_path, handle.name).exists()
-            and output_path(tmp_path, handle.name).read_text()
-        )
-    )
+    path = output_path(memory, handle.name)
+    until(lambda: path.exists() and path.read_text(), 120)
     hear(engine, [handle], "running")
     slurm.run("scancel", number_of(engine, [handle]))
     over(engine, [handle])
@@ -519,24 +549,27 @@ def test_a_failed_node_is_named_with_its_last_boot(
     make: MakeEngine, slurm: Cluster, tmp_path: Path
 ) -> None:
     """Nothing is gone because a node does not answer: what it runs may live."""
-    slurm.configure(node_timeout=5)
+    before = slurm.knobs["node_timeout"]
     engine = make(extra=("--nodelist=n2",))
     gate = "until [ -e go ]; do sleep 0.1; done; echo 1 >> ran.$I"
     (handle,) = engine.submit(EXPERIMENT, [attempt(tmp_path, gate)])
     hear(engine, [handle], "running")
-    until(lambda: live_state(tmp_path, handle.name).kind == "held")
-    slurm.signal("slurmd.n2", signal.SIGSTOP)
-    slurm.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
-    word = hear(engine, [handle], "node_fail", s=120)
-    assert word.booted_at is not None
-    assert word.booted_at < datetime.now(UTC) - timedelta(seconds=30)
-    assert "node n2 is DOWN" in word.text
-    (tmp_path / "go").touch()
-    until(lambda: read_exit(tmp_path, handle.name))
-    slurm.signal("slurmd.n2", signal.SIGCONT)
-    slurm.run("scontrol", "update", "NodeName=n2", "State=RESUME", check=False)
-    slurm.configure(node_timeout=10)
-    slurm.wait_for_nodes()
+    held(tmp_path, [handle])
+    # Not before it runs: on a slow machine, a node that is well would be lost.
+    slurm.configure(node_timeout=5)
+    try:
+        slurm.signal("slurmd.n2", signal.SIGSTOP)
+        slurm.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
+        word = hear(engine, [handle], "node_fail", says="node n2 is DOWN")
+        assert word.booted_at is not None
+        assert word.booted_at < datetime.now(UTC) - timedelta(seconds=30)
+        (tmp_path / "go").touch()
+        until(lambda: read_exit(tmp_path, handle.name))
+    finally:
+        slurm.signal("slurmd.n2", signal.SIGCONT)
+        slurm.run("scontrol", "update", "NodeName=n2", "State=RESUME", check=False)
+        slurm.configure(node_timeout=before)
+        slurm.wait_for_nodes()
     assert ran(tmp_path) == ["0"]
 
 
@@ -553,14 +586,12 @@ def test_what_the_controller_forgot_the_accounting_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of jobs that left no outcome; and where there is no accounting, that they are gone."""
-    with a_cluster(nodes=1, min_job_age=2) as cluster:
-        monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
-        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with its_own(tmp_path, monkeypatch, nodes=1, min_job_age=2) as cluster:
         engine, folder = SlurmEngine(), tmp_path / "e"
         folder.mkdir()
-        handles = engine.submit(EXPERIMENT, [attempt(folder, "sleep 60", i) for i in range(2)])
+        handles = engine.submit(EXPERIMENT, [attempt(folder, "sleep 600", i) for i in range(2)])
         hear(engine, handles, "running")
-        until(lambda: all(live_state(folder, one.name).kind == "held" for one in handles))
+        held(folder, handles)
         number = number_of(engine, handles)
         now, (wave,) = int(time.time()), waves.waves(folder)
         for handle in handles:
@@ -568,7 +599,7 @@ def test_what_the_controller_forgot_the_accounting_knows(
             assert shim is not None
             assert shim.pid is not None
             os.kill(shim.pid, signal.SIGKILL)
-        until(lambda: cluster.run("squeue", "-h", "-tall").strip() == "", 120)
+        until(lambda: cluster.run("squeue", "-h", "-tall").strip() == "", 240)
         assert hear(engine, handles, "gone").text == "Slurm does not know it any more"
         engine.close()
         real = cluster.run("which", "scontrol").strip()
@@ -591,6 +622,7 @@ def test_ten_thousand_jobs_cost_few_calls(
 ) -> None:
     """In an hour in which something changes all the time, 200, for all orchestrators together."""
     count, clock = 10_000, Clock()
+    began = clock.monotonic()
     engines = [make(clock=clock, extra=WAITS) for _ in range(2)]
     wanted = [attempt(tmp_path, index=index) for index in range(count)]
     engines[0].check(wanted)
@@ -604,9 +636,11 @@ def test_ten_thousand_jobs_cost_few_calls(
         if turn % 10 == 0:
             slurm.run("scancel", f"{number}_{turn}")
     calls = sum(engine.calls for engine in engines)
-    assert calls <= 200
-    assert engines[1].poll(handles)[1].kind == "held"
-    print(f"{calls} calls in an hour")
+    # An hour that was added to a clock which goes on by itself.
+    hours = (clock.monotonic() - began) / 3600
+    assert calls <= 200 * hours
+    hear(engines[1], handles[1:2], "held")
+    print(f"{calls} calls in {hours:.2f} hours")
 
 
 def test_a_job_submits_jobs(make: MakeEngine, slurm: Cluster, tmp_path: Path) -> None:
@@ -626,9 +660,9 @@ def test_a_job_submits_jobs(make: MakeEngine, slurm: Cluster, tmp_path: Path) ->
         "--wrap", f"{sys.executable} {code} {tmp_path}",
     )  # fmt: skip
     engine = make()
-    until(lambda: len(ran(tmp_path)) == 2, 60)
+    until(lambda: len(ran(tmp_path)) == 2, 180)
     assert [(tmp_path / f"ran.{i}").read_text() for i in range(2)] == ["0\n", "1\n"]
-    until(lambda: engine.find(EXPERIMENT, tmp_path) == {}, 60)
+    until(lambda: engine.find(EXPERIMENT, tmp_path) == {}, 180)
 
 
 def test_the_doctor_tries_a_job(
@@ -643,7 +677,7 @@ def test_the_doctor_tries_a_job(
         f"runs holdfast from {batch.NODE}",
         "controller answers",
         "arrays of 10,001",
-        "KillWait is 3 s",
+        "KillWait is 10 s",
         "read here",
         "clocks",
     ):

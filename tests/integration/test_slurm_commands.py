@@ -10,7 +10,7 @@ from shell import Shell
 from slurm_mini import Cluster
 from waiting import until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 FILE = """
 name = "there"

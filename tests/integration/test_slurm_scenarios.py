@@ -19,7 +19,7 @@ from holdfast.status import ExperimentStatus, ProcessStatus
 from scenarios import PROCESSES, Kind, Site
 from waiting import until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1200)]
 
 SLURM = Kind(
     "slurm",
@@ -61,12 +61,12 @@ def test_jobs_that_are_held_wait_and_say_so(site: Site, slurm: Any) -> None:
     """Nothing of them counts as time that they ran; released, they run."""
     site.write('extra = ["--hold"]')
     program = site.start_run()
-    until(lambda: set(site.each("phase")) == {"held"}, 120)
+    until(lambda: set(site.each("phase")) == {"held"}, 240)
     assert site.each("started_at") == [None] * PROCESSES
     shown = json.loads(site("show", site.id, "--json")[0])
     assert "held" in json.dumps(shown)
     slurm.run("scontrol", "release", *{job.partition("_")[0] for job in jobs(slurm)})
-    program.communicate(timeout=200)
+    program.communicate(timeout=400)
     assert program.returncode == 0
     site.is_done_once()
 
@@ -75,7 +75,7 @@ def test_submitted_and_left_jobs_run_without_an_orchestrator(site: Site, slurm: 
     """`run --detach` returns at once, and `resume` collects what ended since."""
     site.run("--detach")
     assert site.state().status is ExperimentStatus.RUNNING
-    until(lambda: len(site.said("end")) == PROCESSES and jobs(slurm) == [], 120)
+    until(lambda: len(site.said("end")) == PROCESSES and jobs(slurm) == [], 240)
     site("cleanup")
     assert site.state().status is ExperimentStatus.RUNNING
     site.resume()
@@ -89,7 +89,7 @@ def test_a_signal_at_the_login_node_leaves_jobs_alone(site: Site, number: int, c
     program = site.start_run()
     site.began()
     program.send_signal(number)
-    _, err = program.communicate(timeout=60)
+    _, err = program.communicate(timeout=180)
     # Ended by the signal, as a shell wants to know, or by its exit code.
     assert program.returncode in (code, -number), err
     assert "stop" in err
@@ -206,8 +206,7 @@ def test_a_lost_machine_holds_up_its_own_alone(site: Site, slurm: Any) -> None:
     if not can_be_another_machine(site.path):
         pytest.skip("needs to bind over /proc/sys/kernel/random/boot_id and /etc/machine-id")
     slurm.kill("slurmd.n2")
-    (slurm.dir / "spool.n2").mkdir(exist_ok=True)
-    slurm.run(*another_machine(site.path), "slurmd", "-N", "n2")
+    slurm.start_node("n2", *another_machine(site.path))
     slurm.wait_for_nodes()
     try:
         # Four to a node.
@@ -236,6 +235,7 @@ def test_a_lost_machine_holds_up_its_own_alone(site: Site, slurm: Any) -> None:
         ]
         assert site.each() == expected
     finally:
+        slurm.kill("slurmd.n2")
         slurm.start_node("n2")
         slurm.wait_for_nodes()
     site.resume("--force")
