@@ -27,6 +27,8 @@ _FLAGS = (
 )
 #: Pixels of a page beyond which Chromium makes no picture of it in one piece.
 _TALLEST = 16_000
+#: Milliseconds for whatever a browser is asked: a large page takes seconds, on a busy machine more.
+_PATIENCE_MS = 300_000
 _FAULTS = ("outside", "clipped", "overlapping", "tiny", "broken", "unseen")
 _WATCH = """
 window.violations = [];
@@ -62,7 +64,9 @@ def a_browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_chromium(), args=list(_FLAGS))
+        browser = playwright.chromium.launch(
+            executable_path=_chromium(), args=list(_FLAGS), timeout=_PATIENCE_MS
+        )
         try:
             yield browser
         finally:
@@ -112,6 +116,7 @@ class Look:
             java_script_enabled=scripts,
             offline=True,
         )
+        context.set_default_timeout(_PATIENCE_MS)
         try:
             page = context.new_page()
             look = cls(page)
@@ -162,7 +167,9 @@ class Look:
 
     def disturbances(self) -> list[str]:
         """Whatever it asked for, complained of, or had to be stopped from."""
-        return [*self.requests, *self.errors, *self.dialogs, *self.violations()]
+        # First what is asked of the page: before its answer comes what was said until then.
+        violations = self.violations()
+        return [*self.requests, *self.errors, *self.dialogs, *violations]
 
     def covered(self, most: int = 60) -> list[str]:
         """Of that many failed processes, spread over all, those that something else covers."""

@@ -14,7 +14,7 @@ import pytest
 
 from waiting import until
 
-__all__ = ["Cluster", "a_cluster", "found", "missing"]
+__all__ = ["Cluster", "a_cluster", "found", "missing", "reserved"]
 
 
 def missing() -> str:
@@ -26,10 +26,16 @@ def missing() -> str:
     return ""
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def reserved() -> socket.socket:
+    """A port of loopback that is nobody else's as long as this is open.
+
+    It is bound and never listens: the kernel gives its number to nobody who asks for any port, and
+    who asks for it by number, with SO_REUSEADDR as every server of Dask's does, may listen on it.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 class Cluster:
@@ -42,7 +48,9 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = _free_port()
+        # For as long as this is there: else, while no scheduler runs, another might get it.
+        self._port = reserved()
+        self.port = int(self._port.getsockname()[1])
         self.address = f"tcp://127.0.0.1:{self.port}"
         self.scheduler: subprocess.Popen[bytes] | None = None
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
@@ -53,8 +61,7 @@ class Cluster:
     ) -> subprocess.Popen[bytes]:
         self._logs += 1
         log = self.folder / f"{words[0]}.{self._logs}.log"
-        env = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "30s"}
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         env.pop("DASK_SCHEDULER_ADDRESS", None)
         command = [sys.executable, "-m", "dask", *words]
         if hidden is not None:
@@ -90,7 +97,7 @@ class Cluster:
             *("scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard"),
             cwd=self.folder,
         )
-        until(self._answers, 60)
+        until(self._answers)
 
     def _answers(self) -> bool:
         assert self.scheduler is not None
@@ -119,7 +126,7 @@ class Cluster:
         self.workers[name] = self._start(
             *("worker", self.address, "--host", "127.0.0.1", "--name", name),
             *("--nthreads", str(slots), "--nworkers", "1", "--no-dashboard"),
-            *("--memory-limit", "0", "--local-directory", str(where), "--death-timeout", "60"),
+            *("--memory-limit", "0", "--local-directory", str(where), "--death-timeout", "120"),
             *more,
             cwd=where,
             hidden=hidden,
@@ -131,7 +138,7 @@ class Cluster:
         from distributed import Client
 
         with Client(self.address, set_as_default=False) as client:
-            client.wait_for_workers(count, timeout=60)
+            client.wait_for_workers(count, timeout=120)
 
     def pid_of(self, name: str) -> int:
         """The process of a worker itself, below its nanny."""
@@ -156,15 +163,22 @@ class Cluster:
         assert self.scheduler is not None
         self.scheduler.kill()
         self.scheduler.wait()
+        self.scheduler = None
 
     def stop(self) -> None:
-        """End everything that was started."""
+        """End everything that was started, once: its pids may be a stranger's afterwards."""
         ours = [*self.workers.values(), *([self.scheduler] if self.scheduler else [])]
         for process in ours:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self.workers.clear()
+        self.scheduler = None
+
+    def close(self) -> None:
+        """As `stop`, and give up the port."""
+        self.stop()
+        self._port.close()
 
 
 @contextlib.contextmanager
@@ -178,7 +192,7 @@ def a_cluster(folder: Path, *, slots: int = 4) -> Iterator[Cluster]:
         made.wait(2)
         yield made
     finally:
-        made.stop()
+        made.close()
 
 
 @contextlib.contextmanager

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from browsing import Look
+from waiting import until
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 _HEAD = "<!doctype html><html lang=en><meta charset=utf-8><title>t</title>"
 _CELL = '<button data-index="{}" data-status="{}" style="{}">x</button>'
@@ -82,6 +83,13 @@ def test_what_a_page_asks_for_and_says_is_heard(browser: Any, tmp_path: Path) ->
         "console.error('told'); alert('asked'); throw Error('thrown')</script>"
     )
     with Look.at(browser, _page(tmp_path, script, policy)) as look:
+
+        def heard() -> bool:
+            said = "\n".join(look.disturbances())
+            words = ("http://a.invalid/x", "asked", "told", "thrown", "img-src")
+            return all(word in said for word in words)
+
+        until(heard)
         assert "http://a.invalid/x" in look.requests
         assert look.dialogs == ["asked"]
         assert any("told" in each for each in look.errors)

@@ -1,5 +1,6 @@
 """A cgroup for each attempt: what hides from every other search is found, ended, or let go."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -28,6 +29,7 @@ from shims import (
     an_engine,
     command_of,
     exit_file,
+    halted,
     live_file,
     mark_of,
     shim_of,
@@ -121,8 +123,9 @@ def test_a_hidden_daemon_is_gone_before_the_outcome(
     """Stopped with its grace period, killed after that, and named."""
     script = f"{daemon(kind)}; {'sleep 600' if way == 'timeout' else way}"
     options = {"timeout_s": 1.5} if way == "timeout" else {}
-    start(engine, folder, script, grace_s=0.2, **options)
-    pid = pid_of(folder)
+    handle = start(engine, folder, script, grace_s=0.2, **options)
+    with halted(handle) if way == "timeout" else contextlib.nullcontext():
+        pid = pid_of(folder)
     found = exit_file(folder)
     assert not alive(pid)
     assert found["timed_out"] == (way == "timeout")
@@ -173,7 +176,7 @@ def test_what_only_the_cgroup_tells_of_is_stopped_by_the_shim(
 ) -> None:
     """Not a descendant: somebody has put it there."""
     with subprocess.Popen(["sleep", "600"]) as other:
-        start(engine, folder, "echo up; until [ -e go ]; do sleep 0.01; done", grace_s=1.0)
+        start(engine, folder, "echo up; until [ -e go ]; do sleep 0.01; done", grace_s=60.0)
         up(folder)
         (cgroup_of(base, folder) / "cgroup.procs").write_text(str(other.pid))
         (folder / "go").touch()
@@ -190,7 +193,8 @@ def test_a_released_daemon_lives_on_outside(
     script += "exit 0" if way == "exit 0" else "until [ -e go ]; do sleep 0.01; done"
     options = {"timeout_s": 1.5} if way == "timeout" else {}
     handle = start(engine, folder, script, grace_s=0.2, **options)
-    pid = pid_of(folder)
+    with halted(handle) if way == "timeout" else contextlib.nullcontext():
+        pid = pid_of(folder)
     try:
         if way == "shim killed":
             kill_shim(handle)

@@ -7,14 +7,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from dask_servers import Cluster, a_cluster, missing
+from dask_servers import Cluster, a_cluster, missing, reserved
 from holdfast import EngineError, EngineRefusedError
 from holdfast.attempts.files import live_state, read_exit
 from holdfast.attempts.names import AttemptName, output_path
@@ -30,7 +30,7 @@ from settled import settled
 from shims import EXPERIMENT, alive, up
 from waiting import until
 
-pytestmark = [pytest.mark.dask, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.dask, pytest.mark.timeout(600)]
 
 #: Counts itself, and ends once it is let go.
 GATE = "echo $I >> log; echo up; until [ -e go ]; do sleep 0.02; done; exit 5"
@@ -87,7 +87,7 @@ def attempts(work: Path, count: int = 1, script: str = GATE, **options: Any) -> 
             env={"I": str(index)},
             folder=work,
             cwd=str(work),
-            **{"grace_s": 5.0, **options},
+            **{"grace_s": 60.0, **options},
         )
         for index in range(count)
     ]
@@ -113,7 +113,7 @@ def ended(engine: DaskEngine, handles: Sequence[Handle]) -> list[int | None]:
         found = words(engine, handles)
         return bool(found) and all(word.kind in TERMINAL for word in found)
 
-    until(over, 60)
+    until(over)
     records = [read_exit(handle.folder, handle.name) for handle in handles]
     return [None if record is None else record.exit_code for record in records]
 
@@ -150,7 +150,7 @@ def test_an_attempt_outlives_its_worker_and_runs_once(
     word = running(engine, handle)
     up(work)
     cluster.kill_worker(worker_of(cluster, word), nanny=nanny)
-    until(lambda: engine.poll([handle])[0].text != word.text, 60)
+    until(lambda: engine.poll([handle])[0].text != word.text)
     assert kinds(engine, [handle]) == ["running"]
     (work / "go").touch()
     assert ended(engine, [handle]) == [5]
@@ -195,7 +195,7 @@ def test_a_scheduler_that_was_started_again_changes_nothing(
     for name in ("three", "four"):
         cluster.start_worker(name, slots=1)
     cluster.wait(2)
-    until(lambda: sorted(kinds(engine, handles)) == ["gone", "running", "running"], 60)
+    until(lambda: sorted(kinds(engine, handles)) == ["gone", "running", "running"])
     assert {word.name for word in engine.poll(handles) if word.kind == "gone"} == {waited}
     assert isinstance(settled(work, waited), Lost)
     (work / "go").touch()
@@ -299,7 +299,8 @@ def test_a_copy_of_an_experiment_has_none_of_its_tasks(
     """The token of a folder is of that very folder."""
     engine = make()
     handles = engine.submit(EXPERIMENT, attempts(work, 3))
-    until(lambda: kinds(engine, handles).count("running") == 2)
+    # What runs has written its files by then: none comes or goes while they are copied.
+    until(lambda: len(ran(work)) == 2)
     subprocess.run(["cp", "-r", str(work), str(tmp_path / "copy")], check=True)
     assert make().find(EXPERIMENT, tmp_path / "copy") == {}
     (work / "go").touch()
@@ -308,9 +309,11 @@ def test_a_copy_of_an_experiment_has_none_of_its_tasks(
 
 def test_each_slot_runs_one_attempt(make: Make, work: Path) -> None:
     """As many at a time as the workers have slots, and the next as soon as one is free."""
+    # The first waits for a second, however long that takes; the others find that both were there.
     script = (
-        "mkdir running.$I; ls -d running.* | wc -l >> most; echo $I >> log; "
-        "sleep 0.3; rmdir running.$I"
+        "mkdir running.$I; echo $I >> log; "
+        "while :; do n=$(ls -d running.* | wc -l); echo $n >> most; [ $n -lt 2 ] || : > pair; "
+        "[ ! -e pair ] || break; sleep 0.02; done; sleep 0.1; rmdir running.$I"
     )
     engine = make()
     assert engine.room() is None
@@ -376,7 +379,7 @@ def test_resources_are_passed_through(cluster: Cluster, make: Make, work: Path) 
     assert [word.kind for word in engine.poll(handles)] == ["held", "held"]
     assert "LICENCE" in engine.poll(handles)[0].text
     cluster.start_worker("licensed", slots=4, resources="LICENCE=1")
-    until(lambda: sorted(kinds(engine, handles)) == ["queued", "running"], 30)
+    until(lambda: sorted(kinds(engine, handles)) == ["queued", "running"])
     (first,) = [word for word in engine.poll(handles) if word.kind == "running"]
     assert worker_of(cluster, first) == "licensed"
     (work / "go").touch()
@@ -416,17 +419,17 @@ def test_a_host_that_died_proves_nothing_before_it_is_back(tmp_path: Path, work:
         for pid in (shim, command):
             os.kill(pid, signal.SIGKILL)
         # Until somebody takes its task, nobody says that it runs.
-        until(lambda: kinds(engine, [handle]) == ["unknown"], 30)
+        until(lambda: kinds(engine, [handle]) == ["unknown"])
         made.start_worker("elsewhere", slots=1, host="other")
-        until(lambda: kinds(engine, [handle]) == ["node_fail"], 60)
+        until(lambda: kinds(engine, [handle]) == ["node_fail"])
         assert "NotOverError" in engine.poll([handle])[0].text
         made.start_worker("back", slots=1, host="far")
-        until(lambda: kinds(engine, [handle]) == ["gone"], 60)
+        until(lambda: kinds(engine, [handle]) == ["gone"])
         assert "as worker" in engine.poll([handle])[0].text
         assert ran(work) == ["0"]
     finally:
         engine.close()
-        made.stop()
+        made.close()
 
 
 @pytest.fixture
@@ -442,7 +445,7 @@ def apart(tmp_path: Path, work: Path) -> Iterator[Cluster]:
         made.wait(2)
         yield made
     finally:
-        made.stop()
+        made.close()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
@@ -493,18 +496,20 @@ def test_what_ended_apart_while_nobody_watched_is_found_and_brought_back(
         second.find(EXPERIMENT, work)
         return all(read_exit(work, handle.name) for handle in handles)
 
-    until(back, 30)
+    until(back)
     assert ended(second, handles) == [7, 7]
     assert second.find(EXPERIMENT, work) == {}
     second.close()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
-def test_what_runs_apart_is_stopped_too(apart: Cluster, work: Path) -> None:
+def test_what_runs_apart_is_stopped_too(apart: Cluster, work: Path, tmp_path: Path) -> None:
     """No file that is written here is seen there."""
     engine = DaskEngine(EngineOptions(name="dask", address=apart.address))
-    handles = engine.submit(EXPERIMENT, attempts(work, 1, "exec sleep 600"))
-    running(engine, handles[0])
+    # An attempt runs from when its shim does; one that is stopped then has no command to signal.
+    begun = tmp_path / "begun"
+    handles = engine.submit(EXPERIMENT, attempts(work, 1, f": > {begun}; exec sleep 600"))
+    until(begun.exists)
     assert engine.cancel(handles) == {}
     assert ended(engine, handles) == [None]
     found = read_exit(work, handles[0].name)
@@ -514,13 +519,21 @@ def test_what_runs_apart_is_stopped_too(apart: Cluster, work: Path) -> None:
 
 
 def test_the_page_of_the_guide_does_what_it_says(tmp_path: Path) -> None:
-    """Typed word for word: a cluster of its own, servers by their command lines, a killed run."""
-    try:
-        run_blocks(section(page("engines"), "Dask"), tmp_path)
-    finally:
-        for each in psutil.process_iter(["cwd"]):
-            if str(each.info["cwd"]).startswith(str(tmp_path)):
-                each.kill()  # what a failed one left, or a worker that takes its time to go
+    """Typed word for word: a cluster of its own, servers by their command lines, a killed run.
+
+    But for the port, which somebody else on this machine may have.
+    """
+    with reserved() as port:
+        written = section(page("engines"), "Dask")
+        assert written.count("8786") == 3
+        try:
+            run_blocks(written.replace("8786", str(port.getsockname()[1])), tmp_path)
+        finally:
+            for each in psutil.process_iter(["cwd"]):
+                if str(each.info["cwd"]).startswith(str(tmp_path)):
+                    # What a failed one left, or a worker that takes its time to go, or has gone.
+                    with suppress(psutil.NoSuchProcess):
+                        each.kill()
 
 
 def test_a_cluster_of_our_own_is_not_to_be_found_again(work: Path) -> None:

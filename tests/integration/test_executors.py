@@ -26,7 +26,7 @@ from holdfast.engines.contract import TERMINAL, Engine, Handle
 from holdfast.lifecycle.handed import handed_over
 from processes import parent_of, python, run
 from shims import EXPERIMENT, live_file, up
-from waiting import until
+from waiting import PATIENCE_S, until
 
 GATE = "echo up $$ >> log; echo up; until [ -e go ]; do sleep 0.02; done; exit 5"
 
@@ -198,7 +198,7 @@ def test_a_pool_that_died_with_its_program_has_nothing_any_more(tmp_path: Path) 
         "    Orchestrator(StateManager(), engine).run(load_config('pool.toml'))\n"
     )
     with python(code, tmp_path) as child:
-        assert child.wait(60) == 9, child.stderr
+        assert child.wait(PATIENCE_S) == 9, child.stderr
     manager = StateManager(tmp_path / ".experiment_state")
     (state,) = map(manager.load, manager.list_experiments())
     assert state.processes_running == 2

@@ -19,7 +19,7 @@ from holdfast.status import ExperimentStatus
 from holdfast.store.manager import StateManager
 from launched import command_of, each, launching, nothing_is_left, said, shim_of, state_of
 from shell import Shell
-from waiting import until
+from waiting import PATIENCE_S, until
 
 #: Starts the ranks, each in a session of its own, waits for them all, and fails if one of them did:
 #: the others are stopped then, as torchrun and mpirun do.
@@ -146,7 +146,7 @@ def begin(sh: Shell, **file: Any) -> "subprocess.Popen[str]":
 
 
 def ended(sh: Shell, program: "subprocess.Popen[str]", code: int) -> str:
-    out, err = program.communicate(timeout=60)
+    out, err = program.communicate(timeout=PATIENCE_S)
     assert program.returncode == code, f"{program.returncode}\n{out}\n{err}"
     return out + err
 

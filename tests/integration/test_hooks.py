@@ -255,6 +255,8 @@ def test_a_hook_has_a_time_limit(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::holdfast.errors.UnreadableStateWarning")
+# A run that looks at the disk while it is full says so.
+@pytest.mark.filterwarnings("ignore::holdfast.errors.DiskWarning")
 def test_a_full_disk_is_told_as_well(small_disk):
     """The history may have no room for it: that is what somebody wants to be mailed."""
     bench = Bench(small_disk, StateManager(small_disk / "states"))

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import nbformat
 import pytest
 from jupyter_client.blocking import BlockingKernelClient
-from jupyter_client.manager import start_new_kernel
+from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 from holdfast import ExperimentStatus, StateManager
 from holdfast.guide import notebook, page
@@ -20,14 +22,33 @@ from pages import blocks
 _SHOWN = ("display_data", "update_display_data", "execute_result", "stream", "error")
 
 
+pytestmark = pytest.mark.timeout(900)
+
+
+@contextlib.contextmanager
+def sockets() -> Iterator[Config]:
+    """How a kernel is talked to: by files. Ports are free when they are chosen, and a second later,
+    when the kernel wants them, they may be somebody else's.
+    """
+    # Not below `tmp_path`: the name of a socket may have a hundred characters.
+    with tempfile.TemporaryDirectory(prefix="hf-", ignore_cleanup_errors=True) as place:
+        file = str(Path(place) / "kernel.json")
+        yield Config({"KernelManager": {"transport": "ipc", "connection_file": file}})
+
+
 @contextlib.contextmanager
 def kernel(folder: Path) -> Iterator["Kernel"]:
-    manager, client = start_new_kernel(kernel_name="python3", cwd=str(folder), startup_timeout=120)
-    try:
-        yield Kernel(manager, client)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+    with sockets() as config:
+        manager = KernelManager(kernel_name="python3", config=config)
+        manager.start_kernel(cwd=str(folder))
+        client = manager.client()
+        client.start_channels()
+        try:
+            client.wait_for_ready(timeout=240)
+            yield Kernel(manager, client)
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel(now=True)
 
 
 class Kernel:
@@ -44,7 +65,7 @@ class Kernel:
         own = self._client.execute(code)
         shown = []
         while True:
-            message = self._client.get_iopub_msg(timeout=120)
+            message = self._client.get_iopub_msg(timeout=240)
             if message["parent_header"].get("msg_id") != own:
                 continue
             content = message["content"]
@@ -72,9 +93,12 @@ with LocalEngine() as engine:
         }
     )
 """
+#: Lasts for some pictures, until one that has it running was `seen`.
 QUICK = """
 import os, sys, time
 time.sleep(1.0)
+while not os.path.exists("seen"):
+    time.sleep(0.02)
 sys.exit("no <luck>" if os.environ["HOLDFAST_INDEX"] == "3" else 0)
 """
 ENDLESS = "import threading; threading.Event().wait()"
@@ -82,14 +106,17 @@ ENDLESS = "import threading; threading.Event().wait()"
 
 def test_a_run_that_blocks_a_cell_shows_how_far_it_is(tmp_path: Path):
     """One output, drawn anew up to twice a second, with what failed; nothing else is printed."""
+
+    def see(content: dict[str, Any]) -> None:
+        if re.search(r": .*\d running", content["data"]["text/plain"]):
+            (tmp_path / "seen").touch()
+
     with kernel(tmp_path) as notebook:
-        shown = notebook.run(SLEEPS % QUICK)
+        shown = notebook.run(SLEEPS % QUICK, see)
         first, *updates = shown
         assert first["kind"] == "display_data"
         assert {each["kind"] for each in updates} == {"update_display_data"}
         assert len({each["transient"]["display_id"] for each in shown}) == 1
-        told = [each["data"]["text/plain"] for each in updates]
-        assert any(re.search(r": .*\d running", words) for words in told), told
         last = updates[-1]["data"]
         assert last["text/plain"].startswith("✗ failed it's <b>: 5 completed, 1 failed, for ")
         assert "it&#x27;s &lt;b&gt;" in last["text/html"]
@@ -151,12 +178,12 @@ def test_a_script_that_has_ipython_shows_nothing(tmp_path: Path):
         assert "returncode=0, stdout='True\\n', stderr=''" in told["text"]
 
 
-@pytest.mark.timeout(600)
 def test_the_guides_notebook_does_what_it_says(tmp_path: Path):
     """All of its cells run, and print what stands behind them."""
     made = nbformat.reads(notebook("notebook"), as_version=4)
-    client = NotebookClient(made, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
-    client.execute()
+    resources = {"metadata": {"path": str(tmp_path)}}
+    with sockets() as config:
+        NotebookClient(made, timeout=600, resources=resources, config=config).execute()
     cells = iter([each for each in made.cells if each.cell_type == "code"])
     outputs: list[Any] = []
     compared = 0

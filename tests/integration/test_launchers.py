@@ -32,7 +32,7 @@ from waiting import until
 
 pytestmark = [
     pytest.mark.launchers,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(sys.platform != "linux", reason="needs /proc"),
 ]
 
@@ -137,13 +137,13 @@ def begin(sh: Shell, launcher: Launcher, ranks: str) -> "subprocess.Popen[str]":
     command = json.dumps(launcher.command)
     (sh.path / "e.toml").write_text(FILE.format(command=command, ranks=ranks))
     program = sh.start("run", "e.toml")
-    until(lambda: len(said(sh, "up")) == RANKS or program.poll() is not None, 120)
+    until(lambda: len(said(sh, "up")) == RANKS or program.poll() is not None, 300)
     assert program.poll() is None, program.communicate()
     return program
 
 
 def ended(program: "subprocess.Popen[str]", code: int = 0) -> None:
-    out, err = program.communicate(timeout=120)
+    out, err = program.communicate(timeout=300)
     assert program.returncode == code, f"{program.returncode}\n{out}\n{err}"
 
 
@@ -181,13 +181,15 @@ def test_each_rank_is_a_process_of_the_experiment(
     """With status, progress and result of its own."""
     program = begin(sh, launcher, ranks)
 
-    def progress() -> list[dict[str, Any]]:
-        return [process["progress"] for process in sh.json("show", "@last")["processes"]]
+    def progress() -> set[Any]:
+        found = [process["progress"] for process in sh.json("show", "@last")["processes"]]
+        return {
+            it and (it["step"], it["total"], it["stalled"], it["values"].get("loss"))
+            for it in found
+        }
 
-    # A rank reports twice a second.
-    until(lambda: {it["step"] for it in progress()} == {10})
-    assert {(it["total"], it["stalled"]) for it in progress()} == {(STEPS, False)}
-    assert {it["values"]["loss"] for it in progress()} == {1 / 11}
+    # A rank reports twice a second: a step may come a line before its loss.
+    until(lambda: progress() == {(10, STEPS, False, 1 / 11)})
     assert each(state_of(sh), "status") == ["running"] * RANKS
     for index in range(RANKS):
         (sh.path / f"go.{index}").touch()
@@ -242,7 +244,8 @@ def test_a_killed_orchestrator_is_followed_by_a_resume(
 def test_everything_of_ours_is_killed(sh: Shell, launcher: Launcher, ranks: str) -> None:
     """Orchestrator, shim and launcher: a resume stops the ranks that are left first."""
     program = begin(sh, launcher, ranks)
-    pids = (its_launcher(sh), shim(sh))
+    # The shim first: it records how its command ended.
+    pids = (shim(sh), its_launcher(sh))
     program.kill()
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
@@ -277,7 +280,7 @@ def test_a_rank_that_raises_says_why(sh: Shell, launcher: Launcher) -> None:
     text = FILE.format(command=command, ranks=GANG).replace("max_attempts = 2", "max_attempts = 1")
     (sh.path / "e.toml").write_text(text)
     program_ = sh.start("run", "e.toml")
-    _, err = program_.communicate(timeout=120)
+    _, err = program_.communicate(timeout=300)
     assert program_.returncode == 3
     assert "rank 2: ValueError: bad" in err
     assert each(state_of(sh), "status") == ["failed"] * RANKS

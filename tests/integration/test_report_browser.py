@@ -16,7 +16,7 @@ from browsing import Look
 from holdfast import ProcessStatus, StateManager
 from waiting import until
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 #: Processes, and how many of them fail.
 SIZES = {3: 1, 60: 5, 1_000: 60, 10_000: 400}
@@ -38,7 +38,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         with contextlib.ExitStack() as going_on:
             ids = _tell(manager, story, going_on)
             command = [sys.executable, "-m", "holdfast", "report", "-O", str(path), "--", *ids]
-            subprocess.run(command, cwd=project / story, check=True, timeout=300)
+            subprocess.run(command, cwd=project / story, check=True, timeout=600)
         return path
 
     return made

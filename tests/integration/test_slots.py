@@ -23,7 +23,7 @@ from holdfast.orchestration.outcomes import Outcome
 from holdfast.slots import listing, places
 from holdfast.store.manager import StateManager
 from processes import in_a_fork
-from waiting import until
+from waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
 
@@ -263,7 +263,7 @@ def test_an_adopted_orphan_keeps_its_slot(held, tmp_path):
         (tmp_path / "go").touch()
         with open("pipe", "wb") as pipe:
             pipe.write(b"." * 100)
-        assert second.wait(60) == 0
+        assert second.wait(PATIENCE_S) == 0
     assert Path("began.1").exists()
     assert states() == {"gpu.0": "free"}
 
@@ -307,7 +307,7 @@ def test_a_daemon_that_was_left_on_purpose_keeps_no_slot(held):
     """It has inherited the lock, which is let go of for all who have it."""
     first = held("first", RELEASED)
     daemon, _ = began()
-    assert first.wait(60) == 0
+    assert first.wait(PATIENCE_S) == 0
     assert states() == {"gpu.0": "free"}
     os.kill(daemon, 0)
     os.kill(daemon, signal.SIGKILL)

@@ -37,6 +37,7 @@ def left_dead(manager: StateManager) -> None:
 
 
 def open_descriptors() -> set[str]:
+    """To be compared with a later look by `<=`: others may be closed by the collector meanwhile."""
     return set(os.listdir("/proc/self/fd"))
 
 
@@ -206,7 +207,7 @@ def test_a_claim_that_comes_to_nothing_leaves_no_lock_behind(
         patch.setattr(os, "dup", full)
         with pytest.raises(StateWriteError, match="EMFILE"):
             manager.claim(ID)
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
     class NoLocks(Files):
         def flock(self, fd: int, operation: int) -> None:
@@ -216,7 +217,7 @@ def test_a_claim_that_comes_to_nothing_leaves_no_lock_behind(
         warnings.simplefilter("error", NoLocksWarning)
         with pytest.raises(NoLocksWarning):
             StateManager(manager.state_dir, files=NoLocks()).claim(ID)
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
     manager.claim(ID).release()
 
 
@@ -238,7 +239,7 @@ def test_a_listing_that_fails_leaves_no_descriptor_behind(
     before = open_descriptors()
     with pytest.raises(StateCorruptError):
         StateManager(manager.state_dir, files=Sick()).list_experiments()
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EIO])
