@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 # From a checkout, with or without an installation.
-sys.path[:0] = [str(Path(__file__).parents[2] / "src"), str(Path(__file__).parents[2])]
+_ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(_ROOT / each) for each in ("src", "", "tests")]
 
 from .campaigns import EXPERIMENTS, LONG, SHORT  # noqa: E402
 

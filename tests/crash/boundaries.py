@@ -37,6 +37,7 @@ import attrs
 from holdfast import liveness
 from holdfast.doctor import examine
 from holdfast.errors import HoldfastError, StateWriteError, UnreadableStateWarning
+from waiting import PATIENCE_S
 
 from .bench import Bench, speaker
 from .checking import expectations
@@ -198,7 +199,7 @@ class Zygote:
 
     def __exit__(self, *_: object) -> None:
         self._stdin.close()
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=PATIENCE_S)
         self._stdout.close()
 
     @property
@@ -226,7 +227,7 @@ class Zygote:
             select.select([], [], [], 0.001)
         os.kill(pid, signal.SIGCONT)
         status = int(self._stdout.readline())
-        tracer.wait(timeout=30)
+        tracer.wait(timeout=PATIENCE_S)
         return status
 
 

@@ -108,10 +108,10 @@ def fuzz(
 
 
 class _Deadline:
-    """An input that takes ten seconds ends the program, with a trace: nothing less stops a hang."""
+    """An input that takes a minute ends the program, with a trace: nothing less stops a hang."""
 
     def __enter__(self) -> None:
-        self._timer = threading.Timer(10, _hang)
+        self._timer = threading.Timer(60, _hang)
         self._timer.daemon = True
         self._timer.start()
 

@@ -5,8 +5,8 @@ records say is compared with what the commands wrote.
 """
 
 import json
-import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -23,8 +23,8 @@ from holdfast.engines import node, tasks
 from holdfast.engines.waves import token, write
 
 from .checking import scratch
-from .sweeps import CATCHES, HANGS_AFTER_S, OLD_S, SCRIPT, SCRIPTS, SLOWEST_S, SPREAD_S, Swept
-from .trees import ORDERS, Order, belonging, sweep, tree
+from .sweeps import HANGS_AFTER_S, OLD_S, SCRIPTS, SLOWEST_S, SPREAD_S, Swept, write_scripts
+from .trees import ORDERS, Order, belonging, send, sweep, tree
 
 __all__ = ["swept_jobs"]
 
@@ -46,10 +46,7 @@ class _Job:
 
     def __attrs_post_init__(self) -> None:
         self.rng = random.Random(self.seed)
-        cases = [f"{index}) {text} ;;" for index, text in enumerate(SCRIPTS.values())]
-        (self.where / "script.sh").write_text(SCRIPT.replace("{cases}", "\n".join(cases)))
-        (self.where / "catches.py").write_text(CATCHES)
-        (self.where / "log").touch()
+        write_scripts(self.where)
         self.folder.mkdir()
 
     @property
@@ -96,7 +93,7 @@ class _Job:
             job.kill()
             job.wait()
             for pid, _ in belonging(self.where):
-                os.kill(pid, 9)
+                send(pid, signal.SIGKILL)
         return self.found
 
     def _sweep(self, job: "subprocess.Popen[bytes]") -> None:

@@ -33,6 +33,7 @@ import attrs
 
 from holdfast.errors import UnreadableStateWarning
 from holdfast.store.manager import StateManager
+from waiting import PATIENCE_S, until
 
 from .hammer import BATCH, acknowledged, judge, write_until_killed
 from .workloads import warm_up
@@ -41,6 +42,7 @@ __all__ = [
     "FILE_SYSTEMS",
     "WITHOUT_LINKS",
     "PowerCuts",
+    "alone",
     "cut_power",
     "mounted",
     "unavailable",
@@ -79,11 +81,11 @@ def unavailable(kind: str) -> str | None:
 
 def _sh(*command: str) -> None:
     env = {**os.environ, "PATH": os.environ.get("PATH", "") + ":/sbin:/usr/sbin"}
-    subprocess.run(command, check=True, capture_output=True, text=True, env=env, timeout=60)
+    subprocess.run(command, check=True, capture_output=True, text=True, env=env, timeout=PATIENCE_S)
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """No other test has a loop device meanwhile: FUSE opens its own late."""
     with (Path(tempfile.gettempdir()) / "holdfast-test-loop.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -93,7 +95,7 @@ def _alone() -> Iterator[None]:
 @contextmanager
 def mounted(kind: str, where: Path) -> Iterator[Path]:
     """A fresh file system of that *kind* below *where*."""
-    with _alone(), _mounted(kind, where) as point:
+    with alone(), _mounted(kind, where) as point:
         yield point
 
 
@@ -115,7 +117,9 @@ def _mounted(kind: str, where: Path) -> Iterator[Path]:
     try:
         yield point
     finally:
-        _sh("umount", str(point))
+        # What has just ended may be there for a moment.
+        umount = ["umount", str(point)]
+        until(lambda: not subprocess.run(umount, capture_output=True, check=False).returncode)
 
 
 def go_down(point: Path) -> None:
@@ -187,7 +191,10 @@ def _one_cut(point: Path, where: Path, number: int, rng: random.Random, total: P
     pids = [
         _fork(states, name, f"w{i}", told / f"{name}--{i}.marks") for i, name in enumerate(names)
     ]
+    (told / "made.marks").touch()
     pids.append(_fork_maker(states, told / "made.marks"))
+    if not number:  # once at least, something is promised before
+        until(lambda: any(acknowledged(told, name) for name in names))
     select.select([], [], [], rng.uniform(0.01, 0.4))
     began = time.monotonic_ns()
     go_down(point)

@@ -60,7 +60,7 @@ def record(
     marks: Path,
     *,
     env: Mapping[str, str] | None = None,
-    timeout_s: float = 120,
+    timeout_s: float = 240,
     may_fail: bool = False,
 ) -> Trace:
     """Run *argv* and return what it and its children did to *root*.

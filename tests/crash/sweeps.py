@@ -5,8 +5,8 @@ is recorded as completed before is a false word, whatever the reason, and their 
 attempts may be recorded so. The orchestrator is a real `holdfast run`, swept with them or not.
 """
 
-import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -21,11 +21,11 @@ from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.manager import StateManager
 
 from .checking import scratch
-from .trees import ORDERS, Order, belonging, cli, sweep, tree
+from .trees import ORDERS, Order, belonging, cli, send, sweep, tree
 
 __all__ = [
-    "CATCHES", "HANGS_AFTER_S", "OLD_S", "SCRIPT", "SCRIPTS", "SLOWEST_S", "SPREAD_S", "Swept",
-    "sweeps",
+    "HANGS_AFTER_S", "OLD_S", "SCRIPTS", "SLOWEST_S", "SPREAD_S", "Swept", "sweeps",
+    "write_scripts",
 ]  # fmt: skip
 
 #: Slurm, systemd and closing containers take less.
@@ -39,18 +39,21 @@ HANGS_AFTER_S: Final = 120.0
 #: So many of one experiment; after more, the pauses between its attempts grow.
 _IN_A_ROW: Final = 3
 
-CATCHES: Final = """
-import os, signal, sys
-who = sys.argv[1]
+_CATCHES: Final = """
+import os, signal
+log = os.open("log", os.O_WRONLY | os.O_APPEND)
+def say(word):
+    os.write(log, "{} {HOLDFAST_INDEX} {HOLDFAST_ATTEMPT}\\n".format(word, **os.environ).encode())
 def save(*_):
-    log = os.open("log", os.O_WRONLY | os.O_APPEND)
-    os.write(log, f"saved {who} {os.environ['HOLDFAST_ATTEMPT']}\\n".encode())
+    say("saved")
     os._exit(0)
 signal.signal(signal.SIGTERM, save)
-while True: signal.pause()
+say("began")
+while True: signal.sigtimedwait([], 0.05)
 """
 
-#: What each process does after `began`, and before `on`, which it writes if it was not killed.
+#: What each process does after `began`, and before `on`, which it writes if it was not killed. The
+#: one that catches the signal has begun when it does.
 SCRIPTS: Final = {
     "goes on past its killed child": "sleep 600",
     "goes on, and catches the signal itself": "trap : TERM; sleep 600",
@@ -58,20 +61,30 @@ SCRIPTS: Final = {
     "goes on past the death of a child's child": "sh -c 'sleep 600; exit 0'",
     "exits 1 when its child dies": "sleep 600 || exit 1",
     "fails when its child dies, late": "sleep 600 || { sleep 0.05; exit 7; }",
-    "catches, saves and exits 0": f"exec {sys.executable} -I -S catches.py $HOLDFAST_INDEX",
+    "catches, saves and exits 0": f"exec {sys.executable} -I -S catches.py",
     "is deaf": "trap '' TERM; sleep 600; sleep 600",
 }
 
-SCRIPT: Final = """
+_SCRIPT: Final = """
 say() { echo "$1 $HOLDFAST_INDEX $HOLDFAST_ATTEMPT" >>log; }
 if [ -e go ]; then say done; exit 0; fi
-say began
 case $HOLDFAST_INDEX in
 {cases}
 esac
 say on
 exit 0
 """
+
+
+def write_scripts(folder: Path) -> None:
+    """What the processes run in *folder*, and their log."""
+    cases = [
+        f"{index}) {'' if text.startswith('exec') else 'say began; '}{text} ;;"
+        for index, text in enumerate(SCRIPTS.values())
+    ]
+    (folder / "script.sh").write_text(_SCRIPT.replace("{cases}", "\n".join(cases)))
+    (folder / "catches.py").write_text(_CATCHES)
+    (folder / "log").touch()
 
 
 @attrs.define
@@ -118,15 +131,12 @@ class _Chain:
 
     def __attrs_post_init__(self) -> None:
         self.rng = random.Random(self.seed)
-        cases = [f"{index}) {text} ;;" for index, text in enumerate(SCRIPTS.values())]
-        (self.folder / "script.sh").write_text(SCRIPT.replace("{cases}", "\n".join(cases)))
-        (self.folder / "catches.py").write_text(CATCHES)
+        write_scripts(self.folder)
         (self.folder / "e.toml").write_text(
             f'name = "swept"\ncommand = ["sh", "script.sh"]\nprocesses = {len(SCRIPTS)}\n'
             f"[limits]\njobs = {len(SCRIPTS)}\ngrace = 0.3\n"
             "[retry]\nmax_interruptions = 1000\n"
         )
-        (self.folder / "log").touch()
 
     # --- what is known
 
@@ -151,14 +161,18 @@ class _Chain:
     # --- what is done
 
     def run(self) -> Swept:
-        """Sweep *wanted* times, then let everything come to its end, and judge."""
+        """Sweep *wanted* times, then let everything come to its end, and judge.
+
+        After a sweep that was too slow nothing is promised, and some may never begin again: it is
+        the last one.
+        """
         program = self.start("run", "e.toml")
         try:
             self._chain(program)
         finally:
             program.kill()
             for pid, _ in belonging(self.states):
-                os.kill(pid, 9)
+                send(pid, signal.SIGKILL)
         self.found.went_on += len(self.log("on"))
         self.found.saved += len(self.log("saved"))
         return self.found
@@ -175,6 +189,8 @@ class _Chain:
             if last and not self.with_orchestrator:
                 (self.folder / "go").touch()  # those that run do not look any more
             self.sweep(program)
+            if not self.fair:
+                return self.clear(program)
             if self.with_orchestrator:
                 if not self.ended(program, 143):
                     return None
@@ -210,6 +226,15 @@ class _Chain:
             self.found.slow += 1
             self.fair = False
 
+    def clear(self, program: "subprocess.Popen[bytes]") -> None:
+        """Have it come to an end, whatever that is."""
+        (self.folder / "go").touch()
+        deadline = time.monotonic() + HANGS_AFTER_S
+        while program.poll() is None and time.monotonic() < deadline:
+            for pid, _ in belonging(self.states):
+                send(pid, signal.SIGKILL)
+            time.sleep(0.02)
+
     def ended(self, program: "subprocess.Popen[bytes]", code: int) -> bool:
         try:
             found = program.wait(HANGS_AFTER_S)
@@ -242,8 +267,12 @@ class _Chain:
 
 
 def _chain(seed: str, order: Order, with_orchestrator: bool, wanted: int) -> Swept:
-    with scratch() as where:
-        return _Chain(where, seed, order, with_orchestrator, wanted).run()
+    found = Swept()
+    while found.sweeps < wanted and not found.losses:
+        left, name = wanted - found.sweeps, f"{seed}/{found.sweeps}"
+        with scratch() as where:
+            found.add(_Chain(where, name, order, with_orchestrator, left).run())
+    return found
 
 
 def sweeps(number: int, *, seed: int = 0, at_a_time: int = 6) -> Swept:

@@ -7,7 +7,10 @@ import pytest
 
 from .contending import contend
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="needs /proc"),
+    pytest.mark.timeout(900),  # what hangs is noticed, and told, before
+]
 
 
 @pytest.fixture(autouse=True)

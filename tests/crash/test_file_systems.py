@@ -17,6 +17,7 @@ from holdfast.attempts.files import disk_problem
 from holdfast.errors import StateWriteError, UnreadableStateWarning
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager
+from waiting import PATIENCE_S
 
 from .powercut import FILE_SYSTEMS, WITHOUT_LINKS, cut_power, mounted, unavailable
 from .subject import is_step
@@ -62,7 +63,7 @@ def _holdfast(cwd: Path, *words: str) -> "subprocess.CompletedProcess[str]":
         env={**os.environ, "HOME": str(cwd)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

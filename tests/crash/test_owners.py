@@ -37,7 +37,7 @@ from holdfast.orchestration.orchestrator import Orchestrator, Outcome
 from holdfast.store.claim import Claim
 from holdfast.store.manager import StateManager
 from processes import hear
-from waiting import until
+from waiting import PATIENCE_S, until
 
 from .bench import Ticking
 from .subject import is_step
@@ -463,7 +463,7 @@ def _in_child(work: Callable[[], str]) -> tuple[int, int]:
 
 
 def _read(fd: int) -> str:
-    ready, _, _ = select.select([fd], [], [], 10)
+    ready, _, _ = select.select([fd], [], [], PATIENCE_S)
     assert ready, "the child said nothing"
     return os.read(fd, 1000).decode()
 
@@ -581,11 +581,11 @@ class _JumpingRun:
         config = {
             "command": [sys.executable, str(self.script), str(self.log), str(self.gate)],
             "processes": 3,
-            "limits": {"jobs": 3, "timeout": "60s", "grace": "20s"},
+            "limits": {"jobs": 3, "timeout": "10m", "grace": "20s"},
             "retry": {"max_attempts": 2, "backoff": "0.3s"},
         }
         # What waits for hours is interrupted, so that it fails and leaves nothing behind.
-        too_long = threading.Timer(25, os.kill, (os.getpid(), signal.SIGINT))
+        too_long = threading.Timer(PATIENCE_S, os.kill, (os.getpid(), signal.SIGINT))
         too_long.start()
         try:
             with LocalEngine() as engine:

@@ -1,5 +1,6 @@
 """An experiment runs while its disk fills up, turns read-only, forbids or limits what it needs."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -15,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from processes import hear
-from waiting import until
+from waiting import PATIENCE_S, until
 
-from .powercut import FILE_SYSTEMS, unavailable
+from .powercut import FILE_SYSTEMS, alone, unavailable
 from .test_file_systems import _fill, _free
 
 pytestmark = pytest.mark.skipif(
@@ -77,7 +78,7 @@ class _Run:
 
     def holdfast(self, *words: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            self.command(*words), capture_output=True, text=True, cwd=self.cwd, timeout=60,
+            self.command(*words), capture_output=True, text=True, cwd=self.cwd, timeout=PATIENCE_S,
             env=_env(), check=False,
         )  # fmt: skip
 
@@ -141,7 +142,7 @@ class _Run:
 
 def _last_words(process: "subprocess.Popen[str]") -> str:
     """What it says on stderr until its end."""
-    return process.communicate(timeout=60)[1]
+    return process.communicate(timeout=PATIENCE_S)[1]
 
 
 def _env() -> dict[str, str]:
@@ -164,9 +165,10 @@ def on_ext4(tmp_path: Path) -> Iterator[_Run]:
         file.truncate(64 << 20)
     path = {**os.environ, "PATH": os.environ.get("PATH", "") + ":/sbin:/usr/sbin"}
     subprocess.run([*FILE_SYSTEMS["ext4"], str(image)], check=True, env=path)
-    run = _Run(tmp_path, "-o", "loop", str(image))
-    yield run
-    run.end()
+    with alone():
+        run = _Run(tmp_path, "-o", "loop", str(image))
+        yield run
+        run.end()
 
 
 @pytest.mark.parametrize("running", ["size=2m"], indirect=True)
@@ -314,7 +316,7 @@ def test_a_directory_that_turns_another_users_is_told_and_waited_for(running: _R
     until(lambda: len(running.lines("ended")) == _COUNT)
     assert orchestrator.poll() is None
     for path in states:
-        if path.exists():
+        with contextlib.suppress(FileNotFoundError):  # what waited is published meanwhile
             os.chown(path, 0, 0)
     words = _last_words(orchestrator)
     assert orchestrator.returncode == 0, words

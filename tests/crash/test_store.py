@@ -13,6 +13,8 @@ from .recording import STRACE, record
 from .sabotage import SABOTAGES
 from .workloads import argv, warm_up
 
+pytestmark = pytest.mark.timeout(900)  # seconds of work, minutes where others work, too
+
 
 def _none_lost(figures: Figures) -> None:
     print(figures)

@@ -7,7 +7,10 @@ import pytest
 from . import campaigns
 from .campaigns import LONG, SHORT, Figures
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="needs /proc"),
+    pytest.mark.timeout(900),  # what hangs is noticed, and told, before
+]
 
 
 def _no_false_word(figures: Figures) -> None:

@@ -38,7 +38,7 @@ from holdfast.store.files import Files
 from holdfast.store.lines import encode
 from holdfast.store.manager import StateManager
 from processes import hear, owner, python, run
-from waiting import until
+from waiting import PATIENCE_S, until
 
 ID = "exp_7"
 
@@ -457,7 +457,7 @@ def test_a_stopped_owner_keeps_what_it_owns(manager: StateManager, state_dir: Pa
         assert manager.cleanup_stale(force=True) == []
         assert manager.liveness(ID).kind == "alive"
         process.send_signal(signal.SIGCONT)
-        process.communicate("", timeout=20)
+        process.communicate("", timeout=PATIENCE_S)
     assert manager.liveness(ID).kind == "dead"
 
 
@@ -573,7 +573,7 @@ def test_a_fork_of_the_owner_cannot_write_and_does_not_keep_the_lock(
         process.stdin.write("\n")
         process.stdin.close()
         # The parent is dead; the child still waits on the pipe until its writing end is gone.
-        assert process.wait(timeout=20) == 9
+        assert process.wait(timeout=PATIENCE_S) == 9
         until(lambda: manager.liveness(ID).kind == "dead")
         with manager.claim(ID) as claim:
             assert claim.state.status is ExperimentStatus.RUNNING

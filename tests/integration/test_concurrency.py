@@ -7,6 +7,7 @@ from pathlib import Path
 from holdfast.status import ProcessStatus
 from holdfast.store.manager import StateManager
 from processes import hear, python
+from waiting import PATIENCE_S
 
 _WRITERS, _READERS, _EXPERIMENTS, _STEPS = 8, 2, 4, 8
 
@@ -104,12 +105,12 @@ def test_eight_processes_hammering_one_directory_lose_nothing(
     said: list[list[str]] = []
     problems = ""
     for writer in writers:
-        out, err = writer.communicate(timeout=120)
+        out, err = writer.communicate(timeout=240)
         problems += err
         said += [line.split() for line in out.splitlines()]
     ended.touch()
     for reader in readers:
-        out, err = reader.communicate(timeout=60)
+        out, err = reader.communicate(timeout=PATIENCE_S)
         problems += err
         assert int(out or 0) > 0, problems
     assert not problems
@@ -173,5 +174,5 @@ def test_a_look_at_the_lock_never_refuses_a_claim(fast_dir: Path) -> None:
             assert claim.epoch == epoch
     ended.touch()
     for probe in probes:
-        _, err = probe.communicate(timeout=60)
+        _, err = probe.communicate(timeout=PATIENCE_S)
         assert probe.returncode == 0, err

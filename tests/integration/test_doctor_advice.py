@@ -14,6 +14,7 @@ from holdfast.cli.failures import code_of
 from holdfast.config.experiment_file import load_config
 from holdfast.store.manager import StateManager
 from processes import python, run
+from waiting import PATIENCE_S
 
 _COMMAND = "import sys; from holdfast.cli import main; sys.exit(main())"
 _BOTH = "import sys; sys.stderr = sys.stdout; from holdfast.cli import main; sys.exit(main())"
@@ -22,7 +23,7 @@ _BOTH = "import sys; sys.stderr = sys.stdout; from holdfast.cli import main; sys
 def ask(state_dir: Path, *words: str) -> list[str]:
     """What the doctor prints, without what it says of the machine's own disk."""
     with python(_BOTH, "-C", state_dir, "doctor", *words) as process:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=PATIENCE_S)
     lines = out.splitlines()
     disk = {at for at, line in enumerate(lines) if f"  {state_dir}: " in line.replace("\t", " ")}
     skipped = disk | {at + 1 for at in disk}
@@ -127,7 +128,7 @@ def test_the_doctor_never_sends_anybody_to_the_doctor(
     assert not [line for line in lines if "`holdfast doctor" in line]
     monkeypatch.setenv("HOLDFAST_STATE_DIR", str(states / "cut.json"))
     with python(_BOTH, "doctor") as process:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2
     assert f"{states / 'cut.json'}, which HOLDFAST_STATE_DIR names, is no directory" in out
     assert "`holdfast doctor" not in out

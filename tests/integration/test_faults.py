@@ -7,6 +7,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from conftest import TickingClock
 from faults import Counting, Stopped, fail_with, stop
 from holdfast.errors import (
     ClaimClosedError,
@@ -77,12 +78,12 @@ def steps(base: Path, work: Callable[[StateManager, list[int]], None]) -> int:
     """How many file operations *work* takes."""
     files = Counting()
     fresh(base / "count", work)
-    work(StateManager(base / "count", files=files), [])
+    work(StateManager(base / "count", files=files, clock=TickingClock()), [])
     return len(files.seen)
 
 
 def fresh(state_dir: Path, work: Callable[..., None]) -> StateManager:
-    manager = StateManager(state_dir)
+    manager = StateManager(state_dir, clock=TickingClock())
     if work is not create:
         manager.create(ID, num_processes=4)
     if work is read:
@@ -125,7 +126,7 @@ def test_whatever_fails_is_our_error_and_the_next_owner_goes_on(
         done: list[int] = []
         error: HoldfastError | None = None
         try:
-            work(StateManager(plain.state_dir, files=files), done)
+            work(StateManager(plain.state_dir, files=files, clock=TickingClock()), done)
         except HoldfastError as caught:
             error = caught
         where = (at, files.seen[at], error)
@@ -150,8 +151,9 @@ def test_wherever_the_process_ends_the_next_owner_goes_on(
     for at in range(steps(fast_dir, work)):
         plain = fresh(fast_dir / str(at), work)
         done: list[int] = []
+        files = Counting(at, stop)
         with pytest.raises(Stopped):
-            work(StateManager(plain.state_dir, files=Counting(at, stop)), done)
+            work(StateManager(plain.state_dir, files=files, clock=TickingClock()), done)
         live_on(plain, done)
 
 

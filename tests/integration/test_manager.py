@@ -34,6 +34,7 @@ from holdfast.status import ExperimentStatus, ProcessStatus
 from holdfast.store.files import Files
 from holdfast.store.manager import StateManager
 from processes import hear, owner, python, run
+from waiting import PATIENCE_S
 
 
 def content(directory: Path) -> dict[str, bytes | None]:
@@ -165,7 +166,7 @@ def test_two_creates_at_the_same_instant_make_one_experiment(
         racer.stdin.write("go\n")
         racer.stdin.flush()
     for racer in racers:
-        out, err = racer.communicate(timeout=60)
+        out, err = racer.communicate(timeout=PATIENCE_S)
         assert racer.returncode == 0, err
         made += out.split()
     assert sorted(made, key=int) == [str(number) for number in range(40)]

@@ -21,7 +21,7 @@ import pytest
 from holdfast import liveness
 from holdfast.attempts.family import Census
 from holdfast.attempts.files import live_state, read_exit
-from holdfast.attempts.looking import Ended, Running, Undecided
+from holdfast.attempts.looking import Ended, Gone, Running, Undecided, glance
 from holdfast.attempts.names import AttemptName, output_path, prepare
 from holdfast.attempts.records import Attempt, ExitRecord
 from holdfast.attempts.settling import Lost
@@ -36,8 +36,10 @@ from shims import (
     NAME,
     alive,
     an_engine,
+    asleep,
     command_of,
     exit_file,
+    halted,
     request,
     shim_of,
     start,
@@ -59,7 +61,7 @@ def engine(tmp_path: Path) -> Iterator[LocalEngine]:
 
 
 def outcome(folder: Path) -> ExitRecord:
-    record = until(lambda: read_exit(folder, NAME), 30)
+    record = until(lambda: read_exit(folder, NAME))
     assert record is not None
     return record
 
@@ -113,10 +115,11 @@ def test_a_shim_killed_at_any_instant_leaves_an_outcome_or_nothing(
         engine.wait(chance.random() * 0.03)
         with contextlib.suppress(ProcessLookupError):
             os.kill(shim_of(handle), signal.SIGKILL)
-        # A shim that was killed while its command was in `exec` is held by it for that moment.
+        # A shim that was killed while its command was in `exec` is held by it for that moment, and
+        # one that is about to be gone lets go of its lock a moment before.
         found = until(
             lambda folder=folder: (
-                not isinstance(f := settled(folder, NAME, grace_s=0), Running) and f
+                isinstance(f := settled(folder, NAME, grace_s=0), Ended | Lost) and f
             )
         )
         kinds.add(type(found))
@@ -138,6 +141,36 @@ OWN_GROUP = (
 )
 
 
+@pytest.mark.parametrize(("way", "kind"), [("published", Ended), ("killed", Gone)])
+def test_a_shim_that_ends_while_it_is_looked_at_is_not_in_doubt(
+    engine: LocalEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    kind: type[Ended | Gone],
+) -> None:
+    """Between the look at its lock and that at its process: no copy of a running experiment."""
+    (tmp_path / "hold").touch()
+    script = "echo up; while [ -e hold ]; do sleep 0.02; done"
+    handle = start(engine, tmp_path, script, cwd=str(tmp_path))
+    up(tmp_path)
+    shim, judge = shim_of(handle), liveness.judge
+
+    def end(who: ProcessIdentity | None, **more: Any) -> liveness.Verdict:
+        if "lock" not in more and alive(shim):
+            if way == "killed":
+                os.kill(shim, signal.SIGKILL)
+            else:
+                (tmp_path / "hold").unlink()
+            until(lambda: engine.poll([handle])[0].kind == "gone")
+        return judge(who, **more)
+
+    monkeypatch.setattr(liveness, "judge", end)
+    assert isinstance(glance(tmp_path, NAME), kind)
+    assert not alive(shim)
+    settled(tmp_path, NAME, grace_s=0)
+
+
 @linux
 @pytest.mark.parametrize("way", ["timeout", "cancel", "force", "end"])
 def test_no_process_group_of_an_attempt_outlives_it(
@@ -147,9 +180,9 @@ def test_no_process_group_of_an_attempt_outlives_it(
     options = {"timeout_s": 2.0} if way == "timeout" else {}
     script = OWN_GROUP + ("until [ -e go ]; do sleep 0.02; done" if way == "end" else "wait")
     handle = start(engine, tmp_path, script, grace_s=0.2, cwd=str(tmp_path), **options)
-    up(tmp_path)
-    child = int(output_path(tmp_path, NAME).read_text().split()[0])
-    assert os.getpgid(child) == child
+    with halted(handle) if way == "timeout" else contextlib.nullcontext():
+        child = int(up(tmp_path)[0])
+        assert os.getpgid(child) == child
     if way == "end":
         (tmp_path / "go").touch()
     elif way != "timeout":
@@ -218,7 +251,7 @@ def test_a_leftover_that_left_the_session_keeps_an_attempt_from_being_run_again(
 ) -> None:
     """If it hides its mark, too, it is not found, but still has the output of the attempt."""
     script = "setsid env -i /bin/sh -c 'echo $$ up; exec /bin/sleep 600' & wait"
-    command = orphaned(engine, tmp_path, script)
+    command = asleep(orphaned(engine, tmp_path, script))
     found = settled(tmp_path, NAME, grace_s=0)
     assert isinstance(found, Undecided)
     assert f"{command} (sleep) still holds its output" in found.evidence

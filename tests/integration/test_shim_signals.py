@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,15 @@ from shims import (
     NAME,
     alive,
     an_engine,
+    asleep,
     command_of,
     exit_file,
+    halted,
     live_file,
     request,
     shim_of,
     start,
+    state_of,
     up,
 )
 from waiting import until
@@ -49,11 +52,6 @@ GATE = "until [ -e go ]; do sleep 0.01; done; "
 def engine(tmp_path: Path) -> Iterator[LocalEngine]:
     with an_engine(tmp_path) as engine:
         yield engine
-
-
-def state(pid: int) -> str:
-    stat = Path(f"/proc/{pid}/stat").read_text()
-    return stat.rpartition(")")[2].split()[0]
 
 
 # --- signals of others
@@ -143,17 +141,47 @@ def test_a_waking_signal_means_nothing_without_a_request(
 
 # --- the window
 
+# Half a second is short where others work, too: what must happen within it is tried again.
+ATTEMPTS = [attrs.evolve(NAME, attempt=number) for number in range(1, 21)]
+
+
+def ended(engine: LocalEngine, folder: Path, name: AttemptName, exit_code: int) -> Handle:
+    """Attempt *name*, whose command has just ended with *exit_code*."""
+    script = f"echo up; until [ -e go.{name.attempt} ]; do sleep 0.01; done; exit {exit_code}"
+    handle = start(engine, folder, script, name)
+    up(folder, name=name)
+    command = command_of(handle)
+    assert engine.poll([handle])[0].kind == "running"
+    (folder / f"go.{name.attempt}").touch()
+    until(lambda: not alive(command))
+    return handle
+
+
+def window_of(folder: Path, name: AttemptName = NAME) -> float:
+    """Seconds from the end of its command to the file that tells of it."""
+    record = read_exit(folder, name)
+    assert record is not None
+    assert record.ended_at is not None
+    coarse = 0.02  # the clock of a file system
+    return file_path(folder, name, "exit").stat().st_ctime + coarse - record.ended_at.timestamp()
+
 
 def test_a_stop_just_after_the_end_leaves_it_unproven(engine: LocalEngine, tmp_path: Path) -> None:
     """A sweep reaches the command first, and the shim up to half a second later."""
-    handle = start(engine, tmp_path, f"echo up; {GATE} exit 0")
-    up(tmp_path)
-    command = command_of(handle)
-    (tmp_path / "go").touch()
-    until(lambda: not alive(command))
-    os.kill(shim_of(handle), signal.SIGTERM)
-    found = exit_file(tmp_path)
-    assert (found["exit_code"], found["interrupted_by"]) == (0, signal.SIGTERM)
+    for name in ATTEMPTS:
+        handle = ended(engine, tmp_path, name, 0)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(shim_of(handle), signal.SIGTERM)
+        sent = time.time()
+        assert exit_file(tmp_path, name)["exit_code"] == 0
+        record = read_exit(tmp_path, name)
+        assert record is not None
+        assert record.ended_at is not None
+        if sent < record.ended_at.timestamp() + WINDOW_S:
+            break
+    else:
+        pytest.fail("none was sent in time")
+    assert record.interrupted_by == signal.SIGTERM
     until(lambda: engine.poll([handle])[0].kind == "gone")
 
 
@@ -161,47 +189,49 @@ def test_an_end_is_announced_at_once_and_published_after_the_window(
     engine: LocalEngine, tmp_path: Path
 ) -> None:
     """Its place is free for the next attempt; its outcome is on the disk, but not to be seen."""
-    handle = start(engine, tmp_path, f"echo up; {GATE} exit 7")
-    up(tmp_path)
-    assert engine.poll([handle])[0].kind == "running"
-    (tmp_path / "go").touch()
-    kind = ""
-    while kind != "completing":
-        engine.wait(10)
-        kind = engine.poll([handle])[0].kind
-        assert kind in ("running", "completing")
-    announced = time.monotonic()
-    assert not file_path(tmp_path, NAME, "exit").exists()
-    until(lambda: engine.poll([handle])[0].kind == "gone")
-    assert time.monotonic() - announced < 5
-    assert exit_file(tmp_path)["exit_code"] == 7
+    for name in ATTEMPTS:
+        handle = ended(engine, tmp_path, name, 7)
+        while (kind := engine.poll([handle])[0].kind) == "running":
+            engine.wait(10)
+        unpublished = not file_path(tmp_path, name, "exit").exists()
+        while engine.poll([handle])[0].kind != "gone":
+            engine.wait(10)
+        assert exit_file(tmp_path, name)["exit_code"] == 7
+        assert window_of(tmp_path, name) >= WINDOW_S
+        if unpublished:
+            break
+    assert (kind, unpublished) == ("completing", True)
 
 
 def test_a_short_childless_success_is_published_at_once(
     engine: LocalEngine, tmp_path: Path
 ) -> None:
     """It had no child to lose, and no time to be asked: thousands of them are not held up."""
-    kinds = set()
-    for number in range(20):
-        handle = start(engine, tmp_path, "exit 0", AttemptName.of_process(EXPERIMENT, number, 1))
-        while "gone" not in (found := {engine.poll([handle])[0].kind}):
-            kinds |= found
+    kinds_of_short = []
+    for name in ATTEMPTS:
+        handle = start(engine, tmp_path, "exit 0", name)
+        kinds = set()
+        while (kind := engine.poll([handle])[0].kind) != "gone":
+            kinds.add(kind)
             engine.wait(10)
-    # One that a busy machine held up for half a second has its window like any other.
-    records = [exit_file(tmp_path, AttemptName.of_process(EXPERIMENT, n, 1)) for n in range(20)]
-    assert {record["exit_code"] for record in records} == {0}
-    assert "completing" not in kinds
+        record = read_exit(tmp_path, name)
+        assert record is not None
+        assert record.exit_code == 0
+        assert record.started_at is not None
+        assert record.ended_at is not None
+        # One that a busy machine held up for half a second has its window like any other.
+        if (record.ended_at - record.started_at).total_seconds() < WINDOW_S / 2:
+            kinds_of_short.append(kinds)
+    assert kinds_of_short
+    assert all(kinds <= {"running"} for kinds in kinds_of_short)
 
 
 @pytest.mark.parametrize("script", ["true | true; exit 0", "exit 1", "kill -9 $$"])
 def test_every_other_end_has_its_window(engine: LocalEngine, tmp_path: Path, script: str) -> None:
     """Commands with children, failures and deaths may be the work of a sweep."""
-    handle = start(engine, tmp_path, script)
-    kinds = []
-    while "gone" not in kinds:
-        engine.wait(10)
-        kinds.append(engine.poll([handle])[0].kind)
-    assert "completing" in kinds
+    start(engine, tmp_path, script)
+    exit_file(tmp_path)
+    assert window_of(tmp_path) >= WINDOW_S
 
 
 WORK = "for i in $(seq 30); do sleep 0.05; done; echo done > done.$I; exit 0"
@@ -217,16 +247,38 @@ def test_a_sweep_of_signals_neither_completes_nor_fails_anything(
     engine: LocalEngine, tmp_path: Path, order: str
 ) -> None:
     """Slurm, systemd and a closing container signal every process, in any order, within 0.3 s."""
-    count = 24
     chance = random.Random(order)
-    names = [AttemptName.of_process(EXPERIMENT, index, 1) for index in range(count)]
+    for attempt in range(1, 6):
+        names = [AttemptName.of_process(EXPERIMENT, index, attempt) for index in range(24)]
+        swept_s = sweep(engine, tmp_path, names, order, chance)
+        found = {name: exit_file(tmp_path, name) for name in names}
+        if swept_s < WINDOW_S:  # nothing is promised where it takes longer
+            break
+    else:
+        pytest.fail("every sweep took too long")
+    for name in names:
+        finished = (tmp_path / f"done.{name}").exists()
+        if found[name]["interrupted_by"] is None:
+            # It ended before: in good order, and really at its end.
+            assert (found[name]["exit_code"], finished) == (0, True), found[name]
+        assert found[name]["stop_requested"] is None
+
+
+def sweep(
+    engine: LocalEngine,
+    folder: Path,
+    names: Sequence[AttemptName],
+    order: str,
+    chance: random.Random,
+) -> float:
+    """Start *names*, and then send each process of theirs a signal; how many seconds that took."""
     handles = [
-        start(engine, tmp_path, "echo up; " + WORK if name.index % 2 else CATCHES, name,
-              env={"I": str(name.index)})
+        start(engine, folder, "echo up; " + WORK if name.index % 2 else CATCHES, name,
+              env={"I": str(name)})
         for name in names
     ]  # fmt: skip
     for name in names:
-        up(tmp_path, name=name)
+        up(folder, name=name)
     # Shorter commands that catch the signal and exit 0 are beyond what can be told.
     old = time.monotonic() + WINDOW_S
     until(lambda: time.monotonic() > old)
@@ -241,16 +293,11 @@ def test_a_sweep_of_signals_neither_completes_nor_fails_anything(
         tree.reverse()
     elif order == "random":
         chance.shuffle(tree)
+    began = time.monotonic()
     for pid in tree:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-    for name in names:
-        found = exit_file(tmp_path, name)
-        finished = (tmp_path / f"done.{name.index}").exists()
-        if found["interrupted_by"] is None:
-            # It ended before: in good order, and really at its end.
-            assert (found["exit_code"], finished) == (0, True), found
-        assert found["stop_requested"] is None
+    return time.monotonic() - began
 
 
 # --- what ended before counts
@@ -259,12 +306,12 @@ def test_a_sweep_of_signals_neither_completes_nor_fails_anything(
 def ended_asleep(engine: LocalEngine, folder: Path, **options: Any) -> Handle:
     """An attempt whose command has exited with 0 while its shim was stopped, as it still is."""
     handle = start(engine, folder, f"echo up; {GATE} exit 0", **options)
-    up(folder)
     command = command_of(handle)
     os.kill(shim_of(handle), signal.SIGSTOP)
-    until(lambda: state(shim_of(handle)) == "T")
+    until(lambda: state_of(shim_of(handle)) == "T")
+    up(folder)
     (folder / "go").touch()
-    until(lambda: state(command) == "Z")
+    until(lambda: state_of(command) == "Z")
     return handle
 
 
@@ -305,8 +352,10 @@ def test_a_strangers_stop_after_our_timer_leaves_a_timeout(
 ) -> None:
     """It was over by our own clock."""
     script = "trap 'echo heard; until [ -e go ]; do sleep 0.01; done; exit 0' TERM; echo up;"
-    handle = start(engine, tmp_path, script + " while :; do sleep 0.01; done", timeout_s=0.2,
+    handle = start(engine, tmp_path, script + " while :; do sleep 0.01; done", timeout_s=1.0,
                    grace_s=600.0)  # fmt: skip
+    with halted(handle):
+        up(tmp_path)
     up(tmp_path, "heard")
     os.kill(shim_of(handle), signal.SIGTERM)
     (tmp_path / "go").touch()
@@ -324,11 +373,9 @@ def test_a_request_is_noticed_without_any_signal(
     """From another container or host none can come: the shim looks once a second."""
     start(engine, tmp_path, "echo up; exec sleep 600")
     up(tmp_path)
-    asked = time.monotonic()
     request(tmp_path, suffix)
     found = exit_file(tmp_path)
     assert (found["signal"], found["stop_requested"]) == (ended_by, "user")
-    assert time.monotonic() - asked < 5
 
 
 def test_a_request_that_was_there_first_lets_nothing_start(
@@ -358,7 +405,7 @@ def test_a_stopped_shim_hears_a_request(engine: LocalEngine, tmp_path: Path) -> 
     handle = start(engine, tmp_path, "echo up; exec sleep 600")
     up(tmp_path)
     os.kill(shim_of(handle), signal.SIGSTOP)
-    until(lambda: state(shim_of(handle)) == "T")
+    until(lambda: state_of(shim_of(handle)) == "T")
     assert engine.cancel([handle]) == {}
     assert exit_file(tmp_path)["stop_requested"] == "user"
 
@@ -368,7 +415,7 @@ def test_an_adopted_stopped_shim_hears_a_request(engine: LocalEngine, tmp_path: 
     handle = start(engine, tmp_path, "echo up; exec sleep 600")
     up(tmp_path)
     os.kill(shim_of(handle), signal.SIGSTOP)
-    until(lambda: state(shim_of(handle)) == "T")
+    until(lambda: state_of(shim_of(handle)) == "T")
     request(tmp_path)
     with LocalEngine() as other:
         assert other.cancel([handle]) == {}
@@ -383,6 +430,7 @@ def test_an_adopted_attempt_is_stopped_even_where_no_request_can_be_made(
     """On a full disk its shim is sent a stranger's TERM, or its command is found and killed."""
     handle = start(engine, tmp_path, "echo up; exec sleep 600")
     up(tmp_path)
+    asleep(command_of(handle))
     with LocalEngine() as other:
         assert other.cancel([handle], force=force) == {}
     assert exit_file(tmp_path)["signal"] == (signal.SIGKILL if force else signal.SIGTERM)

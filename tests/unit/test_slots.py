@@ -361,12 +361,17 @@ def test_who_has_inherited_a_lock_of_the_dead_is_named(home):
     signed(slot, DEAD)
     fd = places.lock(slot)
     assert fd is not None
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[fd]) as heir:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["cat"], stdin=pipe, stdout=pipe, pass_fds=[fd]) as heir:
         os.close(fd)
+        assert heir.stdin is not None
+        assert heir.stdout is not None
+        heir.stdin.write(b"is it you?\n")
+        heir.stdin.flush()
+        heir.stdout.readline()
         (found,) = listing.listing()[0]
         assert (found.kind, found.why) == ("left", f"{heir.pid} (cat) has inherited its lock")
         assert found.released
-        assert heir.stdin is not None
         heir.stdin.close()
     assert kind_of(slot) == "free"
 
