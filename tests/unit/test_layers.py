@@ -107,7 +107,7 @@ CALLERS = {
     ],
     "os.fork os.posix_spawn os.execve": ["engines.*", "worker.wrapping", "cli.detached"],
     # Each says there why nothing wakes it.
-    "time.sleep": ["attempts.family", "store.locking", "cli.logs", "cli.waiting"],
+    "time.sleep": ["liveness.observer", "store.locking", "cli.logs", "cli.waiting"],
 }  # fmt: skip
 
 

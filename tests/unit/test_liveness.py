@@ -5,7 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -230,6 +231,92 @@ def test_another_users_process_is_alive(sleeper: subprocess.Popen[bytes]) -> Non
     """That it must not be signalled proves that it is there."""
     recorded = identity(sleeper.pid)
     assert in_a_fork(lambda: liveness.judge(recorded).kind, user=NOBODY) == "alive"
+
+
+# -- environments -----------------------------------------------------------------------------
+
+
+class Pauses:
+    """Time that passes when somebody waits; behind *count* pauses, *then* happens."""
+
+    def __init__(self, count: int = 0, then: Callable[[], object] = lambda: None) -> None:
+        self.now, self.made, self.count, self.then = 0.0, 0, count, then
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.made += 1
+        if self.made == self.count:
+            self.then()
+
+
+def drawn(folder: Path, pauses: Pauses, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Draws pid 7 below *folder* as the kernel shows it: memory, end of environment, and that."""
+    monkeypatch.setattr(liveness.observer, "time", pauses)
+    (folder / "7").mkdir()
+
+    def draw(memory: int, end: int, environ: bytes) -> None:
+        fields = [b"0"] * 50
+        fields[0], fields[20], fields[48] = b"S", b"%d" % memory, b"%d" % end
+        (folder / "7" / "stat").write_bytes(b"7 (a) b) " + b" ".join(fields))
+        (folder / "7" / "environ").write_bytes(environ)
+
+    return draw
+
+
+def test_an_exec_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of it there is no environment to be shown yet."""
+    pauses = Pauses(3, lambda: draw(4096, 99, b"A=1\0B=2\0"))
+    draw = drawn(tmp_path, pauses, monkeypatch)
+    draw(4096, 0, b"")
+    assert attrs.evolve(HERE, proc=tmp_path).environment(7) == ["A=1", "B=2"]
+    assert pauses.made == 3
+
+
+@pytest.mark.parametrize(("memory", "end"), [(4096, 99), (0, 0)], ids=["env -i", "kernel thread"])
+def test_who_has_no_environment_costs_no_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int, end: int
+) -> None:
+    """The kernel tells where an environment ends as soon as there is one."""
+    pauses = Pauses()
+    drawn(tmp_path, pauses, monkeypatch)(memory, end, b"")
+    assert attrs.evolve(HERE, proc=tmp_path).environment(7) == []
+    assert pauses.made == 0
+
+
+def test_an_exec_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its program may lie on a file system that does not answer."""
+    pauses = Pauses()
+    drawn(tmp_path, pauses, monkeypatch)(4096, 0, b"")
+    assert attrs.evolve(HERE, proc=tmp_path).environment(7) == []
+    assert 1.0 <= pauses.now < 1.1
+
+
+@linux
+def test_what_was_started_without_an_environment_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told at once by the real kernel, and it is no exec."""
+    pauses = Pauses()
+    with subprocess.Popen(["/bin/sleep", "600"], env={}) as process:
+        monkeypatch.setattr(liveness.observer, "time", pauses)
+        assert HERE.environment(process.pid) == []
+        process.kill()
+    assert pauses.now < 1.0
+
+
+@linux
+def test_what_executes_again_and_again_shows_its_environment(tmp_path: Path) -> None:
+    """One look in some falls into the middle of an exec."""
+    loop = tmp_path / "loop.sh"
+    loop.write_text(f"exec /bin/sh {loop}\n")
+    with subprocess.Popen(["/bin/sh", loop], env={"MARKED": "1"}) as process:
+        until(lambda: "MARKED=1" in (HERE.environment(process.pid) or ()))
+        for _ in range(1000):
+            assert "MARKED=1" in (HERE.environment(process.pid) or ())
+        process.kill()
 
 
 def test_without_proc_the_same_is_told(sleeper: subprocess.Popen[bytes]) -> None:

@@ -43,6 +43,16 @@ def test_what_has_forked_and_not_yet_executed_is_known() -> None:
     assert descendants.parse(line)[7]
 
 
+def test_what_is_in_the_middle_of_an_exec_is_known() -> None:
+    """It has memory, and its environment, which may release it, is not there yet."""
+    fields = [b"S", b"1", b"2", b"3", *[b"0"] * 16, b"4096", *[b"0"] * 29]
+    assert descendants.parse(b"7 (sh) " + b" ".join(fields))[7]
+    fields[48] = b"99"
+    assert not descendants.parse(b"7 (sh) " + b" ".join(fields))[7]
+    fields[20] = fields[48] = b"0"  # a zombie has neither
+    assert not descendants.parse(b"7 (sh) " + b" ".join(fields))[7]
+
+
 def test_an_odd_name_is_plain_text_in_an_outcome() -> None:
     """At most a byte or two for each of its fifteen: an outcome fits its reserve."""
     line = (STAT % (b"S", 0, 1, 1)).replace(b"a) b (c", b'\xff\n"\x1b[31m')

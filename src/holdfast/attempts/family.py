@@ -10,7 +10,6 @@ import os
 import signal
 import stat
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -36,11 +35,6 @@ __all__ = [
 ]
 
 _MOST_ROUNDS: Final = 20
-
-#: An `exec` is over within microseconds, unless the machine is busy, and nothing tells its end.
-#: What runs under `env -i` costs all of these pauses.
-_MOST_PAUSES: Final = 5
-_PAUSE_S: Final = 0.004
 
 
 class Census:
@@ -113,50 +107,35 @@ class Census:
     def _taken(self) -> dict[str, list[Process]]:
         found: dict[str, list[Process]] = {}
         seen: set[int] = {os.getpid()}
-        blank: set[int] = set()
         # Twice: who forks and ends while the list is read can hide its child once.
         for _ in range(2):
             for pid in self._observer.pids():
                 if pid not in seen:
                     seen.add(pid)
-                    if not self._enter(pid, found):
-                        blank.add(pid)
-        # In the middle of `exec` a process shows no environment, and a moment later its mark.
-        for _ in range(_MOST_PAUSES):
-            blank = {pid for pid in blank if not self._enter(pid, found)}
-            if not blank:
-                break
-            time.sleep(_PAUSE_S)
-        for pid in blank:
-            self._enter(pid, found, last=True)
+                    self._enter(pid, found)
         return found
 
-    def _enter(self, pid: int, found: dict[str, list[Process]], *, last: bool = False) -> bool:
-        """False if its environment is empty at this moment, and this is not the last look."""
+    def _enter(self, pid: int, found: dict[str, list[Process]]) -> None:
         observer = self._observer
-        environment = observer.environment(pid)
-        marks = _marks_in(environment)
+        marks = marks_of(pid, observer)
         if marks == []:
-            return True
+            return
         try:
             facts = observer.look(pid)
         except PermissionError:
             with contextlib.suppress(OSError):
                 self._hide(os.getsid(pid), None, pid)
-            return True
+            return
         if facts is None or facts.zombie:
-            return True
+            return
         if marks is None:
             # Kernel threads are in no session, and never have an environment.
-            if environment == [] and facts.session and not last:
-                return False
             if facts.session is not None:
                 self._hide(facts.session, facts.start_ticks, pid)
-            return True
+            return
         member = Process(pid, command_of(pid, observer), facts.start_ticks)
         for mark in marks:
             found.setdefault(mark, []).append(member)
-        return True
 
     def _hide(self, session: int, ticks: int | None, pid: int) -> None:
         if session != pid:

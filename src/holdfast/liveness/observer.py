@@ -3,10 +3,11 @@
 import contextlib
 import errno
 import os
+import time
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import attrs
 
@@ -18,6 +19,11 @@ __all__ = ["Observer", "ProcessFacts", "Usage"]
 
 #: Threads of a process whose children are asked for.
 _MOST_THREADS: Final = 256
+
+#: An `exec` is over within microseconds, unless the machine is busy.
+_EXEC_WITHIN_S: Final = 1.0
+_RETRY_S: Final = 0.001
+_LOOKS: Final = 3
 
 
 class ProcessFacts(NamedTuple):
@@ -131,11 +137,11 @@ class Observer:
     def environment(self, pid: int) -> list[str] | None:
         """`NAME=value` as *pid* was given them; None if that is not ours to read, or it is gone.
 
-        Empty while a process is in the middle of `exec`.
+        In the middle of `exec` a process shows none: that is waited out, a second at most.
         """
         if self.proc is not None:
             try:
-                raw = (self.proc / str(pid) / "environ").read_bytes()
+                raw = (self.proc / str(pid) / "environ").read_bytes() or self._behind_exec(pid)
             except OSError:
                 return None
             return [os.fsdecode(entry) for entry in raw.split(b"\0") if entry]
@@ -145,6 +151,36 @@ class Observer:
             return [f"{name}={value}" for name, value in psutil.Process(pid).environ().items()]
         except (psutil.Error, OSError):
             return None
+
+    def _behind_exec(self, pid: int) -> bytes:
+        """The environment of one that showed none: it has none, or was in the middle of `exec`."""
+        assert self.proc is not None
+        home, until = self.proc / str(pid), time.monotonic() + _EXEC_WITHIN_S
+        looks = _LOOKS
+        while (phase := _exec_phase((home / "stat").read_bytes())) != "none":
+            if raw := (home / "environ").read_bytes():
+                return raw
+            if phase == "over":
+                # One that executes the next program at once may be in the middle of that.
+                looks -= 1
+                if looks == 0:
+                    break
+            elif time.monotonic() < until:
+                time.sleep(_RETRY_S)
+            else:
+                break
+        return b""
+
+
+def _exec_phase(stat: bytes) -> Literal["none", "amid", "over"]:
+    """Whether there is an environment yet; none where there is no memory to hold one.
+
+    The kernel (`fs/exec.c`, `fs/binfmt_elf.c`) tells where it ends (field 51) once it is made.
+    """
+    fields = stat.rpartition(b")")[2].split()
+    if len(fields) < 49 or fields[20] == b"0":  # a kernel thread, a zombie, an old kernel
+        return "none"
+    return "amid" if fields[48] == b"0" else "over"
 
 
 def _parse_stat(stat: bytes, offset_ns: int) -> ProcessFacts:

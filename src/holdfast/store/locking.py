@@ -15,6 +15,8 @@ from holdfast.store.place import LOCK, Opened, Place
 __all__ = ["get", "lock_state", "open_lock", "open_shared_lock", "pause", "try_lock"]
 
 _RETRY_S: Final = 0.002
+#: At a lock that readers have alone: a second or more.
+_LOOKS: Final = 500
 
 
 def _flock(lock: Opened, operation: int) -> bool | None:
@@ -89,13 +91,14 @@ def pause() -> None:
 
 def get(lock: Opened, deadline: float) -> bool | None:
     """Get the lock for oneself until *deadline*: True, False (an owner has it), None (no locks)."""
-    looks = 50
+    looks = _LOOKS
     while True:
         had = _flock(lock, fcntl.LOCK_EX)
         if had is not False:
             return had
-        # Readers look with a shared lock for microseconds. If one is to be had, no owner is
-        # there, and giving up would refuse a claim because somebody typed `holdfast ls`.
+        # Readers look with a shared lock for microseconds, unless the machine is busy. If one is to
+        # be had, no owner is there, and giving up would refuse a claim because somebody typed
+        # `holdfast ls`.
         shared = _flock(lock, fcntl.LOCK_SH)
         if shared:
             lock.files.flock(lock.fd, fcntl.LOCK_UN)

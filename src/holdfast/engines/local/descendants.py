@@ -288,6 +288,8 @@ def parse(stat: bytes) -> "Member":
     ended = fields[0] in (b"Z", b"X", b"x") and int(fields[17]) <= 1
     name = "".join(chr(c) if 32 <= c < 127 else "?" for c in stat[start + 1 : end])
     state = "Z" if ended else fields[0].decode("ascii").replace("Z", "S")
+    # In the middle of `exec` it has memory (field 23), and no end of an environment (field 51) yet.
+    amid_exec = len(fields) > 48 and fields[20] != b"0" and fields[48] == b"0"
     return (
         int(stat[:start]),
         int(fields[1]),
@@ -296,7 +298,7 @@ def parse(stat: bytes) -> "Member":
         state,
         int(fields[19]) - system.OFFSET_TICKS,
         name,
-        bool(int(fields[6]) & _FORKED_ONLY),
+        amid_exec or bool(int(fields[6]) & _FORKED_ONLY),
     )
 
 
