@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ from holdfast.lifecycle.reuse import Proof
 from holdfast.status import ExperimentStatus, ProcessStatus, Reason
 from holdfast.store import writer as writer_module
 from holdfast.store.claim import Claim
+from holdfast.store.encoding import identity_to_json
 from holdfast.store.files import Files
 from holdfast.store.lines import encode
 from holdfast.store.manager import StateManager
@@ -394,6 +396,22 @@ def test_a_live_owner_is_named(manager: StateManager, state_dir: Path) -> None:
         assert manager.liveness(ID).kind == "alive"
         # A reader is no owner: it sees everything.
         assert manager.load(ID).status is ExperimentStatus.RUNNING
+
+
+def test_a_claim_that_is_refused_for_a_view_alone_leaves_nothing(
+    manager: StateManager, state_dir: Path
+) -> None:
+    """Its folder is gone, and the owner that the view names lives: no new lock proves anything."""
+    manager.create(ID)
+    manager.claim(ID).release()
+    plain = view(state_dir)
+    plain["owner"] = identity_to_json(liveness.me())
+    shutil.rmtree(state_dir / ID)
+    (state_dir / f"{ID}.json").write_text(json.dumps(plain, indent=2) + "\n")
+    before = content(state_dir)
+    with pytest.raises(AlreadyOwnedError):
+        manager.claim(ID)
+    assert content(state_dir) == before
 
 
 def test_a_second_claim_of_the_same_process_is_refused(claim: Claim, manager: StateManager) -> None:

@@ -136,8 +136,10 @@ def _make_folder(place: Place, opened: contextlib.ExitStack) -> tuple[Opened, Op
 
 def _remove_if_unused(place: Place, folder: Opened) -> None:
     with contextlib.suppress(OSError):
-        if folder.names() == [LOCK]:
+        names = folder.names()
+        if names == [LOCK]:
             place.files.unlink(LOCK, folder.fd)
+        if names in ([], [LOCK]):
             place.files.rmdir(place.stem, place.dir_fd)
 
 
