@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from holdfast.status import ExperimentStatus
@@ -27,12 +28,19 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 #: What a rank does: says where it runs, works, and holds until it is let go.
 RANK = """
-import os, sys, time
+import fcntl, os, signal, sys, time
 import holdfast
 log = os.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 with holdfast.process() as process:
     if process.completed:
         sys.exit(0)
+    alone = open(f"alone.{process.index}", "w")
+    try:
+        fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.write(log, f"{process.index} {process.attempt} {os.getpid()} overlap\\n".encode())
+    if os.path.exists("deaf"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     said = f"{process.index} {process.attempt} {os.getpid()} {os.environ['SLURMD_NODENAME']}\\n"
     os.write(log, said.encode())
     total = 0
@@ -131,6 +139,29 @@ def test_ranks_on_two_nodes_are_stopped_and_resumed(sh: Shell) -> None:
     (sh.path / "hold").unlink()
     sh("resume", "@last")
     assert Counter(number for _, number, _, _ in ranks(sh)) == {1: 4, 2: 4}
+    assert state_of(sh).status is ExperimentStatus.AGGREGATED
+    nothing_is_left(sh)
+
+
+def test_ranks_that_outlive_their_srun_are_over_before_they_run_again(sh: Shell) -> None:
+    """They are nobody's children on the node of the shim, and end with the job, by KillWait."""
+    write(sh, RANKS, ranks="4")
+    for name in ("hold", "deaf"):
+        (sh.path / name).touch()
+    program = sh.start("run", "e.toml")
+    until(lambda: len(ranks(sh)) == 4, 180)
+    (sh.path / "deaf").unlink()
+    # With the one that would have ended its ranks for it: as a shim does whose grace is over.
+    sruns = [one for one in psutil.process_iter(["name"]) if one.info["name"] == "srun"]
+    ours = [one for one in sruns if one.cwd() == str(sh.path)]
+    assert ours
+    for one in reversed(ours):
+        one.kill()
+    out, err = program.communicate(timeout=400)
+    assert program.returncode == 0, f"{out}\n{err}"
+    assert Counter((number, node) for _, number, _, node in ranks(sh)) == {
+        (1, "n1"): 2, (1, "n2"): 2, (2, "n1"): 2, (2, "n2"): 2,
+    }  # fmt: skip
     assert state_of(sh).status is ExperimentStatus.AGGREGATED
     nothing_is_left(sh)
 

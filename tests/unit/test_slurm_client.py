@@ -364,3 +364,32 @@ def test_of_a_node_that_is_down_no_end_is_believed(
     else:
         says(tmp_path / "bin", "scontrol", "Unable to contact slurm controller")
     assert looking_at(client, 5000.0).word(handle, sent, 0, folder, answer).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("nodes", "state", "kind"),
+    [
+        ("n[1-2]", "RUNNING", "completing"),
+        ("n1,m1", "COMPLETING", "completing"),
+        ("n[1-2]", "COMPLETED", "gone"),
+        ("n1", "RUNNING", "gone"),
+    ],
+)
+def test_a_recorded_end_waits_for_a_job_that_has_other_nodes(
+    client: Client, tmp_path: Path, nodes: str, state: str, kind: str
+) -> None:
+    """Its shim knows of one node; ranks on the others may live as long as the job does."""
+    rest = f"{os.getuid()}|{MARKS.name}|{MARKS.comment}"
+    prints(tmp_path / "bin", "scontrol", UP)
+    line = f"7|0|{state}|None|1000|1000|N/A|UNLIMITED|n1|{nodes}|{rest}"
+    prints(tmp_path / "bin", "squeue", line)
+    answer = Asking(client, None, lambda: 5000.0).now()
+    name = AttemptName("exp_1", "0", 1)
+    (tmp_path / "attempts").mkdir()
+    (tmp_path / "attempts" / "0.1.exit").touch()
+    handle, folder = Handle(name=name, folder=tmp_path), Folder(tmp_path, lambda: 0.0)
+    folder.refresh(at_once=True)
+    sent = Sent(marks=MARKS, folder=tmp_path, made_at=1000.0, tasks=((name,),), number=7)
+    looking = looking_at(client, 5000.0)
+    assert looking.word(handle, sent, 0, folder, answer).kind == kind
+    assert looking.wants_answer == (kind == "completing")

@@ -70,6 +70,11 @@ class Job:
         for first, last in self.tasks:
             yield from range(first, last + 1)
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether it has several nodes: `n[1-2]`, `n1,m1`."""
+        return self.nodes is not None and not {"[", ","}.isdisjoint(self.nodes)
+
 
 @attrs.frozen(kw_only=True)
 class Node:
