@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,6 +157,33 @@ def test_a_signal_before_it_has_begun_ends_it(away: Shell, number: int, code: in
     assert process.returncode in (code, 5)
     assert not any(Path(f"/proc/{pid}").exists() for pid in detached)
     assert first.poll() is None
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -2), (signal.SIGTERM, 143)])
+def test_a_signal_before_it_is_told_what_runs_is_one_to_the_run(
+    away: Shell, number: int, code: int
+) -> None:
+    """Else it would go on, and nobody would know: here, nobody reads what the command says."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b" ")
+    os.set_blocking(writing, True)
+    command = [sys.executable, "-m", "holdfast", "run", "--detach", "e.toml"]
+    process = subprocess.Popen(
+        command, cwd=away.path, env=away.env, stdout=subprocess.DEVNULL, stderr=writing
+    )
+    away.started.append(process)  # type: ignore[arg-type]
+    os.close(writing)
+    away.began(2)
+    process.send_signal(number)
+    with open(reading, encoding="utf-8") as said:
+        words = said.read()
+    assert process.wait(PATIENCE_S) == code
+    assert words.endswith(f"it was asked to stop by {signal.Signals(number).name}\n")
+    away("wait", "@last", code=130 if number == signal.SIGINT else 143)
+    assert status(away) == "interrupted"
 
 
 def test_json_of_a_detached_run(away: Shell) -> None:

@@ -13,7 +13,7 @@ from holdfast.attempts.names import AttemptName
 from holdfast.engine_options import EngineOptions
 from holdfast.engines import waves
 from holdfast.engines.contract import Handle
-from holdfast.engines.slurm.asking import Asking
+from holdfast.engines.slurm.asking import Answer, Asking
 from holdfast.engines.slurm.batch import Marks
 from holdfast.engines.slurm.client import Client, LimitReached
 from holdfast.engines.slurm.controller import Controller
@@ -341,6 +341,24 @@ def test_a_doctor_says_whether_a_node_can_run_what_a_job_begins_with(
     assert [each for each, text in said if words in text] == [level], said
 
 
+Asked = tuple[Handle, Sent, int, Folder, Answer]
+
+
+def one_attempt(client: Client, path: Path, line: str, suffix: str, file: str = "") -> Asked:
+    """What `Looking.word` is asked with: *line* of `squeue`, and the one file of the attempt."""
+    prints(path / "bin", "scontrol", UP)
+    rest = f"{os.getuid()}|{MARKS.name}|{MARKS.comment}"
+    prints(path / "bin", "squeue", f"7|0|{line}|{rest}")
+    answer = Asking(client, None, lambda: 5000.0).now()
+    name = AttemptName("exp_1", "0", 1)
+    (path / "attempts").mkdir()
+    (path / "attempts" / f"{name}.{suffix}").write_text(file)
+    folder = Folder(path, lambda: 0.0)
+    folder.refresh(at_once=True)
+    sent = Sent(marks=MARKS, folder=path, made_at=1000.0, tasks=((name,),), number=7)
+    return Handle(name=name, folder=path), sent, 0, folder, answer
+
+
 @pytest.mark.parametrize(
     ("state", "kind"), [("IDLE", "cancelled"), ("DOWN*", "node_fail"), ("", "unknown")]
 )
@@ -348,22 +366,15 @@ def test_of_a_node_that_is_down_no_end_is_believed(
     client: Client, tmp_path: Path, state: str, kind: str
 ) -> None:
     """Its controller takes what was completing there for over, and it may only be cut off."""
-    rest = f"{os.getuid()}|{MARKS.name}|{MARKS.comment}"
-    prints(tmp_path / "bin", "scontrol", UP)
-    prints(tmp_path / "bin", "squeue", f"7|0|CANCELLED|None|1000|1000|1002|1:00|n1|n1|{rest}")
-    answer = Asking(client, None, lambda: 5000.0).now()
-    name = AttemptName("exp_1", "0", 1)
-    (tmp_path / "attempts").mkdir()
-    (tmp_path / "attempts" / "0.1.live").write_text('{"host": "n1", "pid": 5, "attempt": "0.1"}')
-    handle, folder = Handle(name=name, folder=tmp_path), Folder(tmp_path, lambda: 0.0)
-    folder.refresh(at_once=True)
-    sent = Sent(marks=MARKS, folder=tmp_path, made_at=1000.0, tasks=((name,),), number=7)
+    line = "CANCELLED|None|1000|1000|1002|1:00|n1|n1"
+    live = '{"host": "n1", "pid": 5, "attempt": "0.1"}'
+    question = one_attempt(client, tmp_path, line, "live", live)
     if state:
         said = f"NodeName=n1 CoresPerSocket=4\n   State={state} Weight=1\n"
         prints(tmp_path / "bin", "scontrol", f"{said}   BootTime=1970-01-01T00:00:01")
     else:
         says(tmp_path / "bin", "scontrol", "Unable to contact slurm controller")
-    assert looking_at(client, 5000.0).word(handle, sent, 0, folder, answer).kind == kind
+    assert looking_at(client, 5000.0).word(*question).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -379,17 +390,7 @@ def test_a_recorded_end_waits_for_a_job_that_has_other_nodes(
     client: Client, tmp_path: Path, nodes: str, state: str, kind: str
 ) -> None:
     """Its shim knows of one node; ranks on the others may live as long as the job does."""
-    rest = f"{os.getuid()}|{MARKS.name}|{MARKS.comment}"
-    prints(tmp_path / "bin", "scontrol", UP)
-    line = f"7|0|{state}|None|1000|1000|N/A|UNLIMITED|n1|{nodes}|{rest}"
-    prints(tmp_path / "bin", "squeue", line)
-    answer = Asking(client, None, lambda: 5000.0).now()
-    name = AttemptName("exp_1", "0", 1)
-    (tmp_path / "attempts").mkdir()
-    (tmp_path / "attempts" / "0.1.exit").touch()
-    handle, folder = Handle(name=name, folder=tmp_path), Folder(tmp_path, lambda: 0.0)
-    folder.refresh(at_once=True)
-    sent = Sent(marks=MARKS, folder=tmp_path, made_at=1000.0, tasks=((name,),), number=7)
-    looking = looking_at(client, 5000.0)
-    assert looking.word(handle, sent, 0, folder, answer).kind == kind
+    line = f"{state}|None|1000|1000|N/A|UNLIMITED|n1|{nodes}"
+    question, looking = one_attempt(client, tmp_path, line, "exit"), looking_at(client, 5000.0)
+    assert looking.word(*question).kind == kind
     assert looking.wants_answer == (kind == "completing")

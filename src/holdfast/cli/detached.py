@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -89,8 +90,13 @@ def detach(where: Where, *, as_json: bool) -> Detached | int:
     sys.stdout.flush()
     sys.stderr.flush()
     pipes = [os.pipe() for _ in range(3)]
+    # Until each of the two hears them in its own way.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
     if child == 0:
         os.setsid()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -104,32 +110,41 @@ def detach(where: Where, *, as_json: bool) -> Detached | int:
     for _, writing in pipes:
         os.close(writing)
     out, err, told = (reading for reading, _ in pipes)
-    with _passing_on(child, before):
+    with _passing_on(child, before) as passed_on:
         word = _listen({out: sys.stdout, err: sys.stderr}, told)
         if word is None:
             _, status = os.waitpid(child, 0)
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
-    _tell(where, json.loads(word), as_json=as_json)
+        _tell(where, json.loads(word), as_json=as_json)
+    if passed_on:
+        # It had begun by then.
+        text.say(f"it was asked to stop by {signal.Signals(passed_on[0]).name}")
+        return 128 + passed_on[0]
     return DONE
 
 
 @contextlib.contextmanager
-def _passing_on(child: int, mask: "set[int | signal.Signals]") -> "Iterator[None]":
-    """The child hears what ends the command, at whatever instant: nothing has begun yet.
+def _passing_on(child: int, mask: "set[int | signal.Signals]") -> "Iterator[list[int]]":
+    """The child hears what is to end the command, until it is told what runs: it yields these.
 
-    It has a session of its own, where no Ctrl-C comes. *mask* is what was blocked before.
+    The child has a session of its own, where no Ctrl-C comes. *mask* is what was blocked before.
     """
+    passed_on: list[int] = []
 
     def pass_on(number: int, frame: "FrameType | None") -> None:
+        passed_on.append(number)
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 
-    heard = [number for number in _PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
-    handlers = {number: signal.signal(number, pass_on) for number in heard}
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():  # no signal interrupts another
+        for number in _PASSED_ON:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                handlers[number] = signal.signal(number, pass_on)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
-        yield
+        yield passed_on
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -15,7 +15,7 @@ from holdfast import host
 from holdfast.identity import ProcessIdentity
 from holdfast.liveness import start_times
 
-__all__ = ["Observer", "ProcessFacts", "Usage"]
+__all__ = ["Observer", "ProcessFacts", "Usage", "exec_phase"]
 
 #: Threads of a process whose children are asked for.
 _MOST_THREADS: Final = 256
@@ -157,7 +157,7 @@ class Observer:
         assert self.proc is not None
         home, until = self.proc / str(pid), time.monotonic() + _EXEC_WITHIN_S
         looks = _LOOKS
-        while (phase := _exec_phase((home / "stat").read_bytes())) != "none":
+        while (phase := exec_phase((home / "stat").read_bytes())) != "none":
             if raw := (home / "environ").read_bytes():
                 return raw
             if phase == "over":
@@ -172,7 +172,7 @@ class Observer:
         return b""
 
 
-def _exec_phase(stat: bytes) -> Literal["none", "amid", "over"]:
+def exec_phase(stat: bytes) -> Literal["none", "amid", "over"]:
     """Whether there is an environment yet; none where there is no memory to hold one.
 
     The kernel (`fs/exec.c`, `fs/binfmt_elf.c`) tells where it ends (field 51) once it is made.

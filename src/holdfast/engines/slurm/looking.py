@@ -157,17 +157,19 @@ class Looking:
             word = word_of(name, job, told_s=told_s)
             if word.kind in ("timeout", "cancelled", "preempted"):
                 return word
-            if word.kind in ("running", "completing"):
-                text = ""
-                if job.is_wide:
-                    # `srun` can die before its ranks on the other nodes, which end with the job.
-                    text = "its outcome is recorded, and not yet that its nodes are free of it"
-                elif self._near_limit(job):
-                    text = "its outcome is recorded, and how its job ends is not"
-                if text:
-                    self.wants_answer = True
-                    return attrs.evolve(word, kind="completing", text=text)
+            if word.kind in ("running", "completing") and (text := self._awaited(job)):
+                self.wants_answer = True
+                return attrs.evolve(word, kind="completing", text=text)
         return EngineWord(name, "gone", _RECORDED)
+
+    def _awaited(self, job: Job) -> str:
+        """Why a recorded outcome has to wait for the end of its job; empty if it need not."""
+        if job.is_wide:
+            # `srun` can die before its ranks on the other nodes, which end with the job.
+            return "its outcome is recorded, and not yet that its nodes are free of it"
+        if self._near_limit(job):
+            return "its outcome is recorded, and how its job ends is not"
+        return ""
 
     def _near_limit(self, job: Job) -> bool:
         if job.ends_at is None or job.limit_s is None:
